@@ -1,0 +1,2 @@
+//! Chat with GLM models in a terminal.
+fn main() {}

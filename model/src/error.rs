@@ -1,0 +1,78 @@
+//! What can go wrong, said to the person who can mend it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The result of everything in this crate that can fail.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What went wrong, in which file, tensor or setting.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused a file.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// A file is not what its name promises.
+    #[error("{}: {problem}", path.display())]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong with it and, where there is one, the remedy.
+        problem: String,
+    },
+    /// A tensor is missing, unexpected, or of the wrong type or shape.
+    #[error("{}: tensor {tensor}: {problem}", path.display())]
+    Tensor {
+        /// The file or folder that holds or should hold it.
+        path: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+        /// What was expected and what was found.
+        problem: String,
+    },
+    /// A setting is outside its range.
+    #[error("{setting} must be {range}, found {found}")]
+    Setting {
+        /// The setting's name.
+        setting: &'static str,
+        /// What is allowed.
+        range: String,
+        /// What was given.
+        found: String,
+    },
+    /// Token ids that this model cannot be given.
+    #[error("{0}")]
+    Ids(String),
+    /// Prompt and answer do not fit in the context.
+    #[error("the prompt has {needed} tokens, and the context holds {capacity}: shorten it, start anew or let the oldest rounds be dropped")]
+    ContextFull {
+        /// Tokens that the request wants to keep in the context.
+        needed: usize,
+        /// Tokens that the context holds.
+        capacity: usize,
+    },
+    /// The weights gave logits that are not numbers.
+    #[error("the model's logits are not finite: the weights are damaged or not what the config says")]
+    NotFinite,
+}
+
+impl Error {
+    /// For `map_err` on an I/O result about `path`.
+    pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
+        move |source| Error::Io { path: path.to_owned(), source }
+    }
+
+    pub(crate) fn file(path: &Path, problem: impl Into<String>) -> Self {
+        Error::File { path: path.to_owned(), problem: problem.into() }
+    }
+
+    pub(crate) fn tensor(path: &Path, tensor: &str, problem: impl Into<String>) -> Self {
+        Error::Tensor { path: path.to_owned(), tensor: tensor.to_owned(), problem: problem.into() }
+    }
+}
