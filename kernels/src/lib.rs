@@ -1,1 +1,49 @@
-//! kernels
+//! Kernels for running GLM models on a CPU: numbers in, numbers out. Nothing here knows a file or a model.
+//!
+//! ```
+//! use glm_kernels::{Activation, Input, Isa, Linear, Matrix, Storage};
+//!
+//! let weight = Matrix::new(2, 3, Storage::F32(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]));
+//! let linear = Linear { weight, bias: Some(&[0.5, -0.5]), activation: Activation::None };
+//! let mut y = [0.0; 2];
+//! linear.forward(Isa::choose()?, Input::F32(&[1.0, 1.0, 1.0]), &mut y);
+//! assert_eq!(y, [6.5, 14.5]);
+//! # Ok::<(), glm_kernels::UnknownIsa>(())
+//! ```
+//!
+//! | module | holds |
+//! |---|---|
+//! | `format` | how weights lie in memory, and how they are quantised |
+//! | `reference` | every operation straight from its definition |
+//! | `simd`, `isa` | the words kernels are written in, and who speaks them |
+//! | `quantized` | activations as 8-bit integers |
+//! | `norm`, `rope`, `activation`, `linear`, `attention` | the operations |
+
+mod format;
+#[cfg(test)]
+mod testing;
+
+pub mod reference;
+mod simd;
+
+mod isa;
+mod parallel;
+
+mod activation;
+mod attention;
+mod linear;
+mod math;
+mod norm;
+mod quantized;
+mod rope;
+
+pub use activation::Activation;
+pub use attention::{Attention, KeyValues, KvShape, MAX_HEAD_SIZE, Mask};
+pub use format::{Bits, Matrix, Panels, Shape, Storage, quantize};
+pub use isa::{ISA_VARIABLE, Isa, UnknownIsa};
+pub use linear::{Input, Linear};
+pub use norm::LayerNorm;
+pub use parallel::for_each;
+pub use quantized::Q8Rows;
+pub use rope::RopeTable;
+pub use simd::{BLOCK, Element, Kernel, LANES, Simd};

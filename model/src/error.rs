@@ -50,7 +50,9 @@ pub enum Error {
     #[error("{0}")]
     Ids(String),
     /// Prompt and answer do not fit in the context.
-    #[error("the prompt has {needed} tokens, and the context holds {capacity}: shorten it, start anew or let the oldest rounds be dropped")]
+    #[error(
+        "the prompt has {needed} tokens, and the context holds {capacity}: shorten it, start anew or let the oldest rounds be dropped"
+    )]
     ContextFull {
         /// Tokens that the request wants to keep in the context.
         needed: usize,
@@ -58,7 +60,9 @@ pub enum Error {
         capacity: usize,
     },
     /// The weights gave logits that are not numbers.
-    #[error("the model's logits are not finite: the weights are damaged or not what the config says")]
+    #[error(
+        "the model's logits are not finite: the weights are damaged or not what the config says"
+    )]
     NotFinite,
 }
 

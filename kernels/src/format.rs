@@ -1,0 +1,224 @@
+//! How weights lie in memory.
+//!
+//! Unquantised matrices keep the order of published checkpoints, row after row, and are read from the file's own mapping.
+//! Quantised ones lie in **panels** of eight rows, so that a vector holds eight outputs and nothing needs to be shuffled or
+//! summed across lanes. A panel is a sequence of 32-byte **runs**, each four bytes of row 0, four of row 1, … four of row 7:
+//!
+//! ```text
+//! Q8   byte 4·r + j          weight [row r][k + j]                    a run covers 4 columns
+//! Q4   byte 4·r + j, low     weight [row r][k + j]     + 8            a run covers 8 columns
+//!      byte 4·r + j, high    weight [row r][k + j + 4] + 8
+//! ```
+//!
+//! Columns are padded with zero weights to a multiple of 32, rows to a multiple of 8. Scales are `f16`, one for each row and
+//! group of columns, stored `[panel][group][8]`. `weight = scale · integer`.
+
+use half::{bf16, f16};
+
+use crate::simd::{BLOCK, LANES, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES};
+
+pub mod quantize;
+
+/// Bits of a quantised weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bits {
+    /// −8..=7, stored as a nibble of 0..=15.
+    Four,
+    /// −128..=127; the quantiser writes −127..=127.
+    Eight,
+}
+
+impl Bits {
+    /// Bytes that a block of 32 columns of eight rows takes.
+    pub fn block_bytes(self) -> usize {
+        match self {
+            Bits::Four => Q4_BLOCK_BYTES,
+            Bits::Eight => Q8_BLOCK_BYTES,
+        }
+    }
+}
+
+/// The grain of a quantised matrix: which columns share a scale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Rows, the outputs of a linear layer.
+    pub rows: usize,
+    /// Columns, its inputs.
+    pub cols: usize,
+    /// Bits of a weight.
+    pub bits: Bits,
+    /// Blocks of 32 columns that share a scale; the last group of a row may have fewer.
+    pub group_blocks: usize,
+}
+
+impl Shape {
+    /// A matrix whose rows have a scale for every `group` columns.
+    ///
+    /// # Panics
+    /// If `group` is not a positive multiple of 32.
+    pub fn grouped(rows: usize, cols: usize, bits: Bits, group: usize) -> Self {
+        assert!(group > 0 && group.is_multiple_of(BLOCK), "group of {group} columns");
+        Self { rows, cols, bits, group_blocks: group / BLOCK }
+    }
+
+    /// A matrix with one scale a row, as the official quantised checkpoints have.
+    pub fn per_row(rows: usize, cols: usize, bits: Bits) -> Self {
+        Self { rows, cols, bits, group_blocks: cols.div_ceil(BLOCK).max(1) }
+    }
+
+    /// Panels of eight rows.
+    pub fn panels(&self) -> usize {
+        self.rows.div_ceil(LANES)
+    }
+
+    /// Blocks of 32 columns in a row.
+    pub fn blocks(&self) -> usize {
+        self.cols.div_ceil(BLOCK)
+    }
+
+    /// Groups of columns in a row.
+    pub fn groups(&self) -> usize {
+        self.blocks().div_ceil(self.group_blocks)
+    }
+
+    /// Bytes of one panel.
+    pub fn panel_bytes(&self) -> usize {
+        self.blocks() * self.bits.block_bytes()
+    }
+
+    /// Bytes of all panels.
+    pub fn bytes(&self) -> usize {
+        self.panels() * self.panel_bytes()
+    }
+
+    /// Scales of all panels.
+    pub fn scales(&self) -> usize {
+        self.panels() * self.groups() * LANES
+    }
+}
+
+/// A quantised matrix in panels.
+#[derive(Clone, Copy, Debug)]
+pub struct Panels<'a> {
+    shape: Shape,
+    bytes: &'a [u8],
+    scales: &'a [f16],
+}
+
+impl<'a> Panels<'a> {
+    /// `bytes`: `[panel][block][block_bytes]`; `scales`: `[panel][group][8]`.
+    ///
+    /// # Panics
+    /// If a length does not fit `shape`.
+    #[track_caller]
+    pub fn new(shape: Shape, bytes: &'a [u8], scales: &'a [f16]) -> Self {
+        assert_eq!(bytes.len(), shape.bytes(), "bytes of the panels");
+        assert_eq!(scales.len(), shape.scales(), "scales of the panels");
+        Self { shape, bytes, scales }
+    }
+
+    /// Its sizes.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// The blocks and the scales of one panel.
+    pub(crate) fn panel(&self, panel: usize) -> (&'a [u8], &'a [[f16; LANES]]) {
+        let bytes = self.shape.panel_bytes();
+        let (scales, _) = self.scales.as_chunks::<LANES>();
+        let groups = self.shape.groups();
+        (&self.bytes[panel * bytes..][..bytes], &scales[panel * groups..][..groups])
+    }
+
+    /// The integer at `[row][col]`.
+    fn integer(&self, row: usize, col: usize) -> i32 {
+        let (panel, _) = self.panel(row / LANES);
+        let lane = row % LANES;
+        match self.shape.bits {
+            Bits::Four => {
+                let byte = panel[col / 8 * 32 + lane * 4 + col % 4];
+                i32::from(if col % 8 < 4 { byte & 15 } else { byte >> 4 }) - 8
+            }
+            Bits::Eight => i32::from(panel[col / 4 * 32 + lane * 4 + col % 4] as i8),
+        }
+    }
+
+    /// The weight at `[row][col]`.
+    fn weight(&self, row: usize, col: usize) -> f32 {
+        let (_, scales) = self.panel(row / LANES);
+        let group = col / BLOCK / self.shape.group_blocks;
+        self.integer(row, col) as f32 * scales[group][row % LANES].to_f32()
+    }
+}
+
+/// Where and how the weights of a matrix lie.
+#[derive(Clone, Copy, Debug)]
+pub enum Storage<'a> {
+    /// `[rows][cols]`
+    F32(&'a [f32]),
+    /// `[rows][cols]`
+    F16(&'a [f16]),
+    /// `[rows][cols]`
+    BF16(&'a [bf16]),
+    /// Four or eight bits in panels.
+    Panels(Panels<'a>),
+}
+
+/// A matrix of weights: `rows` outputs, `cols` inputs.
+#[derive(Clone, Copy, Debug)]
+pub struct Matrix<'a> {
+    rows: usize,
+    cols: usize,
+    storage: Storage<'a>,
+}
+
+impl<'a> Matrix<'a> {
+    /// A matrix of `rows` × `cols`.
+    ///
+    /// # Panics
+    /// If `storage` holds another number of weights.
+    #[track_caller]
+    pub fn new(rows: usize, cols: usize, storage: Storage<'a>) -> Self {
+        let fits = match storage {
+            Storage::F32(w) => w.len() == rows * cols,
+            Storage::F16(w) => w.len() == rows * cols,
+            Storage::BF16(w) => w.len() == rows * cols,
+            Storage::Panels(p) => p.shape.rows == rows && p.shape.cols == cols,
+        };
+        assert!(fits, "storage does not hold {rows} × {cols} weights");
+        Self { rows, cols, storage }
+    }
+
+    /// Outputs.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Inputs.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Where the weights lie.
+    pub fn storage(&self) -> Storage<'a> {
+        self.storage
+    }
+
+    /// Writes row `row` as `f32` to `out`: an embedding.
+    ///
+    /// # Panics
+    /// If `row` is not in the matrix or `out` is not as long as a row.
+    #[track_caller]
+    pub fn row(&self, row: usize, out: &mut [f32]) {
+        assert!(row < self.rows && out.len() == self.cols, "row {row} of {}", self.rows);
+        let range = row * self.cols..(row + 1) * self.cols;
+        match self.storage {
+            Storage::F32(w) => out.copy_from_slice(&w[range]),
+            Storage::F16(w) => out.iter_mut().zip(&w[range]).for_each(|(o, w)| *o = w.to_f32()),
+            Storage::BF16(w) => out.iter_mut().zip(&w[range]).for_each(|(o, w)| *o = w.to_f32()),
+            Storage::Panels(p) => {
+                out.iter_mut().enumerate().for_each(|(col, o)| *o = p.weight(row, col));
+            }
+        }
+    }
+}

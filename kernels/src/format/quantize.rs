@@ -1,0 +1,214 @@
+//! Numbers → integers and scales → panels.
+
+use half::f16;
+
+use super::{Bits, Shape};
+use crate::simd::{BLOCK, LANES};
+
+/// A weight that cannot be quantised: not finite, or so large that its scale exceeds `f16`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Unquantizable {
+    /// Its column.
+    pub col: usize,
+    /// Its value.
+    pub value: f32,
+}
+
+/// Quantises one row: `row[i] ≈ scales[group(i)] · integers[i]`.
+///
+/// Eight bits: `scale = max|w| / 127`. Four bits use all of −8..=7: of the scales that put the largest weight at −8, −7.5, −7
+/// or −6.5, the one with the least squared error, and of the two signs the one that gives the largest weight the longer side.
+///
+/// # Errors
+/// At a weight that is not finite or too large.
+///
+/// # Panics
+/// If `integers` is not `shape.cols` long or `scales` not `shape.groups()`.
+pub fn quantize_row(
+    shape: &Shape,
+    row: &[f32],
+    integers: &mut [i8],
+    scales: &mut [f16],
+) -> Result<(), Unquantizable> {
+    assert!(row.len() == shape.cols && integers.len() == shape.cols);
+    assert_eq!(scales.len(), shape.groups());
+    let group = shape.group_blocks * BLOCK;
+    let groups = row.chunks(group).zip(integers.chunks_mut(group)).zip(scales);
+    for (index, ((row, integers), scale)) in groups.enumerate() {
+        let largest = largest(row)
+            .map_err(|col| Unquantizable { col: index * group + col, value: row[col] })?;
+        *scale = match shape.bits {
+            Bits::Four => best_scale(row, largest),
+            Bits::Eight => f16::from_f32(largest.abs() / 127.0),
+        };
+        if !scale.is_finite() {
+            return Err(Unquantizable { col: index * group, value: largest });
+        }
+        round_to(row, scale.to_f32(), shape.bits, integers);
+    }
+    Ok(())
+}
+
+/// The weight of the largest magnitude, with its sign; the index of a weight that is not finite.
+fn largest(row: &[f32]) -> Result<f32, usize> {
+    match row.iter().position(|w| !w.is_finite()) {
+        Some(col) => Err(col),
+        None => Ok(row.iter().fold(0.0f32, |m, &w| if w.abs() > m.abs() { w } else { m })),
+    }
+}
+
+fn best_scale(row: &[f32], largest: f32) -> f16 {
+    let candidates = [8.0, 7.5, 7.0, 6.5].map(|steps| f16::from_f32(largest / -steps));
+    let mut best = (f32::INFINITY, candidates[0]);
+    for scale in candidates {
+        let error = squared_error(row, scale.to_f32());
+        if error < best.0 {
+            best = (error, scale);
+        }
+    }
+    best.1
+}
+
+fn squared_error(row: &[f32], scale: f32) -> f32 {
+    let inverse = inverse(scale);
+    let error = |w: f32| w - (w * inverse).round_ties_even().clamp(-8.0, 7.0) * scale;
+    row.iter().map(|&w| error(w) * error(w)).sum()
+}
+
+fn round_to(row: &[f32], scale: f32, bits: Bits, integers: &mut [i8]) {
+    let (low, high) = match bits {
+        Bits::Four => (-8.0, 7.0),
+        Bits::Eight => (-127.0, 127.0),
+    };
+    let inverse = inverse(scale);
+    for (integer, w) in integers.iter_mut().zip(row) {
+        *integer = (w * inverse).round_ties_even().clamp(low, high) as i8;
+    }
+}
+
+/// `1 / scale`, and 0 for a scale so small that `f16` made it 0.
+fn inverse(scale: f32) -> f32 {
+    if scale == 0.0 { 0.0 } else { 1.0 / scale }
+}
+
+/// Writes eight rows of integers as one panel.
+///
+/// `integers` is `[rows][cols]` with at most eight rows; rows and columns that are missing become zero weights.
+///
+/// # Panics
+/// If `panel` is not `shape.panel_bytes()` long or `integers` no whole number of rows, at most eight.
+pub fn pack_panel(shape: &Shape, integers: &[i8], panel: &mut [u8]) {
+    let rows = integers.len() / shape.cols;
+    assert!(rows <= LANES && rows * shape.cols == integers.len());
+    assert_eq!(panel.len(), shape.panel_bytes());
+    panel.fill(match shape.bits {
+        Bits::Four => 0x88,
+        Bits::Eight => 0,
+    });
+    let (runs, _) = panel.as_chunks_mut::<32>();
+    for (lane, row) in integers.chunks_exact(shape.cols).enumerate() {
+        match shape.bits {
+            Bits::Four => {
+                for (run, columns) in runs.iter_mut().zip(row.chunks(8)) {
+                    for (j, &integer) in columns.iter().enumerate() {
+                        // Offset 8 is in place already; adding it again turns −8..=7 into 0..=15 by flipping the top bit.
+                        let nibble = (integer as u8 & 15) ^ 8;
+                        let byte = &mut run[4 * lane + j % 4];
+                        *byte =
+                            if j < 4 { *byte & 0xf0 | nibble } else { *byte & 15 | nibble << 4 };
+                    }
+                }
+            }
+            Bits::Eight => {
+                for (run, columns) in runs.iter_mut().zip(row.chunks(4)) {
+                    for (byte, &integer) in run[4 * lane..].iter_mut().zip(columns) {
+                        *byte = integer as u8;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Writes the scales of up to eight rows, `[rows][groups]`, as one panel's `[groups][8]`; missing rows get 0.
+///
+/// # Panics
+/// If the lengths do not fit.
+pub fn pack_scales(groups: usize, scales: &[f16], panel: &mut [f16]) {
+    assert!(scales.len().is_multiple_of(groups) && scales.len() <= groups * LANES);
+    assert_eq!(panel.len(), groups * LANES);
+    panel.fill(f16::ZERO);
+    for (lane, row) in scales.chunks_exact(groups).enumerate() {
+        for (group, &scale) in row.iter().enumerate() {
+            panel[group * LANES + lane] = scale;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::values;
+    use crate::{Matrix, Panels, Storage};
+
+    fn shapes() -> impl Strategy<Value = Shape> {
+        let group = prop_oneof![Just(32), Just(64), Just(128), Just(0)];
+        let bits = prop_oneof![Just(Bits::Four), Just(Bits::Eight)];
+        (1usize..20, 1usize..300, bits, group).prop_map(|(rows, cols, bits, group)| match group {
+            0 => Shape::per_row(rows, cols, bits),
+            group => Shape::grouped(rows, cols, bits, group),
+        })
+    }
+
+    proptest! {
+        /// What is packed comes back; what is quantised is off by half a step, or by the one step that four bits lack at +8.
+        #[test]
+        fn a_quantised_matrix_is_close_to_its_source(
+            (shape, weights) in shapes().prop_flat_map(|s| (Just(s), values(s.rows * s.cols))),
+        ) {
+            let (bytes, scales) = crate::testing::quantize(&shape, &weights);
+            let panels = Panels::new(shape, &bytes, &scales);
+            let matrix = Matrix::new(shape.rows, shape.cols, Storage::Panels(panels));
+            let mut row = vec![f32::NAN; shape.cols];
+            for (index, expected) in weights.chunks(shape.cols).enumerate() {
+                matrix.row(index, &mut row);
+                for (group, expected) in expected.chunks(shape.group_blocks * BLOCK).enumerate() {
+                    let largest = expected.iter().fold(0.0f32, |m, w| m.max(w.abs()));
+                    let found = &row[group * shape.group_blocks * BLOCK..][..expected.len()];
+                    let bound = largest * match shape.bits { Bits::Four => 1.1 / 6.5, Bits::Eight => 0.51 / 127.0 };
+                    for (found, expected) in found.iter().zip(expected) {
+                        prop_assert!((found - expected).abs() <= bound + 1e-7, "{found} {expected}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_layout_is_as_drawn() {
+        let shape = Shape::per_row(8, 32, Bits::Four);
+        let integers: Vec<i8> = (0..256).map(|i| ((i / 32 + i % 32) % 16 - 8) as i8).collect();
+        let mut panel = vec![0; shape.panel_bytes()];
+        pack_panel(&shape, &integers, &mut panel);
+        let weight = |row: usize, k: usize| (row + k) as u8 % 16;
+        for (row, k) in [(0, 0), (3, 2), (7, 8), (5, 27)] {
+            let byte = panel[k / 8 * 32 + 4 * row + k % 4];
+            assert_eq!((byte & 15, byte >> 4), (weight(row, k), weight(row, k + 4)), "{row} {k}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_quantised_is_named() {
+        let shape = Shape::grouped(1, 64, Bits::Four, 32);
+        let mut row = vec![1.0; 64];
+        let mut integers = vec![0; 64];
+        let mut scales = vec![f16::ZERO; 2];
+        for bad in [f32::NAN, f32::INFINITY, 1e9] {
+            row[40] = bad;
+            let error = quantize_row(&shape, &row, &mut integers, &mut scales).unwrap_err();
+            assert!(error.col >= 32, "{error:?}");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Which instructions this CPU has, and which the kernels use.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::simd::Kernel;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::avx2::Avx2;
+use crate::simd::scalar::Scalar;
+
+/// The environment variable that forces an instruction set, by its name.
+pub const ISA_VARIABLE: &str = "GLM_ISA";
+
+/// An instruction set that this CPU has; a value exists only where it does.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Isa {
+    /// Plain Rust.
+    Scalar(Scalar),
+    /// AVX2 with FMA and F16C.
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2),
+}
+
+/// A name that is no instruction set of this CPU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownIsa(String);
+
+impl Isa {
+    /// All that this CPU has, worst first.
+    pub fn available() -> Vec<Isa> {
+        #[allow(unused_mut)]
+        let mut all = vec![Isa::Scalar(Scalar)];
+        #[cfg(target_arch = "x86_64")]
+        all.extend(Avx2::detect().map(Isa::Avx2));
+        all
+    }
+
+    /// The best that this CPU has, or the one that `GLM_ISA` names.
+    ///
+    /// # Errors
+    /// If `GLM_ISA` names one that this CPU lacks; the message lists those present.
+    pub fn choose() -> Result<Isa, UnknownIsa> {
+        match std::env::var(ISA_VARIABLE) {
+            Ok(name) if !name.is_empty() => name.parse(),
+            _ => Ok(Isa::available().pop().unwrap_or(Isa::Scalar(Scalar))),
+        }
+    }
+
+    /// Its name, as `GLM_ISA` takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Scalar(_) => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(_) => "avx2",
+        }
+    }
+
+    /// Runs a kernel with these instructions.
+    #[inline]
+    pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        match self {
+            Isa::Scalar(simd) => kernel.run(simd),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(simd) => simd.run(kernel),
+        }
+    }
+}
+
+impl FromStr for Isa {
+    type Err = UnknownIsa;
+    fn from_str(name: &str) -> Result<Self, UnknownIsa> {
+        let found = Isa::available().into_iter().find(|isa| isa.name() == name);
+        found.ok_or_else(|| UnknownIsa(name.to_owned()))
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl fmt::Display for UnknownIsa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let present: Vec<_> = Isa::available().iter().map(|isa| isa.name()).collect();
+        write!(
+            f,
+            "{ISA_VARIABLE}={}: not an instruction set of this CPU, which has {}",
+            self.0,
+            present.join(", ")
+        )
+    }
+}
+
+impl std::error::Error for UnknownIsa {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_back_and_others_list_those_present() {
+        for isa in Isa::available() {
+            assert_eq!(isa.name().parse::<Isa>().map(Isa::name), Ok(isa.name()));
+        }
+        let message = "altivec".parse::<Isa>().map(Isa::name).unwrap_err().to_string();
+        assert!(message.contains("altivec") && message.contains("scalar"), "{message}");
+    }
+}

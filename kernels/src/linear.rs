@@ -1,0 +1,325 @@
+//! `y = act(x·Wᵀ + b)`: check, split the rows of `W` among the threads, then one panel of eight rows at a time.
+//!
+//! Every output is summed in an order that depends on the columns alone, whatever the number of tokens, threads or panels
+//! that are computed beside it. So the same token gives the same bits in a prompt of any length.
+
+use std::ops::Range;
+
+use crate::parallel::{SharedRows, for_each};
+use crate::quantized::Q8Rows;
+use crate::simd::{Kernel, LANES, Simd};
+use crate::{Activation, Isa, Matrix, Storage};
+
+mod dense;
+mod panels;
+
+/// Weight bytes that a thread takes at a time: long enough to stream, short enough to share out evenly.
+const TASK_BYTES: usize = 64 << 10;
+
+/// The inputs of a linear layer.
+#[derive(Clone, Copy)]
+pub enum Input<'a> {
+    /// `[tokens][cols]`
+    F32(&'a [f32]),
+    /// Quantised; only for weights in panels.
+    Q8(&'a Q8Rows),
+}
+
+impl Input<'_> {
+    #[track_caller]
+    fn tokens(&self, cols: usize) -> usize {
+        match self {
+            Input::F32(x) => {
+                assert!(x.len().is_multiple_of(cols), "input is no whole number of rows of {cols}");
+                x.len() / cols
+            }
+            Input::Q8(x) => {
+                assert_eq!(x.cols(), cols, "columns of the input");
+                x.rows()
+            }
+        }
+    }
+}
+
+/// A linear layer: weights, bias and what is done to the outputs while they are in registers.
+#[derive(Clone, Copy)]
+pub struct Linear<'a> {
+    /// `[outputs][inputs]`
+    pub weight: Matrix<'a>,
+    /// `[outputs]`
+    pub bias: Option<&'a [f32]>,
+    /// Applied last.
+    pub activation: Activation,
+}
+
+impl Linear<'_> {
+    /// Writes the outputs of all tokens of `x` to `y`, `[tokens][outputs]`, on the threads of the current rayon pool.
+    ///
+    /// # Panics
+    /// If a length does not fit, or quantised inputs meet weights that are not in panels.
+    #[track_caller]
+    pub fn forward(&self, isa: Isa, x: Input<'_>, y: &mut [f32]) {
+        let (rows, cols) = (self.weight.rows(), self.weight.cols());
+        let tokens = x.tokens(cols);
+        assert_eq!(y.len(), tokens * rows, "outputs of {tokens} tokens");
+        assert!(self.bias.is_none_or(|bias| bias.len() == rows), "biases of {rows} rows");
+        if tokens == 0 || rows == 0 {
+            return;
+        }
+        let panels = rows.div_ceil(LANES);
+        let step = (TASK_BYTES / self.panel_bytes().max(1)).clamp(1, panels);
+        let y = &SharedRows::new(y, rows);
+        for_each(panels.div_ceil(step), |task| {
+            let panels = task * step..((task + 1) * step).min(panels);
+            isa.run(Share { linear: self, tokens, x, panels, y });
+        });
+    }
+
+    fn panel_bytes(&self) -> usize {
+        match self.weight.storage() {
+            Storage::F32(_) => LANES * self.weight.cols() * 4,
+            Storage::F16(_) | Storage::BF16(_) => LANES * self.weight.cols() * 2,
+            Storage::Panels(p) => p.shape().panel_bytes(),
+        }
+    }
+}
+
+/// The panels that one thread computes.
+struct Share<'a> {
+    linear: &'a Linear<'a>,
+    tokens: usize,
+    x: Input<'a>,
+    panels: Range<usize>,
+    y: &'a SharedRows<'a>,
+}
+
+impl Kernel for Share<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let (tokens, linear, y) = (self.tokens, self.linear, self.y);
+        for panel in self.panels {
+            let out = Outputs { simd, linear, y, panel };
+            match (linear.weight.storage(), self.x) {
+                (Storage::F32(w), Input::F32(x)) => dense::panel(out, w, tokens, x),
+                (Storage::F16(w), Input::F32(x)) => dense::panel(out, w, tokens, x),
+                (Storage::BF16(w), Input::F32(x)) => dense::panel(out, w, tokens, x),
+                (Storage::Panels(w), Input::F32(x)) => panels::panel_f32(out, &w, tokens, x),
+                (Storage::Panels(w), Input::Q8(x)) => panels::panel_q8(out, &w, tokens, x),
+                (_, Input::Q8(_)) => panic!("quantised inputs need weights in panels"),
+            }
+        }
+    }
+}
+
+/// Where the eight outputs of a panel go.
+#[derive(Clone, Copy)]
+struct Outputs<'a, S> {
+    simd: S,
+    linear: &'a Linear<'a>,
+    y: &'a SharedRows<'a>,
+    panel: usize,
+}
+
+impl<S: Simd> Outputs<'_, S> {
+    /// The first row of the panel, and how many of its eight exist.
+    #[inline(always)]
+    fn rows(&self) -> (usize, usize) {
+        let first = self.panel * LANES;
+        (first, (self.linear.weight.rows() - first).min(LANES))
+    }
+
+    /// Adds the bias, applies the activation and stores what `token` gets from this panel.
+    #[inline(always)]
+    fn store(&self, token: usize, sums: S::F32) {
+        let (first, rows) = self.rows();
+        let mut lanes = [0.0; LANES];
+        let biased = match self.linear.bias {
+            Some(bias) => {
+                lanes[..rows].copy_from_slice(&bias[first..][..rows]);
+                self.simd.add(sums, self.simd.load(&lanes))
+            }
+            None => sums,
+        };
+        self.simd.store(self.linear.activation.apply(self.simd, biased), &mut lanes);
+        // SAFETY: `forward` gives each panel to one thread, and panels are disjoint columns of `y`.
+        unsafe { self.y.write(token, first, &lanes[..rows]) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use half::{bf16, f16};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::format::{Bits, Panels, Shape};
+    use crate::testing::{self, close, values};
+    use crate::{BLOCK, reference};
+
+    #[derive(Debug, Clone, Copy)]
+    enum Kind {
+        F32,
+        F16,
+        BF16,
+        Panels(Bits, usize),
+    }
+
+    #[derive(Debug, Clone)]
+    struct Case {
+        kind: Kind,
+        tokens: usize,
+        rows: usize,
+        cols: usize,
+        weight: Vec<f32>,
+        bias: Option<Vec<f32>>,
+        x: Vec<f32>,
+    }
+
+    fn kinds() -> impl Strategy<Value = Kind> {
+        let bits = prop_oneof![Just(Bits::Four), Just(Bits::Eight)];
+        let group = prop_oneof![Just(0), Just(32), Just(64), Just(128)];
+        prop_oneof![
+            Just(Kind::F32),
+            Just(Kind::F16),
+            Just(Kind::BF16),
+            (bits, group).prop_map(|(bits, group)| Kind::Panels(bits, group)),
+        ]
+    }
+
+    fn cases() -> impl Strategy<Value = Case> {
+        (kinds(), 1usize..11, 1usize..40, 1usize..200, any::<bool>()).prop_flat_map(
+            |(kind, tokens, rows, cols, biased)| {
+                (values(rows * cols), values(rows), values(tokens * cols)).prop_map(
+                    move |(weight, bias, x)| {
+                        let bias = biased.then_some(bias);
+                        Case { kind, tokens, rows, cols, weight, bias, x }
+                    },
+                )
+            },
+        )
+    }
+
+    impl Case {
+        /// Runs `test` with the matrix as it is stored.
+        fn with_matrix(&self, test: impl FnOnce(Matrix<'_>)) {
+            let (rows, cols) = (self.rows, self.cols);
+            let matrix = |storage: Storage<'_>| test(Matrix::new(rows, cols, storage));
+            match self.kind {
+                Kind::F32 => matrix(Storage::F32(&self.weight)),
+                Kind::F16 => {
+                    let w: Vec<_> = self.weight.iter().map(|&w| f16::from_f32(w)).collect();
+                    Matrix::new(rows, cols, Storage::F16(&w));
+                    matrix(Storage::F16(&w));
+                }
+                Kind::BF16 => {
+                    let w: Vec<_> = self.weight.iter().map(|&w| bf16::from_f32(w)).collect();
+                    matrix(Storage::BF16(&w));
+                }
+                Kind::Panels(bits, group) => {
+                    let shape = match group {
+                        0 => Shape::per_row(rows, cols, bits),
+                        group => Shape::grouped(rows, cols, bits, group),
+                    };
+                    let (bytes, scales) = testing::quantize(&shape, &self.weight);
+                    matrix(Storage::Panels(Panels::new(shape, &bytes, &scales)));
+                }
+            }
+        }
+
+        fn linear<'a>(&'a self, weight: Matrix<'a>, activation: Activation) -> Linear<'a> {
+            Linear { weight, bias: self.bias.as_deref(), activation }
+        }
+    }
+
+    /// Largest `|error| / (1 + Σ|w·x|)` seen in 3000 cases: 3.9e-7 on either instruction set.
+    const LINEAR_ERROR: f32 = 6e-7;
+
+    proptest! {
+        #[test]
+        fn linear_is_its_definition(case in cases(), gelu in any::<bool>()) {
+            let activation = if gelu { Activation::GeluTanh } else { Activation::None };
+            case.with_matrix(|weight| {
+                let linear = case.linear(weight, activation);
+                let expected = reference::linear(&linear, &case.x);
+                let bound = reference::magnitude(&linear, &case.x);
+                for isa in Isa::available() {
+                    let mut y = vec![f32::NAN; case.tokens * case.rows];
+                    linear.forward(isa, Input::F32(&case.x), &mut y);
+                    testing::close_to(&y, &expected, &bound, LINEAR_ERROR, isa);
+                }
+            });
+        }
+
+        /// The integer path is exact on activations that are their own quantisation.
+        #[test]
+        fn quantised_inputs_give_what_their_values_give(case in cases(), gelu in any::<bool>()) {
+            let activation = if gelu { Activation::GeluTanh } else { Activation::None };
+            case.with_matrix(|weight| {
+                let Storage::Panels(_) = weight.storage() else { return };
+                let linear = case.linear(weight, activation);
+                for isa in Isa::available() {
+                    let mut q = Q8Rows::default();
+                    q.quantize(isa, &case.x, case.cols);
+                    let x = testing::dequantize(&q);
+                    let expected = reference::linear(&linear, &x);
+                    let bound = reference::magnitude(&linear, &x);
+                    let mut y = vec![f32::NAN; case.tokens * case.rows];
+                    linear.forward(isa, Input::Q8(&q), &mut y);
+                    testing::close_to(&y, &expected, &bound, LINEAR_ERROR, isa);
+                }
+            });
+        }
+
+        /// A token gets the same bits alone, among others, and on any number of threads.
+        #[test]
+        fn tokens_and_threads_do_not_change_bits(case in cases(), threads in 2usize..5) {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            case.with_matrix(|weight| {
+                let linear = case.linear(weight, Activation::GeluTanh);
+                for isa in Isa::available() {
+                    let run = |x: &[f32]| {
+                        let mut y = vec![f32::NAN; x.len() / case.cols * case.rows];
+                        if let Storage::Panels(_) = weight.storage() {
+                            let mut q = Q8Rows::default();
+                            q.quantize(isa, x, case.cols);
+                            linear.forward(isa, Input::Q8(&q), &mut y);
+                            let bits: Vec<_> = y.iter().map(|y| y.to_bits()).collect();
+                            linear.forward(isa, Input::F32(x), &mut y);
+                            return bits.into_iter().zip(y.iter().map(|y| y.to_bits())).collect();
+                        }
+                        linear.forward(isa, Input::F32(x), &mut y);
+                        y.iter().map(|y| (y.to_bits(), 0)).collect::<Vec<_>>()
+                    };
+                    let together = pool.install(|| run(&case.x));
+                    let alone: Vec<_> = case.x.chunks(case.cols).flat_map(run).collect();
+                    assert_eq!(together, alone, "{isa}");
+                }
+            });
+        }
+    }
+
+    /// The largest products that occur: a block of them must not overflow on the way.
+    #[test]
+    fn extreme_integers_do_not_saturate() {
+        for (bits, low, high) in [(Bits::Four, -8, 7), (Bits::Eight, -128, 127)] {
+            let shape = Shape::per_row(8, BLOCK, bits);
+            for (w, x) in [(low, 127.0), (low, -127.0), (high, 127.0), (high, -127.0)] {
+                let mut bytes = vec![0; shape.bytes()];
+                crate::quantize::pack_panel(&shape, &[w; 8 * BLOCK], &mut bytes);
+                let scales = [f16::ONE; 8];
+                let panels = Panels::new(shape, &bytes, &scales);
+                let weight = Matrix::new(8, BLOCK, Storage::Panels(panels));
+                let linear = Linear { weight, bias: None, activation: Activation::None };
+                for isa in Isa::available() {
+                    let mut q = Q8Rows::default();
+                    q.quantize(isa, &[x; BLOCK], BLOCK);
+                    let mut y = [f32::NAN; 8];
+                    linear.forward(isa, Input::Q8(&q), &mut y);
+                    close(&y, &[f32::from(w) * x * 32.0; 8], 1e-6, isa);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Layer normalisation.
+
+use crate::simd::{Kernel, LANES, Simd};
+
+/// `y = (x − mean(x)) / √(var(x) + eps) · weight + bias` over one row; the variance is divided by `n`.
+pub struct LayerNorm<'a> {
+    /// `[n]`
+    pub x: &'a [f32],
+    /// `[n]`
+    pub weight: &'a [f32],
+    /// `[n]`
+    pub bias: &'a [f32],
+    /// Added to the variance.
+    pub eps: f32,
+    /// `[n]`
+    pub y: &'a mut [f32],
+}
+
+impl Kernel for LayerNorm<'_> {
+    type Output = ();
+
+    /// # Panics
+    /// If the lengths differ.
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let n = self.x.len();
+        assert!(self.weight.len() == n && self.bias.len() == n && self.y.len() == n);
+        let mean = sum(simd, self.x) / n as f32;
+        let variance = sum_of_squares(simd, self.x, mean) / n as f32;
+        let scale = 1.0 / (variance + self.eps).sqrt();
+
+        let (xs, x_tail) = self.x.as_chunks::<LANES>();
+        let (weights, weight_tail) = self.weight.as_chunks::<LANES>();
+        let (biases, bias_tail) = self.bias.as_chunks::<LANES>();
+        let (ys, y_tail) = self.y.as_chunks_mut::<LANES>();
+        for (((x, weight), bias), y) in xs.iter().zip(weights).zip(biases).zip(ys) {
+            let centred = simd.sub(simd.load(x), simd.splat(mean));
+            let x = simd.mul(centred, simd.splat(scale));
+            simd.store(simd.fma(x, simd.load(weight), simd.load(bias)), y);
+        }
+        for (((x, weight), bias), y) in x_tail.iter().zip(weight_tail).zip(bias_tail).zip(y_tail) {
+            *y = (x - mean) * scale * weight + bias;
+        }
+    }
+}
+
+#[inline(always)]
+fn sum<S: Simd>(simd: S, x: &[f32]) -> f32 {
+    let (xs, tail) = x.as_chunks::<LANES>();
+    let mut lanes = simd.splat(0.0);
+    for x in xs {
+        lanes = simd.add(lanes, simd.load(x));
+    }
+    tail.iter().fold(simd.sum(lanes), |sum, x| sum + x)
+}
+
+#[inline(always)]
+fn sum_of_squares<S: Simd>(simd: S, x: &[f32], mean: f32) -> f32 {
+    let (xs, tail) = x.as_chunks::<LANES>();
+    let mut lanes = simd.splat(0.0);
+    for x in xs {
+        let centred = simd.sub(simd.load(x), simd.splat(mean));
+        lanes = simd.fma(centred, centred, lanes);
+    }
+    tail.iter().fold(simd.sum(lanes), |sum, x| sum + (x - mean) * (x - mean))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::{close, values};
+    use crate::{Isa, reference};
+
+    /// Largest `|error| / max(|y|, 1)` seen in 3000 cases: 1.1e-6.
+    const NORM_ERROR: f32 = 2e-6;
+
+    proptest! {
+        #[test]
+        fn layer_norm_is_its_definition(
+            (x, weight, bias) in (1usize..300).prop_flat_map(|n| (values(n), values(n), values(n))),
+        ) {
+            let eps = 1e-5;
+            for isa in Isa::available() {
+                let mut y = vec![f32::NAN; x.len()];
+                isa.run(LayerNorm { x: &x, weight: &weight, bias: &bias, eps, y: &mut y });
+                close(&y, &reference::layer_norm(&x, &weight, &bias, eps), NORM_ERROR, isa);
+            }
+        }
+    }
+}

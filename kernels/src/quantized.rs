@@ -1,0 +1,147 @@
+//! Activations as 8-bit integers with a scale for every 32 of a row.
+//!
+//! GLM's activations have outliers, so a scale for a whole row would drown the rest; scales and sums stay in `f32` and `i32`
+//! because `f16` overflows on some models.
+
+use rayon::prelude::*;
+
+use crate::Isa;
+use crate::simd::{BLOCK, Block, Kernel, LANES, Simd};
+
+/// Rows of activations, quantised: `x = scale · integer`, integers in −127..=127.
+#[derive(Default)]
+pub struct Q8Rows {
+    cols: usize,
+    blocks: usize,
+    /// `[rows][blocks]`
+    values: Vec<[i8; BLOCK]>,
+    /// `[rows][blocks]`
+    scales: Vec<f32>,
+    /// `[rows][blocks]`
+    sums: Vec<i32>,
+}
+
+impl Q8Rows {
+    /// Room for `rows` rows of `cols` columns; nothing up to that size allocates again.
+    pub fn with_capacity(rows: usize, cols: usize) -> Self {
+        let n = rows * cols.div_ceil(BLOCK);
+        Self {
+            cols: 0,
+            blocks: 0,
+            values: Vec::with_capacity(n),
+            scales: Vec::with_capacity(n),
+            sums: Vec::with_capacity(n),
+        }
+    }
+
+    /// Replaces the contents by `x`, `[rows][cols]`; missing columns of the last block count as 0.
+    ///
+    /// # Panics
+    /// If `x` is no whole number of rows.
+    #[track_caller]
+    pub fn quantize(&mut self, isa: Isa, x: &[f32], cols: usize) {
+        assert!(cols > 0 && x.len().is_multiple_of(cols), "rows of {cols}");
+        self.cols = cols;
+        self.blocks = cols.div_ceil(BLOCK);
+        let n = x.len() / cols * self.blocks;
+        self.values.resize(n, [0; BLOCK]);
+        self.scales.resize(n, 0.0);
+        self.sums.resize(n, 0);
+        x.par_chunks(cols)
+            .zip(self.values.par_chunks_mut(self.blocks))
+            .zip(self.scales.par_chunks_mut(self.blocks))
+            .zip(self.sums.par_chunks_mut(self.blocks))
+            .for_each(|(((x, values), scales), sums)| {
+                isa.run(QuantizeRow { x, values, scales, sums });
+            });
+    }
+
+    /// Columns of a row.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Rows.
+    pub fn rows(&self) -> usize {
+        self.values.len().checked_div(self.blocks).unwrap_or(0)
+    }
+
+    /// Block `block` of row `row`.
+    #[inline(always)]
+    pub(crate) fn block(&self, row: usize, block: usize) -> Block<'_> {
+        let i = row * self.blocks + block;
+        Block { values: &self.values[i], scale: self.scales[i], sum: self.sums[i] }
+    }
+}
+
+struct QuantizeRow<'a> {
+    x: &'a [f32],
+    values: &'a mut [[i8; BLOCK]],
+    scales: &'a mut [f32],
+    sums: &'a mut [i32],
+}
+
+impl Kernel for QuantizeRow<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let blocks = self.values.iter_mut().zip(self.scales).zip(self.sums);
+        for ((x, ((values, scale), sum)), _) in self.x.chunks(BLOCK).zip(blocks).zip(0..) {
+            let mut padded = [0.0; BLOCK];
+            padded[..x.len()].copy_from_slice(x);
+            *scale = quantize_block(simd, &padded, values);
+            *sum = values.iter().map(|&v| i32::from(v)).sum();
+        }
+    }
+}
+
+/// Rounds `x / scale` with `scale = max|x| / 127`, which it returns.
+#[inline(always)]
+fn quantize_block<S: Simd>(simd: S, x: &[f32; BLOCK], values: &mut [i8; BLOCK]) -> f32 {
+    let (xs, _) = x.as_chunks::<LANES>();
+    let (values, _) = values.as_chunks_mut::<LANES>();
+    let mut largest = simd.splat(0.0);
+    for x in xs {
+        largest = simd.max(simd.abs(simd.load(x)), largest);
+    }
+    let scale = simd.max_lane(largest) / 127.0;
+    // A scale whose reciprocal overflows belongs to values that are as good as 0.
+    let inverse = if scale > 1e-37 { 1.0 / scale } else { 0.0 };
+    for (x, values) in xs.iter().zip(values) {
+        simd.store_i8(simd.round(simd.mul(simd.load(x), simd.splat(inverse))), values);
+    }
+    scale
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::values;
+
+    proptest! {
+        #[test]
+        fn each_value_is_within_half_a_step_and_sums_are_exact(
+            (x, cols) in (1usize..5, 1usize..140).prop_flat_map(|(r, c)| (values(r * c), Just(c))),
+        ) {
+            for isa in Isa::available() {
+                let mut rows = Q8Rows::default();
+                rows.quantize(isa, &vec![9.0; 3 * 200], 200);
+                rows.quantize(isa, &x, cols);
+                prop_assert_eq!(rows.rows(), x.len() / cols);
+                for (row, x) in x.chunks(cols).enumerate() {
+                    for (block, x) in x.chunks(BLOCK).enumerate() {
+                        let q = rows.block(row, block);
+                        prop_assert_eq!(q.sum, q.values.iter().map(|&v| i32::from(v)).sum::<i32>());
+                        prop_assert!(q.values[x.len()..].iter().all(|&v| v == 0));
+                        for (x, &v) in x.iter().zip(q.values) {
+                            prop_assert!((x - q.scale * f32::from(v)).abs() <= q.scale * 0.5001);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

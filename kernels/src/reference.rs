@@ -1,0 +1,95 @@
+//! Every operation straight from its definition, in `f64`: what tests, benches and fuzz targets compare with.
+
+use crate::attention::{KvShape, Mask};
+use crate::{Activation, Linear};
+
+/// `0.5·x·(1 + tanh(√(2/π)·(x + 0.044715·x³)))`
+pub fn gelu_tanh(x: f64) -> f64 {
+    const SQRT_2_PI: f64 = 0.797_884_560_802_865_4;
+    0.5 * x * (1.0 + (SQRT_2_PI * (x + 0.044_715 * x * x * x)).tanh())
+}
+
+/// [`LayerNorm`](crate::LayerNorm) of one row.
+pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32) -> Vec<f32> {
+    let n = x.len() as f64;
+    let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
+    let variance = x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n;
+    let scale = 1.0 / (variance + f64::from(eps)).sqrt();
+    let terms = x.iter().zip(weight).zip(bias);
+    terms
+        .map(|((&x, &w), &b)| ((f64::from(x) - mean) * scale * f64::from(w) + f64::from(b)) as f32)
+        .collect()
+}
+
+/// [`Linear`] of `x`, `[tokens][inputs]`, the weights as they are stored.
+pub fn linear(linear: &Linear<'_>, x: &[f32]) -> Vec<f32> {
+    each_output(linear, x, |products, bias| {
+        let sum: f64 = products.sum::<f64>() + bias;
+        match linear.activation {
+            Activation::None => sum as f32,
+            Activation::GeluTanh => gelu_tanh(sum) as f32,
+        }
+    })
+}
+
+/// `1 + Σ|w·x| + |b|` of every output: the size that rounding errors are relative to.
+pub fn magnitude(linear: &Linear<'_>, x: &[f32]) -> Vec<f32> {
+    each_output(linear, x, |products, bias| {
+        (1.0 + products.map(f64::abs).sum::<f64>() + bias.abs()) as f32
+    })
+}
+
+fn each_output(
+    linear: &Linear<'_>,
+    x: &[f32],
+    output: impl Fn(&mut dyn Iterator<Item = f64>, f64) -> f32,
+) -> Vec<f32> {
+    let (rows, cols) = (linear.weight.rows(), linear.weight.cols());
+    let mut y = vec![0.0; x.len() / cols * rows];
+    let mut weights = vec![0.0; cols];
+    for row in 0..rows {
+        linear.weight.row(row, &mut weights);
+        let bias = linear.bias.map_or(0.0, |bias| f64::from(bias[row]));
+        for (token, x) in x.chunks(cols).enumerate() {
+            let mut products = weights.iter().zip(x).map(|(&w, &x)| f64::from(w) * f64::from(x));
+            y[token * rows + row] = output(&mut products, bias);
+        }
+    }
+    y
+}
+
+/// [`Attention`](crate::Attention): queries `[n][heads · share][size]`, keys and values `[positions][heads][size]`.
+#[allow(clippy::too_many_arguments)] // A definition, spelled out.
+pub fn attention(
+    queries: &[f32],
+    keys: &[f32],
+    values: &[f32],
+    shape: KvShape,
+    share: usize,
+    position: usize,
+    mask: Mask,
+    scale: f32,
+) -> Vec<f32> {
+    let size = shape.head_size;
+    let kv = |x: &[f32], at: usize, head: usize, i: usize| {
+        f64::from(x[(at * shape.heads + head / share) * size + i])
+    };
+    let mut out = Vec::with_capacity(queries.len());
+    for (index, query) in queries.chunks(size).enumerate() {
+        let (query_index, head) = (index / (shape.heads * share), index % (shape.heads * share));
+        let visible = 0..mask.visible(position + query_index);
+        let score = |at| {
+            let dot: f64 = (0..size).map(|i| f64::from(query[i]) * kv(keys, at, head, i)).sum();
+            dot * f64::from(scale)
+        };
+        let scores: Vec<f64> = visible.clone().map(score).collect();
+        let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let weights: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        out.extend((0..size).map(|i| {
+            let sum: f64 = visible.clone().map(|at| weights[at] * kv(values, at, head, i)).sum();
+            (sum / total) as f32
+        }));
+    }
+    out
+}

@@ -1,0 +1,151 @@
+//! The words that kernels are written in.
+//!
+//! A kernel is a struct of arguments with a [`Kernel::run`] that is generic over [`Simd`]; each instruction set says the words once.
+//! Vectors have eight `f32` or `i32` lanes everywhere, because weights come in panels of eight rows: one lane, one output row.
+//! Work whose shape depends on the instruction set (the integer dot products) is one word, so that no kernel needs a `cfg`.
+
+use half::{bf16, f16};
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+pub(crate) mod scalar;
+
+/// Lanes of a vector, and rows of a weight panel.
+pub const LANES: usize = 8;
+
+/// Values along `k` that share one activation scale, and the step in which weights are consumed.
+pub const BLOCK: usize = 32;
+
+/// Bytes of one block of a [`Q4`](crate::Storage::Q4) panel: eight rows of 32 nibbles.
+pub const Q4_BLOCK_BYTES: usize = LANES * BLOCK / 2;
+
+/// Bytes of one block of a [`Q8`](crate::Storage::Q8) panel: eight rows of 32 bytes.
+pub const Q8_BLOCK_BYTES: usize = LANES * BLOCK;
+
+/// Thirty-two activations: `x[i] = scale · values[i]`.
+#[derive(Clone, Copy)]
+pub struct Block<'a> {
+    /// Integers in −127..=127.
+    pub values: &'a [i8; BLOCK],
+    /// The step between two integers.
+    pub scale: f32,
+    /// `Σ values`, which takes the offset of unsigned weights out of a dot product.
+    pub sum: i32,
+}
+
+/// One computation, its arguments as fields, written once for all instruction sets.
+pub trait Kernel {
+    /// What it computes, where that is not written into an argument.
+    type Output;
+    /// Computes. Implementations are `#[inline(always)]`, as is all they call, so that the body is compiled with the
+    /// instructions of `S`.
+    fn run<S: Simd>(self, simd: S) -> Self::Output;
+}
+
+/// An element type that is widened to `f32` on loading.
+pub trait Element: Copy + Send + Sync + 'static {
+    /// Its value as `f32`, exact.
+    fn widen(self) -> f32;
+    /// Eight of them as a vector.
+    fn load<S: Simd>(simd: S, from: &[Self; LANES]) -> S::F32;
+}
+
+/// Eight-lane arithmetic of one instruction set. A value of the type proves that the CPU has the instructions.
+pub trait Simd: Copy + Send + Sync + 'static {
+    /// Eight `f32`.
+    type F32: Copy;
+    /// Eight `i32`.
+    type I32: Copy;
+
+    /// `[x; 8]`
+    fn splat(self, x: f32) -> Self::F32;
+    /// Loads eight `f32`.
+    fn load(self, from: &[f32; LANES]) -> Self::F32;
+    /// Loads eight `f16`, widened.
+    fn load_f16(self, from: &[f16; LANES]) -> Self::F32;
+    /// Loads eight `bf16`, widened.
+    fn load_bf16(self, from: &[bf16; LANES]) -> Self::F32;
+    /// Stores eight `f32`.
+    fn store(self, v: Self::F32, to: &mut [f32; LANES]);
+    /// Stores eight integral values of −128..=127 as bytes.
+    fn store_i8(self, v: Self::F32, to: &mut [i8; LANES]);
+
+    /// `a + b`
+    fn add(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `a − b`
+    fn sub(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `a · b`
+    fn mul(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `a / b`
+    fn div(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `a · b + c`, rounded once where the instruction set has a fused multiply-add.
+    fn fma(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
+    /// The larger of each pair; `b` where either is NaN.
+    fn max(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// The smaller of each pair; `b` where either is NaN.
+    fn min(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `|a|`
+    fn abs(self, a: Self::F32) -> Self::F32;
+    /// The nearest integer, ties to even.
+    fn round(self, a: Self::F32) -> Self::F32;
+    /// `2ⁿ` for integral `n` in −127..=127 (−127 gives 0).
+    fn exp2_integral(self, n: Self::F32) -> Self::F32;
+    /// `v` where `a ≥ b`, else 0.
+    fn keep_ge(self, a: Self::F32, b: Self::F32, v: Self::F32) -> Self::F32;
+    /// The sum of the lanes, always in the order `((0+4)+(2+6)) + ((1+5)+(3+7))`.
+    fn sum(self, v: Self::F32) -> f32;
+    /// The largest lane.
+    fn max_lane(self, v: Self::F32) -> f32;
+
+    /// Each integer as the nearest `f32`.
+    fn to_f32(self, v: Self::I32) -> Self::F32;
+    /// Widens a run of a Q4 panel: `[i]` holds `nibble − 8` of the eight rows at `k + i`.
+    fn widen_q4(self, run: &[u8; 32]) -> [Self::F32; 8];
+    /// Widens a run of a Q8 panel: `[i]` holds the eight rows at `k + i`.
+    fn widen_q8(self, run: &[u8; 32]) -> [Self::F32; 4];
+    /// `Σ (nibble − 8) · x` over a block, for eight rows and `T` tokens.
+    fn dot_q4<const T: usize>(
+        self,
+        weight: &[u8; Q4_BLOCK_BYTES],
+        x: [Block<'_>; T],
+    ) -> [Self::I32; T];
+    /// `Σ byte · x` over a block, for eight rows and `T` tokens; weights lie in −127..=127.
+    fn dot_q8<const T: usize>(
+        self,
+        weight: &[u8; Q8_BLOCK_BYTES],
+        x: [Block<'_>; T],
+    ) -> [Self::I32; T];
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self
+    }
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, from: &[Self; LANES]) -> S::F32 {
+        simd.load(from)
+    }
+}
+
+impl Element for f16 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self.to_f32()
+    }
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, from: &[Self; LANES]) -> S::F32 {
+        simd.load_f16(from)
+    }
+}
+
+impl Element for bf16 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self.to_f32()
+    }
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, from: &[Self; LANES]) -> S::F32 {
+        simd.load_bf16(from)
+    }
+}

@@ -1,0 +1,252 @@
+//! The words on x86-64 with AVX2, FMA and F16C (Haswell, Zen and later).
+//!
+//! The integer dot products keep Q4 nibbles unsigned: `maddubs` multiplies u8 by s8 and adds pairs into i16, at most
+//! 15·127·2 = 3810, and eight of those fit (30 480 < 32 767), so one widening `madd` per block suffices. Q8 weights move
+//! their sign to the activation first; there one pair already reaches 127·127·2 = 32 258, so each is widened at once.
+
+use core::arch::x86_64::*;
+use half::{bf16, f16};
+
+use super::{BLOCK, Block, LANES, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd};
+use crate::simd::Kernel;
+
+/// Proof that the CPU has AVX2, FMA and F16C.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx2(());
+
+impl Avx2 {
+    /// The proof, where the CPU gives it.
+    pub fn detect() -> Option<Self> {
+        let found = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c");
+        found.then_some(Self(()))
+    }
+
+    /// Runs `kernel`, compiled for these instructions.
+    #[inline]
+    pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn shell<K: Kernel>(simd: Avx2, kernel: K) -> K::Output {
+            kernel.run(simd)
+        }
+        // SAFETY: an `Avx2` exists only where `detect` found all three features.
+        unsafe { shell(self, kernel) }
+    }
+}
+
+/// Calls intrinsics that are safe wherever an [`Avx2`] exists.
+macro_rules! avx2 {
+    ($e:expr) => {
+        // SAFETY: `self` proves AVX2, FMA and F16C; no pointer is involved.
+        unsafe { $e }
+    };
+}
+
+/// Loads 32 bytes.
+#[inline(always)]
+fn load_bytes(_: Avx2, from: &[u8; 32]) -> __m256i {
+    // SAFETY: `from` is 32 readable bytes, any alignment; the proof is the first argument.
+    unsafe { _mm256_loadu_si256(from.as_ptr().cast()) }
+}
+
+/// Four activations, `values[at..at + 4]`, in every lane.
+#[inline(always)]
+fn broadcast(_: Avx2, values: &[i8; BLOCK], at: usize) -> __m256i {
+    let four = [values[at], values[at + 1], values[at + 2], values[at + 3]].map(|v| v as u8);
+    // SAFETY: no pointer; the proof is the first argument.
+    unsafe { _mm256_set1_epi32(i32::from_le_bytes(four)) }
+}
+
+impl Simd for Avx2 {
+    type F32 = __m256;
+    type I32 = __m256i;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m256 {
+        avx2!(_mm256_set1_ps(x))
+    }
+    #[inline(always)]
+    fn load(self, from: &[f32; LANES]) -> __m256 {
+        // SAFETY: eight readable f32, any alignment.
+        unsafe { _mm256_loadu_ps(from.as_ptr()) }
+    }
+    #[inline(always)]
+    fn load_f16(self, from: &[f16; LANES]) -> __m256 {
+        // SAFETY: sixteen readable bytes, any alignment; `f16` is a transparent u16.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().cast())) }
+    }
+    #[inline(always)]
+    fn load_bf16(self, from: &[bf16; LANES]) -> __m256 {
+        // SAFETY: sixteen readable bytes, any alignment; `bf16` is the upper half of an f32.
+        unsafe {
+            let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.as_ptr().cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+        }
+    }
+    #[inline(always)]
+    fn store(self, v: __m256, to: &mut [f32; LANES]) {
+        // SAFETY: eight writable f32, any alignment.
+        unsafe { _mm256_storeu_ps(to.as_mut_ptr(), v) }
+    }
+    #[inline(always)]
+    fn store_i8(self, v: __m256, to: &mut [i8; LANES]) {
+        // SAFETY: eight writable bytes, any alignment.
+        unsafe {
+            let wide = _mm256_cvtps_epi32(v);
+            let words =
+                _mm_packs_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256::<1>(wide));
+            _mm_storel_epi64(to.as_mut_ptr().cast(), _mm_packs_epi16(words, words));
+        }
+    }
+    #[inline(always)]
+    fn add(self, a: __m256, b: __m256) -> __m256 {
+        avx2!(_mm256_add_ps(a, b))
+    }
+    #[inline(always)]
+    fn sub(self, a: __m256, b: __m256) -> __m256 {
+        avx2!(_mm256_sub_ps(a, b))
+    }
+    #[inline(always)]
+    fn mul(self, a: __m256, b: __m256) -> __m256 {
+        avx2!(_mm256_mul_ps(a, b))
+    }
+    #[inline(always)]
+    fn div(self, a: __m256, b: __m256) -> __m256 {
+        avx2!(_mm256_div_ps(a, b))
+    }
+    #[inline(always)]
+    fn fma(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+        avx2!(_mm256_fmadd_ps(a, b, c))
+    }
+    #[inline(always)]
+    fn max(self, a: __m256, b: __m256) -> __m256 {
+        avx2!(_mm256_max_ps(a, b))
+    }
+    #[inline(always)]
+    fn min(self, a: __m256, b: __m256) -> __m256 {
+        avx2!(_mm256_min_ps(a, b))
+    }
+    #[inline(always)]
+    fn abs(self, a: __m256) -> __m256 {
+        avx2!(_mm256_andnot_ps(_mm256_set1_ps(-0.0), a))
+    }
+    #[inline(always)]
+    fn round(self, a: __m256) -> __m256 {
+        avx2!(_mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a))
+    }
+    #[inline(always)]
+    fn exp2_integral(self, n: __m256) -> __m256 {
+        avx2!({
+            let biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
+        })
+    }
+    #[inline(always)]
+    fn keep_ge(self, a: __m256, b: __m256, v: __m256) -> __m256 {
+        avx2!(_mm256_and_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(a, b), v))
+    }
+    #[inline(always)]
+    fn sum(self, v: __m256) -> f32 {
+        avx2!({
+            let four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+        })
+    }
+    #[inline(always)]
+    fn max_lane(self, v: __m256) -> f32 {
+        avx2!({
+            let four = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps::<1>(two, two)))
+        })
+    }
+
+    #[inline(always)]
+    fn to_f32(self, v: __m256i) -> __m256 {
+        avx2!(_mm256_cvtepi32_ps(v))
+    }
+    #[inline(always)]
+    fn widen_q4(self, run: &[u8; 32]) -> [__m256; 8] {
+        let run = load_bytes(self, run);
+        avx2!({
+            let nibble = |shifted| {
+                let low = _mm256_and_si256(shifted, _mm256_set1_epi32(15));
+                _mm256_cvtepi32_ps(_mm256_sub_epi32(low, _mm256_set1_epi32(8)))
+            };
+            [
+                nibble(run),
+                nibble(_mm256_srli_epi32::<8>(run)),
+                nibble(_mm256_srli_epi32::<16>(run)),
+                nibble(_mm256_srli_epi32::<24>(run)),
+                nibble(_mm256_srli_epi32::<4>(run)),
+                nibble(_mm256_srli_epi32::<12>(run)),
+                nibble(_mm256_srli_epi32::<20>(run)),
+                nibble(_mm256_srli_epi32::<28>(run)),
+            ]
+        })
+    }
+    #[inline(always)]
+    fn widen_q8(self, run: &[u8; 32]) -> [__m256; 4] {
+        let run = load_bytes(self, run);
+        avx2!({
+            let byte = |shifted| _mm256_cvtepi32_ps(_mm256_srai_epi32::<24>(shifted));
+            [
+                byte(_mm256_slli_epi32::<24>(run)),
+                byte(_mm256_slli_epi32::<16>(run)),
+                byte(_mm256_slli_epi32::<8>(run)),
+                byte(run),
+            ]
+        })
+    }
+    #[inline(always)]
+    fn dot_q4<const T: usize>(
+        self,
+        weight: &[u8; Q4_BLOCK_BYTES],
+        x: [Block<'_>; T],
+    ) -> [__m256i; T] {
+        let (runs, _) = weight.as_chunks::<32>();
+        avx2!({
+            let mut pairs = [_mm256_setzero_si256(); T];
+            for (i, run) in runs.iter().enumerate() {
+                let run = load_bytes(self, run);
+                let mask = _mm256_set1_epi8(15);
+                let low = _mm256_and_si256(run, mask);
+                let high = _mm256_and_si256(_mm256_srli_epi16::<4>(run), mask);
+                for (pairs, x) in pairs.iter_mut().zip(&x) {
+                    let a = _mm256_maddubs_epi16(low, broadcast(self, x.values, 8 * i));
+                    let b = _mm256_maddubs_epi16(high, broadcast(self, x.values, 8 * i + 4));
+                    *pairs = _mm256_add_epi16(*pairs, _mm256_add_epi16(a, b));
+                }
+            }
+            for (pairs, x) in pairs.iter_mut().zip(&x) {
+                let dot = _mm256_madd_epi16(*pairs, _mm256_set1_epi16(1));
+                *pairs = _mm256_sub_epi32(dot, _mm256_set1_epi32(8 * x.sum));
+            }
+            pairs
+        })
+    }
+    #[inline(always)]
+    fn dot_q8<const T: usize>(
+        self,
+        weight: &[u8; Q8_BLOCK_BYTES],
+        x: [Block<'_>; T],
+    ) -> [__m256i; T] {
+        let (runs, _) = weight.as_chunks::<32>();
+        avx2!({
+            let mut sums = [_mm256_setzero_si256(); T];
+            for (i, run) in runs.iter().enumerate() {
+                let run = load_bytes(self, run);
+                let size = _mm256_abs_epi8(run);
+                for (sum, x) in sums.iter_mut().zip(&x) {
+                    let signed = _mm256_sign_epi8(broadcast(self, x.values, 4 * i), run);
+                    let pairs = _mm256_maddubs_epi16(size, signed);
+                    let four = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+                    *sum = _mm256_add_epi32(*sum, four);
+                }
+            }
+            sums
+        })
+    }
+}

@@ -1,0 +1,163 @@
+//! The words in plain Rust: for CPUs without a better instruction set, and to check the others against.
+
+use half::{bf16, f16};
+
+use super::{BLOCK, Block, LANES, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd};
+
+/// Plain Rust; every CPU has it.
+#[derive(Clone, Copy, Debug)]
+pub struct Scalar;
+
+type F32 = [f32; LANES];
+
+#[inline(always)]
+fn map(a: F32, f: impl Fn(f32) -> f32) -> F32 {
+    a.map(f)
+}
+
+#[inline(always)]
+fn zip(a: F32, b: F32, f: impl Fn(f32, f32) -> f32) -> F32 {
+    std::array::from_fn(|i| f(a[i], b[i]))
+}
+
+/// Nibble `k` (0..8) of row `row` in a run: bytes `4·row..` hold k 0..4 in their low and k 4..8 in their high halves.
+#[inline(always)]
+fn nibble(run: &[u8], row: usize, k: usize) -> i32 {
+    let byte = run[4 * row + k % 4];
+    i32::from(if k < 4 { byte & 15 } else { byte >> 4 }) - 8
+}
+
+#[inline(always)]
+fn byte(run: &[u8], row: usize, k: usize) -> i32 {
+    i32::from(run[4 * row + k] as i8)
+}
+
+impl Simd for Scalar {
+    type F32 = F32;
+    type I32 = [i32; LANES];
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> F32 {
+        [x; LANES]
+    }
+    #[inline(always)]
+    fn load(self, from: &[f32; LANES]) -> F32 {
+        *from
+    }
+    #[inline(always)]
+    fn load_f16(self, from: &[f16; LANES]) -> F32 {
+        from.map(f16::to_f32)
+    }
+    #[inline(always)]
+    fn load_bf16(self, from: &[bf16; LANES]) -> F32 {
+        from.map(bf16::to_f32)
+    }
+    #[inline(always)]
+    fn store(self, v: F32, to: &mut [f32; LANES]) {
+        *to = v;
+    }
+    #[inline(always)]
+    fn store_i8(self, v: F32, to: &mut [i8; LANES]) {
+        *to = v.map(|x| x as i8);
+    }
+    #[inline(always)]
+    fn add(self, a: F32, b: F32) -> F32 {
+        zip(a, b, |a, b| a + b)
+    }
+    #[inline(always)]
+    fn sub(self, a: F32, b: F32) -> F32 {
+        zip(a, b, |a, b| a - b)
+    }
+    #[inline(always)]
+    fn mul(self, a: F32, b: F32) -> F32 {
+        zip(a, b, |a, b| a * b)
+    }
+    #[inline(always)]
+    fn div(self, a: F32, b: F32) -> F32 {
+        zip(a, b, |a, b| a / b)
+    }
+    /// Rounded twice: `f32::mul_add` is a slow library call on the CPUs that need this implementation.
+    #[inline(always)]
+    fn fma(self, a: F32, b: F32, c: F32) -> F32 {
+        std::array::from_fn(|i| a[i] * b[i] + c[i])
+    }
+    #[inline(always)]
+    fn max(self, a: F32, b: F32) -> F32 {
+        zip(a, b, |a, b| if a > b { a } else { b })
+    }
+    #[inline(always)]
+    fn min(self, a: F32, b: F32) -> F32 {
+        zip(a, b, |a, b| if a < b { a } else { b })
+    }
+    #[inline(always)]
+    fn abs(self, a: F32) -> F32 {
+        map(a, f32::abs)
+    }
+    #[inline(always)]
+    fn round(self, a: F32) -> F32 {
+        map(a, f32::round_ties_even)
+    }
+    #[inline(always)]
+    fn exp2_integral(self, n: F32) -> F32 {
+        map(n, |n| f32::from_bits(((n as i32 + 127) << 23) as u32))
+    }
+    #[inline(always)]
+    fn keep_ge(self, a: F32, b: F32, v: F32) -> F32 {
+        std::array::from_fn(|i| if a[i] >= b[i] { v[i] } else { 0.0 })
+    }
+    #[inline(always)]
+    fn sum(self, v: F32) -> f32 {
+        ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]))
+    }
+    #[inline(always)]
+    fn max_lane(self, v: F32) -> f32 {
+        v.into_iter().fold(f32::NEG_INFINITY, f32::max)
+    }
+
+    #[inline(always)]
+    fn to_f32(self, v: [i32; LANES]) -> F32 {
+        v.map(|x| x as f32)
+    }
+    #[inline(always)]
+    fn widen_q4(self, run: &[u8; 32]) -> [F32; 8] {
+        std::array::from_fn(|k| std::array::from_fn(|row| nibble(run, row, k) as f32))
+    }
+    #[inline(always)]
+    fn widen_q8(self, run: &[u8; 32]) -> [F32; 4] {
+        std::array::from_fn(|k| std::array::from_fn(|row| byte(run, row, k) as f32))
+    }
+    #[inline(always)]
+    fn dot_q4<const T: usize>(
+        self,
+        weight: &[u8; Q4_BLOCK_BYTES],
+        x: [Block<'_>; T],
+    ) -> [[i32; LANES]; T] {
+        let mut sums = [[0; LANES]; T];
+        for (sums, x) in sums.iter_mut().zip(x) {
+            for k in 0..BLOCK {
+                let run = &weight[k / 8 * 32..][..32];
+                for (row, sum) in sums.iter_mut().enumerate() {
+                    *sum += nibble(run, row, k % 8) * i32::from(x.values[k]);
+                }
+            }
+        }
+        sums
+    }
+    #[inline(always)]
+    fn dot_q8<const T: usize>(
+        self,
+        weight: &[u8; Q8_BLOCK_BYTES],
+        x: [Block<'_>; T],
+    ) -> [[i32; LANES]; T] {
+        let mut sums = [[0; LANES]; T];
+        for (sums, x) in sums.iter_mut().zip(x) {
+            for k in 0..BLOCK {
+                let run = &weight[k / 4 * 32..][..32];
+                for (row, sum) in sums.iter_mut().enumerate() {
+                    *sum += byte(run, row, k % 4) * i32::from(x.values[k]);
+                }
+            }
+        }
+        sums
+    }
+}

@@ -1,0 +1,72 @@
+//! Shapes, values and comparisons for the tests.
+
+use std::ops::Range;
+
+use half::f16;
+use proptest::prelude::*;
+
+use crate::format::Shape;
+use crate::quantize::{pack_panel, pack_scales, quantize_row};
+use crate::{BLOCK, Isa, Q8Rows};
+
+/// `n` ordinary values, a few of them large, as activations have.
+pub(crate) fn values(n: usize) -> impl Strategy<Value = Vec<f32>> {
+    let value = prop_oneof![20 => -2.0f32..2.0, 2 => Just(0.0f32), 1 => -40.0f32..40.0];
+    prop::collection::vec(value, n)
+}
+
+/// Asserts `|y − expected| ≤ tolerance · max(|expected|, 1)` everywhere; a value that was not written is NaN and fails.
+#[track_caller]
+pub(crate) fn close(y: &[f32], expected: &[f32], tolerance: f32, isa: Isa) {
+    let scale: Vec<_> = expected.iter().map(|e| e.abs().max(1.0)).collect();
+    close_to(y, expected, &scale, tolerance, isa);
+}
+
+/// Asserts `|y − expected| ≤ tolerance · scale` everywhere.
+#[track_caller]
+pub(crate) fn close_to(y: &[f32], expected: &[f32], scale: &[f32], tolerance: f32, isa: Isa) {
+    assert_eq!(y.len(), expected.len());
+    for (i, ((y, e), scale)) in y.iter().zip(expected).zip(scale).enumerate() {
+        let error = (y - e).abs() / scale;
+        assert!(error <= tolerance, "{isa}: [{i}] is {y}, should be {e} (error {error:e})");
+    }
+}
+
+/// Every `n`-th `f32` of a range, in order of their bits, negative and positive.
+pub(crate) fn every_nth_f32(range: Range<f32>, n: usize) -> impl Iterator<Item = f32> {
+    let positive = (0..=f32::MAX.to_bits()).step_by(n).map(f32::from_bits);
+    positive.flat_map(|x| [x, -x]).filter(move |x| range.contains(x))
+}
+
+/// Quantises a matrix as a whole: bytes and scales of its panels.
+pub(crate) fn quantize(shape: &Shape, weights: &[f32]) -> (Vec<u8>, Vec<f16>) {
+    let mut bytes = vec![0; shape.bytes()];
+    let mut scales = vec![f16::NAN; shape.scales()];
+    let panels = bytes
+        .chunks_mut(shape.panel_bytes())
+        .zip(scales.chunks_mut(shape.groups() * 8))
+        .zip(weights.chunks(8 * shape.cols));
+    for ((bytes, panel_scales), weights) in panels {
+        let mut integers = vec![0; weights.len()];
+        let mut scales = vec![f16::NAN; weights.len() / shape.cols * shape.groups()];
+        let rows = weights.chunks(shape.cols).zip(integers.chunks_mut(shape.cols));
+        for ((row, integers), scales) in rows.zip(scales.chunks_mut(shape.groups())) {
+            quantize_row(shape, row, integers, scales).unwrap();
+        }
+        pack_panel(shape, &integers, bytes);
+        pack_scales(shape.groups(), &scales, panel_scales);
+    }
+    (bytes, scales)
+}
+
+/// The values that quantised activations stand for.
+pub(crate) fn dequantize(q: &Q8Rows) -> Vec<f32> {
+    let mut x = Vec::new();
+    for row in 0..q.rows() {
+        for col in 0..q.cols() {
+            let block = q.block(row, col / BLOCK);
+            x.push(block.scale * f32::from(block.values[col % BLOCK]));
+        }
+    }
+    x
+}
