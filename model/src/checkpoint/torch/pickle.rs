@@ -291,7 +291,7 @@ impl<'a> Machine<'a> {
 
     fn pop_many(&mut self, n: usize) -> Result<Vec<Value<'a>>, String> {
         let start = self.reach(n)?;
-        Ok(self.stack.drain(start..).collect())
+        Ok(self.stack.split_off(start))
     }
 
     /// Where the last `n` values begin, if there are that many above the last mark.
@@ -303,8 +303,7 @@ impl<'a> Machine<'a> {
 
     fn pop_to_mark(&mut self) -> Result<Vec<Value<'a>>, String> {
         let start = self.marks.pop().ok_or("no mark")?;
-        // Not split_off(0), which passes on the stack's capacity, however few its values.
-        Ok(self.stack.drain(start..).collect())
+        Ok(self.stack.split_off(start))
     }
 
     fn tuple(&mut self, n: usize) -> Done {
