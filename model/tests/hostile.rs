@@ -234,6 +234,18 @@ fn zip_entries() {
     torch_refused(&changed(huge), "needs 1073741824 bytes");
     let twice = [good_entries(), vec![Entry::new("m/data/0", &DATA)]].concat();
     torch_refused(&zip(&twice), "\"m/data/0\" appears twice");
+    let end = |from_end: usize, value: u8| {
+        let mut file = zip(&good_entries());
+        let at = file.len() - from_end;
+        file[at] = value;
+        file
+    };
+    torch_refused(&end(2, 1), "is a zip file with a comment");
+    torch_refused(&end(14, 2), "is one part of a zip archive in several");
+    let mut miscounted = end(14, 2);
+    let at = miscounted.len() - 12;
+    miscounted[at] = 2;
+    torch_refused(&miscounted, "the zip directory has 3 entries, not 2");
     torch_refused(&zip(&[]), "is an empty zip file");
     torch_refused(&zip(&[Entry::new("m/data/0", &DATA)]), "without data.pkl");
     torch_refused(&zip(&[Entry::new("m/data.pkl", &[0; (4 << 20) + 1])]), "more than 4194304");
@@ -393,6 +405,10 @@ fn pickles_with_long_names() {
     let key = "x".repeat(1 << 20);
     let tensor = Tensor { key: &key, ..A };
     pickle_refused(&[&dict(&[("a", tensor)])], "its storage is not in the file");
+    // Found, but too long to be looked up for each of many tensors.
+    let key = "x".repeat(513);
+    let file = torch(&pickle(&[&dict(&[("a", Tensor { key: &key, ..A })])]), &[(&key, &DATA)]);
+    torch_refused(&file, "its storage is not in the file");
     pickle_refused(&[&dict(&[("a", A), ("a", B)])], "tensor a: appears twice");
 }
 

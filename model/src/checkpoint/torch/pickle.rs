@@ -408,3 +408,26 @@ impl<'a> Machine<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn int(opcodes: &[u8]) -> i64 {
+        match read(&[b"\x80\x02", opcodes, b"."].concat()).unwrap().root {
+            Value::Int(int) => int,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn integers_of_every_width() {
+        assert_eq!(int(b"K\xff"), 255);
+        assert_eq!(int(b"M\xff\xff"), 65535);
+        assert_eq!(int(b"J\xfe\xff\xff\xff"), -2);
+        assert_eq!(int(b"\x8a\x00"), 0);
+        assert_eq!(int(b"\x8a\x01\xff"), -1);
+        assert_eq!(int(b"\x8a\x05\x00\x00\x00\x80\x00"), 1 << 31);
+        assert_eq!(int(b"\x8a\x08\x00\x00\x00\x00\x00\x00\x00\x80"), i64::MIN);
+    }
+}
