@@ -1,0 +1,148 @@
+//! Bytes that outlive the checkpoint they came from.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::ops::{Deref, Range};
+use std::path::Path;
+use std::sync::Arc;
+
+use memmap2::Mmap;
+
+use crate::error::{Error, Result};
+
+/// A shared, read-only run of bytes: a part of a mapped file, or of a copy in memory.
+///
+/// A clone costs a reference count and keeps the whole file mapped.
+///
+/// The bytes begin wherever the file put them, which need not be a multiple of the size of what
+/// they mean: read numbers with `from_le_bytes`, or ask for [`aligned`](Bytes::aligned) bytes.
+#[derive(Clone)]
+pub struct Bytes {
+    owner: Arc<dyn AsRef<[u8]> + Send + Sync>,
+    /// Lies inside the owner's bytes: `slice` is the only one to narrow it.
+    range: Range<usize>,
+}
+
+impl Bytes {
+    /// Maps a whole file. Its pages are read when they are first touched.
+    pub(super) fn map(path: &Path) -> Result<Self> {
+        // Asked before opening, for opening a pipe waits until somebody writes to it.
+        if !fs::metadata(path).map_err(Error::io(path))?.is_file() {
+            return Err(Error::file(path, "is not a regular file"));
+        }
+        let file = File::open(path).map_err(Error::io(path))?;
+        // SAFETY: the map is only read, and as bytes any content is valid. What cannot be ruled out
+        // is another process changing the file meanwhile: a shortened file ends this process with
+        // SIGBUS, and bytes that change behind a `&[u8]` break a promise to the compiler. Everyone
+        // who maps a file accepts this; `Checkpoint::open` says so to its callers. What is checked
+        // once and then believed (headers, pickles) is copied first, so a change reaches weights only.
+        let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path))?;
+        Ok(Self::new(map))
+    }
+
+    fn new(owner: impl AsRef<[u8]> + Send + Sync + 'static) -> Self {
+        let range = 0..owner.as_ref().len();
+        Self { owner: Arc::new(owner), range }
+    }
+
+    /// A part of these bytes, counted from their start; `None` if it does not lie inside them.
+    pub fn slice(&self, part: Range<usize>) -> Option<Self> {
+        if part.start > part.end || part.end > self.len() {
+            return None;
+        }
+        let range = self.range.start + part.start..self.range.start + part.end;
+        Some(Self { owner: Arc::clone(&self.owner), range })
+    }
+
+    /// The same bytes at an address divisible by `align`: these ones if they already lie so, else a copy.
+    ///
+    /// # Panics
+    ///
+    /// If `align` is not a power of two.
+    pub fn aligned(&self, align: usize) -> Self {
+        assert!(align.is_power_of_two(), "an alignment is a power of two, found {align}");
+        if gap(self, align) == 0 {
+            return self.clone();
+        }
+        let mut copy = vec![0; self.len() + align - 1];
+        let start = gap(&copy, align);
+        let range = start..start + self.len();
+        copy[range.clone()].copy_from_slice(self);
+        Self { owner: Arc::new(copy), range }
+    }
+}
+
+/// How many bytes to skip until the address is divisible by `align`.
+fn gap(bytes: &[u8], align: usize) -> usize {
+    bytes.as_ptr().addr().wrapping_neg() % align
+}
+
+impl From<Vec<u8>> for Bytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::new(bytes)
+    }
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &(*self.owner).as_ref()[self.range.clone()]
+    }
+}
+
+impl fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counting(len: u8) -> Bytes {
+        Bytes::from((0..len).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn slices_lie_inside() {
+        let bytes = counting(10).slice(2..9).unwrap();
+        assert_eq!(bytes.slice(1..3).unwrap()[..], [3, 4]);
+        assert!(bytes.slice(7..7).unwrap().is_empty());
+        assert!(bytes.slice(7..8).is_none());
+        #[expect(clippy::reversed_empty_ranges)]
+        let reversed = bytes.slice(3..2);
+        assert!(reversed.is_none());
+        assert!(bytes.slice(0..usize::MAX).is_none());
+    }
+
+    #[test]
+    fn aligned_copies_only_what_is_misaligned() {
+        let bytes = counting(200);
+        for start in 0..64 {
+            let slice = bytes.slice(start..start + 100).unwrap();
+            let aligned = slice.aligned(64);
+            assert_eq!(aligned[..], slice[..]);
+            assert!(aligned.as_ptr().addr().is_multiple_of(64));
+            let moved = aligned.as_ptr() != slice.as_ptr();
+            assert_eq!(moved, !slice.as_ptr().addr().is_multiple_of(64));
+        }
+    }
+
+    #[test]
+    fn a_map_outlives_its_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), b"weights").unwrap();
+        let bytes = Bytes::map(file.path()).unwrap();
+        drop(file);
+        assert_eq!(bytes[..], *b"weights");
+    }
+
+    #[test]
+    fn a_folder_is_not_mapped() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = Bytes::map(folder.path()).unwrap_err().to_string();
+        assert!(error.ends_with(": is not a regular file"), "{error}");
+    }
+}

@@ -1,0 +1,107 @@
+//! safetensors: a length, a header in JSON, then the tensors end to end.
+//!
+//! The `safetensors` crate reads the header and checks that the tensors' bytes follow each other
+//! without gap or overlap and are as long as their types and shapes say. The frame around it is
+//! read here, because the crate adds the lengths up unchecked and admits headers of 100 MB, which
+//! its parser turns into gigabytes. Added are the rules against repeated names and for our types.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use ::safetensors::tensor::{Dtype as Stored, Metadata};
+use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+
+use super::{Bytes, Contents, Dtype, Tensor};
+use crate::error::{self, Error};
+
+/// Enough for a hundred thousand tensors in one file.
+const MAX_HEADER: u64 = 16 << 20;
+
+/// Reads the header and cuts out the tensors.
+pub(super) fn read(path: &Arc<Path>, file: &Bytes) -> error::Result<Contents> {
+    let (header, data) = split(file).map_err(|problem| Error::file(path, problem))?;
+    let metadata = parse(&header, data.len()).map_err(|problem| Error::file(path, problem))?;
+    let mut tensors = Vec::new();
+    for (name, info) in metadata.tensors() {
+        let dtype = dtype(info.dtype).ok_or_else(|| {
+            Error::tensor(path, &name, format!("type {} is not supported", info.dtype))
+        })?;
+        let range = info.data_offsets.0..info.data_offsets.1;
+        tensors.push(Tensor::new(path, &name, dtype, info.shape.clone(), &data, range)?);
+    }
+    let metadata = metadata.metadata().iter().flatten();
+    let metadata: BTreeMap<_, _> = metadata.map(|(k, v)| (k.clone(), v.clone())).collect();
+    Ok(Contents { tensors, metadata })
+}
+
+/// The header, copied so that nobody can change it between check and use, and the data after it.
+fn split(file: &Bytes) -> Result<(Vec<u8>, Bytes), String> {
+    let Some((length, rest)) = file.split_first_chunk::<8>() else {
+        return Err(format!("is cut off: {} bytes are no safetensors file", file.len()));
+    };
+    let length = u64::from_le_bytes(*length);
+    if length > MAX_HEADER {
+        return Err(format!("is no safetensors file: its header would have {length} bytes"));
+    }
+    let cut_off = || format!("is cut off: a header of {length} bytes in {} bytes", rest.len());
+    let length = usize::try_from(length).map_err(|_| cut_off())?;
+    let header = rest.get(..length).ok_or_else(cut_off)?;
+    let data = file.slice(8 + length..file.len()).ok_or_else(cut_off)?;
+    Ok((header.to_vec(), data))
+}
+
+fn parse(header: &[u8], data_len: usize) -> Result<Metadata, String> {
+    let fail = |error: serde_json::Error| format!("header: {error}");
+    unique_names(header).map_err(fail)?;
+    let metadata: Metadata = serde_json::from_slice(header).map_err(fail)?;
+    let promised = metadata.data_len();
+    if promised != data_len {
+        return Err(format!("the header promises {promised} bytes of data, found {data_len}"));
+    }
+    Ok(metadata)
+}
+
+/// JSON leaves open which of two equal names counts, so two readers may see two models.
+fn unique_names(header: &[u8]) -> serde_json::Result<()> {
+    struct Names;
+
+    impl<'de> Visitor<'de> for Names {
+        type Value = ();
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an object of tensors")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+            let mut names = HashSet::new();
+            while let Some((name, IgnoredAny)) = map.next_entry::<String, _>()? {
+                if names.contains(&name) {
+                    return Err(A::Error::custom(format!("tensor {name} appears twice")));
+                }
+                names.insert(name);
+            }
+            Ok(())
+        }
+    }
+
+    let mut json = serde_json::Deserializer::from_slice(header);
+    json.deserialize_map(Names)?;
+    json.end()
+}
+
+fn dtype(stored: Stored) -> Option<Dtype> {
+    Some(match stored {
+        Stored::F32 => Dtype::F32,
+        Stored::F16 => Dtype::F16,
+        Stored::BF16 => Dtype::BF16,
+        Stored::I8 => Dtype::I8,
+        Stored::U8 => Dtype::U8,
+        Stored::F64 => Dtype::F64,
+        Stored::I64 => Dtype::I64,
+        Stored::I32 => Dtype::I32,
+        Stored::I16 => Dtype::I16,
+        Stored::BOOL => Dtype::Bool,
+        _ => return None,
+    })
+}

@@ -1,0 +1,69 @@
+//! Many files as one: an index says which tensor is in which file.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path};
+
+use serde::Deserialize;
+
+use super::{Bytes, Format, Tensor};
+use crate::error::{Error, Result};
+
+/// `*.index.json` as transformers writes it.
+#[derive(Deserialize)]
+struct Index {
+    /// Tensor → file name. Whatever else the index says repeats what the files say.
+    weight_map: BTreeMap<String, String>,
+}
+
+/// Reads every file that the index names and checks that each holds what the index says, no less and no more.
+pub(super) fn read(index_path: &Path, format: Format) -> Result<Vec<Tensor>> {
+    let index: Index = serde_json::from_slice(&Bytes::map(index_path)?)
+        .map_err(|error| Error::file(index_path, error.to_string()))?;
+    let folder = index_path.parent().unwrap_or(Path::new(""));
+    let shards: BTreeSet<_> = index.weight_map.values().collect();
+    let mut tensors = Vec::with_capacity(index.weight_map.len());
+    for shard in shards {
+        check_name(index_path, shard)?;
+        let contents = format.read(&folder.join(shard))?;
+        for tensor in &contents.tensors {
+            check_home(index_path, shard, index.weight_map.get(tensor.name()), tensor)?;
+        }
+        tensors.extend(contents.tensors);
+    }
+    check_complete(folder, &index, &tensors)?;
+    Ok(tensors)
+}
+
+/// A shard lies beside its index: its name must not lead anywhere else, on any system.
+fn check_name(index_path: &Path, shard: &str) -> Result<()> {
+    let mut components = Path::new(shard).components();
+    let plain = matches!(components.next(), Some(Component::Normal(_)))
+        && components.next().is_none()
+        && !shard.contains(['/', '\\', ':', '\0']);
+    if plain {
+        return Ok(());
+    }
+    Err(Error::file(index_path, format!("{shard:?} is not the name of a file in its folder")))
+}
+
+fn check_home(index_path: &Path, shard: &str, home: Option<&String>, found: &Tensor) -> Result<()> {
+    match home {
+        Some(home) if home == shard => Ok(()),
+        Some(home) => Err(found
+            .error(format!("is here, though {} says that it is in {home}", index_path.display()))),
+        None => Err(found.error(format!("is not listed in {}", index_path.display()))),
+    }
+}
+
+fn check_complete(folder: &Path, index: &Index, tensors: &[Tensor]) -> Result<()> {
+    let found: BTreeSet<_> = tensors.iter().map(Tensor::name).collect();
+    let missing = index.weight_map.iter().find(|(name, _)| !found.contains(name.as_str()));
+    match missing {
+        None => Ok(()),
+        Some((name, shard)) => Err(Error::tensor(
+            &folder.join(shard),
+            name,
+            "is missing, though the index says that it is here",
+        )),
+    }
+}

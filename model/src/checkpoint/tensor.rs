@@ -1,0 +1,199 @@
+//! A name, a type, a shape and bytes.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Bytes;
+use crate::error::{Error, Result};
+
+/// More axes than any tensor of the family has; what claims more is damaged.
+pub(super) const MAX_RANK: usize = 8;
+
+/// The type of a tensor's elements, little-endian in the file.
+///
+/// Weights are of the first five types. The others occur in buffers that the models do not use, and
+/// are here so that such a tensor can be named in an error or passed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Dtype {
+    F32,
+    F16,
+    BF16,
+    I8,
+    U8,
+    F64,
+    I64,
+    I32,
+    I16,
+    Bool,
+}
+
+impl Dtype {
+    /// Bytes per element.
+    pub fn size(self) -> usize {
+        match self {
+            Dtype::I8 | Dtype::U8 | Dtype::Bool => 1,
+            Dtype::F16 | Dtype::BF16 | Dtype::I16 => 2,
+            Dtype::F32 | Dtype::I32 => 4,
+            Dtype::F64 | Dtype::I64 => 8,
+        }
+    }
+}
+
+impl fmt::Display for Dtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// A tensor of a checkpoint: contiguous, row-major, its last axis fastest.
+#[derive(Debug, Clone)]
+pub struct Tensor {
+    path: Arc<Path>,
+    name: Arc<str>,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    data: Bytes,
+}
+
+impl Tensor {
+    /// Cuts a tensor out of `file` at `range`, which must be as long as type and shape say.
+    pub(super) fn new(
+        path: &Arc<Path>,
+        name: &str,
+        dtype: Dtype,
+        shape: Vec<usize>,
+        file: &Bytes,
+        range: Range<usize>,
+    ) -> Result<Self> {
+        let fail = |problem: String| Error::tensor(path, name, problem);
+        if name.chars().any(char::is_control) {
+            let problem = format!("a tensor is called {name:?}, which cannot be printed");
+            return Err(Error::file(path, problem));
+        }
+        if shape.len() > MAX_RANK {
+            return Err(fail(format!("has {} axes, more than {MAX_RANK}", shape.len())));
+        }
+        let expected = byte_len(dtype, &shape)
+            .ok_or_else(|| fail(format!("{dtype} {shape:?} is larger than any memory")))?;
+        let data = file
+            .slice(range.clone())
+            .ok_or_else(|| fail(format!("bytes {range:?} lie outside the file")))?;
+        if data.len() != expected {
+            let found = data.len();
+            return Err(fail(format!("{dtype} {shape:?} takes {expected} bytes, found {found}")));
+        }
+        Ok(Self { path: Arc::clone(path), name: name.into(), dtype, shape, data })
+    }
+
+    /// The tensor's full name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn shared_name(&self) -> Arc<str> {
+        Arc::clone(&self.name)
+    }
+
+    /// The file that holds it.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The type of its elements.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// Its axes, slowest first; at most eight.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// Its elements, little-endian, row-major: as many bytes as type and shape say. They may be
+    /// misaligned for the type, see [`Bytes`].
+    pub fn bytes(&self) -> &[u8] {
+        &self.data
+    }
+
+    /// The same bytes, to be kept without borrowing the checkpoint.
+    pub fn data(&self) -> &Bytes {
+        &self.data
+    }
+
+    /// Checks that the tensor has one of these types and exactly this shape.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tensor`], saying what was expected and what was found.
+    pub fn expect(&self, dtypes: &[Dtype], shape: &[usize]) -> Result<()> {
+        if dtypes.contains(&self.dtype) && self.shape == shape {
+            return Ok(());
+        }
+        let dtypes: Vec<_> = dtypes.iter().map(Dtype::to_string).collect();
+        Err(self.error(format!(
+            "expected {} {shape:?}, found {} {:?}",
+            dtypes.join(" or "),
+            self.dtype,
+            self.shape
+        )))
+    }
+
+    /// An error about this tensor.
+    pub(crate) fn error(&self, problem: impl Into<String>) -> Error {
+        Error::tensor(&self.path, &self.name, problem)
+    }
+}
+
+/// How many elements a shape has; `None` where the product does not fit.
+pub(super) fn elements(shape: &[usize]) -> Option<usize> {
+    shape.iter().try_fold(1usize, |product, &n| product.checked_mul(n))
+}
+
+fn byte_len(dtype: Dtype, shape: &[usize]) -> Option<usize> {
+    elements(shape)?.checked_mul(dtype.size())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tensor(dtype: Dtype, shape: &[usize], range: Range<usize>) -> Result<Tensor> {
+        let path = Path::new("dir/model.bin").into();
+        Tensor::new(&path, "a.weight", dtype, shape.to_vec(), &vec![0; 100].into(), range)
+    }
+
+    #[track_caller]
+    fn refused(result: Result<Tensor>, problem: &str) {
+        let error = result.unwrap_err().to_string();
+        assert_eq!(error, format!("dir/model.bin: tensor a.weight: {problem}"));
+    }
+
+    #[test]
+    fn type_shape_and_bytes_agree() {
+        let good = tensor(Dtype::F16, &[5, 3], 7..37).unwrap();
+        assert_eq!(good.bytes().len(), 30);
+        assert_eq!(tensor(Dtype::F32, &[], 0..4).unwrap().shape(), &[0; 0]);
+        assert!(tensor(Dtype::F32, &[3, 0], 9..9).unwrap().bytes().is_empty());
+        refused(tensor(Dtype::F16, &[5, 3], 7..36), "F16 [5, 3] takes 30 bytes, found 29");
+        refused(tensor(Dtype::I8, &[100], 1..101), "bytes 1..101 lie outside the file");
+        refused(tensor(Dtype::I8, &[1; 9], 0..1), "has 9 axes, more than 8");
+        let half = 1 << (usize::BITS / 2);
+        refused(
+            tensor(Dtype::I8, &[half, half], 0..0),
+            &format!("I8 [{half}, {half}] is larger than any memory"),
+        );
+    }
+
+    #[test]
+    fn expect_says_what_it_expected() {
+        let tensor = tensor(Dtype::F16, &[5, 3], 0..30).unwrap();
+        assert!(tensor.expect(&[Dtype::F32, Dtype::F16], &[5, 3]).is_ok());
+        let shape = tensor.expect(&[Dtype::F16], &[3, 5]).unwrap_err().to_string();
+        assert!(shape.ends_with("a.weight: expected F16 [3, 5], found F16 [5, 3]"), "{shape}");
+        let dtype = tensor.expect(&[Dtype::F32, Dtype::I8], &[5, 3]).unwrap_err().to_string();
+        assert!(dtype.ends_with("expected F32 or I8 [5, 3], found F16 [5, 3]"), "{dtype}");
+    }
+}

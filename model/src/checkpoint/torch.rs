@@ -1,0 +1,197 @@
+//! What `torch.save` writes: a zip archive of storages, and a pickle that says how tensors lie in them.
+//!
+//! ```text
+//! archive/data.pkl     {"lm_head.weight": _rebuild_tensor_v2(('storage', HalfStorage, "0", …), offset, shape, strides), …}
+//! archive/byteorder    "little"
+//! archive/data/0       the bytes of storage "0", uncompressed, so that a tensor is a part of the file
+//! ```
+//!
+//! The archive's parts are found by [`zip`], the pickle is read by [`pickle`]; here both are put together.
+
+mod cursor;
+mod pickle;
+mod zip;
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use self::pickle::{Global, Pickle, Value};
+use self::zip::Archive;
+use super::tensor::{MAX_RANK, elements};
+use super::{Bytes, Contents, Dtype, Tensor};
+use crate::error::{self, Error};
+
+/// A tensor costs its pickle about 200 bytes: enough for twenty thousand in one file.
+const MAX_PICKLE: usize = 4 << 20;
+/// Longest name, prefixes included.
+const MAX_NAME: usize = 512;
+/// How deep dictionaries may lie in dictionaries.
+const MAX_DEPTH: usize = 8;
+
+/// Reads the archive and its pickle, and cuts out the tensors.
+pub(super) fn read(path: &Arc<Path>, file: &Bytes) -> error::Result<Contents> {
+    let fail = |problem| Error::file(path, problem);
+    let archive = open(file).map_err(fail)?;
+    let pickle = copy_pickle(&archive, file).map_err(fail)?;
+    let pickle = pickle::read(&pickle).map_err(|problem| fail(format!("data.pkl, {problem}")))?;
+    let mut tensors = Vec::new();
+    for (name, arguments) in named_tensors(&pickle).map_err(fail)? {
+        let place = locate(&pickle, &archive, arguments)
+            .map_err(|problem| Error::tensor(path, &name, problem))?;
+        tensors.push(Tensor::new(path, &name, place.dtype, place.shape, file, place.range)?);
+    }
+    Ok(Contents { tensors, metadata: BTreeMap::new() })
+}
+
+fn open(file: &[u8]) -> Result<Archive, String> {
+    if file.starts_with(&[0x80]) {
+        return Err("was written by torch before 1.6 or in its old format. Resave it in Python: \
+            torch.save(torch.load(path, map_location='cpu', weights_only=True), path)"
+            .into());
+    }
+    let archive = zip::read(file)?;
+    match archive.find("byteorder").and_then(|range| file.get(range)) {
+        None | Some(b"little") => Ok(archive),
+        Some(_) => Err("is not stored in little-endian order".into()),
+    }
+}
+
+/// Copied so that nobody can change it between check and use.
+fn copy_pickle(archive: &Archive, file: &[u8]) -> Result<Vec<u8>, String> {
+    let range = archive.find("data.pkl");
+    let pickle = range.and_then(|range| file.get(range)).ok_or("is a zip file without data.pkl")?;
+    if pickle.len() > MAX_PICKLE {
+        return Err(format!("data.pkl has {} bytes, more than {MAX_PICKLE}", pickle.len()));
+    }
+    Ok(pickle.to_vec())
+}
+
+/// Walks the dictionaries. Each is entered once, so that neither a cycle nor a dictionary that holds
+/// another twice, which holds another twice, and so on, makes the walk longer than the pickle.
+fn named_tensors<'a>(pickle: &'a Pickle) -> Result<Vec<(String, &'a [Value<'a>])>, String> {
+    let Value::Dict(root) = pickle.root else {
+        return Err("data.pkl is not a dictionary of tensors".into());
+    };
+    let mut tensors = Vec::new();
+    let mut entered = vec![false; pickle.dict_count()];
+    let mut open = vec![(String::new(), 0, root)];
+    while let Some((prefix, depth, dict)) = open.pop() {
+        if depth > MAX_DEPTH {
+            return Err(format!("dictionaries lie more than {MAX_DEPTH} deep"));
+        }
+        match entered.get_mut(dict) {
+            Some(entered) if !*entered => *entered = true,
+            _ => return Err(format!("the dictionary {prefix:?} appears in more than one place")),
+        }
+        for &(key, value) in pickle.dict(dict) {
+            match (key, value) {
+                (Value::Str(key), Value::Dict(inner)) => {
+                    open.push((name(&prefix, key)? + ".", depth + 1, inner));
+                }
+                (Value::Str(key), Value::Tensor(arguments)) => {
+                    tensors.push((name(&prefix, key)?, pickle.tuple(arguments)));
+                }
+                _ => {} // Step counts, versions and the like.
+            }
+        }
+    }
+    Ok(tensors)
+}
+
+fn name(prefix: &str, key: &str) -> Result<String, String> {
+    if prefix.len() + key.len() >= MAX_NAME {
+        return Err(format!("a tensor's name is longer than {MAX_NAME} bytes"));
+    }
+    Ok(format!("{prefix}{key}"))
+}
+
+/// What the pickle and the archive say of a tensor.
+struct Place {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    range: Range<usize>,
+}
+
+/// Where in the file a tensor lies, from the arguments of `_rebuild_tensor_v2`.
+fn locate(pickle: &Pickle, archive: &Archive, arguments: &[Value]) -> Result<Place, String> {
+    let &[Value::Storage(storage), Value::Int(offset), shape, strides, ..] = arguments else {
+        return Err("is not made from a storage, an offset, a shape and strides".into());
+    };
+    let (dtype, storage) = find_storage(archive, pickle.tuple(storage))?;
+    let (shape, strides) = (sizes(pickle, shape)?, sizes(pickle, strides)?);
+    if !is_row_major(&shape, &strides) {
+        return Err(format!(
+            "shape {shape:?} has strides {strides:?}: call .contiguous() on it and resave the file"
+        ));
+    }
+    let outside = || format!("{dtype} {shape:?} at {offset} reaches beyond its storage");
+    let start = usize::try_from(offset).ok().and_then(|offset| offset.checked_mul(dtype.size()));
+    let start = start.and_then(|start| start.checked_add(storage.start)).ok_or_else(outside)?;
+    let len = elements(&shape).and_then(|n| n.checked_mul(dtype.size())).ok_or_else(outside)?;
+    let end = start.checked_add(len).filter(|&end| end <= storage.end).ok_or_else(outside)?;
+    Ok(Place { dtype, shape, range: start..end })
+}
+
+/// The bytes of a storage, from the tuple `('storage', type, key, device, number of elements)`.
+fn find_storage(archive: &Archive, id: &[Value]) -> Result<(Dtype, Range<usize>), String> {
+    let &[_, Value::Global(Global::Storage(dtype)), Value::Str(key), _, Value::Int(count)] = id
+    else {
+        return Err("its storage is not a type, a key, a device and a size".into());
+    };
+    // Many tensors may name one key: a long one must not be copied for each.
+    let entry = (key.len() <= MAX_NAME).then(|| archive.find(&format!("data/{key}"))).flatten();
+    let entry = entry.ok_or("its storage is not in the file")?;
+    let len = usize::try_from(count).ok().and_then(|count| count.checked_mul(dtype.size()));
+    let len = len.filter(|&len| len <= entry.len()).ok_or_else(|| {
+        format!("its storage of {count} {dtype} is cut off: {} bytes", entry.len())
+    })?;
+    Ok((dtype, entry.start..entry.start + len))
+}
+
+fn sizes(pickle: &Pickle, value: Value) -> Result<Vec<usize>, String> {
+    let Value::Tuple(tuple) = value else {
+        return Err("its shape or strides are not a tuple".into());
+    };
+    let items = pickle.tuple(tuple);
+    if items.len() > MAX_RANK {
+        return Err(format!("has {} axes, more than {MAX_RANK}", items.len()));
+    }
+    let size = |item: &Value| match *item {
+        Value::Int(size) => usize::try_from(size).map_err(|_| format!("has a size of {size}")),
+        _ => Err("its shape or strides are not integers".into()),
+    };
+    items.iter().map(size).collect()
+}
+
+/// Whether the elements follow each other without gaps, the last axis fastest.
+fn is_row_major(shape: &[usize], strides: &[usize]) -> bool {
+    let mut expected = Some(1usize);
+    let follows = |(&size, &stride): (&usize, &usize)| {
+        let fits = size == 1 || expected == Some(stride);
+        expected = expected.and_then(|expected| expected.checked_mul(size));
+        fits
+    };
+    // Without elements, nothing lies anywhere.
+    shape.len() == strides.len()
+        && (shape.contains(&0) || shape.iter().zip(strides).rev().all(follows))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn row_major_strides() {
+        assert!(is_row_major(&[], &[]));
+        assert!(is_row_major(&[3, 4, 5], &[20, 5, 1]));
+        assert!(is_row_major(&[3, 1, 5], &[5, 77, 1]));
+        assert!(is_row_major(&[3, 0, 5], &[9, 9, 9]));
+        assert!(!is_row_major(&[4, 3], &[1, 4]));
+        assert!(!is_row_major(&[4, 3], &[4, 1]));
+        assert!(!is_row_major(&[4, 3], &[0, 0]));
+        assert!(!is_row_major(&[4, 3], &[1]));
+        assert!(!is_row_major(&[usize::MAX, usize::MAX, 2], &[2, 2, 1]));
+    }
+}
