@@ -59,6 +59,15 @@ pub enum Error {
         /// Tokens that the context holds.
         capacity: usize,
     },
+    /// The work was cancelled.
+    #[error("cancelled")]
+    Cancelled,
+    /// `GLM_ISA` names instructions that this CPU lacks.
+    #[error("{0}")]
+    Isa(String),
+    /// The operating system refused the threads.
+    #[error("threads could not be started: {0}")]
+    Threads(rayon::ThreadPoolBuildError),
     /// The weights gave logits that are not numbers.
     #[error(
         "the model's logits are not finite: the weights are damaged or not what the config says"

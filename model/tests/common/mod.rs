@@ -14,3 +14,15 @@ pub fn shared() -> Option<PathBuf> {
     eprintln!("skipped: no test data in {}", folder.display());
     None
 }
+
+/// A fixture's folder: the copy in this repository if it has one, else the one in the shared folder.
+#[allow(dead_code)]
+pub fn fixture(name: &str) -> Option<PathBuf> {
+    let copy = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models").join(name);
+    if copy.exists() {
+        return Some(copy);
+    }
+    let folder = shared()?.join("fixtures/models").join(name);
+    assert!(folder.exists(), "{} is missing", folder.display());
+    Some(folder)
+}

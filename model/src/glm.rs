@@ -1,0 +1,309 @@
+//! A model: its configuration and weights, and the forward pass from ids to logits.
+
+use std::ops::{ControlFlow, Range};
+use std::path::Path;
+use std::sync::Arc;
+
+use glm_kernels::{Isa, RopeTable};
+use half::f16;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use crate::checkpoint::Checkpoint;
+use crate::config::{Config, Rope};
+use crate::error::{Error, Result};
+use crate::layer::{Activations, Context, MatrixInfo, Pass, Stage, Tap, Weights, rows};
+use crate::position::Placement;
+use crate::state::{State, TILE};
+use crate::weights::{Loader, chatglm};
+
+/// Most threads that a model may be given.
+pub const MAX_THREADS: usize = 1024;
+
+/// How a model is opened.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Threads of a forward pass; by default as many as the process may use.
+    pub threads: Option<usize>,
+    /// Type of the activations; by default 8-bit for quantised weights, else `f32`.
+    pub activations: Option<Activations>,
+}
+
+/// Weights of a model, mapped or in memory, and the threads that work on them. Never changes; a clone is the same model.
+#[derive(Clone)]
+pub struct Model(Arc<Inner>);
+
+struct Inner {
+    config: Config,
+    weights: Weights,
+    rope: RopeTable,
+    activations: Activations,
+    isa: Isa,
+    pool: ThreadPool,
+    repacked: u64,
+}
+
+impl Model {
+    /// Opens the model in a folder: `config.json` and weights as published or as `glm quantize` writes them.
+    ///
+    /// # Errors
+    /// If a file is missing or damaged, the weights are not those that `config.json` describes, or an option is outside its
+    /// range.
+    pub fn open(dir: impl AsRef<Path>, options: &Options) -> Result<Self> {
+        Self::open_with_progress(dir, options, &mut |_, _| {})
+    }
+
+    /// As [`Model::open`]; `progress` is told the bytes of weights done and the bytes there are. Weights that lie as the
+    /// kernels read them take no time; the official INT4 and INT8 are brought into that order in memory.
+    ///
+    /// # Errors
+    /// As [`Model::open`].
+    pub fn open_with_progress(
+        dir: impl AsRef<Path>,
+        options: &Options,
+        progress: &mut (dyn FnMut(u64, u64) + Send),
+    ) -> Result<Self> {
+        let dir = dir.as_ref();
+        let isa = Isa::choose().map_err(|error| Error::Isa(error.to_string()))?;
+        let pool = pool(options.threads)?;
+        let config = Config::open(dir)?;
+        let checkpoint = Checkpoint::open(dir)?;
+        let manifest = chatglm::manifest(&config, &checkpoint);
+        manifest.check(&checkpoint, &config)?;
+
+        let total = checkpoint.total_bytes();
+        let mut progress = |done| progress(done, total);
+        let mut loader =
+            Loader { checkpoint: &checkpoint, progress: &mut progress, done: 0, repacked: 0 };
+        let weights = pool.install(|| chatglm::load(&config, &mut loader))?;
+        let repacked = loader.repacked;
+        let activations = options.activations.unwrap_or(weights.default_activations());
+        let rope = rope_table(&config);
+        Ok(Self(Arc::new(Inner { config, weights, rope, activations, isa, pool, repacked })))
+    }
+
+    /// Sizes and kinds.
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    /// Type of the activations.
+    pub fn activations(&self) -> Activations {
+        self.0.activations
+    }
+
+    /// Instructions that the kernels use.
+    pub fn isa(&self) -> Isa {
+        self.0.isa
+    }
+
+    /// Threads of a forward pass.
+    pub fn threads(&self) -> usize {
+        self.0.pool.current_num_threads()
+    }
+
+    /// Bytes of weights that did not lie as the kernels read them and were copied into memory.
+    pub fn repacked_bytes(&self) -> u64 {
+        self.0.repacked
+    }
+
+    /// Each matrix with its shape, format and bytes; those of a block once for all blocks.
+    pub fn matrices(&self) -> Vec<MatrixInfo> {
+        self.0.weights.matrices()
+    }
+
+    /// Bytes of weights that every generated token reads.
+    pub fn bytes_per_token(&self) -> u64 {
+        let weights = &self.0.weights;
+        let blocks = weights.blocks.iter().flat_map(|block| block.linears());
+        blocks.chain([&weights.head]).map(|linear| linear.weight.bytes()).sum()
+    }
+
+    /// Whether any matrix is quantised.
+    pub fn is_quantised(&self) -> bool {
+        self.0.weights.default_activations() == Activations::Int8
+    }
+
+    /// Bytes that a [`State`] for `capacity` tokens takes: keys and values, and all the rest.
+    pub fn state_bytes(&self, capacity: usize) -> (u64, u64) {
+        State::bytes(&self.0.config, capacity, self.0.activations)
+    }
+
+    /// Memory for up to `capacity` tokens.
+    ///
+    /// # Errors
+    /// If `capacity` is 0 or more than the model was made for.
+    pub fn state(&self, capacity: usize) -> Result<State> {
+        self.state_with_tile(capacity, TILE)
+    }
+
+    /// As [`Model::state`], with `tile` tokens passing a layer together. The logits do not depend on it, to the last bit.
+    ///
+    /// # Errors
+    /// As [`Model::state`].
+    pub fn state_with_tile(&self, capacity: usize, tile: usize) -> Result<State> {
+        let max = self.0.config.max_context;
+        if !(1..=max).contains(&capacity) {
+            return Err(Error::Setting {
+                setting: "context",
+                range: format!("from 1 to {max}, for which the model was made"),
+                found: capacity.to_string(),
+            });
+        }
+        Ok(State::new(&self.0.config, capacity, self.0.activations, tile))
+    }
+
+    /// Feeds `ids`: a prompt to an empty state, otherwise tokens that follow. Then [`Model::logits`] can be asked for.
+    ///
+    /// # Errors
+    /// If there are no ids, one is not in the vocabulary, they do not fit, or more context follows a prompt that was already
+    /// fed: a bidirectional context is fed whole. The state is as before.
+    pub fn forward(&self, ids: &[u32], state: &mut State) -> Result<()> {
+        self.forward_observed(ids, state, &mut |_, _, _| ControlFlow::Continue(()))
+    }
+
+    /// As [`Model::forward`]; `tap` is shown the activations: a [`Stage`], the index of the first token among `ids`, and rows
+    /// `[tokens, hidden]`, a tile of tokens at a time. It can break off the pass.
+    ///
+    /// # Errors
+    /// As [`Model::forward`], and [`Error::Cancelled`] where `tap` breaks off.
+    pub fn forward_observed(
+        &self,
+        ids: &[u32],
+        state: &mut State,
+        tap: &mut Tap<'_>,
+    ) -> Result<()> {
+        let placement = self.placement(ids, state)?;
+        let inner = &*self.0;
+        let pass = Pass {
+            config: &inner.config,
+            rope: &inner.rope,
+            placement,
+            start: state.len,
+            tokens: ids.len(),
+        };
+        if inner.pool.install(|| inner.layers(ids, &pass, state, tap)).is_break() {
+            return Err(Error::Cancelled);
+        }
+        state.placement = Some(placement);
+        state.len += ids.len();
+        state.fed = ids.len();
+        Ok(())
+    }
+
+    fn placement(&self, ids: &[u32], state: &State) -> Result<Placement> {
+        let config = &self.0.config;
+        if ids.is_empty() {
+            return Err(Error::Ids("there are no ids to feed".to_owned()));
+        }
+        if let Some(id) = ids.iter().find(|&&id| id as usize >= config.vocab) {
+            let problem = format!("id {id} is outside the vocabulary of {} ids", config.vocab);
+            return Err(Error::Ids(problem));
+        }
+        let needed = state.len + ids.len();
+        if needed > state.capacity() {
+            return Err(Error::ContextFull { needed, capacity: state.capacity() });
+        }
+        match state.placement {
+            None => Placement::of(ids, &config.special),
+            Some(placement) if placement.context() < state.len => Ok(placement),
+            Some(_) => Err(Error::Ids(
+                "the prompt has no start of an answer (bos), so nothing can follow it".to_owned(),
+            )),
+        }
+    }
+
+    /// The logits of token `index` among those last fed, one for each id of the vocabulary.
+    ///
+    /// # Panics
+    /// If fewer tokens were fed.
+    #[track_caller]
+    pub fn logits<'s>(&self, index: usize, state: &'s mut State) -> &'s [f32] {
+        let mut logits = std::mem::take(&mut state.workspace.logits);
+        self.logits_into(index..index + 1, state, &mut logits);
+        state.workspace.logits = logits;
+        &state.workspace.logits
+    }
+
+    /// Writes the logits of `tokens` among those last fed to `out`, `[tokens, vocab]`.
+    ///
+    /// # Panics
+    /// If fewer tokens were fed, or `out` has another length.
+    #[track_caller]
+    pub fn logits_into(&self, tokens: Range<usize>, state: &mut State, out: &mut [f32]) {
+        assert!(tokens.end <= state.fed, "tokens {tokens:?} of {} fed", state.fed);
+        let vocab = self.0.config.vocab;
+        assert_eq!(out.len(), tokens.len() * vocab, "logits of {tokens:?}");
+        let tile = state.workspace.tile;
+        let tiles = tokens.clone().step_by(tile).map(|first| first..(first + tile).min(tokens.end));
+        self.0.pool.install(|| {
+            for (tokens, out) in tiles.zip(out.chunks_mut(tile * vocab)) {
+                self.0.head(tokens, state, out);
+            }
+        });
+    }
+}
+
+impl Inner {
+    fn layers(
+        &self,
+        ids: &[u32],
+        pass: &Pass<'_>,
+        state: &mut State,
+        tap: &mut Tap<'_>,
+    ) -> ControlFlow<()> {
+        let State { cache, workspace, quantised, .. } = state;
+        let hidden = self.config.hidden;
+        let embedding = self.weights.embedding.matrix();
+        for (&id, x) in ids.iter().zip(workspace.x.chunks_exact_mut(hidden)) {
+            embedding.row(id as usize, x);
+        }
+        tap(Stage::Embedding, 0, &workspace.x[..ids.len() * hidden])?;
+        let mut context = Context { isa: self.isa, activations: self.activations, quantised };
+        for (index, block) in self.weights.blocks.iter().enumerate() {
+            block.forward(index, pass, workspace, &mut cache.layer(index), &mut context, tap)?;
+        }
+        for tokens in pass.tiles(workspace.tile) {
+            let normed = &mut workspace.normed[..tokens.len() * hidden];
+            self.weights.final_norm.forward(self.isa, rows(&workspace.x, &tokens, hidden), normed);
+            tap(Stage::FinalNorm, tokens.start, normed)?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn head(&self, tokens: Range<usize>, state: &mut State, logits: &mut [f32]) {
+        let State { workspace, quantised, .. } = state;
+        let hidden = self.config.hidden;
+        let normed = &mut workspace.normed[..tokens.len() * hidden];
+        self.weights.final_norm.forward(self.isa, rows(&workspace.x, &tokens, hidden), normed);
+        let mut context = Context { isa: self.isa, activations: self.activations, quantised };
+        self.weights.head.forward(&mut context, normed, logits);
+    }
+}
+
+pub(crate) fn pool(threads: Option<usize>) -> Result<ThreadPool> {
+    let threads = match threads {
+        None => std::thread::available_parallelism().map_or(1, usize::from),
+        Some(threads) if (1..=MAX_THREADS).contains(&threads) => threads,
+        Some(threads) => {
+            return Err(Error::Setting {
+                setting: "threads",
+                range: format!("from 1 to {MAX_THREADS}"),
+                found: threads.to_string(),
+            });
+        }
+    };
+    let builder = ThreadPoolBuilder::new().num_threads(threads);
+    builder.thread_name(|i| format!("glm-{i}")).build().map_err(Error::Threads)
+}
+
+fn rope_table(config: &Config) -> RopeTable {
+    let Rope::Halves { base } = config.rope;
+    let half = config.head_size / 2;
+    let frequency = |i| {
+        let exponent = (2 * i) as f32 / half as f32;
+        let exact = 1.0 / libm::pow(f64::from(base), f64::from(exponent));
+        f16::from_f32(exact as f32).to_f32()
+    };
+    let frequencies: Vec<_> = (0..half / 2).map(frequency).collect();
+    RopeTable::new(&frequencies, config.max_context + 1)
+}

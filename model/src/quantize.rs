@@ -1,0 +1,355 @@
+//! Any supported checkpoint → a folder in the kernels' layout, ready to be mapped.
+//!
+//! The output is one safetensors file whose data begin on a multiple of 64, beside copies of the configuration and the
+//! tokenizer. Matrices become panels of integers (see `weights/stored.rs`); the official INT4 and INT8 keep their integers
+//! and scales and are only put in order; all else is copied as it is. Tensor after tensor, in pieces: memory does not grow
+//! with the model. The file has a temporary name until it is complete and on the disk, so a folder that was not finished
+//! never loads.
+
+use std::fs::{self, File};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use glm_kernels::{Bits, LANES, Shape};
+use half::f16;
+use serde_json::{Map, Value, json};
+use tempfile::NamedTempFile;
+
+use crate::checkpoint::{Checkpoint, Tensor};
+use crate::config::{self, Config};
+use crate::error::{Error, Result};
+use crate::glm::pool;
+use crate::weights::{
+    GROUP_KEY, Kind, LAYOUT_KEY, LAYOUT_NAME, Stored, chatglm, group_value, panel_shape,
+    scale_name, scale_shape,
+};
+
+/// The file that is written, and the one that a folder is opened by.
+const WEIGHTS: &str = "model.safetensors";
+
+/// What goes along with the weights, where it is there.
+const COMPANIONS: [&str; 6] = [
+    config::FILE,
+    "generation_config.json",
+    "tokenizer_config.json",
+    "ice_text.model",
+    "LICENSE",
+    "MODEL_LICENSE",
+];
+
+/// The data of a file begin on a multiple of this.
+const ALIGNMENT: usize = 64;
+
+/// Bytes of panels that are in memory at a time.
+const PIECE: usize = 8 << 20;
+
+/// Columns that may share a scale.
+pub const GROUPS: [usize; 3] = [32, 64, 128];
+
+/// How weights are quantised.
+#[derive(Debug, Clone)]
+pub struct QuantizeOptions {
+    /// Bits of a weight: 4 or 8.
+    pub bits: usize,
+    /// Columns that share a scale, one of [`GROUPS`].
+    pub group: usize,
+    /// Threads; by default as many as the process may use.
+    pub threads: Option<usize>,
+}
+
+impl Default for QuantizeOptions {
+    /// Four bits in groups of 32.
+    fn default() -> Self {
+        Self { bits: 4, group: 32, threads: None }
+    }
+}
+
+/// What [`quantize`] did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quantized {
+    /// Bytes of tensors read.
+    pub source_bytes: u64,
+    /// Bytes of the file written.
+    pub bytes: u64,
+    /// Matrices that were quantised.
+    pub quantized: usize,
+    /// Matrices that were quantised before and kept their integers and scales.
+    pub kept: usize,
+    /// A matrix left out because it is the same as the embedding.
+    pub shared: Option<&'static str>,
+}
+
+/// Writes the model in folder `source` to folder `target`, quantised. `progress` is told the bytes written, the bytes there
+/// will be and the tensor at hand.
+///
+/// # Errors
+/// If the source is no supported model or is in the kernels' layout already, an option is outside its range, a weight is not
+/// finite, the target holds a model, or something cannot be read or written. The target is then as it was, except that an
+/// empty folder may have been made.
+pub fn quantize(
+    source: &Path,
+    target: &Path,
+    options: &QuantizeOptions,
+    progress: &mut (dyn FnMut(u64, u64, &str) + Send),
+) -> Result<Quantized> {
+    let bits = bits(options)?;
+    let pool = pool(options.threads)?;
+    let config = Config::open(source)?;
+    let checkpoint = Checkpoint::open(source)?;
+    if checkpoint.metadata().contains_key(LAYOUT_KEY) {
+        return Err(Error::file(source, "is quantised and in the kernels' layout already"));
+    }
+    let plan = Plan::new(&config, &checkpoint, bits, options.group)?;
+    fs::create_dir_all(target).map_err(Error::io(target))?;
+    let companions: Vec<_> = COMPANIONS.iter().filter(|name| source.join(name).is_file()).collect();
+    for name in companions.iter().copied().chain([&WEIGHTS]) {
+        if target.join(name).exists() {
+            let problem = format!("holds {name} already: remove it, or name another folder");
+            return Err(Error::file(target, problem));
+        }
+    }
+    let mut file = temporary_file(target)?;
+    let temporary = file.path().to_owned();
+    let bytes = pool.install(|| plan.write(file.as_file_mut(), &temporary, progress))?;
+    copy_all(source, target, &companions)?;
+    let path = target.join(WEIGHTS);
+    file.persist(&path).map_err(|error| Error::Io { path, source: error.error })?;
+    sync_folder(target)?;
+    Ok(Quantized { source_bytes: checkpoint.total_bytes(), bytes, ..plan.summary })
+}
+
+fn bits(options: &QuantizeOptions) -> Result<Bits> {
+    let error = |setting, range: String, found: usize| Error::Setting {
+        setting,
+        range,
+        found: found.to_string(),
+    };
+    if !GROUPS.contains(&options.group) {
+        return Err(error("group", format!("one of {GROUPS:?}"), options.group));
+    }
+    match options.bits {
+        4 => Ok(Bits::Four),
+        8 => Ok(Bits::Eight),
+        other => Err(error("bits", "4 or 8".to_owned(), other)),
+    }
+}
+
+/// Copies the companions; at an error, those already copied are removed again.
+fn copy_all(source: &Path, target: &Path, names: &[&&str]) -> Result<()> {
+    for (index, name) in names.iter().enumerate() {
+        let path = target.join(name);
+        let copied = fs::copy(source.join(name), &path).and_then(|_| File::open(&path)?.sync_all());
+        if let Err(error) = copied {
+            for name in &names[..=index] {
+                // Best effort: the first error is the one to report.
+                let _ = fs::remove_file(target.join(name));
+            }
+            return Err(Error::Io { path, source: error });
+        }
+    }
+    Ok(())
+}
+
+/// A file with a temporary name and the permissions of any new file.
+fn temporary_file(folder: &Path) -> Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.prefix("model.").suffix(".part").tempfile_in(folder).map_err(Error::io(folder))
+}
+
+/// Makes the new name durable, where folders can be synced.
+fn sync_folder(folder: &Path) -> Result<()> {
+    if cfg!(unix) {
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::io(folder))?;
+    }
+    Ok(())
+}
+
+/// A tensor of the file to be.
+struct Entry {
+    name: String,
+    dtype: String,
+    shape: Vec<usize>,
+    start: usize,
+    len: usize,
+}
+
+/// What is written where.
+struct Plan<'a> {
+    /// In the order of their data.
+    entries: Vec<Entry>,
+    /// Matrices with the entries of their panels and scales.
+    matrices: Vec<(Stored<'a>, Shape, usize, usize)>,
+    /// Tensors that are copied, with their entry.
+    copies: Vec<(&'a Tensor, usize)>,
+    header: Vec<u8>,
+    summary: Quantized,
+}
+
+impl<'a> Plan<'a> {
+    fn new(config: &Config, checkpoint: &'a Checkpoint, bits: Bits, group: usize) -> Result<Self> {
+        let manifest = chatglm::manifest(config, checkpoint);
+        manifest.check(checkpoint, config)?;
+        let shared = chatglm::duplicate(checkpoint);
+        let tensors = manifest.tensors.iter().filter(|(name, _)| Some(name.as_str()) != shared);
+        let mut stored = Vec::new();
+        let mut vectors = Vec::new();
+        for (name, &kind) in tensors {
+            match kind {
+                Kind::Matrix(rows, cols) => {
+                    stored.push(Stored::find(checkpoint, name, rows, cols)?)
+                }
+                Kind::Vector(_) => vectors.push(checkpoint.tensor(name)?),
+            }
+        }
+        // A checkpoint that its authors quantised keeps what they left alone.
+        let official = stored.iter().any(Stored::is_quantised);
+        let mut plan = Plan {
+            entries: Vec::new(),
+            matrices: Vec::new(),
+            copies: Vec::new(),
+            header: Vec::new(),
+            summary: Quantized { source_bytes: 0, bytes: 0, quantized: 0, kept: 0, shared },
+        };
+        for matrix in stored {
+            match matrix {
+                Stored::Rows { shape, .. } => {
+                    plan.summary.kept += 1;
+                    plan.add_matrix(matrix, shape);
+                }
+                Stored::Plain(tensor) if official => plan.add_copy(tensor),
+                _ => {
+                    let [rows, cols] = matrix.shape();
+                    plan.summary.quantized += 1;
+                    plan.add_matrix(matrix, Shape::grouped(rows, cols, bits, group));
+                }
+            }
+        }
+        vectors.into_iter().for_each(|tensor| plan.add_copy(tensor));
+        plan.place();
+        plan.header = plan.header(if official { None } else { Some(group) });
+        Ok(plan)
+    }
+
+    fn add(&mut self, name: &str, dtype: &str, shape: &[usize], len: usize) -> usize {
+        let (name, dtype, shape) = (name.to_owned(), dtype.to_owned(), shape.to_vec());
+        self.entries.push(Entry { name, dtype, shape, start: 0, len });
+        self.entries.len() - 1
+    }
+
+    fn add_copy(&mut self, tensor: &'a Tensor) {
+        let dtype = tensor.dtype().to_string();
+        let entry = self.add(tensor.name(), &dtype, tensor.shape(), tensor.bytes().len());
+        self.copies.push((tensor, entry));
+    }
+
+    fn add_matrix(&mut self, matrix: Stored<'a>, shape: Shape) {
+        let name = matrix.tensor().name();
+        let panels = self.add(name, "U8", &panel_shape(&shape), shape.bytes());
+        let scales = scale_name(name);
+        let scales = self.add(&scales, "F16", &scale_shape(&shape), shape.scales() * 2);
+        self.matrices.push((matrix, shape, panels, scales));
+    }
+
+    /// Gives every entry its place. The format allows no gaps, so those that would put the next one off a multiple of 64
+    /// come last, the ones with the widest elements first.
+    fn place(&mut self) {
+        let mut order: Vec<_> = (0..self.entries.len()).collect();
+        order.sort_by_key(|&i| {
+            let entry = &self.entries[i];
+            let last = !entry.len.is_multiple_of(ALIGNMENT);
+            (last, last && entry.dtype != "F32", last && entry.dtype == "U8")
+        });
+        let mut start = 0;
+        for i in order {
+            self.entries[i].start = start;
+            start += self.entries[i].len;
+        }
+    }
+
+    fn header(&self, group: Option<usize>) -> Vec<u8> {
+        let metadata =
+            json!({ LAYOUT_KEY: LAYOUT_NAME, GROUP_KEY: group_value(group), "format": "glm" });
+        let mut header = Map::from_iter([("__metadata__".to_owned(), metadata)]);
+        for entry in &self.entries {
+            let offsets = [entry.start, entry.start + entry.len];
+            let value =
+                json!({ "dtype": entry.dtype, "shape": entry.shape, "data_offsets": offsets });
+            header.insert(entry.name.clone(), value);
+        }
+        let mut json = Value::Object(header).to_string().into_bytes();
+        let padded = (json.len() + 8).next_multiple_of(ALIGNMENT) - 8;
+        json.resize(padded, b' ');
+        json
+    }
+
+    /// Writes the file and waits until it is on the disk; returns its size.
+    fn write(
+        &self,
+        file: &mut File,
+        path: &Path,
+        progress: &mut (dyn FnMut(u64, u64, &str) + Send),
+    ) -> Result<u64> {
+        let data = 8 + self.header.len();
+        let total = (data + self.entries.iter().map(|entry| entry.len).sum::<usize>()) as u64;
+        let mut out = Output { file, path: path.to_owned(), written: 0, total, progress };
+        out.put(0, "header", &(self.header.len() as u64).to_le_bytes())?;
+        out.put(8, "header", &self.header)?;
+        for (tensor, entry) in &self.copies {
+            let entry = &self.entries[*entry];
+            for (index, piece) in tensor.bytes().chunks(PIECE).enumerate() {
+                out.put(data + entry.start + index * PIECE, &entry.name, piece)?;
+            }
+        }
+        for (matrix, shape, panels, scales) in &self.matrices {
+            let (panels, scales) = (&self.entries[*panels], &self.entries[*scales]);
+            write_matrix(matrix, shape, (data + panels.start, data + scales.start), &mut out)?;
+        }
+        out.file.sync_all().map_err(Error::io(path))?;
+        Ok(total)
+    }
+}
+
+fn write_matrix(
+    matrix: &Stored<'_>,
+    shape: &Shape,
+    (panels_at, scales_at): (usize, usize),
+    out: &mut Output<'_>,
+) -> Result<()> {
+    let name = matrix.tensor().name();
+    let (panel_bytes, panel_scales) = (shape.panel_bytes(), shape.groups() * LANES);
+    let step = (PIECE / panel_bytes).clamp(1, shape.panels());
+    let mut bytes = vec![0; step * panel_bytes];
+    let mut scales = vec![f16::ZERO; step * panel_scales];
+    for first in (0..shape.panels()).step_by(step) {
+        let n = step.min(shape.panels() - first);
+        let (bytes, scales) = (&mut bytes[..n * panel_bytes], &mut scales[..n * panel_scales]);
+        matrix.pack(shape, first, bytes, scales)?;
+        out.put(panels_at + first * panel_bytes, name, bytes)?;
+        out.put(scales_at + first * panel_scales * 2, name, bytemuck::cast_slice(scales))?;
+    }
+    Ok(())
+}
+
+/// The file that is being written.
+struct Output<'a> {
+    file: &'a mut File,
+    path: PathBuf,
+    written: u64,
+    total: u64,
+    progress: &'a mut (dyn FnMut(u64, u64, &str) + Send),
+}
+
+impl Output<'_> {
+    fn put(&mut self, at: usize, name: &str, bytes: &[u8]) -> Result<()> {
+        let write = |file: &mut File| {
+            file.seek(SeekFrom::Start(at as u64))?;
+            file.write_all(bytes)
+        };
+        write(self.file).map_err(Error::io(&self.path))?;
+        self.written += bytes.len() as u64;
+        (self.progress)(self.written, self.total, name);
+        Ok(())
+    }
+}

@@ -1,0 +1,231 @@
+//! One conversation's memory with a model, and the answers it generates: the one place where ids and logits meet.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::error::{Error, Result};
+use crate::glm::Model;
+use crate::layer::Stage;
+use crate::sampling::{Sampler, Sampling};
+use crate::state::State;
+
+/// Stops an answer from another thread, or from a signal handler. A clone is the same token.
+#[derive(Debug, Clone, Default)]
+pub struct CancelToken(Arc<AtomicBool>);
+
+impl CancelToken {
+    /// Asks whoever holds a clone to stop.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes the asking back, so that the token can be used again.
+    pub fn reset(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether it was asked.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What is asked of [`Session::generate`].
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// How ids are chosen.
+    pub sampling: Sampling,
+    /// Most ids of the answer; without it, as many as the context holds.
+    pub max_new_tokens: Option<usize>,
+    /// Ids that end the answer. They are given out, as its last.
+    pub stop_ids: Vec<u32>,
+    /// Stops the answer, or the reading of the prompt, early.
+    pub cancel: CancelToken,
+}
+
+/// Why an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finish {
+    /// With one of the ids, or one of the strings, that end an answer.
+    Stop,
+    /// It has as many ids as were asked for.
+    Length,
+    /// The context is full.
+    Context,
+    /// It was cancelled.
+    Cancelled,
+}
+
+impl Finish {
+    /// One word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Finish::Stop => "stop",
+            Finish::Length => "length",
+            Finish::Context => "context",
+            Finish::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// A model and the memory of one conversation with it. Sessions of one model share its weights.
+pub struct Session {
+    model: Model,
+    state: State,
+}
+
+impl Session {
+    /// A session whose context holds `context` tokens; without it, as many as the model was made for.
+    ///
+    /// # Errors
+    /// If `context` is 0 or more than the model was made for.
+    pub fn new(model: &Model, context: Option<usize>) -> Result<Self> {
+        let state = model.state(context.unwrap_or(model.config().max_context))?;
+        Ok(Self { model: model.clone(), state })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Tokens that the context holds.
+    pub fn context(&self) -> usize {
+        self.state.capacity()
+    }
+
+    /// Reads `prompt` and returns the answer, an iterator of ids that computes each when it is asked for it.
+    ///
+    /// What was in the session before is forgotten: a bidirectional prompt has to be read whole.
+    ///
+    /// # Errors
+    /// If the prompt is not one that can be answered, does not leave room for one id, a number of the request is outside its
+    /// range, or the reading was cancelled.
+    pub fn generate(&mut self, prompt: &[u32], request: &Request) -> Result<Answer<'_>> {
+        self.generate_with_progress(prompt, request, &mut |_| {})
+    }
+
+    /// As [`Session::generate`]; `progress` is told the fraction of the prompt that is read.
+    ///
+    /// # Errors
+    /// As [`Session::generate`].
+    pub fn generate_with_progress(
+        &mut self,
+        prompt: &[u32],
+        request: &Request,
+        progress: &mut (dyn FnMut(f32) + Send),
+    ) -> Result<Answer<'_>> {
+        let config = self.model.config();
+        let sampler = Sampler::new(&request.sampling, config.vocab, prompt)?;
+        if !prompt.contains(&config.special.bos) {
+            let bos = config.special.bos;
+            let problem =
+                format!("the prompt has no start of an answer (bos, {bos}), so none can follow");
+            return Err(Error::Ids(problem));
+        }
+        if prompt.len() >= self.state.capacity() {
+            let (needed, capacity) = (prompt.len() + 1, self.state.capacity());
+            return Err(Error::ContextFull { needed, capacity });
+        }
+        self.state.clear();
+        let layers = config.layers;
+        let mut watch = |stage, first: usize, rows: &[f32]| {
+            if let Stage::Layer(layer) = stage {
+                let tokens = first + rows.len() / config.hidden;
+                let layer = layer as f32 + tokens as f32 / prompt.len() as f32;
+                progress(layer / layers as f32);
+            }
+            match request.cancel.is_cancelled() {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        };
+        self.model.forward_observed(prompt, &mut self.state, &mut watch)?;
+        let last = prompt.len() - 1;
+        Ok(Answer {
+            session: self,
+            sampler,
+            request: request.clone(),
+            last,
+            given: None,
+            count: 0,
+            finish: None,
+            failed: false,
+        })
+    }
+}
+
+/// The ids of an answer, each computed when it is asked for.
+///
+/// A stop id is given out and is the last. After an error, or once [`Answer::finish`] says why it ended, nothing follows.
+pub struct Answer<'s> {
+    session: &'s mut Session,
+    sampler: Sampler,
+    request: Request,
+    /// Which of the tokens last fed has the logits of the next id.
+    last: usize,
+    /// The id that was given out and not fed yet.
+    given: Option<u32>,
+    count: usize,
+    finish: Option<Finish>,
+    failed: bool,
+}
+
+impl Answer<'_> {
+    /// Why the answer ended, once it did.
+    pub fn finish(&self) -> Option<Finish> {
+        self.finish
+    }
+
+    /// Ends the answer for a reason that only its reader sees, such as a stop string.
+    pub(crate) fn stop(&mut self) {
+        self.finish.get_or_insert(Finish::Stop);
+    }
+
+    /// Why no further id may follow.
+    fn limit(&self) -> Option<Finish> {
+        if self.request.cancel.is_cancelled() {
+            return Some(Finish::Cancelled);
+        }
+        if self.request.max_new_tokens.is_some_and(|most| self.count >= most) {
+            return Some(Finish::Length);
+        }
+        (self.session.state.len() >= self.session.state.capacity()).then_some(Finish::Context)
+    }
+
+    fn step(&mut self) -> Result<u32> {
+        let Session { model, state } = &mut *self.session;
+        if let Some(id) = self.given.take() {
+            model.forward(&[id], state)?;
+            self.last = 0;
+        }
+        self.sampler.choose(model.logits(self.last, state))
+    }
+}
+
+impl Iterator for Answer<'_> {
+    type Item = Result<u32>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.finish.is_some() || self.failed {
+            return None;
+        }
+        self.finish = self.limit();
+        if self.finish.is_some() {
+            return None;
+        }
+        let step = self.step();
+        match &step {
+            Ok(id) => {
+                self.given = Some(*id);
+                self.count += 1;
+                if self.request.stop_ids.contains(id) {
+                    self.finish = Some(Finish::Stop);
+                }
+            }
+            Err(_) => self.failed = true,
+        }
+        Some(step)
+    }
+}

@@ -1,0 +1,230 @@
+//! All memory that changes while a model runs, allocated once.
+
+use glm_kernels::{Attention, Isa, KeyValues, KvShape, LANES, Mask, Q8Rows};
+use half::f16;
+
+use crate::config::Config;
+use crate::layer::Activations;
+use crate::position::Placement;
+
+/// Tokens that pass a layer together. More would only cost memory: 256 tokens read each weight seldom enough.
+pub(crate) const TILE: usize = 256;
+
+/// The memory of one session: cached keys and values, and room for the activations of a forward pass.
+pub struct State {
+    pub(crate) cache: KvCache,
+    pub(crate) workspace: Workspace,
+    pub(crate) quantised: Q8Rows,
+    /// How the tokens are placed; `None` before the prompt.
+    pub(crate) placement: Option<Placement>,
+    /// Tokens in the cache.
+    pub(crate) len: usize,
+    /// Tokens that the last forward pass fed; the rows of `workspace.x` that mean something.
+    pub(crate) fed: usize,
+}
+
+impl State {
+    /// Memory for `capacity` tokens, `tile` of them at a time.
+    ///
+    /// With `f32` activations the cache keeps `f32`, else `f16`.
+    pub(crate) fn new(
+        config: &Config,
+        capacity: usize,
+        activations: Activations,
+        tile: usize,
+    ) -> Self {
+        let tile = tile.min(capacity).max(1);
+        Self {
+            cache: KvCache::new(config, capacity, activations),
+            workspace: Workspace::new(config, capacity, tile),
+            quantised: Q8Rows::with_capacity(tile, widest_input(config)),
+            placement: None,
+            len: 0,
+            fed: 0,
+        }
+    }
+
+    /// Bytes that [`State::new`] takes: the cache, and all the rest.
+    pub(crate) fn bytes(config: &Config, capacity: usize, activations: Activations) -> (u64, u64) {
+        let element = if activations == Activations::F32 { 4 } else { 2 };
+        let cache = 2 * config.layers * kv_shape(config, capacity).len() * element;
+        let tile = TILE.min(capacity);
+        let rows = capacity * (config.hidden + config.attention_width())
+            + tile * (2 * config.hidden + widest(config))
+            + 2 * config.kv_heads * config.head_size
+            + config.vocab;
+        let quantised = tile * widest_input(config) * 5 / 4;
+        (cache as u64, (rows * 4 + quantised) as u64)
+    }
+
+    /// Tokens in the cache.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nothing was fed yet.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Tokens that fit.
+    pub fn capacity(&self) -> usize {
+        self.cache.capacity
+    }
+
+    /// Forgets everything; nothing is freed.
+    pub fn clear(&mut self) {
+        self.placement = None;
+        self.len = 0;
+        self.fed = 0;
+    }
+}
+
+fn kv_shape(config: &Config, capacity: usize) -> KvShape {
+    let capacity = capacity.next_multiple_of(LANES);
+    KvShape { heads: config.kv_heads, head_size: config.head_size, capacity }
+}
+
+/// The widest row that a linear layer writes or attention fills, apart from logits.
+fn widest(config: &Config) -> usize {
+    config.qkv_rows().max(config.inner).max(config.attention_width())
+}
+
+fn widest_input(config: &Config) -> usize {
+    config.hidden.max(config.inner).max(config.attention_width())
+}
+
+/// Room for activations.
+pub(crate) struct Workspace {
+    /// Tokens that pass a layer together.
+    pub(crate) tile: usize,
+    /// The residual stream, `[capacity, hidden]`
+    pub(crate) x: Vec<f32>,
+    /// Queries of all tokens that are fed, `[capacity, heads, head size]`
+    pub(crate) queries: Vec<f32>,
+    /// `[tile, hidden]`
+    pub(crate) normed: Vec<f32>,
+    /// What attention or MLP adds to the residual, `[tile, hidden]`
+    pub(crate) branch: Vec<f32>,
+    /// Query-key-value, attention output or MLP inside, `[tile, widest]`
+    pub(crate) wide: Vec<f32>,
+    /// One token's key, `[kv heads, head size]`
+    pub(crate) key: Vec<f32>,
+    /// One token's value, `[kv heads, head size]`
+    pub(crate) value: Vec<f32>,
+    /// `[vocab]`
+    pub(crate) logits: Vec<f32>,
+}
+
+impl Workspace {
+    fn new(config: &Config, capacity: usize, tile: usize) -> Self {
+        let kv = config.kv_heads * config.head_size;
+        Self {
+            tile,
+            x: vec![0.0; capacity * config.hidden],
+            queries: vec![0.0; capacity * config.attention_width()],
+            normed: vec![0.0; tile * config.hidden],
+            branch: vec![0.0; tile * config.hidden],
+            wide: vec![0.0; tile * widest(config)],
+            key: vec![0.0; kv],
+            value: vec![0.0; kv],
+            logits: vec![0.0; config.vocab],
+        }
+    }
+}
+
+/// Keys and values of all layers.
+pub(crate) struct KvCache {
+    shape: KvShape,
+    /// Heads of queries.
+    heads: usize,
+    capacity: usize,
+    values: Cached,
+}
+
+enum Cached {
+    /// `[layers]` of keys and values
+    F32(Vec<[Vec<f32>; 2]>),
+    /// `[layers]` of keys and values
+    F16(Vec<[Vec<f16>; 2]>),
+}
+
+impl KvCache {
+    fn new(config: &Config, capacity: usize, activations: Activations) -> Self {
+        let shape = kv_shape(config, capacity);
+        // Zeroed by the operating system, page by page, as the context grows into them.
+        fn layers<T: bytemuck::Zeroable>(layers: usize, n: usize) -> Vec<[Vec<T>; 2]> {
+            (0..layers).map(|_| [bytemuck::zeroed_vec(n), bytemuck::zeroed_vec(n)]).collect()
+        }
+        let values = match activations {
+            Activations::F32 => Cached::F32(layers(config.layers, shape.len())),
+            Activations::Int8 => Cached::F16(layers(config.layers, shape.len())),
+        };
+        Self { shape, heads: config.heads, capacity, values }
+    }
+
+    /// The cache of layer `index`.
+    pub(crate) fn layer(&mut self, index: usize) -> LayerCache<'_> {
+        let values = match &mut self.values {
+            Cached::F32(layers) => LayerValues::F32(&mut layers[index]),
+            Cached::F16(layers) => LayerValues::F16(&mut layers[index]),
+        };
+        LayerCache { shape: self.shape, heads: self.heads, values }
+    }
+}
+
+/// Keys and values of one layer.
+pub(crate) struct LayerCache<'a> {
+    shape: KvShape,
+    heads: usize,
+    values: LayerValues<'a>,
+}
+
+enum LayerValues<'a> {
+    F32(&'a mut [Vec<f32>; 2]),
+    F16(&'a mut [Vec<f16>; 2]),
+}
+
+impl LayerCache<'_> {
+    /// Stores the key and value of the token at `position`.
+    pub(crate) fn store(&mut self, position: usize, key: &[f32], value: &[f32]) {
+        match &mut self.values {
+            LayerValues::F32([keys, values]) => {
+                self.shape.store(position, key, value, keys, values, |x| x);
+            }
+            LayerValues::F16([keys, values]) => {
+                self.shape.store(position, key, value, keys, values, f16::from_f32);
+            }
+        }
+    }
+
+    /// Attention of the queries from `position` on, `[queries, heads, head size]`, into `out`.
+    pub(crate) fn attend(
+        &self,
+        isa: Isa,
+        queries: &[f32],
+        position: usize,
+        mask: Mask,
+        out: &mut [f32],
+    ) {
+        match &self.values {
+            LayerValues::F32(kv) => self.attend_to(kv, isa, queries, position, mask, out),
+            LayerValues::F16(kv) => self.attend_to(kv, isa, queries, position, mask, out),
+        }
+    }
+
+    fn attend_to<E: glm_kernels::Element>(
+        &self,
+        [keys, values]: &[Vec<E>; 2],
+        isa: Isa,
+        queries: &[f32],
+        position: usize,
+        mask: Mask,
+        out: &mut [f32],
+    ) {
+        let cache = KeyValues::new(self.shape, keys, values);
+        let heads = self.heads;
+        let scale = 1.0 / (self.shape.head_size as f32).sqrt();
+        Attention { queries, heads, cache, position, mask, scale }.forward(isa, out);
+    }
+}

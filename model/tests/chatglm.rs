@@ -1,0 +1,292 @@
+//! ChatGLM-6B against the outputs of its published code.
+
+mod common;
+#[path = "common/golden.rs"]
+mod golden;
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use common::fixture;
+use glm_model::{
+    Activations, CancelToken, Error, Finish, Model, Options, QuantizeOptions, Request, Sampling,
+    Session, Stage, State, quantize,
+};
+use golden::{Goldens, argmax, distance};
+
+/// The published code itself is 1e-5 away from exact arithmetic.
+const TOLERANCE: f32 = 2e-4;
+
+fn open(dir: &Path, activations: Activations) -> Model {
+    Model::open(dir, &Options { activations: Some(activations), threads: Some(2) }).unwrap()
+}
+
+/// Prefill logits, decode logits and greedy ids of every case of a model.
+fn check_logits(dir: &Path, goldens: &Goldens) {
+    let model = open(dir, Activations::F32);
+    let vocab = model.config().vocab;
+    let mut state = model.state(model.config().max_context).unwrap();
+    for case in &goldens.cases {
+        state.clear();
+        model.forward(&case.prompt, &mut state).unwrap();
+        let mut prefill = vec![f32::NAN; case.prompt.len() * vocab];
+        model.logits_into(0..case.prompt.len(), &mut state, &mut prefill);
+        let worst = distance(&prefill, &goldens.tensor(case, "prefill_logits").unwrap());
+        assert!(worst < TOLERANCE, "{}: prefill is off by {worst}", case.name);
+
+        assert_eq!(argmax(&prefill[prefill.len() - vocab..]), case.greedy[0], "{}", case.name);
+        let decoded = goldens.tensor(case, "decode_logits").unwrap();
+        for (step, expected) in decoded.chunks(vocab).enumerate() {
+            model.forward(&case.greedy[step..=step], &mut state).unwrap();
+            let logits = model.logits(0, &mut state);
+            let worst = distance(logits, expected);
+            assert!(worst < TOLERANCE, "{}: step {step} is off by {worst}", case.name);
+            if let Some(&next) = case.greedy.get(step + 1) {
+                assert_eq!(argmax(logits), next, "{}: step {step}", case.name);
+            }
+        }
+    }
+}
+
+fn check_activations(dir: &Path, goldens: &Goldens) {
+    let model = open(dir, Activations::F32);
+    let mut compared = 0;
+    for case in &goldens.cases {
+        let mut seen = HashMap::<_, Vec<f32>>::new();
+        let mut state = model.state_with_tile(256, 5).unwrap();
+        let mut tap = |stage, first: usize, rows: &[f32]| {
+            let name = match stage {
+                Stage::Embedding => "embedding".to_owned(),
+                Stage::Attention(layer) => format!("layer{layer}.attention"),
+                Stage::Mlp(layer) => format!("layer{layer}.mlp"),
+                Stage::Layer(layer) => format!("layer{layer}"),
+                Stage::FinalNorm => "final_norm".to_owned(),
+                other => panic!("{other:?} is not recorded"),
+            };
+            let all = seen.entry(name).or_default();
+            assert_eq!(all.len(), first * model.config().hidden);
+            all.extend_from_slice(rows);
+            ControlFlow::Continue(())
+        };
+        model.forward_observed(&case.prompt, &mut state, &mut tap).unwrap();
+        for name in goldens.names(case, "act.") {
+            let worst =
+                distance(&seen[&name], &goldens.tensor(case, &format!("act.{name}")).unwrap());
+            assert!(worst < TOLERANCE, "{} {name} is off by {worst}", case.name);
+            compared += 1;
+        }
+    }
+    assert!(compared > 0, "no activations were recorded");
+}
+
+/// Where the published code was sure, 8-bit activations choose the same; how far the logits are, relative to their size.
+fn check_int8(dir: &Path, goldens: &Goldens, tolerance: f32) {
+    let model = open(dir, Activations::Int8);
+    let mut state = model.state(model.config().max_context).unwrap();
+    let (mut error, mut size) = (0.0, 0.0);
+    let mut add = |logits: &[f32], expected: &[f32]| {
+        error += logits.iter().zip(expected).map(|(l, e)| f64::from(l - e).powi(2)).sum::<f64>();
+        size += expected.iter().map(|&e| f64::from(e).powi(2)).sum::<f64>();
+    };
+    for case in &goldens.cases {
+        state.clear();
+        model.forward(&case.prompt, &mut state).unwrap();
+        let mut index = case.prompt.len() - 1;
+        let vocab = model.config().vocab;
+        let prefill = goldens.tensor(case, "prefill_logits").unwrap();
+        let decoded = goldens.tensor(case, "decode_logits").unwrap();
+        let rows = [&prefill[prefill.len() - vocab..]].into_iter().chain(decoded.chunks(vocab));
+        for (step, expected) in rows.enumerate() {
+            let logits = model.logits(index, &mut state);
+            add(logits, expected);
+            let Some(&next) = case.greedy.get(step) else { break };
+            if case.margins[step] > 0.5 {
+                assert_eq!(argmax(logits), next, "{}: step {step}", case.name);
+            }
+            model.forward(&[next], &mut state).unwrap();
+            index = 0;
+        }
+    }
+    let relative = (error / size).sqrt() as f32;
+    println!("{}: relative RMS error of the logits {relative:.4}", dir.display());
+    assert!(relative < tolerance, "{relative}");
+}
+
+#[test]
+fn tiny_in_every_form_gives_the_recorded_logits() {
+    for variant in ["bin-f16", "f16", "f32-sharded"] {
+        let Some(dir) = fixture(&format!("chatglm-6b-tiny/{variant}")) else { continue };
+        check_logits(&dir, &Goldens::open(&fixture("chatglm-6b-tiny").unwrap()));
+    }
+}
+
+#[test]
+fn tiny_gives_the_recorded_activations() {
+    let dir = fixture("chatglm-6b-tiny/bin-f16").unwrap();
+    check_activations(&dir, &Goldens::open(dir.parent().unwrap()));
+}
+
+#[test]
+fn official_int4_and_int8_give_the_recorded_logits() {
+    for variant in ["int4", "int8"] {
+        let Some(dir) = fixture(&format!("chatglm-6b-tiny/{variant}")) else { continue };
+        check_logits(&dir, &Goldens::open(&dir));
+    }
+}
+
+#[test]
+fn int8_activations_choose_the_same_where_it_is_clear() {
+    // Measured: INT4 0.0087, INT8 0.0092.
+    for variant in ["int4", "int8"] {
+        let Some(dir) = fixture(&format!("chatglm-6b-tiny/{variant}")) else { continue };
+        check_int8(&dir, &Goldens::open(&dir), 0.012);
+    }
+}
+
+#[test]
+fn depth_of_the_real_model_gives_the_recorded_logits() {
+    let Some(dir) = fixture("chatglm-6b-deep28") else { return };
+    check_logits(&dir.join("f16"), &Goldens::open(&dir));
+}
+
+#[test]
+fn quantising_the_official_formats_changes_nothing() {
+    for variant in ["int4", "int8"] {
+        let Some(dir) = fixture(&format!("chatglm-6b-tiny/{variant}")) else { continue };
+        let target = tempfile::tempdir().unwrap();
+        let done =
+            quantize(&dir, target.path(), &QuantizeOptions::default(), &mut |_, _, _| {}).unwrap();
+        assert_eq!((done.kept, done.quantized), (12, 0));
+        let goldens = Goldens::open(&dir);
+        check_logits(target.path(), &goldens);
+        check_int8(target.path(), &goldens, 0.012);
+        // The same integers and scales in the same order: the same bits.
+        let bits = |dir: &Path| {
+            let model = open(dir, Activations::Int8);
+            let mut state = model.state(64).unwrap();
+            model.forward(&goldens.cases[0].prompt, &mut state).unwrap();
+            model.logits(0, &mut state).iter().map(|x| x.to_bits()).collect::<Vec<_>>()
+        };
+        assert_eq!(bits(&dir), bits(target.path()));
+    }
+}
+
+/// The same bits for any number of threads, any tile of tokens, and a session used before.
+#[test]
+fn nothing_but_the_ids_decides_the_bits() {
+    let dir = fixture("chatglm-6b-tiny/int4").unwrap();
+    let goldens = Goldens::open(&dir);
+    let case = goldens.cases.iter().max_by_key(|case| case.prompt.len()).unwrap();
+    let run = |model: &Model, state: &mut State| {
+        model.forward(&case.prompt, state).unwrap();
+        let mut all = vec![0.0; case.prompt.len() * model.config().vocab];
+        model.logits_into(0..case.prompt.len(), state, &mut all);
+        for id in &case.greedy {
+            model.forward(&[*id], state).unwrap();
+            all.extend_from_slice(model.logits(0, state));
+        }
+        all.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+    };
+    for activations in [Activations::F32, Activations::Int8] {
+        let mut results = Vec::new();
+        for threads in [1, 2, 3, 7] {
+            let options = Options { threads: Some(threads), activations: Some(activations) };
+            let model = Model::open(&dir, &options).unwrap();
+            for tile in [1, 3, 16, 256] {
+                let mut state = model.state_with_tile(64, tile).unwrap();
+                results.push(run(&model, &mut state));
+                state.clear();
+                model.forward(&[7, 301, 304, 9], &mut state).unwrap();
+                state.clear();
+                results.push(run(&model, &mut state));
+            }
+        }
+        assert!(results.iter().all(|result| *result == results[0]), "{activations:?}");
+    }
+}
+
+#[test]
+fn a_session_answers_as_recorded_and_stops_where_it_is_told() {
+    let dir = fixture("chatglm-6b-tiny/bin-f16").unwrap();
+    let goldens = Goldens::open(dir.parent().unwrap());
+    let model = Model::open(&dir, &Options::default()).unwrap();
+    let mut session = Session::new(&model, None).unwrap();
+    let request = |max_new_tokens, stop_ids: &[u32]| Request {
+        sampling: Sampling::greedy(),
+        max_new_tokens,
+        stop_ids: stop_ids.to_vec(),
+        cancel: CancelToken::default(),
+    };
+    for case in &goldens.cases {
+        let mut answer = session.generate(&case.prompt, &request(Some(12), &[])).unwrap();
+        let ids: Vec<_> = answer.by_ref().map(Result::unwrap).collect();
+        assert_eq!(
+            (ids, answer.finish()),
+            (case.greedy.clone(), Some(Finish::Length)),
+            "{}",
+            case.name
+        );
+
+        let stop = case.greedy[4];
+        let first = case.greedy.iter().position(|&id| id == stop).unwrap();
+        let mut answer = session.generate(&case.prompt, &request(None, &[stop])).unwrap();
+        assert_eq!(answer.by_ref().count(), first + 1);
+        assert_eq!(answer.finish(), Some(Finish::Stop));
+    }
+
+    let prompt = &goldens.cases[0].prompt;
+    let mut small = Session::new(&model, Some(prompt.len() + 3)).unwrap();
+    let mut answer = small.generate(prompt, &request(None, &[])).unwrap();
+    assert_eq!((answer.by_ref().count(), answer.finish()), (4, Some(Finish::Context)));
+    let full: Vec<_> = [7; 90].into_iter().chain([301, 304]).collect();
+    let error = small.generate(&full, &request(None, &[])).err().unwrap().to_string();
+    assert!(error.contains("93 tokens") && error.contains("holds 6"), "{error}");
+    assert!(
+        small
+            .generate(&[7, 8], &request(None, &[]))
+            .err()
+            .unwrap()
+            .to_string()
+            .contains("bos, 304")
+    );
+    assert!(small.generate(&[7, 304], &request(None, &[])).is_err());
+    assert!(
+        small
+            .generate(&[320, 301, 304], &request(None, &[]))
+            .err()
+            .unwrap()
+            .to_string()
+            .contains("id 320")
+    );
+
+    let cancelled = request(None, &[]);
+    let mut answer = session.generate(prompt, &cancelled).unwrap();
+    assert!(answer.next().is_some());
+    cancelled.cancel.cancel();
+    assert_eq!((answer.next().is_none(), answer.finish()), (true, Some(Finish::Cancelled)));
+    assert!(matches!(session.generate(prompt, &cancelled), Err(Error::Cancelled)));
+}
+
+/// A seed gives the same ids at any number of threads, and another seed others.
+#[test]
+fn a_seed_decides_what_is_drawn() {
+    let dir = fixture("chatglm-6b-tiny/int4").unwrap();
+    let draw = |threads, seed| {
+        let options = Options { threads: Some(threads), activations: None };
+        let mut session = Session::new(&Model::open(&dir, &options).unwrap(), None).unwrap();
+        let request = Request {
+            sampling: Sampling { temperature: 1.0, top_p: 1.0, ..Sampling::chat(seed) },
+            max_new_tokens: Some(20),
+            stop_ids: Vec::new(),
+            cancel: CancelToken::default(),
+        };
+        session
+            .generate(&[5, 6, 301, 304], &request)
+            .unwrap()
+            .map(Result::unwrap)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(draw(1, 7), draw(3, 7));
+    assert_ne!(draw(1, 7), draw(1, 8));
+}
