@@ -1,8 +1,10 @@
 //! Models of the GLM family on a CPU.
 
+mod chat;
 mod error;
 mod rewrite;
 mod tokenizer;
 
+pub use chat::{Mask, Message, Role, fill_prompt, prompt, prompt_ids, response};
 pub use error::{Error, Result};
 pub use tokenizer::{Special, Tokenizer};
