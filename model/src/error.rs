@@ -49,6 +49,9 @@ pub enum Error {
     /// Token ids that this model cannot be given.
     #[error("{0}")]
     Ids(String),
+    /// A text or conversation that no prompt can be made of.
+    #[error("{0}")]
+    Prompt(String),
     /// Prompt and answer do not fit in the context.
     #[error(
         "the prompt has {needed} tokens, and the context holds {capacity}: shorten it, start anew or let the oldest rounds be dropped"

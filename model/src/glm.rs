@@ -9,11 +9,12 @@ use half::f16;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::checkpoint::Checkpoint;
-use crate::config::{Config, Rope};
+use crate::config::{self, Config, Rope};
 use crate::error::{Error, Result};
 use crate::layer::{Activations, Context, MatrixInfo, Pass, Stage, Tap, Weights, rows};
 use crate::position::Placement;
 use crate::state::{State, TILE};
+use crate::tokenizer::Tokenizer;
 use crate::weights::{Loader, chatglm};
 
 /// Most threads that a model may be given.
@@ -126,6 +127,23 @@ impl Model {
     /// Bytes that a [`State`] for `capacity` tokens takes: keys and values, and all the rest.
     pub fn state_bytes(&self, capacity: usize) -> (u64, u64) {
         State::bytes(&self.0.config, capacity, self.0.activations)
+    }
+
+    /// Checks that a tokenizer belongs to this model: that both mean the same by the special ids.
+    ///
+    /// # Errors
+    /// If they differ, naming the ids.
+    pub fn check_tokenizer(&self, tokenizer: &Tokenizer) -> Result<()> {
+        let (model, text) = (&self.0.config.special, tokenizer.special());
+        let ids = [model.mask, model.gmask, model.bos, model.eos];
+        let found = [text.mask, text.gmask, text.bos, text.eos];
+        if ids == found {
+            return Ok(());
+        }
+        Err(Error::Ids(format!(
+            "the tokenizer is another model's: [MASK], [gMASK], bos and eos are {found:?} in it, and {ids:?} in {}",
+            config::FILE
+        )))
     }
 
     /// Memory for up to `capacity` tokens.

@@ -1,9 +1,28 @@
 //! Models of the GLM family on a CPU: a folder as its authors published it, or as `glm quantize` wrote it, and answers.
 //!
+//! ```no_run
+//! use glm_model::{Message, Model, Options, Request, Role, Session, TextStream, Tokenizer, prompt_ids};
+//!
+//! let model = Model::open("chatglm-6b-int4", &Options::default())?;
+//! let tokenizer = Tokenizer::open("chatglm-6b-int4".as_ref())?;
+//! let mut session = Session::new(&model, None)?;
+//! let prompt = prompt_ids(&tokenizer, &[Message::new(Role::User, "你好")])?;
+//! let answer = session.generate(&prompt, &Request::chat(&model, 7))?;
+//! for piece in answer.text(TextStream::new(&tokenizer).polished()) {
+//!     print!("{}", piece?);
+//! }
+//! # Ok::<(), glm_model::Error>(())
+//! ```
+//!
+//! Inside, two flows meet in [`Session`]; a module uses only those above it in this list:
+//!
 //! ```text
 //! file → weights → layer → kernel          checkpoint, config → weights → layer → glm_kernels
 //! text → ids → logits → text               tokenizer, chat → session (glm, sampling) → stream
 //! ```
+//!
+//! A [`Model`] never changes and is shared by any number of sessions and threads; a [`Session`] owns all memory that does.
+//! The same ids give the same bits on any number of threads, however a prompt is cut into tiles.
 
 mod error;
 
@@ -16,12 +35,19 @@ mod state;
 mod layer;
 mod weights;
 
+mod rewrite;
+mod tokenizer;
+
 mod glm;
 mod quantize;
+
+mod chat;
+mod stream;
 
 mod sampling;
 mod session;
 
+pub use chat::{Blank, Message, Role, fill_prompt, prompt, prompt_ids, response};
 pub use checkpoint::{Bytes, Checkpoint, Dtype, Format, Tensor};
 pub use config::{Config, MaskKind, Mlp, Norm, QkvOrder, Residual, Rope, SpecialIds};
 pub use error::{Error, Result};
@@ -29,5 +55,7 @@ pub use glm::{MAX_THREADS, Model, Options};
 pub use layer::{Activations, MatrixInfo, Stage, Tap};
 pub use quantize::{GROUPS, QuantizeOptions, Quantized, quantize};
 pub use sampling::Sampling;
-pub use session::{Answer, CancelToken, Finish, Request, Session};
+pub use session::{Answer, CancelToken, Finish, Request, Session, TextAnswer};
 pub use state::State;
+pub use stream::TextStream;
+pub use tokenizer::{Special, Tokenizer};

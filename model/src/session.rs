@@ -9,6 +9,7 @@ use crate::glm::Model;
 use crate::layer::Stage;
 use crate::sampling::{Sampler, Sampling};
 use crate::state::State;
+use crate::stream::TextStream;
 
 /// Stops an answer from another thread, or from a signal handler. A clone is the same token.
 #[derive(Debug, Clone, Default)]
@@ -42,6 +43,18 @@ pub struct Request {
     pub stop_ids: Vec<u32>,
     /// Stops the answer, or the reading of the prompt, early.
     pub cancel: CancelToken,
+}
+
+impl Request {
+    /// An answer drawn as ChatGLM-6B's own `chat` draws it, up to the model's end-of-answer id.
+    pub fn chat(model: &Model, seed: u64) -> Self {
+        Self {
+            sampling: Sampling::chat(seed),
+            max_new_tokens: None,
+            stop_ids: vec![model.config().special.eos],
+            cancel: CancelToken::default(),
+        }
+    }
 }
 
 /// Why an answer ended.
@@ -172,15 +185,15 @@ pub struct Answer<'s> {
     failed: bool,
 }
 
-impl Answer<'_> {
+impl<'s> Answer<'s> {
+    /// The answer as text, given out piece by piece as `stream` does.
+    pub fn text(self, stream: TextStream<'_>) -> TextAnswer<'s, '_> {
+        TextAnswer { answer: self, stream, ids: Vec::new(), over: false }
+    }
+
     /// Why the answer ended, once it did.
     pub fn finish(&self) -> Option<Finish> {
         self.finish
-    }
-
-    /// Ends the answer for a reason that only its reader sees, such as a stop string.
-    pub(crate) fn stop(&mut self) {
-        self.finish.get_or_insert(Finish::Stop);
     }
 
     /// Why no further id may follow.
@@ -227,5 +240,60 @@ impl Iterator for Answer<'_> {
             Err(_) => self.failed = true,
         }
         Some(step)
+    }
+}
+
+/// The text of an answer, in pieces of whole characters.
+pub struct TextAnswer<'s, 't> {
+    answer: Answer<'s>,
+    stream: TextStream<'t>,
+    ids: Vec<u32>,
+    over: bool,
+}
+
+impl TextAnswer<'_, '_> {
+    /// The ids so far, with the stop id if that is how the answer ended.
+    pub fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
+    /// Why the answer ended, once it did.
+    pub fn finish(&self) -> Option<Finish> {
+        if self.stream.stopped() { Some(Finish::Stop) } else { self.answer.finish() }
+    }
+
+    /// The next id into the stream; what is held back if there is none.
+    fn step(&mut self) -> Result<String> {
+        match self.answer.next() {
+            Some(id) => {
+                let id = id?;
+                self.ids.push(id);
+                let piece = self.stream.push(id)?;
+                self.over = self.stream.stopped();
+                Ok(piece)
+            }
+            None => {
+                self.over = true;
+                Ok(self.stream.finish())
+            }
+        }
+    }
+}
+
+impl Iterator for TextAnswer<'_, '_> {
+    type Item = Result<String>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.over {
+            match self.step() {
+                Ok(piece) if piece.is_empty() => {}
+                Ok(piece) => return Some(Ok(piece)),
+                Err(error) => {
+                    self.over = true;
+                    return Some(Err(error));
+                }
+            }
+        }
+        None
     }
 }

@@ -1,0 +1,23 @@
+//! Any text can be encoded, its ids decoded, and the streamed text is the whole one.
+//! `GLM_TOKENIZER` is the folder of the tokenizer.
+
+#![no_main]
+
+use glm_model::{TextStream, Tokenizer};
+use libfuzzer_sys::fuzz_target;
+use std::path::Path;
+use std::sync::LazyLock;
+
+static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| {
+    let dir = std::env::var_os("GLM_TOKENIZER").expect("GLM_TOKENIZER is set");
+    Tokenizer::open(Path::new(&dir)).expect("a tokenizer")
+});
+
+fuzz_target!(|input: (&str, Vec<u16>)| {
+    let (text, more) = input;
+    let mut ids = TOKENIZER.encode(text).expect("a short text");
+    ids.extend(more.iter().map(|&n| n as u32 * 2 % TOKENIZER.vocab_size() as u32));
+    let mut stream = TextStream::new(&TOKENIZER);
+    let streamed: String = ids.iter().map(|&id| stream.push(id).expect("a known id")).collect();
+    assert_eq!(streamed + &stream.finish(), TOKENIZER.decode(&ids).expect("known ids"));
+});

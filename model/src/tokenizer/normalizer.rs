@@ -1,0 +1,193 @@
+//! SentencePiece's normalisation of a text before it is cut into pieces.
+
+use super::trie::Trie;
+
+/// Stands for a blank inside pieces.
+pub(super) const BLANK: &str = "▁";
+
+/// Longest key that is looked for in the map; NFKC's own have at most a dozen bytes. A damaged map
+/// may have loops, and without a limit each byte of a text would walk through all that follow.
+const MAX_KEY: usize = 64;
+
+/// Longest replacement; the longest in NFKC, U+FDFA, has 33 bytes.
+const MAX_REPLACEMENT: usize = 256;
+
+/// What happens to a text before the unigram model sees it, with the settings that ChatGLM-6B has:
+/// characters replaced by the model's own map (NFKC and more), runs of blanks made one, blanks at
+/// both ends removed, one blank put in front, and every blank written as `▁`.
+pub(super) struct Normalizer {
+    map: CharsMap,
+    /// Pieces that stand in a text as they are, such as `<n>`.
+    verbatim: Trie,
+}
+
+impl Normalizer {
+    /// `map` is the `precompiled_charsmap` of the model, `verbatim` its user-defined pieces,
+    /// sorted.
+    ///
+    /// # Errors
+    /// What is wrong with the map.
+    pub(super) fn new(map: &[u8], verbatim: &[(&str, u32)]) -> Result<Self, String> {
+        Ok(Normalizer { map: CharsMap::parse(map)?, verbatim: Trie::new(verbatim) })
+    }
+
+    pub(super) fn normalize(&self, text: &str) -> String {
+        let mut out = String::with_capacity(text.len() + text.len() / 4 + BLANK.len());
+        let mut after_blank = true;
+        let mut rest = text;
+        while let Some((mut part, length)) = self.step(rest) {
+            rest = &rest[length..];
+            if after_blank {
+                part = part.trim_start_matches(' ');
+            }
+            if part.is_empty() {
+                continue;
+            }
+            if out.is_empty() {
+                out.push_str(BLANK);
+            }
+            for c in part.chars() {
+                if c == ' ' { out.push_str(BLANK) } else { out.push(c) }
+            }
+            after_blank = part.ends_with(' ');
+        }
+        out.truncate(out.trim_end_matches(BLANK).len());
+        out
+    }
+
+    /// What the start of `text` becomes, and how many of its bytes that stands for.
+    fn step<'a>(&'a self, text: &'a str) -> Option<(&'a str, usize)> {
+        let first = text.chars().next()?;
+        if let Some((length, _)) = self.verbatim.prefixes(text.as_bytes()).last() {
+            return Some((&text[..length], length));
+        }
+        let replaced = self.map.longest(text);
+        Some(replaced.unwrap_or((&text[..first.len_utf8()], first.len_utf8())))
+    }
+}
+
+/// Which characters become which: a Darts-clone double array of keys, whose values are places in a
+/// blob of NUL-terminated replacements.
+///
+/// A unit holds, from the lowest bit: 8 bits of label, whether a value hangs below, 1 bit that says
+/// the offset is in steps of 256, 22 bits of offset. A unit with the highest bit set is a value.
+#[derive(Default)]
+struct CharsMap {
+    units: Vec<u32>,
+    replacements: String,
+}
+
+impl CharsMap {
+    fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let Some((size, rest)) = bytes.split_first_chunk() else {
+            return if bytes.is_empty() {
+                Ok(Self::default())
+            } else {
+                Err("the character map is cut short".into())
+            };
+        };
+        let size = u32::from_le_bytes(*size) as usize;
+        let (units, blob) = rest.split_at_checked(size).ok_or("the character map is cut short")?;
+        let replacements =
+            std::str::from_utf8(blob).map_err(|_| "the character map is not UTF-8")?.to_owned();
+        if replacements.split('\0').any(|r| r.len() > MAX_REPLACEMENT) {
+            return Err("the character map has a replacement of unreasonable length".into());
+        }
+        let units =
+            units.chunks_exact(4).map(|u| u32::from_le_bytes([u[0], u[1], u[2], u[3]])).collect();
+        Ok(CharsMap { units, replacements })
+    }
+
+    /// The replacement of the longest key that `text` begins with, and the key's length.
+    ///
+    /// SentencePiece takes the longest key as well. It matters where several characters compose to
+    /// one, as the three of a decomposed `ậ` do.
+    fn longest(&self, text: &str) -> Option<(&str, usize)> {
+        const HAS_VALUE: u32 = 1 << 8;
+        const IS_VALUE: u32 = 1 << 31;
+        let mut place = offset(*self.units.first()?);
+        let mut found = None;
+        for (i, &byte) in text.as_bytes().iter().take(MAX_KEY).enumerate() {
+            place ^= u32::from(byte);
+            let Some(&unit) = self.units.get(place as usize) else { break };
+            if unit & (IS_VALUE | 0xff) != u32::from(byte) {
+                break;
+            }
+            place ^= offset(unit);
+            if unit & HAS_VALUE != 0 {
+                found = self.units.get(place as usize).map(|value| (value & !IS_VALUE, i + 1));
+            }
+        }
+        let (start, length) = found?;
+        let replacement = self.replacements.get(start as usize..)?;
+        // A key of a damaged map may end inside a character.
+        text.is_char_boundary(length)
+            .then(|| (replacement.split('\0').next().unwrap_or(""), length))
+    }
+}
+
+fn offset(unit: u32) -> u32 {
+    (unit >> 10) << ((unit & (1 << 9)) >> 6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A map with the one-byte keys `A` and `_`, which become `a` and a blank.
+    fn small_map() -> Vec<u8> {
+        const FIRST: u32 = 256 << 10;
+        let mut units = vec![0_u32; 1024];
+        units[0] = FIRST; // the children of the root lie at 256 ^ byte
+        for (byte, values, replacement) in [(b'A', 512, 0), (b'_', 768, 2)] {
+            let place = 256 ^ u32::from(byte);
+            units[place as usize] = ((place ^ values) << 10) | (1 << 8) | u32::from(byte);
+            units[values as usize] = (1 << 31) | replacement;
+        }
+        let mut map = (units.len() as u32 * 4).to_le_bytes().to_vec();
+        map.extend(units.iter().flat_map(|u| u.to_le_bytes()));
+        map.extend(b"a\0 \0");
+        map
+    }
+
+    fn normalizer(map: &[u8]) -> Normalizer {
+        Normalizer::new(map, &[("<A>", 0)]).expect("a sound map")
+    }
+
+    #[test]
+    fn blanks_collapse_and_one_comes_in_front() {
+        let n = normalizer(&[]);
+        assert_eq!(n.normalize("a  b"), "▁a▁b");
+        assert_eq!(n.normalize("  a "), "▁a");
+        assert_eq!(n.normalize("  "), "");
+        assert_eq!(n.normalize(""), "");
+    }
+
+    #[test]
+    fn the_map_replaces_outside_verbatim_pieces() {
+        let n = normalizer(&small_map());
+        assert_eq!(n.normalize("AxA"), "▁axa");
+        assert_eq!(n.normalize("_A_ _b__"), "▁a▁b");
+        assert_eq!(n.normalize("<A>A"), "▁<A>a");
+    }
+
+    #[test]
+    fn damaged_maps_are_refused() {
+        assert!(CharsMap::parse(&[1, 2]).is_err());
+        assert!(CharsMap::parse(&[255, 255, 255, 255, 0]).is_err());
+        assert!(CharsMap::parse(&[0, 0, 0, 0, 0xff]).is_err());
+        let long = [&[0; 4], [b'x'; MAX_REPLACEMENT + 1].as_slice()].concat();
+        assert!(CharsMap::parse(&long).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_map_makes_it_panic(units in proptest::collection::vec(any::<u32>(), 0..600), text in "\\PC{0,20}") {
+            let mut map = (units.len() as u32 * 4).to_le_bytes().to_vec();
+            map.extend(units.iter().flat_map(|u| (u & 0x800f_ffff).to_le_bytes()));
+            map.extend("é\0 ".as_bytes());
+            normalizer(&map).normalize(&text);
+        }
+    }
+}

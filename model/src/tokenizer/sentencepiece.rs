@@ -1,0 +1,332 @@
+//! SentencePiece unigram models: the file, and the best way to cut a text into its pieces.
+//!
+//! The best way is the one with the highest sum of scores. [`SentencePiece::encode`] keeps, for
+//! each place in the text, the best way to get there, and extends it by every piece that begins
+//! there:
+//!
+//! ```text
+//! for place in text, left to right
+//!     for piece that the text has at place
+//!         best[place + length] = max(best[place + length], best[place] + score)
+//! ```
+//!
+//! Ways often have the same pieces in another order ("a aa" and "aa a"), and then rounding decides.
+//! To choose as SentencePiece does, since its version 0.2.2, sums are `f32` and the first of equals
+//! stays. Older versions compared sums in `f64`, which decides a few of a thousand repetitive texts
+//! otherwise.
+
+use super::normalizer::{BLANK, Normalizer};
+use super::trie::Trie;
+use prost::Message;
+
+/// Largest file that is read; ChatGLM-6B's has 2.7 MB. Bounds what a damaged file can make us
+/// allocate.
+pub(super) const MAX_FILE: usize = 16 << 20;
+
+/// Longest piece in bytes, 48 in ChatGLM-6B; the cost of a text grows with it.
+const MAX_PIECE: usize = 512;
+
+/// An unknown character scores this much less than the worst piece.
+const UNKNOWN_PENALTY: f32 = 10.0;
+
+/// The file: `sentencepiece_model.proto` of SentencePiece, as far as it matters here.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct ModelProto {
+    #[prost(message, repeated, tag = "1")]
+    pub(super) pieces: Vec<PieceProto>,
+    #[prost(message, optional, tag = "2")]
+    pub(super) trainer: Option<TrainerSpec>,
+    #[prost(message, optional, tag = "3")]
+    pub(super) normalizer: Option<NormalizerSpec>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct PieceProto {
+    #[prost(string, optional, tag = "1")]
+    pub(super) piece: Option<String>,
+    #[prost(float, optional, tag = "2")]
+    pub(super) score: Option<f32>,
+    #[prost(int32, optional, tag = "3")]
+    pub(super) kind: Option<i32>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct TrainerSpec {
+    #[prost(int32, optional, tag = "3")]
+    pub(super) model_type: Option<i32>,
+    #[prost(bool, optional, tag = "24")]
+    pub(super) treat_whitespace_as_suffix: Option<bool>,
+    #[prost(bool, optional, tag = "35")]
+    pub(super) byte_fallback: Option<bool>,
+    #[prost(string, optional, tag = "44")]
+    pub(super) unk_surface: Option<String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct NormalizerSpec {
+    #[prost(bytes = "vec", optional, tag = "2")]
+    pub(super) precompiled_charsmap: Option<Vec<u8>>,
+    #[prost(bool, optional, tag = "3")]
+    pub(super) add_dummy_prefix: Option<bool>,
+    #[prost(bool, optional, tag = "4")]
+    pub(super) remove_extra_whitespaces: Option<bool>,
+    #[prost(bool, optional, tag = "5")]
+    pub(super) escape_whitespaces: Option<bool>,
+}
+
+/// What a piece is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Normal,
+    Unknown,
+    /// Only ever given by id, and invisible in a text.
+    Control,
+    /// Found in a text wherever it is written.
+    UserDefined,
+    Unused,
+    /// One byte of a character that has no piece.
+    Byte(u8),
+}
+
+pub(super) struct Piece {
+    pub(super) text: String,
+    pub(super) kind: Kind,
+    score: f32,
+}
+
+/// A unigram model with its normaliser.
+pub(super) struct SentencePiece {
+    pieces: Vec<Piece>,
+    normalizer: Normalizer,
+    trie: Trie,
+    unknown: u32,
+    unknown_score: f32,
+    unknown_surface: String,
+    best_score: f32,
+    bytes: Option<[u32; 256]>,
+}
+
+impl SentencePiece {
+    /// Reads a model file.
+    ///
+    /// # Errors
+    /// What is wrong with the file.
+    pub(super) fn parse(file: &[u8]) -> Result<Self, String> {
+        if file.len() > MAX_FILE {
+            return Err(format!("{} bytes are too many for a SentencePiece model", file.len()));
+        }
+        let proto =
+            ModelProto::decode(file).map_err(|e| format!("not a SentencePiece model: {e}"))?;
+        // They come last, and a file cut between two pieces is still sound protobuf.
+        let (Some(trainer), Some(spec)) = (proto.trainer, proto.normalizer) else {
+            return Err("no settings of a SentencePiece model: the file may be cut short".into());
+        };
+        check_settings(&trainer, &spec)?;
+        let pieces =
+            proto.pieces.into_iter().zip(0..).map(read_piece).collect::<Result<Vec<_>, _>>()?;
+        let unknown = only_unknown(&pieces)?;
+        let bytes = byte_table(&pieces, trainer.byte_fallback())?;
+        let sorted = sort(&pieces)?;
+        let of_kind = |kinds: &[Kind]| -> Vec<_> {
+            sorted
+                .iter()
+                .filter(|(_, id)| kinds.contains(&pieces[*id as usize].kind))
+                .copied()
+                .collect()
+        };
+        let map = spec.precompiled_charsmap.unwrap_or_default();
+        let normalizer = Normalizer::new(&map, &of_kind(&[Kind::UserDefined]))?;
+        let trie = Trie::new(&of_kind(&[Kind::Normal, Kind::UserDefined]));
+        let scores = || pieces.iter().filter(|p| p.kind == Kind::Normal).map(|p| p.score);
+        Ok(SentencePiece {
+            normalizer,
+            trie,
+            unknown,
+            unknown_score: scores().reduce(f32::min).unwrap_or(0.0) - UNKNOWN_PENALTY,
+            unknown_surface: trainer.unk_surface.unwrap_or_else(|| " ⁇ ".into()),
+            // SentencePiece begins with the smallest positive number, and scores are negative as a
+            // rule.
+            best_score: scores().fold(f32::MIN_POSITIVE, f32::max),
+            bytes,
+            pieces,
+        })
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.pieces.len()
+    }
+
+    pub(super) fn piece(&self, id: usize) -> Option<&Piece> {
+        self.pieces.get(id)
+    }
+
+    /// The piece written `text`; a search through all of them.
+    pub(super) fn find(&self, text: &str) -> Option<u32> {
+        self.pieces.iter().position(|p| p.text == text).map(|id| id as u32)
+    }
+
+    /// How the unknown piece is shown in a text.
+    pub(super) fn unknown_surface(&self) -> &str {
+        &self.unknown_surface
+    }
+
+    /// Appends the ids of `text`.
+    pub(super) fn encode(&self, text: &str, ids: &mut Vec<u32>) {
+        let text = self.normalizer.normalize(text);
+        let mut after_unknown = false;
+        for (part, id) in self.best_way(&text) {
+            let is_unknown = id == self.unknown;
+            match &self.bytes {
+                Some(table) if is_unknown => {
+                    ids.extend(part.bytes().map(|b| table[usize::from(b)]))
+                }
+                // Without pieces for bytes, a run of unknown characters is one unknown piece.
+                None if is_unknown && after_unknown => {}
+                _ => ids.push(id),
+            }
+            after_unknown = is_unknown;
+        }
+    }
+
+    fn best_way<'t>(&self, text: &'t str) -> Vec<(&'t str, u32)> {
+        let mut best = vec![Best::default(); text.len() + 1];
+        for (place, c) in text.char_indices() {
+            let here = best[place].score;
+            let mut has_single = false;
+            for (length, id) in self.trie.prefixes(&text.as_bytes()[place..]) {
+                has_single |= length == c.len_utf8();
+                best[place + length].offer(here + self.score(id, length), place, id);
+            }
+            if !has_single {
+                best[place + c.len_utf8()].offer(here + self.unknown_score, place, self.unknown);
+            }
+        }
+        let mut way = Vec::new();
+        let mut end = text.len();
+        while let Some(start) = best[end].start {
+            way.push((&text[start..end], best[end].id));
+            end = start;
+        }
+        way.reverse();
+        way
+    }
+
+    /// A user-defined piece scores so well that it always wins.
+    fn score(&self, id: u32, length: usize) -> f32 {
+        let piece = &self.pieces[id as usize];
+        match piece.kind {
+            Kind::UserDefined => length as f32 * self.best_score - 0.1,
+            _ => piece.score,
+        }
+    }
+}
+
+/// The best way known to one place: its score and its last piece.
+#[derive(Clone, Default)]
+struct Best {
+    start: Option<usize>,
+    id: u32,
+    score: f32,
+}
+
+impl Best {
+    fn offer(&mut self, score: f32, start: usize, id: u32) {
+        if self.start.is_none() || score > self.score {
+            *self = Best { start: Some(start), id, score };
+        }
+    }
+}
+
+/// Other settings exist, and no ChatGLM-6B has them; taking no notice of them would give wrong ids.
+fn check_settings(trainer: &TrainerSpec, spec: &NormalizerSpec) -> Result<(), String> {
+    let is_usual = trainer.model_type.unwrap_or(1) == 1
+        && !trainer.treat_whitespace_as_suffix()
+        && spec.add_dummy_prefix.unwrap_or(true)
+        && spec.remove_extra_whitespaces.unwrap_or(true)
+        && spec.escape_whitespaces.unwrap_or(true);
+    if is_usual {
+        Ok(())
+    } else {
+        Err("not a unigram model with ChatGLM-6B's settings for blanks".into())
+    }
+}
+
+fn read_piece((proto, id): (PieceProto, u32)) -> Result<Piece, String> {
+    let text = proto.piece.unwrap_or_default();
+    if text.is_empty() || text.len() > MAX_PIECE {
+        return Err(format!("piece {id} has {} bytes", text.len()));
+    }
+    let score = proto.score.unwrap_or(0.0);
+    if !score.is_finite() {
+        return Err(format!("piece {id} has the score {score}"));
+    }
+    let kind = match proto.kind.unwrap_or(1) {
+        1 => Kind::Normal,
+        2 => Kind::Unknown,
+        3 => Kind::Control,
+        4 => Kind::UserDefined,
+        5 => Kind::Unused,
+        6 => Kind::Byte(
+            read_byte(&text).ok_or_else(|| format!("piece {id}, {text:?}, is not a byte"))?,
+        ),
+        other => return Err(format!("piece {id} is of the unknown kind {other}")),
+    };
+    Ok(Piece { text, kind, score })
+}
+
+/// The byte that a piece such as `<0x0A>` stands for.
+fn read_byte(piece: &str) -> Option<u8> {
+    let byte = u8::from_str_radix(piece.strip_prefix("<0x")?.strip_suffix('>')?, 16).ok()?;
+    (format!("<0x{byte:02X}>") == piece).then_some(byte)
+}
+
+fn only_unknown(pieces: &[Piece]) -> Result<u32, String> {
+    let mut unknown = pieces.iter().zip(0..).filter(|(p, _)| p.kind == Kind::Unknown);
+    match (unknown.next(), unknown.next()) {
+        (Some((_, id)), None) => Ok(id),
+        (None, _) => Err("no piece stands for the unknown".into()),
+        _ => Err("several pieces stand for the unknown".into()),
+    }
+}
+
+/// The ids of all bytes, if the model has byte fallback.
+fn byte_table(pieces: &[Piece], byte_fallback: bool) -> Result<Option<[u32; 256]>, String> {
+    let mut table = [None; 256];
+    for (piece, id) in pieces.iter().zip(0..) {
+        if let Kind::Byte(byte) = piece.kind {
+            table[usize::from(byte)] = Some(id);
+        }
+    }
+    match (byte_fallback, table.iter().flatten().count()) {
+        (false, 0) => Ok(None),
+        (false, _) => Err("pieces for bytes without byte fallback".into()),
+        (true, 256) => Ok(Some(table.map(Option::unwrap_or_default))),
+        (true, n) => Err(format!("byte fallback with pieces for {n} of 256 bytes")),
+    }
+}
+
+/// All pieces sorted by their bytes.
+fn sort(pieces: &[Piece]) -> Result<Vec<(&str, u32)>, String> {
+    // The first eight bytes as a number decide most comparisons without a look at the text.
+    let head = |text: &str| {
+        let mut head = [0; 8];
+        head.iter_mut().zip(text.bytes()).for_each(|(h, b)| *h = b);
+        u64::from_be_bytes(head)
+    };
+    let mut sorted: Vec<_> =
+        pieces.iter().zip(0..).map(|(p, id)| (head(&p.text), p.text.as_str(), id)).collect();
+    sorted.sort_unstable();
+    if let Some(twice) = sorted.windows(2).find(|pair| pair[0].1 == pair[1].1) {
+        return Err(format!(
+            "the pieces {} and {} are both {:?}",
+            twice[0].2, twice[1].2, twice[0].1
+        ));
+    }
+    Ok(sorted.into_iter().map(|(_, text, id)| (text, id)).collect())
+}
+
+/// The text of a piece with blanks for `▁`, without the first of them at the start of a text.
+pub(super) fn surface(piece: &str, at_start: bool) -> String {
+    let piece = if at_start { piece.strip_prefix(BLANK).unwrap_or(piece) } else { piece };
+    piece.replace(BLANK, " ")
+}

@@ -1,0 +1,52 @@
+//! A small tokenizer with every kind of piece.
+
+use super::Tokenizer;
+use super::sentencepiece::{ModelProto, NormalizerSpec, PieceProto, TrainerSpec};
+use prost::Message;
+use std::sync::LazyLock;
+
+const UNKNOWN: i32 = 2;
+const CONTROL: i32 = 3;
+pub(super) const USER_DEFINED: i32 = 4;
+pub(super) const BYTE: i32 = 6;
+
+const WORDS: [&str; 32] = [
+    "▁", ",", ".", "?", "!", "'", "a", "b", "c", "▁a", "▁b", "ab", "▁ab", "n", "t", "'t", "▁n",
+    "▁'", "▁.", "▁,", "<", ">", "|", "n>", "▁hello", "▁world", "你", "你好", "好", "世界", "[",
+    "]",
+];
+
+pub(super) fn piece(text: &str, score: f32, kind: i32) -> PieceProto {
+    PieceProto { piece: Some(text.into()), score: Some(score), kind: Some(kind) }
+}
+
+/// Laid out as the real model: `<unk>`, `<s>`, `</s>`, `<pad>`, `<n>`, words, special pieces,
+/// blanks, bytes.
+pub(super) fn proto() -> ModelProto {
+    let mut pieces = vec![piece("<unk>", 0.0, UNKNOWN)];
+    pieces.extend(["<s>", "</s>", "<pad>"].map(|text| piece(text, 0.0, CONTROL)));
+    pieces.push(piece("<n>", 0.0, USER_DEFINED));
+    pieces.extend(
+        WORDS.iter().zip(0_u8..).map(|(word, i)| piece(word, -3.0 - f32::from(i) / 8.0, 1)),
+    );
+    pieces.extend(
+        ["[MASK]", "[gMASK]", "[sMASK]", "<sop>", "<eop>"].map(|text| piece(text, 0.0, CONTROL)),
+    );
+    pieces.push(piece("<|tab|>", 0.0, USER_DEFINED));
+    pieces.extend((2..=80).map(|n| piece(&format!("<|blank_{n}|>"), 0.0, USER_DEFINED)));
+    pieces.extend((0..=255).map(|b| piece(&format!("<0x{b:02X}>"), 0.0, BYTE)));
+    let trainer =
+        TrainerSpec { model_type: Some(1), byte_fallback: Some(true), ..TrainerSpec::default() };
+    ModelProto { pieces, trainer: Some(trainer), normalizer: Some(NormalizerSpec::default()) }
+}
+
+pub(crate) fn tokenizer() -> &'static Tokenizer {
+    static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| {
+        Tokenizer::from_sentencepiece(&proto().encode_to_vec(), None).expect("a sound model")
+    });
+    &TOKENIZER
+}
+
+pub(crate) fn byte_id(byte: u8) -> u32 {
+    tokenizer().id(&format!("<0x{byte:02X}>")).expect("every byte has a piece")
+}

