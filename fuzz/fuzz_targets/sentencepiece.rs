@@ -8,7 +8,9 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|model: &[u8]| {
     if let Ok(tokenizer) = Tokenizer::from_sentencepiece(model, None) {
-        let ids = tokenizer.encode("[MASK] hello\n\t  你好 é ﬁ a\u{323}\u{302} 👋").expect("a short text");
+        let ids = tokenizer
+            .encode("[MASK] hello\n\t  你好 é ﬁ a\u{323}\u{302} 👋")
+            .expect("a short text");
         tokenizer.decode(&ids).expect("its own ids");
     }
 });

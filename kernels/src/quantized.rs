@@ -96,16 +96,20 @@ impl Kernel for QuantizeRow<'_> {
     }
 }
 
-/// Rounds `x / scale` with `scale = max|x| / 127`, which it returns.
+/// Rounds `x / scale` with `scale = max|x| / 127`, which it returns. One value that is not finite makes the scale NaN, so
+/// that damaged weights show in the logits.
 #[inline(always)]
 fn quantize_block<S: Simd>(simd: S, x: &[f32; BLOCK], values: &mut [i8; BLOCK]) -> f32 {
     let (xs, _) = x.as_chunks::<LANES>();
     let (values, _) = values.as_chunks_mut::<LANES>();
     let mut largest = simd.splat(0.0);
+    let mut nothing = simd.splat(0.0);
     for x in xs {
-        largest = simd.max(simd.abs(simd.load(x)), largest);
+        let x = simd.load(x);
+        largest = simd.max(simd.abs(x), largest);
+        nothing = simd.fma(x, simd.splat(0.0), nothing);
     }
-    let scale = simd.max_lane(largest) / 127.0;
+    let scale = simd.max_lane(largest) / 127.0 + simd.sum(nothing);
     // A scale whose reciprocal overflows belongs to values that are as good as 0.
     let inverse = if scale > 1e-37 { 1.0 / scale } else { 0.0 };
     for (x, values) in xs.iter().zip(values) {
@@ -120,6 +124,19 @@ mod tests {
 
     use super::*;
     use crate::testing::values;
+
+    #[test]
+    fn what_is_not_finite_shows() {
+        for isa in Isa::available() {
+            for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let mut rows = Q8Rows::default();
+                let mut x = [1.0; 64];
+                x[45] = bad;
+                rows.quantize(isa, &x, 64);
+                assert!(rows.block(0, 0).scale > 0.0 && rows.block(0, 1).scale.is_nan(), "{isa}");
+            }
+        }
+    }
 
     proptest! {
         #[test]

@@ -9,6 +9,11 @@ pub fn gelu_tanh(x: f64) -> f64 {
     0.5 * x * (1.0 + (SQRT_2_PI * (x + 0.044_715 * x * x * x)).tanh())
 }
 
+/// `Σ a[i]·b[i]`
+pub fn dot(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+}
+
 /// [`LayerNorm`](crate::LayerNorm) of one row.
 pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32) -> Vec<f32> {
     let n = x.len() as f64;

@@ -62,6 +62,14 @@ pub enum Error {
         /// Tokens that the context holds.
         capacity: usize,
     },
+    /// The operating system does not give the memory for a context.
+    #[error("a context of {capacity} tokens takes {:.1} GB of memory, which cannot be had: choose a smaller one", *bytes as f64 / 1e9)]
+    Memory {
+        /// Tokens that the context was to hold.
+        capacity: usize,
+        /// What it takes.
+        bytes: u64,
+    },
     /// The work was cancelled.
     #[error("cancelled")]
     Cancelled,

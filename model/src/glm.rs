@@ -167,7 +167,7 @@ impl Model {
                 found: capacity.to_string(),
             });
         }
-        Ok(State::new(&self.0.config, capacity, self.0.activations, tile))
+        State::new(&self.0.config, capacity, self.0.activations, tile)
     }
 
     /// Feeds `ids`: a prompt to an empty state, otherwise tokens that follow. Then [`Model::logits`] can be asked for.

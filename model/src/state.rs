@@ -4,6 +4,7 @@ use glm_kernels::{Attention, Isa, KeyValues, KvShape, LANES, Mask, Q8Rows};
 use half::f16;
 
 use crate::config::Config;
+use crate::error::{Error, Result};
 use crate::layer::Activations;
 use crate::position::Placement;
 
@@ -27,21 +28,24 @@ impl State {
     /// Memory for `capacity` tokens, `tile` of them at a time.
     ///
     /// With `f32` activations the cache keeps `f32`, else `f16`.
+    ///
+    /// # Errors
+    /// If the operating system does not give the memory.
     pub(crate) fn new(
         config: &Config,
         capacity: usize,
         activations: Activations,
         tile: usize,
-    ) -> Self {
+    ) -> Result<Self> {
         let tile = tile.min(capacity).max(1);
-        Self {
-            cache: KvCache::new(config, capacity, activations),
-            workspace: Workspace::new(config, capacity, tile),
-            quantised: Q8Rows::with_capacity(tile, widest_input(config)),
-            placement: None,
-            len: 0,
-            fed: 0,
-        }
+        let allocated = KvCache::new(config, capacity, activations)
+            .and_then(|cache| Ok((cache, Workspace::new(config, capacity, tile)?)));
+        let (cache, workspace) = allocated.map_err(|OutOfMemory| {
+            let (cache, rest) = Self::bytes(config, capacity, activations);
+            Error::Memory { capacity, bytes: cache + rest }
+        })?;
+        let quantised = Q8Rows::with_capacity(tile, widest_input(config));
+        Ok(Self { cache, workspace, quantised, placement: None, len: 0, fed: 0 })
     }
 
     /// Bytes that [`State::new`] takes: the cache, and all the rest.
@@ -78,6 +82,16 @@ impl State {
         self.len = 0;
         self.fed = 0;
     }
+}
+
+/// The operating system has no memory left.
+struct OutOfMemory;
+
+type Allocated<T> = std::result::Result<T, OutOfMemory>;
+
+/// Zeros, given page by page as they are first touched.
+fn zeroed<T: bytemuck::Zeroable>(n: usize) -> Allocated<Vec<T>> {
+    bytemuck::allocation::try_zeroed_vec(n).map_err(|()| OutOfMemory)
 }
 
 fn kv_shape(config: &Config, capacity: usize) -> KvShape {
@@ -117,19 +131,19 @@ pub(crate) struct Workspace {
 }
 
 impl Workspace {
-    fn new(config: &Config, capacity: usize, tile: usize) -> Self {
+    fn new(config: &Config, capacity: usize, tile: usize) -> Allocated<Self> {
         let kv = config.kv_heads * config.head_size;
-        Self {
+        Ok(Self {
             tile,
-            x: vec![0.0; capacity * config.hidden],
-            queries: vec![0.0; capacity * config.attention_width()],
-            normed: vec![0.0; tile * config.hidden],
-            branch: vec![0.0; tile * config.hidden],
-            wide: vec![0.0; tile * widest(config)],
-            key: vec![0.0; kv],
-            value: vec![0.0; kv],
-            logits: vec![0.0; config.vocab],
-        }
+            x: zeroed(capacity * config.hidden)?,
+            queries: zeroed(capacity * config.attention_width())?,
+            normed: zeroed(tile * config.hidden)?,
+            branch: zeroed(tile * config.hidden)?,
+            wide: zeroed(tile * widest(config))?,
+            key: zeroed(kv)?,
+            value: zeroed(kv)?,
+            logits: zeroed(config.vocab)?,
+        })
     }
 }
 
@@ -150,17 +164,17 @@ enum Cached {
 }
 
 impl KvCache {
-    fn new(config: &Config, capacity: usize, activations: Activations) -> Self {
+    fn new(config: &Config, capacity: usize, activations: Activations) -> Allocated<Self> {
         let shape = kv_shape(config, capacity);
-        // Zeroed by the operating system, page by page, as the context grows into them.
-        fn layers<T: bytemuck::Zeroable>(layers: usize, n: usize) -> Vec<[Vec<T>; 2]> {
-            (0..layers).map(|_| [bytemuck::zeroed_vec(n), bytemuck::zeroed_vec(n)]).collect()
+        let n = shape.len();
+        fn layers<T: bytemuck::Zeroable>(layers: usize, n: usize) -> Allocated<Vec<[Vec<T>; 2]>> {
+            (0..layers).map(|_| Ok([zeroed(n)?, zeroed(n)?])).collect()
         }
         let values = match activations {
-            Activations::F32 => Cached::F32(layers(config.layers, shape.len())),
-            Activations::Int8 => Cached::F16(layers(config.layers, shape.len())),
+            Activations::F32 => Cached::F32(layers(config.layers, n)?),
+            Activations::Int8 => Cached::F16(layers(config.layers, n)?),
         };
-        Self { shape, heads: config.heads, capacity, values }
+        Ok(Self { shape, heads: config.heads, capacity, values })
     }
 
     /// The cache of layer `index`.

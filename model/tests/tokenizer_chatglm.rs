@@ -219,23 +219,3 @@ fn streams_join_to_the_whole_text() {
     with_goldens(|tokenizer, _| check_streams(tokenizer));
     with_e2e(|tokenizer, _| check_streams(tokenizer));
 }
-
-/// `cargo test --release -p glm-model --test tokenizer_chatglm -- --ignored --nocapture` prints how
-/// long it takes.
-#[test]
-#[ignore = "measures"]
-fn opening_is_quick() {
-    let Some(shared) = common::shared() else { return };
-    let dir = shared.join("fixtures/tokenizers/chatglm-6b");
-    let mut times: Vec<_> = (0..11)
-        .map(|_| {
-            let start = std::time::Instant::now();
-            let tokenizer = Tokenizer::open(&dir).expect("the real tokenizer");
-            let time = start.elapsed();
-            assert_eq!(tokenizer.vocab_size(), 130_344);
-            time
-        })
-        .collect();
-    times.sort();
-    println!("open: fastest {:?}, median {:?}, slowest {:?}", times[0], times[5], times[10]);
-}

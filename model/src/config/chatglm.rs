@@ -43,7 +43,7 @@ pub(super) fn read(fields: &Fields) -> Result<Config> {
         head_size,
         inner: fields.size("inner_hidden_size", 1..=1 << 20)?,
         vocab,
-        max_context: fields.size("max_sequence_length", 1..=1 << 20)?,
+        max_context: fields.size("max_sequence_length", 1..=1 << 16)?,
         norm: Norm::Layer { eps: fields.positive("layernorm_epsilon")? },
         mlp: Mlp::GeluTanh,
         rope: Rope::Halves { base: 10_000.0 },

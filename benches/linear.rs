@@ -1,0 +1,74 @@
+//! Linear layers with INT4 weights and 8-bit activations: one token (gemv) and many (gemm), on every instruction set.
+
+use std::hint::black_box;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use glm_benches::{CHATGLM_6B, LinearShape, Quantized, random};
+use glm_kernels::{Activation, Input, Isa, Linear, Q8Rows, reference};
+
+/// One token: bytes of weights a second.
+fn gemv(c: &mut Criterion) {
+    let mut group = c.benchmark_group("gemv");
+    for shape in CHATGLM_6B {
+        let weights = Quantized::q4(shape);
+        group.throughput(Throughput::Bytes(weights.bytes()));
+        for isa in Isa::available() {
+            let id = BenchmarkId::new(shape.name, isa);
+            run(&mut group, id, isa, &weights, shape, 1);
+        }
+    }
+    group.finish();
+}
+
+/// Many tokens: multiply-adds a second.
+fn gemm(c: &mut Criterion) {
+    let mut group = c.benchmark_group("gemm");
+    group.sample_size(10);
+    let shape = CHATGLM_6B[1];
+    let weights = Quantized::q4(shape);
+    for tokens in [4, 33, 128] {
+        group.throughput(Throughput::Elements((tokens * shape.rows * shape.cols) as u64));
+        let isa = Isa::choose().expect("a known instruction set");
+        let id = BenchmarkId::new(format!("{} × {tokens}", shape.name), isa);
+        run(&mut group, id, isa, &weights, shape, tokens);
+    }
+    group.finish();
+}
+
+fn run(
+    group: &mut criterion::BenchmarkGroup<'_, criterion::measurement::WallTime>,
+    id: BenchmarkId,
+    isa: Isa,
+    weights: &Quantized,
+    shape: LinearShape,
+    tokens: usize,
+) {
+    let linear = Linear { weight: weights.matrix(), bias: None, activation: Activation::None };
+    let x = random(tokens * shape.cols, 1.0);
+    let mut quantized = Q8Rows::with_capacity(tokens, shape.cols);
+    let mut y = vec![f32::NAN; tokens * shape.rows];
+    quantized.quantize(isa, &x, shape.cols);
+    linear.forward(isa, Input::Q8(&quantized), &mut y);
+    check(&linear, &x, &y);
+    group.bench_function(id, |b| {
+        b.iter(|| {
+            quantized.quantize(isa, black_box(&x), shape.cols);
+            linear.forward(isa, Input::Q8(&quantized), &mut y);
+        });
+    });
+}
+
+/// The first eight outputs of the first token are what their definition gives, but for the rounding of activations.
+fn check(linear: &Linear<'_>, x: &[f32], y: &[f32]) {
+    let cols = linear.weight.cols();
+    let mut row = vec![0.0; cols];
+    for (index, &y) in y.iter().enumerate().take(8) {
+        linear.weight.row(index, &mut row);
+        let exact = reference::dot(&row, &x[..cols]);
+        assert!((f64::from(y) - exact).abs() < 0.05, "output {index} is {y}, should be {exact}");
+    }
+    assert!(y.iter().all(|y| y.is_finite()));
+}
+
+criterion_group!(benches, gemv, gemm);
+criterion_main!(benches);

@@ -1,0 +1,12 @@
+//! No `config.json` makes its reader panic, and what it accepts has sizes that can be worked with.
+
+#![no_main]
+
+use glm_model::Config;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| {
+    if let Ok(config) = Config::parse("config.json".as_ref(), text) {
+        assert!(config.heads * config.head_size == config.hidden && config.vocab > 0);
+    }
+});

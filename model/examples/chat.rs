@@ -1,0 +1,30 @@
+//! Asks a model one question: `cargo run --release -p glm-model --example chat -- DIR "晚上睡不着应该怎么办"`
+
+use std::env;
+use std::error::Error;
+use std::io::{Write, stdout};
+use std::path::Path;
+
+use glm_model::{
+    Message, Model, Options, Request, Role, Session, TextStream, Tokenizer, prompt_ids,
+};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments = env::args().skip(1);
+    let (Some(dir), Some(question)) = (arguments.next(), arguments.next()) else {
+        return Err("usage: chat DIR QUESTION".into());
+    };
+    let model = Model::open(&dir, &Options::default())?;
+    let tokenizer = Tokenizer::open(Path::new(&dir))?;
+    model.check_tokenizer(&tokenizer)?;
+
+    let mut session = Session::new(&model, None)?;
+    let prompt = prompt_ids(&tokenizer, &[Message::new(Role::User, question)])?;
+    let answer = session.generate(&prompt, &Request::chat(&model, 7))?;
+    for piece in answer.text(TextStream::new(&tokenizer).polished()) {
+        print!("{}", piece?);
+        stdout().flush()?;
+    }
+    println!();
+    Ok(())
+}
