@@ -3,6 +3,7 @@
 mod common;
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use common::fixture;
@@ -14,7 +15,7 @@ fn quantized(bits: usize, group: usize) -> TempDir {
     let target = tempfile::tempdir().unwrap();
     let source = fixture("chatglm-6b-tiny/bin-f16").unwrap();
     let options = QuantizeOptions { bits, group, threads: Some(2) };
-    quantize(&source, target.path(), &options, &mut |_, _, _| {}).unwrap();
+    quantize(&source, target.path(), &options, &mut |_, _, _| ControlFlow::Continue(())).unwrap();
     target
 }
 
@@ -119,7 +120,7 @@ fn a_quantised_folder_is_not_quantised_again_nor_overwritten() {
     let target = quantized(4, 32);
     let elsewhere = tempfile::tempdir().unwrap();
     let run = |source: &Path, target: &Path, options: &QuantizeOptions| {
-        quantize(source, target, options, &mut |_, _, _| {}).unwrap_err()
+        quantize(source, target, options, &mut |_, _, _| ControlFlow::Continue(())).unwrap_err()
     };
     let default = QuantizeOptions::default();
     let again = run(target.path(), elsewhere.path(), &default).to_string();
@@ -162,8 +163,24 @@ fn a_weight_that_is_no_number_is_named() {
 
     let target = tempfile::tempdir().unwrap();
     let options = QuantizeOptions::default();
-    let error = quantize(source.path(), target.path(), &options, &mut |_, _, _| {}).unwrap_err();
+    let error =
+        quantize(source.path(), target.path(), &options, &mut |_, _, _| ControlFlow::Continue(()))
+            .unwrap_err();
     let error = error.to_string();
     assert!(error.contains("layers.1.attention.dense.weight: [1, 2] is NaN"), "{error}");
+    assert_eq!(fs::read_dir(target.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn what_is_broken_off_leaves_nothing() {
+    let source = fixture("chatglm-6b-tiny/bin-f16").unwrap();
+    let target = tempfile::tempdir().unwrap();
+    let mut pieces = 0;
+    let mut stop = |_, _, _: &str| {
+        pieces += 1;
+        if pieces == 5 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let error = quantize(&source, target.path(), &QuantizeOptions::default(), &mut stop);
+    assert!(matches!(error, Err(Error::Cancelled)));
     assert_eq!(fs::read_dir(target.path()).unwrap().count(), 0);
 }
