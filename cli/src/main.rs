@@ -1,2 +1,45 @@
 //! Chat with GLM models in a terminal.
-fn main() {}
+//!
+//! Answers go to stdout, everything else to stderr.
+
+#![forbid(unsafe_code)]
+
+mod args;
+
+mod failure;
+mod file;
+mod input;
+mod interrupt;
+mod output;
+mod progress;
+mod units;
+
+mod answer;
+mod open;
+
+mod chat;
+mod fill;
+mod generate;
+mod info;
+mod logits;
+mod quantize;
+mod tokenize;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+
+fn main() -> ExitCode {
+    let done = match &Cli::parse().command {
+        Command::Chat(args) => chat::run(args),
+        Command::Generate(args) => generate::run(args),
+        Command::Fill(args) => fill::run(args),
+        Command::Quantize(args) => quantize::run(args),
+        Command::Info(args) => info::run(args),
+        Command::Tokenize(args) => tokenize::run(args),
+        Command::Logits(args) => logits::run(args),
+    };
+    done.map_or_else(|error| failure::report(&error), |()| ExitCode::SUCCESS)
+}

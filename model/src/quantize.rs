@@ -8,6 +8,7 @@
 
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use glm_kernels::{Bits, LANES, Shape};
@@ -80,17 +81,17 @@ pub struct Quantized {
 }
 
 /// Writes the model in folder `source` to folder `target`, quantised. `progress` is told the bytes written, the bytes there
-/// will be and the tensor at hand.
+/// will be and the tensor at hand, and can break off.
 ///
 /// # Errors
 /// If the source is no supported model or is in the kernels' layout already, an option is outside its range, a weight is not
-/// finite, the target holds a model, or something cannot be read or written. The target is then as it was, except that an
-/// empty folder may have been made.
+/// finite, the target holds a model, something cannot be read or written, or `progress` breaks off. The target is then as it
+/// was, except that an empty folder may have been made.
 pub fn quantize(
     source: &Path,
     target: &Path,
     options: &QuantizeOptions,
-    progress: &mut (dyn FnMut(u64, u64, &str) + Send),
+    progress: &mut (dyn FnMut(u64, u64, &str) -> ControlFlow<()> + Send),
 ) -> Result<Quantized> {
     let bits = bits(options)?;
     let pool = pool(options.threads)?;
@@ -289,7 +290,7 @@ impl<'a> Plan<'a> {
         &self,
         file: &mut File,
         path: &Path,
-        progress: &mut (dyn FnMut(u64, u64, &str) + Send),
+        progress: &mut (dyn FnMut(u64, u64, &str) -> ControlFlow<()> + Send),
     ) -> Result<u64> {
         let data = 8 + self.header.len();
         let total = (data + self.entries.iter().map(|entry| entry.len).sum::<usize>()) as u64;
@@ -338,7 +339,7 @@ struct Output<'a> {
     path: PathBuf,
     written: u64,
     total: u64,
-    progress: &'a mut (dyn FnMut(u64, u64, &str) + Send),
+    progress: &'a mut (dyn FnMut(u64, u64, &str) -> ControlFlow<()> + Send),
 }
 
 impl Output<'_> {
@@ -349,7 +350,9 @@ impl Output<'_> {
         };
         write(self.file).map_err(Error::io(&self.path))?;
         self.written += bytes.len() as u64;
-        (self.progress)(self.written, self.total, name);
-        Ok(())
+        match (self.progress)(self.written, self.total, name) {
+            ControlFlow::Break(()) => Err(Error::Cancelled),
+            ControlFlow::Continue(()) => Ok(()),
+        }
     }
 }

@@ -90,6 +90,11 @@ impl<'t> TextStream<'t> {
         out
     }
 
+    /// Whether the tokenizer has this id. A model may have more rows than its tokenizer has ids.
+    pub(crate) fn knows(&self, id: u32) -> bool {
+        (id as usize) < self.tokenizer.vocab_size()
+    }
+
     /// Whether a stop string has ended the text.
     pub fn stopped(&self) -> bool {
         self.stops.found

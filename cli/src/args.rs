@@ -1,0 +1,368 @@
+//! What can be typed after `glm`, and the help that explains it.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use glm_model::{Activations, Options, Sampling};
+
+use crate::input::Ids;
+
+const EXAMPLES: &str = "\
+Examples:
+  glm quantize chatglm-6b chatglm-6b-q4          once: 12 GB become 4 GB
+  glm chat -m chatglm-6b-q4                      talk
+  glm generate -m chatglm-6b-q4 -p '你好'        one answer
+  cat letter.txt | glm generate -m chatglm-6b-q4
+  glm fill -m chatglm-6b-q4 '凯旋门位于[MASK]。'
+  glm info -m chatglm-6b-q4                      sizes, and the memory it needs
+
+A model is a folder as its authors publish it, or as `glm quantize` writes it.
+Answers go to stdout, everything else to stderr. Ctrl-C stops an answer.";
+
+/// Chat with GLM models on a CPU.
+#[derive(Debug, Parser)]
+#[command(name = "glm", version, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Talk with the model, or have it answer a conversation from a file.
+    Chat(Chat),
+    /// Answer one prompt.
+    Generate(Generate),
+    /// Fill the blank in a text.
+    Fill(Fill),
+    /// Write a model quantised to 4 or 8 bits, ready to be run without any preparation.
+    Quantize(Quantize),
+    /// Say what a model is, where its bytes are and how much memory it needs.
+    Info(Info),
+    /// Turn text into ids, or ids into text.
+    Tokenize(Tokenize),
+    /// Write the logits of every token to a file.
+    Logits(Logits),
+}
+
+/// Which model, and how it is run.
+#[derive(Debug, Args)]
+pub struct Model {
+    /// The model's folder.
+    #[arg(short, long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// Threads; by default as many as the machine has.
+    #[arg(short, long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Type of the activations: int8 is several times faster with quantised weights, f32 is for comparisons.
+    /// By default int8 where weights are quantised.
+    #[arg(long, value_name = "TYPE")]
+    pub activations: Option<ActivationType>,
+}
+
+impl Model {
+    pub fn options(&self) -> Options {
+        let activations = self.activations.map(|activations| match activations {
+            ActivationType::F32 => Activations::F32,
+            ActivationType::Int8 => Activations::Int8,
+        });
+        Options { threads: self.threads, activations }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ActivationType {
+    F32,
+    Int8,
+}
+
+/// How answers are generated.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Answers")]
+pub struct Answering {
+    /// Always take the likeliest token.
+    #[arg(long, conflicts_with_all = ["temperature", "top_k", "top_p", "min_p"])]
+    pub greedy: bool,
+    /// Higher is more varied; 0 is greedy. [default: 0.95]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    temperature: Option<f32>,
+    /// Choose among the N likeliest tokens only. [default: 0, all]
+    #[arg(long, value_name = "N")]
+    top_k: Option<usize>,
+    /// Choose among the likeliest tokens that have this probability together. [default: 0.7]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    top_p: Option<f32>,
+    /// Choose among tokens with at least this share of the likeliest one's probability. [default: 0]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    min_p: Option<f32>,
+    /// Above 1, tokens that occurred become less likely. [default: 1]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    repetition_penalty: Option<f32>,
+    /// Where the random numbers start; the same seed gives the same answer. [default: random]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Most tokens of an answer. [default: as many as the context holds]
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub max_new_tokens: Option<usize>,
+    /// End the answer before this text; can be given several times.
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
+    /// Tokens that the context holds, prompt and answer together. [default: as many as the model was made for]
+    #[arg(long, value_name = "N")]
+    pub context: Option<usize>,
+}
+
+impl Answering {
+    /// The numbers that ids are chosen by, with a random seed where none was given.
+    pub fn sampling(&self) -> anyhow::Result<Sampling> {
+        let seed = self.seed.unwrap_or_else(random_seed);
+        let base = if self.greedy { Sampling::greedy() } else { Sampling::chat(seed) };
+        let sampling = Sampling {
+            temperature: self.temperature.unwrap_or(base.temperature),
+            top_k: self.top_k.unwrap_or(base.top_k),
+            top_p: self.top_p.unwrap_or(base.top_p),
+            min_p: self.min_p.unwrap_or(base.min_p),
+            repetition_penalty: self.repetition_penalty.unwrap_or(base.repetition_penalty),
+            seed,
+        };
+        sampling.validate()?;
+        Ok(sampling)
+    }
+}
+
+/// Short enough to be typed again, and exact in every JSON reader.
+fn random_seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(()) >> 32
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("must be at least 1".to_owned()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// What happens to a conversation that no longer fits in the context.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Overflow {
+    /// The question is refused.
+    Error,
+    /// The oldest rounds are left out, so that a quarter of the context (or --max-new-tokens, if less) is free for the
+    /// answer; it is said how many.
+    DropOldest,
+}
+
+const CHAT_EXAMPLES: &str = "\
+At the prompt, /help lists what can be done besides asking. Ctrl-C stops an answer, Ctrl-D leaves.
+When stdin is not a terminal, each of its lines is a question and the answers are all there is on stdout.
+
+Examples:
+  glm chat -m chatglm-6b-q4
+  printf '你好\\n再见\\n' | glm chat -m chatglm-6b-q4 --greedy
+  glm chat -m chatglm-6b-q4 --messages talk.json --json
+
+  where talk.json is [{\"role\": \"user\", \"content\": \"你好\"}, …, {\"role\": \"user\", \"content\": \"…\"}]";
+
+#[derive(Debug, Args)]
+#[command(after_help = CHAT_EXAMPLES)]
+pub struct Chat {
+    #[command(flatten)]
+    pub model: Model,
+    /// Answer this conversation once: a JSON list of {"role", "content"}; `-` reads it from stdin.
+    #[arg(long, value_name = "FILE")]
+    pub messages: Option<PathBuf>,
+    /// Print the answer as JSON: text, prompt_ids, ids and more.
+    #[arg(long, requires = "messages")]
+    pub json: bool,
+    /// After each answer, say on stderr how long it took.
+    #[arg(long)]
+    pub stats: bool,
+    /// What happens when the conversation no longer fits in the context.
+    #[arg(long, value_name = "WHAT", default_value = "error")]
+    pub context_overflow: Overflow,
+    #[command(flatten)]
+    pub answering: Answering,
+}
+
+const GENERATE_EXAMPLES: &str = "\
+Examples:
+  glm generate -m chatglm-6b-q4 -p '写一首诗'
+  git diff | glm generate -m chatglm-6b-q4 --max-new-tokens 200
+  glm generate -m chatglm-6b-q4 --ids '[5,74874,130001,130004]' --greedy --json";
+
+#[derive(Debug, Args)]
+#[command(after_help = GENERATE_EXAMPLES)]
+pub struct Generate {
+    #[command(flatten)]
+    pub model: Model,
+    /// The prompt; `-`, or no prompt, reads it from stdin, without the last line break.
+    #[arg(short, long, value_name = "TEXT")]
+    pub prompt: Option<String>,
+    /// The whole prompt as ids, nothing added: a JSON list. Needs no tokenizer.
+    #[arg(long, value_name = "LIST", conflicts_with = "prompt")]
+    pub ids: Option<Ids>,
+    /// Go on past the end of the answer, up to --max-new-tokens.
+    #[arg(long)]
+    pub ignore_eos: bool,
+    /// Print JSON: ids, text, finish and more.
+    #[arg(long)]
+    pub json: bool,
+    /// Afterwards, say on stderr how long it took.
+    #[arg(long)]
+    pub stats: bool,
+    #[command(flatten)]
+    pub answering: Answering,
+}
+
+const FILL_EXAMPLES: &str = "\
+[MASK] stands for a few words, [gMASK] for a text of any length.
+
+Examples:
+  glm fill -m chatglm-6b-q4 '凯旋门位于[MASK]。'
+  glm fill -m chatglm-6b-q4 --json < text-with-a-blank.txt";
+
+#[derive(Debug, Args)]
+#[command(after_help = FILL_EXAMPLES)]
+pub struct Fill {
+    #[command(flatten)]
+    pub model: Model,
+    /// The text with [MASK] or [gMASK]; `-`, or no text, reads it from stdin, without the last line break.
+    pub text: Option<String>,
+    /// Print JSON: the filled text, spans, ids and more.
+    #[arg(long)]
+    pub json: bool,
+    /// Afterwards, say on stderr how long it took.
+    #[arg(long)]
+    pub stats: bool,
+    #[command(flatten)]
+    pub answering: Answering,
+}
+
+const QUANTIZE_EXAMPLES: &str = "\
+The official INT4 and INT8 keep their weights exactly; they are only put in the order in which they are read.
+Memory does not grow with the model. An unfinished folder is never taken for a model.
+
+Examples:
+  glm quantize chatglm-6b chatglm-6b-q4
+  glm quantize chatglm-6b chatglm-6b-q8 --bits 8
+  glm quantize chatglm-6b-int4 chatglm-6b-int4-ready";
+
+#[derive(Debug, Args)]
+#[command(after_help = QUANTIZE_EXAMPLES)]
+pub struct Quantize {
+    /// The model's folder.
+    #[arg(value_name = "SRC")]
+    pub source: PathBuf,
+    /// The folder to write; it is made if it is not there, and must not hold a model.
+    #[arg(value_name = "DST")]
+    pub target: PathBuf,
+    /// Bits of a weight: 4 or 8.
+    #[arg(long, default_value_t = 4)]
+    pub bits: usize,
+    /// Weights that share a scale: 32, 64 or 128. Fewer are more exact, more are smaller.
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    pub group: usize,
+    /// Threads; by default as many as the machine has.
+    #[arg(short, long, value_name = "N")]
+    pub threads: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+pub struct Info {
+    #[command(flatten)]
+    pub model: Model,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+const TOKENIZE_EXAMPLES: &str = "\
+A folder with the tokenizer's files alone is enough.
+
+Examples:
+  glm tokenize -m chatglm-6b '你好，世界'
+  glm tokenize -m chatglm-6b --json --stdin < text.txt
+  glm tokenize -m chatglm-6b --decode '[5, 74874]'";
+
+#[derive(Debug, Args)]
+#[command(after_help = TOKENIZE_EXAMPLES)]
+#[command(group = clap::ArgGroup::new("what").required(true))]
+pub struct Tokenize {
+    /// The folder of the model, or of its tokenizer.
+    #[arg(short, long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// The text.
+    #[arg(group = "what", allow_hyphen_values = true)]
+    pub text: Option<String>,
+    /// Read the text from stdin, to the last byte.
+    #[arg(long, group = "what")]
+    pub stdin: bool,
+    /// The other way: a JSON list of ids.
+    #[arg(long, value_name = "LIST", group = "what")]
+    pub decode: Option<Ids>,
+    /// Print JSON: {"ids": […]}, or {"text": "…"} with --decode.
+    #[arg(long)]
+    pub json: bool,
+}
+
+const LOGITS_EXAMPLES: &str = "\
+The file has one tensor, `logits`, f32 [tokens, vocab].
+
+Example:
+  glm logits -m chatglm-6b --ids '[5,74874,130001,130004]' --activations f32 --out logits.safetensors";
+
+#[derive(Debug, Args)]
+#[command(after_help = LOGITS_EXAMPLES)]
+pub struct Logits {
+    #[command(flatten)]
+    pub model: Model,
+    /// The ids: a JSON list.
+    #[arg(long, value_name = "LIST")]
+    pub ids: Ids,
+    /// The safetensors file to write; replaced if it is there.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[derive(Parser)]
+    struct Only {
+        #[command(flatten)]
+        answering: Answering,
+    }
+
+    fn sampling(words: &str) -> anyhow::Result<Sampling> {
+        Only::try_parse_from(words.split(' '))?.answering.sampling()
+    }
+
+    #[test]
+    fn numbers_that_are_not_given_are_those_of_the_published_chat() {
+        assert_eq!(sampling("glm --seed 7").unwrap(), Sampling::chat(7));
+        let greedy = Sampling { seed: 7, ..Sampling::greedy() };
+        assert_eq!(sampling("glm --greedy --seed 7").unwrap(), greedy);
+        let cooler = sampling("glm --temperature 0.5 --top-k 3 --seed 7").unwrap();
+        assert_eq!(cooler, Sampling { temperature: 0.5, top_k: 3, ..Sampling::chat(7) });
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_refused() {
+        for words in ["--temperature -1", "--temperature nan", "--top-p 0", "--min-p 2"] {
+            assert!(sampling(&format!("glm {words}")).is_err(), "{words}");
+        }
+        for words in ["--max-new-tokens 0", "--top-k -1", "--seed -1", "--greedy --top-p 0.5"] {
+            assert!(Only::try_parse_from(format!("glm {words}").split(' ')).is_err(), "{words}");
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Files that are there whole or not at all.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+
+/// Checks what can be checked before the work that `path` is to hold the result of.
+pub fn check(path: &Path) -> Result<()> {
+    let folder = folder(path);
+    ensure!(folder.is_dir(), "{}: there is no such folder", folder.display());
+    ensure!(path.file_name().is_some(), "{}: is no name of a file", path.display());
+    // Renaming would put a file in the place of a device such as /dev/null.
+    ensure!(!path.exists() || path.is_file(), "{}: is no regular file", path.display());
+    Ok(())
+}
+
+/// Writes a file under a temporary name beside `path` and renames it when it is complete.
+pub fn replace(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<&mut File>) -> Result<()>,
+) -> Result<()> {
+    check(path)?;
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let name = || path.display().to_string();
+    let mut file =
+        builder.prefix(".glm-").suffix(".part").tempfile_in(folder(path)).with_context(name)?;
+    let mut buffer = BufWriter::new(file.as_file_mut());
+    write(&mut buffer).with_context(name)?;
+    buffer.flush().with_context(name)?;
+    drop(buffer);
+    file.persist(path).map_err(|error| error.error).with_context(name)?;
+    Ok(())
+}
+
+/// The folder that holds `path`.
+fn folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use anyhow::bail;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_whole_or_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out");
+        replace(&path, |out| Ok(out.write_all(b"first")?)).unwrap();
+        let failed = replace(&path, |out| {
+            out.write_all(b"sec")?;
+            bail!("no more")
+        });
+        assert!(failed.is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"first");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn only_regular_files_are_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(check(dir.path()).is_err());
+        assert!(check(&dir.path().join("missing/out")).is_err());
+        assert!(check(Path::new("/")).is_err());
+        assert!(check(Path::new("out-in-the-current-folder")).is_ok());
+    }
+}

@@ -1,0 +1,152 @@
+//! `glm info`: what a model is, where its bytes are, and how much memory it needs.
+
+use anyhow::Result;
+use glm_model::Model;
+use serde_json::{Value, json};
+
+use crate::args::Info;
+use crate::open;
+use crate::output;
+use crate::units::bytes;
+
+/// Contexts that people ask for.
+const CONTEXTS: [usize; 3] = [512, 1024, 2048];
+
+pub fn run(args: &Info) -> Result<()> {
+    let model = open::model(&args.model)?;
+    if args.json {
+        return output::json(&json(&model));
+    }
+    let mut lines = vec![open::summary(&args.model, &model), String::new()];
+    lines.extend(sizes(&model));
+    lines.push(String::new());
+    lines.extend(matrices(&model));
+    lines.push(String::new());
+    lines.extend(memory(&model));
+    output::line(&lines.join("\n"))
+}
+
+fn sizes(model: &Model) -> Vec<String> {
+    let config = model.config();
+    let heads = match config.kv_heads {
+        same if same == config.heads => config.heads.to_string(),
+        fewer => format!("{}, of keys and values {fewer}", config.heads),
+    };
+    let rows = [
+        ("layers", config.layers.to_string()),
+        ("hidden size", config.hidden.to_string()),
+        ("heads", format!("{heads}, of size {}", config.head_size)),
+        ("inside the MLP", config.inner.to_string()),
+        ("vocabulary", config.vocab.to_string()),
+        ("context", config.max_context.to_string()),
+    ];
+    rows.iter().map(|(name, size)| format!("{name:<18}{size}")).collect()
+}
+
+fn matrices(model: &Model) -> Vec<String> {
+    let head =
+        format!("{:<18}{:>5}  {:>15}  {:<22}{:>8}", "matrix", "count", "shape", "format", "size");
+    let rows = model.matrices().into_iter().map(|matrix| {
+        let [rows, cols] = matrix.shape;
+        let (shape, size) = (format!("{rows} × {cols}"), bytes(matrix.bytes));
+        format!(
+            "{:<18}{:>5}  {shape:>15}  {:<22}{size:>8}",
+            matrix.name, matrix.count, matrix.format
+        )
+    });
+    let weights = Weights::of(model);
+    let mut lines: Vec<_> = std::iter::once(head).chain(rows).collect();
+    lines.push(format!("{:<18}{:>54}", "all matrices", bytes(weights.all)));
+    lines.push(format!("{:<18}{:>54}", "read per token", bytes(model.bytes_per_token())));
+    lines
+}
+
+fn memory(model: &Model) -> Vec<String> {
+    let weights = Weights::of(model);
+    let mut lines = vec![
+        format!(
+            "weights: {} mapped from the files, {} in memory",
+            bytes(weights.mapped()),
+            bytes(weights.in_memory)
+        ),
+        String::new(),
+        format!(
+            "{:>8}{:>18}{:>12}{:>18}",
+            "context", "keys and values", "workspace", "with weights"
+        ),
+    ];
+    for (context, cache, workspace) in needs(model) {
+        let all = weights.all + cache + workspace;
+        let [cache, workspace, all] = [cache, workspace, all].map(bytes);
+        lines.push(format!("{context:>8}{cache:>18}{workspace:>12}{all:>18}"));
+    }
+    lines
+}
+
+/// Bytes of all matrices, and of those that were copied.
+struct Weights {
+    all: u64,
+    in_memory: u64,
+}
+
+impl Weights {
+    fn of(model: &Model) -> Self {
+        let all = model.matrices().iter().map(|matrix| matrix.bytes).sum();
+        Self { all, in_memory: model.repacked_bytes() }
+    }
+
+    fn mapped(&self) -> u64 {
+        self.all.saturating_sub(self.in_memory)
+    }
+}
+
+/// Contexts up to the largest, each with the bytes of its keys and values and of its workspace.
+fn needs(model: &Model) -> Vec<(usize, u64, u64)> {
+    let most = model.config().max_context;
+    let smaller = CONTEXTS.into_iter().filter(|&context| context < most);
+    let need = |context| {
+        let (cache, workspace) = model.state_bytes(context);
+        (context, cache, workspace)
+    };
+    smaller.chain([most]).map(need).collect()
+}
+
+fn json(model: &Model) -> Value {
+    let config = model.config();
+    let weights = Weights::of(model);
+    let matrices = model.matrices().into_iter().map(|matrix| {
+        json!({
+            "name": matrix.name,
+            "count": matrix.count,
+            "shape": matrix.shape,
+            "format": matrix.format,
+            "bytes": matrix.bytes,
+        })
+    });
+    let memory = needs(model).into_iter().map(|(context, cache, workspace)| {
+        let total = weights.all + cache + workspace;
+        json!({ "context": context, "cache": cache, "workspace": workspace, "total": total })
+    });
+    json!({
+        "architecture": config.architecture,
+        "layers": config.layers,
+        "hidden": config.hidden,
+        "heads": config.heads,
+        "kv_heads": config.kv_heads,
+        "head_size": config.head_size,
+        "inner": config.inner,
+        "vocab": config.vocab,
+        "context": config.max_context,
+        "matrices": matrices.collect::<Vec<_>>(),
+        "weights": {
+            "bytes": weights.all,
+            "mapped": weights.mapped(),
+            "in_memory": weights.in_memory,
+        },
+        "bytes_per_token": model.bytes_per_token(),
+        "memory": memory.collect::<Vec<_>>(),
+        "quantised": model.is_quantised(),
+        "threads": model.threads(),
+        "isa": model.isa().name(),
+    })
+}

@@ -1,0 +1,125 @@
+//! Text and ids from arguments, files and stdin; never more of them than makes sense.
+
+use std::fs::File;
+use std::io::{self, BufRead, IsTerminal, Read};
+use std::path::Path;
+use std::str::FromStr;
+
+use anyhow::{Context, Result, bail, ensure};
+use glm_model::Message;
+
+/// Most bytes of a text, a list of ids or a conversation; some thousand times what a context holds.
+const MOST: usize = 16 << 20;
+
+/// A JSON list of ids.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ids(pub Vec<u32>);
+
+impl FromStr for Ids {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.len() > MOST {
+            return Err(format!("is longer than {MOST} bytes"));
+        }
+        serde_json::from_str(text)
+            .map(Ids)
+            .map_err(|error| format!("expected a JSON list of ids such as [5, 6, 7]: {error}"))
+    }
+}
+
+/// The text of an argument; for `-` or none, what stdin holds, without its last line break.
+pub fn text(argument: Option<&str>, what: &str) -> Result<String> {
+    match argument {
+        Some(text) if text != "-" => Ok(text.to_owned()),
+        None if io::stdin().is_terminal() => {
+            bail!("{what} is missing: give it as an argument, or on stdin")
+        }
+        _ => Ok(without_line_break(stdin()?)),
+    }
+}
+
+/// All that stdin holds.
+pub fn stdin() -> Result<String> {
+    read(&mut io::stdin().lock()).context("stdin")
+}
+
+/// The conversation in a file, or on stdin for `-`.
+pub fn messages(path: &Path) -> Result<Vec<Message>> {
+    let name = path.display();
+    let json = match path.to_str() {
+        Some("-") => stdin()?,
+        _ => File::open(path)
+            .map_err(Into::into)
+            .and_then(|mut file| read(&mut file))
+            .with_context(|| name.to_string())?,
+    };
+    serde_json::from_str(&json).with_context(|| {
+        format!(r#"{name}: expected a JSON list of {{"role": "user", "content": "…"}}"#)
+    })
+}
+
+/// The next line without its end, or `None` after the last.
+pub fn line(reader: &mut impl BufRead) -> Result<Option<String>> {
+    let mut bytes = Vec::new();
+    reader.take(MOST as u64 + 1).read_until(b'\n', &mut bytes)?;
+    ensure!(bytes.len() <= MOST, "a line is longer than {MOST} bytes");
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let line = String::from_utf8(bytes).context("a line is not UTF-8")?;
+    Ok(Some(without_line_break(line)))
+}
+
+fn read(reader: &mut impl Read) -> Result<String> {
+    let mut bytes = Vec::new();
+    reader.take(MOST as u64 + 1).read_to_end(&mut bytes)?;
+    ensure!(bytes.len() <= MOST, "is longer than {MOST} bytes");
+    String::from_utf8(bytes).context("is not UTF-8")
+}
+
+fn without_line_break(mut text: String) -> String {
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_a_json_list() {
+        assert_eq!("[5, 6,7]".parse(), Ok(Ids(vec![5, 6, 7])));
+        for text in ["", "5", "[5", "[-1]", "[4294967296]", "[1.5]", "[\"5\"]"] {
+            assert!(text.parse::<Ids>().is_err(), "{text}");
+        }
+        assert!(" ".repeat(MOST + 1).parse::<Ids>().is_err());
+    }
+
+    #[test]
+    fn lines_end_with_either_line_break_or_the_input() {
+        let mut reader = "a\r\n\nb".as_bytes();
+        let lines: Vec<_> = std::iter::from_fn(|| line(&mut reader).unwrap()).collect();
+        assert_eq!(lines, ["a", "", "b"]);
+        assert!(line(&mut &b"\xff\n"[..]).is_err());
+    }
+
+    #[test]
+    fn endless_input_is_refused() {
+        let endless = || io::BufReader::new(io::repeat(b'a'));
+        assert!(read(&mut endless()).is_err());
+        assert!(line(&mut endless()).is_err());
+    }
+
+    #[test]
+    fn only_the_last_line_break_is_dropped() {
+        for (text, expected) in [("a\n\n", "a\n"), ("a\r\n", "a"), ("a\r", "a\r"), ("", "")] {
+            assert_eq!(without_line_break(text.to_owned()), expected);
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Opens a model, and says what that costs.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use glm_model::{Activations, Model};
+
+use crate::args::{self, ActivationType};
+use crate::output::note;
+use crate::progress;
+use crate::units::{bytes, count, seconds};
+
+/// Opens the model with a bar, and notes what `glm quantize` would make better.
+pub fn model(args: &args::Model) -> Result<Model> {
+    let started = Instant::now();
+    let bar = progress::bytes();
+    bar.set_message("loading");
+    let mut show = |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    };
+    let model = Model::open_with_progress(&args.model, &args.options(), &mut show);
+    bar.finish_and_clear();
+    let model = model?;
+    for remark in remarks(args, &model, started.elapsed()) {
+        note(&remark);
+    }
+    Ok(model)
+}
+
+/// The model, its weights and what they run on, in one line.
+pub fn summary(args: &args::Model, model: &Model) -> String {
+    let activations = match model.activations() {
+        Activations::Int8 if model.is_quantised() => "int8",
+        _ => "f32",
+    };
+    format!(
+        "{} ({}): weights {}; activations {activations}; {}, {}",
+        model.config().architecture,
+        args.model.display(),
+        weights(model),
+        count(model.threads(), "thread"),
+        model.isa().name(),
+    )
+}
+
+/// How most weights are stored.
+fn weights(model: &Model) -> String {
+    let matrices = model.matrices();
+    matrices.into_iter().max_by_key(|matrix| matrix.bytes).map_or_else(String::new, |m| m.format)
+}
+
+fn remarks(args: &args::Model, model: &Model, taken: Duration) -> Vec<String> {
+    let mut remarks = Vec::new();
+    let folder = args.model.display();
+    let weights = weights(model);
+    let format = weights.split(',').next().unwrap_or_default();
+    if !model.is_quantised() {
+        let share = if format == "F32" { "an eighth" } else { "a quarter" };
+        let read = bytes(model.bytes_per_token());
+        remarks.push(format!(
+            "the weights are {format}: {read} are read for every token; `glm quantize {folder} DST` makes a folder of about \
+             {share}"
+        ));
+        if args.activations == Some(ActivationType::Int8) {
+            remarks.push(
+                "--activations int8 changes nothing: only quantised weights meet int8".to_owned(),
+            );
+        }
+    } else if model.repacked_bytes() > 0 {
+        let (size, taken) = (bytes(model.repacked_bytes()), seconds(taken));
+        remarks.push(format!(
+            "the official {format} was put into kernel order in memory ({size}, {taken}); `glm quantize {folder} DST` does \
+             that once, losslessly"
+        ));
+    }
+    remarks
+}

@@ -1,0 +1,45 @@
+//! Bars for work that takes long; only where stderr is a terminal.
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Work that is measured in bytes.
+pub fn bytes() -> ProgressBar {
+    styled("{msg} {wide_bar} {decimal_bytes} of {decimal_total_bytes}, {eta} left")
+}
+
+/// The reading of a prompt; positions are per cent of it.
+pub fn reading(tokens: usize) -> ProgressBar {
+    let bar = styled("{msg} {pos} %");
+    bar.set_length(100);
+    bar.set_message(format!("reading the prompt of {tokens} tokens"));
+    bar
+}
+
+/// Sets a bar of [`reading`] to a fraction.
+pub fn set(bar: &ProgressBar, fraction: f32) {
+    bar.set_position((fraction * 100.0) as u64);
+}
+
+/// Draws to stderr, and nothing where that is no terminal.
+fn styled(template: &str) -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_templates_are_valid() {
+        for template in [
+            "{msg} {wide_bar} {decimal_bytes} of {decimal_total_bytes}, {eta} left",
+            "{msg} {pos} %",
+        ] {
+            assert!(ProgressStyle::with_template(template).is_ok());
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Running `glm`, and where its models are.
+
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use assert_cmd::Command;
+use serde_json::Value;
+
+/// `glm` with these words, and its stdin empty.
+pub fn glm(words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_glm"));
+    command.args(words).write_stdin("");
+    command
+}
+
+/// The JSON that a run that succeeds prints.
+pub fn json(words: &[&str]) -> Value {
+    let output = glm(words).output().unwrap();
+    assert!(output.status.success(), "{words:?}: {}", stderr(&output));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// What a run that must fail says; nothing is on its stdout.
+pub fn refusal(words: &[&str], code: i32) -> String {
+    let output = glm(words).output().unwrap();
+    assert_eq!(output.status.code(), Some(code), "{words:?}: {}", stderr(&output));
+    assert!(output.stdout.is_empty(), "{words:?}");
+    let said = stderr(&output);
+    assert!(said.contains("error: ") && !said.contains("panicked"), "{words:?}: {said}");
+    said
+}
+
+pub fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// A tiny model of random weights without a tokenizer: `bin-f16` or `int4`.
+pub fn tiny(variant: &str) -> String {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/models");
+    text(&models.join("chatglm-6b-tiny").join(variant))
+}
+
+/// A fixture too large for the repository, or `None` with a word about it.
+pub fn shared(path: &str) -> Option<PathBuf> {
+    let root = std::env::var_os("GLM_SHARED")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"), PathBuf::from);
+    let path = root.join("fixtures").join(path);
+    if path.exists() {
+        return Some(path);
+    }
+    println!("skipped: {} is not there", path.display());
+    None
+}
+
+/// A tiny model with a tokenizer.
+pub fn talker() -> Option<String> {
+    shared("models/e2e-chatglm-6b").map(|path| text(&path))
+}
+
+pub fn text(path: &Path) -> String {
+    path.to_str().unwrap().to_owned()
+}
