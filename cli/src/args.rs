@@ -9,7 +9,7 @@ use crate::input::Ids;
 
 const EXAMPLES: &str = "\
 Examples:
-  glm quantize chatglm-6b chatglm-6b-q4          once: 12 GB become 4 GB
+  glm quantize chatglm-6b chatglm-6b-q4          once: 12.3 GB become 3.5 GB
   glm chat -m chatglm-6b-q4                      talk
   glm generate -m chatglm-6b-q4 -p '你好'        one answer
   cat letter.txt | glm generate -m chatglm-6b-q4

@@ -23,7 +23,7 @@ pub fn run(args: &Chat) -> Result<()> {
     args.answering.sampling()?;
     let messages = args.messages.as_deref().map(input::messages).transpose()?;
     let tokenizer = Tokenizer::open(&args.model.model)?;
-    let model = open::model(&args.model)?;
+    let model = open::model(&args.model, Some(&tokenizer))?;
     let typed = messages.is_none() && stdin().is_terminal();
     let cancel = interrupt::token(if typed { Again::Waits } else { Again::Exits })?;
     let answerer = Answerer::new(&model, &args.answering, cancel.clone())?.polished();

@@ -18,7 +18,7 @@ pub fn run(args: &Fill) -> Result<()> {
     let tokenizer = Tokenizer::open(&args.model.model)?;
     let (prompt, blank) = fill_prompt(&tokenizer, &text)?;
     let (before, after) = around(&text, blank);
-    let model = open::model(&args.model)?;
+    let model = open::model(&args.model, Some(&tokenizer))?;
     let cancel = interrupt::token(Again::Exits)?;
     let mut answerer = Answerer::new(&model, &args.answering, cancel)?;
 

@@ -13,7 +13,7 @@ use crate::{input, open};
 pub fn run(args: &Generate) -> Result<()> {
     args.answering.sampling()?;
     let (prompt, tokenizer) = prompt(args)?;
-    let model = open::model(&args.model)?;
+    let model = open::model(&args.model, tokenizer.as_ref())?;
     let cancel = interrupt::token(Again::Exits)?;
     let mut answerer = Answerer::new(&model, &args.answering, cancel)?;
     if args.ignore_eos {

@@ -13,7 +13,7 @@ use crate::units::bytes;
 const CONTEXTS: [usize; 3] = [512, 1024, 2048];
 
 pub fn run(args: &Info) -> Result<()> {
-    let model = open::model(&args.model)?;
+    let model = open::model(&args.model, None)?;
     if args.json {
         return output::json(&json(&model));
     }

@@ -18,7 +18,7 @@ pub fn run(args: &Logits) -> Result<()> {
     let ids = &args.ids.0;
     ensure!(!ids.is_empty(), "--ids is an empty list");
     file::check(&args.out)?;
-    let model = open::model(&args.model)?;
+    let model = open::model(&args.model, None)?;
     let most = model.config().max_context;
     ensure!(ids.len() <= most, "--ids has {} ids, and the context holds {most}", ids.len());
     let cancel = interrupt::token(Again::Exits)?;

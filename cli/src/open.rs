@@ -3,25 +3,32 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use glm_model::{Activations, Model};
+use glm_model::{Activations, Model, Tokenizer};
 
 use crate::args::{self, ActivationType};
 use crate::output::note;
 use crate::progress;
 use crate::units::{bytes, count, seconds};
 
-/// Opens the model with a bar, and notes what `glm quantize` would make better.
-pub fn model(args: &args::Model) -> Result<Model> {
+/// Waiting longer than this calls for a sign of life.
+const NOTICEABLE: Duration = Duration::from_millis(300);
+
+/// Opens the model with a bar, and notes what `glm quantize` would make better. A tokenizer must be this model's.
+pub fn model(args: &args::Model, tokenizer: Option<&Tokenizer>) -> Result<Model> {
     let started = Instant::now();
     let bar = progress::bytes();
-    bar.set_message("loading");
     let mut show = |done, total| {
-        bar.set_length(total);
-        bar.set_position(done);
+        // Weights that are mapped are there at once, and a bar would only flicker.
+        if started.elapsed() > NOTICEABLE {
+            bar.set_message("loading");
+            bar.set_length(total);
+            bar.set_position(done);
+        }
     };
     let model = Model::open_with_progress(&args.model, &args.options(), &mut show);
     bar.finish_and_clear();
     let model = model?;
+    tokenizer.map_or(Ok(()), |tokenizer| model.check_tokenizer(tokenizer))?;
     for remark in remarks(args, &model, started.elapsed()) {
         note(&remark);
     }
