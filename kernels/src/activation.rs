@@ -25,14 +25,14 @@ impl Activation {
 
 /// `0.5·(1 + tanh u) = 1 / (1 + e^(−2u))` turns the tanh form into one exponential and one division.
 ///
-/// Below −10.2 the value is under 1e−36 and becomes 0; there the exponential would leave the range of `f32`.
+/// Below −10.2 the value is under 1e−36 and becomes 0; there the exponential would leave the range of `f32`. NaN stays NaN.
 #[inline(always)]
 fn gelu_tanh<S: Simd>(simd: S, x: S::F32) -> S::F32 {
     const MINUS_2_SQRT_2_PI: f32 = -1.595_769;
     let cubic = simd.fma(simd.mul(x, x), simd.splat(0.044_715), simd.splat(1.0));
     let minus_2u = simd.mul(simd.mul(x, simd.splat(MINUS_2_SQRT_2_PI)), cubic);
     let gelu = simd.div(x, simd.add(simd.splat(1.0), exp(simd, minus_2u)));
-    simd.keep_ge(x, simd.splat(-10.2), gelu)
+    simd.fma(x, simd.splat(0.0), simd.keep_ge(x, simd.splat(-10.2), gelu))
 }
 
 #[cfg(test)]
@@ -49,6 +49,15 @@ mod tests {
         fn run<S: Simd>(self, simd: S) {
             let x = f32::load(simd, self.1);
             simd.store(self.0.apply(simd, x), self.1);
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_stays_none() {
+        for isa in Isa::available() {
+            let mut lanes = [f32::NAN; LANES];
+            isa.run(Apply(Activation::GeluTanh, &mut lanes));
+            assert!(lanes.iter().all(|x| x.is_nan()), "{isa}");
         }
     }
 

@@ -13,8 +13,9 @@ use crate::{Activation, Isa, Matrix, Storage};
 mod dense;
 mod panels;
 
-/// Weight bytes that a thread takes at a time: long enough to stream, short enough to share out evenly.
-const TASK_BYTES: usize = 64 << 10;
+/// Weight bytes that a thread takes at a time: long enough to stream, short enough to share out evenly. (Tests share
+/// out their small matrices, too.)
+const TASK_BYTES: usize = if cfg!(test) { 1 << 10 } else { 64 << 10 };
 
 /// The inputs of a linear layer.
 #[derive(Clone, Copy)]

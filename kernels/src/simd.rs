@@ -109,7 +109,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
         weight: &[u8; Q4_BLOCK_BYTES],
         x: [Block<'_>; T],
     ) -> [Self::I32; T];
-    /// `Σ byte · x` over a block, for eight rows and `T` tokens; weights lie in −127..=127.
+    /// `Σ byte · x` over a block, for eight rows and `T` tokens.
     fn dot_q8<const T: usize>(
         self,
         weight: &[u8; Q8_BLOCK_BYTES],

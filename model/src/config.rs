@@ -122,6 +122,8 @@ pub struct Config {
     pub residual: Residual,
     /// Order of query, key and value.
     pub qkv: QkvOrder,
+    /// Whether a checkpoint without a head means the embedding (`tie_word_embeddings`, true where it is not said).
+    pub tied_head: bool,
     /// Special ids.
     pub special: SpecialIds,
 }
@@ -134,6 +136,10 @@ impl Config {
     /// is missing or outside its range.
     pub fn open(dir: &Path) -> Result<Self> {
         let path = dir.join(FILE);
+        // Asked before opening, for opening a pipe waits until somebody writes to it.
+        if !std::fs::metadata(&path).map_err(Error::io(&path))?.is_file() {
+            return Err(Error::file(&path, "is not a regular file"));
+        }
         let mut text = String::new();
         let file = File::open(&path).map_err(Error::io(&path))?;
         file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(Error::io(&path))?;
@@ -207,6 +213,14 @@ impl Fields {
             let found = self.shown(name);
             self.error(format!("{name} must be an integer from {low} to {high}, found {found}"))
         })
+    }
+
+    fn flag(&self, name: &str, default: bool) -> Result<bool> {
+        match self.json.get(name) {
+            None | Some(Value::Null) => Ok(default),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(other) => Err(self.error(format!("{name} must be true or false, found {other}"))),
+        }
     }
 
     fn positive(&self, name: &str) -> Result<f32> {

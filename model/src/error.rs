@@ -54,7 +54,7 @@ pub enum Error {
     Prompt(String),
     /// Prompt and answer do not fit in the context.
     #[error(
-        "the prompt has {needed} tokens, and the context holds {capacity}: shorten it, start anew or let the oldest rounds be dropped"
+        "{needed} tokens are needed, and the context holds {capacity}: shorten the prompt, start anew or let the oldest rounds be dropped"
     )]
     ContextFull {
         /// Tokens that the request wants to keep in the context.

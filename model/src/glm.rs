@@ -71,7 +71,7 @@ impl Model {
         let manifest = chatglm::manifest(&config, &checkpoint);
         manifest.check(&checkpoint, &config)?;
 
-        let total = checkpoint.total_bytes();
+        let total = manifest.matrix_bytes(&checkpoint);
         let mut progress = |done| progress(done, total);
         let mut loader =
             Loader { checkpoint: &checkpoint, progress: &mut progress, done: 0, repacked: 0 };
@@ -105,6 +105,11 @@ impl Model {
     /// Bytes of weights that did not lie as the kernels read them and were copied into memory.
     pub fn repacked_bytes(&self) -> u64 {
         self.0.repacked
+    }
+
+    /// Whether the embedding serves as the head, too.
+    pub fn is_head_tied(&self) -> bool {
+        self.0.weights.is_head_tied()
     }
 
     /// Each matrix with its shape, format and bytes; those of a block once for all blocks.
@@ -167,7 +172,7 @@ impl Model {
                 found: capacity.to_string(),
             });
         }
-        State::new(&self.0.config, capacity, self.0.activations, tile)
+        State::new(&self.0.config, capacity, self.0.activations, tile, self.identity())
     }
 
     /// Feeds `ids`: a prompt to an empty state, otherwise tokens that follow. Then [`Model::logits`] can be asked for.
@@ -175,6 +180,9 @@ impl Model {
     /// # Errors
     /// If there are no ids, one is not in the vocabulary, they do not fit, or more context follows a prompt that was already
     /// fed: a bidirectional context is fed whole. The state is as before.
+    ///
+    /// # Panics
+    /// If the state is another model's.
     pub fn forward(&self, ids: &[u32], state: &mut State) -> Result<()> {
         self.forward_observed(ids, state, &mut |_, _, _| ControlFlow::Continue(()))
     }
@@ -183,13 +191,17 @@ impl Model {
     /// `[tokens, hidden]`, a tile of tokens at a time. It can break off the pass.
     ///
     /// # Errors
-    /// As [`Model::forward`], and [`Error::Cancelled`] where `tap` breaks off.
+    /// As [`Model::forward`], and [`Error::Cancelled`] where `tap` breaks off; no logits can then be asked for.
+    ///
+    /// # Panics
+    /// As [`Model::forward`].
     pub fn forward_observed(
         &self,
         ids: &[u32],
         state: &mut State,
         tap: &mut Tap<'_>,
     ) -> Result<()> {
+        self.check_state(state);
         let placement = self.placement(ids, state)?;
         let inner = &*self.0;
         let pass = Pass {
@@ -199,6 +211,8 @@ impl Model {
             start: state.len,
             tokens: ids.len(),
         };
+        // Until the pass is through, there are no tokens whose logits could be asked for.
+        state.fed = 0;
         if inner.pool.install(|| inner.layers(ids, &pass, state, tap)).is_break() {
             return Err(Error::Cancelled);
         }
@@ -206,6 +220,15 @@ impl Model {
         state.len += ids.len();
         state.fed = ids.len();
         Ok(())
+    }
+
+    #[track_caller]
+    fn check_state(&self, state: &State) {
+        assert_eq!(state.model, self.identity(), "a state serves the model it was made by");
+    }
+
+    fn identity(&self) -> usize {
+        Arc::as_ptr(&self.0).addr()
     }
 
     fn placement(&self, ids: &[u32], state: &State) -> Result<Placement> {
@@ -233,7 +256,7 @@ impl Model {
     /// The logits of token `index` among those last fed, one for each id of the vocabulary.
     ///
     /// # Panics
-    /// If fewer tokens were fed.
+    /// If fewer tokens were fed, or the state is another model's.
     #[track_caller]
     pub fn logits<'s>(&self, index: usize, state: &'s mut State) -> &'s [f32] {
         let mut logits = std::mem::take(&mut state.workspace.logits);
@@ -245,9 +268,10 @@ impl Model {
     /// Writes the logits of `tokens` among those last fed to `out`, `[tokens, vocab]`.
     ///
     /// # Panics
-    /// If fewer tokens were fed, or `out` has another length.
+    /// If fewer tokens were fed, `out` has another length, or the state is another model's.
     #[track_caller]
     pub fn logits_into(&self, tokens: Range<usize>, state: &mut State, out: &mut [f32]) {
+        self.check_state(state);
         assert!(tokens.end <= state.fed, "tokens {tokens:?} of {} fed", state.fed);
         let vocab = self.0.config.vocab;
         assert_eq!(out.len(), tokens.len() * vocab, "logits of {tokens:?}");

@@ -44,6 +44,11 @@ impl Weights {
         if quantised { Activations::Int8 } else { Activations::F32 }
     }
 
+    /// Whether head and embedding are one matrix.
+    pub(crate) fn is_head_tied(&self) -> bool {
+        self.head.weight.shares(&self.embedding)
+    }
+
     /// Every matrix; those of all blocks together.
     pub(crate) fn matrices(&self) -> Vec<MatrixInfo> {
         let info = |name, count, weight: &Weight, bytes| MatrixInfo {
@@ -60,7 +65,7 @@ impl Weights {
             let bytes = weights.clone().map(Weight::bytes).sum();
             all.extend(weights.clone().take(1).map(|w| info(name, self.blocks.len(), w, bytes)));
         }
-        if !self.head.weight.shares(&self.embedding) {
+        if !self.is_head_tied() {
             all.push(info("head", 1, &self.head.weight, self.head.weight.bytes()));
         }
         all

@@ -7,7 +7,7 @@
 //! never loads.
 
 use std::fs::{self, File};
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -38,6 +38,15 @@ const COMPANIONS: [&str; 6] = [
     "MODEL_LICENSE",
 ];
 
+/// What makes a folder a model, in any form.
+const CHECKPOINTS: [&str; 4] =
+    [WEIGHTS, "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
+
+/// How the name of an unfinished file begins.
+const PART_START: &str = "model.";
+/// How it ends.
+const PART_END: &str = ".part";
+
 /// The data of a file begin on a multiple of this.
 const ALIGNMENT: usize = 64;
 
@@ -47,7 +56,7 @@ const PIECE: usize = 8 << 20;
 /// Columns that may share a scale.
 pub const GROUPS: [usize; 3] = [32, 64, 128];
 
-/// How weights are quantised.
+/// How weights are quantised that are not quantised yet.
 #[derive(Debug, Clone)]
 pub struct QuantizeOptions {
     /// Bits of a weight: 4 or 8.
@@ -102,21 +111,63 @@ pub fn quantize(
     }
     let plan = Plan::new(&config, &checkpoint, bits, options.group)?;
     fs::create_dir_all(target).map_err(Error::io(target))?;
-    let companions: Vec<_> = COMPANIONS.iter().filter(|name| source.join(name).is_file()).collect();
-    for name in companions.iter().copied().chain([&WEIGHTS]) {
-        if target.join(name).exists() {
+    prepare(target)?;
+    let mut file = temporary_file(target)?;
+    let temporary = file.path().to_owned();
+    let bytes = pool.install(|| plan.write(file.as_file_mut(), &temporary, progress))?;
+    publish(source, target, file)?;
+    Ok(Quantized { source_bytes: checkpoint.total_bytes(), bytes, ..plan.summary })
+}
+
+/// Refuses a folder with anything of a model in it, be it a link to nowhere, and removes what a killed run has left.
+fn prepare(target: &Path) -> Result<()> {
+    for name in COMPANIONS.iter().chain(&CHECKPOINTS) {
+        if target.join(name).symlink_metadata().is_ok() {
             let problem = format!("holds {name} already: remove it, or name another folder");
             return Err(Error::file(target, problem));
         }
     }
-    let mut file = temporary_file(target)?;
-    let temporary = file.path().to_owned();
-    let bytes = pool.install(|| plan.write(file.as_file_mut(), &temporary, progress))?;
-    copy_all(source, target, &companions)?;
+    for entry in fs::read_dir(target).map_err(Error::io(target))? {
+        let entry = entry.map_err(Error::io(target))?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(PART_START) && name.ends_with(PART_END) {
+            fs::remove_file(entry.path()).map_err(Error::io(&entry.path()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts the companions beside the finished file and gives it its name: last, for with it the folder is a model. At an error
+/// everything is removed again.
+fn publish(source: &Path, target: &Path, file: NamedTempFile) -> Result<()> {
     let path = target.join(WEIGHTS);
-    file.persist(&path).map_err(|error| Error::Io { path, source: error.error })?;
-    sync_folder(target)?;
-    Ok(Quantized { source_bytes: checkpoint.total_bytes(), bytes, ..plan.summary })
+    let companions = COMPANIONS.iter().filter(|name| source.join(name).is_file());
+    let published = companions
+        .clone()
+        .try_for_each(|name| copy(&source.join(name), &target.join(name)))
+        .and_then(|()| {
+            let named = file.persist_noclobber(&path);
+            named.map_err(|error| Error::Io { path: path.clone(), source: error.error })
+        })
+        .and_then(|_| sync_folder(target));
+    if published.is_err() {
+        for name in companions.chain([&WEIGHTS]) {
+            // Best effort: the first error is the one to report.
+            let _ = fs::remove_file(target.join(name));
+        }
+    }
+    published
+}
+
+/// Copies a file, until it is on the disk.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let mut source = File::open(from).map_err(Error::io(from))?;
+    let copied = File::create_new(to).and_then(|mut file| {
+        io::copy(&mut source, &mut file)?;
+        file.sync_all()
+    });
+    copied.map_err(Error::io(to))
 }
 
 fn bits(options: &QuantizeOptions) -> Result<Bits> {
@@ -135,28 +186,12 @@ fn bits(options: &QuantizeOptions) -> Result<Bits> {
     }
 }
 
-/// Copies the companions; at an error, those already copied are removed again.
-fn copy_all(source: &Path, target: &Path, names: &[&&str]) -> Result<()> {
-    for (index, name) in names.iter().enumerate() {
-        let path = target.join(name);
-        let copied = fs::copy(source.join(name), &path).and_then(|_| File::open(&path)?.sync_all());
-        if let Err(error) = copied {
-            for name in &names[..=index] {
-                // Best effort: the first error is the one to report.
-                let _ = fs::remove_file(target.join(name));
-            }
-            return Err(Error::Io { path, source: error });
-        }
-    }
-    Ok(())
-}
-
 /// A file with a temporary name and the permissions of any new file.
 fn temporary_file(folder: &Path) -> Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.prefix("model.").suffix(".part").tempfile_in(folder).map_err(Error::io(folder))
+    builder.prefix(PART_START).suffix(PART_END).tempfile_in(folder).map_err(Error::io(folder))
 }
 
 /// Makes the new name durable, where folders can be synced.
@@ -192,7 +227,7 @@ impl<'a> Plan<'a> {
     fn new(config: &Config, checkpoint: &'a Checkpoint, bits: Bits, group: usize) -> Result<Self> {
         let manifest = chatglm::manifest(config, checkpoint);
         manifest.check(checkpoint, config)?;
-        let shared = chatglm::duplicate(checkpoint);
+        let shared = chatglm::duplicate(config, checkpoint);
         let tensors = manifest.tensors.iter().filter(|(name, _)| Some(name.as_str()) != shared);
         let mut stored = Vec::new();
         let mut vectors = Vec::new();

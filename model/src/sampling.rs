@@ -107,10 +107,10 @@ impl Sampler {
         let penalised = |logit: f32| if logit > 0.0 { logit / penalty } else { logit * penalty };
         self.candidates.clear();
         for ((id, &logit), &seen) in (0..).zip(logits).zip(&self.seen) {
-            if !logit.is_finite() {
+            let weight = if seen { penalised(logit) } else { logit };
+            if !weight.is_finite() {
                 return Err(Error::NotFinite);
             }
-            let weight = if seen { penalised(logit) } else { logit };
             self.candidates.push(Candidate { id, weight });
         }
         let id = match self.sampling.temperature {
@@ -275,6 +275,9 @@ mod tests {
         }
         let mut greedy = Sampler::new(&Sampling::greedy(), 2, &[]).unwrap();
         assert!(matches!(greedy.choose(&[1.0, f32::NAN]), Err(Error::NotFinite)));
+        let base = Sampling { repetition_penalty: 0.01, ..Sampling::chat(0) };
+        let mut sampler = Sampler::new(&base, 2, &[0]).unwrap();
+        assert!(matches!(sampler.choose(&[1e37, 0.0]), Err(Error::NotFinite)));
     }
 
     proptest! {

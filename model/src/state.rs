@@ -13,6 +13,8 @@ pub(crate) const TILE: usize = 256;
 
 /// The memory of one session: cached keys and values, and room for the activations of a forward pass.
 pub struct State {
+    /// Which model it belongs to.
+    pub(crate) model: usize,
     pub(crate) cache: KvCache,
     pub(crate) workspace: Workspace,
     pub(crate) quantised: Q8Rows,
@@ -25,7 +27,7 @@ pub struct State {
 }
 
 impl State {
-    /// Memory for `capacity` tokens, `tile` of them at a time.
+    /// Memory of model `model` for `capacity` tokens, `tile` of them at a time.
     ///
     /// With `f32` activations the cache keeps `f32`, else `f16`.
     ///
@@ -36,6 +38,7 @@ impl State {
         capacity: usize,
         activations: Activations,
         tile: usize,
+        model: usize,
     ) -> Result<Self> {
         let tile = tile.min(capacity).max(1);
         let allocated = KvCache::new(config, capacity, activations)
@@ -45,7 +48,7 @@ impl State {
             Error::Memory { capacity, bytes: cache + rest }
         })?;
         let quantised = Q8Rows::with_capacity(tile, widest_input(config));
-        Ok(Self { cache, workspace, quantised, placement: None, len: 0, fed: 0 })
+        Ok(Self { model, cache, workspace, quantised, placement: None, len: 0, fed: 0 })
     }
 
     /// Bytes that [`State::new`] takes: the cache, and all the rest.

@@ -34,6 +34,8 @@ pub(crate) struct Manifest {
     pub(crate) tensors: BTreeMap<String, Kind>,
     /// The end of the names of tensors that published files hold and no model reads.
     pub(crate) ignored: &'static str,
+    /// Matrices that may be the same bytes in a file: the embedding and a head tied to it.
+    pub(crate) shareable: [&'static str; 2],
 }
 
 impl Manifest {
@@ -56,6 +58,7 @@ impl Manifest {
                 }
             }
         }
+        self.check_apart(checkpoint)?;
         let known = |name: &str| {
             self.tensors.contains_key(name)
                 || name.ends_with(self.ignored)
@@ -70,6 +73,30 @@ impl Manifest {
                 )))
             }
         }
+    }
+
+    /// Checks that no two tensors share bytes, but for matrices that may: many tensors made of the same bytes would take
+    /// many times the memory of the file.
+    fn check_apart(&self, checkpoint: &Checkpoint) -> Result<()> {
+        let tensors = self.tensors.keys().filter_map(|name| checkpoint.get(name));
+        let mut ranges: Vec<_> = tensors.map(|t| (t.bytes().as_ptr_range(), t)).collect();
+        ranges.sort_by_key(|(range, _)| range.start);
+        for pair in ranges.windows(2) {
+            let [(first, a), (second, b)] = pair else { continue };
+            let may_share =
+                first == second && [a, b].iter().all(|t| self.shareable.contains(&t.name()));
+            if second.start < first.end && !may_share {
+                return Err(b.error(format!("shares its bytes with {}", a.name())));
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of all matrices as they are stored, without scales.
+    pub(crate) fn matrix_bytes(&self, checkpoint: &Checkpoint) -> u64 {
+        let matrices = self.tensors.iter().filter(|(_, kind)| matches!(kind, Kind::Matrix(..)));
+        let tensors = matrices.filter_map(|(name, _)| checkpoint.get(name));
+        tensors.map(|tensor| tensor.bytes().len() as u64).sum()
     }
 }
 

@@ -243,7 +243,7 @@ fn a_session_answers_as_recorded_and_stops_where_it_is_told() {
     assert_eq!((answer.by_ref().count(), answer.finish()), (4, Some(Finish::Context)));
     let full: Vec<_> = [7; 90].into_iter().chain([301, 304]).collect();
     let error = small.generate(&full, &request(None, &[])).err().unwrap().to_string();
-    assert!(error.contains("93 tokens") && error.contains("holds 6"), "{error}");
+    assert!(error.contains("93 tokens are needed") && error.contains("holds 6"), "{error}");
     assert!(
         small
             .generate(&[7, 8], &request(None, &[]))

@@ -137,29 +137,38 @@ fn a_quantised_folder_is_not_quantised_again_nor_overwritten() {
     assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
 }
 
+/// A link to nowhere is not written through, another model's tokenizer is not adopted, and what a killed run left goes.
+#[test]
+fn only_a_folder_without_a_model_is_written_to() {
+    let source = fixture("chatglm-6b-tiny/bin-f16").unwrap();
+    let options = QuantizeOptions::default();
+    for name in ["config.json", "ice_text.model", "pytorch_model.bin.index.json"] {
+        let target = tempfile::tempdir().unwrap();
+        let elsewhere = target.path().join("elsewhere");
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(&elsewhere, target.path().join(name)).unwrap();
+        #[cfg(not(unix))]
+        fs::write(target.path().join(name), "").unwrap();
+        let done =
+            quantize(&source, target.path(), &options, &mut |_, _, _| ControlFlow::Continue(()));
+        assert!(done.unwrap_err().to_string().contains(&format!("holds {name} already")));
+        assert!(!elsewhere.exists());
+    }
+    let target = tempfile::tempdir().unwrap();
+    fs::write(target.path().join("model.Ab3xYz.part"), "half a model").unwrap();
+    quantize(&source, target.path(), &options, &mut |_, _, _| ControlFlow::Continue(())).unwrap();
+    assert_eq!(fs::read_dir(target.path()).unwrap().count(), 2);
+}
+
 /// A weight that is no number is an error that names it, and leaves nothing behind.
 #[test]
 fn a_weight_that_is_no_number_is_named() {
-    let source = tempfile::tempdir().unwrap();
-    let original = fixture("chatglm-6b-tiny/bin-f16").unwrap();
-    fs::copy(original.join("config.json"), source.path().join("config.json")).unwrap();
-    let checkpoint = Checkpoint::open(&original).unwrap();
-    let tensors: Vec<_> = checkpoint
-        .names()
-        .map(|name| {
-            let tensor = checkpoint.tensor(name).unwrap();
-            let mut bytes = tensor.bytes().to_vec();
-            if name.ends_with("1.attention.dense.weight") {
-                bytes[2 * 130..][..2].copy_from_slice(&half::f16::NAN.to_le_bytes());
-            }
-            (name, tensor.shape().to_vec(), bytes)
-        })
-        .collect();
-    let views = tensors.iter().map(|(name, shape, bytes)| {
-        let dtype = safetensors::Dtype::F16;
-        (*name, safetensors::tensor::TensorView::new(dtype, shape.clone(), bytes).unwrap())
+    let source = altered(|name, bytes| {
+        if name.ends_with("1.attention.dense.weight") {
+            bytes[2 * 130..][..2].copy_from_slice(&half::f16::NAN.to_le_bytes());
+        }
+        true
     });
-    safetensors::serialize_to_file(views, None, &source.path().join("model.safetensors")).unwrap();
 
     let target = tempfile::tempdir().unwrap();
     let options = QuantizeOptions::default();
@@ -183,4 +192,79 @@ fn what_is_broken_off_leaves_nothing() {
     let error = quantize(&source, target.path(), &QuantizeOptions::default(), &mut stop);
     assert!(matches!(error, Err(Error::Cancelled)));
     assert_eq!(fs::read_dir(target.path()).unwrap().count(), 0);
+}
+
+/// The tiny model with tensors changed, or left out where `change` says no.
+fn altered(change: impl Fn(&str, &mut Vec<u8>) -> bool) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let original = fixture("chatglm-6b-tiny/bin-f16").unwrap();
+    fs::copy(original.join("config.json"), folder.path().join("config.json")).unwrap();
+    let checkpoint = Checkpoint::open(&original).unwrap();
+    let mut tensors = Vec::new();
+    for name in checkpoint.names() {
+        let tensor = checkpoint.tensor(name).unwrap();
+        let mut bytes = tensor.bytes().to_vec();
+        if change(name, &mut bytes) {
+            tensors.push((name, tensor.shape().to_vec(), bytes));
+        }
+    }
+    let views = tensors.iter().map(|(name, shape, bytes)| {
+        let dtype = safetensors::Dtype::F16;
+        (*name, safetensors::tensor::TensorView::new(dtype, shape.clone(), bytes).unwrap())
+    });
+    safetensors::serialize_to_file(views, None, &folder.path().join("model.safetensors")).unwrap();
+    folder
+}
+
+/// A head that is missing is the embedding, unless config.json says that they are not tied; any other tensor is missed.
+#[test]
+fn only_a_tied_head_may_be_missing() {
+    let tied = altered(|name, _| name != "lm_head.weight");
+    let model = Model::open(tied.path(), &Options::default()).unwrap();
+    assert!(model.is_head_tied());
+    let config = tied.path().join("config.json");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replacen('{', "{\"tie_word_embeddings\": false,", 1)).unwrap();
+    let error = Model::open(tied.path(), &Options::default()).err().unwrap().to_string();
+    assert!(error.contains("tensor lm_head.weight: is missing"), "{error}");
+
+    let lacking = altered(|name, _| !name.ends_with("2.mlp.dense_4h_to_h.bias"));
+    let error = Model::open(lacking.path(), &Options::default()).err().unwrap().to_string();
+    assert!(error.contains("transformer.layers.2.mlp.dense_4h_to_h.bias: is missing"), "{error}");
+}
+
+/// Wherever a number of the weights is damaged, the logits say so; 8-bit activations and GELU do not hide it.
+#[test]
+fn damaged_weights_show() {
+    for name in
+        ["0.mlp.dense_h_to_4h.bias", "1.input_layernorm.weight", "2.attention.query_key_value.bias"]
+    {
+        let folder = altered(|other, bytes| {
+            if other.ends_with(name) {
+                bytes[..2].copy_from_slice(&half::f16::NAN.to_le_bytes());
+            }
+            true
+        });
+        let all = logits(folder.path(), Activations::F32);
+        assert!(all.iter().any(|logit| !logit.is_finite()), "{name}");
+    }
+}
+
+/// A model and what it gives out can be used from any thread.
+#[test]
+fn models_and_sessions_can_be_sent_and_models_shared() {
+    fn shared<T: Send + Sync>() {}
+    fn sent<T: Send>() {}
+    shared::<Model>();
+    sent::<glm_model::Session>();
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_in_place_of_a_file_does_not_hang() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = std::process::Command::new("mkfifo").arg(folder.path().join("config.json")).status();
+    assert!(made.unwrap().success());
+    let error = Model::open(folder.path(), &Options::default()).err().unwrap().to_string();
+    assert!(error.ends_with("config.json: is not a regular file"), "{error}");
 }

@@ -124,6 +124,7 @@ struct Integer<'a, S, const B: usize> {
     x: &'a Q8Rows,
 }
 
+#[allow(clippy::needless_range_loop)] // As in the words: hot loops count with indices.
 impl<S: Simd, const B: usize> Tile for Integer<'_, S, B>
 where
     [u8; B]: Dot,
@@ -137,22 +138,23 @@ where
             let mut group_sums = [simd.splat(0.0); T];
             for block in group {
                 let mut x = [self.x.block(first, index); T];
-                for (t, x) in x.iter_mut().enumerate() {
-                    *x = self.x.block(first + t, index);
+                for t in 1..T {
+                    x[t] = self.x.block(first + t, index);
                 }
                 let dots = block.dot(simd, x);
-                for ((sum, dot), x) in group_sums.iter_mut().zip(dots).zip(x) {
-                    *sum = simd.fma(simd.to_f32(dot), simd.splat(x.scale), *sum);
+                for t in 0..T {
+                    let scale = simd.splat(x[t].scale);
+                    group_sums[t] = simd.fma(simd.to_f32(dots[t]), scale, group_sums[t]);
                 }
                 index += 1;
             }
             let scale = simd.load_f16(scale);
-            for (sum, group_sum) in sums.iter_mut().zip(group_sums) {
-                *sum = simd.fma(group_sum, scale, *sum);
+            for t in 0..T {
+                sums[t] = simd.fma(group_sums[t], scale, sums[t]);
             }
         }
-        for (t, sum) in sums.into_iter().enumerate() {
-            self.out.store(first + t, sum);
+        for t in 0..T {
+            self.out.store(first + t, sums[t]);
         }
     }
 }

@@ -2,7 +2,10 @@
 //!
 //! The integer dot products keep Q4 nibbles unsigned: `maddubs` multiplies u8 by s8 and adds pairs into i16, at most
 //! 15·127·2 = 3810, and eight of those fit (30 480 < 32 767), so one widening `madd` per block suffices. Q8 weights move
-//! their sign to the activation first; there one pair already reaches 127·127·2 = 32 258, so each is widened at once.
+//! their sign to the activation first; there one pair already reaches 128·127·2 = 32 512, so each is widened at once.
+//!
+//! Hot loops count with indices: what iterator adaptors need to be inlined for, the compiler does not always inline here,
+//! least of all for users who build without link-time optimisation.
 
 use core::arch::x86_64::*;
 use half::{bf16, f16};
@@ -53,11 +56,12 @@ fn load_bytes(_: Avx2, from: &[u8; 32]) -> __m256i {
 /// Four activations, `values[at..at + 4]`, in every lane.
 #[inline(always)]
 fn broadcast(_: Avx2, values: &[i8; BLOCK], at: usize) -> __m256i {
-    let four = [values[at], values[at + 1], values[at + 2], values[at + 3]].map(|v| v as u8);
-    // SAFETY: no pointer; the proof is the first argument.
-    unsafe { _mm256_set1_epi32(i32::from_le_bytes(four)) }
+    let four = &values[at..at + 4];
+    // SAFETY: `four` is four readable bytes, any alignment; the proof is the first argument.
+    unsafe { _mm256_set1_epi32(four.as_ptr().cast::<i32>().read_unaligned()) }
 }
 
+#[allow(clippy::needless_range_loop)] // See the module's note on hot loops.
 impl Simd for Avx2 {
     type F32 = __m256;
     type I32 = __m256i;
@@ -209,20 +213,20 @@ impl Simd for Avx2 {
         let (runs, _) = weight.as_chunks::<32>();
         avx2!({
             let mut pairs = [_mm256_setzero_si256(); T];
-            for (i, run) in runs.iter().enumerate() {
-                let run = load_bytes(self, run);
+            for i in 0..runs.len() {
+                let run = load_bytes(self, &runs[i]);
                 let mask = _mm256_set1_epi8(15);
                 let low = _mm256_and_si256(run, mask);
                 let high = _mm256_and_si256(_mm256_srli_epi16::<4>(run), mask);
-                for (pairs, x) in pairs.iter_mut().zip(&x) {
-                    let a = _mm256_maddubs_epi16(low, broadcast(self, x.values, 8 * i));
-                    let b = _mm256_maddubs_epi16(high, broadcast(self, x.values, 8 * i + 4));
-                    *pairs = _mm256_add_epi16(*pairs, _mm256_add_epi16(a, b));
+                for t in 0..T {
+                    let a = _mm256_maddubs_epi16(low, broadcast(self, x[t].values, 8 * i));
+                    let b = _mm256_maddubs_epi16(high, broadcast(self, x[t].values, 8 * i + 4));
+                    pairs[t] = _mm256_add_epi16(pairs[t], _mm256_add_epi16(a, b));
                 }
             }
-            for (pairs, x) in pairs.iter_mut().zip(&x) {
-                let dot = _mm256_madd_epi16(*pairs, _mm256_set1_epi16(1));
-                *pairs = _mm256_sub_epi32(dot, _mm256_set1_epi32(8 * x.sum));
+            for t in 0..T {
+                let dot = _mm256_madd_epi16(pairs[t], _mm256_set1_epi16(1));
+                pairs[t] = _mm256_sub_epi32(dot, _mm256_set1_epi32(8 * x[t].sum));
             }
             pairs
         })
@@ -236,14 +240,14 @@ impl Simd for Avx2 {
         let (runs, _) = weight.as_chunks::<32>();
         avx2!({
             let mut sums = [_mm256_setzero_si256(); T];
-            for (i, run) in runs.iter().enumerate() {
-                let run = load_bytes(self, run);
+            for i in 0..runs.len() {
+                let run = load_bytes(self, &runs[i]);
                 let size = _mm256_abs_epi8(run);
-                for (sum, x) in sums.iter_mut().zip(&x) {
-                    let signed = _mm256_sign_epi8(broadcast(self, x.values, 4 * i), run);
+                for t in 0..T {
+                    let signed = _mm256_sign_epi8(broadcast(self, x[t].values, 4 * i), run);
                     let pairs = _mm256_maddubs_epi16(size, signed);
                     let four = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
-                    *sum = _mm256_add_epi32(*sum, four);
+                    sums[t] = _mm256_add_epi32(sums[t], four);
                 }
             }
             sums

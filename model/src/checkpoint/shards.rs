@@ -8,6 +8,9 @@ use serde::Deserialize;
 use super::{Bytes, Format, Tensor};
 use crate::error::{Error, Result};
 
+/// Published indices have some ten kilobytes.
+const MAX_INDEX: usize = 16 << 20;
+
 /// `*.index.json` as transformers writes it.
 #[derive(Deserialize)]
 struct Index {
@@ -17,7 +20,13 @@ struct Index {
 
 /// Reads every file that the index names and checks that each holds what the index says, no less and no more.
 pub(super) fn read(index_path: &Path, format: Format) -> Result<Vec<Tensor>> {
-    let index: Index = serde_json::from_slice(&Bytes::map(index_path)?)
+    let file = Bytes::map(index_path)?;
+    if file.len() > MAX_INDEX {
+        return Err(Error::file(index_path, format!("is larger than {MAX_INDEX} bytes")));
+    }
+    // Copied so that nobody can change it between check and use.
+    let json = file.to_vec();
+    let index: Index = serde_json::from_slice(&json)
         .map_err(|error| Error::file(index_path, error.to_string()))?;
     let folder = index_path.parent().unwrap_or(Path::new(""));
     let shards: BTreeSet<_> = index.weight_map.values().collect();

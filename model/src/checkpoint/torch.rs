@@ -12,7 +12,7 @@ mod cursor;
 mod pickle;
 mod zip;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -75,6 +75,7 @@ fn named_tensors<'a>(pickle: &'a Pickle) -> Result<Vec<(String, &'a [Value<'a>])
         return Err("data.pkl is not a dictionary of tensors".into());
     };
     let mut tensors = Vec::new();
+    let mut names = BTreeSet::new();
     let mut entered = vec![false; pickle.dict_count()];
     let mut open = vec![(String::new(), 0, root)];
     while let Some((prefix, depth, dict)) = open.pop() {
@@ -91,7 +92,12 @@ fn named_tensors<'a>(pickle: &'a Pickle) -> Result<Vec<(String, &'a [Value<'a>])
                     open.push((name(&prefix, key)? + ".", depth + 1, inner));
                 }
                 (Value::Str(key), Value::Tensor(arguments)) => {
-                    tensors.push((name(&prefix, key)?, pickle.tuple(arguments)));
+                    let name = name(&prefix, key)?;
+                    // Twice the same name ends the walk before a short pickle can fill the memory with it.
+                    if !names.insert(name.clone()) {
+                        return Err(format!("tensor {name}: appears twice"));
+                    }
+                    tensors.push((name, pickle.tuple(arguments)));
                 }
                 _ => {} // Step counts, versions and the like.
             }

@@ -30,7 +30,7 @@ pub(super) fn read(fields: &Fields) -> Result<Config> {
             glm_kernels::MAX_HEAD_SIZE
         )));
     }
-    if fields.json.get("position_encoding_2d").and_then(serde_json::Value::as_bool) == Some(false) {
+    if !fields.flag("position_encoding_2d", true)? {
         return Err(fields.error("position_encoding_2d must be true".to_owned()));
     }
     let id = |name| fields.size(name, 0..=vocab - 1).map(|id| id as u32);
@@ -50,6 +50,7 @@ pub(super) fn read(fields: &Fields) -> Result<Config> {
         mask: MaskKind::Prefix,
         residual: Residual::Scaled((2.0 * RESIDUAL_LAYERS).sqrt()),
         qkv: QkvOrder::PerHead,
+        tied_head: fields.flag("tie_word_embeddings", true)?,
         special: SpecialIds {
             bos: id("bos_token_id")?,
             eos: id("eos_token_id")?,

@@ -2,7 +2,7 @@
 
 use glm_kernels::Activation;
 
-use super::{Kind, Loader, Manifest};
+use super::{Kind, Loader, Manifest, scale_name};
 use crate::checkpoint::Checkpoint;
 use crate::config::{Config, Mlp};
 use crate::error::Result;
@@ -33,11 +33,11 @@ fn shape(config: &Config, linear: &str) -> (usize, usize) {
     }
 }
 
-/// Every tensor of the model. A checkpoint without `lm_head.weight` uses the embedding in its place.
+/// Every tensor of the model. Where config.json allows the head to be tied to the embedding, a checkpoint may leave it out.
 pub(crate) fn manifest(config: &Config, checkpoint: &Checkpoint) -> Manifest {
     let table = Kind::Matrix(config.vocab, config.hidden);
     let mut tensors: std::collections::BTreeMap<_, _> = [(EMBEDDING.to_owned(), table)].into();
-    if checkpoint.get(HEAD).is_some() {
+    if !config.tied_head || checkpoint.get(HEAD).is_some() {
         tensors.insert(HEAD.to_owned(), table);
     }
     let norm = |name: String| {
@@ -54,13 +54,15 @@ pub(crate) fn manifest(config: &Config, checkpoint: &Checkpoint) -> Manifest {
             tensors.insert(format!("{name}.bias"), Kind::Vector(rows));
         }
     }
-    Manifest { tensors, ignored: ".rotary_emb.inv_freq" }
+    Manifest { tensors, ignored: ".rotary_emb.inv_freq", shareable: [EMBEDDING, HEAD] }
 }
 
-/// The head, if it holds the same bytes as the embedding and need not be stored twice.
-pub(crate) fn duplicate(checkpoint: &Checkpoint) -> Option<&'static str> {
+/// The head, if it is plain, the same as the embedding and config.json lets it be left out: it need not be stored twice.
+pub(crate) fn duplicate(config: &Config, checkpoint: &Checkpoint) -> Option<&'static str> {
     let (head, embedding) = (checkpoint.get(HEAD)?, checkpoint.get(EMBEDDING)?);
-    (head.dtype() == embedding.dtype() && head.bytes() == embedding.bytes()).then_some(HEAD)
+    let plain = checkpoint.get(&scale_name(HEAD)).is_none();
+    let same = head.dtype() == embedding.dtype() && head.bytes() == embedding.bytes();
+    (config.tied_head && plain && same).then_some(HEAD)
 }
 
 /// Builds the layers.
