@@ -69,6 +69,10 @@ fn remarks(args: &args::Model, model: &Model, taken: Duration) -> Vec<String> {
             "the weights are {format}: {read} are read for every token; `glm quantize {folder} DST` makes a folder of about \
              {share}"
         ));
+        if model.is_head_tied() {
+            remarks
+                .push("there is no lm_head.weight: the embedding serves in its place".to_owned());
+        }
         if args.activations == Some(ActivationType::Int8) {
             remarks.push(
                 "--activations int8 changes nothing: only quantised weights meet int8".to_owned(),
