@@ -228,7 +228,7 @@ Examples:
 pub struct Fill {
     #[command(flatten)]
     pub model: Model,
-    /// The text with [MASK] or [gMASK]; `-`, or no text, reads it from stdin, without the last line break.
+    /// The text with one `[MASK]` or `[gMASK]`; `-`, or no text, reads it from stdin, without the last line break.
     pub text: Option<String>,
     /// Print JSON: the filled text, spans, ids and more.
     #[arg(long)]

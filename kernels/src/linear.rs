@@ -211,7 +211,6 @@ mod tests {
                 Kind::F32 => matrix(Storage::F32(&self.weight)),
                 Kind::F16 => {
                     let w: Vec<_> = self.weight.iter().map(|&w| f16::from_f32(w)).collect();
-                    Matrix::new(rows, cols, Storage::F16(&w));
                     matrix(Storage::F16(&w));
                 }
                 Kind::BF16 => {

@@ -87,7 +87,7 @@ impl Kernel for QuantizeRow<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let blocks = self.values.iter_mut().zip(self.scales).zip(self.sums);
-        for ((x, ((values, scale), sum)), _) in self.x.chunks(BLOCK).zip(blocks).zip(0..) {
+        for (x, ((values, scale), sum)) in self.x.chunks(BLOCK).zip(blocks) {
             let mut padded = [0.0; BLOCK];
             padded[..x.len()].copy_from_slice(x);
             *scale = quantize_block(simd, &padded, values);

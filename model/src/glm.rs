@@ -301,8 +301,8 @@ impl Inner {
         }
         tap(Stage::Embedding, 0, &workspace.x[..ids.len() * hidden])?;
         let mut context = Context { isa: self.isa, activations: self.activations, quantised };
-        for (index, block) in self.weights.blocks.iter().enumerate() {
-            block.forward(index, pass, workspace, &mut cache.layer(index), &mut context, tap)?;
+        for block in &self.weights.blocks {
+            block.forward(pass, workspace, &mut cache.layer(block.index), &mut context, tap)?;
         }
         for tokens in pass.tiles(workspace.tile) {
             let normed = &mut workspace.normed[..tokens.len() * hidden];

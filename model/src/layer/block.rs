@@ -23,6 +23,8 @@ use crate::state::{LayerCache, Workspace};
 
 /// Weights of one block.
 pub(crate) struct Block {
+    /// Which block it is.
+    pub(crate) index: usize,
     pub(crate) attention_norm: Norm,
     pub(crate) qkv: Linear,
     pub(crate) dense: Linear,
@@ -74,7 +76,6 @@ impl Block {
     /// Takes `workspace.x` one block further.
     pub(crate) fn forward(
         &self,
-        index: usize,
         pass: &Pass<'_>,
         workspace: &mut Workspace,
         cache: &mut LayerCache<'_>,
@@ -86,10 +87,10 @@ impl Block {
             self.project(pass, tokens, workspace, cache, context);
         }
         for tokens in pass.tiles(tile) {
-            self.attend(index, pass, tokens.clone(), workspace, cache, context, tap)?;
-            self.feed_forward(index, pass, tokens.clone(), workspace, context, tap)?;
+            self.attend(pass, tokens.clone(), workspace, cache, context, tap)?;
+            self.feed_forward(pass, tokens.clone(), workspace, context, tap)?;
             let width = pass.config.hidden;
-            tap(Stage::Layer(index), tokens.start, rows(&workspace.x, &tokens, width))?;
+            tap(Stage::Layer(self.index), tokens.start, rows(&workspace.x, &tokens, width))?;
         }
         ControlFlow::Continue(())
     }
@@ -134,10 +135,8 @@ impl Block {
     }
 
     /// `x = α·a + dense(attention)`
-    #[allow(clippy::too_many_arguments)]
     fn attend(
         &self,
-        index: usize,
         pass: &Pass<'_>,
         tokens: Range<usize>,
         workspace: &mut Workspace,
@@ -156,7 +155,7 @@ impl Block {
         cache.attend(context.isa, queries, first, pass.placement.mask(), attended);
         let branch = &mut workspace.branch[..n * config.hidden];
         self.dense.forward(context, attended, branch);
-        tap(Stage::Attention(index), tokens.start, branch)?;
+        tap(Stage::Attention(self.index), tokens.start, branch)?;
         add_residual(config.residual, normed, branch, x);
         ControlFlow::Continue(())
     }
@@ -164,7 +163,6 @@ impl Block {
     /// `x = α·m + mlp(m)`
     fn feed_forward(
         &self,
-        index: usize,
         pass: &Pass<'_>,
         tokens: Range<usize>,
         workspace: &mut Workspace,
@@ -179,7 +177,7 @@ impl Block {
         self.up.forward(context, normed, inner);
         let branch = &mut workspace.branch[..n * config.hidden];
         self.down.forward(context, inner, branch);
-        tap(Stage::Mlp(index), tokens.start, branch)?;
+        tap(Stage::Mlp(self.index), tokens.start, branch)?;
         add_residual(config.residual, normed, branch, x);
         ControlFlow::Continue(())
     }

@@ -83,6 +83,7 @@ fn block(config: &Config, loader: &mut Loader<'_>, index: usize) -> Result<Block
     let mut linear =
         |name, activation| loader.linear(&layer(index, name), shape(config, name), activation);
     Ok(Block {
+        index,
         qkv: linear(QKV, Activation::None)?,
         dense: linear(DENSE, Activation::None)?,
         up: linear(UP, Activation::GeluTanh)?,
