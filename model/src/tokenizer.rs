@@ -71,6 +71,7 @@ impl Tokenizer {
     /// If `ice_text.model` is missing, or if either file is not what ChatGLM-6B needs.
     pub fn open(dir: &Path) -> Result<Self> {
         let path = dir.join(MODEL_FILE);
+        std::fs::metadata(dir).map_err(Error::io(dir))?;
         if !path.is_file() {
             return Err(Error::file(dir, format!("no tokenizer here; looked for {MODEL_FILE}")));
         }
