@@ -504,3 +504,52 @@ fn safetensors_come_before_torch() {
     let single = Checkpoint::open(&folder.path().join("model.safetensors")).unwrap();
     assert!(single.names().eq(checkpoint.names()));
 }
+
+/// A short file whose many tensors are all the same bytes would take many times its size once each is brought into the
+/// kernels' order.
+#[test]
+fn a_model_whose_tensors_share_their_bytes() {
+    let config = r#"{"model_type": "chatglm", "num_layers": 1, "hidden_size": 8, "num_attention_heads": 1,
+        "inner_hidden_size": 8, "vocab_size": 16, "max_sequence_length": 16, "layernorm_epsilon": 1e-5,
+        "bos_token_id": 1, "eos_token_id": 2, "mask_token_id": 3, "gmask_token_id": 4, "pad_token_id": 5}"#;
+    let mut shapes: Vec<(String, Vec<i64>)> =
+        vec![("transformer.word_embeddings.weight".into(), vec![16, 8])];
+    let layer = |part: &str| format!("transformer.layers.0.{part}");
+    for norm in [
+        layer("input_layernorm"),
+        layer("post_attention_layernorm"),
+        "transformer.final_layernorm".into(),
+    ] {
+        shapes.extend(["weight", "bias"].map(|part| (format!("{norm}.{part}"), vec![8])));
+    }
+    let linears = [
+        ("attention.query_key_value", 24),
+        ("attention.dense", 8),
+        ("mlp.dense_h_to_4h", 8),
+        ("mlp.dense_4h_to_h", 8),
+    ];
+    for (name, rows) in linears {
+        shapes.push((layer(&format!("{name}.weight")), vec![rows, 8]));
+        shapes.push((layer(&format!("{name}.bias")), vec![rows]));
+    }
+    let write = |apart: bool| {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("config.json"), config).unwrap();
+        let mut offset = 0;
+        let tensors: Vec<_> = shapes
+            .iter()
+            .map(|(name, shape)| {
+                let start = offset;
+                offset += if apart { shape.iter().product::<i64>() } else { 0 };
+                let strides: &[i64] = if shape.len() == 2 { &[8, 1] } else { &[1] };
+                (name.as_str(), Tensor { offset: start, numel: 4096, shape, strides, ..A })
+            })
+            .collect();
+        let file = torch(&pickle(&[&dict(&tensors)]), &[("0", &[0; 4096 * 4])]);
+        fs::write(folder.path().join("pytorch_model.bin"), file).unwrap();
+        glm_model::Model::open(folder.path(), &glm_model::Options::default()).map(|_| ())
+    };
+    write(true).unwrap();
+    let error = write(false).unwrap_err().to_string();
+    assert!(error.contains("shares its bytes with"), "{error}");
+}
