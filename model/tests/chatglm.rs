@@ -132,6 +132,7 @@ fn official_int4_and_int8_give_the_recorded_logits() {
     for variant in ["int4", "int8"] {
         let Some(dir) = fixture(&format!("chatglm-6b-tiny/{variant}")) else { continue };
         check_logits(&dir, &Goldens::open(&dir));
+        check_activations(&dir, &Goldens::open(&dir));
     }
 }
 
@@ -148,6 +149,7 @@ fn int8_activations_choose_the_same_where_it_is_clear() {
 fn depth_of_the_real_model_gives_the_recorded_logits() {
     let Some(dir) = fixture("chatglm-6b-deep28") else { return };
     check_logits(&dir.join("f16"), &Goldens::open(&dir));
+    check_activations(&dir.join("f16"), &Goldens::open(&dir));
 }
 
 #[test]
