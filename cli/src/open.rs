@@ -38,8 +38,8 @@ pub fn model(args: &args::Model, tokenizer: Option<&Tokenizer>) -> Result<Model>
 /// The model, its weights and what they run on, in one line.
 pub fn summary(args: &args::Model, model: &Model) -> String {
     let activations = match model.activations() {
-        Activations::Int8 if model.is_quantised() => "int8",
-        _ => "f32",
+        Activations::Int8 => "int8",
+        Activations::F32 => "f32",
     };
     format!(
         "{} ({}): weights {}; activations {activations}; {}, {}",

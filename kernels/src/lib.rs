@@ -43,7 +43,6 @@ pub use format::{Bits, Matrix, Panels, Shape, Storage, quantize};
 pub use isa::{ISA_VARIABLE, Isa, UnknownIsa};
 pub use linear::{Input, Linear};
 pub use norm::LayerNorm;
-pub use parallel::for_each;
 pub use quantized::Q8Rows;
 pub use rope::RopeTable;
 pub use simd::{BLOCK, Element, Kernel, LANES, Simd};

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use rayon::prelude::*;
 
 /// Calls `task` for every index below `n`, in any order, on the threads of the current pool.
-pub fn for_each(n: usize, task: impl Fn(usize) + Sync + Send) {
+pub(crate) fn for_each(n: usize, task: impl Fn(usize) + Sync + Send) {
     if n <= 1 || rayon::current_num_threads() == 1 {
         (0..n).for_each(task);
     } else {

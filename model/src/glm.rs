@@ -11,7 +11,9 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use crate::checkpoint::Checkpoint;
 use crate::config::{self, Config, Rope};
 use crate::error::{Error, Result};
-use crate::layer::{Activations, Context, MatrixInfo, Pass, Stage, Tap, Weights, rows};
+use crate::layer::{
+    Activations, Context, MatrixInfo, Pass, Stage, Tap, Weights, rows, rows_mut, tiles,
+};
 use crate::position::Placement;
 use crate::state::{State, TILE};
 use crate::tokenizer::Tokenizer;
@@ -25,7 +27,7 @@ pub const MAX_THREADS: usize = 1024;
 pub struct Options {
     /// Threads of a forward pass; by default as many as the process may use.
     pub threads: Option<usize>,
-    /// Type of the activations; by default 8-bit for quantised weights, else `f32`.
+    /// Type of the activations; by default 8-bit for quantised weights. Plain weights always take `f32`.
     pub activations: Option<Activations>,
 }
 
@@ -77,7 +79,10 @@ impl Model {
             Loader { checkpoint: &checkpoint, progress: &mut progress, done: 0, repacked: 0 };
         let weights = pool.install(|| chatglm::load(&config, &mut loader))?;
         let repacked = loader.repacked;
-        let activations = options.activations.unwrap_or(weights.default_activations());
+        let activations = match options.activations {
+            Some(Activations::F32) => Activations::F32,
+            _ => weights.default_activations(),
+        };
         let rope = rope_table(&config);
         Ok(Self(Arc::new(Inner { config, weights, rope, activations, isa, pool, repacked })))
     }
@@ -276,9 +281,8 @@ impl Model {
         let vocab = self.0.config.vocab;
         assert_eq!(out.len(), tokens.len() * vocab, "logits of {tokens:?}");
         let tile = state.workspace.tile;
-        let tiles = tokens.clone().step_by(tile).map(|first| first..(first + tile).min(tokens.end));
         self.0.pool.install(|| {
-            for (tokens, out) in tiles.zip(out.chunks_mut(tile * vocab)) {
+            for (tokens, out) in tiles(tokens, tile).zip(out.chunks_mut(tile * vocab)) {
                 self.0.head(tokens, state, out);
             }
         });
@@ -304,21 +308,21 @@ impl Inner {
         for block in &self.weights.blocks {
             block.forward(pass, workspace, &mut cache.layer(block.index), &mut context, tap)?;
         }
-        for tokens in pass.tiles(workspace.tile) {
+        for tokens in tiles(0..pass.tokens, workspace.tile) {
             let normed = &mut workspace.normed[..tokens.len() * hidden];
-            self.weights.final_norm.forward(self.isa, rows(&workspace.x, &tokens, hidden), normed);
-            tap(Stage::FinalNorm, tokens.start, normed)?;
+            let x = rows_mut(&mut workspace.x, &tokens, hidden);
+            self.weights.final_norm.forward(self.isa, x, normed);
+            x.copy_from_slice(normed);
+            tap(Stage::FinalNorm, tokens.start, x)?;
         }
         ControlFlow::Continue(())
     }
 
     fn head(&self, tokens: Range<usize>, state: &mut State, logits: &mut [f32]) {
         let State { workspace, quantised, .. } = state;
-        let hidden = self.config.hidden;
-        let normed = &mut workspace.normed[..tokens.len() * hidden];
-        self.weights.final_norm.forward(self.isa, rows(&workspace.x, &tokens, hidden), normed);
         let mut context = Context { isa: self.isa, activations: self.activations, quantised };
-        self.weights.head.forward(&mut context, normed, logits);
+        let x = rows(&workspace.x, &tokens, self.config.hidden);
+        self.weights.head.forward(&mut context, x, logits);
     }
 }
 

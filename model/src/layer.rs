@@ -5,7 +5,7 @@ mod linear;
 mod norm;
 mod weight;
 
-pub(crate) use block::{Block, Pass, rows};
+pub(crate) use block::{Block, Pass, rows, rows_mut, tiles};
 pub use block::{Stage, Tap};
 pub use linear::Activations;
 pub(crate) use linear::{Context, Linear};

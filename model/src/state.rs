@@ -115,7 +115,7 @@ fn widest_input(config: &Config) -> usize {
 pub(crate) struct Workspace {
     /// Tokens that pass a layer together.
     pub(crate) tile: usize,
-    /// The residual stream, `[capacity, hidden]`
+    /// The residual stream, normalised for the head once it is through, `[capacity, hidden]`
     pub(crate) x: Vec<f32>,
     /// Queries of all tokens that are fed, `[capacity, heads, head size]`
     pub(crate) queries: Vec<f32>,

@@ -250,6 +250,15 @@ fn damaged_weights_show() {
     }
 }
 
+/// 8-bit activations are for quantised weights alone: asked of plain ones, nothing changes, the cache's type included.
+#[test]
+fn plain_weights_take_f32_whatever_is_asked() {
+    let plain = fixture("chatglm-6b-tiny/bin-f16").unwrap();
+    assert_eq!(logits(&plain, Activations::Int8), logits(&plain, Activations::F32));
+    let target = quantized(8, 32);
+    assert_ne!(logits(target.path(), Activations::Int8), logits(target.path(), Activations::F32));
+}
+
 /// A model and what it gives out can be used from any thread.
 #[test]
 fn models_and_sessions_can_be_sent_and_models_shared() {

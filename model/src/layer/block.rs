@@ -64,12 +64,9 @@ pub(crate) struct Pass<'a> {
     pub(crate) tokens: usize,
 }
 
-impl Pass<'_> {
-    /// The tokens that are fed, a tile of `size` at a time.
-    pub(crate) fn tiles(&self, size: usize) -> impl Iterator<Item = Range<usize>> + use<> {
-        let tokens = self.tokens;
-        (0..tokens).step_by(size).map(move |first| first..(first + size).min(tokens))
-    }
+/// `tokens`, a tile of `size` at a time.
+pub(crate) fn tiles(tokens: Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>> {
+    tokens.clone().step_by(size).map(move |first| first..(first + size).min(tokens.end))
 }
 
 impl Block {
@@ -83,10 +80,10 @@ impl Block {
         tap: &mut Tap<'_>,
     ) -> ControlFlow<()> {
         let tile = workspace.tile;
-        for tokens in pass.tiles(tile) {
+        for tokens in tiles(0..pass.tokens, tile) {
             self.project(pass, tokens, workspace, cache, context);
         }
-        for tokens in pass.tiles(tile) {
+        for tokens in tiles(0..pass.tokens, tile) {
             self.attend(pass, tokens.clone(), workspace, cache, context, tap)?;
             self.feed_forward(pass, tokens.clone(), workspace, context, tap)?;
             let width = pass.config.hidden;
@@ -207,6 +204,6 @@ pub(crate) fn rows<'a>(x: &'a [f32], tokens: &Range<usize>, width: usize) -> &'a
     &x[tokens.start * width..tokens.end * width]
 }
 
-fn rows_mut<'a>(x: &'a mut [f32], tokens: &Range<usize>, width: usize) -> &'a mut [f32] {
+pub(crate) fn rows_mut<'a>(x: &'a mut [f32], tokens: &Range<usize>, width: usize) -> &'a mut [f32] {
     &mut x[tokens.start * width..tokens.end * width]
 }
