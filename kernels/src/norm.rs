@@ -70,11 +70,22 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::testing::{close, values};
+    use crate::testing::{close_to, values};
     use crate::{Isa, reference};
 
-    /// Largest `|error| / max(|y|, 1)` seen in 3000 cases: 1.1e-6.
-    const NORM_ERROR: f32 = 2e-6;
+    /// Largest error seen in 4000 cases, relative to [`conditioning`]: 2.3e-7.
+    const NORM_ERROR: f32 = 5e-7;
+
+    /// What rounding errors are relative to: the mean is known to a rounding of the largest input, and dividing by a small
+    /// deviation magnifies that.
+    fn conditioning(x: &[f32], weight: &[f32], bias: &[f32], eps: f32) -> Vec<f32> {
+        let n = x.len() as f32;
+        let mean = x.iter().sum::<f32>() / n;
+        let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / n;
+        let largest = x.iter().fold(0.0f32, |max, x| max.max(x.abs()));
+        let magnified = largest / (variance + eps).sqrt();
+        weight.iter().zip(bias).map(|(w, b)| 1.0 + b.abs() + w.abs() * magnified).collect()
+    }
 
     proptest! {
         #[test]
@@ -85,7 +96,8 @@ mod tests {
             for isa in Isa::available() {
                 let mut y = vec![f32::NAN; x.len()];
                 isa.run(LayerNorm { x: &x, weight: &weight, bias: &bias, eps, y: &mut y });
-                close(&y, &reference::layer_norm(&x, &weight, &bias, eps), NORM_ERROR, isa);
+                let expected = reference::layer_norm(&x, &weight, &bias, eps);
+                close_to(&y, &expected, &conditioning(&x, &weight, &bias, eps), NORM_ERROR, isa);
             }
         }
     }
