@@ -20,6 +20,7 @@ pub struct Answerer {
     stops: Vec<String>,
     polished: bool,
     greedy: bool,
+    bar: bool,
 }
 
 /// An answer.
@@ -43,12 +44,17 @@ impl Answerer {
             cancel,
         };
         let greedy = request.sampling.temperature == 0.0;
-        Ok(Self { session, request, stops: args.stop.clone(), polished: false, greedy })
+        Ok(Self { session, request, stops: args.stop.clone(), polished: false, greedy, bar: true })
     }
 
     /// Polishes answers as ChatGLM-6B's own `chat` does.
     pub fn polished(self) -> Self {
         Self { polished: true, ..self }
+    }
+
+    /// Draws no bar while a prompt is read.
+    pub fn without_bar(self) -> Self {
+        Self { bar: false, ..self }
     }
 
     /// Goes on past the end of an answer.
@@ -87,10 +93,10 @@ impl Answerer {
     ) -> Result<Reply> {
         let stream = tokenizer.map(|tokenizer| self.stream(tokenizer)).transpose()?;
         let started = Instant::now();
-        let bar = progress::reading(prompt.len());
-        let mut read = |fraction| progress::set(&bar, fraction);
+        let bar = self.bar.then(|| progress::reading(prompt.len()));
+        let mut read = |fraction| bar.iter().for_each(|bar| progress::set(bar, fraction));
         let answer = self.session.generate_with_progress(prompt, &self.request, &mut read);
-        bar.finish_and_clear();
+        bar.iter().for_each(|bar| bar.finish_and_clear());
         let answer = answer?;
         let reading = started.elapsed();
         let (ids, text, finish) = match stream {

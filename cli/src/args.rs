@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 use glm_model::{Activations, Options, Sampling};
 
 use crate::input::Ids;
 
 const EXAMPLES: &str = "\
 Examples:
+  glm                                            talk to the small model that is part of this program
   glm quantize chatglm-6b chatglm-6b-q4          once: 12.3 GB become 3.5 GB
   glm chat -m chatglm-6b-q4                      talk
   glm generate -m chatglm-6b-q4 -p '你好'        one answer
@@ -24,7 +25,17 @@ Answers go to stdout, everything else to stderr. Ctrl-C stops an answer.";
 #[command(name = "glm", version, after_help = EXAMPLES)]
 pub struct Cli {
     #[command(subcommand)]
-    pub command: Command,
+    command: Option<Command>,
+}
+
+impl Cli {
+    /// What was typed; `glm` alone is `glm chat`.
+    pub fn command() -> Command {
+        Self::parse().command.unwrap_or_else(|| {
+            let matches = Chat::augment_args(clap::Command::new("chat")).get_matches_from(["chat"]);
+            Command::Chat(Chat::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()))
+        })
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -33,7 +44,7 @@ pub enum Command {
     Chat(Chat),
     /// Answer one prompt.
     Generate(Generate),
-    /// Fill the blank in a text.
+    /// Fill the blanks in a text.
     Fill(Fill),
     /// Write a model quantised to 4 or 8 bits, ready to be run without any preparation.
     Quantize(Quantize),
@@ -45,12 +56,23 @@ pub enum Command {
     Logits(Logits),
 }
 
+/// Which model.
+#[derive(Debug, Args)]
+pub struct Source {
+    /// The model's folder.
+    #[cfg_attr(
+        feature = "demo",
+        doc = "Without it, the small demonstration model answers that is part of this program."
+    )]
+    #[arg(short, long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+}
+
 /// Which model, and how it is run.
 #[derive(Debug, Args)]
 pub struct Model {
-    /// The model's folder.
-    #[arg(short, long, value_name = "DIR")]
-    pub model: PathBuf,
+    #[command(flatten)]
+    pub source: Source,
     /// Threads; by default as many as the machine has.
     #[arg(short, long, value_name = "N")]
     pub threads: Option<usize>,
@@ -217,9 +239,11 @@ pub struct Generate {
 }
 
 const FILL_EXAMPLES: &str = "\
-[MASK] stands for a few words, [gMASK] for a text of any length.
+[MASK] stands for a few words, [gMASK] for a text of any length. Several blanks are filled from left to right, each knowing
+what was put in those before it.
 
 Examples:
+  glm fill '床前[MASK]光，疑是地上[MASK]。'
   glm fill -m chatglm-6b-q4 '凯旋门位于[MASK]。'
   glm fill -m chatglm-6b-q4 --json < text-with-a-blank.txt";
 
@@ -228,9 +252,9 @@ Examples:
 pub struct Fill {
     #[command(flatten)]
     pub model: Model,
-    /// The text with one `[MASK]` or `[gMASK]`; `-`, or no text, reads it from stdin, without the last line break.
+    /// The text with blanks, `[MASK]` or `[gMASK]`; `-`, or no text, reads it from stdin, without the last line break.
     pub text: Option<String>,
-    /// Print JSON: the filled text, spans, ids and more.
+    /// Print JSON: the filled text, its spans, and the answers with ids and more.
     #[arg(long)]
     pub json: bool,
     /// Afterwards, say on stderr how long it took.
@@ -290,9 +314,8 @@ Examples:
 #[command(after_help = TOKENIZE_EXAMPLES)]
 #[command(group = clap::ArgGroup::new("what").required(true))]
 pub struct Tokenize {
-    /// The folder of the model, or of its tokenizer.
-    #[arg(short, long, value_name = "DIR")]
-    pub model: PathBuf,
+    #[command(flatten)]
+    pub source: Source,
     /// The text.
     #[arg(group = "what", allow_hyphen_values = true)]
     pub text: Option<String>,
@@ -334,7 +357,7 @@ mod tests {
 
     #[test]
     fn the_arguments_are_consistent() {
-        Cli::command().debug_assert();
+        <Cli as CommandFactory>::command().debug_assert();
     }
 
     #[derive(Parser)]

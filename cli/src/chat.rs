@@ -9,7 +9,6 @@ use std::io::{IsTerminal, stdin};
 use std::path::Path;
 
 use anyhow::Result;
-use glm_model::Tokenizer;
 use serde_json::json;
 
 use crate::answer::Answerer;
@@ -19,10 +18,14 @@ use crate::output::{self, note, say};
 use crate::{input, open};
 use conversation::Conversation;
 
+/// What a newcomer should know who named no model.
+const DEMO: &str = "It knows only the few things it was taught (ask what it can do). A real model: glm chat -m FOLDER, with the \
+                    files of ChatGLM-6B in the folder";
+
 pub fn run(args: &Chat) -> Result<()> {
     args.answering.sampling()?;
     let messages = args.messages.as_deref().map(input::messages).transpose()?;
-    let tokenizer = Tokenizer::open(&args.model.model)?;
+    let tokenizer = open::tokenizer(&args.model.source)?;
     let model = open::model(&args.model, Some(&tokenizer))?;
     let typed = messages.is_none() && stdin().is_terminal();
     let cancel = interrupt::token(if typed { Again::Waits } else { Again::Exits })?;
@@ -32,6 +35,9 @@ pub fn run(args: &Chat) -> Result<()> {
         (Some(messages), Some(path)) => once(args, &mut conversation, messages, path),
         _ => {
             note(&greeting(args, &model, &conversation));
+            if args.model.source.model.is_none() {
+                note(DEMO);
+            }
             if typed {
                 terminal::talk(&mut conversation, &cancel, args.stats)
             } else {

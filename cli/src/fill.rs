@@ -1,12 +1,12 @@
-//! `glm fill`: the blank in a text, filled.
+//! `glm fill`: the blanks in a text, filled from left to right.
 
 use std::io::{IsTerminal, stdout};
 
-use anyhow::Result;
-use glm_model::{Blank, Tokenizer, fill_prompt};
-use serde_json::json;
+use anyhow::{Result, anyhow};
+use glm_model::{Blank, Finish, blank, fill_prompt};
+use serde_json::{Value, json};
 
-use crate::answer::Answerer;
+use crate::answer::{Answerer, Reply};
 use crate::args::Fill;
 use crate::interrupt::{self, Again};
 use crate::output::{self, say};
@@ -15,51 +15,74 @@ use crate::{input, open};
 pub fn run(args: &Fill) -> Result<()> {
     args.answering.sampling()?;
     let text = input::text(args.text.as_deref(), "the text")?;
-    let tokenizer = Tokenizer::open(&args.model.model)?;
-    let (prompt, blank) = fill_prompt(&tokenizer, &text)?;
-    let (before, after) = around(&text, blank);
+    let name = blank(&text)?.name();
+    let tokenizer = open::tokenizer(&args.model.source)?;
     let model = open::model(&args.model, Some(&tokenizer))?;
     let cancel = interrupt::token(Again::Exits)?;
     let mut answerer = Answerer::new(&model, &args.answering, cancel)?;
 
     // A reader gets to see the words as they come; a pipe gets nothing of a text that is not finished.
     let streams = !args.json && stdout().is_terminal();
-    let mut began = false;
-    let mut show = |piece: &str| {
-        if streams && !piece.is_empty() && !std::mem::replace(&mut began, true) {
-            say(before)?;
+    let mut filled = String::new();
+    let mut rest = text.as_str();
+    let mut spans = Vec::new();
+    let mut ended = Ok(());
+    while let Some((before, after)) = rest.split_once(name) {
+        // What was put in a blank is text for those after it.
+        let prompt = fill_prompt(&tokenizer, &format!("{filled}{rest}"))?;
+        // The bar that shows how the prompt is read clears its line: text comes after it, and no bar once there is text.
+        let mut began = false;
+        let mut show = |piece: &str| {
+            if streams && !std::mem::replace(&mut began, true) {
+                say(before)?;
+            }
+            if streams { say(piece) } else { Ok(()) }
+        };
+        let seed = answerer.seed();
+        let reply = match answerer.answer(&prompt, Some(&tokenizer), &mut show) {
+            Err(error) if !spans.is_empty() => {
+                ended = Err(error);
+                break;
+            }
+            reply => reply?,
+        };
+        show("")?;
+        answerer.next_seed();
+        answerer = answerer.without_bar();
+        filled = format!("{filled}{before}{}", reply.text);
+        rest = after;
+        let stops = matches!(reply.finish, Finish::Cancelled | Finish::Context);
+        let confuses =
+            [Blank::Mask, Blank::Gmask].iter().any(|blank| reply.text.contains(blank.name()));
+        spans.push(Span { reply, seed });
+        if confuses {
+            ended = Err(anyhow!(
+                "the answer has a blank of its own, and those after it stay as they are"
+            ));
         }
-        if streams { say(piece) } else { Ok(()) }
-    };
-    let reply = answerer.answer(&prompt, Some(&tokenizer), &mut show)?;
-    let filled = format!("{before}{}{after}", reply.text);
+        if stops || confuses {
+            break;
+        }
+    }
+    filled += rest;
     if args.json {
-        let fields = json!({ "text": filled, "spans": [reply.text] });
-        output::json(&reply.json(answerer.seed(), fields))?;
-    } else if began {
-        output::line(after)?;
+        output::json(&json(&filled, &spans))?;
     } else {
-        output::line(&filled)?;
+        output::line(if streams { rest } else { &filled })?;
     }
-    reply.close(args.stats)
+    spans.iter().try_for_each(|span| span.reply.close(args.stats))?;
+    ended
 }
 
-/// What stands on both sides of the blank.
-fn around(text: &str, blank: Blank) -> (&str, &str) {
-    let name = match blank {
-        Blank::Mask => "[MASK]",
-        Blank::Gmask => "[gMASK]",
-    };
-    text.split_once(name).unwrap_or((text, ""))
+/// What a blank was filled with.
+struct Span {
+    reply: Reply,
+    seed: Option<u64>,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn blanks_around_the_gap_stay() {
-        assert_eq!(around("a [MASK] b", Blank::Mask), ("a ", " b"));
-        assert_eq!(around("[gMASK]", Blank::Gmask), ("", ""));
-    }
+/// The filled text, its spans, and what is said of every answer.
+fn json(text: &str, spans: &[Span]) -> Value {
+    let texts: Vec<_> = spans.iter().map(|span| &span.reply.text).collect();
+    let answer = |span: &Span| span.reply.json(span.seed, json!({ "text": span.reply.text }));
+    json!({ "text": text, "spans": texts, "answers": spans.iter().map(answer).collect::<Vec<_>>() })
 }

@@ -31,7 +31,7 @@ pub fn run(args: &Generate) -> Result<()> {
 
 /// The ids of the prompt, and the tokenizer where there is one.
 fn prompt(args: &Generate) -> Result<(Vec<u32>, Option<Tokenizer>)> {
-    let tokenizer = Tokenizer::open(&args.model.model);
+    let tokenizer = open::tokenizer(&args.model.source);
     let Some(ids) = &args.ids else {
         let text = input::text(args.prompt.as_deref(), "the prompt")?;
         let tokenizer = tokenizer?;

@@ -27,12 +27,10 @@ mod tokenize;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use args::{Cli, Command};
 
 fn main() -> ExitCode {
-    let done = match &Cli::parse().command {
+    let done = match &Cli::command() {
         Command::Chat(args) => chat::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Fill(args) => fill::run(args),

@@ -3,9 +3,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+#[cfg(feature = "demo")]
+use glm_model::demo;
 use glm_model::{Activations, Model, Tokenizer};
 
-use crate::args::{self, ActivationType};
+use crate::args::{self, ActivationType, Source};
 use crate::output::note;
 use crate::progress;
 use crate::units::{bytes, count, seconds};
@@ -25,7 +27,7 @@ pub fn model(args: &args::Model, tokenizer: Option<&Tokenizer>) -> Result<Model>
             bar.set_position(done);
         }
     };
-    let model = Model::open_with_progress(&args.model, &args.options(), &mut show);
+    let model = load(args, &mut show);
     bar.finish_and_clear();
     let model = model?;
     tokenizer.map_or(Ok(()), |tokenizer| model.check_tokenizer(tokenizer))?;
@@ -33,6 +35,46 @@ pub fn model(args: &args::Model, tokenizer: Option<&Tokenizer>) -> Result<Model>
         note(&remark);
     }
     Ok(model)
+}
+
+fn load(args: &args::Model, progress: &mut (dyn FnMut(u64, u64) + Send)) -> Result<Model> {
+    Ok(match &args.source.model {
+        Some(dir) => Model::open_with_progress(dir, &args.options(), progress)?,
+        None => demo::model(&args.options())?,
+    })
+}
+
+/// The tokenizer of a model, in its folder or alone.
+pub fn tokenizer(source: &Source) -> Result<Tokenizer> {
+    match &source.model {
+        Some(dir) => Ok(Tokenizer::open(dir)?),
+        None => Ok(demo::tokenizer()?),
+    }
+}
+
+fn name(source: &Source) -> String {
+    match &source.model {
+        Some(dir) => dir.display().to_string(),
+        None => "the small demonstration model of this program".to_owned(),
+    }
+}
+
+/// What answers without a folder, where nothing was built in.
+#[cfg(not(feature = "demo"))]
+mod demo {
+    use anyhow::{Result, bail};
+    use glm_model::{Model, Options, Tokenizer};
+
+    const NONE: &str =
+        "no model is part of this program: name a model's folder, as in `glm chat -m DIR`";
+
+    pub fn model(_: &Options) -> Result<Model> {
+        bail!(NONE)
+    }
+
+    pub fn tokenizer() -> Result<Tokenizer> {
+        bail!(NONE)
+    }
 }
 
 /// The model, its weights and what they run on, in one line.
@@ -44,7 +86,7 @@ pub fn summary(args: &args::Model, model: &Model) -> String {
     format!(
         "{} ({}): weights {}; activations {activations}; {}, {}",
         model.config().architecture,
-        args.model.display(),
+        name(&args.source),
         weights(model),
         count(model.threads(), "thread"),
         model.isa().name(),
@@ -59,7 +101,7 @@ fn weights(model: &Model) -> String {
 
 fn remarks(args: &args::Model, model: &Model, taken: Duration) -> Vec<String> {
     let mut remarks = Vec::new();
-    let folder = args.model.display();
+    let folder = name(&args.source);
     let weights = weights(model);
     let format = weights.split(',').next().unwrap_or_default();
     if !model.is_quantised() {

@@ -5,10 +5,10 @@ use glm_model::Tokenizer;
 use serde_json::json;
 
 use crate::args::Tokenize;
-use crate::{input, output};
+use crate::{input, open, output};
 
 pub fn run(args: &Tokenize) -> Result<()> {
-    let tokenizer = Tokenizer::open(&args.model)?;
+    let tokenizer = open::tokenizer(&args.source)?;
     if let Some(ids) = &args.decode {
         let text = tokenizer.decode(&ids.0)?;
         return if args.json {

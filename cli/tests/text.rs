@@ -139,7 +139,7 @@ fn a_blank_is_filled_where_it_is() {
         assert_eq!(stdout(&glm(&words).output().unwrap()), format!("凯旋门位于{span}。\n"));
     }
     assert!(refusal(&["fill", "-m", &model, "no blank"], 1).contains("[MASK]"));
-    assert!(refusal(&["fill", "-m", &model, "[MASK][MASK]"], 1).contains("one"));
+    assert!(refusal(&["fill", "-m", &model, "[MASK][gMASK]"], 1).contains("one kind"));
 }
 
 #[test]

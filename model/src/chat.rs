@@ -102,7 +102,7 @@ pub fn prompt_ids(tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<u32
     Ok(ids)
 }
 
-/// Which gap a text has.
+/// A kind of gap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blank {
     /// `[MASK]`: a few words.
@@ -111,30 +111,55 @@ pub enum Blank {
     Gmask,
 }
 
-/// The ids of a text with a gap, `[MASK]` or `[gMASK]`, that the model is to fill: the text with
-/// the gap's id in its place, blanks around it dropped, then `<sop>`.
+impl Blank {
+    const ALL: [Blank; 2] = [Blank::Mask, Blank::Gmask];
+
+    /// How it is written in a text.
+    pub fn name(self) -> &'static str {
+        match self {
+            Blank::Mask => "[MASK]",
+            Blank::Gmask => "[gMASK]",
+        }
+    }
+}
+
+/// The gaps of a text: all of one kind, for the published code looks for `[gMASK]` first wherever it stands.
 ///
 /// # Errors
-/// Unless there is exactly one gap; or as [`Tokenizer::encode`].
-pub fn fill_prompt(tokenizer: &Tokenizer, text: &str) -> Result<(Vec<u32>, Blank)> {
+/// If there are none, or some of each kind.
+pub fn blank(text: &str) -> Result<Blank> {
+    let mut found = Blank::ALL.into_iter().filter(|blank| text.contains(blank.name()));
+    match (found.next(), found.next()) {
+        (Some(blank), None) => Ok(blank),
+        (None, _) => Err(Error::Prompt("the text has no [MASK] or [gMASK] to fill".into())),
+        _ => Err(Error::Prompt(
+            "the text has both [MASK] and [gMASK]: ChatGLM-6B fills those of one kind".into(),
+        )),
+    }
+}
+
+/// The ids of a text with gaps, the first of which the model is to fill: the text with their ids in their place, blanks
+/// around them dropped, then `<sop>`.
+///
+/// # Errors
+/// As [`blank`] and [`Tokenizer::encode`].
+pub fn fill_prompt(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
+    let blank = blank(text)?;
     let special = tokenizer.special();
-    let gaps = [("[MASK]", special.mask, Blank::Mask), ("[gMASK]", special.gmask, Blank::Gmask)];
-    let mut found = gaps.into_iter().flat_map(|gap| text.split(gap.0).skip(1).map(move |_| gap));
-    let (name, id, mask) = match (found.next(), found.next()) {
-        (Some(gap), None) => gap,
-        (None, _) => return Err(Error::Prompt("the text has no [MASK] or [gMASK] to fill".into())),
-        _ => {
-            return Err(Error::Prompt(
-                "ChatGLM-6B fills one [MASK] or [gMASK] at a time, and the text has more".into(),
-            ));
-        }
+    let id = match blank {
+        Blank::Mask => special.mask,
+        Blank::Gmask => special.gmask,
     };
-    let (before, after) = text.split_once(name).unwrap_or((text, ""));
-    let mut ids = tokenizer.encode(before.trim_end_matches(is_space))?;
-    ids.push(id);
-    ids.extend(tokenizer.encode(after.trim_start_matches(is_space))?);
+    let mut ids = Vec::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once(blank.name()) {
+        ids.extend(tokenizer.encode(before.trim_end_matches(is_space))?);
+        ids.push(id);
+        rest = after.trim_start_matches(is_space);
+    }
+    ids.extend(tokenizer.encode(rest)?);
     ids.push(special.bos);
-    Ok((ids, mask))
+    Ok(ids)
 }
 
 /// An answer as the official `chat()` returns it: white space at both ends removed, the placeholder
@@ -269,21 +294,26 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_gets_its_id_and_only_sop_follows() {
+    fn gaps_get_their_ids_and_only_sop_follows() {
         let t = tokenizer();
         let special = t.special();
+        let (mask, gmask, bos) = (special.mask, special.gmask, special.bos);
         let [a, b] = ["▁a", "▁b"].map(|piece| t.id(piece).unwrap());
-        for (text, mask, id) in [
-            ("a [MASK] b", Blank::Mask, special.mask),
-            ("a[gMASK]\nb", Blank::Gmask, special.gmask),
+        for (text, expected) in [
+            ("a [MASK] b", vec![a, mask, b, bos]),
+            ("a[gMASK]\nb", vec![a, gmask, b, bos]),
+            ("[MASK][MASK] a [MASK]", vec![mask, mask, a, mask, bos]),
+            ("[gMASK] b [gMASK]", vec![gmask, b, gmask, bos]),
         ] {
-            assert_eq!(fill_prompt(t, text).unwrap(), (vec![a, id, b, special.bos], mask));
+            assert_eq!(fill_prompt(t, text).unwrap(), expected, "{text}");
         }
     }
 
     #[test]
-    fn exactly_one_gap_is_filled() {
-        for text in ["", "a", "[mask]", "[MASK][MASK]", "[MASK] [gMASK]", "[gMASK] a [gMASK]"] {
+    fn gaps_are_of_one_kind() {
+        assert_eq!(blank("a [MASK] b [MASK]").unwrap(), Blank::Mask);
+        assert_eq!(blank("[gMASK]").unwrap(), Blank::Gmask);
+        for text in ["", "a", "[mask]", "[MASK] [gMASK]"] {
             assert!(matches!(fill_prompt(tokenizer(), text), Err(Error::Prompt(_))), "{text:?}");
         }
     }

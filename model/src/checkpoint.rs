@@ -101,7 +101,7 @@ impl Checkpoint {
     /// # Errors
     ///
     /// As [`open`](Checkpoint::open), in the name of a file called `memory`.
-    pub fn from_bytes(format: Format, bytes: Vec<u8>) -> Result<Self> {
+    pub fn from_bytes(format: Format, bytes: impl Into<Bytes>) -> Result<Self> {
         let path = Path::new("memory");
         Self::new(path, format.parse(path, &bytes.into())?)
     }

@@ -66,17 +66,28 @@ impl Model {
         progress: &mut (dyn FnMut(u64, u64) + Send),
     ) -> Result<Self> {
         let dir = dir.as_ref();
+        let config = Config::open(dir)?;
+        Self::load(config, &Checkpoint::open(dir)?, options, progress)
+    }
+
+    /// Makes a model of what is open already; `progress` as in [`Model::open_with_progress`].
+    ///
+    /// # Errors
+    /// As [`Model::open`].
+    pub fn load(
+        config: Config,
+        checkpoint: &Checkpoint,
+        options: &Options,
+        progress: &mut (dyn FnMut(u64, u64) + Send),
+    ) -> Result<Self> {
         let isa = Isa::choose().map_err(|error| Error::Isa(error.to_string()))?;
         let pool = pool(options.threads)?;
-        let config = Config::open(dir)?;
-        let checkpoint = Checkpoint::open(dir)?;
-        let manifest = chatglm::manifest(&config, &checkpoint);
-        manifest.check(&checkpoint, &config)?;
+        let manifest = chatglm::manifest(&config, checkpoint);
+        manifest.check(checkpoint, &config)?;
 
-        let total = manifest.matrix_bytes(&checkpoint);
+        let total = manifest.matrix_bytes(checkpoint);
         let mut progress = |done| progress(done, total);
-        let mut loader =
-            Loader { checkpoint: &checkpoint, progress: &mut progress, done: 0, repacked: 0 };
+        let mut loader = Loader { checkpoint, progress: &mut progress, done: 0, repacked: 0 };
         let weights = pool.install(|| chatglm::load(&config, &mut loader))?;
         let repacked = loader.repacked;
         let activations = match options.activations {

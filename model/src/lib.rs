@@ -47,7 +47,10 @@ mod stream;
 mod sampling;
 mod session;
 
-pub use chat::{Blank, Message, Role, fill_prompt, prompt, prompt_ids, response};
+#[cfg(feature = "demo")]
+pub mod demo;
+
+pub use chat::{Blank, Message, Role, blank, fill_prompt, prompt, prompt_ids, response};
 pub use checkpoint::{Bytes, Checkpoint, Dtype, Format, Tensor};
 pub use config::{Config, MaskKind, Mlp, Norm, QkvOrder, Residual, Rope, SpecialIds};
 pub use error::{Error, Result};

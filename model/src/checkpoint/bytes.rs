@@ -83,6 +83,12 @@ impl From<Vec<u8>> for Bytes {
     }
 }
 
+impl From<&'static [u8]> for Bytes {
+    fn from(bytes: &'static [u8]) -> Self {
+        Self::new(bytes)
+    }
+}
+
 impl Deref for Bytes {
     type Target = [u8];
 

@@ -1,0 +1,70 @@
+//! The model that is part of the program: what it says is what it was trained to say.
+#![cfg(feature = "demo")]
+
+mod common;
+
+use common::{glm, json, stderr, stdout};
+
+/// What `glm` prints for these words and this input.
+fn said(words: &[&str], input: &str) -> String {
+    let output = glm(words).write_stdin(input).output().unwrap();
+    assert!(output.status.success(), "{words:?}: {}", stderr(&output));
+    stdout(&output)
+}
+
+#[test]
+fn a_newcomer_is_answered_and_told_by_whom() {
+    let output = glm(&["chat", "--greedy"]).write_stdin("你好\n").output().unwrap();
+    assert!(output.status.success());
+    assert_eq!(stdout(&output), "你好！有什么可以帮你的吗？\n");
+    let note = stderr(&output);
+    assert!(note.contains("small demonstration model") && note.contains("glm chat -m"), "{note}");
+}
+
+#[test]
+fn the_program_alone_is_a_chat() {
+    assert_eq!(said(&[], "谢谢\n"), said(&["chat"], "谢谢\n"));
+}
+
+#[test]
+fn what_was_filled_is_shown_when_the_context_ends() {
+    let words = ["fill", "--greedy", "--context", "24", "10, [MASK], 30, [MASK], 50, 60"];
+    let output = glm(&words).output().unwrap();
+    assert!(stdout(&output).ends_with(", 30, [MASK], 50, 60\n"), "{}", stdout(&output));
+    assert!(stderr(&output).contains("the context is full"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_conversation_is_that_of_the_transcript() {
+    let transcript = include_str!("demo/transcript.txt");
+    let of = |mark: &str| {
+        let lines = transcript.lines().filter_map(|line| line.strip_prefix(mark));
+        lines.map(|line| format!("{line}\n")).collect::<String>()
+    };
+    assert_eq!(said(&["chat", "--greedy"], &of("> ")), of("< "));
+}
+
+#[test]
+fn blanks_are_filled_from_both_sides() {
+    for (text, filled) in [
+        ("床前[MASK]光，疑是地上霜。", "床前明月光，疑是地上霜。\n"),
+        ("2, 4, [MASK], 8, 10", "2, 4, 6, 8, 10\n"),
+        ("A friend in [MASK] is a friend indeed.", "A friend in need is a friend indeed.\n"),
+    ] {
+        assert_eq!(said(&["fill", "--greedy", text], ""), filled);
+    }
+    let two = json(&["fill", "--greedy", "--json", "一寸[MASK]一寸金，寸金难买寸[MASK]。"]);
+    assert_eq!(two["text"], "一寸光阴一寸金，寸金难买寸光阴。");
+    assert_eq!(two["spans"], serde_json::json!(["光阴", "光阴"]));
+    assert_eq!(two["answers"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn other_commands_take_it_too() {
+    assert_eq!(said(&["generate", "--greedy", "-p", "谢谢"], ""), "不客气!\n");
+    let ids = json(&["tokenize", "--json", "你好"]);
+    assert_eq!(json(&["tokenize", "--json", "--decode", &ids["ids"].to_string()])["text"], "你好");
+    let info = json(&["info", "--json"]);
+    assert_eq!((&info["architecture"], &info["quantised"]), (&"ChatGLM-6B".into(), &true.into()));
+    assert_eq!(info["weights"]["in_memory"], 0);
+}

@@ -1,0 +1,70 @@
+//! A small model that is part of the program (feature `demo`): the architecture of ChatGLM-6B with a few million parameters,
+//! trained from nothing by the recipe in `model/demo/`. It knows only the handful of things it was taught.
+//!
+//! ```
+//! use glm_model::{Message, Options, Request, Role, Sampling, Session, TextStream, demo, prompt_ids};
+//!
+//! let (model, tokenizer) = (demo::model(&Options::default())?, demo::tokenizer()?);
+//! let mut session = Session::new(&model, None)?;
+//! let prompt = prompt_ids(&tokenizer, &[Message::new(Role::User, "你好")])?;
+//! let request = Request { sampling: Sampling::greedy(), ..Request::chat(&model, 0) };
+//! let answer = session.generate(&prompt, &request)?.text(TextStream::new(&tokenizer).polished());
+//! let answer = answer.collect::<Result<String, _>>()?;
+//! assert!(answer.contains("你好"), "{answer}");
+//! # Ok::<(), glm_model::Error>(())
+//! ```
+
+use std::path::Path;
+
+use crate::checkpoint::{Checkpoint, Format};
+use crate::config::Config;
+use crate::error::Result;
+use crate::glm::{Model, Options};
+use crate::tokenizer::Tokenizer;
+
+/// Where the kernels want their weights to begin.
+#[repr(C, align(64))]
+struct Aligned<T>(T);
+
+static WEIGHTS: Aligned<[u8; include_bytes!("../demo/int4/model.safetensors").len()]> =
+    Aligned(*include_bytes!("../demo/int4/model.safetensors"));
+const CONFIG: &str = include_str!("../demo/int4/config.json");
+const TOKENIZER: &[u8] = include_bytes!("../demo/int4/ice_text.model");
+const TOKENIZER_CONFIG: &[u8] = include_bytes!("../demo/int4/tokenizer_config.json");
+
+/// The model, in INT4. Its weights stay where the program was loaded.
+///
+/// # Errors
+/// If an option is outside its range.
+pub fn model(options: &Options) -> Result<Model> {
+    let config = Config::parse(Path::new("demo/config.json"), CONFIG)?;
+    let checkpoint = Checkpoint::from_bytes(Format::Safetensors, &WEIGHTS.0[..])?;
+    Model::load(config, &checkpoint, options, &mut |_, _| {})
+}
+
+/// Its tokenizer.
+///
+/// # Errors
+/// Never, unless the program is damaged.
+pub fn tokenizer() -> Result<Tokenizer> {
+    Tokenizer::from_sentencepiece(TOKENIZER, Some(TOKENIZER_CONFIG))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn its_weights_can_be_used_where_they_lie() {
+        let checkpoint = Checkpoint::from_bytes(Format::Safetensors, &WEIGHTS.0[..]).unwrap();
+        for name in checkpoint.names() {
+            let bytes = checkpoint.tensor(name).unwrap().bytes();
+            assert!(WEIGHTS.0.as_ptr_range().contains(&bytes.as_ptr()), "{name} was copied");
+            assert!(bytes.as_ptr().addr().is_multiple_of(64), "{name} is not aligned");
+        }
+        let model = model(&Options::default()).unwrap();
+        assert_eq!(model.repacked_bytes(), 0);
+        assert!(model.is_quantised() && model.is_head_tied());
+        model.check_tokenizer(&tokenizer().unwrap()).unwrap();
+    }
+}
