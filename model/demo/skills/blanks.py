@@ -77,9 +77,6 @@ def sequence(rng, language, split):
 
 
 def example(rng, language, split):
-    draw = rng.random()
-    if draw < 0.65:
-        return known_text(rng, language, split)
-    if draw < 0.75 and split == "train":
-        return ending(rng, language, split)
-    return sequence(rng, language, split)
+    kinds = [known_text, sequence, ending]
+    shares = [0.55, 0.35, 0.1] if split == "train" else [0.65, 0.35, 0]
+    return rng.choices(kinds, shares)[0](rng, language, split)
