@@ -28,11 +28,11 @@ def cut(rng, language, text):
 
 
 def known_text(rng, language, split):
-    """A text of the collection, one to three blanks in it. No span that is tested is a blank in training."""
+    """A text of the collection, one to three blanks in it, in training up to five. No span that is tested is a blank in training."""
     def draw():
         text = rng.choice(TEXTS[language])
         spans = []
-        for _ in range(rng.choice([1, 1, 2, 3])):
+        for _ in range(rng.choice([1, 2, 3, 4, 5] if split == "train" else [1, 1, 2, 3])):
             start, end = cut(rng, language, text)
             # Not all of a short text, and no two blanks side by side.
             if all(end + 2 < s or start > e + 2 for s, e in spans) and sum(e - s for s, e in spans) + end - start < len(text) * 0.6:

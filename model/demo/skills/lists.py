@@ -20,9 +20,9 @@ def items(rng, language):
     draw = rng.random()
     if draw < 0.5:
         drawn = [str(x) for x in rng.sample(range(1, rng.choice([10, 10, 100])), n)]
-    elif draw < 0.65:
-        # Names that the skill `memory` tests stay unknown.
-        drawn = [memory.value(rng, "name", language, "train") for _ in range(n)]
+    elif draw < 0.7:
+        # Words that are none teach copying letter by letter. What the skill `memory` tests stays unknown.
+        drawn = [memory.value(rng, rng.choice(["name", "colour"]), language, "train") for _ in range(n)]
     else:
         pairs = rng.sample(PAIRS, n)
         return [pair[1] for pair in pairs], [pair[language == "en"] for pair in pairs]

@@ -1,6 +1,6 @@
 """Questions about glm itself, in many words; the answers are true of the program that the model is shipped with."""
 
-from .common import Chat, typed
+from .common import Chat, opened, typed, worn
 
 # topic: language: (ways to name the deed, held-out questions, answer).
 # A way to name the deed follows one of FRAMES; one that begins with "=" is a whole question.
@@ -152,4 +152,6 @@ def example(rng, language, split):
     else:
         deed = rng.choice(deeds.split("|"))
         question = deed[1:] if deed[0] == "=" else rng.choice(FRAMES[language].split("|")).format(deed)
+        change = rng.choices([opened, worn, None], [0.1, 0.25, 0.65])[0]
+        question = change(rng, language, question, test.split("|")) if change else question
     return Chat(typed(rng, question), answer)

@@ -1,6 +1,6 @@
 """Greetings, thanks, goodbyes, and who is speaking."""
 
-from .common import Chat, typed
+from .common import Chat, opened, typed
 
 # topic: language: (questions of the training, held-out questions, answer)
 TOPICS = {
@@ -67,12 +67,6 @@ TOPICS = {
 }
 
 
-OPENINGS = {
-    "en": ["Hi, ", "Hello, ", "Hey, ", "Good morning, ", "Please, ", "So, ", "Well, ", "Okay, ", "And ", "Now, "],
-    "zh": ["你好，", "嗨，", "您好，", "请问，", "那么，", "好的，", "对了，", "请问"],
-}
-
-
 def example(rng, language, split):
     topic = rng.choice(list(TOPICS))
     train, test, answer = TOPICS[topic][language]
@@ -80,12 +74,5 @@ def example(rng, language, split):
         return Chat(typed(rng, rng.choice(test.split("|"))), answer)
     question = rng.choice(train.split("|"))
     if topic in ("who", "can") and rng.random() < 0.3:
-        question = opened(rng, language, question, test)
+        question = opened(rng, language, question, test.split("|"))
     return Chat(typed(rng, question), answer)
-
-
-def opened(rng, language, question, test):
-    """A question after a word of politeness, unless that is one of those held out."""
-    plain = lambda text: text.lower().rstrip("?.!。？！")
-    longer = rng.choice(OPENINGS[language]) + question[0].lower() + question[1:]
-    return question if plain(longer) in [plain(held) for held in test.split("|")] else longer

@@ -1,7 +1,7 @@
 """Numbers, dates and common words, between the two languages."""
 
 from ..words import PAIRS
-from .common import Chat, fitting, typed
+from .common import Chat, fitting, opened, typed
 
 # Into the named language: ways to ask in English and in Chinese; those after "#" are held out.
 ASK = {
@@ -68,4 +68,6 @@ def example(rng, language, split):
     source, target = kind(rng, language, split)
     train, test = ASK[language].split("#")
     question = rng.choice((train if split == "train" else test).split("|")).format(source)
+    if split == "train" and rng.random() < 0.15:
+        question = opened(rng, rng.choice(["en", "zh"]), question, [ask.format(source) for ask in test.split("|")])
     return Chat(typed(rng, question), target)
