@@ -40,7 +40,7 @@ impl Answerer {
         let request = Request {
             sampling: args.sampling()?,
             max_new_tokens: args.max_new_tokens,
-            stop_ids: vec![model.config().special.eos],
+            stop_ids: model.config().special.ends.clone(),
             cancel,
         };
         let greedy = request.sampling.temperature == 0.0;

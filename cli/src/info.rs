@@ -92,7 +92,7 @@ struct Weights {
 impl Weights {
     fn of(model: &Model) -> Self {
         let all = model.matrices().iter().map(|matrix| matrix.bytes).sum();
-        Self { all, in_memory: model.repacked_bytes() }
+        Self { all, in_memory: model.copied_bytes() }
     }
 
     fn mapped(&self) -> u64 {

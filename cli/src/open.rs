@@ -120,8 +120,8 @@ fn remarks(args: &args::Model, model: &Model, taken: Duration) -> Vec<String> {
                 "--activations int8 changes nothing: only quantised weights meet int8".to_owned(),
             );
         }
-    } else if model.repacked_bytes() > 0 {
-        let (size, taken) = (bytes(model.repacked_bytes()), seconds(taken));
+    } else if model.copied_bytes() > 0 {
+        let (size, taken) = (bytes(model.copied_bytes()), seconds(taken));
         remarks.push(format!(
             "the official {format} was put into kernel order in memory ({size}, {taken}); `glm quantize {folder} DST` does \
              that once, losslessly"

@@ -45,7 +45,7 @@ fn summary(args: &Quantize, done: &Quantized) -> Vec<String> {
             done.kept
         ));
     }
-    if let Some(shared) = done.shared {
+    if let Some(shared) = &done.shared {
         lines.push(format!("{shared} is the same as the embedding and was left out"));
     }
     lines

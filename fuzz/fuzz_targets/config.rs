@@ -7,6 +7,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
     if let Ok(config) = Config::parse("config.json".as_ref(), text) {
-        assert!(config.heads * config.head_size == config.hidden && config.vocab > 0);
+        assert!(config.heads.is_multiple_of(config.kv_heads) && config.vocab > 0);
+        assert!(config.head_size > 0 && config.head_size.is_multiple_of(8));
     }
 });

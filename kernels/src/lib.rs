@@ -37,12 +37,12 @@ mod norm;
 mod quantized;
 mod rope;
 
-pub use activation::Activation;
+pub use activation::{Activation, Gate};
 pub use attention::{Attention, KeyValues, KvShape, MAX_HEAD_SIZE, Mask};
 pub use format::{Bits, Matrix, Panels, Shape, Storage, quantize};
 pub use isa::{ISA_VARIABLE, Isa, UnknownIsa};
 pub use linear::{Input, Linear};
-pub use norm::LayerNorm;
+pub use norm::{LayerNorm, RmsNorm};
 pub use quantized::Q8Rows;
-pub use rope::RopeTable;
+pub use rope::{Angle, angles, rotate_halves, rotate_pairs};
 pub use simd::{BLOCK, Element, Kernel, LANES, Simd};

@@ -1,4 +1,4 @@
-//! Layer normalisation.
+//! Normalisation of a row.
 
 use crate::simd::{Kernel, LANES, Simd};
 
@@ -44,6 +44,42 @@ impl Kernel for LayerNorm<'_> {
     }
 }
 
+/// `y = x / √(mean(x²) + eps) · weight` over one row.
+pub struct RmsNorm<'a> {
+    /// `[n]`
+    pub x: &'a [f32],
+    /// `[n]`
+    pub weight: &'a [f32],
+    /// Added to the mean of the squares.
+    pub eps: f32,
+    /// `[n]`
+    pub y: &'a mut [f32],
+}
+
+impl Kernel for RmsNorm<'_> {
+    type Output = ();
+
+    /// # Panics
+    /// If the lengths differ.
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let n = self.x.len();
+        assert!(self.weight.len() == n && self.y.len() == n);
+        let scale = 1.0 / (sum_of_squares(simd, self.x, 0.0) / n as f32 + self.eps).sqrt();
+
+        let (xs, x_tail) = self.x.as_chunks::<LANES>();
+        let (weights, weight_tail) = self.weight.as_chunks::<LANES>();
+        let (ys, y_tail) = self.y.as_chunks_mut::<LANES>();
+        for ((x, weight), y) in xs.iter().zip(weights).zip(ys) {
+            let x = simd.mul(simd.load(x), simd.splat(scale));
+            simd.store(simd.mul(x, simd.load(weight)), y);
+        }
+        for ((x, weight), y) in x_tail.iter().zip(weight_tail).zip(y_tail) {
+            *y = x * scale * weight;
+        }
+    }
+}
+
 #[inline(always)]
 fn sum<S: Simd>(simd: S, x: &[f32]) -> f32 {
     let (xs, tail) = x.as_chunks::<LANES>();
@@ -76,6 +112,9 @@ mod tests {
     /// Largest error seen in 4000 cases, relative to [`conditioning`]: 2.3e-7.
     const NORM_ERROR: f32 = 5e-7;
 
+    /// Largest relative error seen in 4000 cases.
+    const RMS_ERROR: f32 = 5e-7;
+
     /// What rounding errors are relative to: the mean is known to a rounding of the largest input, and dividing by a small
     /// deviation magnifies that.
     fn conditioning(x: &[f32], weight: &[f32], bias: &[f32], eps: f32) -> Vec<f32> {
@@ -98,6 +137,20 @@ mod tests {
                 isa.run(LayerNorm { x: &x, weight: &weight, bias: &bias, eps, y: &mut y });
                 let expected = reference::layer_norm(&x, &weight, &bias, eps);
                 close_to(&y, &expected, &conditioning(&x, &weight, &bias, eps), NORM_ERROR, isa);
+            }
+        }
+
+        #[test]
+        fn rms_norm_is_its_definition(
+            (x, weight) in (1usize..300).prop_flat_map(|n| (values(n), values(n))),
+            eps in prop_oneof![Just(1e-5f32), Just(1.5625e-7)],
+        ) {
+            for isa in Isa::available() {
+                let mut y = vec![f32::NAN; x.len()];
+                isa.run(RmsNorm { x: &x, weight: &weight, eps, y: &mut y });
+                let expected = reference::rms_norm(&x, &weight, eps);
+                let bound: Vec<_> = expected.iter().map(|y| y.abs() + f32::MIN_POSITIVE).collect();
+                close_to(&y, &expected, &bound, RMS_ERROR, isa);
             }
         }
     }

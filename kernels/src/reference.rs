@@ -9,6 +9,16 @@ pub fn gelu_tanh(x: f64) -> f64 {
     0.5 * x * (1.0 + (SQRT_2_PI * (x + 0.044_715 * x * x * x)).tanh())
 }
 
+/// An activation function. `erfc` instead of `1 + erf` keeps the digits of the lower tail.
+pub fn activation(activation: Activation, x: f64) -> f64 {
+    match activation {
+        Activation::None => x,
+        Activation::GeluTanh => gelu_tanh(x),
+        Activation::GeluErf => 0.5 * x * libm::erfc(-x * std::f64::consts::FRAC_1_SQRT_2),
+        Activation::Silu => x / (1.0 + (-x).exp()),
+    }
+}
+
 /// `Σ a[i]·b[i]`
 pub fn dot(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
@@ -26,14 +36,18 @@ pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32) -> Vec<f32>
         .collect()
 }
 
+/// [`RmsNorm`](crate::RmsNorm) of one row.
+pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
+    let squares = x.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / x.len() as f64;
+    let scale = 1.0 / (squares + f64::from(eps)).sqrt();
+    x.iter().zip(weight).map(|(&x, &w)| (f64::from(x) * scale * f64::from(w)) as f32).collect()
+}
+
 /// [`Linear`] of `x`, `[tokens][inputs]`, the weights as they are stored.
 pub fn linear(linear: &Linear<'_>, x: &[f32]) -> Vec<f32> {
     each_output(linear, x, |products, bias| {
         let sum: f64 = products.sum::<f64>() + bias;
-        match linear.activation {
-            Activation::None => sum as f32,
-            Activation::GeluTanh => gelu_tanh(sum) as f32,
-        }
+        activation(linear.activation, sum) as f32
     })
 }
 

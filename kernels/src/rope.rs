@@ -1,44 +1,46 @@
-//! Rotary position embedding.
+//! Rotary position embedding: pairs of elements, each turned by an angle that grows with the position.
 
-/// `cos` and `sin` of every position's angles.
+/// Cosine and sine of an angle.
+pub type Angle = [f32; 2];
+
+/// Writes the angles of `position`: `out[i]` is that of `position · inverse_frequency[i]`, the product rounded to `f32`.
 ///
-/// `angle[position][i] = position · inverse_frequency[i]`, the product rounded to `f32`, its cosine and sine computed from that.
-pub struct RopeTable {
-    /// Angles of one position.
-    frequencies: usize,
-    /// `[positions][frequencies]` of `(cos, sin)`
-    angles: Vec<(f32, f32)>,
+/// # Panics
+/// If the lengths differ.
+#[track_caller]
+pub fn angles(inverse_frequency: &[f32], position: f32, out: &mut [Angle]) {
+    assert_eq!(out.len(), inverse_frequency.len(), "angles");
+    for (out, frequency) in out.iter_mut().zip(inverse_frequency) {
+        // In f64 from one portable library, so that every platform rounds to the same f32.
+        let (sin, cos) = libm::sincos(f64::from(position * frequency));
+        *out = [cos as f32, sin as f32];
+    }
 }
 
-impl RopeTable {
-    /// A table of `positions` rows.
-    pub fn new(inverse_frequency: &[f32], positions: usize) -> Self {
-        let angle = |position: usize, frequency: f32| {
-            // In f64 from one portable library, so that every platform rounds to the same f32.
-            let angle = f64::from(position as f32 * frequency);
-            (libm::cos(angle) as f32, libm::sin(angle) as f32)
-        };
-        let row = |p| inverse_frequency.iter().map(move |&f| angle(p, f));
-        Self {
-            frequencies: inverse_frequency.len(),
-            angles: (0..positions).flat_map(row).collect(),
-        }
-    }
+/// Turns `x[i]` and `x[i + n/2]` against each other by angle `i`, in place; `n` is the length of `x`.
+///
+/// # Panics
+/// Unless `x` is twice as long as `angles`.
+#[track_caller]
+pub fn rotate_halves(x: &mut [f32], angles: &[Angle]) {
+    assert_eq!(x.len(), 2 * angles.len(), "elements of a rotated part");
+    let (a, b) = x.split_at_mut(angles.len());
+    a.iter_mut().zip(b).zip(angles).for_each(|((a, b), angle)| turn(a, b, *angle));
+}
 
-    /// Rotates `x[i]` and `x[i + n/2]` against each other by angle `i` of `position`, in place; `n` is the length of `x`.
-    ///
-    /// # Panics
-    /// If `x` is not twice as long as the table has frequencies, or `position` is not in the table.
-    #[track_caller]
-    pub fn rotate_halves(&self, x: &mut [f32], position: usize) {
-        let n = self.frequencies;
-        assert_eq!(x.len(), 2 * n, "elements of a rotated part");
-        let angles = &self.angles[position * n..][..n];
-        let (a, b) = x.split_at_mut(n);
-        for ((a, b), (cos, sin)) in a.iter_mut().zip(b).zip(angles) {
-            (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
-        }
-    }
+/// Turns `x[2i]` and `x[2i + 1]` against each other by angle `i`, in place.
+///
+/// # Panics
+/// Unless `x` is twice as long as `angles`.
+#[track_caller]
+pub fn rotate_pairs(x: &mut [f32], angles: &[Angle]) {
+    assert_eq!(x.len(), 2 * angles.len(), "elements of a rotated part");
+    x.as_chunks_mut().0.iter_mut().zip(angles).for_each(|([a, b], angle)| turn(a, b, *angle));
+}
+
+#[inline(always)]
+fn turn(a: &mut f32, b: &mut f32, [cos, sin]: Angle) {
+    (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
 }
 
 #[cfg(test)]
@@ -47,13 +49,18 @@ mod tests {
 
     #[test]
     fn a_pair_turns_by_its_angle_and_keeps_its_length() {
-        let table = RopeTable::new(&[1.0, 0.25], 9);
-        let mut x = [1.0, 3.0, 0.0, 4.0];
-        table.rotate_halves(&mut x, 8);
+        let mut turned = [[0.0; 2]; 2];
+        angles(&[1.0, 0.25], 8.0, &mut turned);
         let close = |a: f32, b: f64| assert!((f64::from(a) - b).abs() < 1e-6, "{a} {b}");
+        let mut x = [1.0, 3.0, 0.0, 4.0];
+        rotate_halves(&mut x, &turned);
         close(x[0], 8f64.cos());
         close(x[2], 8f64.sin());
         close(x[1], 3.0 * 2f64.cos() - 4.0 * 2f64.sin());
         close(x[1].hypot(x[3]), 5.0);
+
+        let mut pairs = [1.0, 0.0, 3.0, 4.0];
+        rotate_pairs(&mut pairs, &turned);
+        assert_eq!(pairs, [x[0], x[2], x[1], x[3]]);
     }
 }

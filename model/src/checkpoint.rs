@@ -7,11 +7,15 @@
 //! | safetensors | `model.safetensors` | `model.safetensors.index.json` |
 //! | torch, zip with a pickle | `pytorch_model.bin` | `pytorch_model.bin.index.json` |
 //!
+//! GLM-130B lies in a folder of SwissArmyTransformer: `latest` names a folder of torch files, one for each shard of the model. The
+//! names of their tensors are then those of the shards, see [`Checkpoint::shards`].
+//!
 //! Files are not trusted. Every length is compared with the file before it is believed, and a pickle
 //! is read as data: nothing in it is run. Whatever a file holds, reading it ends with tensors or with
 //! an error that names the file, in time and memory that grow with the file's headers and no faster.
 
 mod bytes;
+mod parallel;
 mod safetensors;
 mod shards;
 mod tensor;
@@ -22,6 +26,7 @@ use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::config::SHARDS;
 use crate::error::{Error, Result};
 
 pub use bytes::Bytes;
@@ -62,6 +67,8 @@ pub struct Checkpoint {
     path: PathBuf,
     tensors: BTreeMap<Arc<str>, Tensor>,
     metadata: BTreeMap<String, String>,
+    /// What the names of each shard's tensors begin with.
+    shards: Vec<String>,
 }
 
 impl Checkpoint {
@@ -92,8 +99,13 @@ impl Checkpoint {
                 return Self::new(path, Contents { tensors, metadata: BTreeMap::new() });
             }
         }
+        if path.join(SHARDS).exists() {
+            let (shards, tensors) = parallel::read(path)?;
+            let checkpoint = Self::new(path, Contents { tensors, metadata: BTreeMap::new() })?;
+            return Ok(Self { shards, ..checkpoint });
+        }
         let names = SINGLE.map(|(name, _)| format!("{name}, {name}.index.json")).join(", ");
-        Err(Error::file(path, format!("holds no checkpoint: looked for {names}")))
+        Err(Error::file(path, format!("holds no checkpoint: looked for {names}, {SHARDS}")))
     }
 
     /// Reads a file that is already in memory.
@@ -114,7 +126,8 @@ impl Checkpoint {
                 Entry::Occupied(_) => return Err(tensor.error("appears twice")),
             };
         }
-        Ok(Self { path: path.to_owned(), tensors, metadata: contents.metadata })
+        let (path, metadata) = (path.to_owned(), contents.metadata);
+        Ok(Self { path, tensors, metadata, shards: Vec::new() })
     }
 
     /// The folder or file that was opened.
@@ -144,6 +157,11 @@ impl Checkpoint {
     /// The `__metadata__` of a single safetensors file; otherwise empty.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
+    }
+
+    /// Where each tensor of the model is cut into shards: what the names of each shard's tensors begin with, in order.
+    pub fn shards(&self) -> &[String] {
+        &self.shards
     }
 
     /// The size of all tensors; bytes that several share count for each.

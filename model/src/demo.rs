@@ -63,7 +63,7 @@ mod tests {
             assert!(bytes.as_ptr().addr().is_multiple_of(64), "{name} is not aligned");
         }
         let model = model(&Options::default()).unwrap();
-        assert_eq!(model.repacked_bytes(), 0);
+        assert_eq!(model.copied_bytes(), 0);
         assert!(model.is_quantised() && model.is_head_tied());
         model.check_tokenizer(&tokenizer().unwrap()).unwrap();
     }

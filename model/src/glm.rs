@@ -4,20 +4,20 @@ use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::sync::Arc;
 
-use glm_kernels::{Isa, RopeTable};
+use glm_kernels::{Isa, angles};
 use half::f16;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::checkpoint::Checkpoint;
-use crate::config::{self, Config, Rope};
+use crate::config::{self, Config, Positions};
 use crate::error::{Error, Result};
 use crate::layer::{
     Activations, Context, MatrixInfo, Pass, Stage, Tap, Weights, rows, rows_mut, tiles,
 };
 use crate::position::Placement;
-use crate::state::{State, TILE};
+use crate::state::{State, TILE, Workspace};
 use crate::tokenizer::Tokenizer;
-use crate::weights::{Loader, chatglm};
+use crate::weights::{Loader, Map};
 
 /// Most threads that a model may be given.
 pub const MAX_THREADS: usize = 1024;
@@ -38,11 +38,12 @@ pub struct Model(Arc<Inner>);
 struct Inner {
     config: Config,
     weights: Weights,
-    rope: RopeTable,
+    /// Inverse frequencies of the rotation.
+    frequencies: Vec<f32>,
     activations: Activations,
     isa: Isa,
     pool: ThreadPool,
-    repacked: u64,
+    copied: u64,
 }
 
 impl Model {
@@ -82,20 +83,21 @@ impl Model {
     ) -> Result<Self> {
         let isa = Isa::choose().map_err(|error| Error::Isa(error.to_string()))?;
         let pool = pool(options.threads)?;
-        let manifest = chatglm::manifest(&config, checkpoint);
-        manifest.check(checkpoint, &config)?;
+        let map = Map::new(&config, checkpoint);
+        map.check(checkpoint, &config)?;
 
-        let total = manifest.matrix_bytes(checkpoint);
+        let total = map.matrix_bytes(checkpoint)?;
         let mut progress = |done| progress(done, total);
-        let mut loader = Loader { checkpoint, progress: &mut progress, done: 0, repacked: 0 };
-        let weights = pool.install(|| chatglm::load(&config, &mut loader))?;
-        let repacked = loader.repacked;
+        let mut loader =
+            Loader { config: &config, checkpoint, progress: &mut progress, done: 0, copied: 0 };
+        let weights = pool.install(|| loader.load(&map))?;
+        let copied = loader.copied;
         let activations = match options.activations {
             Some(Activations::F32) => Activations::F32,
             _ => weights.default_activations(),
         };
-        let rope = rope_table(&config);
-        Ok(Self(Arc::new(Inner { config, weights, rope, activations, isa, pool, repacked })))
+        let frequencies = frequencies(&config);
+        Ok(Self(Arc::new(Inner { config, weights, frequencies, activations, isa, pool, copied })))
     }
 
     /// Sizes and kinds.
@@ -119,8 +121,8 @@ impl Model {
     }
 
     /// Bytes of weights that did not lie as the kernels read them and were copied into memory.
-    pub fn repacked_bytes(&self) -> u64 {
-        self.0.repacked
+    pub fn copied_bytes(&self) -> u64 {
+        self.0.copied
     }
 
     /// Whether the embedding serves as the head, too.
@@ -156,8 +158,8 @@ impl Model {
     /// If they differ, naming the ids.
     pub fn check_tokenizer(&self, tokenizer: &Tokenizer) -> Result<()> {
         let (model, text) = (&self.0.config.special, tokenizer.special());
-        let ids = [model.mask, model.gmask, model.bos, model.eos];
-        let found = [text.mask, text.gmask, text.bos, text.eos];
+        let ids = [model.mask, model.gmask, model.sop, model.ends.first().copied()];
+        let found = [text.mask, text.gmask, text.bos, text.eos].map(Some);
         if ids == found {
             return Ok(());
         }
@@ -220,13 +222,7 @@ impl Model {
         self.check_state(state);
         let placement = self.placement(ids, state)?;
         let inner = &*self.0;
-        let pass = Pass {
-            config: &inner.config,
-            rope: &inner.rope,
-            placement,
-            start: state.len,
-            tokens: ids.len(),
-        };
+        let pass = Pass { config: &inner.config, placement, start: state.len, tokens: ids.len() };
         // Until the pass is through, there are no tokens whose logits could be asked for.
         state.fed = 0;
         if inner.pool.install(|| inner.layers(ids, &pass, state, tap)).is_break() {
@@ -261,10 +257,10 @@ impl Model {
             return Err(Error::ContextFull { needed, capacity: state.capacity() });
         }
         match state.placement {
-            None => Placement::of(ids, &config.special),
+            None => Placement::of(ids, config.mask, &config.special),
             Some(placement) if placement.context() < state.len => Ok(placement),
             Some(_) => Err(Error::Ids(
-                "the prompt has no start of an answer (bos), so nothing can follow it".to_owned(),
+                "the prompt has no start of an answer (sop), so nothing can follow it".to_owned(),
             )),
         }
     }
@@ -315,6 +311,18 @@ impl Inner {
             embedding.row(id as usize, x);
         }
         tap(Stage::Embedding, 0, &workspace.x[..ids.len() * hidden])?;
+        if let Some(tables) = &self.weights.positions {
+            for (token, x) in workspace.x[..ids.len() * hidden].chunks_exact_mut(hidden).enumerate()
+            {
+                for (table, position) in tables.iter().zip(pass.placement.at(pass.start + token)) {
+                    let row = &mut workspace.normed[..hidden];
+                    table.matrix().row(position, row);
+                    x.iter_mut().zip(row).for_each(|(x, p)| *x += *p);
+                }
+            }
+            tap(Stage::Positions, 0, &workspace.x[..ids.len() * hidden])?;
+        }
+        self.set_angles(pass, workspace);
         let mut context = Context { isa: self.isa, activations: self.activations, quantised };
         for block in &self.weights.blocks {
             block.forward(pass, workspace, &mut cache.layer(block.index), &mut context, tap)?;
@@ -327,6 +335,25 @@ impl Inner {
             tap(Stage::FinalNorm, tokens.start, x)?;
         }
         ControlFlow::Continue(())
+    }
+
+    /// The angles of all tokens that are fed, which all blocks share.
+    fn set_angles(&self, pass: &Pass<'_>, workspace: &mut Workspace) {
+        let n = workspace.angles_per_token;
+        if n == 0 {
+            return;
+        }
+        let stretch = match self.config.positions {
+            Positions::Pairs { stretch, .. } => stretch,
+            _ => 1.0,
+        };
+        let tokens = workspace.angles.chunks_exact_mut(n).take(pass.tokens).enumerate();
+        tokens.for_each(|(token, row)| {
+            let positions = pass.placement.at(pass.start + token);
+            for (row, position) in row.chunks_exact_mut(self.frequencies.len()).zip(positions) {
+                angles(&self.frequencies, position as f32 / stretch, row);
+            }
+        });
     }
 
     fn head(&self, tokens: Range<usize>, state: &mut State, logits: &mut [f32]) {
@@ -353,14 +380,18 @@ pub(crate) fn pool(threads: Option<usize>) -> Result<ThreadPool> {
     builder.thread_name(|i| format!("glm-{i}")).build().map_err(Error::Threads)
 }
 
-fn rope_table(config: &Config) -> RopeTable {
-    let Rope::Halves { base } = config.rope;
-    let half = config.head_size / 2;
-    let frequency = |i| {
-        let exponent = (2 * i) as f32 / half as f32;
-        let exact = 1.0 / libm::pow(f64::from(base), f64::from(exponent));
-        f16::from_f32(exact as f32).to_f32()
+fn frequencies(config: &Config) -> Vec<f32> {
+    let (base, elements, rounded) = match config.positions {
+        Positions::Learned => return Vec::new(),
+        Positions::Halves { base } => (base, config.head_size / 2, true),
+        Positions::Whole { base } => (base, config.head_size, true),
+        Positions::Pairs { base, elements, .. } => (base, elements, false),
     };
-    let frequencies: Vec<_> = (0..half / 2).map(frequency).collect();
-    RopeTable::new(&frequencies, config.max_context + 1)
+    let frequency = |i| {
+        let exponent = (2 * i) as f32 / elements as f32;
+        let power = libm::pow(f64::from(base), f64::from(exponent)) as f32;
+        let exact = 1.0 / power;
+        if rounded { f16::from_f32(exact).to_f32() } else { exact }
+    };
+    (0..elements / 2).map(frequency).collect()
 }

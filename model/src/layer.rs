@@ -16,6 +16,8 @@ pub(crate) use weight::Weight;
 pub(crate) struct Weights {
     /// `[vocab, hidden]`
     pub(crate) embedding: Weight,
+    /// Learned positions and block positions, `[max context + 1, hidden]`
+    pub(crate) positions: Option<[Weight; 2]>,
     pub(crate) blocks: Vec<Block>,
     pub(crate) final_norm: Norm,
     /// `[vocab, hidden]`, without bias
@@ -59,6 +61,11 @@ impl Weights {
             bytes,
         };
         let mut all = vec![info("word embeddings", 1, &self.embedding, self.embedding.bytes())];
+        for (name, table) in
+            ["positions", "block positions"].into_iter().zip(self.positions.iter().flatten())
+        {
+            all.push(info(name, 1, table, table.bytes()));
+        }
         let names = ["query, key, value", "attention output", "MLP up", "MLP down"];
         for (index, name) in names.into_iter().enumerate() {
             let weights = self.blocks.iter().map(|block| &block.linears()[index].weight);

@@ -52,7 +52,9 @@ pub mod demo;
 
 pub use chat::{Blank, Message, Role, blank, fill_prompt, prompt, prompt_ids, response};
 pub use checkpoint::{Bytes, Checkpoint, Dtype, Format, Tensor};
-pub use config::{Config, MaskKind, Mlp, Norm, QkvOrder, Residual, Rope, SpecialIds};
+pub use config::{
+    Config, Dialect, Filled, MaskKind, Mlp, Norm, Positions, QkvOrder, Residual, SpecialIds,
+};
 pub use error::{Error, Result};
 pub use glm::{MAX_THREADS, Model, Options};
 pub use layer::{Activations, MatrixInfo, Stage, Tap};

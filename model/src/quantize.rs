@@ -1,4 +1,5 @@
 //! Any supported checkpoint → a folder in the kernels' layout, ready to be mapped.
+//! What is published in pieces is written whole.
 //!
 //! The output is one safetensors file whose data begin on a multiple of 64, beside copies of the configuration and the
 //! tokenizer. Matrices become panels of integers (see `weights/stored.rs`); the official INT4 and INT8 keep their integers
@@ -13,34 +14,47 @@ use std::path::{Path, PathBuf};
 
 use glm_kernels::{Bits, LANES, Shape};
 use half::f16;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
-use crate::checkpoint::{Checkpoint, Tensor};
+use crate::checkpoint::{Checkpoint, Dtype};
 use crate::config::{self, Config};
 use crate::error::{Error, Result};
 use crate::glm::pool;
 use crate::weights::{
-    GROUP_KEY, Kind, LAYOUT_KEY, LAYOUT_NAME, Stored, chatglm, group_value, panel_shape,
-    scale_name, scale_shape,
+    GROUP_KEY, LAYOUT_KEY, LAYOUT_NAME, Map, Stored, group_value, panel_shape, scale_name,
+    scale_shape, vector,
 };
 
 /// The file that is written, and the one that a folder is opened by.
 const WEIGHTS: &str = "model.safetensors";
 
 /// What goes along with the weights, where it is there.
-const COMPANIONS: [&str; 6] = [
+const COMPANIONS: [&str; 14] = [
     config::FILE,
     "generation_config.json",
     "tokenizer_config.json",
+    "chat_template.jinja",
     "ice_text.model",
+    "tokenizer.model",
+    "tokenizer.json",
+    "cog-pretrain.model",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "special_tokens_map.json",
     "LICENSE",
     "MODEL_LICENSE",
 ];
 
 /// What makes a folder a model, in any form.
-const CHECKPOINTS: [&str; 4] =
-    [WEIGHTS, "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
+const CHECKPOINTS: [&str; 5] = [
+    WEIGHTS,
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    config::SHARDS,
+];
 
 /// How the name of an unfinished file begins.
 const PART_START: &str = "model.";
@@ -86,7 +100,7 @@ pub struct Quantized {
     /// Matrices that were quantised before and kept their integers and scales.
     pub kept: usize,
     /// A matrix left out because it is the same as the embedding.
-    pub shared: Option<&'static str>,
+    pub shared: Option<String>,
 }
 
 /// Writes the model in folder `source` to folder `target`, quantised. `progress` is told the bytes written, the bytes there
@@ -109,7 +123,8 @@ pub fn quantize(
     if checkpoint.metadata().contains_key(LAYOUT_KEY) {
         return Err(Error::file(source, "is quantised and in the kernels' layout already"));
     }
-    let plan = Plan::new(&config, &checkpoint, bits, options.group)?;
+    let map = Map::new(&config, &checkpoint);
+    let plan = Plan::new(&config, &map, &checkpoint, bits, options.group)?;
     fs::create_dir_all(target).map_err(Error::io(target))?;
     prepare(target)?;
     let mut file = temporary_file(target)?;
@@ -146,13 +161,17 @@ fn publish(source: &Path, target: &Path, file: NamedTempFile) -> Result<()> {
     let published = companions
         .clone()
         .try_for_each(|name| copy(&source.join(name), &target.join(name)))
+        .and_then(|()| match target.join(config::FILE) {
+            there if there.exists() => Ok(()),
+            missing => fs::write(&missing, config::UNWRITTEN).map_err(Error::io(&missing)),
+        })
         .and_then(|()| {
             let named = file.persist_noclobber(&path);
             named.map_err(|error| Error::Io { path: path.clone(), source: error.error })
         })
         .and_then(|_| sync_folder(target));
     if published.is_err() {
-        for name in companions.chain([&WEIGHTS]) {
+        for name in companions.chain([&config::FILE, &WEIGHTS]) {
             // Best effort: the first error is the one to report.
             let _ = fs::remove_file(target.join(name));
         }
@@ -217,52 +236,61 @@ struct Plan<'a> {
     entries: Vec<Entry>,
     /// Matrices with the entries of their panels and scales.
     matrices: Vec<(Stored<'a>, Shape, usize, usize)>,
-    /// Tensors that are copied, with their entry.
-    copies: Vec<(&'a Tensor, usize)>,
+    /// Matrices that are written as numbers, with their entry.
+    copies: Vec<(Stored<'a>, usize)>,
+    /// Vectors, with their entry.
+    vectors: Vec<(Vec<u8>, usize)>,
     header: Vec<u8>,
     summary: Quantized,
 }
 
 impl<'a> Plan<'a> {
-    fn new(config: &Config, checkpoint: &'a Checkpoint, bits: Bits, group: usize) -> Result<Self> {
-        let manifest = chatglm::manifest(config, checkpoint);
-        manifest.check(checkpoint, config)?;
-        let shared = chatglm::duplicate(config, checkpoint);
-        let tensors = manifest.tensors.iter().filter(|(name, _)| Some(name.as_str()) != shared);
-        let mut stored = Vec::new();
-        let mut vectors = Vec::new();
-        for (name, &kind) in tensors {
-            match kind {
-                Kind::Matrix(rows, cols) => {
-                    stored.push(Stored::find(checkpoint, name, rows, cols)?)
-                }
-                Kind::Vector(_) => vectors.push(checkpoint.tensor(name)?),
-            }
-        }
-        // A checkpoint that its authors quantised keeps what they left alone.
-        let official = stored.iter().any(Stored::is_quantised);
+    fn new(
+        config: &Config,
+        map: &'a Map,
+        checkpoint: &'a Checkpoint,
+        bits: Bits,
+        group: usize,
+    ) -> Result<Self> {
+        map.check(checkpoint, config)?;
+        let shared = map.duplicate(config, checkpoint).map(|source| source.name.clone());
         let mut plan = Plan {
             entries: Vec::new(),
             matrices: Vec::new(),
             copies: Vec::new(),
+            vectors: Vec::new(),
             header: Vec::new(),
-            summary: Quantized { source_bytes: 0, bytes: 0, quantized: 0, kept: 0, shared },
+            summary: Quantized { source_bytes: 0, bytes: 0, quantized: 0, kept: 0, shared: None },
         };
+        let mut sources: Vec<_> = map.sources().collect();
+        sources.retain(|source| Some(&source.name) != shared.as_ref());
+        sources.sort_by_key(|source| &source.name);
+        let (vectors, matrices): (Vec<_>, Vec<_>) =
+            sources.into_iter().partition(|source| source.is_vector);
+        let stored = matrices.into_iter().map(|source| Stored::find(checkpoint, source));
+        let stored = stored.collect::<Result<Vec<_>>>()?;
+        // A checkpoint that its authors quantised keeps what they left alone.
+        let official = stored.iter().any(Stored::is_quantised);
+        // Only ever looked up, row by row.
+        let is_table = |name: &str| map.positions.iter().flatten().any(|table| table.name == name);
         for matrix in stored {
-            match matrix {
-                Stored::Rows { shape, .. } => {
+            let [rows, cols] = matrix.size();
+            match matrix.shape() {
+                Some(shape) => {
                     plan.summary.kept += 1;
                     plan.add_matrix(matrix, shape);
                 }
-                Stored::Plain(tensor) if official => plan.add_copy(tensor),
-                _ => {
-                    let [rows, cols] = matrix.shape();
+                None if official || is_table(matrix.name) => plan.add_copy(matrix),
+                None => {
                     plan.summary.quantized += 1;
                     plan.add_matrix(matrix, Shape::grouped(rows, cols, bits, group));
                 }
             }
         }
-        vectors.into_iter().for_each(|tensor| plan.add_copy(tensor));
+        for source in vectors {
+            plan.add_vector(&source.name, checkpoint, vector(checkpoint, source)?);
+        }
+        plan.summary.shared = shared;
         plan.place();
         plan.header = plan.header(if official { None } else { Some(group) });
         Ok(plan)
@@ -274,14 +302,25 @@ impl<'a> Plan<'a> {
         self.entries.len() - 1
     }
 
-    fn add_copy(&mut self, tensor: &'a Tensor) {
-        let dtype = tensor.dtype().to_string();
-        let entry = self.add(tensor.name(), &dtype, tensor.shape(), tensor.bytes().len());
-        self.copies.push((tensor, entry));
+    fn add_copy(&mut self, matrix: Stored<'a>) {
+        let (dtype, [rows, cols]) = (matrix.joined_dtype(), matrix.size());
+        let len = rows * cols * dtype.size();
+        let entry = self.add(matrix.name, &dtype.to_string(), &[rows, cols], len);
+        self.copies.push((matrix, entry));
+    }
+
+    /// A vector as its tensor has it, or put together in `f32`.
+    fn add_vector(&mut self, name: &str, checkpoint: &Checkpoint, values: Vec<f32>) {
+        let (dtype, bytes) = match checkpoint.get(name) {
+            Some(tensor) => (tensor.dtype(), tensor.bytes().to_vec()),
+            None => (Dtype::F32, values.iter().flat_map(|value| value.to_le_bytes()).collect()),
+        };
+        let entry = self.add(name, &dtype.to_string(), &[values.len()], bytes.len());
+        self.vectors.push((bytes, entry));
     }
 
     fn add_matrix(&mut self, matrix: Stored<'a>, shape: Shape) {
-        let name = matrix.tensor().name();
+        let name = matrix.name;
         let panels = self.add(name, "U8", &panel_shape(&shape), shape.bytes());
         let scales = scale_name(name);
         let scales = self.add(&scales, "F16", &scale_shape(&shape), shape.scales() * 2);
@@ -307,7 +346,7 @@ impl<'a> Plan<'a> {
     fn header(&self, group: Option<usize>) -> Vec<u8> {
         let metadata =
             json!({ LAYOUT_KEY: LAYOUT_NAME, GROUP_KEY: group_value(group), "format": "glm" });
-        let mut header = Map::from_iter([("__metadata__".to_owned(), metadata)]);
+        let mut header = serde_json::Map::from_iter([("__metadata__".to_owned(), metadata)]);
         for entry in &self.entries {
             let offsets = [entry.start, entry.start + entry.len];
             let value =
@@ -332,11 +371,12 @@ impl<'a> Plan<'a> {
         let mut out = Output { file, path: path.to_owned(), written: 0, total, progress };
         out.put(0, "header", &(self.header.len() as u64).to_le_bytes())?;
         out.put(8, "header", &self.header)?;
-        for (tensor, entry) in &self.copies {
+        for (bytes, entry) in &self.vectors {
             let entry = &self.entries[*entry];
-            for (index, piece) in tensor.bytes().chunks(PIECE).enumerate() {
-                out.put(data + entry.start + index * PIECE, &entry.name, piece)?;
-            }
+            out.put(data + entry.start, &entry.name, bytes)?;
+        }
+        for (matrix, entry) in &self.copies {
+            write_copy(matrix, data + self.entries[*entry].start, &mut out)?;
         }
         for (matrix, shape, panels, scales) in &self.matrices {
             let (panels, scales) = (&self.entries[*panels], &self.entries[*scales]);
@@ -347,13 +387,26 @@ impl<'a> Plan<'a> {
     }
 }
 
+fn write_copy(matrix: &Stored<'_>, at: usize, out: &mut Output<'_>) -> Result<()> {
+    let [rows, cols] = matrix.size();
+    let row_bytes = cols * matrix.joined_dtype().size();
+    let step = (PIECE / row_bytes).clamp(1, rows);
+    let mut bytes = vec![0; step * row_bytes];
+    for first in (0..rows).step_by(step) {
+        let bytes = &mut bytes[..step.min(rows - first) * row_bytes];
+        matrix.join(first, bytes);
+        out.put(at + first * row_bytes, matrix.name, bytes)?;
+    }
+    Ok(())
+}
+
 fn write_matrix(
     matrix: &Stored<'_>,
     shape: &Shape,
     (panels_at, scales_at): (usize, usize),
     out: &mut Output<'_>,
 ) -> Result<()> {
-    let name = matrix.tensor().name();
+    let name = matrix.name;
     let (panel_bytes, panel_scales) = (shape.panel_bytes(), shape.groups() * LANES);
     let step = (PIECE / panel_bytes).clamp(1, shape.panels());
     let mut bytes = vec![0; step * panel_bytes];

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::config::MaskKind;
 use crate::error::{Error, Result};
 use crate::glm::Model;
 use crate::layer::Stage;
@@ -51,7 +52,7 @@ impl Request {
         Self {
             sampling: Sampling::chat(seed),
             max_new_tokens: None,
-            stop_ids: vec![model.config().special.eos],
+            stop_ids: model.config().special.ends.clone(),
             cancel: CancelToken::default(),
         }
     }
@@ -131,10 +132,11 @@ impl Session {
     ) -> Result<Answer<'_>> {
         let config = self.model.config();
         let sampler = Sampler::new(&request.sampling, config.vocab, prompt)?;
-        if !prompt.contains(&config.special.bos) {
-            let bos = config.special.bos;
+        if let (MaskKind::Prefix(_), Some(sop)) = (config.mask, config.special.sop)
+            && !prompt.contains(&sop)
+        {
             let problem =
-                format!("the prompt has no start of an answer (bos, {bos}), so none can follow");
+                format!("the prompt has no start of an answer (sop, {sop}), so none can follow");
             return Err(Error::Ids(problem));
         }
         if prompt.len() >= self.state.capacity() {

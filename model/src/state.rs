@@ -1,9 +1,9 @@
 //! All memory that changes while a model runs, allocated once.
 
-use glm_kernels::{Attention, Isa, KeyValues, KvShape, LANES, Mask, Q8Rows};
+use glm_kernels::{Angle, Attention, Isa, KeyValues, KvShape, LANES, Mask, Q8Rows};
 use half::f16;
 
-use crate::config::Config;
+use crate::config::{Config, Positions};
 use crate::error::{Error, Result};
 use crate::layer::Activations;
 use crate::position::Placement;
@@ -56,8 +56,8 @@ impl State {
         let element = if activations == Activations::F32 { 4 } else { 2 };
         let cache = 2 * config.layers * kv_shape(config, capacity).len() * element;
         let tile = TILE.min(capacity);
-        let rows = capacity * (config.hidden + config.attention_width())
-            + tile * (2 * config.hidden + widest(config))
+        let rows = capacity * (config.hidden + config.attention_width() + 2 * angles(config))
+            + tile * (2 * config.hidden + widest(config) + gated(config) + output(config))
             + 2 * config.kv_heads * config.head_size
             + config.vocab;
         let quantised = tile * widest_input(config) * 5 / 4;
@@ -104,7 +104,27 @@ fn kv_shape(config: &Config, capacity: usize) -> KvShape {
 
 /// The widest row that a linear layer writes or attention fills, apart from logits.
 fn widest(config: &Config) -> usize {
-    config.qkv_rows().max(config.inner).max(config.attention_width())
+    config.qkv_rows().max(config.up_rows()).max(config.attention_width())
+}
+
+/// Angles of a token.
+fn angles(config: &Config) -> usize {
+    match config.positions {
+        Positions::Learned => 0,
+        // Two positions, each for half a head.
+        Positions::Halves { .. } | Positions::Whole { .. } => config.head_size / 2,
+        Positions::Pairs { elements, .. } => elements / 2,
+    }
+}
+
+/// Width of a gated row.
+fn gated(config: &Config) -> usize {
+    if config.mlp.is_gated() { config.inner } else { 0 }
+}
+
+/// Width of a row that has a norm after it.
+fn output(config: &Config) -> usize {
+    if config.output_norms { config.hidden } else { 0 }
 }
 
 fn widest_input(config: &Config) -> usize {
@@ -125,6 +145,14 @@ pub(crate) struct Workspace {
     pub(crate) branch: Vec<f32>,
     /// Query-key-value, attention output or MLP inside, `[tile, widest]`
     pub(crate) wide: Vec<f32>,
+    /// MLP inside behind its gate, `[tile, inner]`; empty without one
+    pub(crate) gated: Vec<f32>,
+    /// A normalised branch, `[tile, hidden]`; empty where branches are not
+    pub(crate) output: Vec<f32>,
+    /// Angles by which the tokens that are fed are rotated, `[capacity, angles]`
+    pub(crate) angles: Vec<Angle>,
+    /// Of one token in `angles`.
+    pub(crate) angles_per_token: usize,
     /// One token's key, `[kv heads, head size]`
     pub(crate) key: Vec<f32>,
     /// One token's value, `[kv heads, head size]`
@@ -143,6 +171,10 @@ impl Workspace {
             normed: zeroed(tile * config.hidden)?,
             branch: zeroed(tile * config.hidden)?,
             wide: zeroed(tile * widest(config))?,
+            gated: zeroed(tile * gated(config))?,
+            output: zeroed(tile * output(config))?,
+            angles: zeroed(capacity * angles(config))?,
+            angles_per_token: angles(config),
             key: zeroed(kv)?,
             value: zeroed(kv)?,
             logits: zeroed(config.vocab)?,

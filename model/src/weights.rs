@@ -1,70 +1,54 @@
 //! Named tensors → layers.
 //!
-//! A file under `weights/` knows the names of one architecture, and nothing else does. It lists every tensor the model
-//! has, in a [`Manifest`] against which a checkpoint is checked before anything is loaded or written, and builds the layers.
+//! `names.rs` has a table of names for each dialect, and nothing else knows them. With the sizes of a [`Config`] a table becomes
+//! a [`Map`]: every tensor the model has, against which a checkpoint is checked before anything is loaded or written.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use glm_kernels::Activation;
 use half::{bf16, f16};
 
 use crate::checkpoint::{Checkpoint, Dtype, Tensor};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Mlp};
 use crate::error::Result;
-use crate::layer::{Linear, Norm, Weight};
+use crate::layer::{Block, Linear, Norm, Weight, Weights};
 
-pub(crate) mod chatglm;
+mod map;
+mod names;
 mod stored;
 
+use map::{BlockMap, LinearMap};
+pub(crate) use map::{Map, Source};
 pub(crate) use stored::{
     GROUP_KEY, LAYOUT_KEY, LAYOUT_NAME, Stored, group_value, panel_shape, scale_name, scale_shape,
 };
 
-/// What a tensor is to the model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// `[rows, cols]`, stored in any way that [`Stored`] knows.
-    Matrix(usize, usize),
-    /// So many F32, F16 or BF16.
-    Vector(usize),
-}
+/// Types of weights that are not quantised.
+const PLAIN: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::BF16];
 
-/// Every tensor of a model, by name.
-pub(crate) struct Manifest {
-    pub(crate) tensors: BTreeMap<String, Kind>,
-    /// The end of the names of tensors that published files hold and no model reads.
-    pub(crate) ignored: &'static str,
-    /// Matrices that may be the same bytes in a file: the embedding and a head tied to it.
-    pub(crate) shareable: [&'static str; 2],
-}
-
-impl Manifest {
+impl Map {
     /// Checks that `checkpoint` holds these tensors, with these shapes, and no others.
     ///
     /// # Errors
     /// At the first tensor that is missing, misshapen, of a type that is not read, or superfluous.
     pub(crate) fn check(&self, checkpoint: &Checkpoint, config: &Config) -> Result<()> {
-        let mut scales = Vec::new();
-        for (name, &kind) in &self.tensors {
-            match kind {
-                Kind::Matrix(rows, cols) => {
-                    if Stored::find(checkpoint, name, rows, cols)?.is_quantised() {
-                        scales.push(scale_name(name));
-                    }
-                }
-                Kind::Vector(n) => {
-                    let dtypes = [Dtype::F32, Dtype::F16, Dtype::BF16];
-                    checkpoint.tensor(name)?.expect(&dtypes, &[n])?;
-                }
-            }
+        let mut known = BTreeSet::new();
+        let mut numbers = Vec::new();
+        for source in self.sources() {
+            let tensors = if source.is_vector {
+                vector_pieces(checkpoint, source)?
+            } else {
+                let stored = Stored::find(checkpoint, source)?;
+                known.extend(stored.scales().iter().map(|tensor| tensor.name()));
+                stored.tensors()
+            };
+            known.extend(tensors.iter().map(|tensor| tensor.name()));
+            known.extend(source.copies.iter().map(String::as_str));
+            numbers.extend(tensors);
         }
-        self.check_apart(checkpoint)?;
-        let known = |name: &str| {
-            self.tensors.contains_key(name)
-                || name.ends_with(self.ignored)
-                || scales.iter().any(|scale| scale == name)
-        };
-        match checkpoint.names().find(|name| !known(name)) {
+        self.check_apart(numbers)?;
+        let is_known = |name: &str| known.contains(name) || name.ends_with(self.ignored);
+        match checkpoint.names().find(|name| !is_known(name)) {
             None => Ok(()),
             Some(name) => {
                 let Config { architecture, layers, .. } = config;
@@ -75,16 +59,21 @@ impl Manifest {
         }
     }
 
-    /// Checks that no two tensors share bytes, but for matrices that may: many tensors made of the same bytes would take
-    /// many times the memory of the file.
-    fn check_apart(&self, checkpoint: &Checkpoint) -> Result<()> {
-        let tensors = self.tensors.keys().filter_map(|name| checkpoint.get(name));
-        let mut ranges: Vec<_> = tensors.map(|t| (t.bytes().as_ptr_range(), t)).collect();
+    /// Checks that no two tensors share bytes, but for embedding and head, which may: many tensors made of the same bytes would
+    /// take many times the memory of the file.
+    fn check_apart(&self, tensors: Vec<&Tensor>) -> Result<()> {
+        let mut ranges: Vec<_> =
+            tensors.into_iter().map(|tensor| (tensor.bytes().as_ptr_range(), tensor)).collect();
         ranges.sort_by_key(|(range, _)| range.start);
+        let is_table = |tensor: &Tensor| {
+            [Some(&self.embedding), self.head.as_ref()]
+                .into_iter()
+                .flatten()
+                .any(|t| t.name == tensor.name())
+        };
         for pair in ranges.windows(2) {
             let [(first, a), (second, b)] = pair else { continue };
-            let may_share =
-                first == second && [a, b].iter().all(|t| self.shareable.contains(&t.name()));
+            let may_share = first == second && is_table(a) && is_table(b);
             if second.start < first.end && !may_share {
                 return Err(b.error(format!("shares its bytes with {}", a.name())));
             }
@@ -93,58 +82,136 @@ impl Manifest {
     }
 
     /// Bytes of all matrices as they are stored, without scales.
-    pub(crate) fn matrix_bytes(&self, checkpoint: &Checkpoint) -> u64 {
-        let matrices = self.tensors.iter().filter(|(_, kind)| matches!(kind, Kind::Matrix(..)));
-        let tensors = matrices.filter_map(|(name, _)| checkpoint.get(name));
-        tensors.map(|tensor| tensor.bytes().len() as u64).sum()
+    ///
+    /// # Errors
+    /// As [`Map::check`].
+    pub(crate) fn matrix_bytes(&self, checkpoint: &Checkpoint) -> Result<u64> {
+        let matrices = self.sources().filter(|source| !source.is_vector);
+        matrices.map(|source| Ok(stored_bytes(&Stored::find(checkpoint, source)?))).sum()
+    }
+
+    /// The head, if it is plain, the same as the embedding and config.json lets it be left out: it need not be stored twice.
+    pub(crate) fn duplicate(&self, config: &Config, checkpoint: &Checkpoint) -> Option<&Source> {
+        let source = self.head.as_ref()?;
+        let [head, embedding] = [source, &self.embedding].map(|table| checkpoint.get(&table.name));
+        let (head, embedding) = (head?, embedding?);
+        let plain = checkpoint.get(&scale_name(head.name())).is_none();
+        let same = head.dtype() == embedding.dtype() && head.bytes() == embedding.bytes();
+        (config.tied_head && plain && same).then_some(source)
     }
 }
 
-/// Takes tensors out of a checkpoint, by names from a manifest that was checked.
+fn stored_bytes(stored: &Stored<'_>) -> u64 {
+    stored.tensors().iter().map(|tensor| tensor.bytes().len() as u64).sum()
+}
+
+/// The tensors that a vector is made of, checked.
+fn vector_pieces<'a>(checkpoint: &'a Checkpoint, source: &Source) -> Result<Vec<&'a Tensor>> {
+    for name in &source.copies {
+        checkpoint.tensor(name)?.expect(&PLAIN, &[source.rows])?;
+    }
+    let whole = [source.whole()];
+    let pieces = if checkpoint.get(&source.name).is_some() { &whole[..] } else { &source.pieces };
+    let mut tensors = Vec::new();
+    for piece in pieces {
+        let tensor = checkpoint.tensor(&piece.name)?;
+        tensor.expect(&PLAIN, &[piece.height])?;
+        tensors.push(tensor);
+    }
+    tensors.dedup_by_key(|tensor| tensor.name());
+    Ok(tensors)
+}
+
+/// The numbers of a vector, from all its pieces.
+///
+/// # Errors
+/// If a piece is missing or misshapen.
+pub(crate) fn vector(checkpoint: &Checkpoint, source: &Source) -> Result<Vec<f32>> {
+    if let [tensor] = vector_pieces(checkpoint, source)?[..]
+        && tensor.shape() == [source.rows]
+    {
+        return Ok(widen(tensor));
+    }
+    let mut out = vec![0.0; source.rows];
+    for piece in &source.pieces {
+        let values = widen(checkpoint.tensor(&piece.name)?);
+        out[piece.rows.clone()].copy_from_slice(&values[piece.first..][..piece.rows.len()]);
+    }
+    Ok(out)
+}
+
+/// Takes tensors out of a checkpoint that was checked against a map.
 pub(crate) struct Loader<'a> {
+    pub(crate) config: &'a Config,
     pub(crate) checkpoint: &'a Checkpoint,
     /// Called after each matrix with the bytes of the checkpoint that are done.
     pub(crate) progress: &'a mut (dyn FnMut(u64) + Send),
     pub(crate) done: u64,
-    /// Bytes of matrices that were brought into the kernels' layout in memory.
-    pub(crate) repacked: u64,
+    /// Bytes of matrices that were put together or brought into the kernels' layout in memory.
+    pub(crate) copied: u64,
 }
 
 impl Loader<'_> {
-    /// A linear layer: `name.weight` of `rows` × `cols` and `name.bias`.
-    pub(crate) fn linear(
-        &mut self,
-        name: &str,
-        (rows, cols): (usize, usize),
-        activation: Activation,
-    ) -> Result<Linear> {
-        let weight = self.matrix(&format!("{name}.weight"), rows, cols)?;
-        let bias = Some(self.vector(&format!("{name}.bias"))?);
+    /// All layers.
+    pub(crate) fn load(&mut self, map: &Map) -> Result<Weights> {
+        let embedding = self.matrix(&map.embedding)?;
+        let positions = match &map.positions {
+            Some([first, second]) => Some([self.matrix(first)?, self.matrix(second)?]),
+            None => None,
+        };
+        let blocks = map.blocks.iter().enumerate().map(|(index, block)| self.block(index, block));
+        let blocks = blocks.collect::<Result<_>>()?;
+        let head = match &map.head {
+            Some(head) => self.matrix(head)?,
+            None => embedding.clone(),
+        };
+        let final_norm = self.norm(&map.final_norm)?;
+        Ok(Weights { embedding, positions, blocks, final_norm, head: head.into() })
+    }
+
+    fn block(&mut self, index: usize, map: &BlockMap) -> Result<Block> {
+        let activation = match self.config.mlp {
+            Mlp::GeluTanh => Activation::GeluTanh,
+            Mlp::GeluErf => Activation::GeluErf,
+            Mlp::SwiGlu | Mlp::GeGlu => Activation::None,
+        };
+        let output_norm =
+            |norm: &Option<LinearMap>| norm.as_ref().map(|norm| self.norm(norm)).transpose();
+        Ok(Block {
+            index,
+            attention_norm: self.norm(&map.attention_norm)?,
+            dense_norm: output_norm(&map.dense_norm)?,
+            mlp_norm: self.norm(&map.mlp_norm)?,
+            down_norm: output_norm(&map.down_norm)?,
+            qkv: self.linear(&map.qkv, Activation::None)?,
+            dense: self.linear(&map.dense, Activation::None)?,
+            up: self.linear(&map.up, activation)?,
+            down: self.linear(&map.down, Activation::None)?,
+        })
+    }
+
+    fn linear(&mut self, map: &LinearMap, activation: Activation) -> Result<Linear> {
+        let weight = self.matrix(&map.weight)?;
+        let bias = map.bias.as_ref().map(|bias| vector(self.checkpoint, bias)).transpose()?;
         Ok(Linear { weight, bias, activation })
     }
 
-    /// A matrix of `rows` × `cols`.
-    pub(crate) fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<Weight> {
-        let stored = Stored::find(self.checkpoint, name, rows, cols)?;
+    fn matrix(&mut self, source: &Source) -> Result<Weight> {
+        let stored = Stored::find(self.checkpoint, source)?;
         let weight = stored.load()?;
-        if stored.needs_repacking() {
-            self.repacked += weight.bytes();
+        if stored.is_copied() {
+            self.copied += weight.bytes();
         }
-        self.done += stored.tensor().bytes().len() as u64;
+        self.done += stored_bytes(&stored);
         (self.progress)(self.done);
         Ok(weight)
     }
 
-    /// A norm.
-    pub(crate) fn norm(&self, name: &str, config: &Config) -> Result<Norm> {
-        let config::Norm::Layer { eps } = config.norm;
-        let weight = self.vector(&format!("{name}.weight"))?;
-        let bias = self.vector(&format!("{name}.bias"))?;
+    fn norm(&self, map: &LinearMap) -> Result<Norm> {
+        let (config::Norm::Layer { eps } | config::Norm::Rms { eps }) = self.config.norm;
+        let weight = vector(self.checkpoint, &map.weight)?;
+        let bias = map.bias.as_ref().map(|bias| vector(self.checkpoint, bias)).transpose()?;
         Ok(Norm { weight, bias, eps })
-    }
-
-    fn vector(&self, name: &str) -> Result<Vec<f32>> {
-        Ok(widen(self.checkpoint.tensor(name)?))
     }
 }
 

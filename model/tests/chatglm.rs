@@ -4,7 +4,6 @@ mod common;
 #[path = "common/golden.rs"]
 mod golden;
 
-use std::collections::HashMap;
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -12,107 +11,9 @@ use std::path::{Path, PathBuf};
 use common::fixture;
 use glm_model::{
     Activations, CancelToken, Error, Finish, Model, Options, QuantizeOptions, Request, Sampling,
-    Session, Stage, State, quantize,
+    Session, State, quantize,
 };
-use golden::{Goldens, argmax, distance};
-
-/// The published code itself is 1e-5 away from exact arithmetic.
-const TOLERANCE: f32 = 2e-4;
-
-fn open(dir: &Path, activations: Activations) -> Model {
-    Model::open(dir, &Options { activations: Some(activations), threads: Some(2) }).unwrap()
-}
-
-/// Prefill logits, decode logits and greedy ids of every case of a model.
-fn check_logits(dir: &Path, goldens: &Goldens) {
-    let model = open(dir, Activations::F32);
-    let vocab = model.config().vocab;
-    let mut state = model.state(model.config().max_context).unwrap();
-    for case in &goldens.cases {
-        state.clear();
-        model.forward(&case.prompt, &mut state).unwrap();
-        let mut prefill = vec![f32::NAN; case.prompt.len() * vocab];
-        model.logits_into(0..case.prompt.len(), &mut state, &mut prefill);
-        let worst = distance(&prefill, &goldens.tensor(case, "prefill_logits").unwrap());
-        assert!(worst < TOLERANCE, "{}: prefill is off by {worst}", case.name);
-
-        assert_eq!(argmax(&prefill[prefill.len() - vocab..]), case.greedy[0], "{}", case.name);
-        let decoded = goldens.tensor(case, "decode_logits").unwrap();
-        for (step, expected) in decoded.chunks(vocab).enumerate() {
-            model.forward(&case.greedy[step..=step], &mut state).unwrap();
-            let logits = model.logits(0, &mut state);
-            let worst = distance(logits, expected);
-            assert!(worst < TOLERANCE, "{}: step {step} is off by {worst}", case.name);
-            if let Some(&next) = case.greedy.get(step + 1) {
-                assert_eq!(argmax(logits), next, "{}: step {step}", case.name);
-            }
-        }
-    }
-}
-
-fn check_activations(dir: &Path, goldens: &Goldens) {
-    let model = open(dir, Activations::F32);
-    let mut compared = 0;
-    for case in &goldens.cases {
-        let mut seen = HashMap::<_, Vec<f32>>::new();
-        let mut state = model.state_with_tile(256, 5).unwrap();
-        let mut tap = |stage, first: usize, rows: &[f32]| {
-            let name = match stage {
-                Stage::Embedding => "embedding".to_owned(),
-                Stage::Attention(layer) => format!("layer{layer}.attention"),
-                Stage::Mlp(layer) => format!("layer{layer}.mlp"),
-                Stage::Layer(layer) => format!("layer{layer}"),
-                Stage::FinalNorm => "final_norm".to_owned(),
-                other => panic!("{other:?} is not recorded"),
-            };
-            let all = seen.entry(name).or_default();
-            assert_eq!(all.len(), first * model.config().hidden);
-            all.extend_from_slice(rows);
-            ControlFlow::Continue(())
-        };
-        model.forward_observed(&case.prompt, &mut state, &mut tap).unwrap();
-        for name in goldens.names(case, "act.") {
-            let worst =
-                distance(&seen[&name], &goldens.tensor(case, &format!("act.{name}")).unwrap());
-            assert!(worst < TOLERANCE, "{} {name} is off by {worst}", case.name);
-            compared += 1;
-        }
-    }
-    assert!(compared > 0, "no activations were recorded");
-}
-
-/// Where the published code was sure, 8-bit activations choose the same; how far the logits are, relative to their size.
-fn check_int8(dir: &Path, goldens: &Goldens, tolerance: f32) {
-    let model = open(dir, Activations::Int8);
-    let mut state = model.state(model.config().max_context).unwrap();
-    let (mut error, mut size) = (0.0, 0.0);
-    let mut add = |logits: &[f32], expected: &[f32]| {
-        error += logits.iter().zip(expected).map(|(l, e)| f64::from(l - e).powi(2)).sum::<f64>();
-        size += expected.iter().map(|&e| f64::from(e).powi(2)).sum::<f64>();
-    };
-    for case in &goldens.cases {
-        state.clear();
-        model.forward(&case.prompt, &mut state).unwrap();
-        let mut index = case.prompt.len() - 1;
-        let vocab = model.config().vocab;
-        let prefill = goldens.tensor(case, "prefill_logits").unwrap();
-        let decoded = goldens.tensor(case, "decode_logits").unwrap();
-        let rows = [&prefill[prefill.len() - vocab..]].into_iter().chain(decoded.chunks(vocab));
-        for (step, expected) in rows.enumerate() {
-            let logits = model.logits(index, &mut state);
-            add(logits, expected);
-            let Some(&next) = case.greedy.get(step) else { break };
-            if case.margins[step] > 0.5 {
-                assert_eq!(argmax(logits), next, "{}: step {step}", case.name);
-            }
-            model.forward(&[next], &mut state).unwrap();
-            index = 0;
-        }
-    }
-    let relative = (error / size).sqrt() as f32;
-    println!("{}: relative RMS error of the logits {relative:.4}", dir.display());
-    assert!(relative < tolerance, "{relative}");
-}
+use golden::{Goldens, check_activations, check_logits, int8_error, open};
 
 #[test]
 fn tiny_in_every_form_gives_the_recorded_logits() {
@@ -142,7 +43,7 @@ fn int8_activations_choose_the_same_where_it_is_clear() {
     // Measured: INT4 0.0087, INT8 0.0092.
     for variant in ["int4", "int8"] {
         let Some(dir) = fixture(&format!("chatglm-6b-tiny/{variant}")) else { continue };
-        check_int8(&dir, &Goldens::open(&dir), 0.012);
+        assert!(int8_error(&dir, &Goldens::open(&dir), 0.5) < 0.012);
     }
 }
 
@@ -165,7 +66,7 @@ fn quantising_the_official_formats_changes_nothing() {
         assert_eq!((done.kept, done.quantized), (12, 0));
         let goldens = Goldens::open(&dir);
         check_logits(target.path(), &goldens);
-        check_int8(target.path(), &goldens, 0.012);
+        assert!(int8_error(target.path(), &goldens, 0.5) < 0.012);
         // The same integers and scales in the same order: the same bits.
         let bits = |dir: &Path| {
             let model = open(dir, Activations::Int8);
@@ -253,7 +154,7 @@ fn a_session_answers_as_recorded_and_stops_where_it_is_told() {
             .err()
             .unwrap()
             .to_string()
-            .contains("bos, 304")
+            .contains("sop, 304")
     );
     assert!(small.generate(&[7, 304], &request(None, &[])).is_err());
     assert!(
@@ -309,7 +210,8 @@ fn trained_weights_give_the_logits_of_their_training_code() {
 /// Measured: 0.118, of INT4 in groups of 32 on a hidden size of 256 and 8-bit activations.
 #[test]
 fn trained_weights_in_int4_choose_as_in_f32() {
-    check_int8(&demo("int4"), &Goldens::open(&fixture("demo").unwrap()), 0.125);
+    let goldens = Goldens::open(&fixture("demo").unwrap());
+    assert!(int8_error(&demo("int4"), &goldens, 0.5) < 0.125);
 }
 
 #[test]

@@ -93,6 +93,10 @@ impl Tensor {
         &self.name
     }
 
+    pub(super) fn renamed(self, name: &str) -> Self {
+        Self { name: name.into(), ..self }
+    }
+
     pub(super) fn shared_name(&self) -> Arc<str> {
         Arc::clone(&self.name)
     }

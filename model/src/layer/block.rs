@@ -6,18 +6,21 @@
 //!
 //! ```text
 //! for each tile:   a = norm(x);  q, k, v = qkv(a), rotated;  k and v into the cache
-//! for each tile:   a = norm(x);  h = α·a + dense(attention(q));  m = norm(h);  x = α·m + down(gelu(up(m)))
+//! for each tile:   a = norm(x);  h = r(x, a) + dense(attention(q));  m = norm(h);  x = r(h, m) + down(act(up(m)))
 //! ```
+//!
+//! `r(x, a)` is what the residual carries on: `x`, or `α·a`. Some models have a norm on what `dense` and `down` give, too.
 //!
 //! Every token's numbers are computed from its own row alone, in an order that the tile does not change: neither do the bits.
 
 use std::ops::{ControlFlow, Range};
 
-use glm_kernels::RopeTable;
+use glm_kernels::{Activation, Angle, Gate, Isa, rotate_halves, rotate_pairs};
+use rayon::prelude::*;
 
 use super::linear::Context;
 use super::{Linear, Norm};
-use crate::config::{Config, QkvOrder, Residual};
+use crate::config::{Config, Mlp, Positions, QkvOrder, Residual};
 use crate::position::Placement;
 use crate::state::{LayerCache, Workspace};
 
@@ -28,9 +31,14 @@ pub(crate) struct Block {
     pub(crate) attention_norm: Norm,
     pub(crate) qkv: Linear,
     pub(crate) dense: Linear,
+    /// On the output of `dense`.
+    pub(crate) dense_norm: Option<Norm>,
     pub(crate) mlp_norm: Norm,
+    /// Of a gated MLP both matrices, one after the other.
     pub(crate) up: Linear,
     pub(crate) down: Linear,
+    /// On the output of `down`.
+    pub(crate) down_norm: Option<Norm>,
 }
 
 /// A point in the forward pass at which activations can be looked at.
@@ -39,9 +47,11 @@ pub(crate) struct Block {
 pub enum Stage {
     /// The embedded tokens.
     Embedding,
-    /// A block's attention after its output projection, before the residual.
+    /// The embedded tokens with their learned positions, where a model has those.
+    Positions,
+    /// A block's attention after its output projection, before a norm and the residual.
     Attention(usize),
-    /// A block's MLP, before the residual.
+    /// A block's MLP, before a norm and the residual.
     Mlp(usize),
     /// A block's output.
     Layer(usize),
@@ -56,7 +66,6 @@ pub type Tap<'a> = dyn FnMut(Stage, usize, &[f32]) -> ControlFlow<()> + Send + '
 /// What all blocks of a forward pass share.
 pub(crate) struct Pass<'a> {
     pub(crate) config: &'a Config,
-    pub(crate) rope: &'a RopeTable,
     pub(crate) placement: Placement,
     /// Index of the first token that is fed; those before it are in the cache.
     pub(crate) start: usize,
@@ -112,26 +121,32 @@ impl Block {
         let qkv = &mut workspace.wide[..n * config.qkv_rows()];
         self.qkv.forward(context, normed, qkv);
         let width = config.attention_width();
-        for (qkv, token) in qkv.chunks_exact_mut(config.qkv_rows()).zip(tokens) {
-            let QkvOrder::PerHead = config.qkv;
-            let position = pass.start + token;
+        for (qkv, token) in qkv.chunks_exact(config.qkv_rows()).zip(tokens) {
             let query = &mut workspace.queries[token * width..][..width];
             let (key, value) = (&mut workspace.key[..], &mut workspace.value[..]);
-            let size = config.head_size;
-            let heads = query.chunks_exact_mut(size).zip(key.chunks_exact_mut(size));
-            let heads = heads.zip(value.chunks_exact_mut(size)).zip(qkv.chunks_exact(3 * size));
-            for (((query, key), value), qkv) in heads {
-                query.copy_from_slice(&qkv[..size]);
-                key.copy_from_slice(&qkv[size..2 * size]);
-                value.copy_from_slice(&qkv[2 * size..]);
-                rotate(pass, position, query);
-                rotate(pass, position, key);
+            match config.qkv {
+                QkvOrder::PerHead => take_heads(qkv, config.head_size, query, key, value),
+                QkvOrder::Concatenated => {
+                    let (q, kv) = qkv.split_at(width);
+                    let (k, v) = kv.split_at(key.len());
+                    query.copy_from_slice(q);
+                    key.copy_from_slice(k);
+                    value.copy_from_slice(v);
+                }
             }
-            cache.store(position, &workspace.key, &workspace.value);
+            let n = workspace.angles_per_token;
+            let angles = &workspace.angles[token * n..][..n];
+            for head in query.chunks_exact_mut(config.head_size) {
+                rotate(config.positions, angles, head);
+            }
+            for head in key.chunks_exact_mut(config.head_size) {
+                rotate(config.positions, angles, head);
+            }
+            cache.store(pass.start + token, key, value);
         }
     }
 
-    /// `x = α·a + dense(attention)`
+    /// `x = r(x, a) + dense(attention)`
     fn attend(
         &self,
         pass: &Pass<'_>,
@@ -153,11 +168,12 @@ impl Block {
         let branch = &mut workspace.branch[..n * config.hidden];
         self.dense.forward(context, attended, branch);
         tap(Stage::Attention(self.index), tokens.start, branch)?;
+        let branch = normalised(&self.dense_norm, context.isa, branch, &mut workspace.output);
         add_residual(config.residual, normed, branch, x);
         ControlFlow::Continue(())
     }
 
-    /// `x = α·m + mlp(m)`
+    /// `x = r(x, m) + mlp(m)`
     fn feed_forward(
         &self,
         pass: &Pass<'_>,
@@ -170,11 +186,13 @@ impl Block {
         let x = rows_mut(&mut workspace.x, &tokens, config.hidden);
         let normed = &mut workspace.normed[..n * config.hidden];
         self.mlp_norm.forward(context.isa, x, normed);
-        let inner = &mut workspace.wide[..n * config.inner];
-        self.up.forward(context, normed, inner);
+        let up = &mut workspace.wide[..n * config.up_rows()];
+        self.up.forward(context, normed, up);
+        let inner = gated(config, context.isa, up, &mut workspace.gated);
         let branch = &mut workspace.branch[..n * config.hidden];
         self.down.forward(context, inner, branch);
         tap(Stage::Mlp(self.index), tokens.start, branch)?;
+        let branch = normalised(&self.down_norm, context.isa, branch, &mut workspace.output);
         add_residual(config.residual, normed, branch, x);
         ControlFlow::Continue(())
     }
@@ -184,19 +202,64 @@ impl Block {
     }
 }
 
-/// Rotates each half of a head by one of the token's two positions.
-fn rotate(pass: &Pass<'_>, token: usize, head: &mut [f32]) {
-    let positions = pass.placement.at(token);
-    let half = head.len() / 2;
-    for (half, position) in head.chunks_exact_mut(half).zip(positions) {
-        pass.rope.rotate_halves(half, position);
+/// Takes a token's query, key and value apart that lie head by head.
+fn take_heads(qkv: &[f32], size: usize, query: &mut [f32], key: &mut [f32], value: &mut [f32]) {
+    let heads = query.chunks_exact_mut(size).zip(key.chunks_exact_mut(size));
+    let heads = heads.zip(value.chunks_exact_mut(size)).zip(qkv.chunks_exact(3 * size));
+    for (((query, key), value), qkv) in heads {
+        query.copy_from_slice(&qkv[..size]);
+        key.copy_from_slice(&qkv[size..2 * size]);
+        value.copy_from_slice(&qkv[2 * size..]);
     }
 }
 
+/// Rotates a head by its token's angles.
+fn rotate(positions: Positions, angles: &[Angle], head: &mut [f32]) {
+    match positions {
+        Positions::Learned => {}
+        Positions::Whole { .. } => rotate_halves(head, angles),
+        Positions::Pairs { elements, .. } => rotate_pairs(&mut head[..elements], angles),
+        Positions::Halves { .. } => {
+            let half = head.len() / 2;
+            let both = head.chunks_exact_mut(half).zip(angles.chunks_exact(angles.len() / 2));
+            both.for_each(|(half, angles)| rotate_halves(half, angles));
+        }
+    }
+}
+
+/// What is between the matrices of the MLP, `[tokens, inner]`: `up` as it is, or gated into `room`.
+fn gated<'a>(config: &Config, isa: Isa, up: &'a [f32], room: &'a mut [f32]) -> &'a [f32] {
+    let n = config.inner;
+    let (activation, gate_first) = match config.mlp {
+        Mlp::GeluTanh | Mlp::GeluErf => return up,
+        Mlp::SwiGlu => (Activation::Silu, true),
+        Mlp::GeGlu => (Activation::GeluErf, false),
+    };
+    let out = &mut room[..up.len() / 2];
+    out.par_chunks_exact_mut(n).zip(up.par_chunks_exact(2 * n)).for_each(|(y, both)| {
+        let (first, second) = both.split_at(n);
+        let (gate, up) = if gate_first { (first, second) } else { (second, first) };
+        isa.run(Gate { activation, gate, up, y });
+    });
+    out
+}
+
+/// `x`, or what `norm` makes of it in `room`.
+fn normalised<'a>(norm: &Option<Norm>, isa: Isa, x: &'a [f32], room: &'a mut [f32]) -> &'a [f32] {
+    let Some(norm) = norm else { return x };
+    let y = &mut room[..x.len()];
+    norm.forward(isa, x, y);
+    y
+}
+
 fn add_residual(residual: Residual, normed: &[f32], branch: &[f32], x: &mut [f32]) {
-    let Residual::Scaled(alpha) = residual;
-    for ((x, normed), branch) in x.iter_mut().zip(normed).zip(branch) {
-        *x = alpha * normed + branch;
+    match residual {
+        Residual::Plain => x.iter_mut().zip(branch).for_each(|(x, branch)| *x += branch),
+        Residual::Scaled(alpha) => {
+            for ((x, normed), branch) in x.iter_mut().zip(normed).zip(branch) {
+                *x = alpha * normed + branch;
+            }
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use glm_kernels::{Bits, Matrix, Panels, Shape, Storage};
 use half::{bf16, f16};
 
-use crate::checkpoint::{Bytes, Dtype, Tensor};
+use crate::checkpoint::{Bytes, Dtype};
 
 /// A matrix and what keeps its bytes alive. A clone shares them.
 #[derive(Clone)]
@@ -25,12 +25,9 @@ enum Data {
 }
 
 impl Weight {
-    /// A plain matrix, where it lies; copied only if it is misaligned. The tensor has two axes and a plain type.
-    pub(crate) fn plain(tensor: &Tensor) -> Self {
-        let dtype = tensor.dtype();
-        let data = Data::Plain(dtype, tensor.data().aligned(dtype.size()));
-        let [rows, cols] = tensor.shape() else { unreachable!("the manifest asks for two axes") };
-        Self { rows: *rows, cols: *cols, data }
+    /// A plain matrix, where it lies; copied only if it is misaligned. `dtype` is F32, F16 or BF16.
+    pub(crate) fn plain(dtype: Dtype, [rows, cols]: [usize; 2], bytes: &Bytes) -> Self {
+        Self { rows, cols, data: Data::Plain(dtype, bytes.aligned(dtype.size())) }
     }
 
     /// A matrix in panels; `scales` are little-endian F16.

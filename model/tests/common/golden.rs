@@ -1,8 +1,11 @@
-//! Recorded outputs of the published model code.
+//! Recorded outputs of the published model code, and how a model is compared with them.
 
+use std::collections::HashMap;
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::Path;
 
+use glm_model::{Activations, Model, Options, Stage};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -18,6 +21,9 @@ pub struct Case {
 /// `golden.json` and `golden.safetensors`.
 pub struct Goldens {
     pub cases: Vec<Case>,
+    /// Special ids by name, where they are recorded.
+    #[allow(dead_code)]
+    pub special: Value,
     tensors: Vec<u8>,
 }
 
@@ -27,7 +33,7 @@ impl Goldens {
         let json: Value = serde_json::from_str(&text).unwrap();
         let tensors = fs::read(dir.join("golden.safetensors")).unwrap();
         let cases = json["cases"].as_array().unwrap().iter().map(Case::new).collect();
-        Self { cases, tensors }
+        Self { cases, special: json["special"].clone(), tensors }
     }
 
     /// The tensor `case.name`, if it was recorded.
@@ -78,4 +84,104 @@ pub fn distance(a: &[f32], b: &[f32]) -> f32 {
 pub fn argmax(logits: &[f32]) -> u32 {
     let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
     best.unwrap().0 as u32
+}
+
+/// The published code itself is 1e-5 away from exact arithmetic.
+const TOLERANCE: f32 = 2e-4;
+
+pub fn open(dir: &Path, activations: Activations) -> Model {
+    Model::open(dir, &Options { activations: Some(activations), threads: Some(2) }).unwrap()
+}
+
+/// Prefill logits, decode logits and greedy ids of every case of a model.
+pub fn check_logits(dir: &Path, goldens: &Goldens) {
+    let model = open(dir, Activations::F32);
+    let vocab = model.config().vocab;
+    let mut state = model.state(model.config().max_context.min(512)).unwrap();
+    for case in &goldens.cases {
+        state.clear();
+        model.forward(&case.prompt, &mut state).unwrap();
+        let mut prefill = vec![f32::NAN; case.prompt.len() * vocab];
+        model.logits_into(0..case.prompt.len(), &mut state, &mut prefill);
+        let worst = distance(&prefill, &goldens.tensor(case, "prefill_logits").unwrap());
+        assert!(worst < TOLERANCE, "{}: prefill is off by {worst}", case.name);
+
+        assert_eq!(argmax(&prefill[prefill.len() - vocab..]), case.greedy[0], "{}", case.name);
+        let decoded = goldens.tensor(case, "decode_logits").unwrap();
+        for (step, expected) in decoded.chunks(vocab).enumerate() {
+            model.forward(&case.greedy[step..=step], &mut state).unwrap();
+            let logits = model.logits(0, &mut state);
+            let worst = distance(logits, expected);
+            assert!(worst < TOLERANCE, "{}: step {step} is off by {worst}", case.name);
+            if let Some(&next) = case.greedy.get(step + 1) {
+                assert_eq!(argmax(logits), next, "{}: step {step}", case.name);
+            }
+        }
+    }
+}
+
+pub fn check_activations(dir: &Path, goldens: &Goldens) {
+    let model = open(dir, Activations::F32);
+    let mut compared = 0;
+    for case in &goldens.cases {
+        let mut seen = HashMap::<_, Vec<f32>>::new();
+        let mut state = model.state_with_tile(256, 5).unwrap();
+        let mut tap = |stage, first: usize, rows: &[f32]| {
+            let name = match stage {
+                Stage::Embedding => "embedding".to_owned(),
+                Stage::Positions => "embedding_plus_positions".to_owned(),
+                Stage::Attention(layer) => format!("layer{layer}.attention"),
+                Stage::Mlp(layer) => format!("layer{layer}.mlp"),
+                Stage::Layer(layer) => format!("layer{layer}"),
+                Stage::FinalNorm => "final_norm".to_owned(),
+                other => panic!("{other:?} is not recorded"),
+            };
+            let all = seen.entry(name).or_default();
+            assert_eq!(all.len(), first * model.config().hidden);
+            all.extend_from_slice(rows);
+            ControlFlow::Continue(())
+        };
+        model.forward_observed(&case.prompt, &mut state, &mut tap).unwrap();
+        for name in goldens.names(case, "act.") {
+            let worst =
+                distance(&seen[&name], &goldens.tensor(case, &format!("act.{name}")).unwrap());
+            assert!(worst < TOLERANCE, "{} {name} is off by {worst}", case.name);
+            compared += 1;
+        }
+    }
+    assert!(compared > 0, "no activations were recorded");
+}
+
+/// How far the logits with 8-bit activations are from the recorded ones, relative RMS. Where the published code was `sure`, the
+/// choice must be the same.
+pub fn int8_error(dir: &Path, goldens: &Goldens, sure: f32) -> f32 {
+    let model = open(dir, Activations::Int8);
+    let mut state = model.state(model.config().max_context.min(512)).unwrap();
+    let (mut error, mut size) = (0.0, 0.0);
+    let mut add = |logits: &[f32], expected: &[f32]| {
+        error += logits.iter().zip(expected).map(|(l, e)| f64::from(l - e).powi(2)).sum::<f64>();
+        size += expected.iter().map(|&e| f64::from(e).powi(2)).sum::<f64>();
+    };
+    for case in &goldens.cases {
+        state.clear();
+        model.forward(&case.prompt, &mut state).unwrap();
+        let mut index = case.prompt.len() - 1;
+        let vocab = model.config().vocab;
+        let prefill = goldens.tensor(case, "prefill_logits").unwrap();
+        let decoded = goldens.tensor(case, "decode_logits").unwrap();
+        let rows = [&prefill[prefill.len() - vocab..]].into_iter().chain(decoded.chunks(vocab));
+        for (step, expected) in rows.enumerate() {
+            let logits = model.logits(index, &mut state);
+            add(logits, expected);
+            let Some(&next) = case.greedy.get(step) else { break };
+            if case.margins[step] > sure {
+                assert_eq!(argmax(logits), next, "{}: step {step}", case.name);
+            }
+            model.forward(&[next], &mut state).unwrap();
+            index = 0;
+        }
+    }
+    let relative = (error / size).sqrt() as f32;
+    println!("{}: relative RMS error of the logits {relative:.4}", dir.display());
+    relative
 }

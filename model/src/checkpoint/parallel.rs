@@ -1,0 +1,78 @@
+//! A folder of SwissArmyTransformer: the shards of a model that was trained on several devices.
+//!
+//! ```text
+//! latest                                  "49300"
+//! 49300/mp_rank_00_model_states.pt        {"module": {"transformer.layers.0.attention.dense.weight": …, …}, …}
+//! 49300/mp_rank_01_model_states.pt
+//! ```
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Component, Path};
+
+use super::{Format, Tensor};
+use crate::config::SHARDS;
+use crate::error::{Error, Result};
+
+/// Where a file has its tensors; the rest is the trainer's.
+const MODULE: &str = "module.";
+
+/// Longest name of the folder that `latest` names.
+const MAX_NAME: u64 = 255;
+
+/// What the names of each shard's tensors begin with, and the tensors of all shards.
+pub(super) fn read(dir: &Path) -> Result<(Vec<String>, Vec<Tensor>)> {
+    let folder = dir.join(iteration(&dir.join(SHARDS))?);
+    let (mut prefixes, mut all) = (Vec::new(), Vec::new());
+    for index in 0..count(&folder)? {
+        let rank = rank(index);
+        let contents = Format::Torch.read(&folder.join(format!("{rank}{END}")))?;
+        let prefix = format!("{rank}/");
+        let tensors = contents.tensors.into_iter();
+        all.extend(tensors.filter_map(|tensor| {
+            let name = format!("{prefix}{}", tensor.name().strip_prefix(MODULE)?);
+            Some(tensor.renamed(&name))
+        }));
+        prefixes.push(prefix);
+    }
+    Ok((prefixes, all))
+}
+
+const END: &str = "_model_states.pt";
+
+fn rank(index: usize) -> String {
+    format!("mp_rank_{index:02}")
+}
+
+/// The name of a folder, in a file.
+fn iteration(path: &Path) -> Result<String> {
+    let mut text = String::new();
+    let file = File::open(path).map_err(Error::io(path))?;
+    file.take(MAX_NAME + 1).read_to_string(&mut text).map_err(Error::io(path))?;
+    let name = text.trim();
+    let mut components = Path::new(name).components();
+    let is_plain = matches!(components.next(), Some(Component::Normal(_)))
+        && components.next().is_none()
+        && !name.contains(['/', '\\', ':', '\0']);
+    if is_plain && text.len() as u64 <= MAX_NAME {
+        return Ok(name.to_owned());
+    }
+    Err(Error::file(path, format!("{name:?} is not the name of a folder beside it")))
+}
+
+/// How many shards there are.
+fn count(folder: &Path) -> Result<usize> {
+    let mut found = 0;
+    for entry in fs::read_dir(folder).map_err(Error::io(folder))? {
+        let name = entry.map_err(Error::io(folder))?.file_name();
+        found += usize::from(name.to_string_lossy().ends_with(END));
+    }
+    let missing = (0..found.max(1)).find(|&index| !folder.join(rank(index) + END).exists());
+    match missing {
+        None => Ok(found),
+        Some(index) => Err(Error::file(
+            folder,
+            format!("shard {}{END} is missing; there are {found} shards", rank(index)),
+        )),
+    }
+}
