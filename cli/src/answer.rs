@@ -30,6 +30,8 @@ pub struct Reply {
     pub text: String,
     pub finish: Finish,
     prompt_tokens: usize,
+    /// Tokens of the prompt that were there already.
+    kept: usize,
     reading: Duration,
     answering: Duration,
 }
@@ -98,13 +100,15 @@ impl Answerer {
         let answer = self.session.generate_with_progress(prompt, &self.request, &mut read);
         bar.iter().for_each(|bar| bar.finish_and_clear());
         let answer = answer?;
+        let kept = answer.kept();
         let reading = started.elapsed();
         let (ids, text, finish) = match stream {
             Some(stream) => speak(answer.text(stream), show)?,
             None => count_off(answer)?,
         };
         let answering = started.elapsed() - reading;
-        Ok(Reply { ids, text, finish, prompt_tokens: prompt.len(), reading, answering })
+        let prompt_tokens = prompt.len();
+        Ok(Reply { ids, text, finish, prompt_tokens, kept, reading, answering })
     }
 
     fn stream<'t>(&self, tokenizer: &'t Tokenizer) -> Result<TextStream<'t>> {
@@ -153,9 +157,10 @@ impl Reply {
     /// How long the answer took.
     pub fn stats(&self) -> String {
         format!(
-            "[{} read in {}; {} in {}, {:.1} a second]",
-            count(self.prompt_tokens, "token"),
+            "[{} read in {}{}; {} in {}, {:.1} a second]",
+            count(self.prompt_tokens - self.kept, "token"),
             seconds(self.reading),
+            if self.kept > 0 { format!(", {} kept", self.kept) } else { String::new() },
             count(self.ids.len(), "token"),
             seconds(self.answering),
             self.tokens_per_second(),
@@ -172,6 +177,7 @@ impl Reply {
             "ids": self.ids,
             "finish": self.finish.name(),
             "prompt_tokens": self.prompt_tokens,
+            "kept_tokens": self.kept,
             "seed": seed,
             "prompt_seconds": self.reading.as_secs_f64(),
             "answer_seconds": self.answering.as_secs_f64(),

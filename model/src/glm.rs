@@ -222,14 +222,14 @@ impl Model {
         self.check_state(state);
         let placement = self.placement(ids, state)?;
         let inner = &*self.0;
-        let pass = Pass { config: &inner.config, placement, start: state.len, tokens: ids.len() };
+        let pass = Pass { config: &inner.config, placement, start: state.len(), tokens: ids.len() };
         // Until the pass is through, there are no tokens whose logits could be asked for.
         state.fed = 0;
         if inner.pool.install(|| inner.layers(ids, &pass, state, tap)).is_break() {
             return Err(Error::Cancelled);
         }
         state.placement = Some(placement);
-        state.len += ids.len();
+        state.ids.extend_from_slice(ids);
         state.fed = ids.len();
         Ok(())
     }
@@ -252,16 +252,38 @@ impl Model {
             let problem = format!("id {id} is outside the vocabulary of {} ids", config.vocab);
             return Err(Error::Ids(problem));
         }
-        let needed = state.len + ids.len();
+        let needed = state.len() + ids.len();
         if needed > state.capacity() {
             return Err(Error::ContextFull { needed, capacity: state.capacity() });
         }
+        let place = |ids: &[u32]| Placement::of(ids, config.mask, &config.special);
         match state.placement {
-            None => Placement::of(ids, config.mask, &config.special),
-            Some(placement) if placement.context() < state.len => Ok(placement),
-            Some(_) => Err(Error::Ids(
-                "the prompt has no start of an answer (sop), so nothing can follow it".to_owned(),
-            )),
+            None => place(ids),
+            Some(placement) if placement.context() < state.len() => Ok(placement),
+            // All that was fed is context. An answer may begin now; more context would have to be fed with the rest.
+            Some(_) => match place(&[&state.ids, ids].concat())? {
+                placement if placement.context() == state.len() => Ok(placement),
+                _ => Err(Error::Ids(
+                    "the prompt has no start of an answer (sop), so nothing can follow it"
+                        .to_owned(),
+                )),
+            },
+        }
+    }
+
+    /// How many tokens of `prompt`, from the first on, a state has already, so that [`State::truncate`] to so many and feeding
+    /// the rest gives the same bits as feeding all of it to an empty state. At least the last token is always fed.
+    ///
+    /// A causal model can keep whatever begins alike. A bidirectional context is kept whole or not at all: a new question
+    /// changes all of it, another answer to the same question nothing.
+    pub fn reusable(&self, prompt: &[u32], state: &State) -> usize {
+        let config = &self.0.config;
+        let placement = Placement::of(prompt, config.mask, &config.special).ok();
+        let alike = prompt.iter().zip(&state.ids).take_while(|(a, b)| a == b).count();
+        let alike = alike.min(prompt.len().saturating_sub(1));
+        match (placement, state.placement) {
+            (Some(new), Some(old)) if new == old && new.context() <= alike => alike,
+            _ => 0,
         }
     }
 

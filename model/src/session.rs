@@ -111,7 +111,8 @@ impl Session {
 
     /// Reads `prompt` and returns the answer, an iterator of ids that computes each when it is asked for it.
     ///
-    /// What was in the session before is forgotten: a bidirectional prompt has to be read whole.
+    /// Of what was in the session before, the beginning that `prompt` shares with it is kept and not read again, where the
+    /// model allows that (see [`Model::reusable`]); the answer is the same, to the last bit.
     ///
     /// # Errors
     /// If the prompt is not one that can be answered, does not leave room for one id, a number of the request is outside its
@@ -143,12 +144,14 @@ impl Session {
             let (needed, capacity) = (prompt.len() + 1, self.state.capacity());
             return Err(Error::ContextFull { needed, capacity });
         }
-        self.state.clear();
+        let kept = self.model.reusable(prompt, &self.state);
+        self.state.truncate(kept);
+        let rest = &prompt[kept..];
         let layers = config.layers;
         let mut watch = |stage, first: usize, rows: &[f32]| {
             if let Stage::Layer(layer) = stage {
                 let tokens = first + rows.len() / config.hidden;
-                let layer = layer as f32 + tokens as f32 / prompt.len() as f32;
+                let layer = layer as f32 + tokens as f32 / rest.len() as f32;
                 progress(layer / layers as f32);
             }
             match request.cancel.is_cancelled() {
@@ -156,12 +159,13 @@ impl Session {
                 false => ControlFlow::Continue(()),
             }
         };
-        self.model.forward_observed(prompt, &mut self.state, &mut watch)?;
-        let last = prompt.len() - 1;
+        self.model.forward_observed(rest, &mut self.state, &mut watch)?;
+        let last = rest.len() - 1;
         Ok(Answer {
             session: self,
             sampler,
             request: request.clone(),
+            kept,
             last,
             given: None,
             count: 0,
@@ -178,6 +182,7 @@ pub struct Answer<'s> {
     session: &'s mut Session,
     sampler: Sampler,
     request: Request,
+    kept: usize,
     /// Which of the tokens last fed has the logits of the next id.
     last: usize,
     /// The id that was given out and not fed yet.
@@ -191,6 +196,11 @@ impl<'s> Answer<'s> {
     /// The answer as text, given out piece by piece as `stream` does.
     pub fn text(self, stream: TextStream<'_>) -> TextAnswer<'s, '_> {
         TextAnswer { answer: self, stream, ids: Vec::new(), over: false }
+    }
+
+    /// Tokens of the prompt that were in the session already and not read again.
+    pub fn kept(&self) -> usize {
+        self.kept
     }
 
     /// Why the answer ended, once it did.

@@ -20,8 +20,8 @@ pub struct State {
     pub(crate) quantised: Q8Rows,
     /// How the tokens are placed; `None` before the prompt.
     pub(crate) placement: Option<Placement>,
-    /// Tokens in the cache.
-    pub(crate) len: usize,
+    /// The tokens in the cache.
+    pub(crate) ids: Vec<u32>,
     /// Tokens that the last forward pass fed; the rows of `workspace.x` that mean something.
     pub(crate) fed: usize,
 }
@@ -48,7 +48,8 @@ impl State {
             Error::Memory { capacity, bytes: cache + rest }
         })?;
         let quantised = Q8Rows::with_capacity(tile, widest_input(config));
-        Ok(Self { model, cache, workspace, quantised, placement: None, len: 0, fed: 0 })
+        let ids = Vec::with_capacity(capacity);
+        Ok(Self { model, cache, workspace, quantised, placement: None, ids, fed: 0 })
     }
 
     /// Bytes that [`State::new`] takes: the cache, and all the rest.
@@ -66,12 +67,17 @@ impl State {
 
     /// Tokens in the cache.
     pub fn len(&self) -> usize {
-        self.len
+        self.ids.len()
     }
 
     /// Whether nothing was fed yet.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.ids.is_empty()
+    }
+
+    /// The tokens in the cache.
+    pub fn ids(&self) -> &[u32] {
+        &self.ids
     }
 
     /// Tokens that fit.
@@ -81,9 +87,17 @@ impl State {
 
     /// Forgets everything; nothing is freed.
     pub fn clear(&mut self) {
-        self.placement = None;
-        self.len = 0;
+        self.truncate(0);
+    }
+
+    /// Forgets all tokens but the first `len`. Of a bidirectional context nothing is left unless all of it is.
+    pub fn truncate(&mut self, len: usize) {
+        let keeps = self.placement.is_some_and(|placement| placement.context() <= len);
+        self.ids.truncate(if keeps { len } else { 0 });
         self.fed = 0;
+        if self.ids.is_empty() {
+            self.placement = None;
+        }
     }
 }
 

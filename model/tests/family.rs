@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use common::fixture;
-use glm_model::{Checkpoint, Model, Options, QuantizeOptions, quantize};
+use glm_model::{Activations, Checkpoint, Model, Options, QuantizeOptions, State, quantize};
 use golden::{Goldens, check_activations, check_logits, int8_error};
 use tempfile::TempDir;
 
@@ -111,5 +111,52 @@ fn shards_are_written_whole() {
     for name in one.names().filter(|name| name.ends_with("weight")) {
         let [a, b] = [&one, &two].map(|checkpoint| checkpoint.tensor(name).unwrap().bytes());
         assert!(a == b, "{name}");
+    }
+}
+
+/// All logits of `prompt`'s last token and of what follows it, as bits, and how many tokens were kept.
+fn bits(model: &Model, state: &mut State, prompt: &[u32]) -> (Vec<u32>, usize) {
+    let kept = model.reusable(prompt, state);
+    state.truncate(kept);
+    model.forward(&prompt[kept..], state).unwrap();
+    let mut all = model.logits(prompt.len() - kept - 1, state).to_vec();
+    for id in [5, 6] {
+        model.forward(&[id], state).unwrap();
+        all.extend_from_slice(model.logits(0, state));
+    }
+    (all.into_iter().map(f32::to_bits).collect(), kept)
+}
+
+/// What is kept of a state gives the bits of a state that begins anew.
+#[test]
+fn what_is_kept_changes_no_bit() {
+    let context = [7, 8, 9, 10, 11, 12];
+    let of = |parts: &[&[u32]]| parts.concat();
+    // ChatGLM-6B: 301 is [gMASK], 304 <sop>.
+    let answered = of(&[&context, &[301, 304, 5, 6]]);
+    let bidirectional = [
+        (of(&[&context, &[301, 304]]), 7),
+        (of(&[&context, &[301, 304, 5, 9]]), 9),
+        (of(&[&context, &[13, 301, 304]]), 0),
+        (of(&[&context[..5], &[301, 304]]), 0),
+    ];
+    let causal =
+        [(of(&[&context, &[301, 304]]), 7), (of(&[&context, &[13, 14]]), 6), (vec![8, 7], 0)];
+    for (name, cases) in
+        [("chatglm-6b-tiny/int4", &bidirectional[..]), ("chatglm2-6b-tiny/int4", &causal[..])]
+    {
+        let dir = fixture(name).unwrap();
+        for activations in [Activations::F32, Activations::Int8] {
+            let model = golden::open(&dir, activations);
+            for (prompt, kept) in cases {
+                let mut used = model.state(64).unwrap();
+                bits(&model, &mut used, &answered[..8]);
+                assert_eq!(used.ids(), answered);
+                let fresh = bits(&model, &mut model.state(64).unwrap(), prompt);
+                let again = bits(&model, &mut used, prompt);
+                assert_eq!((again.1, fresh.1), (*kept, 0), "{name}: {prompt:?}");
+                assert!(again.0 == fresh.0, "{name}: {prompt:?}");
+            }
+        }
     }
 }
