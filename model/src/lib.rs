@@ -47,6 +47,8 @@ mod stream;
 mod sampling;
 mod session;
 
+mod score;
+
 #[cfg(feature = "demo")]
 pub mod demo;
 
@@ -60,6 +62,7 @@ pub use glm::{MAX_THREADS, Model, Options};
 pub use layer::{Activations, MatrixInfo, Stage, Tap};
 pub use quantize::{GROUPS, QuantizeOptions, Quantized, quantize};
 pub use sampling::Sampling;
+pub use score::Score;
 pub use session::{Answer, CancelToken, Finish, Request, Session, TextAnswer};
 pub use state::State;
 pub use stream::TextStream;

@@ -85,8 +85,8 @@ impl Finish {
 
 /// A model and the memory of one conversation with it. Sessions of one model share its weights.
 pub struct Session {
-    model: Model,
-    state: State,
+    pub(crate) model: Model,
+    pub(crate) state: State,
 }
 
 impl Session {
@@ -131,19 +131,9 @@ impl Session {
         request: &Request,
         progress: &mut (dyn FnMut(f32) + Send),
     ) -> Result<Answer<'_>> {
+        let sampler = Sampler::new(&request.sampling, self.model.config().vocab, prompt)?;
+        self.check_prompt(prompt)?;
         let config = self.model.config();
-        let sampler = Sampler::new(&request.sampling, config.vocab, prompt)?;
-        if let (MaskKind::Prefix(_), Some(sop)) = (config.mask, config.special.sop)
-            && !prompt.contains(&sop)
-        {
-            let problem =
-                format!("the prompt has no start of an answer (sop, {sop}), so none can follow");
-            return Err(Error::Ids(problem));
-        }
-        if prompt.len() >= self.state.capacity() {
-            let (needed, capacity) = (prompt.len() + 1, self.state.capacity());
-            return Err(Error::ContextFull { needed, capacity });
-        }
         let kept = self.model.reusable(prompt, &self.state);
         self.state.truncate(kept);
         let rest = &prompt[kept..];
@@ -172,6 +162,23 @@ impl Session {
             finish: None,
             failed: false,
         })
+    }
+
+    /// Checks that an answer may follow `prompt`, and that there is room for it.
+    pub(crate) fn check_prompt(&self, prompt: &[u32]) -> Result<()> {
+        let config = self.model.config();
+        if let (MaskKind::Prefix(_), Some(sop)) = (config.mask, config.special.sop)
+            && !prompt.contains(&sop)
+        {
+            let problem =
+                format!("the prompt has no start of an answer (sop, {sop}), so none can follow");
+            return Err(Error::Ids(problem));
+        }
+        if prompt.len() >= self.state.capacity() {
+            let (needed, capacity) = (prompt.len() + 1, self.state.capacity());
+            return Err(Error::ContextFull { needed, capacity });
+        }
+        Ok(())
     }
 }
 

@@ -9,7 +9,9 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use common::fixture;
-use glm_model::{Activations, Checkpoint, Model, Options, QuantizeOptions, State, quantize};
+use glm_model::{
+    Activations, CancelToken, Checkpoint, Model, Options, QuantizeOptions, Session, State, quantize,
+};
 use golden::{Goldens, check_activations, check_logits, int8_error};
 use tempfile::TempDir;
 
@@ -159,4 +161,35 @@ fn what_is_kept_changes_no_bit() {
             }
         }
     }
+}
+
+/// A score is the sum over the recorded logits.
+#[test]
+fn scores_are_those_of_the_recorded_logits() {
+    let dir = fixture("glm-130b-narrow/int4").unwrap();
+    let goldens = Goldens::open(&dir);
+    let mut session = Session::new(&golden::open(&dir, Activations::F32), Some(256)).unwrap();
+    let vocab = session.model().config().vocab;
+    for case in &goldens.cases {
+        let prefill = goldens.tensor(case, "prefill_logits").unwrap();
+        let decoded = goldens.tensor(case, "decode_logits").unwrap();
+        let rows = [&prefill[prefill.len() - vocab..]].into_iter().chain(decoded.chunks(vocab));
+        let log_softmax = |row: &[f32], id: u32| {
+            let all: f64 = row.iter().map(|&logit| f64::from(logit).exp()).sum();
+            f64::from(row[id as usize]) - all.ln()
+        };
+        let each: Vec<_> = rows.zip(&case.greedy).map(|(row, &id)| log_softmax(row, id)).collect();
+        let answers = [case.greedy[..1].to_vec(), case.greedy.clone(), vec![7, 8]];
+        let scores = session.score(&case.prompt, &answers, &CancelToken::default()).unwrap();
+        assert!((scores[0].log_probability - each[0]).abs() < 1e-3, "{}", case.name);
+        let all: f64 = each.iter().sum();
+        assert!((scores[1].log_probability - all).abs() < 1e-3 * 12.0, "{}", case.name);
+        assert!(scores[2].log_probability < scores[0].log_probability && scores[2].end < 0.0);
+        // The same again, from a session that has been used.
+        assert_eq!(session.score(&case.prompt, &answers, &CancelToken::default()).unwrap(), scores);
+    }
+    let prompt = &goldens.cases[0].prompt;
+    let mut refused =
+        |answers: &[Vec<u32>]| session.score(prompt, answers, &CancelToken::default()).is_err();
+    assert!(refused(&[vec![]]) && refused(&[vec![9999]]) && refused(&[vec![7; 300]]));
 }
