@@ -156,8 +156,8 @@ impl Model {
     /// If they differ, naming the ids.
     pub fn check_tokenizer(&self, tokenizer: &Tokenizer) -> Result<()> {
         let (model, text) = (&self.0.config.special, tokenizer.special());
-        let ids = [model.mask, model.gmask, model.bos, model.eos];
-        let found = [text.mask, text.gmask, text.bos, text.eos];
+        let ids = [model.mask, model.gmask, model.bos, model.eos].map(Some);
+        let found = [text.mask, text.gmask, text.sop, text.ends.first().copied()];
         if ids == found {
             return Ok(());
         }

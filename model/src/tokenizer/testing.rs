@@ -42,11 +42,20 @@ pub(super) fn proto() -> ModelProto {
 
 pub(crate) fn tokenizer() -> &'static Tokenizer {
     static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| {
-        Tokenizer::from_sentencepiece(&proto().encode_to_vec(), None).expect("a sound model")
+        Tokenizer::from_files(&[("ice_text.model", &proto().encode_to_vec())])
+            .expect("a sound model")
     });
     &TOKENIZER
 }
 
 pub(crate) fn byte_id(byte: u8) -> u32 {
     tokenizer().id(&format!("<0x{byte:02X}>")).expect("every byte has a piece")
+}
+
+/// All bytes as a `vocab.json`.
+pub(crate) fn byte_vocab() -> String {
+    let alphabet = ('\0'..'\u{200}').filter(|&c| super::gpt2::byte(c).is_some());
+    let vocab: Vec<_> =
+        (0..).zip(alphabet).map(|(id, c)| format!("{}: {id}", serde_json::json!(c))).collect();
+    format!("{{{}}}", vocab.join(", "))
 }
