@@ -70,7 +70,7 @@ impl<'t> TextStream<'t> {
     /// # Errors
     /// If the tokenizer does not have this id; the stream then is as it was.
     pub fn push(&mut self, id: u32) -> Result<String> {
-        if !self.shows_special && self.tokenizer.special_name(id).is_some() {
+        if !self.shows_special && self.tokenizer.names_special(id) {
             return Ok(String::new());
         }
         let mut text = String::new();

@@ -240,6 +240,12 @@ impl Tokenizer {
         self.added.get(id).filter(|token| token.special).map(|token| token.name.as_str())
     }
 
+    /// Whether decoding shows this id by its name though it is no part of what is said.
+    pub(crate) fn names_special(&self, id: u32) -> bool {
+        let is_named = |token: &&Token| matches!(token.shown, Shown::Within(_) | Shown::Apart(_));
+        self.added.get(id).filter(is_named).is_some_and(|token| token.special)
+    }
+
     /// The ids of a text, with nothing put before or after it.
     ///
     /// Which names of special ids become these ids if they are written in the text differs: in

@@ -2,8 +2,9 @@
 //! `tojson` is Python's `json.dumps(…, ensure_ascii=False)`, strings have Python's methods, and
 //! `raise_exception` refuses a conversation.
 //!
-//! A template is a program from a file that cannot be trusted. It sees nothing but the conversation, and
-//! steps, memory and length of the text are limited.
+//! A template is a program from a file that cannot be trusted. It sees nothing but the conversation;
+//! steps, memory and length of the text are limited. Values that it nests step by step are taken apart
+//! level by level of the stack, so it runs on a stack that is deep enough for all its steps.
 //!
 //! Older versions of transformers had another `tojson`, which sorted keys and escaped what is not ASCII;
 //! the models were trained with what the newer ones write.
@@ -24,9 +25,12 @@ const MAX_TEMPLATE: usize = 1 << 20;
 /// Longest text that one makes.
 const MAX_TEXT: usize = 16 << 20;
 
-/// What a template may use up, and what each message and each of its bytes adds to that: a step costs
-/// one, memory one for 64 bytes.
-const FUEL: [u64; 3] = [50_000, 2_000, 1];
+/// What a template may use up, what each message and each of its bytes adds to that, and the most: a
+/// step costs one, memory one for 64 bytes.
+const FUEL: [u64; 4] = [50_000, 2_000, 1, 500_000];
+
+/// A level of nesting costs a template three steps or more.
+const STACK: usize = 256 << 20;
 
 /// A template.
 #[derive(Debug, Clone)]
@@ -71,6 +75,16 @@ impl Jinja {
     /// # Errors
     /// If the template refuses it, cannot be rendered or takes too much.
     pub(super) fn render(&self, messages: &[Message]) -> Result<String> {
+        std::thread::scope(|scope| {
+            let render = || self.render_here(messages);
+            let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, render);
+            let failed = |why: &str| Error::file(&self.path, format!("{NAME}: {why}"));
+            let thread = thread.map_err(|e| failed(&format!("no thread to render it on: {e}")))?;
+            thread.join().unwrap_or_else(|_| Err(failed("cannot be rendered")))
+        })
+    }
+
+    fn render_here(&self, messages: &[Message]) -> Result<String> {
         let mut environment = self.environment.clone();
         environment.set_fuel(Some(fuel(messages)));
         let tools = messages.iter().find_map(|message| message.tools.as_ref());
@@ -105,8 +119,8 @@ fn fuel(messages: &[Message]) -> u64 {
         let tools = message.tools.as_ref().map_or(0, |tools| tools.to_string().len());
         (message.content.len() + tools) as u64
     };
-    let [once, message, byte] = FUEL;
-    once + messages.iter().map(|m| message + byte * bytes(m)).sum::<u64>()
+    let [once, message, byte, most] = FUEL;
+    most.min(once + messages.iter().map(|m| message + byte * bytes(m)).sum::<u64>())
 }
 
 /// Python's `json.dumps(value, ensure_ascii=False, indent=indent)`.
@@ -192,6 +206,21 @@ mod tests {
     }
 
     #[test]
+    fn values_may_be_nested_as_deep_as_the_fuel_lasts() {
+        let nest = |count: u32, end: &str| {
+            let step = "{% set n.s = [n.s] %}";
+            let range = format!("{{% for i in range({count}) %}}");
+            ["{% set n = namespace(s=[]) %}", &range, step, "{% endfor %}", end].concat()
+        };
+        let messages = vec![Message::new(Role::User, "hi"); 1000];
+        for end in ["{{ n.s }}", "{{ n.s | tojson }}"] {
+            let text = render(&nest(20_000, end), &messages).expect("not too much");
+            assert!(text.starts_with("[[[[") && text.len() >= 40_000);
+        }
+        assert!(render(&nest(99_999, ""), &messages).is_err());
+    }
+
+    #[test]
     fn what_is_no_template_or_takes_too_much_is_an_error() {
         for source in [
             "{% for %}",
@@ -202,7 +231,6 @@ mod tests {
             "{{ 'x' * 1000000000 }}",
             "{% for i in range(100000) %}{% for i in range(100000) %}{% endfor %}{% endfor %}",
             "{% set n = namespace(s='xxxxxxxx') %}{% for i in range(60) %}{% set n.s = n.s ~ n.s %}{% endfor %}",
-            "{% set n = namespace(s=[]) %}{% for i in range(99999) %}{% set n.s = [n.s] %}{% endfor %}{{ n.s }}",
             "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
         ] {
             let error = problem(source);
