@@ -68,3 +68,65 @@ pub(super) fn open(folder: &Folder) -> Result<Tokenizer> {
         .finish()
         .map_err(|problem| folder.error(FILE, problem))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::bpe_proto;
+    use super::*;
+    use prost::Message;
+
+    const WORDS: [&str; 9] = ["▁", "h", "e", "l", "he", "ll", "▁▁", "hell", "▁he"];
+
+    fn tokenizer(name: &str) -> Tokenizer {
+        let config = format!("{{\"_name_or_path\": \"{name}\"}}");
+        let model = bpe_proto(&WORDS).encode_to_vec();
+        Tokenizer::from_files(&[(FILE, &model), ("config.json", config.as_bytes())])
+            .expect("sound files")
+    }
+
+    fn ids(tokenizer: &Tokenizer, pieces: &[&str]) -> Vec<u32> {
+        pieces.iter().map(|piece| tokenizer.id(piece).expect("a piece")).collect()
+    }
+
+    #[test]
+    fn neighbours_are_joined_the_best_first_and_blanks_stay() {
+        let t = tokenizer("");
+        for (text, pieces) in [
+            ("", &[][..]),
+            // "he" comes before "▁he", and "hell" before it as well.
+            ("hell", &["▁", "hell"]),
+            ("  he", &["▁▁", "▁he"]),
+            (
+                "é<|user|>",
+                &[
+                    "▁", "<0xC3>", "<0xA9>", "<0x3C>", "<0x7C>", "<0x75>", "<0x73>", "e", "<0x72>",
+                    "<0x7C>", "<0x3E>",
+                ],
+            ),
+        ] {
+            let found = t.encode(text).expect("short");
+            assert_eq!(found, ids(&t, pieces), "{text:?}");
+            assert_eq!(t.decode(&found).expect("its own ids"), text);
+        }
+        let found = t.encode_with_roles("he<|user|>he").expect("short");
+        assert_eq!(found, ids(&t, &["▁he", "<|user|>", "▁he"]));
+    }
+
+    #[test]
+    fn a_name_tells_the_second_from_the_third() {
+        for (name, family) in [
+            ("THUDM/chatglm2-6b", Family::ChatGlm2),
+            ("codegeex2-6b", Family::ChatGlm2),
+            ("chatglm3-6b-32k", Family::ChatGlm3),
+            ("mine", Family::ChatGlm3),
+        ] {
+            assert_eq!(tokenizer(name).family(), family, "{name}");
+        }
+        let text = |name| {
+            let t = tokenizer(name);
+            t.decode(&ids(&t, &["[gMASK]", "sop", "▁he", "</s>"])).expect("known ids")
+        };
+        assert_eq!((text("chatglm2").as_str(), text("chatglm3").as_str()), ("he", "[gMASK]sop he"));
+        assert_eq!(tokenizer("chatglm2").id("<|user|>"), None);
+    }
+}

@@ -100,3 +100,53 @@ fn added(folder: &Folder, settings: &Settings, model: &Model) -> Result<Vec<Toke
     }
     Ok(tokens)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::vocab;
+    use super::*;
+
+    const TOKENS: &str = r#"{"[CLS]": 300, "<|startofpiece|>": 301, "<|endofpiece|>": 302, "[MASK]": 303, "[gMASK]": 304}"#;
+    const SETTINGS: &str = r#"{"cls_token": "[CLS]", "eos_token": "<|endoftext|>",
+        "mask_token": {"content": "[MASK]", "lstrip": true}, "additional_special_tokens": ["[gMASK]"]}"#;
+
+    fn open(merges: &str, added: &str) -> Result<Tokenizer> {
+        let vocab = vocab(&["<|endoftext|>", "ab", "Ġa", "Ġab"]);
+        let files = [
+            (VOCAB, vocab.as_str()),
+            (MERGES, merges),
+            (ADDED, added),
+            ("tokenizer_config.json", SETTINGS),
+        ];
+        Tokenizer::from_files(&files.map(|(name, text)| (name, text.as_bytes())))
+    }
+
+    #[test]
+    fn pairs_are_joined_in_the_order_of_their_lines() {
+        let t = open("#version: 0.2\nĠ a\na b\n", TOKENS).expect("sound files");
+        let id = |piece: &str| t.id(piece).expect("a piece");
+        assert_eq!(t.encode("ab ab").unwrap(), [id("ab"), id(" a"), id("b")]);
+        assert_eq!(t.encode(" [MASK] [gMASK]").unwrap(), [303, id(" "), 304]);
+        // Among the text, or apart from it.
+        assert_eq!(t.decode(&[303, id("ab"), 304, id(" a")]).unwrap(), "[MASK]ab [gMASK]  a");
+        assert_eq!(
+            (&t.special().before[..], &t.special().after[..]),
+            (&[300][..], &[id("<|endoftext|>")][..])
+        );
+        assert_eq!(t.decode(&[id(" "), id(".")]).unwrap(), ".");
+    }
+
+    #[test]
+    fn broken_files_are_refused_and_named() {
+        for (merges, added, problem) in [
+            ("a c", TOKENS, "merges.txt: merge 0"),
+            ("ab", TOKENS, "merges.txt: merge 0"),
+            ("", "{}", "added_tokens.json: has no"),
+            ("", r#"{"x": -1}"#, "added_tokens.json: \"x\" has no id"),
+            ("", "[", "added_tokens.json: is no JSON object"),
+        ] {
+            let error = open(merges, added).expect_err(problem).to_string();
+            assert!(error.starts_with(problem), "{error}");
+        }
+    }
+}

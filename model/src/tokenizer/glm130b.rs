@@ -63,3 +63,46 @@ pub(super) fn open(folder: &Folder) -> Result<Tokenizer> {
     .finish()
     .map_err(|problem| folder.error(FILE, problem))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{BYTE, proto};
+    use super::*;
+    use prost::Message;
+
+    fn tokenizer() -> Tokenizer {
+        let mut proto = proto();
+        // icetk's model has none of what ChatGLM-6B's was given later.
+        proto.pieces.retain(|p| {
+            let text = p.piece.as_deref().unwrap_or_default();
+            p.kind != Some(BYTE) && !text.contains("MASK") && !text.starts_with("<|")
+        });
+        if let Some(trainer) = &mut proto.trainer {
+            trainer.byte_fallback = None;
+        }
+        let config = br#"{"model_type": "glm-130b"}"#;
+        let model = proto.encode_to_vec();
+        Tokenizer::from_files(&[(FILE, &model), ("config.json", config)]).expect("sound files")
+    }
+
+    #[test]
+    fn special_ids_follow_the_pieces_and_are_written_in_brackets() {
+        let t = tokenizer();
+        let [a, unk, sop] = ["▁a", "<unk>", "sop"].map(|piece| t.id(piece).expect("a piece"));
+        assert_eq!(
+            t.encode("a [éé").expect("short"),
+            [a, t.id("▁").unwrap(), t.id("[").unwrap(), unk]
+        );
+        assert!(t.encode("[MASK]").expect("short").iter().all(|&id| id < sop));
+        assert_eq!(t.decode(&[a, sop, a, unk]).expect("known ids"), "a[sop]a ⁇ ");
+        assert_eq!(t.special().ends, [t.id("eop").unwrap(), IMAGE_TOKENS + 2]);
+        assert_eq!(t.vocab_size() as u32, t.id("dBLOCK").unwrap() + 1);
+    }
+
+    #[test]
+    fn the_iteration_of_a_checkpoint_says_so_too() {
+        let folder = [("latest", &b"49300"[..])];
+        assert!(recognises(&Folder::of(&folder)).expect("sound files"));
+        assert!(!recognises(&Folder::of(&[])).expect("no files"));
+    }
+}

@@ -164,3 +164,76 @@ fn around(json: &Value) -> Result<[Vec<u32>; 2], String> {
 fn shortened(json: &Value) -> String {
     json.to_string().chars().take(200).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::vocab;
+    use super::*;
+
+    /// A file with the pattern "letters", and an id before and after a text.
+    fn file() -> String {
+        let file = r#"{"added_tokens": [{"id": 300, "content": "[gMASK]"}, {"id": 301, "content": "<sop>", "rstrip": true}],
+            "normalizer": null,
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+                {"type": "Split", "pattern": {"Regex": "[a-z]+|\\s+(?!\\S)|\\s+"}, "behavior": "Isolated", "invert": false},
+                {"type": "ByteLevel", "add_prefix_space": false, "use_regex": false}]},
+            "post_processor": {"type": "Sequence", "processors": [{"type": "ByteLevel"}, {"type": "TemplateProcessing",
+                "single": [{"SpecialToken": {"id": "[gMASK]"}}, {"Sequence": {"id": "A"}}, {"SpecialToken": {"id": "<sop>"}}],
+                "special_tokens": {"[gMASK]": {"ids": [300]}, "<sop>": {"ids": [301]}}}]},
+            "decoder": {"type": "ByteLevel"},
+            "model": {"type": "BPE", "dropout": null, "byte_fallback": false, "ignore_merges": false, "merges": ["a b", ["ab", "c"]],
+                "vocab": VOCAB}}"#;
+        file.replace("VOCAB", &vocab(&["ab", "abc", "bc"]))
+    }
+
+    fn open(file: &str) -> Result<Tokenizer> {
+        Tokenizer::from_files(&[(FILE, file.as_bytes())])
+    }
+
+    #[test]
+    fn the_file_says_it_all() {
+        let t = open(&file()).expect("a sound file");
+        let id = |piece: &str| t.id(piece).expect("a piece");
+        assert_eq!(t.encode("abcbc").unwrap(), [id("abc"), id("b"), id("c")]);
+        assert_eq!(t.encode("a<sop> 1").unwrap(), [id("a"), 301, id("1")]);
+        assert_eq!(t.decode(&[300, id("ab"), 301]).unwrap(), "[gMASK]ab<sop>");
+        assert_eq!((&t.special().before[..], &t.special().after[..]), (&[300][..], &[301][..]));
+        let whole =
+            open(&file().replace("\"ignore_merges\": false", "\"ignore_merges\": true")).unwrap();
+        assert_eq!(t.encode("bc").unwrap(), [id("b"), id("c")]);
+        assert_eq!(whole.encode("bc").unwrap(), [id("bc")]);
+    }
+
+    #[test]
+    fn what_would_change_ids_is_refused() {
+        for (from, to, problem) in [
+            ("\"BPE\"", "\"Unigram\"", "type"),
+            ("\"normalizer\": null", "\"normalizer\": {\"type\": \"NFC\"}", "normalizer"),
+            ("\"dropout\": null", "\"dropout\": 0.1", "dropout"),
+            ("\"byte_fallback\": false", "\"byte_fallback\": true", "byte_fallback"),
+            ("Isolated", "Removed", "pre_tokenizer"),
+            ("\"use_regex\": false", "\"use_regex\": true", "pre_tokenizer"),
+            (
+                "\"Sequence\", \"pretokenizers\"",
+                "\"Whitespace\", \"pretokenizers\"",
+                "pre_tokenizer",
+            ),
+            ("[a-z]+", "(?=a)[a-z]+", "split pattern"),
+            ("\"decoder\": {\"type\": \"ByteLevel\"}", "\"decoder\": null", "decoder"),
+            ("\"a b\"", "\"a x\"", "merge 0"),
+            ("\"a b\"", "5", "merge"),
+            ("\"merges\"", "\"m\"", "merges"),
+            ("\"abc\": 257", "\"abc\": 256", "same id"),
+            ("\"abc\": 257", "\"abc\": -1", "no id"),
+            ("\"abc\": 257", "\"a c\": 257", "GPT-2's bytes"),
+            ("\"id\": 300", "\"id\": 99999999", "unreasonable"),
+            ("\"id\": 300", "\"single_word\": true, \"id\": 300", "added_tokens"),
+            ("\"ids\": [300]", "\"ids\": 300", "has no ids"),
+        ] {
+            let file = file();
+            assert!(file.contains(from), "{from}");
+            let error = open(&file.replacen(from, to, 1)).expect_err(to).to_string();
+            assert!(error.starts_with(FILE) && error.contains(problem), "{to}: {error}");
+        }
+    }
+}
