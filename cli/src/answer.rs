@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use glm_model::{
-    Answer, CancelToken, Error, Finish, Model, Request, Session, TextAnswer, TextStream, Tokenizer,
+    Answer, CancelToken, Error, Finish, Model, Request, Session, Template, TextAnswer, TextStream,
+    Tokenizer,
 };
 use serde_json::{Value, json};
 
@@ -18,7 +19,7 @@ pub struct Answerer {
     session: Session,
     request: Request,
     stops: Vec<String>,
-    polished: bool,
+    template: Option<Template>,
     greedy: bool,
     bar: bool,
 }
@@ -46,12 +47,13 @@ impl Answerer {
             cancel,
         };
         let greedy = request.sampling.temperature == 0.0;
-        Ok(Self { session, request, stops: args.stop.clone(), polished: false, greedy, bar: true })
+        Ok(Self { session, request, stops: args.stop.clone(), template: None, greedy, bar: true })
     }
 
-    /// Polishes answers as ChatGLM-6B's own `chat` does.
-    pub fn polished(self) -> Self {
-        Self { polished: true, ..self }
+    /// Answers in conversations of this form: ends answers where it ends them, and polishes them as it does.
+    pub fn conversing(mut self, template: Template, tokenizer: &Tokenizer) -> Self {
+        self.request.stop_ids = template.stop_ids(tokenizer);
+        Self { template: Some(template), ..self }
     }
 
     /// Draws no bar while a prompt is read.
@@ -112,8 +114,11 @@ impl Answerer {
     }
 
     fn stream<'t>(&self, tokenizer: &'t Tokenizer) -> Result<TextStream<'t>> {
-        let stream = TextStream::new(tokenizer).stopping_at(&self.stops)?;
-        Ok(if self.polished { stream.polished() } else { stream })
+        let stream = match &self.template {
+            Some(template) => template.stream(tokenizer),
+            None => TextStream::new(tokenizer).without_special(),
+        };
+        Ok(stream.stopping_at(&self.stops)?)
     }
 }
 

@@ -29,8 +29,9 @@ pub fn run(args: &Chat) -> Result<()> {
     let model = open::model(&args.model, Some(&tokenizer))?;
     let typed = messages.is_none() && stdin().is_terminal();
     let cancel = interrupt::token(if typed { Again::Waits } else { Again::Exits })?;
-    let answerer = Answerer::new(&model, &args.answering, cancel.clone())?.polished();
-    let mut conversation = Conversation::new(answerer, &tokenizer, args.context_overflow);
+    let template = open::template(&args.model.source, &tokenizer)?;
+    let answerer = Answerer::new(&model, &args.answering, cancel.clone())?;
+    let mut conversation = Conversation::new(answerer, &tokenizer, template, args.context_overflow);
     match (messages, &args.messages) {
         (Some(messages), Some(path)) => once(args, &mut conversation, messages, path),
         _ => {

@@ -15,8 +15,8 @@ use crate::{input, open};
 pub fn run(args: &Fill) -> Result<()> {
     args.answering.sampling()?;
     let text = input::text(args.text.as_deref(), "the text")?;
-    let name = blank(&text)?.name();
     let tokenizer = open::tokenizer(&args.model.source)?;
+    let name = blank(&tokenizer, &text)?.name();
     let model = open::model(&args.model, Some(&tokenizer))?;
     let cancel = interrupt::token(Again::Exits)?;
     let mut answerer = Answerer::new(&model, &args.answering, cancel)?;
@@ -52,8 +52,9 @@ pub fn run(args: &Fill) -> Result<()> {
         filled = format!("{filled}{before}{}", reply.text);
         rest = after;
         let stops = matches!(reply.finish, Finish::Cancelled | Finish::Context);
-        let confuses =
-            [Blank::Mask, Blank::Gmask].iter().any(|blank| reply.text.contains(blank.name()));
+        let confuses = [Blank::Mask, Blank::Smask, Blank::Gmask]
+            .iter()
+            .any(|blank| reply.text.contains(blank.name()));
         spans.push(Span { reply, seed });
         if confuses {
             ended = Err(anyhow!(

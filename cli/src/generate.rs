@@ -1,7 +1,7 @@
 //! `glm generate`: one prompt, one answer.
 
 use anyhow::{Result, ensure};
-use glm_model::{Message, Role, Tokenizer, prompt_ids};
+use glm_model::{Message, Role, Tokenizer};
 use serde_json::{Value, json};
 
 use crate::answer::{Answerer, Reply};
@@ -35,7 +35,8 @@ fn prompt(args: &Generate) -> Result<(Vec<u32>, Option<Tokenizer>)> {
     let Some(ids) = &args.ids else {
         let text = input::text(args.prompt.as_deref(), "the prompt")?;
         let tokenizer = tokenizer?;
-        let ids = prompt_ids(&tokenizer, &[Message::new(Role::User, text)])?;
+        let template = open::template(&args.model.source, &tokenizer)?;
+        let ids = template.prompt_ids(&tokenizer, &[Message::new(Role::User, text)])?;
         return Ok((ids, Some(tokenizer)));
     };
     ensure!(!ids.0.is_empty(), "--ids is an empty list");

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 #[cfg(feature = "demo")]
 use glm_model::demo;
-use glm_model::{Activations, Model, Tokenizer};
+use glm_model::{Activations, Model, Template, Tokenizer};
 
 use crate::args::{self, ActivationType, Source};
 use crate::output::note;
@@ -52,6 +52,14 @@ pub fn tokenizer(source: &Source) -> Result<Tokenizer> {
     }
 }
 
+/// How the model wants to see conversations.
+pub fn template(source: &Source, tokenizer: &Tokenizer) -> Result<Template> {
+    match &source.model {
+        Some(dir) => Ok(Template::open(dir, tokenizer)?),
+        None => Ok(Template::named(demo::TEMPLATE)?),
+    }
+}
+
 fn name(source: &Source) -> String {
     match &source.model {
         Some(dir) => dir.display().to_string(),
@@ -67,6 +75,8 @@ mod demo {
 
     const NONE: &str =
         "no model is part of this program: name a model's folder, as in `glm chat -m DIR`";
+
+    pub const TEMPLATE: &str = "plain";
 
     pub fn model(_: &Options) -> Result<Model> {
         bail!(NONE)

@@ -28,19 +28,10 @@ pub fn run(args: &Tokenize) -> Result<()> {
     ids.into_iter().try_for_each(|id| output::line(&format!("{id}\t{}", shown(&tokenizer, id)?)))
 }
 
-/// What an id stands for, in quotes; special ids, which have no text, by their names.
+/// What an id stands for, in quotes; special ids by their names.
 fn shown(tokenizer: &Tokenizer, id: u32) -> Result<String> {
-    let special = tokenizer.special();
-    let names = [
-        (special.mask, "[MASK]"),
-        (special.gmask, "[gMASK]"),
-        (special.bos, "<sop>"),
-        (special.eos, "<eop>"),
-        (special.pad, "<pad>"),
-        (special.unk, "<unk>"),
-    ];
-    match names.into_iter().find(|&(special, _)| special == id) {
-        Some((_, name)) => Ok(name.to_owned()),
+    match tokenizer.special_name(id) {
+        Some(name) => Ok(name.to_owned()),
         None => Ok(format!("{:?}", tokenizer.decode(&[id])?)),
     }
 }

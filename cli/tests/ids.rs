@@ -138,7 +138,7 @@ fn bad_input_is_refused_with_a_reason() {
     generate(&["--ids", "[5,"], 2, "JSON list of ids");
     generate(&["--ids", "[-5]"], 2, "JSON list of ids");
     generate(&["--ids", "[]"], 1, "empty list");
-    generate(&["--ids", "[5,6]"], 1, "bos");
+    generate(&["--ids", "[5,6]"], 1, "sop");
     generate(&["--ids", "[5,99999,301,304]"], 1, "99999");
     generate(&["--prompt", "x"], 1, "no tokenizer");
 

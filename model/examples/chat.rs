@@ -5,9 +5,7 @@ use std::error::Error;
 use std::io::{Write, stdout};
 use std::path::Path;
 
-use glm_model::{
-    Message, Model, Options, Request, Role, Session, TextStream, Tokenizer, prompt_ids,
-};
+use glm_model::{Message, Model, Options, Request, Role, Session, Template, Tokenizer};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = env::args().skip(1);
@@ -17,11 +15,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let model = Model::open(&dir, &Options::default())?;
     let tokenizer = Tokenizer::open(Path::new(&dir))?;
     model.check_tokenizer(&tokenizer)?;
+    let template = Template::open(Path::new(&dir), &tokenizer)?;
 
     let mut session = Session::new(&model, None)?;
-    let prompt = prompt_ids(&tokenizer, &[Message::new(Role::User, question)])?;
+    let prompt = template.prompt_ids(&tokenizer, &[Message::new(Role::User, question)])?;
     let answer = session.generate(&prompt, &Request::chat(&model, 7))?;
-    for piece in answer.text(TextStream::new(&tokenizer).polished()) {
+    for piece in answer.text(template.stream(&tokenizer)) {
         print!("{}", piece?);
         stdout().flush()?;
     }

@@ -1,367 +1,254 @@
-//! Conversations and texts with gaps, as ChatGLM-6B wants to see them, and the polish of its
-//! answers.
+//! Conversations and texts with blanks, as the models want to see them, and the polish of answers.
 //!
-//! A first question is the prompt as it is. With history, every round is numbered from 0:
+//! A [`Template`] makes a prompt of a conversation. Which one a model has been trained with:
 //!
 //! ```text
-//! [Round 0]
-//! 问：question
-//! 答：answer
-//! [Round 1]
-//! 问：question
-//! 答：
+//! chatglm     ChatGLM-6B                    questions and answers in rounds, from 0
+//! chatglm2    ChatGLM2-6B                   the same, from 1
+//! chatglm3    ChatGLM3-6B                   roles, tools
+//! glm4        GLM-4                         roles, tools; written in Jinja
+//! plain       base models, CodeGeeX2        the text alone
+//! the model's own chat_template             written in Jinja
 //! ```
 
+mod fill;
+mod jinja;
+mod message;
+mod polish;
+mod python;
+mod roles;
+mod rounds;
+
 use crate::error::{Error, Result};
-use crate::rewrite::Replace;
-use crate::tokenizer::{Tokenizer, is_space};
-use serde::{Deserialize, Serialize};
-use std::fmt::Write;
+use crate::tokenizer::{Family, Folder, SETTINGS_FILE, Tokenizer, names};
+pub use fill::{Blank, Fill, blank, fill_prompt};
+use jinja::Jinja;
+pub use message::{Message, Role};
+pub(crate) use polish::Polish;
+use rounds::Rounds;
+use serde_json::{Map, Value};
+use std::path::Path;
 
-/// Who says a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Instructions for the whole conversation; ChatGLM-6B knows none.
-    System,
-    /// The one who asks.
-    User,
-    /// The model.
-    Assistant,
+/// The file of a template that is not in `tokenizer_config.json`.
+const JINJA_FILE: &str = "chat_template.jinja";
+
+/// How a conversation becomes a prompt.
+#[derive(Debug, Clone)]
+pub struct Template(Kind);
+
+#[derive(Debug, Clone)]
+enum Kind {
+    Rounds(&'static str, &'static Rounds),
+    Roles,
+    Jinja(&'static str, Box<Jinja>),
+    Plain,
 }
 
-/// One message of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Message {
-    /// Who says it.
-    pub role: Role,
-    /// What is said.
-    pub content: String,
-}
+impl Template {
+    /// The names that [`Template::named`] knows.
+    pub const NAMES: [&str; 5] = ["chatglm", "chatglm2", "chatglm3", "glm4", "plain"];
 
-impl Message {
-    /// A message by `role`.
-    pub fn new(role: Role, content: impl Into<String>) -> Self {
-        Message { role, content: content.into() }
+    /// The template with this name, one of [`Template::NAMES`].
+    ///
+    /// # Errors
+    /// If there is none; the error lists those that there are.
+    pub fn named(name: &str) -> Result<Self> {
+        let kind = match name {
+            "chatglm" => Kind::Rounds("chatglm", &rounds::CHATGLM),
+            "chatglm2" => Kind::Rounds("chatglm2", &rounds::CHATGLM2),
+            "chatglm3" => Kind::Roles,
+            "glm4" => {
+                let path = Path::new("glm4");
+                let source = include_str!("chat/glm4.jinja").to_owned();
+                Kind::Jinja("glm4", Box::new(Jinja::new(source, Map::new(), path)?))
+            }
+            "plain" => Kind::Plain,
+            _ => {
+                return Err(Error::Setting {
+                    setting: "template",
+                    range: format!("one of {}", Self::NAMES.join(", ")),
+                    found: name.to_owned(),
+                });
+            }
+        };
+        Ok(Template(kind))
     }
-}
 
-/// The prompt of a conversation as text: the question alone, or all rounds.
-///
-/// # Errors
-/// Unless user and assistant take turns, beginning and ending with the user.
-pub fn prompt(messages: &[Message]) -> Result<String> {
-    check(messages)?;
-    let [history @ .., question] = messages else { return Ok(String::new()) };
-    if history.is_empty() {
-        return Ok(question.content.clone());
+    /// The template of a model's folder, whose tokenizer this is.
+    ///
+    /// ChatGLM-6B, ChatGLM2 and ChatGLM3 have their own. ChatGLM2 and ChatGLM3 share their files, so the
+    /// name in `config.json` (`_name_or_path`) or in `tokenizer_config.json`, or the folder's own,
+    /// decides; without one it is ChatGLM3. "base" as a word of a name, or "codegeex2", means a plain text.
+    /// For all others it is `chat_template.jinja` or the `chat_template` in `tokenizer_config.json`;
+    /// where there is none, GLM-4's for a tokenizer with tiktoken ranks, and plain for the rest.
+    ///
+    /// # Errors
+    /// If a file cannot be read or has no sound template.
+    pub fn open(dir: &Path, tokenizer: &Tokenizer) -> Result<Self> {
+        Self::of_folder(&Folder::open(dir)?, tokenizer)
     }
-    let mut text = String::new();
-    for (round, turn) in messages.chunks(2).enumerate() {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "[Round {round}]\n问：{}\n答：", turn[0].content);
-        if let Some(answer) = turn.get(1) {
-            let _ = writeln!(text, "{}", answer.content);
+
+    /// The same from files that are in memory, by their names.
+    ///
+    /// # Errors
+    /// As [`Template::open`].
+    pub fn from_files(files: &[(&str, &[u8])], tokenizer: &Tokenizer) -> Result<Self> {
+        Self::of_folder(&Folder::of(files), tokenizer)
+    }
+
+    fn of_folder(folder: &Folder, tokenizer: &Tokenizer) -> Result<Self> {
+        let names = names(folder)?;
+        let is_base =
+            |name: &String| name.split(|c: char| !c.is_alphanumeric()).any(|word| word == "base");
+        if names.iter().any(|name| name.contains("codegeex2") || is_base(name)) {
+            return Self::named("plain");
+        }
+        match tokenizer.family() {
+            Family::ChatGlm => Self::named("chatglm"),
+            Family::ChatGlm2 => Self::named("chatglm2"),
+            Family::ChatGlm3 => Self::named("chatglm3"),
+            Family::Glm10b | Family::Glm130b => Self::named("plain"),
+            Family::Glm4 | Family::Other => match own(folder)? {
+                Some(jinja) => Ok(Template(Kind::Jinja("chat_template", Box::new(jinja)))),
+                None if tokenizer.family() == Family::Glm4 => Self::named("glm4"),
+                None => Self::named("plain"),
+            },
         }
     }
-    Ok(text)
-}
 
-fn check(messages: &[Message]) -> Result<()> {
-    let problem = |what: String| Err(Error::Prompt(what));
-    for (i, message) in messages.iter().enumerate() {
-        match (message.role, i % 2) {
-            (Role::System, _) => {
-                return problem(format!("message {i}: ChatGLM-6B takes no system messages"));
-            }
-            (Role::User, 0) | (Role::Assistant, 1) => {}
-            (Role::User, _) => {
-                return problem(format!("message {i}: the user speaks twice in a row"));
-            }
-            (Role::Assistant, _) if i == 0 => return problem("the user must speak first".into()),
-            (Role::Assistant, _) => {
-                return problem(format!("message {i}: the assistant speaks twice in a row"));
-            }
+    /// Its name: one of [`Template::NAMES`], or `chat_template` for a model's own.
+    pub fn name(&self) -> &str {
+        match &self.0 {
+            Kind::Rounds(name, _) | Kind::Jinja(name, _) => name,
+            Kind::Roles => "chatglm3",
+            Kind::Plain => "plain",
         }
     }
-    match messages.len() {
-        0 => problem("the conversation is empty".into()),
-        n if n % 2 == 0 => problem("the conversation must end with a message by the user".into()),
-        _ => Ok(()),
+
+    /// The prompt of a conversation as text; `None` for ChatGLM3, whose roles have no text form.
+    ///
+    /// # Errors
+    /// If the template has no place for a message, or the conversation does not end where an answer
+    /// follows.
+    pub fn text(&self, messages: &[Message]) -> Result<Option<String>> {
+        Ok(match &self.0 {
+            Kind::Rounds(_, rounds) => Some(rounds.text(messages)?),
+            Kind::Jinja(_, jinja) => Some(jinja.render(messages)?),
+            Kind::Plain => Some(plain(messages)?.to_owned()),
+            Kind::Roles => None,
+        })
     }
-}
 
-/// The ids of a conversation: its [`prompt`], then `[gMASK]` and `<sop>`.
-///
-/// # Errors
-/// As [`prompt`] and [`Tokenizer::encode`].
-pub fn prompt_ids(tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<u32>> {
-    let mut ids = tokenizer.encode(&prompt(messages)?)?;
-    let special = tokenizer.special();
-    ids.extend([special.gmask, special.bos]);
-    Ok(ids)
-}
+    /// The prompt of a conversation: its text's ids and what the tokenizer puts around them, such as
+    /// `[gMASK]` and `<sop>`.
+    ///
+    /// # Errors
+    /// As [`Template::text`] and [`Tokenizer::encode`]; and if the tokenizer lacks an id that the
+    /// template needs.
+    pub fn prompt_ids(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<u32>> {
+        match &self.0 {
+            Kind::Roles => roles::ids(tokenizer, messages),
+            // The ids around it are part of the template.
+            Kind::Jinja(_, jinja) => tokenizer.encode_with_roles(&jinja.render(messages)?),
+            Kind::Rounds(_, rounds) => around(tokenizer, &rounds.text(messages)?),
+            Kind::Plain => text_ids(tokenizer, plain(messages)?),
+        }
+    }
 
-/// A kind of gap.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Blank {
-    /// `[MASK]`: a few words.
-    Mask,
-    /// `[gMASK]`: a text of any length.
-    Gmask,
-}
+    /// The ids that end an answer: the tokenizer's, and in conversations of roles those of whoever would
+    /// speak next.
+    pub fn stop_ids(&self, tokenizer: &Tokenizer) -> Vec<u32> {
+        let mut ids = tokenizer.special().ends.clone();
+        if matches!(self.0, Kind::Roles | Kind::Jinja(..)) {
+            ids.extend(
+                ["<|user|>", "<|observation|>"].iter().filter_map(|role| tokenizer.id(role)),
+            );
+        }
+        ids
+    }
 
-impl Blank {
-    const ALL: [Blank; 2] = [Blank::Mask, Blank::Gmask];
+    /// An answer as the model's official `chat()` returns it: for ChatGLM-6B and ChatGLM2 without white
+    /// space at both ends and with the placeholder `[[训练时间]]` filled in, for ChatGLM-6B also with
+    /// full-width `,` `!` `:` `;` `?` next to a Chinese character.
+    pub fn response(&self, decoded: &str) -> String {
+        let Some(mut polish) = self.polish() else { return decoded.to_owned() };
+        let mut out = String::new();
+        polish.push(decoded, &mut out);
+        polish.finish(&mut out);
+        out
+    }
 
-    /// How it is written in a text.
-    pub fn name(self) -> &'static str {
-        match self {
-            Blank::Mask => "[MASK]",
-            Blank::Gmask => "[gMASK]",
+    pub(crate) fn polish(&self) -> Option<Polish> {
+        match self.0 {
+            Kind::Rounds("chatglm", _) => Some(Polish::chatglm()),
+            Kind::Rounds(..) => Some(Polish::chatglm2()),
+            _ => None,
         }
     }
 }
 
-/// The gaps of a text: all of one kind, for the published code looks for `[gMASK]` first wherever it stands.
-///
-/// # Errors
-/// If there are none, or some of each kind.
-pub fn blank(text: &str) -> Result<Blank> {
-    let mut found = Blank::ALL.into_iter().filter(|blank| text.contains(blank.name()));
-    match (found.next(), found.next()) {
-        (Some(blank), None) => Ok(blank),
-        (None, _) => Err(Error::Prompt("the text has no [MASK] or [gMASK] to fill".into())),
+/// The only message of a conversation without a form.
+fn plain(messages: &[Message]) -> Result<&str> {
+    match messages {
+        [Message { role: Role::User, content, .. }] => Ok(content),
         _ => Err(Error::Prompt(
-            "the text has both [MASK] and [gMASK]: ChatGLM-6B fills those of one kind".into(),
+            "this model continues a text and knows no conversations: give it one message by the user"
+                .into(),
         )),
     }
 }
 
-/// The ids of a text with gaps, the first of which the model is to fill: the text with their ids in their place, blanks
-/// around them dropped, then `<sop>`.
-///
-/// # Errors
-/// As [`blank`] and [`Tokenizer::encode`].
-pub fn fill_prompt(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
-    let blank = blank(text)?;
+/// A text to be continued, as far as the tokenizer's model can do that.
+fn text_ids(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
+    match tokenizer.family() {
+        Family::Glm10b | Family::Glm130b => {
+            Ok(Fill::to_continue(tokenizer, text)?.prompt().unwrap_or_default())
+        }
+        _ => around(tokenizer, text),
+    }
+}
+
+fn around(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
     let special = tokenizer.special();
-    let id = match blank {
-        Blank::Mask => special.mask,
-        Blank::Gmask => special.gmask,
+    Ok([&special.before[..], &tokenizer.encode(text)?, &special.after].concat())
+}
+
+/// The folder's own template.
+fn own(folder: &Folder) -> Result<Option<Jinja>> {
+    let mut settings = folder.json(SETTINGS_FILE)?;
+    let template = settings.remove("chat_template");
+    let tokens = special_names(settings);
+    if folder.has(JINJA_FILE) {
+        let source = String::from_utf8(folder.read(JINJA_FILE)?.into_owned());
+        let source = source.map_err(|_| folder.error(JINJA_FILE, "is not UTF-8"))?;
+        return Jinja::new(source, tokens, &folder.path().join(JINJA_FILE)).map(Some);
+    }
+    let source = match template {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::String(source)) => Some(source),
+        // Several, with names.
+        Some(other) => {
+            let named = other.as_array().into_iter().flatten();
+            let default = named.filter(|template| template["name"] == "default");
+            default.filter_map(|template| template["template"].as_str()).next().map(str::to_owned)
+        }
     };
-    let mut ids = Vec::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once(blank.name()) {
-        ids.extend(tokenizer.encode(before.trim_end_matches(is_space))?);
-        ids.push(id);
-        rest = after.trim_start_matches(is_space);
-    }
-    ids.extend(tokenizer.encode(rest)?);
-    ids.push(special.bos);
-    Ok(ids)
+    let problem = "chat_template is neither a text nor a list with one named \"default\"";
+    let source = source.ok_or_else(|| folder.error(SETTINGS_FILE, problem))?;
+    Jinja::new(source, tokens, &folder.path().join(SETTINGS_FILE)).map(Some)
 }
 
-/// An answer as the official `chat()` returns it: white space at both ends removed, the placeholder
-/// `[[训练时间]]` filled in, and `,` `!` `:` `;` `?` next to a Chinese character made full-width.
-pub fn response(decoded: &str) -> String {
-    let mut polish = Polish::default();
-    let mut out = String::new();
-    polish.push(decoded, &mut out);
-    polish.finish(&mut out);
-    out
-}
-
-/// [`response`] for a text that arrives in parts.
-#[derive(Debug, Clone)]
-pub(crate) struct Polish {
-    /// White space that is dropped if the text ends with it; `None` until the text has begun.
-    spaces: Option<String>,
-    date: Replace,
-    after_chinese: bool,
-    /// Punctuation that depends on the next character.
-    held: Option<char>,
-}
-
-impl Default for Polish {
-    fn default() -> Self {
-        let date = Replace::new("[[训练时间]]", "2023年");
-        Polish { spaces: None, date, after_chinese: false, held: None }
-    }
-}
-
-impl Polish {
-    pub(crate) fn push(&mut self, part: &str, out: &mut String) {
-        let mut stripped = String::new();
-        for c in part.chars() {
-            match &mut self.spaces {
-                None if is_space(c) => {}
-                Some(spaces) if is_space(c) => spaces.push(c),
-                spaces => {
-                    stripped.push_str(spaces.get_or_insert_default());
-                    *spaces = Some(String::new());
-                    stripped.push(c);
-                }
-            }
-        }
-        let mut dated = String::new();
-        self.date.push(&stripped, &mut dated);
-        self.widen(&dated, out);
-    }
-
-    pub(crate) fn finish(&mut self, out: &mut String) {
-        let mut dated = String::new();
-        self.date.finish(&mut dated);
-        self.widen(&dated, out);
-        out.extend(self.held.take());
-    }
-
-    /// Makes punctuation next to a Chinese character full-width.
-    fn widen(&mut self, text: &str, out: &mut String) {
-        for c in text.chars() {
-            let is_chinese = ('\u{4e00}'..='\u{9fff}').contains(&c);
-            if let Some(held) = self.held.take() {
-                out.push(full_width(held).filter(|_| is_chinese).unwrap_or(held));
-            }
-            match full_width(c) {
-                Some(wide) if self.after_chinese => out.push(wide),
-                Some(_) => self.held = Some(c),
-                None => out.push(c),
-            }
-            self.after_chinese = is_chinese;
-        }
-    }
-}
-
-fn full_width(c: char) -> Option<char> {
-    Some(match c {
-        ',' => '，',
-        '!' => '！',
-        ':' => '：',
-        ';' => '；',
-        '?' => '？',
-        _ => return None,
-    })
+/// `eos_token` and the like.
+fn special_names(settings: Map<String, Value>) -> Map<String, Value> {
+    let is_name = |key: &str| key.ends_with("_token");
+    let name = |value: Value| match value {
+        Value::String(_) => Some(value),
+        Value::Object(mut object) => object.remove("content").filter(Value::is_string),
+        _ => None,
+    };
+    let named = settings.into_iter().filter(|(key, _)| is_name(key));
+    named.filter_map(|(key, value)| Some((key, name(value)?))).collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::tokenizer::testing::tokenizer;
-    use Role::{Assistant, System, User};
-    use proptest::collection::vec;
-    use proptest::prelude::*;
-
-    fn conversation(roles: &[Role]) -> Vec<Message> {
-        roles.iter().zip('a'..).map(|(&role, c)| Message::new(role, c)).collect()
-    }
-
-    #[test]
-    fn the_first_question_stands_alone_and_later_ones_in_rounds() {
-        assert_eq!(prompt(&conversation(&[User])).unwrap(), "a");
-        let three = prompt(&conversation(&[User, Assistant, User])).unwrap();
-        assert_eq!(three, "[Round 0]\n问：a\n答：b\n[Round 1]\n问：c\n答：");
-    }
-
-    #[test]
-    fn other_conversations_are_refused() {
-        for (roles, problem) in [
-            (&[][..], "empty"),
-            (&[User, Assistant], "end with"),
-            (&[User, User], "user speaks twice"),
-            (&[Assistant], "first"),
-            (&[User, Assistant, Assistant], "assistant speaks twice"),
-            (&[System, User], "system"),
-        ] {
-            let error = prompt(&conversation(roles)).unwrap_err().to_string();
-            assert!(error.contains(problem), "{roles:?}: {error}");
-        }
-    }
-
-    #[test]
-    fn messages_have_their_usual_json() {
-        let message: Message =
-            serde_json::from_str(r#"{"role": "assistant", "content": "好"}"#).unwrap();
-        assert_eq!(message, Message::new(Assistant, "好"));
-        assert!(serde_json::to_string(&message).unwrap().contains(r#""role":"assistant""#));
-    }
-
-    #[test]
-    fn a_prompt_ends_with_gmask_and_sop() {
-        let t = tokenizer();
-        let ids = prompt_ids(t, &conversation(&[User])).unwrap();
-        assert_eq!(ids, [t.id("▁a").unwrap(), t.special().gmask, t.special().bos]);
-    }
-
-    #[test]
-    fn gaps_get_their_ids_and_only_sop_follows() {
-        let t = tokenizer();
-        let special = t.special();
-        let (mask, gmask, bos) = (special.mask, special.gmask, special.bos);
-        let [a, b] = ["▁a", "▁b"].map(|piece| t.id(piece).unwrap());
-        for (text, expected) in [
-            ("a [MASK] b", vec![a, mask, b, bos]),
-            ("a[gMASK]\nb", vec![a, gmask, b, bos]),
-            ("[MASK][MASK] a [MASK]", vec![mask, mask, a, mask, bos]),
-            ("[gMASK] b [gMASK]", vec![gmask, b, gmask, bos]),
-        ] {
-            assert_eq!(fill_prompt(t, text).unwrap(), expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn gaps_are_of_one_kind() {
-        assert_eq!(blank("a [MASK] b [MASK]").unwrap(), Blank::Mask);
-        assert_eq!(blank("[gMASK]").unwrap(), Blank::Gmask);
-        for text in ["", "a", "[mask]", "[MASK] [gMASK]"] {
-            assert!(matches!(fill_prompt(tokenizer(), text), Err(Error::Prompt(_))), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn answers_are_polished() {
-        for (decoded, expected) in [
-            (" 你好,世界! \n", "你好，世界！"),
-            ("a, b!", "a, b!"),
-            ("3:中;,中?", "3：中；，中？"),
-            ("中,,a", "中，,a"),
-            ("[[训练时间]],a", "2023年，a"),
-            ("[[训练", "[[训练"),
-            ("\u{1f} ", ""),
-        ] {
-            assert_eq!(response(decoded), expected, "{decoded:?}");
-        }
-    }
-
-    /// The official way: passes over the whole text.
-    fn official(text: &str) -> String {
-        let mut text: Vec<char> =
-            text.trim_matches(is_space).replace("[[训练时间]]", "2023年").chars().collect();
-        let is_chinese =
-            |c: Option<&char>| c.is_some_and(|c| ('\u{4e00}'..='\u{9fff}').contains(c));
-        for mark in [',', '!', ':', ';', '?'] {
-            for beside in [-1, 1] {
-                for i in 0..text.len() {
-                    let neighbour = i.checked_add_signed(beside).and_then(|i| text.get(i));
-                    if text[i] == mark && is_chinese(neighbour) {
-                        text[i] = full_width(mark).unwrap();
-                    }
-                }
-            }
-        }
-        text.into_iter().collect()
-    }
-
-    proptest! {
-        #[test]
-        fn parts_are_polished_like_the_whole(
-            parts in vec("[a中 \n,!?]{0,4}|\\[\\[训练时间\\]\\]|\\[\\[", 0..8),
-        ) {
-            let mut polish = Polish::default();
-            let mut out = String::new();
-            parts.iter().for_each(|part| polish.push(part, &mut out));
-            polish.finish(&mut out);
-            prop_assert_eq!(out, official(&parts.concat()));
-        }
-    }
-}
+mod tests;

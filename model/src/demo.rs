@@ -2,13 +2,14 @@
 //! trained from nothing by the recipe in `model/demo/`. It knows only the handful of things it was taught.
 //!
 //! ```
-//! use glm_model::{Message, Options, Request, Role, Sampling, Session, TextStream, demo, prompt_ids};
+//! use glm_model::{Message, Options, Request, Role, Sampling, Session, Template, demo};
 //!
 //! let (model, tokenizer) = (demo::model(&Options::default())?, demo::tokenizer()?);
+//! let template = Template::named(demo::TEMPLATE)?;
 //! let mut session = Session::new(&model, None)?;
-//! let prompt = prompt_ids(&tokenizer, &[Message::new(Role::User, "你好")])?;
+//! let prompt = template.prompt_ids(&tokenizer, &[Message::new(Role::User, "你好")])?;
 //! let request = Request { sampling: Sampling::greedy(), ..Request::chat(&model, 0) };
-//! let answer = session.generate(&prompt, &request)?.text(TextStream::new(&tokenizer).polished());
+//! let answer = session.generate(&prompt, &request)?.text(template.stream(&tokenizer));
 //! let answer = answer.collect::<Result<String, _>>()?;
 //! assert!(answer.contains("你好"), "{answer}");
 //! # Ok::<(), glm_model::Error>(())
@@ -42,12 +43,18 @@ pub fn model(options: &Options) -> Result<Model> {
     Model::load(config, &checkpoint, options, &mut |_, _| {})
 }
 
+/// The name of its template.
+pub const TEMPLATE: &str = "chatglm";
+
 /// Its tokenizer.
 ///
 /// # Errors
 /// Never, unless the program is damaged.
 pub fn tokenizer() -> Result<Tokenizer> {
-    Tokenizer::from_sentencepiece(TOKENIZER, Some(TOKENIZER_CONFIG))
+    Tokenizer::from_files(&[
+        ("ice_text.model", TOKENIZER),
+        ("tokenizer_config.json", TOKENIZER_CONFIG),
+    ])
 }
 
 #[cfg(test)]

@@ -157,16 +157,34 @@ impl Model {
     /// # Errors
     /// If they differ, naming the ids.
     pub fn check_tokenizer(&self, tokenizer: &Tokenizer) -> Result<()> {
-        let (model, text) = (&self.0.config.special, tokenizer.special());
-        let ids = [model.mask, model.gmask, model.sop, model.ends.first().copied()];
-        let found = [text.mask, text.gmask, text.bos, text.eos].map(Some);
-        if ids == found {
-            return Ok(());
+        let Config { vocab, special: model, .. } = &self.0.config;
+        let text = tokenizer.special();
+        if tokenizer.vocab_size() > *vocab {
+            return Err(Error::Ids(format!(
+                "the tokenizer is another model's: it has {} ids, and the model {vocab}",
+                tokenizer.vocab_size()
+            )));
         }
-        Err(Error::Ids(format!(
-            "the tokenizer is another model's: [MASK], [gMASK], bos and eos are {found:?} in it, and {ids:?} in {}",
-            config::FILE
-        )))
+        // A model that says nothing of an id leaves it to the tokenizer.
+        let ids = [
+            ("[MASK]", model.mask, text.mask),
+            ("[gMASK]", model.gmask, text.gmask),
+            ("sop", model.sop, text.sop),
+        ];
+        let differs = ids.into_iter().find(|(_, model, text)| model.is_some() && model != text);
+        match differs {
+            None => Ok(()),
+            Some((name, model, text)) => {
+                let shown =
+                    |id: Option<u32>| id.map_or_else(|| "missing".to_owned(), |id| id.to_string());
+                Err(Error::Ids(format!(
+                    "the tokenizer is another model's: {name} is {} in it, and {} in {}",
+                    shown(text),
+                    shown(model),
+                    config::FILE
+                )))
+            }
+        }
     }
 
     /// Memory for up to `capacity` tokens.

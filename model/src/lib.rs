@@ -1,14 +1,16 @@
 //! Models of the GLM family on a CPU: a folder as its authors published it, or as `glm quantize` wrote it, and answers.
 //!
 //! ```no_run
-//! use glm_model::{Message, Model, Options, Request, Role, Session, TextStream, Tokenizer, prompt_ids};
+//! use glm_model::{Message, Model, Options, Request, Role, Session, Template, Tokenizer};
 //!
-//! let model = Model::open("chatglm-6b-int4", &Options::default())?;
-//! let tokenizer = Tokenizer::open("chatglm-6b-int4".as_ref())?;
+//! let dir = "chatglm-6b-int4".as_ref();
+//! let model = Model::open(dir, &Options::default())?;
+//! let tokenizer = Tokenizer::open(dir)?;
+//! let template = Template::open(dir, &tokenizer)?;
 //! let mut session = Session::new(&model, None)?;
-//! let prompt = prompt_ids(&tokenizer, &[Message::new(Role::User, "你好")])?;
+//! let prompt = template.prompt_ids(&tokenizer, &[Message::new(Role::User, "你好")])?;
 //! let answer = session.generate(&prompt, &Request::chat(&model, 7))?;
-//! for piece in answer.text(TextStream::new(&tokenizer).polished()) {
+//! for piece in answer.text(template.stream(&tokenizer)) {
 //!     print!("{}", piece?);
 //! }
 //! # Ok::<(), glm_model::Error>(())
@@ -52,7 +54,7 @@ mod score;
 #[cfg(feature = "demo")]
 pub mod demo;
 
-pub use chat::{Blank, Message, Role, blank, fill_prompt, prompt, prompt_ids, response};
+pub use chat::{Blank, Fill, Message, Role, Template, blank, fill_prompt};
 pub use checkpoint::{Bytes, Checkpoint, Dtype, Format, Tensor};
 pub use config::{
     Config, Dialect, Filled, MaskKind, Mlp, Norm, Positions, QkvOrder, Residual, SpecialIds,

@@ -7,6 +7,7 @@
 //! with the model. The file has a temporary name until it is complete and on the disk, so a folder that was not finished
 //! never loads.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::ops::ControlFlow;
@@ -344,15 +345,17 @@ impl<'a> Plan<'a> {
     }
 
     fn header(&self, group: Option<usize>) -> Vec<u8> {
+        // Names in order, whatever order the JSON library keeps: the same model gives the same bytes.
         let metadata =
-            json!({ LAYOUT_KEY: LAYOUT_NAME, GROUP_KEY: group_value(group), "format": "glm" });
-        let mut header = serde_json::Map::from_iter([("__metadata__".to_owned(), metadata)]);
+            json!({ "format": "glm", GROUP_KEY: group_value(group), LAYOUT_KEY: LAYOUT_NAME });
+        let mut entries = BTreeMap::from([("__metadata__", metadata)]);
         for entry in &self.entries {
             let offsets = [entry.start, entry.start + entry.len];
             let value =
-                json!({ "dtype": entry.dtype, "shape": entry.shape, "data_offsets": offsets });
-            header.insert(entry.name.clone(), value);
+                json!({ "data_offsets": offsets, "dtype": entry.dtype, "shape": entry.shape });
+            entries.insert(&entry.name, value);
         }
+        let header = entries.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let mut json = Value::Object(header).to_string().into_bytes();
         let padded = (json.len() + 8).next_multiple_of(ALIGNMENT) - 8;
         json.resize(padded, b' ');

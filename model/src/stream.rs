@@ -1,6 +1,6 @@
 //! Ids to text while they are generated.
 
-use crate::chat::Polish;
+use crate::chat::{Polish, Template};
 use crate::error::{Error, Result};
 use crate::rewrite::overlap;
 use crate::tokenizer::{Decoder, Tokenizer};
@@ -12,13 +12,14 @@ const MAX_STOP: usize = 1024;
 /// characters, and nothing that might yet lose its blank or turn out to be the beginning of a stop
 /// string.
 ///
-/// Without stop strings and polish, all pieces and [`finish`](Self::finish) joined are exactly what
+/// As long as nothing is left out or polished and there are no stop strings, all pieces and [`finish`](Self::finish) joined are exactly what
 /// [`Tokenizer::decode`] makes of all ids. Each id costs the same, however long the text has
 /// become.
 #[derive(Debug, Clone)]
 pub struct TextStream<'t> {
     tokenizer: &'t Tokenizer,
     decoder: Decoder,
+    shows_special: bool,
     polish: Option<Polish>,
     stops: Stops,
 }
@@ -29,15 +30,17 @@ impl<'t> TextStream<'t> {
         TextStream {
             tokenizer,
             decoder: tokenizer.decoder(),
+            shows_special: true,
             polish: None,
             stops: Stops::default(),
         }
     }
 
-    /// Polishes the text as [`response`](crate::response) does: the pieces joined are the response.
+    /// Leaves out ids that are no part of what is said, as if they were not there: roles, the end of the
+    /// answer. Some tokenizers would show them by their names.
     #[must_use]
-    pub fn polished(mut self) -> Self {
-        self.polish = Some(Polish::default());
+    pub fn without_special(mut self) -> Self {
+        self.shows_special = false;
         self
     }
 
@@ -67,6 +70,9 @@ impl<'t> TextStream<'t> {
     /// # Errors
     /// If the tokenizer does not have this id; the stream then is as it was.
     pub fn push(&mut self, id: u32) -> Result<String> {
+        if !self.shows_special && self.tokenizer.names_special(id) {
+            return Ok(String::new());
+        }
         let mut text = String::new();
         self.tokenizer.push(&mut self.decoder, id, &mut text)?;
         if let Some(polish) = &mut self.polish {
@@ -92,12 +98,20 @@ impl<'t> TextStream<'t> {
 
     /// Whether the tokenizer has this id. A model may have more rows than its tokenizer has ids.
     pub(crate) fn knows(&self, id: u32) -> bool {
-        (id as usize) < self.tokenizer.vocab_size()
+        self.tokenizer.knows(id)
     }
 
     /// Whether a stop string has ended the text.
     pub fn stopped(&self) -> bool {
         self.stops.found
+    }
+}
+
+impl Template {
+    /// An answer's text as it is generated: without special ids, and polished as [`Template::response`]
+    /// does.
+    pub fn stream<'t>(&self, tokenizer: &'t Tokenizer) -> TextStream<'t> {
+        TextStream { polish: self.polish(), ..TextStream::new(tokenizer).without_special() }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What was said so far, and the next answer.
 
 use anyhow::Result;
-use glm_model::{Finish, Message, Role, Tokenizer, prompt_ids};
+use glm_model::{Finish, Message, Role, Template, Tokenizer};
 
 use crate::answer::{Answerer, Reply};
 use crate::args::Overflow;
@@ -15,13 +15,20 @@ pub type Show<'a> = dyn FnMut(&str) -> Result<()> + 'a;
 pub struct Conversation<'t> {
     pub answerer: Answerer,
     tokenizer: &'t Tokenizer,
+    template: Template,
     overflow: Overflow,
     pub messages: Vec<Message>,
 }
 
 impl<'t> Conversation<'t> {
-    pub fn new(answerer: Answerer, tokenizer: &'t Tokenizer, overflow: Overflow) -> Self {
-        Self { answerer, tokenizer, overflow, messages: Vec::new() }
+    pub fn new(
+        answerer: Answerer,
+        tokenizer: &'t Tokenizer,
+        template: Template,
+        overflow: Overflow,
+    ) -> Self {
+        let answerer = answerer.conversing(template.clone(), tokenizer);
+        Self { answerer, tokenizer, template, overflow, messages: Vec::new() }
     }
 
     /// Answers a question. If that fails, it was not asked; what was said of an answer that Ctrl-C stopped stays.
@@ -75,7 +82,8 @@ impl<'t> Conversation<'t> {
 
     /// The ids of the messages, without the oldest rounds if they do not fit and that is wanted.
     fn prompt(&mut self) -> Result<Vec<u32>> {
-        let ids = |messages: &[Message]| prompt_ids(self.tokenizer, messages);
+        let (tokenizer, template) = (self.tokenizer, &self.template);
+        let ids = |messages: &[Message]| template.prompt_ids(tokenizer, messages);
         let mut prompt = ids(&self.messages)?;
         if self.overflow == Overflow::Error {
             return Ok(prompt);

@@ -10,6 +10,10 @@ fn pieces(mut stream: TextStream, ids: &[u32]) -> Vec<String> {
     pieces
 }
 
+fn chatglm() -> Template {
+    Template::named("chatglm").expect("a template that there is")
+}
+
 fn ids(tokenizer: &Tokenizer, pieces: &[&str]) -> Vec<u32> {
     pieces.iter().map(|piece| tokenizer.id(piece).expect("a known piece")).collect()
 }
@@ -80,8 +84,8 @@ fn stop_strings_have_a_length() {
 fn stops_are_looked_for_in_the_polished_text() {
     let t = tokenizer();
     let ids = ids(t, &["▁", "你", ",", "a", "▁"]);
-    assert_eq!(pieces(TextStream::new(t).polished(), &ids).concat(), "你，a");
-    let stream = TextStream::new(t).polished().stopping_at(["，"]).unwrap();
+    assert_eq!(pieces(chatglm().stream(t), &ids).concat(), "你，a");
+    let stream = chatglm().stream(t).stopping_at(["，"]).unwrap();
     assert_eq!(pieces(stream, &ids).concat(), "你");
 }
 
@@ -94,8 +98,8 @@ proptest! {
         let ids: Vec<_> = seed.iter().map(|n| n % t.vocab_size() as u32).collect();
         let whole = t.decode(&ids).unwrap();
         prop_assert_eq!(pieces(TextStream::new(t), &ids).concat(), whole.as_str());
-        let polished = pieces(TextStream::new(t).polished(), &ids).concat();
-        prop_assert_eq!(polished, crate::response(&whole));
+        let polished = pieces(chatglm().stream(t), &ids).concat();
+        prop_assert_eq!(polished, chatglm().response(&whole));
     }
 
     #[test]

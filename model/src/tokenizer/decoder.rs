@@ -1,9 +1,9 @@
 //! Ids to text, one id at a time.
 //!
-//! The official decoder joins the pieces, writes out `<n>`, `<|tab|>` and `<|blank_k|>`, and then
-//! takes blanks away before punctuation, eleven passes over the whole text in all. Here each pass
-//! is a stage that holds back the few bytes which a later id could still change, and the text flows
-//! through all of them:
+//! The official decoders join pieces or bytes and then make passes over the whole text: ChatGLM-6B's
+//! writes out `<n>`, `<|tab|>` and `<|blank_k|>`, and transformers takes blanks away before
+//! punctuation. Here each pass is a stage that holds back the few bytes which a later id could still
+//! change, and the text flows through all of them:
 //!
 //! ```text
 //! id → piece, bytes joined to characters → markers written out → " ." to "." → … → " 're" to "'re" → text
@@ -11,7 +11,7 @@
 //!
 //! Decoding a whole answer uses the same stages, so streamed and whole text cannot differ.
 
-use super::sentencepiece::{Kind, SentencePiece, surface};
+use super::sentencepiece::surface;
 use super::{LONGEST_RUN, NEWLINE, TAB};
 use crate::rewrite::Replace;
 
@@ -30,6 +30,39 @@ const CLEAN_UP: [(&str, &str); 10] = [
     (" 're", "'re"),
 ];
 
+/// How a tokenizer's ids become text.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Decoding {
+    pub(super) marked: Marked,
+    /// Whether blanks before punctuation go.
+    pub(super) clean_up: bool,
+    /// What is put between texts of their own: special ids, and what is said between them.
+    pub(super) joint: &'static str,
+    pub(super) invalid: Invalid,
+    /// Whether only the first blank of a text is dropped, not every one before its first word.
+    pub(super) keeps_blanks: bool,
+}
+
+/// Pieces that stand for what SentencePiece would collapse.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) enum Marked {
+    #[default]
+    Nothing,
+    Newlines,
+    /// Newlines, tabs and runs of blanks.
+    Blanks,
+}
+
+/// What bytes become that are no character.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Invalid {
+    /// Each of them U+FFFD, as SentencePiece does.
+    #[default]
+    Each,
+    /// One U+FFFD for those that begin a character and do not end it, as Python does.
+    Together,
+}
+
 /// The decoder's state between two ids.
 #[derive(Debug, Clone)]
 pub(crate) struct Decoder {
@@ -37,88 +70,168 @@ pub(crate) struct Decoder {
     bytes: Vec<u8>,
     /// Whether any text came; until then a piece loses its leading blank.
     started: bool,
-    markers: Markers,
-    clean_up: Vec<Replace>,
+    run: Run,
+    /// Whether anything was given out before this run.
+    follows: bool,
+    decoding: Decoding,
+    stages: Vec<Stage>,
     /// Buffers between the stages.
     between: [String; 2],
 }
 
+/// What came since the beginning or the last text of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Run {
+    Nothing,
+    /// Ids without text.
+    Empty,
+    Text,
+}
+
 impl Decoder {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(decoding: Decoding) -> Self {
+        let markers = match decoding.marked {
+            Marked::Nothing => None,
+            Marked::Newlines => Some(Stage::Replace(Replace::new(NEWLINE, "\n"))),
+            Marked::Blanks => Some(Stage::Markers(Markers::default())),
+        };
+        let clean_up = if decoding.clean_up { &CLEAN_UP[..] } else { &[] };
+        let clean_up = clean_up.iter().map(|(from, to)| Stage::Replace(Replace::new(from, to)));
         Decoder {
             bytes: Vec::new(),
             started: false,
-            markers: Markers::default(),
-            clean_up: CLEAN_UP.map(|(from, to)| Replace::new(from, to)).into(),
+            run: Run::Nothing,
+            follows: false,
+            decoding,
+            stages: markers.into_iter().chain(clean_up).collect(),
             between: Default::default(),
         }
     }
 
-    /// Takes the piece with this id and appends to `out` the text that no later piece can change.
-    /// An id that the model does not have is passed over.
-    pub(super) fn push(&mut self, model: &SentencePiece, id: usize, out: &mut String) {
-        let Some(piece) = model.piece(id) else { return };
-        if let Kind::Byte(byte) = piece.kind {
-            self.bytes.push(byte);
-            return self.join_bytes(false, out);
-        }
-        self.join_bytes(true, out);
-        match piece.kind {
-            Kind::Control => {}
-            Kind::Unknown => self.push_text(model.unknown_surface(), out),
-            _ => self.push_text(&surface(&piece.text, !self.started), out),
-        }
+    /// Takes bytes, and appends to `out` the text that no later id can change. So do the others.
+    pub(super) fn push_bytes(&mut self, bytes: &[u8], out: &mut String) {
+        self.run = self.run.with_id();
+        self.bytes.extend_from_slice(bytes);
+        self.join_bytes(false, out);
+    }
+
+    /// Takes a piece of SentencePiece.
+    pub(super) fn push_piece(&mut self, piece: &str, out: &mut String) {
+        self.part_bytes(out);
+        let text = surface(piece, !self.started);
+        self.started |= self.decoding.keeps_blanks;
+        self.push_text(&text, out);
     }
 
     /// Takes text that stands for itself.
     pub(super) fn push_verbatim(&mut self, text: &str, out: &mut String) {
-        self.join_bytes(true, out);
+        self.part_bytes(out);
         self.push_text(text, out);
+    }
+
+    /// Takes an id without text: the bytes before it and those after it are not of one character.
+    pub(super) fn part_bytes(&mut self, out: &mut String) {
+        self.run = self.run.with_id();
+        self.join_bytes(true, out);
+    }
+
+    /// Takes text of its own.
+    pub(super) fn push_apart(&mut self, text: &str, out: &mut String) {
+        self.join_bytes(true, out);
+        self.follows |= self.run == Run::Text;
+        self.run = Run::Nothing;
+        self.push_text(text, out);
+        (self.run, self.follows, self.started) = (Run::Nothing, true, false);
     }
 
     /// There are no more ids: appends what was held back.
     pub(crate) fn finish(&mut self, out: &mut String) {
         self.join_bytes(true, out);
-        self.run_stages("", true, out);
+        let joint = self.run == Run::Empty && self.follows;
+        self.run_stages(if joint { self.decoding.joint } else { "" }, true, out);
     }
 
-    /// Makes characters of the bytes at hand. A byte that is no part of one becomes U+FFFD, each of
-    /// them its own.
+    /// Makes characters of the bytes at hand.
     fn join_bytes(&mut self, at_end: bool, out: &mut String) {
-        while !self.bytes.is_empty() {
-            // Bytes come one at a time, so these are one character, the beginning of one, or begin
-            // with a wrong one.
-            let c = match std::str::from_utf8(&self.bytes) {
-                Ok(text) => text.chars().next(),
-                Err(e) if e.error_len().is_none() && !at_end => return,
-                Err(_) => None,
+        let bytes = std::mem::take(&mut self.bytes);
+        let mut rest = bytes.as_slice();
+        while !rest.is_empty() {
+            let (valid, invalid) = match std::str::from_utf8(rest) {
+                Ok(text) => (text.len(), 0),
+                Err(e) => match e.error_len() {
+                    None if !at_end => (e.valid_up_to(), 0),
+                    _ if self.decoding.invalid == Invalid::Each => (e.valid_up_to(), 1),
+                    length => (e.valid_up_to(), length.unwrap_or(rest.len() - e.valid_up_to())),
+                },
             };
-            self.bytes.drain(..c.map_or(1, char::len_utf8));
-            self.push_text(c.unwrap_or(char::REPLACEMENT_CHARACTER).encode_utf8(&mut [0; 4]), out);
+            if valid + invalid == 0 {
+                break;
+            }
+            // Both halves are what was just found out about them.
+            self.push_text(&String::from_utf8_lossy(&rest[..valid]), out);
+            self.push_text(if invalid > 0 { "\u{fffd}" } else { "" }, out);
+            rest = &rest[valid + invalid..];
         }
+        let kept = rest.len();
+        self.bytes = bytes;
+        self.bytes.drain(..self.bytes.len() - kept);
     }
 
     fn push_text(&mut self, text: &str, out: &mut String) {
-        self.started |= !text.is_empty();
+        if text.is_empty() {
+            return;
+        }
+        self.started = true;
+        let first = std::mem::replace(&mut self.run, Run::Text) != Run::Text;
+        if first && self.follows {
+            self.run_stages(self.decoding.joint, false, out);
+        }
         self.run_stages(text, false, out);
     }
 
     fn run_stages(&mut self, part: &str, at_end: bool, out: &mut String) {
-        let [text, cleaned] = &mut self.between;
+        let [text, next] = &mut self.between;
         text.clear();
-        self.markers.push(part, text);
-        if at_end {
-            self.markers.finish(text);
-        }
-        for replace in &mut self.clean_up {
-            cleaned.clear();
-            replace.push(text, cleaned);
+        text.push_str(part);
+        for stage in &mut self.stages {
+            next.clear();
+            stage.push(text, next);
             if at_end {
-                replace.finish(cleaned);
+                stage.finish(next);
             }
-            std::mem::swap(text, cleaned);
+            std::mem::swap(text, next);
         }
         out.push_str(text);
+    }
+}
+
+impl Run {
+    /// There was an id.
+    fn with_id(self) -> Self {
+        if self == Run::Text { self } else { Run::Empty }
+    }
+}
+
+/// One pass.
+#[derive(Debug, Clone)]
+enum Stage {
+    Markers(Markers),
+    Replace(Replace),
+}
+
+impl Stage {
+    fn push(&mut self, part: &str, out: &mut String) {
+        match self {
+            Stage::Markers(markers) => markers.push(part, out),
+            Stage::Replace(replace) => replace.push(part, out),
+        }
+    }
+
+    fn finish(&mut self, out: &mut String) {
+        match self {
+            Stage::Markers(markers) => markers.finish(out),
+            Stage::Replace(replace) => replace.finish(out),
+        }
     }
 }
 
@@ -206,7 +319,7 @@ mod tests {
     }
 
     fn staged(parts: &[String]) -> String {
-        let mut decoder = Decoder::new();
+        let mut decoder = Decoder::new(super::super::chatglm::DECODING);
         let mut out = String::new();
         parts.iter().for_each(|part| decoder.push_text(part, &mut out));
         decoder.finish(&mut out);
@@ -265,8 +378,8 @@ mod tests {
     fn control_pieces_part_bytes_and_padding_does_not() {
         let special = testing::tokenizer().special();
         let [a, b, c] = [0xe4, 0xbd, 0xa0].map(testing::byte_id);
-        assert_eq!(decode(&[a, special.pad, b, c]), "你");
-        assert_eq!(decode(&[a, special.eos, b, c]), "\u{fffd}\u{fffd}\u{fffd}");
+        assert_eq!(decode(&[a, special.pad.unwrap(), b, c]), "你");
+        assert_eq!(decode(&[a, special.ends[0], b, c]), "\u{fffd}\u{fffd}\u{fffd}");
     }
 
     proptest! {

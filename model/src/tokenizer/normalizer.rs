@@ -12,23 +12,33 @@ const MAX_KEY: usize = 64;
 /// Longest replacement; the longest in NFKC, U+FDFA, has 33 bytes.
 const MAX_REPLACEMENT: usize = 256;
 
-/// What happens to a text before the unigram model sees it, with the settings that ChatGLM-6B has:
-/// characters replaced by the model's own map (NFKC and more), runs of blanks made one, blanks at
+/// What happens to a text before it is cut into pieces: characters replaced by the model's own map
+/// (NFKC and more; ChatGLM2 has none), where the model says so runs of blanks made one and blanks at
 /// both ends removed, one blank put in front, and every blank written as `▁`.
 pub(super) struct Normalizer {
     map: CharsMap,
+    collapse: bool,
     /// Pieces that stand in a text as they are, such as `<n>`.
     verbatim: Trie,
 }
 
 impl Normalizer {
     /// `map` is the `precompiled_charsmap` of the model, `verbatim` its user-defined pieces,
-    /// sorted.
+    /// sorted; `collapse` says whether superfluous blanks go.
     ///
     /// # Errors
     /// What is wrong with the map.
-    pub(super) fn new(map: &[u8], verbatim: &[(&str, u32)]) -> Result<Self, String> {
-        Ok(Normalizer { map: CharsMap::parse(map)?, verbatim: Trie::new(verbatim) })
+    pub(super) fn new(
+        map: &[u8],
+        verbatim: &[(&str, u32)],
+        collapse: bool,
+    ) -> Result<Self, String> {
+        Ok(Normalizer { map: CharsMap::parse(map)?, collapse, verbatim: Trie::new(verbatim) })
+    }
+
+    /// The length of the user-defined piece that `text` begins with.
+    pub(super) fn verbatim(&self, text: &str) -> Option<usize> {
+        self.verbatim.prefixes(text.as_bytes()).last().map(|(length, _)| length)
     }
 
     pub(super) fn normalize(&self, text: &str) -> String {
@@ -37,7 +47,7 @@ impl Normalizer {
         let mut rest = text;
         while let Some((mut part, length)) = self.step(rest) {
             rest = &rest[length..];
-            if after_blank {
+            if self.collapse && after_blank {
                 part = part.trim_start_matches(' ');
             }
             if part.is_empty() {
@@ -51,14 +61,16 @@ impl Normalizer {
             }
             after_blank = part.ends_with(' ');
         }
-        out.truncate(out.trim_end_matches(BLANK).len());
+        if self.collapse {
+            out.truncate(out.trim_end_matches(BLANK).len());
+        }
         out
     }
 
     /// What the start of `text` becomes, and how many of its bytes that stands for.
     fn step<'a>(&'a self, text: &'a str) -> Option<(&'a str, usize)> {
         let first = text.chars().next()?;
-        if let Some((length, _)) = self.verbatim.prefixes(text.as_bytes()).last() {
+        if let Some(length) = self.verbatim(text) {
             return Some((&text[..length], length));
         }
         let replaced = self.map.longest(text);
@@ -152,7 +164,7 @@ mod tests {
     }
 
     fn normalizer(map: &[u8]) -> Normalizer {
-        Normalizer::new(map, &[("<A>", 0)]).expect("a sound map")
+        Normalizer::new(map, &[("<A>", 0)], true).expect("a sound map")
     }
 
     #[test]
@@ -161,6 +173,15 @@ mod tests {
         assert_eq!(n.normalize("a  b"), "▁a▁b");
         assert_eq!(n.normalize("  a "), "▁a");
         assert_eq!(n.normalize("  "), "");
+        assert_eq!(n.normalize(""), "");
+    }
+
+    #[test]
+    fn blanks_may_stay_as_they_are() {
+        let n = Normalizer::new(&[], &[("<A>", 0)], false).expect("no map");
+        assert_eq!(n.normalize("a  b "), "▁a▁▁b▁");
+        assert_eq!(n.normalize(" "), "▁▁");
+        assert_eq!(n.normalize(" <A> "), "▁▁<A>▁");
         assert_eq!(n.normalize(""), "");
     }
 

@@ -1,7 +1,10 @@
-//! SentencePiece unigram models: the file, and the best way to cut a text into its pieces.
+//! SentencePiece models: the file, and the two ways to cut a text into its pieces.
 //!
-//! The best way is the one with the highest sum of scores. [`SentencePiece::encode`] keeps, for
-//! each place in the text, the best way to get there, and extends it by every piece that begins
+//! A BPE model (ChatGLM2, ChatGLM3, GLM-10B-Chinese) begins with single characters and joins
+//! neighbours, those first that make the piece with the highest score; see [`super::bpe`].
+//!
+//! A unigram model (ChatGLM-6B, GLM-130B) takes the way with the highest sum of scores. For each
+//! place in the text the best way to get there is kept, and extended by every piece that begins
 //! there:
 //!
 //! ```text
@@ -15,9 +18,13 @@
 //! stays. Older versions compared sums in `f64`, which decides a few of a thousand repetitive texts
 //! otherwise.
 
+use super::bpe::{self, Joined, Part};
+use super::folder::Folder;
 use super::normalizer::{BLANK, Normalizer};
 use super::trie::Trie;
+use crate::error::Error;
 use prost::Message;
+use std::cmp::Ordering;
 
 /// Largest file that is read; ChatGLM-6B's has 2.7 MB. Bounds what a damaged file can make us
 /// allocate.
@@ -94,19 +101,40 @@ pub(super) struct Piece {
     score: f32,
 }
 
-/// A unigram model with its normaliser.
+/// How a text is cut.
+enum Algorithm {
+    Unigram {
+        unknown_score: f32,
+        best_score: f32,
+    },
+    /// For each piece, how many scores are better than its own.
+    Bpe {
+        ranks: Vec<u32>,
+    },
+}
+
+/// A model with its normaliser.
 pub(super) struct SentencePiece {
     pieces: Vec<Piece>,
     normalizer: Normalizer,
     trie: Trie,
+    algorithm: Algorithm,
     unknown: u32,
-    unknown_score: f32,
     unknown_surface: String,
-    best_score: f32,
+    collapse: bool,
     bytes: Option<[u32; 256]>,
 }
 
 impl SentencePiece {
+    /// Reads a model file of a folder.
+    ///
+    /// # Errors
+    /// What is wrong with the file.
+    pub(super) fn open(folder: &Folder, name: &str) -> Result<Self, Error> {
+        let file = folder.read(name)?;
+        Self::parse(&file).map_err(|problem| folder.error(name, problem))
+    }
+
     /// Reads a model file.
     ///
     /// # Errors
@@ -122,6 +150,7 @@ impl SentencePiece {
             return Err("no settings of a SentencePiece model: the file may be cut short".into());
         };
         check_settings(&trainer, &spec)?;
+        let collapse = spec.remove_extra_whitespaces.unwrap_or(true);
         let pieces =
             proto.pieces.into_iter().zip(0..).map(read_piece).collect::<Result<Vec<_>, _>>()?;
         let unknown = only_unknown(&pieces)?;
@@ -135,21 +164,25 @@ impl SentencePiece {
                 .collect()
         };
         let map = spec.precompiled_charsmap.unwrap_or_default();
-        let normalizer = Normalizer::new(&map, &of_kind(&[Kind::UserDefined]))?;
+        let normalizer = Normalizer::new(&map, &of_kind(&[Kind::UserDefined]), collapse)?;
         let trie = Trie::new(&of_kind(&[Kind::Normal, Kind::UserDefined]));
-        let scores = || pieces.iter().filter(|p| p.kind == Kind::Normal).map(|p| p.score);
+        let algorithm =
+            if trainer.model_type == Some(BPE) { bpe(&pieces)? } else { unigram(&pieces) };
         Ok(SentencePiece {
             normalizer,
             trie,
+            algorithm,
             unknown,
-            unknown_score: scores().reduce(f32::min).unwrap_or(0.0) - UNKNOWN_PENALTY,
             unknown_surface: trainer.unk_surface.unwrap_or_else(|| " ⁇ ".into()),
-            // SentencePiece begins with the smallest positive number, and scores are negative as a
-            // rule.
-            best_score: scores().fold(f32::MIN_POSITIVE, f32::max),
+            collapse,
             bytes,
             pieces,
         })
+    }
+
+    /// Whether the model makes runs of blanks one.
+    pub(super) fn collapses(&self) -> bool {
+        self.collapse
     }
 
     pub(super) fn len(&self) -> usize {
@@ -173,12 +206,18 @@ impl SentencePiece {
     /// Appends the ids of `text`.
     pub(super) fn encode(&self, text: &str, ids: &mut Vec<u32>) {
         let text = self.normalizer.normalize(text);
+        let way = match &self.algorithm {
+            Algorithm::Unigram { unknown_score, best_score } => {
+                self.best_way(&text, *unknown_score, *best_score)
+            }
+            Algorithm::Bpe { ranks } => self.merged(&text, ranks),
+        };
         let mut after_unknown = false;
-        for (part, id) in self.best_way(&text) {
+        for Part { start, end, id } in way {
             let is_unknown = id == self.unknown;
             match &self.bytes {
                 Some(table) if is_unknown => {
-                    ids.extend(part.bytes().map(|b| table[usize::from(b)]))
+                    ids.extend(text[start..end].bytes().map(|b| table[usize::from(b)]))
                 }
                 // Without pieces for bytes, a run of unknown characters is one unknown piece.
                 None if is_unknown && after_unknown => {}
@@ -188,23 +227,45 @@ impl SentencePiece {
         }
     }
 
-    fn best_way<'t>(&self, text: &'t str) -> Vec<(&'t str, u32)> {
+    /// Characters joined to pieces. User-defined pieces are found beforehand and stay as they are.
+    fn merged(&self, text: &str, ranks: &[u32]) -> Vec<Part> {
+        let id = |start, end| self.trie.get(&text.as_bytes()[start..end]);
+        let mut parts = Vec::with_capacity(text.len() / 2);
+        let mut start = 0;
+        while let Some(first) = text[start..].chars().next() {
+            let length = self.normalizer.verbatim(&text[start..]).unwrap_or(first.len_utf8());
+            let end = start + length;
+            parts.push(Part { start, end, id: id(start, end).unwrap_or(self.unknown) });
+            start = end;
+        }
+        let stays = |part: Part| self.pieces[part.id as usize].kind == Kind::UserDefined;
+        bpe::merge(parts, |left, right| {
+            if stays(left) || stays(right) {
+                return None;
+            }
+            let id = id(left.start, right.end)?;
+            Some(Joined { rank: ranks[id as usize], id })
+        })
+    }
+
+    fn best_way(&self, text: &str, unknown_score: f32, best_score: f32) -> Vec<Part> {
         let mut best = vec![Best::default(); text.len() + 1];
         for (place, c) in text.char_indices() {
             let here = best[place].score;
             let mut has_single = false;
             for (length, id) in self.trie.prefixes(&text.as_bytes()[place..]) {
                 has_single |= length == c.len_utf8();
-                best[place + length].offer(here + self.score(id, length), place, id);
+                let score = self.score(id, length, best_score);
+                best[place + length].offer(here + score, place, id);
             }
             if !has_single {
-                best[place + c.len_utf8()].offer(here + self.unknown_score, place, self.unknown);
+                best[place + c.len_utf8()].offer(here + unknown_score, place, self.unknown);
             }
         }
         let mut way = Vec::new();
         let mut end = text.len();
         while let Some(start) = best[end].start {
-            way.push((&text[start..end], best[end].id));
+            way.push(Part { start, end, id: best[end].id });
             end = start;
         }
         way.reverse();
@@ -212,10 +273,10 @@ impl SentencePiece {
     }
 
     /// A user-defined piece scores so well that it always wins.
-    fn score(&self, id: u32, length: usize) -> f32 {
+    fn score(&self, id: u32, length: usize, best_score: f32) -> f32 {
         let piece = &self.pieces[id as usize];
         match piece.kind {
-            Kind::UserDefined => length as f32 * self.best_score - 0.1,
+            Kind::UserDefined => length as f32 * best_score - 0.1,
             _ => piece.score,
         }
     }
@@ -237,18 +298,49 @@ impl Best {
     }
 }
 
-/// Other settings exist, and no ChatGLM-6B has them; taking no notice of them would give wrong ids.
-fn check_settings(trainer: &TrainerSpec, spec: &NormalizerSpec) -> Result<(), String> {
-    let is_usual = trainer.model_type.unwrap_or(1) == 1
-        && !trainer.treat_whitespace_as_suffix()
-        && spec.add_dummy_prefix.unwrap_or(true)
-        && spec.remove_extra_whitespaces.unwrap_or(true)
-        && spec.escape_whitespaces.unwrap_or(true);
-    if is_usual {
-        Ok(())
-    } else {
-        Err("not a unigram model with ChatGLM-6B's settings for blanks".into())
+/// `TrainerSpec.ModelType`.
+const UNIGRAM: i32 = 1;
+const BPE: i32 = 2;
+
+fn unigram(pieces: &[Piece]) -> Algorithm {
+    let scores = || pieces.iter().filter(|p| p.kind == Kind::Normal).map(|p| p.score);
+    Algorithm::Unigram {
+        unknown_score: scores().reduce(f32::min).unwrap_or(0.0) - UNKNOWN_PENALTY,
+        // SentencePiece begins with the smallest positive number, and scores are negative as a rule.
+        best_score: scores().fold(f32::MIN_POSITIVE, f32::max),
     }
+}
+
+fn bpe(pieces: &[Piece]) -> Result<Algorithm, String> {
+    if let Some(id) = pieces.iter().position(|piece| piece.kind == Kind::Unused) {
+        return Err(format!("piece {id} is unused, which is not supported in a BPE model"));
+    }
+    let mut order: Vec<usize> = (0..pieces.len()).collect();
+    // Scores are finite, so they are ordered.
+    order
+        .sort_by(|&a, &b| pieces[b].score.partial_cmp(&pieces[a].score).unwrap_or(Ordering::Equal));
+    let mut ranks = vec![0; pieces.len()];
+    let mut rank = 0;
+    for pair in order.windows(2) {
+        rank += u32::from(pieces[pair[0]].score != pieces[pair[1]].score);
+        ranks[pair[1]] = rank;
+    }
+    Ok(Algorithm::Bpe { ranks })
+}
+
+/// Other settings exist, and no model of the family has them; taking no notice of them would give
+/// wrong ids.
+fn check_settings(trainer: &TrainerSpec, spec: &NormalizerSpec) -> Result<(), String> {
+    let kind = trainer.model_type.unwrap_or(UNIGRAM);
+    if ![UNIGRAM, BPE].contains(&kind) {
+        return Err(format!(
+            "a SentencePiece model of kind {kind}, neither unigram (1) nor BPE (2)"
+        ));
+    }
+    let is_usual = !trainer.treat_whitespace_as_suffix()
+        && spec.add_dummy_prefix.unwrap_or(true)
+        && spec.escape_whitespaces.unwrap_or(true);
+    is_usual.then_some(()).ok_or_else(|| "settings for blanks that no GLM has".into())
 }
 
 fn read_piece((proto, id): (PieceProto, u32)) -> Result<Piece, String> {

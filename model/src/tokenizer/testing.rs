@@ -1,4 +1,4 @@
-//! A small tokenizer with every kind of piece.
+//! Small tokenizers: one with every kind of piece, and what others are made of.
 
 use super::Tokenizer;
 use super::sentencepiece::{ModelProto, NormalizerSpec, PieceProto, TrainerSpec};
@@ -42,11 +42,37 @@ pub(super) fn proto() -> ModelProto {
 
 pub(crate) fn tokenizer() -> &'static Tokenizer {
     static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| {
-        Tokenizer::from_sentencepiece(&proto().encode_to_vec(), None).expect("a sound model")
+        Tokenizer::from_files(&[("ice_text.model", &proto().encode_to_vec())])
+            .expect("a sound model")
     });
     &TOKENIZER
 }
 
 pub(crate) fn byte_id(byte: u8) -> u32 {
     tokenizer().id(&format!("<0x{byte:02X}>")).expect("every byte has a piece")
+}
+
+/// A BPE model as ChatGLM2's: blanks stay, bytes stand for what has no piece. The higher a piece's
+/// place, the earlier it is joined.
+pub(super) fn bpe_proto(words: &[&str]) -> ModelProto {
+    let mut pieces = vec![piece("<unk>", 0.0, UNKNOWN)];
+    pieces.extend(["<s>", "</s>"].map(|text| piece(text, 0.0, CONTROL)));
+    pieces.extend((0..=255).map(|b| piece(&format!("<0x{b:02X}>"), 0.0, BYTE)));
+    pieces.extend(words.iter().zip(0_u8..).map(|(word, i)| piece(word, -f32::from(i), 1)));
+    let trainer =
+        TrainerSpec { model_type: Some(2), byte_fallback: Some(true), ..TrainerSpec::default() };
+    let blanks =
+        NormalizerSpec { remove_extra_whitespaces: Some(false), ..NormalizerSpec::default() };
+    ModelProto { pieces, trainer: Some(trainer), normalizer: Some(blanks) }
+}
+
+/// All bytes, and after them these tokens, as a `vocab.json`.
+pub(crate) fn vocab(more: &[&str]) -> String {
+    let alphabet = ('\0'..'\u{200}').filter(|&c| super::gpt2::byte(c).is_some());
+    let tokens = alphabet.map(String::from).chain(more.iter().map(|&token| token.to_owned()));
+    let vocab: Vec<_> = (0..)
+        .zip(tokens)
+        .map(|(id, token)| format!("{}: {id}", serde_json::json!(token)))
+        .collect();
+    format!("{{{}}}", vocab.join(", "))
 }

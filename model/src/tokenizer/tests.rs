@@ -6,7 +6,13 @@ use prost::Message;
 use std::time::Instant;
 
 fn build(proto: &ModelProto) -> Result<Tokenizer> {
-    Tokenizer::from_sentencepiece(&proto.encode_to_vec(), None)
+    from_sentencepiece(&proto.encode_to_vec(), None)
+}
+
+fn from_sentencepiece(model: &[u8], config: Option<&[u8]>) -> Result<Tokenizer> {
+    let config = config.map(|config| ("tokenizer_config.json", config));
+    let files: Vec<_> = [("ice_text.model", model)].into_iter().chain(config).collect();
+    Tokenizer::from_files(&files)
 }
 
 fn ids(pieces: &[&str]) -> Vec<u32> {
@@ -50,7 +56,12 @@ fn special_pieces_are_found_in_text_and_gmask_is_not() {
         assert_eq!(tokenizer().encode(text).unwrap(), ids(pieces), "{text:?}");
     }
     let t = tokenizer();
-    assert!(!t.encode("[gMASK]</s>").unwrap().iter().any(|id| [t.special().gmask, 2].contains(id)));
+    assert!(
+        !t.encode("[gMASK]</s>")
+            .unwrap()
+            .iter()
+            .any(|id| [t.special().gmask.unwrap(), 2].contains(id))
+    );
 }
 
 #[test]
@@ -75,7 +86,7 @@ fn ids_out_of_range_are_errors() {
 #[test]
 fn image_tokens_shift_all_ids() {
     let model = proto().encode_to_vec();
-    let open = |config: &str| Tokenizer::from_sentencepiece(&model, Some(config.as_bytes()));
+    let open = |config: &str| from_sentencepiece(&model, Some(config.as_bytes()));
     let plain = tokenizer();
     // A config that does not say is an early one.
     for (config, offset) in
@@ -89,7 +100,7 @@ fn image_tokens_shift_all_ids() {
             t.decode(&shifted).unwrap(),
             plain.decode(&plain.encode(text).unwrap()).unwrap()
         );
-        assert_eq!(t.special().bos, plain.special().bos + offset);
+        assert_eq!(t.special().sop, plain.special().sop.map(|id| id + offset));
         assert_eq!(t.vocab_size(), plain.vocab_size() + offset as usize);
     }
     assert_eq!(open("{}").unwrap().decode(&[5]).unwrap(), "<image_5>");
@@ -98,7 +109,7 @@ fn image_tokens_shift_all_ids() {
 #[test]
 fn the_config_names_the_special_pieces() {
     let model = proto().encode_to_vec();
-    let open = |config: &str| Tokenizer::from_sentencepiece(&model, Some(config.as_bytes()));
+    let open = |config: &str| from_sentencepiece(&model, Some(config.as_bytes()));
     let early =
         open(r#"{"eos_token": "</s>", "eop_token": {"content": "<eop>"}, "num_image_tokens": 0}"#)
             .unwrap();
@@ -170,9 +181,9 @@ fn damaged_models_are_refused() {
     assert!(
         broken(&|p| p.pieces.retain(|p| p.piece.as_deref() != Some("[gMASK]"))).contains("[gMASK]")
     );
-    let bpe =
-        TrainerSpec { model_type: Some(2), byte_fallback: Some(true), ..TrainerSpec::default() };
-    assert!(broken(&|p| p.trainer = Some(bpe.clone())).contains("unigram"));
+    let other =
+        TrainerSpec { model_type: Some(3), byte_fallback: Some(true), ..TrainerSpec::default() };
+    assert!(broken(&|p| p.trainer = Some(other.clone())).contains("unigram"));
     let spec = NormalizerSpec { add_dummy_prefix: Some(false), ..NormalizerSpec::default() };
     assert!(broken(&|p| p.normalizer = Some(spec.clone())).contains("blanks"));
     let spec = NormalizerSpec { precompiled_charsmap: Some(vec![1]), ..NormalizerSpec::default() };
@@ -183,11 +194,11 @@ fn damaged_models_are_refused() {
 fn broken_files_are_refused() {
     let model = proto().encode_to_vec();
     for end in 0..model.len() {
-        problem(Tokenizer::from_sentencepiece(&model[..end], None));
+        problem(from_sentencepiece(&model[..end], None));
     }
     let huge_length = [0x0a, 0xff, 0xff, 0xff, 0xff, 0x7f];
-    problem(Tokenizer::from_sentencepiece(&huge_length, None));
-    problem(Tokenizer::from_sentencepiece(&vec![0; sentencepiece::MAX_FILE + 1], None));
+    problem(from_sentencepiece(&huge_length, None));
+    problem(from_sentencepiece(&vec![0; sentencepiece::MAX_FILE + 1], None));
 }
 
 #[test]
@@ -246,15 +257,15 @@ proptest! {
 
     #[test]
     fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-        let _ = Tokenizer::from_sentencepiece(&bytes, None);
-        let _ = Tokenizer::from_sentencepiece(&proto().encode_to_vec(), Some(&bytes));
+        let _ = from_sentencepiece(&bytes, None);
+        let _ = from_sentencepiece(&proto().encode_to_vec(), Some(&bytes));
     }
 
     #[test]
     fn no_flipped_byte_makes_it_panic(at in any::<prop::sample::Index>(), to in any::<u8>()) {
         let mut model = proto().encode_to_vec();
         *at.get_mut(&mut model) = to;
-        if let Ok(t) = Tokenizer::from_sentencepiece(&model, None) {
+        if let Ok(t) = from_sentencepiece(&model, None) {
             let ids = t.encode("hello é <n> [MASK]").unwrap();
             t.decode(&ids).unwrap();
         }

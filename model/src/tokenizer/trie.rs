@@ -1,4 +1,4 @@
-//! A prefix tree over pieces of text.
+//! A prefix tree over pieces of text or bytes.
 
 /// Finds all pieces that a text begins with, reading each of its bytes once.
 ///
@@ -18,13 +18,13 @@ struct Node {
 
 impl Trie {
     /// Takes pieces with their ids, sorted by their bytes, none of them empty and each there once.
-    pub(super) fn new(sorted: &[(&str, u32)]) -> Self {
+    pub(super) fn new(sorted: &[(impl AsRef<[u8]>, u32)]) -> Self {
         // Pieces in order reach the nodes of each level in order, so a level is filled from front to
         // back, and the children of a node begin where the level below has come to when it is made.
         let mut levels = vec![vec![Node { first: 0, id: None, byte: 0 }]];
         let mut before: &[u8] = &[];
         for (piece, id) in sorted {
-            let piece = piece.as_bytes();
+            let piece = piece.as_ref();
             levels.resize_with(levels.len().max(piece.len() + 2), Vec::new);
             let shared = piece.iter().zip(before).take_while(|(a, b)| a == b).count();
             for (depth, &byte) in (1..).zip(piece).skip(shared) {
@@ -47,6 +47,12 @@ impl Trie {
             Some(self.nodes[node].id)
         });
         path.enumerate().filter_map(|(i, id)| Some((i + 1, id?)))
+    }
+
+    /// The id of the piece that `text` is.
+    pub(super) fn get(&self, text: &[u8]) -> Option<u32> {
+        let node = text.iter().try_fold(0, |node, &byte| self.child(node, byte))?;
+        self.nodes[node].id
     }
 
     fn child(&self, node: usize, byte: u8) -> Option<usize> {
@@ -90,8 +96,16 @@ mod tests {
     }
 
     #[test]
+    fn a_whole_piece_has_its_id() {
+        let trie = Trie::new(&[("ab", 3), ("abcd", 5)]);
+        let found = ["", "a", "ab", "abc", "abcd", "abcde"].map(|text| trie.get(text.as_bytes()));
+        assert_eq!(found, [None, None, Some(3), None, Some(5), None]);
+    }
+
+    #[test]
     fn an_empty_trie_finds_nothing() {
         assert_eq!(prefixes(&[], "abc"), []);
+        assert_eq!(Trie::new(&[("", 0); 0]).get(b"a"), None);
     }
 
     #[test]

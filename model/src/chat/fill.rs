@@ -1,0 +1,209 @@
+//! Texts with blanks to fill.
+//!
+//! ```text
+//! ChatGLM-6B     text with [MASK] or [gMASK], white space around them dropped  <sop>
+//! GLM-10B        [CLS]  text with [MASK], [sMASK], [gMASK]  <|endoftext|>  <|startofpiece|>
+//! GLM-130B       text with [MASK], [sMASK], [gMASK]  </s>  sop
+//! ```
+//!
+//! In GLM-130B `</s>` is left out if the text ends with a blank, and a text without blanks gets `[gMASK]`
+//! at its end. Which blank is filled: in ChatGLM-6B all are of one kind, for the published code looks for
+//! `[gMASK]` first wherever it stands; in GLM-10B the first of any kind; in GLM-130B the first `[MASK]`,
+//! or if there is none the first `[sMASK]`, or else `[gMASK]`, and those of other kinds stay.
+
+use crate::error::{Error, Result};
+use crate::tokenizer::{Family, Tokenizer, is_space};
+
+/// A kind of blank.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blank {
+    /// `[MASK]`: a few words.
+    Mask,
+    /// `[sMASK]`: a sentence.
+    Smask,
+    /// `[gMASK]`: a text of any length.
+    Gmask,
+}
+
+impl Blank {
+    const ALL: [Blank; 3] = [Blank::Mask, Blank::Smask, Blank::Gmask];
+
+    /// How it is written in a text.
+    pub fn name(self) -> &'static str {
+        match self {
+            Blank::Mask => "[MASK]",
+            Blank::Smask => "[sMASK]",
+            Blank::Gmask => "[gMASK]",
+        }
+    }
+
+    fn id(self, tokenizer: &Tokenizer) -> Option<u32> {
+        let special = tokenizer.special();
+        match self {
+            Blank::Mask => special.mask,
+            Blank::Smask => special.smask,
+            Blank::Gmask => special.gmask,
+        }
+    }
+}
+
+/// The kinds of blanks that a tokenizer's model fills.
+fn kinds(tokenizer: &Tokenizer) -> Result<&'static [Blank]> {
+    match tokenizer.family() {
+        Family::ChatGlm => Ok(&[Blank::Mask, Blank::Gmask]),
+        Family::Glm10b | Family::Glm130b => Ok(&Blank::ALL),
+        _ => Err(Error::Prompt(
+            "this model fills no blanks: ChatGLM-6B, GLM-10B and GLM-130B do".into(),
+        )),
+    }
+}
+
+/// The kind of blank in a text that is filled first.
+///
+/// # Errors
+/// If the model fills none, the text has none, or for ChatGLM-6B some of each kind.
+pub fn blank(tokenizer: &Tokenizer, text: &str) -> Result<Blank> {
+    let kinds = kinds(tokenizer)?;
+    let mut found = kinds.iter().copied().filter(|blank| text.contains(blank.name()));
+    let names = || kinds.iter().map(|kind| kind.name()).collect::<Vec<_>>();
+    match (found.next(), found.next(), tokenizer.family()) {
+        (Some(_), Some(_), Family::ChatGlm) => Err(Error::Prompt(
+            "the text has both [MASK] and [gMASK]: ChatGLM-6B fills those of one kind".into(),
+        )),
+        (Some(_), Some(_), Family::Glm10b) => {
+            let place = |blank: &Blank| text.find(blank.name()).unwrap_or(usize::MAX);
+            Ok(kinds.iter().copied().min_by_key(place).unwrap_or(Blank::Mask))
+        }
+        (Some(blank), _, _) => Ok(blank),
+        (None, _, _) => {
+            Err(Error::Prompt(format!("the text has no {} to fill", names().join(" or "))))
+        }
+    }
+}
+
+/// A text with blanks, as ids, and the blanks that were filled.
+///
+/// What fills a blank takes its place as ids; nothing is encoded anew.
+#[derive(Debug, Clone)]
+pub struct Fill {
+    before: Vec<u32>,
+    body: Vec<u32>,
+    after: Vec<u32>,
+    sop: u32,
+    /// The ids of the blanks that are filled, one after the other.
+    blanks: Vec<u32>,
+    ends: Vec<u32>,
+}
+
+impl Fill {
+    /// The ids of a text with blanks.
+    ///
+    /// # Errors
+    /// As [`blank`] and [`Tokenizer::encode`]; but to GLM-130B a text without blanks is one to be
+    /// continued.
+    pub fn new(tokenizer: &Tokenizer, text: &str) -> Result<Self> {
+        kinds(tokenizer)?;
+        let has_none = Blank::ALL.iter().all(|kind| !text.contains(kind.name()));
+        if tokenizer.family() == Family::Glm130b && has_none {
+            return Self::to_continue(tokenizer, text);
+        }
+        Self::build(tokenizer, text, blank(tokenizer, text)?)
+    }
+
+    /// The ids of a text whose end is a `[gMASK]`, whether it is written there or not.
+    ///
+    /// # Errors
+    /// As [`Fill::new`].
+    pub(super) fn to_continue(tokenizer: &Tokenizer, text: &str) -> Result<Self> {
+        match blank(tokenizer, text) {
+            Ok(kind) => Self::build(tokenizer, text, kind),
+            Err(_) => Self::build(tokenizer, &format!("{text}[gMASK]"), Blank::Gmask),
+        }
+    }
+
+    fn build(tokenizer: &Tokenizer, text: &str, kind: Blank) -> Result<Self> {
+        let missing = || Error::Prompt("the tokenizer lacks the ids that blanks need".into());
+        let special = tokenizer.special();
+        let sop = special.sop.ok_or_else(missing)?;
+        let ids = Blank::ALL.map(|kind| kind.id(tokenizer));
+        let body = body(tokenizer, text, missing)?;
+        let (before, after, filled) = match tokenizer.family() {
+            Family::Glm10b => (special.before.clone(), special.after.clone(), ids.to_vec()),
+            Family::Glm130b => {
+                let is_blank = |id: &u32| ids.contains(&Some(*id));
+                let eos = tokenizer.id("</s>").filter(|_| !body.last().is_some_and(is_blank));
+                (Vec::new(), eos.into_iter().collect(), vec![kind.id(tokenizer)])
+            }
+            _ => (Vec::new(), Vec::new(), vec![kind.id(tokenizer)]),
+        };
+        let blanks = filled.into_iter().flatten().collect();
+        Ok(Fill { before, body, after, sop, blanks, ends: special.ends.clone() })
+    }
+
+    /// The ids to be read before the next blank is filled; `None` if all are.
+    pub fn prompt(&self) -> Option<Vec<u32>> {
+        self.next()?;
+        Some([&self.before[..], &self.body, &self.after, &[self.sop]].concat())
+    }
+
+    /// Puts an answer in the place of the blank, without the id that ended it. Where all are filled this
+    /// changes nothing.
+    pub fn fill(&mut self, answer: &[u32]) {
+        let answer = match answer.split_last() {
+            Some((last, rest)) if self.ends.contains(last) => rest,
+            _ => answer,
+        };
+        if let Some(at) = self.next() {
+            self.body.splice(at..=at, answer.iter().copied());
+        }
+    }
+
+    /// The text as far as it is filled.
+    ///
+    /// # Errors
+    /// If an answer has an id without text.
+    pub fn text(&self, tokenizer: &Tokenizer) -> Result<String> {
+        tokenizer.decode(&self.body)
+    }
+
+    fn next(&self) -> Option<usize> {
+        self.body.iter().position(|id| self.blanks.contains(id))
+    }
+}
+
+/// The ids of a text with those of its blanks in their places. GLM-10B's tokenizer finds them itself, and
+/// what lies between them is encoded piece by piece in the others.
+fn body(tokenizer: &Tokenizer, text: &str, missing: impl Fn() -> Error) -> Result<Vec<u32>> {
+    if tokenizer.family() == Family::Glm10b {
+        return tokenizer.encode(text);
+    }
+    let strips = tokenizer.family() == Family::ChatGlm;
+    let mut ids = Vec::new();
+    let mut rest = text;
+    while let Some((at, kind)) = first(rest, kinds(tokenizer)?) {
+        let [before, after] = [&rest[..at], &rest[at + kind.name().len()..]];
+        let [before, after] = match strips {
+            true => [before.trim_end_matches(is_space), after.trim_start_matches(is_space)],
+            false => [before, after],
+        };
+        ids.extend(tokenizer.encode(before)?);
+        ids.push(kind.id(tokenizer).ok_or_else(&missing)?);
+        rest = after;
+    }
+    ids.extend(tokenizer.encode(rest)?);
+    Ok(ids)
+}
+
+/// The first blank in a text.
+fn first(text: &str, kinds: &[Blank]) -> Option<(usize, Blank)> {
+    kinds.iter().filter_map(|&kind| Some((text.find(kind.name())?, kind))).min_by_key(|(at, _)| *at)
+}
+
+/// The ids of a text with blanks, the first of which the model is to fill.
+///
+/// # Errors
+/// As [`Fill::new`].
+pub fn fill_prompt(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
+    let prompt = Fill::new(tokenizer, text)?.prompt();
+    prompt.ok_or_else(|| Error::Prompt("the text has no blank to fill".into()))
+}

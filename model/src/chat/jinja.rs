@@ -1,0 +1,241 @@
+//! A model's own `chat_template`, rendered as transformers does: blocks take their line with them,
+//! `tojson` is Python's `json.dumps(…, ensure_ascii=False)`, strings have Python's methods, and
+//! `raise_exception` refuses a conversation.
+//!
+//! A template is a program from a file that cannot be trusted. It sees nothing but the conversation;
+//! steps, memory and length of the text are limited. Values that it nests step by step are taken apart
+//! level by level of the stack, so it runs on a stack that is deep enough for all its steps.
+//!
+//! Older versions of transformers had another `tojson`, which sorted keys and escaped what is not ASCII;
+//! the models were trained with what the newer ones write.
+
+use super::message::Message;
+use super::python;
+use crate::error::{Error, Result};
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, Serde};
+use minijinja::{Environment, ErrorKind, Value, context};
+use serde_json::{Map, Value as Json};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// Longest template; published ones have some ten kilobytes.
+const MAX_TEMPLATE: usize = 1 << 20;
+
+/// Longest text that one makes.
+const MAX_TEXT: usize = 16 << 20;
+
+/// What a template may use up, what each message and each of its bytes adds to that, and the most: a
+/// step costs one, memory one for 64 bytes.
+const FUEL: [u64; 4] = [50_000, 2_000, 1, 500_000];
+
+/// A level of nesting costs a template three steps or more.
+const STACK: usize = 256 << 20;
+
+/// A template.
+#[derive(Debug, Clone)]
+pub(super) struct Jinja {
+    environment: Environment<'static>,
+    /// Names of special tokens, such as `eos_token`.
+    tokens: Map<String, Json>,
+    path: PathBuf,
+}
+
+const NAME: &str = "chat_template";
+
+impl Jinja {
+    /// `tokens` are variables of the template, `path` is the file for errors.
+    ///
+    /// # Errors
+    /// If the template is not one.
+    pub(super) fn new(source: String, tokens: Map<String, Json>, path: &Path) -> Result<Self> {
+        if source.len() > MAX_TEMPLATE {
+            let length = source.len();
+            return Err(Error::file(
+                path,
+                format!("{NAME} has {length} bytes, which are too many"),
+            ));
+        }
+        let mut environment = Environment::new();
+        // These values cannot contradict one another.
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        environment.set_syntax(syntax.map_err(|e| Error::file(path, e.to_string()))?);
+        environment
+            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.add_filter("tojson", to_json);
+        environment.add_function("raise_exception", raise_exception);
+        environment
+            .add_template_owned(NAME, source)
+            .map_err(|e| Error::file(path, format!("{NAME}: {e}")))?;
+        Ok(Jinja { environment, tokens, path: path.into() })
+    }
+
+    /// The text of a conversation.
+    ///
+    /// # Errors
+    /// If the template refuses it, cannot be rendered or takes too much.
+    pub(super) fn render(&self, messages: &[Message]) -> Result<String> {
+        std::thread::scope(|scope| {
+            let render = || self.render_here(messages);
+            let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, render);
+            let failed = |why: &str| Error::file(&self.path, format!("{NAME}: {why}"));
+            let thread = thread.map_err(|e| failed(&format!("no thread to render it on: {e}")))?;
+            thread.join().unwrap_or_else(|_| Err(failed("cannot be rendered")))
+        })
+    }
+
+    fn render_here(&self, messages: &[Message]) -> Result<String> {
+        let mut environment = self.environment.clone();
+        environment.set_fuel(Some(fuel(messages)));
+        let tools = messages.iter().find_map(|message| message.tools.as_ref());
+        let context = context! {
+            messages => Value::from(Serde(messages)),
+            tools => Value::from(Serde(tools)),
+            add_generation_prompt => true,
+            ..Value::from(Serde(&self.tokens))
+        };
+        let mut text = Limited(Vec::new());
+        let rendered = environment
+            .get_template(NAME)
+            .and_then(|template| template.render_captured_to(context, &mut text).map(drop));
+        rendered.map_err(|error| self.error(&error))?;
+        String::from_utf8(text.0).map_err(|_| Error::file(&self.path, format!("{NAME}: not UTF-8")))
+    }
+
+    fn error(&self, error: &minijinja::Error) -> Error {
+        match error.kind() {
+            ErrorKind::InvalidOperation
+                if error.detail().is_some_and(|d| d.starts_with(REFUSED)) =>
+            {
+                Error::Prompt(error.detail().unwrap_or_default().into())
+            }
+            _ => Error::file(&self.path, format!("{NAME}: {error}")),
+        }
+    }
+}
+
+fn fuel(messages: &[Message]) -> u64 {
+    let bytes = |message: &Message| {
+        let tools = message.tools.as_ref().map_or(0, |tools| tools.to_string().len());
+        (message.content.len() + tools) as u64
+    };
+    let [once, message, byte, most] = FUEL;
+    most.min(once + messages.iter().map(|m| message + byte * bytes(m)).sum::<u64>())
+}
+
+/// Python's `json.dumps(value, ensure_ascii=False, indent=indent)`.
+fn to_json(value: Value, options: Kwargs) -> Result<String, minijinja::Error> {
+    let indent = options.get::<Option<usize>>("indent")?;
+    for unusual in ["ensure_ascii", "sort_keys"] {
+        if options.get::<Option<bool>>(unusual)? == Some(true) {
+            let problem = format!("tojson with {unusual} is not supported");
+            return Err(minijinja::Error::new(ErrorKind::InvalidOperation, problem));
+        }
+    }
+    options.assert_all_used()?;
+    let value = serde_json::to_value(&value)
+        .map_err(|e| minijinja::Error::new(ErrorKind::BadSerialization, e.to_string()))?;
+    // Deeper than this makes no sense, and each level costs its blanks.
+    Ok(python::json(&value, indent.map(|indent| indent.min(16))))
+}
+
+const REFUSED: &str = "the model's chat template refuses the conversation: ";
+
+fn raise_exception(message: String) -> Result<Value, minijinja::Error> {
+    Err(minijinja::Error::new(ErrorKind::InvalidOperation, format!("{REFUSED}{message}")))
+}
+
+/// A buffer that takes so much and no more.
+struct Limited(Vec<u8>);
+
+impl Write for Limited {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > MAX_TEXT {
+            return Err(io::Error::other("the text becomes too long"));
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::message::Role;
+    use super::*;
+    use serde_json::json;
+
+    fn render(source: &str, messages: &[Message]) -> Result<String> {
+        Jinja::new(source.into(), Map::new(), Path::new("t"))?.render(messages)
+    }
+
+    fn problem(source: &str) -> String {
+        render(source, &[Message::new(Role::User, "hi")]).expect_err(source).to_string()
+    }
+
+    #[test]
+    fn blocks_take_their_line_with_them() {
+        let source = "{% for m in messages %}\n  {% if m.role == 'user' %}\n<{{ m['content'] }}>\n  {% endif %}\n{% endfor %}\n";
+        let messages = [Message::new(Role::User, " a "), Message::new(Role::System, "b")];
+        assert_eq!(render(source, &messages).unwrap(), "< a >\n");
+    }
+
+    #[test]
+    fn python_is_spoken() {
+        let source = "{{ messages[0].content.strip().startswith('h') }} {{ messages[0].metadata }}{{ messages[0].tools is defined }}{% for i in [1, 2, 3] %}{% if i == 2 %}{% continue %}{% endif %}{{ i }}{% endfor %} {{ {'b': 1, 'a': [1.0]} | tojson }}{{ add_generation_prompt }}";
+        // What minijinja prints of a boolean is its own affair here.
+        let text = render(source, &[Message::new(Role::User, " hi ")]).unwrap().to_lowercase();
+        assert_eq!(text, "true false13 {\"b\": 1, \"a\": [1.0]}true");
+    }
+
+    #[test]
+    fn tools_keep_their_order_and_their_characters() {
+        let tools = json!([{"z": "中", "a": {"<": "'"}}]);
+        let message = Message { tools: Some(tools), ..Message::new(Role::System, "") };
+        let text = render("{{ tools[0] | tojson(indent=4) }}", &[message]).unwrap();
+        assert_eq!(text, "{\n    \"z\": \"中\",\n    \"a\": {\n        \"<\": \"'\"\n    }\n}");
+    }
+
+    #[test]
+    fn a_template_may_refuse() {
+        let error = render("{{ raise_exception('no system') }}", &[]).unwrap_err();
+        assert!(matches!(&error, Error::Prompt(p) if p.ends_with(": no system")), "{error}");
+    }
+
+    #[test]
+    fn values_may_be_nested_as_deep_as_the_fuel_lasts() {
+        let nest = |count: u32, end: &str| {
+            let step = "{% set n.s = [n.s] %}";
+            let range = format!("{{% for i in range({count}) %}}");
+            ["{% set n = namespace(s=[]) %}", &range, step, "{% endfor %}", end].concat()
+        };
+        let messages = vec![Message::new(Role::User, "hi"); 1000];
+        for end in ["{{ n.s }}", "{{ n.s | tojson }}"] {
+            let text = render(&nest(20_000, end), &messages).expect("not too much");
+            assert!(text.starts_with("[[[[") && text.len() >= 40_000);
+        }
+        assert!(render(&nest(99_999, ""), &messages).is_err());
+    }
+
+    #[test]
+    fn what_is_no_template_or_takes_too_much_is_an_error() {
+        for source in [
+            "{% for %}",
+            "{{ nothing.at.all }}",
+            "{{ open('/etc/passwd') }}",
+            "{% include 'x' %}",
+            "{{ 1 | tojson(sort_keys=true) }}",
+            "{{ 'x' * 1000000000 }}",
+            "{% for i in range(100000) %}{% for i in range(100000) %}{% endfor %}{% endfor %}",
+            "{% set n = namespace(s='xxxxxxxx') %}{% for i in range(60) %}{% set n.s = n.s ~ n.s %}{% endfor %}",
+            "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+        ] {
+            let error = problem(source);
+            assert!(error.starts_with("t: chat_template"), "{source}: {error}");
+        }
+        assert!(problem(&" ".repeat(MAX_TEMPLATE + 1)).contains("bytes"));
+    }
+}

@@ -1,0 +1,127 @@
+//! JSON as Python's `json.dumps(value, ensure_ascii=False)` writes it: blanks after commas and colons
+//! unless lines are broken, and numbers as Python's `repr`.
+
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
+use std::io::{Result, Write};
+
+/// `indent` is how many blanks a level is indented by; `None` writes all in one line.
+pub(super) fn json(value: &Value, indent: Option<usize>) -> String {
+    let blanks = indent.map(|n| " ".repeat(n));
+    let pretty = blanks.as_ref().map(|blanks| PrettyFormatter::with_indent(blanks.as_bytes()));
+    let mut out = Vec::new();
+    // Writing a Value to a Vec cannot fail.
+    let _ = value.serialize(&mut Serializer::with_formatter(&mut out, Python { pretty }));
+    String::from_utf8(out).unwrap_or_default()
+}
+
+struct Python<'a> {
+    pretty: Option<PrettyFormatter<'a>>,
+}
+
+impl Formatter for Python<'_> {
+    fn write_f64<W: ?Sized + Write>(&mut self, out: &mut W, value: f64) -> Result<()> {
+        out.write_all(float(value).as_bytes())
+    }
+
+    fn begin_array<W: ?Sized + Write>(&mut self, out: &mut W) -> Result<()> {
+        match &mut self.pretty {
+            Some(pretty) => pretty.begin_array(out),
+            None => out.write_all(b"["),
+        }
+    }
+
+    fn end_array<W: ?Sized + Write>(&mut self, out: &mut W) -> Result<()> {
+        match &mut self.pretty {
+            Some(pretty) => pretty.end_array(out),
+            None => out.write_all(b"]"),
+        }
+    }
+
+    fn begin_array_value<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> Result<()> {
+        match &mut self.pretty {
+            Some(pretty) => pretty.begin_array_value(out, first),
+            None => out.write_all(if first { b"" } else { b", " }),
+        }
+    }
+
+    fn end_array_value<W: ?Sized + Write>(&mut self, out: &mut W) -> Result<()> {
+        self.pretty.as_mut().map_or(Ok(()), |p| p.end_array_value(out))
+    }
+
+    fn begin_object<W: ?Sized + Write>(&mut self, out: &mut W) -> Result<()> {
+        match &mut self.pretty {
+            Some(pretty) => pretty.begin_object(out),
+            None => out.write_all(b"{"),
+        }
+    }
+
+    fn end_object<W: ?Sized + Write>(&mut self, out: &mut W) -> Result<()> {
+        match &mut self.pretty {
+            Some(pretty) => pretty.end_object(out),
+            None => out.write_all(b"}"),
+        }
+    }
+
+    fn begin_object_key<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> Result<()> {
+        match &mut self.pretty {
+            Some(pretty) => pretty.begin_object_key(out, first),
+            None => out.write_all(if first { b"" } else { b", " }),
+        }
+    }
+
+    fn begin_object_value<W: ?Sized + Write>(&mut self, out: &mut W) -> Result<()> {
+        out.write_all(b": ")
+    }
+
+    fn end_object_value<W: ?Sized + Write>(&mut self, out: &mut W) -> Result<()> {
+        self.pretty.as_mut().map_or(Ok(()), |p| p.end_object_value(out))
+    }
+}
+
+/// A number as `repr` writes it: the shortest digits that mean it, with an exponent below 1e-4 and
+/// from 1e16 on.
+fn float(value: f64) -> String {
+    let shortest = format!("{value:e}");
+    let Some((digits, exponent)) = shortest.split_once('e') else { return shortest };
+    match exponent.parse::<i32>() {
+        Ok(-4..16) | Err(_) => format!("{value:?}"),
+        Ok(exponent) if exponent < 0 => format!("{digits}e-{:02}", -exponent),
+        Ok(exponent) => format!("{digits}e+{exponent:02}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn values_are_written_as_python_does() {
+        let value =
+            json!({"名": [1, 2.5, null, true, {}], "a": [], "b": {"c\n\u{7f}\u{1}/<": "\"\\"}});
+        let line = r#"{"名": [1, 2.5, null, true, {}], "a": [], "b": {"c\nX\u0001/<": "\"\\"}}"#;
+        assert_eq!(json(&value, None), line.replace('X', "\u{7f}"));
+        let lines = "{\n  \"a\": [\n    1,\n    {}\n  ],\n  \"b\": []\n}";
+        assert_eq!(json(&json!({"a": [1, {}], "b": []}), Some(2)), lines);
+    }
+
+    #[test]
+    fn numbers_are_written_as_repr_does() {
+        for (value, expected) in [
+            (1.0, "1.0"),
+            (-0.0, "-0.0"),
+            (0.1, "0.1"),
+            (1e-4, "0.0001"),
+            (1.5e-5, "1.5e-05"),
+            (123456789012345.6, "123456789012345.6"),
+            (1e15, "1000000000000000.0"),
+            (1e16, "1e+16"),
+            (-2.5e100, "-2.5e+100"),
+            (5e-324, "5e-324"),
+        ] {
+            assert_eq!(float(value), expected);
+        }
+    }
+}

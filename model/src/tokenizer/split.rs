@@ -1,0 +1,153 @@
+//! Cutting a text into words before byte-pair encoding.
+//!
+//! The patterns of the family are regular expressions but for one thing, the look-ahead in how they
+//! all end: `\s+(?!\S)|\s+`, a run of blanks without its last, which belongs to the word after it.
+//! Without look-around, matching takes linear time whatever the pattern, and a pattern comes from a
+//! file that cannot be trusted. So the blanks are a second pattern, `\s+`, and a match of it that is
+//! not the end of the text gives back its last character, unless it has no other. What precedes that
+//! ending is taken as it is; a pattern with look-around of its own is refused.
+
+use regex_automata::meta::{Config, Regex};
+use regex_automata::{Input, PatternID};
+
+/// GPT-2's.
+pub(super) const GPT2: &str =
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+
+/// GLM-4's.
+pub(super) const GLM4: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+const BLANKS: &str = r"|\s+(?!\S)|\s+";
+
+/// Most bytes that a compiled pattern takes; GLM-4's takes some hundred thousand.
+const MAX_SIZE: usize = 16 << 20;
+
+/// A compiled pattern.
+pub(super) struct Splitter(Regex);
+
+impl Splitter {
+    /// # Errors
+    /// If the pattern is not a regular expression, or has look-around elsewhere than in its usual end.
+    pub(super) fn new(pattern: &str) -> Result<Self, String> {
+        let patterns = match pattern.strip_suffix(BLANKS) {
+            Some(words) => vec![words, r"\s+"],
+            None => vec![pattern],
+        };
+        let config = Config::new().nfa_size_limit(Some(MAX_SIZE));
+        let regex = Regex::builder().configure(config).build_many(&patterns);
+        regex.map(Splitter).map_err(|error| {
+            let cause = error.syntax_error().map_or_else(|| error.to_string(), |e| e.to_string());
+            format!("the split pattern {pattern:?} is not supported: {cause}")
+        })
+    }
+
+    /// The words of `text`, which joined are the text.
+    pub(super) fn split<'t>(&self, text: &'t str) -> impl Iterator<Item = &'t str> {
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            let end = self.word_end(text, at)?;
+            Some(&text[std::mem::replace(&mut at, end)..end])
+        })
+    }
+
+    /// Where the word that begins at `at` ends.
+    fn word_end(&self, text: &str, at: usize) -> Option<usize> {
+        if at == text.len() {
+            return None;
+        }
+        let Some(found) = self.0.search(&Input::new(text).span(at..text.len())) else {
+            return Some(text.len());
+        };
+        if found.start() > at {
+            return Some(found.start());
+        }
+        let word = &text[at..found.end()];
+        let last = word.chars().next_back().map_or(0, char::len_utf8);
+        Some(match word.len() - last {
+            // A pattern may match nothing.
+            0 if last == 0 => at + text[at..].chars().next().map_or(1, char::len_utf8),
+            rest if rest > 0 && found.pattern() == BLANKS_ID && found.end() < text.len() => {
+                at + rest
+            }
+            _ => found.end(),
+        })
+    }
+}
+
+const BLANKS_ID: PatternID = PatternID::new_unchecked(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn split<'t>(pattern: &str, text: &'t str) -> Vec<&'t str> {
+        Splitter::new(pattern).expect("a sound pattern").split(text).collect()
+    }
+
+    #[test]
+    fn words_are_cut_as_gpt2_does() {
+        for (text, words) in [
+            ("", &[][..]),
+            ("it's  2 o'clock", &["it", "'s", " ", " 2", " o", "'", "clock"]),
+            ("a  \n\n b  ", &["a", "  \n\n", " b", "  "]),
+            ("a\nb", &["a", "\n", "b"]),
+            ("é你好!?１２", &["é你好", "!?", "１２"]),
+        ] {
+            assert_eq!(split(GPT2, text), words, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn words_are_cut_as_glm4_does() {
+        for (text, words) in [
+            ("IT'S  2345", &["IT", "'S", " ", " ", "234", "5"][..]),
+            ("a  \n\n b  ", &["a", "  \n\n", " b", "  "]),
+            ("x = (1);\n\n\ty", &["x", " =", " (", "1", ");\n\n", "\ty"]),
+            ("a \u{3000} b", &["a", " \u{3000}", " b"]),
+        ] {
+            assert_eq!(split(GLM4, text), words, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_no_pattern_matches_is_a_word_too() {
+        assert_eq!(split("[0-9]", "ab1c"), ["ab", "1", "c"]);
+        assert_eq!(split("", "aé"), ["a", "é"]);
+        assert_eq!(split("b*", "abb"), ["a", "bb"]);
+    }
+
+    #[test]
+    fn look_around_elsewhere_is_refused() {
+        for pattern in
+            [r"a(?=b)|\s+(?!\S)|\s+", r"\s+(?!\S)|a", r"(?<!a)b", "(", r"(\w{1000}){1000}"]
+        {
+            let error = Splitter::new(pattern).err().expect("a pattern that is not supported");
+            assert!(error.contains("split pattern"), "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn words_join_to_the_text(text in "([a\u{e9}1 \n!]|\\PC){0,40}") {
+            for pattern in [GPT2, GLM4, "a*", "[^a]"] {
+                let words = split(pattern, &text);
+                prop_assert!(words.iter().all(|word| !word.is_empty()));
+                prop_assert_eq!(words.concat(), text.as_str());
+            }
+        }
+
+        #[test]
+        fn blanks_keep_their_last_for_the_word_after_them(text in "[a \n\u{3000}!1]{0,30}") {
+            // The definition of `\s+(?!\S)|\s+`: no word but the last has several blanks and no
+            // letter, unless a blank follows it.
+            let words = split(GPT2, &text);
+            for pair in words.windows(2) {
+                let blank = |word: &str| word.chars().all(char::is_whitespace);
+                if blank(pair[0]) && pair[0].chars().count() > 1 {
+                    prop_assert!(pair[1].starts_with(char::is_whitespace), "{:?}", words);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,442 @@
+//! All tokenizers and chat templates of the family against the official ones' recorded results.
+
+#![allow(missing_docs)]
+
+mod common;
+
+use glm_model::{Fill, Message, Role, Template, TextStream, Tokenizer, blank, fill_prompt};
+use proptest::prelude::*;
+use serde_json::Value;
+use std::path::Path;
+use std::time::Instant;
+
+/// A tokenizer's folder and how many texts are recorded for it.
+const TOKENIZERS: [(&str, usize); 7] = [
+    ("chatglm-6b", 170),
+    ("chatglm2-6b", 170),
+    ("chatglm3-6b", 170),
+    ("glm-4-9b-chat", 170),
+    ("glm-10b", 170),
+    ("glm-10b-chinese", 170),
+    ("glm-130b", 68),
+];
+
+/// Small models with a reduced tokenizer and recorded conversations.
+const MODELS: [(&str, usize); 4] = [
+    ("e2e-chatglm-6b", 8),
+    ("e2e-chatglm2-6b", 8),
+    ("e2e-chatglm3-6b", 11),
+    ("e2e-glm-4-9b-chat", 10),
+];
+
+/// A tokenizer, its template and what is recorded.
+struct Case {
+    name: &'static str,
+    tokenizer: Tokenizer,
+    template: Template,
+    golden: Value,
+}
+
+impl Case {
+    fn open(name: &'static str, dir: &Path, golden: &Path) -> Self {
+        let tokenizer = Tokenizer::open(dir).unwrap_or_else(|e| panic!("{e}"));
+        let template = Template::open(dir, &tokenizer).unwrap_or_else(|e| panic!("{e}"));
+        let file = std::fs::read(golden).unwrap_or_else(|e| panic!("{}: {e}", golden.display()));
+        let golden = serde_json::from_slice(&file).expect("valid JSON");
+        Case { name, tokenizer, template, golden }
+    }
+}
+
+/// Runs `test` with every tokenizer, if they are here.
+fn each(test: impl Fn(&Case)) {
+    let Some(shared) = common::shared() else { return };
+    let fixtures = shared.join("fixtures");
+    for (name, _) in TOKENIZERS {
+        let golden = fixtures.join("tokenizer_goldens").join(format!("{name}.json"));
+        test(&Case::open(name, &fixtures.join("tokenizers").join(name), &golden));
+    }
+}
+
+/// Runs `test` with one of them.
+fn with(name: &str, test: impl Fn(&Case)) {
+    each(|case| {
+        if case.name == name {
+            test(case);
+        }
+    });
+}
+
+/// Runs `test` with every small model.
+fn each_model(test: impl Fn(&Case)) {
+    let Some(shared) = common::shared() else { return };
+    for (name, count) in MODELS {
+        let dir = shared.join("fixtures/models").join(name);
+        let case = Case::open(name, &dir, &dir.join("golden_e2e.json"));
+        assert_eq!(list(&case.golden, "cases").len(), count, "{name}");
+        test(&case);
+    }
+}
+
+/// What is recorded under `key`; nothing for those that have none.
+fn list<'v>(value: &'v Value, key: &str) -> &'v [Value] {
+    value[key].as_array().map_or(&[], Vec::as_slice)
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    serde_json::from_value(value.clone()).expect("a list of ids")
+}
+
+fn text<'v>(value: &'v Value, key: &str) -> &'v str {
+    value[key].as_str().unwrap_or_else(|| panic!("no text {key} in {value}"))
+}
+
+/// Whether `key` has this value in the entry, or in what another version of transformers made of
+/// it.
+fn agrees(entry: &Value, key: &str, found: Value) -> bool {
+    let entries = entry.as_object().into_iter().flatten();
+    let mut others = entries.filter(|(name, _)| name.starts_with("transformers_"));
+    entry[key] == found || others.any(|(_, other)| other[key] == found)
+}
+
+/// Streams ids and joins the pieces.
+fn streamed(mut stream: TextStream, ids: &[u32]) -> String {
+    let mut joined: String = ids.iter().map(|&id| stream.push(id).expect("a known id")).collect();
+    joined.push_str(&stream.finish());
+    joined
+}
+
+/// The conversation of a recorded case, which is written in one of three ways.
+fn conversation(case: &Value) -> Vec<Message> {
+    let message = |value: &Value| serde_json::from_value(value.clone()).expect("a message");
+    if case.get("messages").is_some() {
+        return list(case, "messages").iter().map(message).collect();
+    }
+    let mut messages: Vec<_> = list(case, "history").iter().map(message).collect();
+    for turn in list(case, "turns") {
+        let [question, answer] = [&turn[0], &turn[1]].map(|v| v.as_str().expect("text"));
+        messages
+            .extend([Message::new(Role::User, question), Message::new(Role::Assistant, answer)]);
+    }
+    let role = case.get("role").cloned().unwrap_or("user".into());
+    let role = serde_json::from_value(role).expect("a role");
+    messages.push(Message::new(role, text(case, "query")));
+    messages
+}
+
+#[test]
+fn texts_have_the_official_ids() {
+    each(|Case { name, tokenizer, golden, .. }| {
+        let texts = list(golden, "texts");
+        assert!(TOKENIZERS.contains(&(*name, texts.len())), "{name}: {} texts", texts.len());
+        for entry in texts {
+            let found = tokenizer.encode(text(entry, "text")).expect("a short text");
+            assert!(agrees(entry, "ids", found.clone().into()), "{name}: {entry}: {found:?}");
+        }
+    });
+}
+
+#[test]
+fn ids_have_the_official_text() {
+    each(|Case { name, tokenizer, golden, .. }| {
+        for entry in list(golden, "texts").iter().chain(list(golden, "decode_only")) {
+            let ids = ids(&entry["ids"]);
+            let found = tokenizer.decode(&ids).expect("known ids");
+            assert!(agrees(entry, "decoded", found.clone().into()), "{name}: {entry}: {found:?}");
+            assert_eq!(streamed(TextStream::new(tokenizer), &ids), found);
+        }
+    });
+}
+
+#[test]
+fn special_ids_are_the_official_ones() {
+    each(|Case { name, tokenizer, golden, .. }| {
+        let special = tokenizer.special();
+        for (names, id) in golden["special_ids"].as_object().expect("special ids") {
+            let id = id.as_u64().map(|id| id as u32);
+            for piece in names.split('/').filter(|_| !names.starts_with("</")) {
+                let found = match piece {
+                    "eos" => special.ends.last().copied(),
+                    "<pad>" => special.pad,
+                    _ => tokenizer.id(piece),
+                };
+                assert_eq!(found, id, "{name}: {piece}");
+            }
+        }
+        let named = |names: [&str; 3]| names.iter().find_map(|name| tokenizer.id(name));
+        assert_eq!(special.mask, tokenizer.id("[MASK]"), "{name}");
+        assert_eq!(special.gmask, tokenizer.id("[gMASK]"), "{name}");
+        assert_eq!(special.sop, named(["sop", "<sop>", "<|startofpiece|>"]), "{name}");
+        if golden.get("end_ids").is_some() {
+            assert_eq!(special.ends, ids(&golden["end_ids"]));
+        }
+    });
+}
+
+#[test]
+fn the_official_ids_stand_around_a_text() {
+    each(|Case { name, tokenizer, golden, .. }| {
+        let (special, around) = (tokenizer.special(), &golden["add_special_tokens"]);
+        let or_none = |key: &str| around.get(key).map_or(Vec::new(), ids);
+        match around.get("empty") {
+            Some(both) => {
+                assert_eq!([&special.before[..], &special.after].concat(), ids(both), "{name}");
+            }
+            None => {
+                assert_eq!(special.before, or_none("prefix"), "{name}");
+                assert_eq!(special.after, or_none("suffix"), "{name}");
+            }
+        }
+    });
+}
+
+#[test]
+fn roles_are_found_in_a_text_only_on_request() {
+    with("chatglm3-6b", |Case { tokenizer, golden, .. }| {
+        let texts = list(golden, "encode_special_tokens_option");
+        assert_eq!(texts.len(), 3);
+        for entry in texts {
+            let text = text(entry, "text");
+            assert_eq!(tokenizer.encode_with_roles(text).expect("short"), ids(&entry["ids"]));
+            assert_ne!(tokenizer.encode(text).expect("short"), ids(&entry["ids"]));
+        }
+    });
+}
+
+#[test]
+fn a_batch_is_its_prompts_padded_on_the_left() {
+    with("chatglm-6b", |Case { tokenizer, template, golden, .. }| {
+        let batch = &golden["padded_batch"];
+        assert_eq!(list(batch, "texts").len(), 2);
+        for (text, padded) in list(batch, "texts").iter().zip(list(batch, "input_ids")) {
+            let message = Message::new(Role::User, text.as_str().expect("text"));
+            let found = template.prompt_ids(tokenizer, &[message]).expect("a question");
+            let padded = ids(padded);
+            let (padding, prompt) = padded.split_at(padded.len() - found.len());
+            assert_eq!(found, prompt);
+            assert!(padding.iter().all(|&id| Some(id) == tokenizer.special().pad));
+        }
+    });
+}
+
+/// The text of a prompt with what is between braces at the beginning of lines read as JSON: an older
+/// transformers wrote it with its keys sorted and in ASCII.
+fn tools_read(text: &str) -> (String, Vec<Value>) {
+    let mut tools = Vec::new();
+    let mut rest = String::new();
+    for (i, part) in text.split("\n{\n").enumerate() {
+        match part.split_once("\n}\n") {
+            Some((json, after)) if i > 0 => {
+                tools.push(serde_json::from_str(&format!("{{{json}}}")).expect("JSON"));
+                rest.push_str(after);
+            }
+            _ => rest.push_str(part),
+        }
+    }
+    (rest, tools)
+}
+
+/// Checks the prompt of a recorded conversation.
+fn check_prompt(Case { name, tokenizer, template, .. }: &Case, case: &Value) {
+    let messages = conversation(case);
+    let prompt = template.text(&messages).expect("a sound conversation");
+    let found = template.prompt_ids(tokenizer, &messages).expect("a sound conversation");
+    let rendered = ["prompt", "rendered", "rendered_jinja"].map(|key| case.get(key));
+    if let Some(expected) = rendered.into_iter().flatten().next() {
+        let (prompt, expected) = (prompt.expect("a text"), expected.as_str().expect("a text"));
+        assert_eq!(tools_read(&prompt), tools_read(expected), "{name}: {}", case["name"]);
+        if prompt != expected {
+            assert_eq!(case["name"], "tools_and_observation", "{name}");
+            return assert_eq!(found, tokenizer.encode(&prompt).expect("short"));
+        }
+    }
+    let expected = case.get("input_ids").unwrap_or(&case["input_ids_jinja"]);
+    assert_eq!(found, ids(expected), "{name}: {}", case["name"]);
+}
+
+#[test]
+fn conversations_have_the_official_prompts() {
+    each(|case| {
+        let chats = list(&case.golden, "chat");
+        let count = match case.name {
+            "chatglm-6b" | "chatglm2-6b" => 8,
+            "chatglm3-6b" | "glm-4-9b-chat" => 11,
+            _ => 0,
+        };
+        assert_eq!(chats.len(), count, "{}", case.name);
+        chats.iter().for_each(|chat| check_prompt(case, chat));
+    });
+}
+
+#[test]
+fn glm4_needs_no_template_file() {
+    with("glm-4-9b-chat", |case| {
+        assert_eq!(case.template.name(), "chat_template");
+        let named = Template::named("glm4").expect("a template");
+        for chat in list(&case.golden, "chat") {
+            let messages = conversation(chat);
+            assert_eq!(named.text(&messages).unwrap(), case.template.text(&messages).unwrap());
+        }
+    });
+}
+
+#[test]
+fn tools_are_written_as_the_models_were_trained_with() {
+    with("glm-4-9b-chat", |Case { tokenizer, template, golden, .. }| {
+        let case = list(golden, "chat").last().expect("cases");
+        let prompt = template.text(&conversation(case)).unwrap().expect("a text");
+        // The original code, which has another name for the model and one more empty line.
+        let official = tokenizer.decode(&ids(&case["input_ids_python_method"])).expect("known ids");
+        let json = |text: &str| {
+            let start = text.find("{\n").expect("an object");
+            text[start..start + text[start..].find("\n}\n").expect("its end")].to_owned()
+        };
+        assert_eq!(json(&prompt), json(&official));
+    });
+}
+
+#[test]
+fn small_models_have_the_official_prompts_and_answers() {
+    each_model(|case| {
+        let Case { name, tokenizer, template, golden } = case;
+        assert_eq!(
+            template.stop_ids(tokenizer),
+            golden.get("stop_ids").map_or(tokenizer.special().ends.clone(), ids),
+            "{name}"
+        );
+        for entry in list(golden, "cases") {
+            check_prompt(case, entry);
+            let output = ids(&entry["output_ids"]);
+            let decoded = tokenizer.decode(&output).expect("known ids");
+            assert_eq!(decoded, text(entry, "decoded"), "{name}");
+            assert_eq!(streamed(TextStream::new(tokenizer), &output), decoded, "{name}");
+            if let Some(expected) = entry.get("response") {
+                assert_eq!(template.response(&decoded), expected.as_str().expect("a text"));
+            }
+            let said = ["response", "decoded_skip_special"].map(|key| entry.get(key));
+            if let Some(expected) = said.into_iter().flatten().next() {
+                assert_eq!(streamed(template.stream(tokenizer), &output), *expected, "{name}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_gap_in_a_text_keeps_its_neighbours() {
+    with("chatglm-6b", |Case { tokenizer, golden, .. }| {
+        // The official prompt of this text ends with [gMASK] and <sop>; to fill the gap, <sop>
+        // alone follows.
+        let mut chats = list(golden, "chat").iter();
+        let case = chats.find(|case| case["name"] == "special_in_query").expect("the case");
+        let mut expected = ids(&case["input_ids"]);
+        expected.remove(expected.len() - 2);
+        assert_eq!(fill_prompt(tokenizer, text(case, "query")).expect("a gap"), expected);
+    });
+}
+
+#[test]
+fn original_glms_have_the_official_prompts() {
+    for name in ["glm-10b", "glm-10b-chinese"] {
+        with(name, |Case { tokenizer, template, golden, .. }| {
+            assert_eq!(list(golden, "infilling").len(), 5);
+            for entry in list(golden, "infilling") {
+                let text = text(entry, "text");
+                let found = fill_prompt(tokenizer, text).expect("a gap");
+                assert_eq!(found, ids(&entry["input_ids"]), "{name}: {text}");
+                let message = [Message::new(Role::User, text)];
+                assert_eq!(template.prompt_ids(tokenizer, &message).expect("a gap"), found);
+                // The first mask of any kind is filled.
+                let first = text.find("MASK]").expect("a mask");
+                let kind = blank(tokenizer, text).expect("a gap").name();
+                assert!(text[..first + 5].ends_with(kind), "{text}: {kind}");
+            }
+            assert!(fill_prompt(tokenizer, "no gap").is_err());
+            let continued = template.prompt_ids(tokenizer, &[Message::new(Role::User, "x")]);
+            let special = tokenizer.special();
+            let tail = [special.gmask, special.after.first().copied(), special.sop];
+            assert!(continued.expect("a text").ends_with(&tail.map(Option::unwrap)));
+        });
+    }
+}
+
+#[test]
+fn glm130b_fills_gaps_as_the_official_code_does() {
+    with("glm-130b", |Case { tokenizer, golden, .. }| {
+        let prompts = list(golden, "prompts");
+        assert_eq!(prompts.len(), 12);
+        for entry in prompts {
+            let text = text(entry, "text");
+            let mut fill = Fill::new(tokenizer, text).expect("a prompt");
+            let steps = list(entry, "steps");
+            assert!(!steps.is_empty());
+            for step in steps {
+                assert_eq!(fill.prompt(), Some(ids(&step["input_ids"])), "{text}");
+                fill.fill(&ids(&entry["filled_with_ids"]));
+            }
+            assert_eq!(fill.prompt(), None, "{text}");
+            assert_eq!(fill.text(tokenizer).expect("known ids"), entry["answer"]);
+        }
+    });
+}
+
+#[test]
+fn causal_models_fill_no_gaps() {
+    for name in ["chatglm2-6b", "chatglm3-6b", "glm-4-9b-chat"] {
+        with(name, |Case { tokenizer, .. }| {
+            let error = fill_prompt(tokenizer, "a [MASK] b").expect_err("no such thing");
+            assert!(error.to_string().contains("fills no blanks"), "{error}");
+        });
+    }
+}
+
+#[test]
+fn decomposed_characters_are_composed() {
+    with("chatglm-6b", |Case { tokenizer, .. }| {
+        // NFKC maps whole sequences of characters: the longest must win over its own beginning.
+        for (decomposed, composed) in
+            [("a\u{323}\u{302}", "ậ"), ("\u{1112}\u{1161}\u{11ab}", "한"), ("ｶﾞ", "ガ")]
+        {
+            let found = tokenizer.encode(decomposed).expect("a short text");
+            assert_eq!(found, tokenizer.encode(composed).expect("a short text"), "{composed}");
+        }
+    });
+}
+
+/// Ids of every kind: mostly any, and many of the first and the last, among which bytes, markers and
+/// special ids are.
+fn random_ids(size: u32) -> impl Strategy<Value = Vec<u32>> {
+    let id = prop_oneof![3 => 0..size, 2 => 0..size.min(300), 2 => size - size.min(360)..size];
+    proptest::collection::vec(id, 0..80)
+}
+
+fn check_streams(Case { name, tokenizer, template, .. }: &Case) {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let outcome = runner.run(&random_ids(tokenizer.vocab_size() as u32), |ids| {
+        let whole = tokenizer.decode(&ids).expect("known ids");
+        prop_assert_eq!(streamed(TextStream::new(tokenizer), &ids), whole.as_str());
+        if *name == "chatglm-6b" {
+            prop_assert_eq!(streamed(template.stream(tokenizer), &ids), template.response(&whole));
+        }
+        Ok(())
+    });
+    outcome.unwrap_or_else(|e| panic!("{name}: {e}"));
+}
+
+#[test]
+fn streams_join_to_the_whole_text() {
+    each(check_streams);
+    each_model(check_streams);
+}
+
+#[test]
+fn a_long_word_takes_no_long_time() {
+    each(|Case { name, tokenizer, .. }| {
+        for unit in ["a", " ", "的", "=", "𠀀"] {
+            let long = unit.repeat((1 << 18) / unit.len());
+            let started = Instant::now();
+            let ids = tokenizer.encode(&long).expect("not too long");
+            // Quadratic time would be many minutes, and this is about a second.
+            assert!(started.elapsed().as_secs() < 60, "{name}: {unit:?}");
+            assert!(ids.len() <= long.len() + 1, "{name}: {unit:?}");
+        }
+    });
+}
