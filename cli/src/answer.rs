@@ -41,7 +41,7 @@ impl Answerer {
     pub fn new(model: &Model, args: &Answering, cancel: CancelToken) -> Result<Self> {
         let session = Session::new(model, args.context)?;
         let request = Request {
-            sampling: args.sampling()?,
+            sampling: args.sampling(model.sampling())?,
             max_new_tokens: args.max_new_tokens,
             stop_ids: model.config().special.ends.clone(),
             cancel,
@@ -51,9 +51,14 @@ impl Answerer {
     }
 
     /// Answers in conversations of this form: ends answers where it ends them, and polishes them as it does.
-    pub fn conversing(mut self, template: Template, tokenizer: &Tokenizer) -> Self {
+    pub fn conversing(self, template: Template, tokenizer: &Tokenizer) -> Self {
+        Self { template: Some(template.clone()), ..self.ending_as(&template, tokenizer) }
+    }
+
+    /// Ends answers where conversations of this form end them.
+    pub fn ending_as(mut self, template: &Template, tokenizer: &Tokenizer) -> Self {
         self.request.stop_ids = template.stop_ids(tokenizer);
-        Self { template: Some(template), ..self }
+        self
     }
 
     /// Draws no bar while a prompt is read.

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, FromArgMatches, Parser, Subcommand, ValueEnum};
-use glm_model::{Activations, Options, Sampling};
+use glm_model::{Activations, Options, Sampling, Template};
 
 use crate::input::Ids;
 
@@ -46,6 +47,8 @@ pub enum Command {
     Generate(Generate),
     /// Fill the blanks in a text.
     Fill(Fill),
+    /// Say how likely given answers are, the likeliest first.
+    Score(Score),
     /// Write a model quantised to 4 or 8 bits, ready to be run without any preparation.
     Quantize(Quantize),
     /// Say what a model is, where its bytes are and how much memory it needs.
@@ -105,19 +108,19 @@ pub struct Answering {
     /// Always take the likeliest token.
     #[arg(long, conflicts_with_all = ["temperature", "top_k", "top_p", "min_p"])]
     pub greedy: bool,
-    /// Higher is more varied; 0 is greedy. [default: 0.95]
+    /// Higher is more varied; 0 is greedy. This and the next have the model authors' values by default: 0.95 in ChatGLM-6B.
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     temperature: Option<f32>,
-    /// Choose among the N likeliest tokens only. [default: 0, all]
+    /// Choose among the N likeliest tokens only; 0 means all.
     #[arg(long, value_name = "N")]
     top_k: Option<usize>,
-    /// Choose among the likeliest tokens that have this probability together. [default: 0.7]
+    /// Choose among the likeliest tokens that have this probability together; 0.7 in ChatGLM-6B.
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     top_p: Option<f32>,
-    /// Choose among tokens with at least this share of the likeliest one's probability. [default: 0]
+    /// Choose among tokens with at least this share of the likeliest one's probability; 0 means all.
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     min_p: Option<f32>,
-    /// Above 1, tokens that occurred become less likely. [default: 1]
+    /// Above 1, tokens that occurred become less likely.
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     repetition_penalty: Option<f32>,
     /// Where the random numbers start; the same seed gives the same answer. [default: random]
@@ -129,16 +132,16 @@ pub struct Answering {
     /// End the answer before this text; can be given several times.
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
-    /// Tokens that the context holds, prompt and answer together. [default: as many as the model was made for]
+    /// Tokens that the context holds, prompt and answer together. [default: as many as the model was made for, up to 32768]
     #[arg(long, value_name = "N")]
     pub context: Option<usize>,
 }
 
 impl Answering {
-    /// The numbers that ids are chosen by, with a random seed where none was given.
-    pub fn sampling(&self) -> anyhow::Result<Sampling> {
+    /// The numbers that ids are chosen by: those given, else those of `base`, and a random seed where none was given.
+    pub fn sampling(&self, base: &Sampling) -> anyhow::Result<Sampling> {
         let seed = self.seed.unwrap_or_else(random_seed);
-        let base = if self.greedy { Sampling::greedy() } else { Sampling::chat(seed) };
+        let base = if self.greedy { &Sampling::greedy() } else { base };
         let sampling = Sampling {
             temperature: self.temperature.unwrap_or(base.temperature),
             top_k: self.top_k.unwrap_or(base.top_k),
@@ -149,6 +152,11 @@ impl Answering {
         };
         sampling.validate()?;
         Ok(sampling)
+    }
+
+    /// Checks the numbers that were given, before anything is opened.
+    pub fn check(&self) -> anyhow::Result<()> {
+        self.sampling(&Sampling::greedy()).map(|_| ())
     }
 }
 
@@ -201,6 +209,9 @@ pub struct Chat {
     /// After each answer, say on stderr how long it took.
     #[arg(long)]
     pub stats: bool,
+    /// How a conversation is written as a prompt, whatever the model's files say.
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Template::NAMES))]
+    pub template: Option<String>,
     /// What happens when the conversation no longer fits in the context.
     #[arg(long, value_name = "WHAT", default_value = "error")]
     pub context_overflow: Overflow,
@@ -223,8 +234,11 @@ pub struct Generate {
     #[arg(short, long, value_name = "TEXT")]
     pub prompt: Option<String>,
     /// The whole prompt as ids, nothing added: a JSON list. Needs no tokenizer.
-    #[arg(long, value_name = "LIST", conflicts_with = "prompt")]
+    #[arg(long, value_name = "LIST", conflicts_with_all = ["prompt", "template"])]
     pub ids: Option<Ids>,
+    /// How a conversation is written as a prompt, whatever the model's files say.
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Template::NAMES))]
+    pub template: Option<String>,
     /// Go on past the end of the answer, up to --max-new-tokens.
     #[arg(long)]
     pub ignore_eos: bool,
@@ -239,8 +253,8 @@ pub struct Generate {
 }
 
 const FILL_EXAMPLES: &str = "\
-[MASK] stands for a few words, [gMASK] for a text of any length. Several blanks are filled from left to right, each knowing
-what was put in those before it.
+[MASK] stands for a few words, [gMASK] for a text of any length; GLM and GLM-130B know [sMASK], a sentence, too. Several
+blanks are filled from left to right, each knowing what was put in those before it.
 
 Examples:
   glm fill '床前[MASK]光，疑是地上[MASK]。'
@@ -262,6 +276,38 @@ pub struct Fill {
     pub stats: bool,
     #[command(flatten)]
     pub answering: Answering,
+}
+
+const SCORE_EXAMPLES: &str = "\
+A text with a blank is scored with each answer in its place, another text as a question with each of them as its answer. What is
+printed for each, the likeliest first: the natural logarithm of its probability, its tokens, and itself.
+
+Examples:
+  glm score '床前[MASK]光，疑是地上霜。' 明月 日 月
+  glm score -m glm-10b 'Paris is the [MASK] of France.' capital river
+  glm score -m chatglm-6b-q4 --json '1+1=?' < answers.txt";
+
+#[derive(Debug, Args)]
+#[command(after_help = SCORE_EXAMPLES)]
+pub struct Score {
+    #[command(flatten)]
+    pub model: Model,
+    /// The text.
+    pub text: String,
+    /// The answers; without any, each line of stdin is one.
+    pub answers: Vec<String>,
+    /// Count that the answer ends there, too.
+    #[arg(long)]
+    pub whole: bool,
+    /// Print JSON: for each answer in the order given its text, ids, log_probability and end_log_probability.
+    #[arg(long)]
+    pub json: bool,
+    /// How a question is written as a prompt, whatever the model's files say.
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Template::NAMES))]
+    pub template: Option<String>,
+    /// Tokens that the context holds. [default: as many as the model was made for, up to 32768]
+    #[arg(long, value_name = "N")]
+    pub context: Option<usize>,
 }
 
 const QUANTIZE_EXAMPLES: &str = "\
@@ -296,7 +342,7 @@ pub struct Quantize {
 #[derive(Debug, Args)]
 pub struct Info {
     #[command(flatten)]
-    pub model: Model,
+    pub source: Source,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -367,16 +413,21 @@ mod tests {
     }
 
     fn sampling(words: &str) -> anyhow::Result<Sampling> {
-        Only::try_parse_from(words.split(' '))?.answering.sampling()
+        Only::try_parse_from(words.split(' '))?.answering.sampling(&base())
+    }
+
+    fn base() -> Sampling {
+        Sampling { temperature: 0.8, top_p: 0.7, ..Sampling::greedy() }
     }
 
     #[test]
     fn numbers_that_are_not_given_are_those_of_the_published_chat() {
-        assert_eq!(sampling("glm --seed 7").unwrap(), Sampling::chat(7));
+        let with_seed = Sampling { seed: 7, ..base() };
+        assert_eq!(sampling("glm --seed 7").unwrap(), with_seed);
         let greedy = Sampling { seed: 7, ..Sampling::greedy() };
         assert_eq!(sampling("glm --greedy --seed 7").unwrap(), greedy);
         let cooler = sampling("glm --temperature 0.5 --top-k 3 --seed 7").unwrap();
-        assert_eq!(cooler, Sampling { temperature: 0.5, top_k: 3, ..Sampling::chat(7) });
+        assert_eq!(cooler, Sampling { temperature: 0.5, top_k: 3, ..with_seed });
     }
 
     #[test]

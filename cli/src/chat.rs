@@ -23,13 +23,13 @@ const DEMO: &str = "It knows only the few things it was taught (ask what it can 
                     files of ChatGLM-6B in the folder";
 
 pub fn run(args: &Chat) -> Result<()> {
-    args.answering.sampling()?;
+    args.answering.check()?;
     let messages = args.messages.as_deref().map(input::messages).transpose()?;
     let tokenizer = open::tokenizer(&args.model.source)?;
     let model = open::model(&args.model, Some(&tokenizer))?;
     let typed = messages.is_none() && stdin().is_terminal();
     let cancel = interrupt::token(if typed { Again::Waits } else { Again::Exits })?;
-    let template = open::template(&args.model.source, &tokenizer)?;
+    let template = open::template(&args.model.source, args.template.as_deref(), &tokenizer)?;
     let answerer = Answerer::new(&model, &args.answering, cancel.clone())?;
     let mut conversation = Conversation::new(answerer, &tokenizer, template, args.context_overflow);
     match (messages, &args.messages) {

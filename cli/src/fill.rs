@@ -2,34 +2,31 @@
 
 use std::io::{IsTerminal, stdout};
 
-use anyhow::{Result, anyhow};
-use glm_model::{Blank, Finish, blank, fill_prompt};
+use anyhow::Result;
+use glm_model::{Fill, Finish, Tokenizer};
 use serde_json::{Value, json};
 
 use crate::answer::{Answerer, Reply};
-use crate::args::Fill;
+use crate::args;
 use crate::interrupt::{self, Again};
 use crate::output::{self, say};
 use crate::{input, open};
 
-pub fn run(args: &Fill) -> Result<()> {
-    args.answering.sampling()?;
+pub fn run(args: &args::Fill) -> Result<()> {
+    args.answering.check()?;
     let text = input::text(args.text.as_deref(), "the text")?;
     let tokenizer = open::tokenizer(&args.model.source)?;
-    let name = blank(&tokenizer, &text)?.name();
+    let mut fill = Fill::new(&tokenizer, &text)?;
     let model = open::model(&args.model, Some(&tokenizer))?;
     let cancel = interrupt::token(Again::Exits)?;
     let mut answerer = Answerer::new(&model, &args.answering, cancel)?;
 
     // A reader gets to see the words as they come; a pipe gets nothing of a text that is not finished.
     let streams = !args.json && stdout().is_terminal();
-    let mut filled = String::new();
-    let mut rest = text.as_str();
-    let mut spans = Vec::new();
+    let mut spans: Vec<Span> = Vec::new();
     let mut ended = Ok(());
-    while let Some((before, after)) = rest.split_once(name) {
-        // What was put in a blank is text for those after it.
-        let prompt = fill_prompt(&tokenizer, &format!("{filled}{rest}"))?;
+    while let (Some(prompt), Ok(())) = (fill.prompt(), &ended) {
+        let before = &fill.texts()[spans.len()];
         // The bar that shows how the prompt is read clears its line: text comes after it, and no bar once there is text.
         let mut began = false;
         let mut show = |piece: &str| {
@@ -49,30 +46,36 @@ pub fn run(args: &Fill) -> Result<()> {
         show("")?;
         answerer.next_seed();
         answerer = answerer.without_bar();
-        filled = format!("{filled}{before}{}", reply.text);
-        rest = after;
+        ended = put(&mut fill, &tokenizer, &reply, &args.answering.stop);
         let stops = matches!(reply.finish, Finish::Cancelled | Finish::Context);
-        let confuses = [Blank::Mask, Blank::Smask, Blank::Gmask]
-            .iter()
-            .any(|blank| reply.text.contains(blank.name()));
         spans.push(Span { reply, seed });
-        if confuses {
-            ended = Err(anyhow!(
-                "the answer has a blank of its own, and those after it stay as they are"
-            ));
-        }
-        if stops || confuses {
+        if stops {
             break;
         }
     }
-    filled += rest;
     if args.json {
-        output::json(&json(&filled, &spans))?;
+        output::json(&json(&fill, &spans))?;
+    } else if streams {
+        output::line(&rest(&fill, spans.len()))?;
     } else {
-        output::line(if streams { rest } else { &filled })?;
+        output::line(&fill.written())?;
     }
     spans.iter().try_for_each(|span| span.reply.close(args.stats))?;
     ended
+}
+
+/// Puts an answer in its blank: its ids, or its text where that was cut off.
+fn put(fill: &mut Fill, tokenizer: &Tokenizer, reply: &Reply, stops: &[String]) -> Result<()> {
+    match stops {
+        [] => Ok(fill.fill(tokenizer, &reply.ids)?),
+        _ => Ok(fill.fill(tokenizer, &tokenizer.encode(&reply.text)?)?),
+    }
+}
+
+/// What is left of the text after as many answers as were shown.
+fn rest(fill: &Fill, shown: usize) -> String {
+    let blank = fill.blank().name();
+    fill.texts()[shown..].join(blank)
 }
 
 /// What a blank was filled with.
@@ -82,8 +85,7 @@ struct Span {
 }
 
 /// The filled text, its spans, and what is said of every answer.
-fn json(text: &str, spans: &[Span]) -> Value {
-    let texts: Vec<_> = spans.iter().map(|span| &span.reply.text).collect();
+fn json(fill: &Fill, spans: &[Span]) -> Value {
     let answer = |span: &Span| span.reply.json(span.seed, json!({ "text": span.reply.text }));
-    json!({ "text": text, "spans": texts, "answers": spans.iter().map(answer).collect::<Vec<_>>() })
+    json!({ "text": fill.written(), "spans": fill.spans(), "answers": spans.iter().map(answer).collect::<Vec<_>>() })
 }

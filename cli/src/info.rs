@@ -1,7 +1,7 @@
 //! `glm info`: what a model is, where its bytes are, and how much memory it needs.
 
 use anyhow::Result;
-use glm_model::Model;
+use glm_model::Inventory;
 use serde_json::{Value, json};
 
 use crate::args::Info;
@@ -10,24 +10,24 @@ use crate::output;
 use crate::units::bytes;
 
 /// Contexts that people ask for.
-const CONTEXTS: [usize; 3] = [512, 1024, 2048];
+const CONTEXTS: [usize; 5] = [512, 1024, 2048, 8192, 32768];
 
 pub fn run(args: &Info) -> Result<()> {
-    let model = open::model(&args.model, None)?;
+    let model = &open::inventory(&args.source)?;
     if args.json {
-        return output::json(&json(&model));
+        return output::json(&json(model));
     }
-    let mut lines = vec![open::summary(&args.model, &model), String::new()];
-    lines.extend(sizes(&model));
+    let mut lines = vec![open::title(&args.source, model), String::new()];
+    lines.extend(sizes(model));
     lines.push(String::new());
-    lines.extend(matrices(&model));
+    lines.extend(matrices(model));
     lines.push(String::new());
-    lines.extend(memory(&model));
+    lines.extend(memory(model));
     output::line(&lines.join("\n"))
 }
 
-fn sizes(model: &Model) -> Vec<String> {
-    let config = model.config();
+fn sizes(model: &Inventory) -> Vec<String> {
+    let config = &model.config;
     let heads = match config.kv_heads {
         same if same == config.heads => config.heads.to_string(),
         fewer => format!("{}, of keys and values {fewer}", config.heads),
@@ -43,10 +43,10 @@ fn sizes(model: &Model) -> Vec<String> {
     rows.iter().map(|(name, size)| format!("{name:<18}{size}")).collect()
 }
 
-fn matrices(model: &Model) -> Vec<String> {
+fn matrices(model: &Inventory) -> Vec<String> {
     let head =
         format!("{:<18}{:>5}  {:>15}  {:<22}{:>8}", "matrix", "count", "shape", "format", "size");
-    let rows = model.matrices().into_iter().map(|matrix| {
+    let rows = model.matrices.iter().map(|matrix| {
         let [rows, cols] = matrix.shape;
         let (shape, size) = (format!("{rows} × {cols}"), bytes(matrix.bytes));
         format!(
@@ -54,20 +54,18 @@ fn matrices(model: &Model) -> Vec<String> {
             matrix.name, matrix.count, matrix.format
         )
     });
-    let weights = Weights::of(model);
     let mut lines: Vec<_> = std::iter::once(head).chain(rows).collect();
-    lines.push(format!("{:<18}{:>54}", "all matrices", bytes(weights.all)));
-    lines.push(format!("{:<18}{:>54}", "read per token", bytes(model.bytes_per_token())));
+    lines.push(format!("{:<18}{:>54}", "all matrices", bytes(model.bytes())));
+    lines.push(format!("{:<18}{:>54}", "read per token", bytes(model.bytes_per_token)));
     lines
 }
 
-fn memory(model: &Model) -> Vec<String> {
-    let weights = Weights::of(model);
+fn memory(model: &Inventory) -> Vec<String> {
     let mut lines = vec![
         format!(
             "weights: {} mapped from the files, {} in memory",
-            bytes(weights.mapped()),
-            bytes(weights.in_memory)
+            bytes(mapped(model)),
+            bytes(model.copied_bytes)
         ),
         String::new(),
         format!(
@@ -76,33 +74,21 @@ fn memory(model: &Model) -> Vec<String> {
         ),
     ];
     for (context, cache, workspace) in needs(model) {
-        let all = weights.all + cache + workspace;
+        let all = model.bytes() + cache + workspace;
         let [cache, workspace, all] = [cache, workspace, all].map(bytes);
         lines.push(format!("{context:>8}{cache:>18}{workspace:>12}{all:>18}"));
     }
     lines
 }
 
-/// Bytes of all matrices, and of those that were copied.
-struct Weights {
-    all: u64,
-    in_memory: u64,
-}
-
-impl Weights {
-    fn of(model: &Model) -> Self {
-        let all = model.matrices().iter().map(|matrix| matrix.bytes).sum();
-        Self { all, in_memory: model.copied_bytes() }
-    }
-
-    fn mapped(&self) -> u64 {
-        self.all.saturating_sub(self.in_memory)
-    }
+/// Bytes of matrices that are read where they lie.
+fn mapped(model: &Inventory) -> u64 {
+    model.bytes().saturating_sub(model.copied_bytes)
 }
 
 /// Contexts up to the largest, each with the bytes of its keys and values and of its workspace.
-fn needs(model: &Model) -> Vec<(usize, u64, u64)> {
-    let most = model.config().max_context;
+fn needs(model: &Inventory) -> Vec<(usize, u64, u64)> {
+    let most = model.config.max_context;
     let smaller = CONTEXTS.into_iter().filter(|&context| context < most);
     let need = |context| {
         let (cache, workspace) = model.state_bytes(context);
@@ -111,10 +97,9 @@ fn needs(model: &Model) -> Vec<(usize, u64, u64)> {
     smaller.chain([most]).map(need).collect()
 }
 
-fn json(model: &Model) -> Value {
-    let config = model.config();
-    let weights = Weights::of(model);
-    let matrices = model.matrices().into_iter().map(|matrix| {
+fn json(model: &Inventory) -> Value {
+    let config = &model.config;
+    let matrices = model.matrices.iter().map(|matrix| {
         json!({
             "name": matrix.name,
             "count": matrix.count,
@@ -124,7 +109,7 @@ fn json(model: &Model) -> Value {
         })
     });
     let memory = needs(model).into_iter().map(|(context, cache, workspace)| {
-        let total = weights.all + cache + workspace;
+        let total = model.bytes() + cache + workspace;
         json!({ "context": context, "cache": cache, "workspace": workspace, "total": total })
     });
     json!({
@@ -139,14 +124,12 @@ fn json(model: &Model) -> Value {
         "context": config.max_context,
         "matrices": matrices.collect::<Vec<_>>(),
         "weights": {
-            "bytes": weights.all,
-            "mapped": weights.mapped(),
-            "in_memory": weights.in_memory,
+            "bytes": model.bytes(),
+            "mapped": mapped(model),
+            "in_memory": model.copied_bytes,
         },
-        "bytes_per_token": model.bytes_per_token(),
+        "bytes_per_token": model.bytes_per_token,
         "memory": memory.collect::<Vec<_>>(),
-        "quantised": model.is_quantised(),
-        "threads": model.threads(),
-        "isa": model.isa().name(),
+        "quantised": model.is_quantised,
     })
 }

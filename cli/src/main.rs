@@ -23,6 +23,7 @@ mod generate;
 mod info;
 mod logits;
 mod quantize;
+mod score;
 mod tokenize;
 
 use std::process::ExitCode;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Command::Generate(args) => generate::run(args),
         Command::Fill(args) => fill::run(args),
         Command::Quantize(args) => quantize::run(args),
+        Command::Score(args) => score::run(args),
         Command::Info(args) => info::run(args),
         Command::Tokenize(args) => tokenize::run(args),
         Command::Logits(args) => logits::run(args),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 #[cfg(feature = "demo")]
 use glm_model::demo;
-use glm_model::{Activations, Model, Template, Tokenizer};
+use glm_model::{Activations, Dialect, Inventory, Model, Options, Template, Tokenizer};
 
 use crate::args::{self, ActivationType, Source};
 use crate::output::note;
@@ -52,11 +52,20 @@ pub fn tokenizer(source: &Source) -> Result<Tokenizer> {
     }
 }
 
-/// How the model wants to see conversations.
-pub fn template(source: &Source, tokenizer: &Tokenizer) -> Result<Template> {
+/// How conversations are written: as `named`, or as the model wants to see them.
+pub fn template(source: &Source, named: Option<&str>, tokenizer: &Tokenizer) -> Result<Template> {
+    match (named, &source.model) {
+        (Some(name), _) => Ok(Template::named(name)?),
+        (None, Some(dir)) => Ok(Template::open(dir, tokenizer)?),
+        (None, None) => Ok(Template::named(demo::TEMPLATE)?),
+    }
+}
+
+/// What the model's weights are; without loading them where it has a folder.
+pub fn inventory(source: &Source) -> Result<Inventory> {
     match &source.model {
-        Some(dir) => Ok(Template::open(dir, tokenizer)?),
-        None => Ok(Template::named(demo::TEMPLATE)?),
+        Some(dir) => Ok(Inventory::open(dir)?),
+        None => Ok(demo::model(&Options::default())?.inventory().clone()),
     }
 }
 
@@ -94,34 +103,39 @@ pub fn summary(args: &args::Model, model: &Model) -> String {
         Activations::F32 => "f32",
     };
     format!(
-        "{} ({}): weights {}; activations {activations}; {}, {}",
-        model.config().architecture,
-        name(&args.source),
-        weights(model),
+        "{}; activations {activations}; {}, {}",
+        title(&args.source, model.inventory()),
         count(model.threads(), "thread"),
         model.isa().name(),
     )
 }
 
+/// The model and its weights.
+pub fn title(source: &Source, inventory: &Inventory) -> String {
+    let architecture = inventory.config.architecture;
+    format!("{architecture} ({}): weights {}", name(source), weights(inventory))
+}
+
 /// How most weights are stored.
-fn weights(model: &Model) -> String {
-    let matrices = model.matrices();
-    matrices.into_iter().max_by_key(|matrix| matrix.bytes).map_or_else(String::new, |m| m.format)
+fn weights(inventory: &Inventory) -> &str {
+    let largest = inventory.matrices.iter().max_by_key(|matrix| matrix.bytes);
+    largest.map_or("", |matrix| &matrix.format)
 }
 
 fn remarks(args: &args::Model, model: &Model, taken: Duration) -> Vec<String> {
     let mut remarks = Vec::new();
     let folder = name(&args.source);
-    let weights = weights(model);
+    let inventory = model.inventory();
+    let weights = weights(inventory);
     let format = weights.split(',').next().unwrap_or_default();
-    if !model.is_quantised() {
+    if !inventory.is_quantised {
         let share = if format == "F32" { "an eighth" } else { "a quarter" };
-        let read = bytes(model.bytes_per_token());
+        let read = bytes(inventory.bytes_per_token);
         remarks.push(format!(
             "the weights are {format}: {read} are read for every token; `glm quantize {folder} DST` makes a folder of about \
              {share}"
         ));
-        if model.is_head_tied() {
+        if inventory.is_head_tied && model.config().dialect == Dialect::ChatGlm {
             remarks
                 .push("there is no lm_head.weight: the embedding serves in its place".to_owned());
         }
@@ -130,8 +144,8 @@ fn remarks(args: &args::Model, model: &Model, taken: Duration) -> Vec<String> {
                 "--activations int8 changes nothing: only quantised weights meet int8".to_owned(),
             );
         }
-    } else if model.copied_bytes() > 0 {
-        let (size, taken) = (bytes(model.copied_bytes()), seconds(taken));
+    } else if inventory.copied_bytes > 0 {
+        let (size, taken) = (bytes(inventory.copied_bytes), seconds(taken));
         remarks.push(format!(
             "the official {format} was put into kernel order in memory ({size}, {taken}); `glm quantize {folder} DST` does \
              that once, losslessly"

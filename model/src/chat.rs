@@ -21,7 +21,7 @@ mod rounds;
 
 use crate::error::{Error, Result};
 use crate::tokenizer::{Family, Folder, SETTINGS_FILE, Tokenizer, names};
-pub use fill::{Blank, Fill, blank, fill_prompt};
+pub use fill::{Blank, Fill, blank, fill_prompt, has_blank};
 use jinja::Jinja;
 pub use message::{Message, Role};
 pub(crate) use polish::Polish;

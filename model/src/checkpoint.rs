@@ -26,7 +26,6 @@ use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::SHARDS;
 use crate::error::{Error, Result};
 
 pub use bytes::Bytes;
@@ -46,6 +45,9 @@ struct Contents {
     tensors: Vec<Tensor>,
     metadata: BTreeMap<String, String>,
 }
+
+/// The file in a folder of SwissArmyTransformer that names the folder of its shards.
+pub(crate) const SHARDS: &str = "latest";
 
 /// What a folder may hold, most wanted first.
 const SINGLE: [(&str, Format); 2] =

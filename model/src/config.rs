@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use crate::checkpoint::SHARDS;
 use crate::error::{Error, Result};
 
 mod chatglm;
@@ -32,9 +33,6 @@ const READERS: [Reader; 5] =
 
 /// The file in a model's folder.
 pub(crate) const FILE: &str = "config.json";
-
-/// The file in a folder of SwissArmyTransformer that names the folder of its shards.
-pub(crate) const SHARDS: &str = "latest";
 
 /// What a folder without the file means.
 pub(crate) use glm130b::PUBLISHED as UNWRITTEN;
@@ -117,13 +115,13 @@ pub enum MaskKind {
     Causal,
     /// All before the first `sop` see each other in both directions; it and what follows are causal, and stand where the blank
     /// is that they fill.
-    Prefix(Filled),
+    Prefix(BlankChoice),
 }
 
 /// Which of several blanks is filled; of one kind always the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Filled {
+pub enum BlankChoice {
     /// `[gMASK]`, or else `[MASK]`.
     GmaskFirst,
     /// Whichever comes first.
@@ -301,8 +299,8 @@ impl Config {
     }
 }
 
-/// The fields of a `config.json`, read with errors that name file, field and range.
-struct Fields {
+/// The fields of a `config.json` or a file like it, read with errors that name file, field and range.
+pub(crate) struct Fields {
     path: PathBuf,
     json: Map<String, Value>,
 }
@@ -314,10 +312,9 @@ impl Fields {
         Ok(Self { path: path.to_owned(), json })
     }
 
-    /// The fields of another file in the same folder, if it is there.
-    fn beside(&self, file: &str) -> Result<Option<Self>> {
-        let path = self.path.with_file_name(file);
-        path.exists().then(|| Self::parse(&path, &read(&path)?)).transpose()
+    /// The fields of a file, if it is there.
+    pub(crate) fn open_if_there(path: &Path) -> Result<Option<Self>> {
+        path.exists().then(|| Self::parse(path, &read(path)?)).transpose()
     }
 
     fn get(&self, name: &str) -> Option<&Value> {
@@ -350,7 +347,7 @@ impl Fields {
         })
     }
 
-    fn flag(&self, name: &str, default: bool) -> Result<bool> {
+    pub(crate) fn flag(&self, name: &str, default: bool) -> Result<bool> {
         match self.get(name) {
             None => Ok(default),
             Some(Value::Bool(flag)) => Ok(*flag),
@@ -364,6 +361,12 @@ impl Fields {
             true => Ok(()),
             false => Err(self.error(format!("{name} must be {value}"))),
         }
+    }
+
+    pub(crate) fn number_or(&self, name: &str, default: f32) -> Result<f32> {
+        let Some(value) = self.get(name) else { return Ok(default) };
+        let number = value.as_f64().map(|number| number as f32);
+        number.ok_or_else(|| self.error(format!("{name} must be a number, found {value}")))
     }
 
     fn positive(&self, name: &str) -> Result<f32> {
@@ -466,6 +469,11 @@ pub(crate) mod tests {
         "layernorm_epsilon": 1e-5, "position_encoding_2d": true,
         "bos_token_id": 94, "eos_token_id": 95, "mask_token_id": 90, "gmask_token_id": 91, "pad_token_id": 3
     }"#;
+
+    /// A small ChatGLM-6B.
+    pub(crate) fn tiny() -> Config {
+        parse(TINY).unwrap()
+    }
 
     fn parse(text: &str) -> Result<Config> {
         Config::parse(Path::new("m/config.json"), text)

@@ -70,8 +70,8 @@ mod tests {
             assert!(bytes.as_ptr().addr().is_multiple_of(64), "{name} is not aligned");
         }
         let model = model(&Options::default()).unwrap();
-        assert_eq!(model.copied_bytes(), 0);
-        assert!(model.is_quantised() && model.is_head_tied());
+        assert_eq!(model.inventory().copied_bytes, 0);
+        assert!(model.inventory().is_quantised && model.inventory().is_head_tied);
         model.check_tokenizer(&tokenizer().unwrap()).unwrap();
     }
 }

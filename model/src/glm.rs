@@ -11,10 +11,10 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use crate::checkpoint::Checkpoint;
 use crate::config::{self, Config, Positions};
 use crate::error::{Error, Result};
-use crate::layer::{
-    Activations, Context, MatrixInfo, Pass, Stage, Tap, Weights, rows, rows_mut, tiles,
-};
+use crate::inventory::Inventory;
+use crate::layer::{Activations, Context, Pass, Stage, Tap, Weights, rows, rows_mut, tiles};
 use crate::position::Placement;
+use crate::sampling::Sampling;
 use crate::state::{State, TILE, Workspace};
 use crate::tokenizer::Tokenizer;
 use crate::weights::{Loader, Map};
@@ -43,7 +43,8 @@ struct Inner {
     activations: Activations,
     isa: Isa,
     pool: ThreadPool,
-    copied: u64,
+    inventory: Inventory,
+    sampling: Sampling,
 }
 
 impl Model {
@@ -68,7 +69,8 @@ impl Model {
     ) -> Result<Self> {
         let dir = dir.as_ref();
         let config = Config::open(dir)?;
-        Self::load(config, &Checkpoint::open(dir)?, options, progress)
+        let sampling = Sampling::open(dir, &config)?;
+        Self::build(config, &Checkpoint::open(dir)?, sampling, options, progress)
     }
 
     /// Makes a model of what is open already; `progress` as in [`Model::open_with_progress`].
@@ -81,23 +83,42 @@ impl Model {
         options: &Options,
         progress: &mut (dyn FnMut(u64, u64) + Send),
     ) -> Result<Self> {
+        let sampling = Sampling::published(&config);
+        Self::build(config, checkpoint, sampling, options, progress)
+    }
+
+    fn build(
+        config: Config,
+        checkpoint: &Checkpoint,
+        sampling: Sampling,
+        options: &Options,
+        progress: &mut (dyn FnMut(u64, u64) + Send),
+    ) -> Result<Self> {
         let isa = Isa::choose().map_err(|error| Error::Isa(error.to_string()))?;
         let pool = pool(options.threads)?;
         let map = Map::new(&config, checkpoint);
         map.check(checkpoint, &config)?;
+        let inventory = Inventory::of(&config, &map, checkpoint)?;
 
         let total = map.matrix_bytes(checkpoint)?;
         let mut progress = |done| progress(done, total);
-        let mut loader =
-            Loader { config: &config, checkpoint, progress: &mut progress, done: 0, copied: 0 };
+        let mut loader = Loader { config: &config, checkpoint, progress: &mut progress, done: 0 };
         let weights = pool.install(|| loader.load(&map))?;
-        let copied = loader.copied;
         let activations = match options.activations {
             Some(Activations::F32) => Activations::F32,
-            _ => weights.default_activations(),
+            _ => inventory.activations(),
         };
         let frequencies = frequencies(&config);
-        Ok(Self(Arc::new(Inner { config, weights, frequencies, activations, isa, pool, copied })))
+        Ok(Self(Arc::new(Inner {
+            config,
+            weights,
+            frequencies,
+            activations,
+            isa,
+            pool,
+            inventory,
+            sampling,
+        })))
     }
 
     /// Sizes and kinds.
@@ -120,36 +141,14 @@ impl Model {
         self.0.pool.current_num_threads()
     }
 
-    /// Bytes of weights that did not lie as the kernels read them and were copied into memory.
-    pub fn copied_bytes(&self) -> u64 {
-        self.0.copied
+    /// Its matrices, and what they take.
+    pub fn inventory(&self) -> &Inventory {
+        &self.0.inventory
     }
 
-    /// Whether the embedding serves as the head, too.
-    pub fn is_head_tied(&self) -> bool {
-        self.0.weights.is_head_tied()
-    }
-
-    /// Each matrix with its shape, format and bytes; those of a block once for all blocks.
-    pub fn matrices(&self) -> Vec<MatrixInfo> {
-        self.0.weights.matrices()
-    }
-
-    /// Bytes of weights that every generated token reads.
-    pub fn bytes_per_token(&self) -> u64 {
-        let weights = &self.0.weights;
-        let blocks = weights.blocks.iter().flat_map(|block| block.linears());
-        blocks.chain([&weights.head]).map(|linear| linear.weight.bytes()).sum()
-    }
-
-    /// Whether any matrix is quantised.
-    pub fn is_quantised(&self) -> bool {
-        self.0.weights.default_activations() == Activations::Int8
-    }
-
-    /// Bytes that a [`State`] for `capacity` tokens takes: keys and values, and all the rest.
-    pub fn state_bytes(&self, capacity: usize) -> (u64, u64) {
-        State::bytes(&self.0.config, capacity, self.0.activations)
+    /// How its authors choose ids, with seed 0.
+    pub fn sampling(&self) -> &Sampling {
+        &self.0.sampling
     }
 
     /// Checks that a tokenizer belongs to this model: that both mean the same by the special ids.

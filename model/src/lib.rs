@@ -40,32 +40,37 @@ mod weights;
 mod rewrite;
 mod tokenizer;
 
+mod inventory;
+mod sampling;
+
 mod glm;
 mod quantize;
 
 mod chat;
 mod stream;
 
-mod sampling;
 mod session;
 
+mod fill;
 mod score;
 
 #[cfg(feature = "demo")]
 pub mod demo;
 
-pub use chat::{Blank, Fill, Message, Role, Template, blank, fill_prompt};
+pub use chat::{Blank, Fill, Message, Role, Template, blank, fill_prompt, has_blank};
 pub use checkpoint::{Bytes, Checkpoint, Dtype, Format, Tensor};
 pub use config::{
-    Config, Dialect, Filled, MaskKind, Mlp, Norm, Positions, QkvOrder, Residual, SpecialIds,
+    BlankChoice, Config, Dialect, MaskKind, Mlp, Norm, Positions, QkvOrder, Residual, SpecialIds,
 };
 pub use error::{Error, Result};
+pub use fill::Filled;
 pub use glm::{MAX_THREADS, Model, Options};
-pub use layer::{Activations, MatrixInfo, Stage, Tap};
+pub use inventory::{Inventory, MatrixInfo};
+pub use layer::{Activations, Stage, Tap};
 pub use quantize::{GROUPS, QuantizeOptions, Quantized, quantize};
 pub use sampling::Sampling;
 pub use score::Score;
-pub use session::{Answer, CancelToken, Finish, Request, Session, TextAnswer};
+pub use session::{Answer, CancelToken, DEFAULT_CONTEXT, Finish, Request, Session, TextAnswer};
 pub use state::State;
 pub use stream::TextStream;
 pub use tokenizer::{Special, Tokenizer};

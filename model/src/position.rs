@@ -2,14 +2,14 @@
 
 use glm_kernels::Mask;
 
-use crate::config::{Filled, MaskKind, SpecialIds};
+use crate::config::{BlankChoice, MaskKind, SpecialIds};
 use crate::error::{Error, Result};
 
 /// How the tokens of a prompt, and of the answer that follows it, are placed.
 ///
 /// Where blanks are filled, the context is all before the first `sop`. Its tokens stand at 0, 1, 2, … with block position 0.
 /// `sop` and all that follow stand where the blank is that they fill, at block positions 1, 2, 3, …; which blank that is says
-/// [`Filled`]. (ChatGLM-6B's published code looks again at every step, so that an answer containing `[gMASK]` would move itself;
+/// [`BlankChoice`]. (ChatGLM-6B's published code looks again at every step, so that an answer containing `[gMASK]` would move itself;
 /// here the prompt decides.)
 ///
 /// A causal model has no context, and its tokens stand at 0, 1, 2, …
@@ -39,9 +39,13 @@ impl Placement {
         let SpecialIds { mask, smask, gmask, .. } = special;
         let [mask_at, smask_at, gmask_at] = [mask, smask, gmask].map(|id| first(*id));
         let blank = match filled {
-            Filled::GmaskFirst => gmask_at.or(mask_at).map(Some),
-            Filled::Leftmost => [mask_at, smask_at, gmask_at].into_iter().flatten().min().map(Some),
-            Filled::MaskFirst => mask_at.or(smask_at).map(Some).or_else(|| gmask_at.map(|_| None)),
+            BlankChoice::GmaskFirst => gmask_at.or(mask_at).map(Some),
+            BlankChoice::Leftmost => {
+                [mask_at, smask_at, gmask_at].into_iter().flatten().min().map(Some)
+            }
+            BlankChoice::MaskFirst => {
+                mask_at.or(smask_at).map(Some).or_else(|| gmask_at.map(|_| None))
+            }
         };
         let blank = blank.ok_or_else(|| {
             let names = [("[MASK]", mask), ("[sMASK]", smask), ("[gMASK]", gmask)];
@@ -83,14 +87,14 @@ mod tests {
         SpecialIds { sop, mask, smask, gmask, ..SpecialIds::default() }
     }
 
-    fn rows(filled: Filled, prompt: &[u32]) -> [Vec<usize>; 2] {
+    fn rows(filled: BlankChoice, prompt: &[u32]) -> [Vec<usize>; 2] {
         let placement = Placement::of(prompt, MaskKind::Prefix(filled), &special()).unwrap();
         [0, 1].map(|row| (0..prompt.len()).map(|i| placement.at(i)[row]).collect())
     }
 
     #[test]
     fn positions_are_those_of_the_published_code() {
-        use Filled::{GmaskFirst, Leftmost, MaskFirst};
+        use BlankChoice::{GmaskFirst, Leftmost, MaskFirst};
         let counted = |n: usize| vec![0; n];
         for (filled, prompt, expected) in [
             (GmaskFirst, &[7, 8, 91, 94, 5][..], [vec![0, 1, 2, 2, 2], vec![0, 0, 0, 1, 2]]),
@@ -114,12 +118,12 @@ mod tests {
 
     #[test]
     fn an_answer_needs_a_blank() {
-        for filled in [Filled::GmaskFirst, Filled::Leftmost, Filled::MaskFirst] {
+        for filled in [BlankChoice::GmaskFirst, BlankChoice::Leftmost, BlankChoice::MaskFirst] {
             let error = Placement::of(&[1, 94], MaskKind::Prefix(filled), &special()).unwrap_err();
             let error = error.to_string();
             assert!(error.contains("94") && error.contains("[gMASK] (91)"), "{error}");
         }
-        let mask = MaskKind::Prefix(Filled::Leftmost);
+        let mask = MaskKind::Prefix(BlankChoice::Leftmost);
         let unknown = Placement::of(&[1], mask, &SpecialIds::default()).unwrap_err().to_string();
         assert!(unknown.contains("added_tokens.json"), "{unknown}");
     }

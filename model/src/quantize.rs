@@ -18,7 +18,7 @@ use half::f16;
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
-use crate::checkpoint::{Checkpoint, Dtype};
+use crate::checkpoint::{Checkpoint, Dtype, SHARDS};
 use crate::config::{self, Config};
 use crate::error::{Error, Result};
 use crate::glm::pool;
@@ -54,7 +54,7 @@ const CHECKPOINTS: [&str; 5] = [
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
-    config::SHARDS,
+    SHARDS,
 ];
 
 /// How the name of an unfinished file begins.

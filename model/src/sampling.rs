@@ -1,9 +1,15 @@
 //! Logits → the next id.
 
+use std::path::Path;
+
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
+use crate::config::{Config, Dialect, Fields};
 use crate::error::{Error, Result};
+
+/// The file in a model's folder that says how its authors choose ids.
+const FILE: &str = "generation_config.json";
 
 /// How the next id is chosen.
 ///
@@ -32,9 +38,37 @@ impl Sampling {
         Self { temperature: 0.0, top_k, top_p, min_p, repetition_penalty: 1.0, seed: 0 }
     }
 
-    /// What ChatGLM-6B's own `chat` does: temperature 0.95, top-p 0.7.
-    pub fn chat(seed: u64) -> Self {
-        Self { temperature: 0.95, top_p: 0.7, seed, ..Self::greedy() }
+    /// What the `chat` of the models' published code does: temperature 0.95 and top-p 0.7 in ChatGLM-6B, both 0.8 later.
+    pub fn published(config: &Config) -> Self {
+        let (temperature, top_p) = match config.dialect {
+            Dialect::ChatGlm => (0.95, 0.7),
+            _ => (0.8, 0.8),
+        };
+        Self { temperature, top_p, ..Self::greedy() }
+    }
+
+    /// As [`Sampling::published`], except where the folder's `generation_config.json` says otherwise.
+    ///
+    /// # Errors
+    /// If that file is damaged or a number in it is outside its range.
+    pub fn open(dir: &Path, config: &Config) -> Result<Self> {
+        let mut sampling = Self::published(config);
+        let path = dir.join(FILE);
+        let Some(file) = Fields::open_if_there(&path)? else { return Ok(sampling) };
+        for (name, number) in [
+            ("temperature", &mut sampling.temperature),
+            ("top_p", &mut sampling.top_p),
+            ("min_p", &mut sampling.min_p),
+            ("repetition_penalty", &mut sampling.repetition_penalty),
+        ] {
+            *number = file.number_or(name, *number)?;
+        }
+        sampling.top_k = file.number_or("top_k", 0.0)? as usize;
+        if !file.flag("do_sample", true)? {
+            sampling.temperature = 0.0;
+        }
+        sampling.validate().map_err(|error| Error::file(&path, error.to_string()))?;
+        Ok(sampling)
     }
 
     /// Checks every number against its range.
@@ -275,9 +309,35 @@ mod tests {
         }
         let mut greedy = Sampler::new(&Sampling::greedy(), 2, &[]).unwrap();
         assert!(matches!(greedy.choose(&[1.0, f32::NAN]), Err(Error::NotFinite)));
-        let base = Sampling { repetition_penalty: 0.01, ..Sampling::chat(0) };
+        let base = Sampling { repetition_penalty: 0.01, temperature: 1.0, ..Sampling::greedy() };
         let mut sampler = Sampler::new(&base, 2, &[0]).unwrap();
         assert!(matches!(sampler.choose(&[1e37, 0.0]), Err(Error::NotFinite)));
+    }
+
+    #[test]
+    fn a_folder_may_say_how_its_authors_choose() {
+        let config = crate::config::tests::tiny();
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Sampling::open(dir.path(), &config);
+        assert_eq!(open().unwrap(), Sampling::published(&config));
+        assert_eq!(open().unwrap().temperature, 0.95);
+        let write = |text| std::fs::write(dir.path().join(FILE), text).unwrap();
+        write(
+            r#"{"do_sample": true, "temperature": 0.6, "top_p": 0.9, "top_k": 40, "eos_token_id": 2}"#,
+        );
+        let sampling = open().unwrap();
+        assert_eq!((sampling.temperature, sampling.top_p, sampling.top_k), (0.6, 0.9, 40));
+        write(r#"{"do_sample": false, "temperature": 0.6}"#);
+        assert_eq!(open().unwrap().temperature, 0.0);
+        for (text, expected) in [
+            (r#"{"temperature": -1}"#, "temperature must be from 0"),
+            (r#"{"top_p": "a"}"#, "top_p must be a number"),
+            ("{", "JSON"),
+        ] {
+            write(text);
+            let error = open().unwrap_err().to_string();
+            assert!(error.contains(FILE) && error.contains(expected), "{error}");
+        }
     }
 
     proptest! {

@@ -12,6 +12,10 @@ use crate::sampling::{Sampler, Sampling};
 use crate::state::State;
 use crate::stream::TextStream;
 
+/// Tokens that a context holds where nothing else is asked for. Some models were made for a million, whose keys and values
+/// would take more memory than most machines have.
+pub const DEFAULT_CONTEXT: usize = 32_768;
+
 /// Stops an answer from another thread, or from a signal handler. A clone is the same token.
 #[derive(Debug, Clone, Default)]
 pub struct CancelToken(Arc<AtomicBool>);
@@ -47,10 +51,11 @@ pub struct Request {
 }
 
 impl Request {
-    /// An answer drawn as ChatGLM-6B's own `chat` draws it, up to the model's end-of-answer id.
+    /// An answer drawn as the model's authors draw it, up to one of the model's end-of-answer ids. A conversation may have
+    /// others, see [`Template::stop_ids`](crate::Template::stop_ids).
     pub fn chat(model: &Model, seed: u64) -> Self {
         Self {
-            sampling: Sampling::chat(seed),
+            sampling: Sampling { seed, ..model.sampling().clone() },
             max_new_tokens: None,
             stop_ids: model.config().special.ends.clone(),
             cancel: CancelToken::default(),
@@ -90,12 +95,14 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session whose context holds `context` tokens; without it, as many as the model was made for.
+    /// A session whose context holds `context` tokens; without it, as many as the model was made for, up to
+    /// [`DEFAULT_CONTEXT`].
     ///
     /// # Errors
     /// If `context` is 0 or more than the model was made for.
     pub fn new(model: &Model, context: Option<usize>) -> Result<Self> {
-        let state = model.state(context.unwrap_or(model.config().max_context))?;
+        let most = model.config().max_context.min(DEFAULT_CONTEXT);
+        let state = model.state(context.unwrap_or(most))?;
         Ok(Self { model: model.clone(), state })
     }
 

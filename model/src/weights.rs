@@ -147,8 +147,6 @@ pub(crate) struct Loader<'a> {
     /// Called after each matrix with the bytes of the checkpoint that are done.
     pub(crate) progress: &'a mut (dyn FnMut(u64) + Send),
     pub(crate) done: u64,
-    /// Bytes of matrices that were put together or brought into the kernels' layout in memory.
-    pub(crate) copied: u64,
 }
 
 impl Loader<'_> {
@@ -199,9 +197,6 @@ impl Loader<'_> {
     fn matrix(&mut self, source: &Source) -> Result<Weight> {
         let stored = Stored::find(self.checkpoint, source)?;
         let weight = stored.load()?;
-        if stored.is_copied() {
-            self.copied += weight.bytes();
-        }
         self.done += stored_bytes(&stored);
         (self.progress)(self.done);
         Ok(weight)

@@ -182,7 +182,7 @@ fn a_seed_decides_what_is_drawn() {
         let options = Options { threads: Some(threads), activations: None };
         let mut session = Session::new(&Model::open(&dir, &options).unwrap(), None).unwrap();
         let request = Request {
-            sampling: Sampling { temperature: 1.0, top_p: 1.0, ..Sampling::chat(seed) },
+            sampling: Sampling { temperature: 1.0, top_p: 1.0, seed, ..Sampling::greedy() },
             max_new_tokens: Some(20),
             stop_ids: Vec::new(),
             cancel: CancelToken::default(),

@@ -10,7 +10,8 @@ use std::path::Path;
 
 use common::fixture;
 use glm_model::{
-    Activations, CancelToken, Checkpoint, Model, Options, QuantizeOptions, Session, State, quantize,
+    Activations, CancelToken, Checkpoint, Model, Options, QuantizeOptions, Request, Sampling,
+    Session, State, quantize,
 };
 use golden::{Goldens, check_activations, check_logits, int8_error};
 use tempfile::TempDir;
@@ -93,7 +94,7 @@ fn every_form_can_be_quantised() {
         let error = int8_error(target.path(), goldens, f32::INFINITY);
         assert!(error < INT8_ERROR, "{name}: {error}");
         let model = Model::open(target.path(), &Options::default()).unwrap();
-        assert_eq!(model.copied_bytes(), 0, "{name}");
+        assert_eq!(model.inventory().copied_bytes, 0, "{name}");
     });
 }
 
@@ -192,4 +193,30 @@ fn scores_are_those_of_the_recorded_logits() {
     let mut refused =
         |answers: &[Vec<u32>]| session.score(prompt, answers, &CancelToken::default()).is_err();
     assert!(refused(&[vec![]]) && refused(&[vec![9999]]) && refused(&[vec![7; 300]]));
+}
+
+/// Whole runs of the published loop over several blanks, from ids to ids.
+#[test]
+fn several_blanks_are_filled_as_by_the_published_code() {
+    for name in ["glm-130b-tiny", "glm-130b-narrow"] {
+        let Some(dir) = fixture(&format!("{name}/mp2")) else { continue };
+        let json = std::fs::read_to_string(dir.join("../golden.json")).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let mut session = Session::new(&golden::open(&dir, Activations::F32), None).unwrap();
+        let runs = json["fill_blanks"].as_array().unwrap();
+        assert!(!runs.is_empty());
+        for step in runs.iter().flat_map(|run| run["steps"].as_array().unwrap()) {
+            let ids = |name: &str| serde_json::from_value::<Vec<u32>>(step[name].clone()).unwrap();
+            let expected = ids("generated_ids");
+            let config = session.model().config();
+            let request = Request {
+                sampling: Sampling::greedy(),
+                max_new_tokens: Some(expected.len()),
+                stop_ids: config.special.ends.clone(),
+                cancel: CancelToken::default(),
+            };
+            let answer = session.generate(&ids("input_ids"), &request).unwrap();
+            assert_eq!(answer.collect::<Result<Vec<_>, _>>().unwrap(), expected, "{name}");
+        }
+    }
 }

@@ -370,7 +370,7 @@ fn glm130b_fills_gaps_as_the_official_code_does() {
             assert!(!steps.is_empty());
             for step in steps {
                 assert_eq!(fill.prompt(), Some(ids(&step["input_ids"])), "{text}");
-                fill.fill(&ids(&entry["filled_with_ids"]));
+                fill.fill(tokenizer, &ids(&entry["filled_with_ids"])).expect("an answer");
             }
             assert_eq!(fill.prompt(), None, "{text}");
             assert_eq!(fill.text(tokenizer).expect("known ids"), entry["answer"]);

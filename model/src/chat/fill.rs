@@ -58,6 +58,11 @@ fn kinds(tokenizer: &Tokenizer) -> Result<&'static [Blank]> {
     }
 }
 
+/// Whether a text has a blank that the tokenizer's model fills.
+pub fn has_blank(tokenizer: &Tokenizer, text: &str) -> bool {
+    kinds(tokenizer).is_ok_and(|kinds| kinds.iter().any(|kind| text.contains(kind.name())))
+}
+
 /// The kind of blank in a text that is filled first.
 ///
 /// # Errors
@@ -81,18 +86,22 @@ pub fn blank(tokenizer: &Tokenizer, text: &str) -> Result<Blank> {
     }
 }
 
-/// A text with blanks, as ids, and the blanks that were filled.
+/// A text with blanks that are filled one after the other.
 ///
-/// What fills a blank takes its place as ids; nothing is encoded anew.
+/// To ChatGLM-6B, what was put in a blank is text for those after it; in GLM-10B and GLM-130B it takes the blank's place as ids,
+/// and nothing is encoded anew.
 #[derive(Debug, Clone)]
 pub struct Fill {
     before: Vec<u32>,
     body: Vec<u32>,
     after: Vec<u32>,
     sop: u32,
-    /// The ids of the blanks that are filled, one after the other.
-    blanks: Vec<u32>,
+    /// How the blanks that are filled are written, and their ids.
+    blanks: Vec<(Blank, u32)>,
     ends: Vec<u32>,
+    /// What is between those blanks: one more than there are of them.
+    texts: Vec<String>,
+    spans: Vec<String>,
 }
 
 impl Fill {
@@ -125,19 +134,43 @@ impl Fill {
         let missing = || Error::Prompt("the tokenizer lacks the ids that blanks need".into());
         let special = tokenizer.special();
         let sop = special.sop.ok_or_else(missing)?;
-        let ids = Blank::ALL.map(|kind| kind.id(tokenizer));
-        let body = body(tokenizer, text, missing)?;
-        let (before, after, filled) = match tokenizer.family() {
-            Family::Glm10b => (special.before.clone(), special.after.clone(), ids.to_vec()),
+        let body = body(tokenizer, text)?;
+        let with_id = |kind: Blank| Some((kind, kind.id(tokenizer)?));
+        let all: Vec<_> = Blank::ALL.into_iter().filter_map(with_id).collect();
+        let (before, after, blanks) = match tokenizer.family() {
+            Family::Glm10b => (special.before.clone(), special.after.clone(), all),
             Family::Glm130b => {
-                let is_blank = |id: &u32| ids.contains(&Some(*id));
-                let eos = tokenizer.id("</s>").filter(|_| !body.last().is_some_and(is_blank));
-                (Vec::new(), eos.into_iter().collect(), vec![kind.id(tokenizer)])
+                let ends_blank =
+                    body.last().is_some_and(|id| all.iter().any(|(_, blank)| blank == id));
+                let eos = tokenizer.id("</s>").filter(|_| !ends_blank);
+                (Vec::new(), eos.into_iter().collect(), with_id(kind).into_iter().collect())
             }
-            _ => (Vec::new(), Vec::new(), vec![kind.id(tokenizer)]),
+            _ => (Vec::new(), Vec::new(), with_id(kind).into_iter().collect()),
         };
-        let blanks = filled.into_iter().flatten().collect();
-        Ok(Fill { before, body, after, sop, blanks, ends: special.ends.clone() })
+        let filled: Vec<_> = blanks.iter().map(|(kind, _)| *kind).collect();
+        let (mut texts, mut rest) = (Vec::new(), text);
+        while let Some((at, kind)) = first(rest, &filled) {
+            texts.push(rest[..at].to_owned());
+            rest = &rest[at + kind.name().len()..];
+        }
+        texts.push(rest.to_owned());
+        let ends = special.ends.clone();
+        Ok(Fill { before, body, after, sop, blanks, ends, texts, spans: Vec::new() })
+    }
+
+    /// What is written between the blanks that are filled, one after the other, before the first and after the last.
+    pub fn texts(&self) -> &[String] {
+        &self.texts
+    }
+
+    /// The kind of the blanks that are filled, or of several the first.
+    pub fn blank(&self) -> Blank {
+        self.blanks.first().map_or(Blank::Mask, |(kind, _)| *kind)
+    }
+
+    /// What the blanks were filled with, as far as they are.
+    pub fn spans(&self) -> &[String] {
+        &self.spans
     }
 
     /// The ids to be read before the next blank is filled; `None` if all are.
@@ -146,19 +179,42 @@ impl Fill {
         Some([&self.before[..], &self.body, &self.after, &[self.sop]].concat())
     }
 
-    /// Puts an answer in the place of the blank, without the id that ended it. Where all are filled this
-    /// changes nothing.
-    pub fn fill(&mut self, answer: &[u32]) {
+    /// Puts an answer in the place of the next blank, without the id that ended it. Where all are filled this changes
+    /// nothing.
+    ///
+    /// # Errors
+    /// If the answer has an id without text, or a blank of its own; the blank then stays.
+    pub fn fill(&mut self, tokenizer: &Tokenizer, answer: &[u32]) -> Result<()> {
         let answer = match answer.split_last() {
             Some((last, rest)) if self.ends.contains(last) => rest,
             _ => answer,
         };
-        if let Some(at) = self.next() {
-            self.body.splice(at..=at, answer.iter().copied());
+        let Some(at) = self.next() else { return Ok(()) };
+        let text = tokenizer.decode(answer)?;
+        let has_blank =
+            |(kind, id): &(Blank, u32)| answer.contains(id) || text.contains(kind.name());
+        if self.blanks.iter().any(has_blank) {
+            let problem = "the answer has a blank of its own, and those after it stay as they are";
+            return Err(Error::Prompt(problem.into()));
         }
+        self.spans.push(text);
+        match tokenizer.family() {
+            Family::ChatGlm => self.body = body(tokenizer, &self.written())?,
+            _ => drop(self.body.splice(at..=at, answer.iter().copied())),
+        }
+        Ok(())
     }
 
-    /// The text as far as it is filled.
+    /// The text as it was written, with what the blanks were filled with; those that were not stay.
+    pub fn written(&self) -> String {
+        let blank = self.blank().name();
+        let spans = self.spans.iter().map(String::as_str).chain(std::iter::repeat(blank));
+        let Some((last, texts)) = self.texts.split_last() else { return String::new() };
+        let parts = texts.iter().zip(spans).flat_map(|(text, span)| [text.as_str(), span]);
+        parts.chain([last.as_str()]).collect()
+    }
+
+    /// The text as the ids have it, as far as it is filled.
     ///
     /// # Errors
     /// If an answer has an id without text.
@@ -167,13 +223,13 @@ impl Fill {
     }
 
     fn next(&self) -> Option<usize> {
-        self.body.iter().position(|id| self.blanks.contains(id))
+        self.body.iter().position(|id| self.blanks.iter().any(|(_, blank)| blank == id))
     }
 }
 
 /// The ids of a text with those of its blanks in their places. GLM-10B's tokenizer finds them itself, and
 /// what lies between them is encoded piece by piece in the others.
-fn body(tokenizer: &Tokenizer, text: &str, missing: impl Fn() -> Error) -> Result<Vec<u32>> {
+fn body(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
     if tokenizer.family() == Family::Glm10b {
         return tokenizer.encode(text);
     }
@@ -187,7 +243,7 @@ fn body(tokenizer: &Tokenizer, text: &str, missing: impl Fn() -> Error) -> Resul
             false => [before, after],
         };
         ids.extend(tokenizer.encode(before)?);
-        ids.push(kind.id(tokenizer).ok_or_else(&missing)?);
+        ids.extend(kind.id(tokenizer));
         rest = after;
     }
     ids.extend(tokenizer.encode(rest)?);

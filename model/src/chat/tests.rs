@@ -108,11 +108,11 @@ fn answers_take_the_places_of_gaps() {
     let end = t.special().ends[0];
     let [a, b] = ["▁a", "▁b"].map(|piece| t.id(piece).unwrap());
     let mut fill = Fill::new(t, "[MASK] a [MASK]").unwrap();
-    fill.fill(&[b, b, end]);
+    fill.fill(t, &[b, b, end]).unwrap();
     assert_eq!(&fill.prompt().unwrap()[..3], [b, b, a]);
-    fill.fill(&[a]);
+    fill.fill(t, &[a]).unwrap();
     assert_eq!((fill.prompt(), fill.text(t).unwrap()), (None, "b b a a".to_owned()));
-    fill.fill(&[b]);
+    fill.fill(t, &[b]).unwrap();
     assert_eq!(fill.text(t).unwrap(), "b b a a");
 }
 

@@ -10,8 +10,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Component, Path};
 
-use super::{Format, Tensor};
-use crate::config::SHARDS;
+use super::{Format, SHARDS, Tensor};
 use crate::error::{Error, Result};
 
 /// Where a file has its tensors; the rest is the trainer's.

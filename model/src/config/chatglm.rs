@@ -3,8 +3,8 @@
 //! Source: `configuration_chatglm.py` and `modeling_chatglm.py` of THUDM/chatglm-6b.
 
 use super::{
-    Config, Dialect, Fields, Filled, MaskKind, Mlp, Norm, Positions, QkvOrder, Reader, Residual,
-    SpecialIds,
+    BlankChoice, Config, Dialect, Fields, MaskKind, Mlp, Norm, Positions, QkvOrder, Reader,
+    Residual, SpecialIds,
 };
 use crate::error::Result;
 
@@ -36,7 +36,7 @@ fn read(fields: &Fields) -> Result<Config> {
         norm: Norm::Layer { eps: fields.positive("layernorm_epsilon")? },
         mlp: Mlp::GeluTanh,
         positions: Positions::Halves { base: 10_000.0 },
-        mask: MaskKind::Prefix(Filled::GmaskFirst),
+        mask: MaskKind::Prefix(BlankChoice::GmaskFirst),
         residual: Residual::Scaled((2.0 * RESIDUAL_LAYERS).sqrt()),
         qkv: QkvOrder::PerHead,
         qkv_bias: true,

@@ -6,8 +6,8 @@
 //! Source: `configuration_glm.py`, `modeling_glm.py` and `tokenization_glm.py` of THUDM/glm-10b.
 
 use super::{
-    Config, Dialect, Fields, Filled, MaskKind, Mlp, Norm, Positions, QkvOrder, Reader, Residual,
-    SpecialIds,
+    BlankChoice, Config, Dialect, Fields, MaskKind, Mlp, Norm, Positions, QkvOrder, Reader,
+    Residual, SpecialIds,
 };
 use crate::error::Result;
 
@@ -46,7 +46,7 @@ fn read(fields: &Fields) -> Result<Config> {
         norm: Norm::Layer { eps: EPS },
         mlp: Mlp::GeluErf,
         positions: Positions::Learned,
-        mask: MaskKind::Prefix(Filled::Leftmost),
+        mask: MaskKind::Prefix(BlankChoice::Leftmost),
         residual: Residual::Plain,
         qkv: QkvOrder::Concatenated,
         qkv_bias: true,
@@ -59,7 +59,7 @@ fn read(fields: &Fields) -> Result<Config> {
 }
 
 fn special(fields: &Fields, vocab: usize) -> Result<SpecialIds> {
-    let added = fields.beside("added_tokens.json")?;
+    let added = Fields::open_if_there(&fields.path.with_file_name("added_tokens.json"))?;
     let find = |[name, field]: [&str; 2]| match &added {
         Some(added) => added.id_or_none(name, vocab),
         None => fields.id_or_none(field, vocab),

@@ -4,8 +4,8 @@
 //! `glm130B_model.py`.
 
 use super::{
-    Config, Dialect, Fields, Filled, MaskKind, Mlp, Norm, Positions, QkvOrder, Reader, Residual,
-    SpecialIds,
+    BlankChoice, Config, Dialect, Fields, MaskKind, Mlp, Norm, Positions, QkvOrder, Reader,
+    Residual, SpecialIds,
 };
 use crate::error::Result;
 
@@ -38,7 +38,7 @@ fn read(fields: &Fields) -> Result<Config> {
         norm: Norm::Layer { eps: EPS },
         mlp: Mlp::GeGlu,
         positions: Positions::Whole { base: fields.positive_or("rotary_base", 10_000.0)? },
-        mask: MaskKind::Prefix(Filled::MaskFirst),
+        mask: MaskKind::Prefix(BlankChoice::MaskFirst),
         residual: Residual::Scaled((2.0 * layers as f32).sqrt()),
         qkv: QkvOrder::PerHead,
         qkv_bias: true,

@@ -196,10 +196,6 @@ impl Block {
         add_residual(config.residual, normed, branch, x);
         ControlFlow::Continue(())
     }
-
-    pub(crate) fn linears(&self) -> [&Linear; 4] {
-        [&self.qkv, &self.dense, &self.up, &self.down]
-    }
 }
 
 /// Takes a token's query, key and value apart that lie head by head.

@@ -1,6 +1,6 @@
 //! A matrix that keeps the file it lies in mapped.
 
-use glm_kernels::{Bits, Matrix, Panels, Shape, Storage};
+use glm_kernels::{Matrix, Panels, Shape, Storage};
 use half::{bf16, f16};
 
 use crate::checkpoint::{Bytes, Dtype};
@@ -49,50 +49,9 @@ impl Weight {
         Matrix::new(self.rows, self.cols, storage)
     }
 
-    /// Bytes of weights and scales: what one token reads.
-    pub(crate) fn bytes(&self) -> u64 {
-        match &self.data {
-            Data::Plain(_, bytes) => bytes.len() as u64,
-            Data::Panels { bytes, scales, .. } => (bytes.len() + scales.len()) as u64,
-        }
-    }
-
-    /// Whether both are one matrix in memory.
-    pub(crate) fn shares(&self, other: &Self) -> bool {
-        self.start() == other.start()
-    }
-
-    fn start(&self) -> *const u8 {
-        match &self.data {
-            Data::Plain(_, bytes) | Data::Panels { bytes, .. } => bytes.as_ptr(),
-        }
-    }
-
-    /// Rows.
-    pub(crate) fn rows(&self) -> usize {
-        self.rows
-    }
-
     /// Columns.
     pub(crate) fn cols(&self) -> usize {
         self.cols
-    }
-
-    /// How the weights are stored, in words.
-    pub(crate) fn format(&self) -> String {
-        match &self.data {
-            Data::Plain(dtype, _) => dtype.to_string(),
-            Data::Panels { shape, .. } => {
-                let bits = match shape.bits {
-                    Bits::Four => "INT4",
-                    Bits::Eight => "INT8",
-                };
-                match shape.groups() {
-                    1 => format!("{bits}, a scale a row"),
-                    _ => format!("{bits}, groups of {}", shape.group_blocks * glm_kernels::BLOCK),
-                }
-            }
-        }
     }
 
     /// Whether it lies in panels, and so takes quantised activations.

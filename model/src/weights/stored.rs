@@ -135,6 +135,28 @@ impl<'a> Stored<'a> {
         self.plain().is_none() && !matches!(self.form, Form::Panels { .. })
     }
 
+    /// Bytes of weights and scales once it is loaded.
+    pub(crate) fn loaded_bytes(&self) -> u64 {
+        let bytes = match self.shape() {
+            Some(shape) => shape.bytes() + 2 * shape.scales(),
+            None => self.rows * self.cols * self.joined_dtype().size(),
+        };
+        bytes as u64
+    }
+
+    /// How its weights are stored, in words.
+    pub(crate) fn format(&self) -> String {
+        let Some(shape) = self.shape() else { return self.joined_dtype().to_string() };
+        let bits = match shape.bits {
+            Bits::Four => "INT4",
+            Bits::Eight => "INT8",
+        };
+        match shape.groups() {
+            1 => format!("{bits}, a scale a row"),
+            _ => format!("{bits}, groups of {}", shape.group_blocks * BLOCK),
+        }
+    }
+
     /// The matrix as the kernels read it: where it lies if possible, else put together in memory.
     pub(crate) fn load(&self) -> Result<Weight> {
         if let Form::Panels { shape, bytes, scales } = self.form {

@@ -1,0 +1,66 @@
+//! `glm score`: how likely given answers are.
+
+use std::io::stdin;
+
+use anyhow::{Context, Result, ensure};
+use glm_model::{Message, Role, Score, Session, Tokenizer, fill_prompt, has_blank};
+use serde_json::{Value, json};
+
+use crate::args;
+use crate::interrupt::{self, Again};
+use crate::{input, open, output};
+
+pub fn run(args: &args::Score) -> Result<()> {
+    let answers = answers(args)?;
+    let tokenizer = open::tokenizer(&args.model.source)?;
+    let prompt = prompt(args, &tokenizer)?;
+    let ids =
+        answers.iter().map(|answer| Ok(tokenizer.encode(answer)?)).collect::<Result<Vec<_>>>()?;
+    let model = open::model(&args.model, Some(&tokenizer))?;
+    let cancel = interrupt::token(Again::Exits)?;
+    let scores = Session::new(&model, args.context)?.score(&prompt, &ids, &cancel)?;
+    if args.json {
+        let all = answers.iter().zip(&ids).zip(&scores);
+        return output::json(&all.map(|((text, ids), score)| json(text, ids, score)).collect());
+    }
+    let total = |score: &Score| score.log_probability + if args.whole { score.end } else { 0.0 };
+    let mut ranked: Vec<_> = answers.iter().zip(&scores).collect();
+    ranked.sort_by(|(_, a), (_, b)| total(b).total_cmp(&total(a)));
+    ranked.into_iter().try_for_each(|(text, score)| {
+        output::line(&format!("{:.4}\t{}\t{text}", total(score), score.tokens))
+    })
+}
+
+/// The answers that were given, or the lines of stdin.
+fn answers(args: &args::Score) -> Result<Vec<String>> {
+    if !args.answers.is_empty() {
+        return Ok(args.answers.clone());
+    }
+    let mut lines = stdin().lock();
+    let answers: Vec<_> = std::iter::from_fn(|| input::line(&mut lines).transpose())
+        .collect::<Result<_>>()
+        .context("stdin")?;
+    ensure!(
+        !answers.is_empty(),
+        "there are no answers to score: give them as arguments, or one a line on stdin"
+    );
+    Ok(answers)
+}
+
+/// A text with a blank that is to be filled, or a question.
+fn prompt(args: &args::Score, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
+    if has_blank(tokenizer, &args.text) {
+        return Ok(fill_prompt(tokenizer, &args.text)?);
+    }
+    let template = open::template(&args.model.source, args.template.as_deref(), tokenizer)?;
+    Ok(template.prompt_ids(tokenizer, &[Message::new(Role::User, &args.text)])?)
+}
+
+fn json(text: &str, ids: &[u32], score: &Score) -> Value {
+    json!({
+        "text": text,
+        "ids": ids,
+        "log_probability": score.log_probability,
+        "end_log_probability": score.end,
+    })
+}
