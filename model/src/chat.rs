@@ -32,6 +32,10 @@ use std::path::Path;
 /// The file of a template that is not in `tokenizer_config.json`.
 const JINJA_FILE: &str = "chat_template.jinja";
 
+/// GLM-4's template, as published but for the branches of the tools that were built into its first
+/// service.
+const GLM4: &str = "glm4";
+
 /// How a conversation becomes a prompt.
 #[derive(Debug, Clone)]
 pub struct Template(Kind);
@@ -57,10 +61,10 @@ impl Template {
             "chatglm" => Kind::Rounds("chatglm", &rounds::CHATGLM),
             "chatglm2" => Kind::Rounds("chatglm2", &rounds::CHATGLM2),
             "chatglm3" => Kind::Roles,
-            "glm4" => {
-                let path = Path::new("glm4");
+            GLM4 => {
+                let path = Path::new(GLM4);
                 let source = include_str!("chat/glm4.jinja").to_owned();
-                Kind::Jinja("glm4", Box::new(Jinja::new(source, Map::new(), path)?))
+                Kind::Jinja(GLM4, Box::new(Jinja::new(source, Map::new(), path)?))
             }
             "plain" => Kind::Plain,
             _ => {
@@ -133,7 +137,7 @@ impl Template {
     pub fn text(&self, messages: &[Message]) -> Result<Option<String>> {
         Ok(match &self.0 {
             Kind::Rounds(_, rounds) => Some(rounds.text(messages)?),
-            Kind::Jinja(_, jinja) => Some(jinja.render(messages)?),
+            Kind::Jinja(name, jinja) => Some(render(name, jinja, messages)?),
             Kind::Plain => Some(plain(messages)?.to_owned()),
             Kind::Roles => None,
         })
@@ -149,7 +153,9 @@ impl Template {
         match &self.0 {
             Kind::Roles => roles::ids(tokenizer, messages),
             // The ids around it are part of the template.
-            Kind::Jinja(_, jinja) => tokenizer.encode_with_roles(&jinja.render(messages)?),
+            Kind::Jinja(name, jinja) => {
+                tokenizer.encode_with_roles(&render(name, jinja, messages)?)
+            }
             Kind::Rounds(_, rounds) => around(tokenizer, &rounds.text(messages)?),
             Kind::Plain => text_ids(tokenizer, plain(messages)?),
         }
@@ -185,6 +191,21 @@ impl Template {
             _ => None,
         }
     }
+}
+
+/// The text of a conversation by a template in Jinja. GLM-4's knows what a tool answers by one name only.
+fn render(name: &str, jinja: &Jinja, messages: &[Message]) -> Result<String> {
+    if messages.is_empty() {
+        return Err(Error::Prompt("the conversation is empty".into()));
+    }
+    if name != GLM4 {
+        return jinja.render(messages);
+    }
+    let mut messages = messages.to_vec();
+    for message in messages.iter_mut().filter(|message| message.role == Role::Tool) {
+        message.role = Role::Observation;
+    }
+    jinja.render(&messages)
 }
 
 /// The only message of a conversation without a form.

@@ -49,6 +49,9 @@ fn other_conversations_are_refused() {
 fn glm4_writes_roles_into_the_text() {
     let text = text("glm4", &[System, User]).unwrap();
     assert_eq!(text, "[gMASK]<sop><|system|>\na<|user|>\nb<|assistant|>");
+    let by = |role| self::text("glm4", &[User, Assistant, role]).unwrap();
+    assert_eq!(by(Role::Tool), by(Observation));
+    assert!(self::text("glm4", &[]).is_err());
 }
 
 #[test]

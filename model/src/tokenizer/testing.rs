@@ -2,6 +2,8 @@
 
 use super::Tokenizer;
 use super::sentencepiece::{ModelProto, NormalizerSpec, PieceProto, TrainerSpec};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use prost::Message;
 use std::sync::LazyLock;
 
@@ -75,4 +77,56 @@ pub(crate) fn vocab(more: &[&str]) -> String {
         .map(|(id, token)| format!("{}: {id}", serde_json::json!(token)))
         .collect();
     format!("{{{}}}", vocab.join(", "))
+}
+
+/// Files by their names.
+pub(crate) type Files = Vec<(&'static str, Vec<u8>)>;
+
+pub(crate) fn open(files: &Files) -> Result<Tokenizer, crate::Error> {
+    let files: Vec<_> = files.iter().map(|(name, bytes)| (*name, bytes.as_slice())).collect();
+    Tokenizer::from_files(&files)
+}
+
+/// A small folder of each kind of tokenizer.
+pub(crate) fn folders() -> [Files; 6] {
+    let words = ["▁", "a", "b", "▁a", "ab", "▁ab", "▁▁", "你"];
+    let bpe = bpe_proto(&words).encode_to_vec();
+    let mut chinese = bpe_proto(&words);
+    chinese.normalizer = Some(NormalizerSpec::default());
+    let merges = b"a b\n\xc4\xa0 a\n\xc4\xa0a b\n".to_vec();
+    let vocab = vocab(&["ab", "Ġa", "Ġab"]);
+    let added = br#"{"[CLS]": 600, "<|startofpiece|>": 601, "<|endofpiece|>": 602, "[MASK]": 603,
+        "<|endoftext|>": 604}"#
+        .to_vec();
+    let token = r#"{"id": 600, "content": "[MASK]", "lstrip": true}"#;
+    let json = format!(
+        r#"{{"model": {{"type": "BPE", "vocab": {vocab}, "merges": ["a b", "Ġ a"]}},
+        "decoder": {{"type": "ByteLevel"}}, "added_tokens": [{token}],
+        "pre_tokenizer": {{"type": "ByteLevel", "add_prefix_space": false}}}}"#
+    );
+    let english_added = added.clone();
+    let line = |(id, token): (u32, Vec<u8>)| format!("{} {id}\n", STANDARD.encode(token));
+    let tokens =
+        (0..=255).map(|b| vec![b]).chain(["ab", " a", "abc"].map(|t| t.as_bytes().to_vec()));
+    let ranks: String = (0..).zip(tokens).map(line).collect();
+    let special = format!(r#"{{"added_tokens_decoder": {{"600": {token}}}}}"#);
+    [
+        vec![("ice_text.model", proto().encode_to_vec())],
+        vec![("tokenizer.model", bpe)],
+        vec![("cog-pretrain.model", chinese.encode_to_vec()), ("added_tokens.json", added)],
+        vec![("tokenizer.model", ranks.into()), ("tokenizer_config.json", special.into())],
+        vec![
+            ("vocab.json", vocab.into()),
+            ("merges.txt", merges),
+            ("added_tokens.json", english_added),
+        ],
+        vec![("tokenizer.json", json.into())],
+    ]
+}
+
+/// A tokenizer of each kind.
+pub(crate) fn tokenizers() -> &'static [Tokenizer] {
+    static TOKENIZERS: LazyLock<Vec<Tokenizer>> =
+        LazyLock::new(|| folders().iter().map(|files| open(files).expect("sound files")).collect());
+    &TOKENIZERS
 }

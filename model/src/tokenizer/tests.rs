@@ -1,6 +1,9 @@
 use super::sentencepiece::{ModelProto, NormalizerSpec, TrainerSpec};
-use super::testing::{BYTE, USER_DEFINED, byte_id, piece, proto, tokenizer};
+use super::testing::{
+    BYTE, USER_DEFINED, byte_id, folders, open, piece, proto, tokenizer, tokenizers,
+};
 use super::*;
+use proptest::collection::vec;
 use proptest::prelude::*;
 use prost::Message;
 use std::time::Instant;
@@ -262,12 +265,27 @@ proptest! {
     }
 
     #[test]
-    fn no_flipped_byte_makes_it_panic(at in any::<prop::sample::Index>(), to in any::<u8>()) {
-        let mut model = proto().encode_to_vec();
-        *at.get_mut(&mut model) = to;
-        if let Ok(t) = from_sentencepiece(&model, None) {
-            let ids = t.encode("hello é <n> [MASK]").unwrap();
-            t.decode(&ids).unwrap();
+    fn most_tokenizers_lose_nothing(text in "([ab \n你]|\\PC){0,40}") {
+        prop_assume!(!text.contains('['));
+        let keeps = |t: &&Tokenizer| {
+            matches!(t.family, Family::ChatGlm2 | Family::ChatGlm3 | Family::Glm4 | Family::Other)
+        };
+        let kept: Vec<_> = tokenizers().iter().filter(keeps).collect();
+        prop_assert_eq!(kept.len(), 3);
+        for t in kept {
+            prop_assert_eq!(&t.decode(&t.encode(&text).unwrap()).unwrap(), &text);
+        }
+    }
+
+    #[test]
+    fn streams_of_every_tokenizer_join_to_the_whole(seed in vec(any::<u32>(), 0..40)) {
+        for t in tokenizers() {
+            let size = t.vocab_size() as u32;
+            let ids: Vec<_> = seed.iter().map(|n| n % size).filter(|&id| t.knows(id)).collect();
+            let mut stream = crate::TextStream::new(t);
+            let mut text: String = ids.iter().map(|&id| stream.push(id).unwrap()).collect();
+            text.push_str(&stream.finish());
+            prop_assert_eq!(text, t.decode(&ids).unwrap());
         }
     }
 
@@ -277,5 +295,26 @@ proptest! {
         prop_assume!(!text.contains([' ', '<']));
         let ids: Vec<_> = text.bytes().map(byte_id).collect();
         prop_assert_eq!(tokenizer().decode(&ids).unwrap(), text);
+    }
+}
+
+proptest! {
+    // Each case builds a tokenizer.
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn no_flipped_byte_makes_it_panic(
+        kind in any::<prop::sample::Index>(),
+        file in any::<prop::sample::Index>(),
+        at in any::<prop::sample::Index>(),
+        to in any::<u8>(),
+    ) {
+        let mut folders = folders();
+        let files = kind.get_mut(&mut folders);
+        *at.get_mut(&mut file.get_mut(files).1) = to;
+        if let Ok(t) = open(files) {
+            let ids = t.encode("hello é <n>  ab [MASK]").unwrap();
+            t.decode(&ids).unwrap();
+        }
     }
 }
