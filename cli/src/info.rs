@@ -17,6 +17,7 @@ pub fn run(args: &Info) -> Result<()> {
     if args.json {
         return output::json(&json(model));
     }
+    open::remarks(&args.source, model).iter().for_each(|remark| output::note(remark));
     let mut lines = vec![open::title(&args.source, model), String::new()];
     lines.extend(sizes(model));
     lines.push(String::new());

@@ -10,7 +10,7 @@ use glm_model::{Activations, Dialect, Inventory, Model, Options, Template, Token
 use crate::args::{self, ActivationType, Source};
 use crate::output::note;
 use crate::progress;
-use crate::units::{bytes, count, seconds};
+use crate::units::{bytes, count};
 
 /// Waiting longer than this calls for a sign of life.
 const NOTICEABLE: Duration = Duration::from_millis(300);
@@ -31,8 +31,9 @@ pub fn model(args: &args::Model, tokenizer: Option<&Tokenizer>) -> Result<Model>
     bar.finish_and_clear();
     let model = model?;
     tokenizer.map_or(Ok(()), |tokenizer| model.check_tokenizer(tokenizer))?;
-    for remark in remarks(args, &model, started.elapsed()) {
-        note(&remark);
+    remarks(&args.source, model.inventory()).iter().for_each(|remark| note(remark));
+    if args.activations == Some(ActivationType::Int8) && !model.inventory().is_quantised {
+        note("--activations int8 changes nothing: only quantised weights meet int8");
     }
     Ok(model)
 }
@@ -122,10 +123,10 @@ fn weights(inventory: &Inventory) -> &str {
     largest.map_or("", |matrix| &matrix.format)
 }
 
-fn remarks(args: &args::Model, model: &Model, taken: Duration) -> Vec<String> {
+/// What `glm quantize` would make better, and what is unusual.
+pub fn remarks(source: &Source, inventory: &Inventory) -> Vec<String> {
     let mut remarks = Vec::new();
-    let folder = name(&args.source);
-    let inventory = model.inventory();
+    let folder = name(source);
     let weights = weights(inventory);
     let format = weights.split(',').next().unwrap_or_default();
     if !inventory.is_quantised {
@@ -135,19 +136,14 @@ fn remarks(args: &args::Model, model: &Model, taken: Duration) -> Vec<String> {
             "the weights are {format}: {read} are read for every token; `glm quantize {folder} DST` makes a folder of about \
              {share}"
         ));
-        if inventory.is_head_tied && model.config().dialect == Dialect::ChatGlm {
+        if inventory.is_head_tied && inventory.config.dialect == Dialect::ChatGlm {
             remarks
                 .push("there is no lm_head.weight: the embedding serves in its place".to_owned());
         }
-        if args.activations == Some(ActivationType::Int8) {
-            remarks.push(
-                "--activations int8 changes nothing: only quantised weights meet int8".to_owned(),
-            );
-        }
     } else if inventory.copied_bytes > 0 {
-        let (size, taken) = (bytes(inventory.copied_bytes), seconds(taken));
+        let size = bytes(inventory.copied_bytes);
         remarks.push(format!(
-            "the official {format} was put into kernel order in memory ({size}, {taken}); `glm quantize {folder} DST` does \
+            "{size} of {format} are put into kernel order in memory when the model is opened; `glm quantize {folder} DST` does \
              that once, losslessly"
         ));
     }
