@@ -314,7 +314,9 @@ impl<'a> Plan<'a> {
                 json!({ "dtype": entry.dtype, "shape": entry.shape, "data_offsets": offsets });
             header.insert(entry.name.clone(), value);
         }
-        let mut json = Value::Object(header).to_string().into_bytes();
+        let mut header = Value::Object(header);
+        header.sort_all_objects();
+        let mut json = header.to_string().into_bytes();
         let padded = (json.len() + 8).next_multiple_of(ALIGNMENT) - 8;
         json.resize(padded, b' ');
         json
