@@ -34,29 +34,22 @@ const EARLY_IMAGE_TOKENS: u32 = 20_000;
 pub(super) fn open(folder: &Folder) -> Result<Tokenizer> {
     let settings = Settings::open(folder)?;
     let model = SentencePiece::open(folder, FILE)?;
-    let early = if folder.has(super::settings::FILE) { EARLY_IMAGE_TOKENS } else { 0 };
-    let offset = settings.number("num_image_tokens")?.unwrap_or(early);
-    if offset > MAX_IMAGE_TOKENS {
-        let problem =
-            format!("num_image_tokens is {offset}, and at most {MAX_IMAGE_TOKENS} make sense");
-        return Err(settings.error(problem));
-    }
+    let offset = image_tokens(folder, &settings)?;
     let token = |key: &str, usual: &str| {
         let name = settings.name(key)?.unwrap_or(usual);
-        let id =
-            model.find(name).ok_or_else(|| folder.error(FILE, format!("has no piece {name:?}")))?;
-        Ok(Token { shown: Shown::Hidden, strips: [true; 2], ..Token::new(id + offset, name) })
+        let missing = || folder.error(FILE, format!("has no piece {name:?}"));
+        let id = model.find(name).ok_or_else(missing)? + offset;
+        Ok(Token { shown: Shown::Hidden, strips: [true; 2], ..Token::new(id, name) })
     };
     let [bos, eos] = [token("bos_token", "<sop>")?, token("eos_token", "<eop>")?];
     // In the first checkpoints the end of an answer had a name of its own, and `eos_token` was `</s>`.
     let end = if settings.has("eop_token") { token("eop_token", "")?.id } else { eos.id };
-    let [mask, mut pad] = [token("mask_token", "[MASK]")?, token("pad_token", "<pad>")?];
+    let mask = token("mask_token", "[MASK]")?;
+    let gmask = Token { found: Found::Never, ..token("gmask_token", "[gMASK]")? };
     // Officially taken out before anything else.
-    pad.shown = Shown::Ignored;
-    let mut unk = token("unk_token", "<unk>")?;
-    (unk.special, unk.shown) = (false, Shown::Within(model.unknown_surface().into()));
-    let mut gmask = token("gmask_token", "[gMASK]")?;
-    gmask.found = Found::Never;
+    let pad = Token { shown: Shown::Ignored, ..token("pad_token", "<pad>")? };
+    let shown = Shown::Within(model.unknown_surface().into());
+    let unk = Token { special: false, shown, ..token("unk_token", "<unk>")? };
     let special = Special {
         mask: Some(mask.id),
         smask: None,
@@ -69,16 +62,21 @@ pub(super) fn open(folder: &Folder) -> Result<Tokenizer> {
         after: vec![gmask.id, bos.id],
     };
     let added = vec![bos, eos, unk, pad, mask, gmask];
-    Build {
-        family: Family::ChatGlm,
-        model: Model::Pieces(model),
-        offset,
-        added,
-        special,
-        decoding: DECODING,
+    let (family, model, decoding) = (Family::ChatGlm, Model::Pieces(model), DECODING);
+    let built = Build { family, model, offset, added, special, decoding }.finish();
+    built.map_err(|problem| folder.error(FILE, problem))
+}
+
+/// How many ids of images come before those of text.
+fn image_tokens(folder: &Folder, settings: &Settings) -> Result<u32> {
+    let early = if folder.has(super::settings::FILE) { EARLY_IMAGE_TOKENS } else { 0 };
+    let count = settings.number("num_image_tokens")?.unwrap_or(early);
+    if count > MAX_IMAGE_TOKENS {
+        let most = MAX_IMAGE_TOKENS;
+        let problem = format!("num_image_tokens is {count}, and at most {most} make sense");
+        return Err(settings.error(problem));
     }
-    .finish()
-    .map_err(|problem| folder.error(FILE, problem))
+    Ok(count)
 }
 
 /// Writes as pieces the blanks that SentencePiece would collapse.

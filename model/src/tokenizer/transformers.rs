@@ -61,37 +61,39 @@ fn added(json: &Value) -> Result<Vec<Token>, String> {
         .collect()
 }
 
-fn model(json: &Value) -> Result<ByteLevel, String> {
+/// Refuses what would give other ids.
+fn check(json: &Value) -> Result<(), String> {
     let model = &json["model"];
-    let is = |key: &str, value: Value| json["model"][key] == value;
-    let plain = |key: &str| is(key, Value::Null) || is(key, "".into()) || is(key, false.into());
-    if !is("type", "BPE".into()) {
+    if model["type"] != "BPE" {
         return Err(format!("a model of type {} is not supported, only BPE", model["type"]));
     }
     const UNUSUAL: [&str; 4] =
         ["dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"];
+    let plain = |key: &str| model[key].is_null() || model[key] == "" || model[key] == false;
     if let Some(key) = UNUSUAL.into_iter().find(|key| !plain(key)) {
         return Err(format!("{key} {} is not supported in byte-level BPE", model[key]));
     }
     if !json["normalizer"].is_null() {
-        return Err(format!(
-            "the normalizer {} is not supported, only none",
-            shortened(&json["normalizer"])
-        ));
+        let found = shortened(&json["normalizer"]);
+        return Err(format!("the normalizer {found} is not supported, only none"));
     }
     if json["decoder"]["type"] != "ByteLevel" {
-        return Err(format!(
-            "the decoder {} is not supported, only ByteLevel",
-            shortened(&json["decoder"])
-        ));
+        let found = shortened(&json["decoder"]);
+        return Err(format!("the decoder {found} is not supported, only ByteLevel"));
     }
+    Ok(())
+}
+
+fn model(json: &Value) -> Result<ByteLevel, String> {
+    check(json)?;
+    let model = &json["model"];
     let none = Map::new();
     let vocab = gpt2::vocab(model["vocab"].as_object().unwrap_or(&none))?;
     let listed = model["merges"].as_array().ok_or("there are no merges")?;
     let pairs =
         listed.iter().map(pair).collect::<Option<Vec<_>>>().ok_or("a merge is not two tokens")?;
     let merges = gpt2::merges(pairs.into_iter(), &vocab)?;
-    let whole_words = is("ignore_merges", true.into());
+    let whole_words = model["ignore_merges"] == true;
     ByteLevel::new(
         gpt2::tokens(vocab)?,
         Merges::Pairs(merges),
