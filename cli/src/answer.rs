@@ -30,6 +30,8 @@ pub struct Reply {
     /// What was shown; empty without a tokenizer.
     pub text: String,
     pub finish: Finish,
+    /// Whether a stop string has cut the text off.
+    pub is_cut: bool,
     prompt_tokens: usize,
     /// Tokens of the prompt that were there already.
     kept: usize,
@@ -56,9 +58,8 @@ impl Answerer {
     }
 
     /// Ends answers where conversations of this form end them.
-    pub fn ending_as(mut self, template: &Template, tokenizer: &Tokenizer) -> Self {
-        self.request.stop_ids = template.stop_ids(tokenizer);
-        self
+    pub fn ending_as(self, template: &Template, tokenizer: &Tokenizer) -> Self {
+        Self { request: self.request.ending_as(template, tokenizer), ..self }
     }
 
     /// Draws no bar while a prompt is read.
@@ -109,13 +110,13 @@ impl Answerer {
         let answer = answer?;
         let kept = answer.kept();
         let reading = started.elapsed();
-        let (ids, text, finish) = match stream {
+        let Said { ids, text, finish, is_cut } = match stream {
             Some(stream) => speak(answer.text(stream), show)?,
             None => count_off(answer)?,
         };
         let answering = started.elapsed() - reading;
         let prompt_tokens = prompt.len();
-        Ok(Reply { ids, text, finish, prompt_tokens, kept, reading, answering })
+        Ok(Reply { ids, text, finish, is_cut, prompt_tokens, kept, reading, answering })
     }
 
     fn stream<'t>(&self, tokenizer: &'t Tokenizer) -> Result<TextStream<'t>> {
@@ -128,7 +129,12 @@ impl Answerer {
 }
 
 /// Ids, text and end of an answer.
-type Said = (Vec<u32>, String, Finish);
+struct Said {
+    ids: Vec<u32>,
+    text: String,
+    finish: Finish,
+    is_cut: bool,
+}
 
 /// Shows an answer while it comes.
 fn speak(mut answer: TextAnswer<'_, '_>, show: &mut dyn FnMut(&str) -> Result<()>) -> Result<Said> {
@@ -139,13 +145,14 @@ fn speak(mut answer: TextAnswer<'_, '_>, show: &mut dyn FnMut(&str) -> Result<()
         text.push_str(&piece);
     }
     let finish = answer.finish().unwrap_or(Finish::Stop);
-    Ok((answer.ids().to_vec(), text, finish))
+    Ok(Said { ids: answer.ids().to_vec(), text, finish, is_cut: answer.is_cut() })
 }
 
 /// An answer without text.
 fn count_off(mut answer: Answer<'_>) -> Result<Said> {
     let ids = answer.by_ref().collect::<Result<_, _>>()?;
-    Ok((ids, String::new(), answer.finish().unwrap_or(Finish::Stop)))
+    let finish = answer.finish().unwrap_or(Finish::Stop);
+    Ok(Said { ids, text: String::new(), finish, is_cut: false })
 }
 
 impl Reply {

@@ -193,7 +193,8 @@ Examples:
   printf '你好\\n再见\\n' | glm chat -m chatglm-6b-q4 --greedy
   glm chat -m chatglm-6b-q4 --messages talk.json --json
 
-  where talk.json is [{\"role\": \"user\", \"content\": \"你好\"}, …, {\"role\": \"user\", \"content\": \"…\"}]";
+  where talk.json is [{\"role\": \"user\", \"content\": \"你好\"}, …, {\"role\": \"user\", \"content\": \"…\"}]; models that know
+  them take the roles system, observation and tool, and metadata and tools beside a content";
 
 #[derive(Debug, Args)]
 #[command(after_help = CHAT_EXAMPLES)]
@@ -203,6 +204,9 @@ pub struct Chat {
     /// Answer this conversation once: a JSON list of {"role", "content"}; `-` reads it from stdin.
     #[arg(long, value_name = "FILE")]
     pub messages: Option<PathBuf>,
+    /// Instructions for the whole conversation, for models that know such.
+    #[arg(long, value_name = "TEXT", conflicts_with = "messages")]
+    pub system: Option<String>,
     /// Print the answer as JSON: text, prompt_ids, ids and more.
     #[arg(long, requires = "messages")]
     pub json: bool,

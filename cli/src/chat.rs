@@ -9,6 +9,7 @@ use std::io::{IsTerminal, stdin};
 use std::path::Path;
 
 use anyhow::Result;
+use glm_model::{Message, Role};
 use serde_json::json;
 
 use crate::answer::Answerer;
@@ -26,12 +27,16 @@ pub fn run(args: &Chat) -> Result<()> {
     args.answering.check()?;
     let messages = args.messages.as_deref().map(input::messages).transpose()?;
     let tokenizer = open::tokenizer(&args.model.source)?;
+    let template = open::template(&args.model.source, args.template.as_deref(), &tokenizer)?;
     let model = open::model(&args.model, Some(&tokenizer))?;
     let typed = messages.is_none() && stdin().is_terminal();
     let cancel = interrupt::token(if typed { Again::Waits } else { Again::Exits })?;
-    let template = open::template(&args.model.source, args.template.as_deref(), &tokenizer)?;
     let answerer = Answerer::new(&model, &args.answering, cancel.clone())?;
     let mut conversation = Conversation::new(answerer, &tokenizer, template, args.context_overflow);
+    if let Some(system) = &args.system {
+        conversation.messages.push(Message::new(Role::System, system));
+        conversation.check()?;
+    }
     match (messages, &args.messages) {
         (Some(messages), Some(path)) => once(args, &mut conversation, messages, path),
         _ => {
@@ -63,7 +68,7 @@ fn greeting(args: &Chat, model: &glm_model::Model, conversation: &Conversation<'
 fn once(
     args: &Chat,
     conversation: &mut Conversation<'_>,
-    messages: Vec<glm_model::Message>,
+    messages: Vec<Message>,
     path: &Path,
 ) -> Result<()> {
     conversation.messages = messages;

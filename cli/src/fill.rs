@@ -46,7 +46,7 @@ pub fn run(args: &args::Fill) -> Result<()> {
         show("")?;
         answerer.next_seed();
         answerer = answerer.without_bar();
-        ended = put(&mut fill, &tokenizer, &reply, &args.answering.stop);
+        ended = put(&mut fill, &tokenizer, &reply);
         let stops = matches!(reply.finish, Finish::Cancelled | Finish::Context);
         spans.push(Span { reply, seed });
         if stops {
@@ -65,17 +65,17 @@ pub fn run(args: &args::Fill) -> Result<()> {
 }
 
 /// Puts an answer in its blank: its ids, or its text where that was cut off.
-fn put(fill: &mut Fill, tokenizer: &Tokenizer, reply: &Reply, stops: &[String]) -> Result<()> {
-    match stops {
-        [] => Ok(fill.fill(tokenizer, &reply.ids)?),
-        _ => Ok(fill.fill(tokenizer, &tokenizer.encode(&reply.text)?)?),
+fn put(fill: &mut Fill, tokenizer: &Tokenizer, reply: &Reply) -> Result<()> {
+    match reply.is_cut {
+        false => Ok(fill.fill(tokenizer, &reply.ids)?),
+        true => Ok(fill.fill(tokenizer, &tokenizer.encode(&reply.text)?)?),
     }
 }
 
 /// What is left of the text after as many answers as were shown.
 fn rest(fill: &Fill, shown: usize) -> String {
-    let blank = fill.blank().name();
-    fill.texts()[shown..].join(blank)
+    let blanks = fill.blanks()[shown..].iter().map(|blank| blank.name()).chain([""]);
+    fill.texts()[shown..].iter().zip(blanks).map(|(text, blank)| format!("{text}{blank}")).collect()
 }
 
 /// What a blank was filled with.

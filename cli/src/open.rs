@@ -136,6 +136,12 @@ pub fn remarks(source: &Source, inventory: &Inventory) -> Vec<String> {
             "the weights are {format}: {read} are read for every token; `glm quantize {folder} DST` makes a folder of about \
              {share}"
         ));
+        if inventory.copied_bytes > 0 {
+            let size = bytes(inventory.copied_bytes);
+            remarks.push(format!(
+                "{size} of them are published in pieces, and put together in memory when the model is opened"
+            ));
+        }
         if inventory.is_head_tied && inventory.config.dialect == Dialect::ChatGlm {
             remarks
                 .push("there is no lm_head.weight: the embedding serves in its place".to_owned());

@@ -3,7 +3,7 @@
 use std::io::stdin;
 
 use anyhow::{Context, Result, ensure};
-use glm_model::{Message, Role, Score, Session, Tokenizer, fill_prompt, has_blank};
+use glm_model::{Message, Role, Score, Session, Tokenizer, answer_ids, fill_prompt, has_blank};
 use serde_json::{Value, json};
 
 use crate::args;
@@ -13,12 +13,13 @@ use crate::{input, open, output};
 pub fn run(args: &args::Score) -> Result<()> {
     let answers = answers(args)?;
     let tokenizer = open::tokenizer(&args.model.source)?;
-    let prompt = prompt(args, &tokenizer)?;
-    let ids =
-        answers.iter().map(|answer| Ok(tokenizer.encode(answer)?)).collect::<Result<Vec<_>>>()?;
+    let Asked { prompt, answers: ids, mut ends } = asked(args, &tokenizer, &answers)?;
     let model = open::model(&args.model, Some(&tokenizer))?;
+    ends.extend(&model.config().special.ends);
+    ends.sort_unstable();
+    ends.dedup();
     let cancel = interrupt::token(Again::Exits)?;
-    let scores = Session::new(&model, args.context)?.score(&prompt, &ids, &cancel)?;
+    let scores = Session::new(&model, args.context)?.score(&prompt, &ids, &ends, &cancel)?;
     if args.json {
         let all = answers.iter().zip(&ids).zip(&scores);
         return output::json(&all.map(|((text, ids), score)| json(text, ids, score)).collect());
@@ -47,13 +48,28 @@ fn answers(args: &args::Score) -> Result<Vec<String>> {
     Ok(answers)
 }
 
+/// What is scored, as ids.
+struct Asked {
+    prompt: Vec<u32>,
+    answers: Vec<Vec<u32>>,
+    /// The ids that end an answer, besides the model's.
+    ends: Vec<u32>,
+}
+
 /// A text with a blank that is to be filled, or a question.
-fn prompt(args: &args::Score, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
-    if has_blank(tokenizer, &args.text) {
-        return Ok(fill_prompt(tokenizer, &args.text)?);
+fn asked(args: &args::Score, tokenizer: &Tokenizer, answers: &[String]) -> Result<Asked> {
+    let text = &args.text;
+    if has_blank(tokenizer, text) {
+        let answers = answers.iter().map(|answer| answer_ids(tokenizer, text, answer));
+        let (prompt, answers) = (fill_prompt(tokenizer, text)?, answers.collect::<Result<_, _>>()?);
+        return Ok(Asked { prompt, answers, ends: Vec::new() });
     }
     let template = open::template(&args.model.source, args.template.as_deref(), tokenizer)?;
-    Ok(template.prompt_ids(tokenizer, &[Message::new(Role::User, &args.text)])?)
+    let mut prompt = template.prompt_ids(tokenizer, &[Message::new(Role::User, text)])?;
+    prompt.extend(template.lead(tokenizer, &prompt)?);
+    let answers = answers.iter().map(|answer| tokenizer.encode(answer));
+    let ends = template.stop_ids(tokenizer);
+    Ok(Asked { prompt, answers: answers.collect::<Result<_, _>>()?, ends })
 }
 
 fn json(text: &str, ids: &[u32], score: &Score) -> Value {

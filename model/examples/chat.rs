@@ -19,7 +19,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let mut session = Session::new(&model, None)?;
     let prompt = template.prompt_ids(&tokenizer, &[Message::new(Role::User, question)])?;
-    let answer = session.generate(&prompt, &Request::chat(&model, 7))?;
+    let request = Request::chat(&model, 7).ending_as(&template, &tokenizer);
+    let answer = session.generate(&prompt, &request)?;
     for piece in answer.text(template.stream(&tokenizer)) {
         print!("{}", piece?);
         stdout().flush()?;

@@ -21,7 +21,7 @@ mod rounds;
 
 use crate::error::{Error, Result};
 use crate::tokenizer::{Family, Folder, SETTINGS_FILE, Tokenizer, names};
-pub use fill::{Blank, Fill, blank, fill_prompt, has_blank};
+pub use fill::{Blank, Fill, answer_ids, blank, fill_prompt, has_blank};
 use jinja::Jinja;
 pub use message::{Message, Role};
 pub(crate) use polish::Polish;
@@ -173,9 +173,20 @@ impl Template {
         ids
     }
 
-    /// An answer as the model's official `chat()` returns it: for ChatGLM-6B and ChatGLM2 without white
-    /// space at both ends and with the placeholder `[[训练时间]]` filled in, for ChatGLM-6B also with
-    /// full-width `,` `!` `:` `;` `?` next to a Chinese character.
+    /// What a model writes between a prompt and its answer: the end of the line that a role's name stands in, where the
+    /// prompt ends with that name. An answer that is given rather than generated comes after it.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn lead(&self, tokenizer: &Tokenizer, prompt: &[u32]) -> Result<Vec<u32>> {
+        let assistant = tokenizer.id("<|assistant|>");
+        let is_open = assistant.is_some() && prompt.last().copied() == assistant;
+        if is_open { tokenizer.encode("\n") } else { Ok(Vec::new()) }
+    }
+
+    /// An answer as the model's official `chat()` returns it: without white space at both ends and with the placeholder
+    /// `[[训练时间]]` filled in, for ChatGLM-6B also with full-width `,` `!` `:` `;` `?` next to a Chinese character. Plain text
+    /// stays as it is.
     pub fn response(&self, decoded: &str) -> String {
         let Some(mut polish) = self.polish() else { return decoded.to_owned() };
         let mut out = String::new();
@@ -187,8 +198,9 @@ impl Template {
     pub(crate) fn polish(&self) -> Option<Polish> {
         match self.0 {
             Kind::Rounds("chatglm", _) => Some(Polish::chatglm()),
-            Kind::Rounds(..) => Some(Polish::chatglm2()),
-            _ => None,
+            // Where roles have names, an answer begins in the line after that of its role.
+            Kind::Rounds(..) | Kind::Roles | Kind::Jinja(..) => Some(Polish::chatglm2()),
+            Kind::Plain => None,
         }
     }
 }
@@ -213,7 +225,8 @@ fn plain(messages: &[Message]) -> Result<&str> {
     match messages {
         [Message { role: Role::User, content, .. }] => Ok(content),
         _ => Err(Error::Prompt(
-            "this model continues a text and knows no conversations: give it one message by the user"
+            "this model continues a text and knows no conversations: give it one message by the user (in a chat, /clear \
+             begins anew)"
                 .into(),
         )),
     }

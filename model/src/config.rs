@@ -183,6 +183,15 @@ pub struct SpecialIds {
     pub pad: Option<u32>,
 }
 
+/// What a model in folder `dir` may be called, in lower case: the last part of the name or path that it was `published` under, and
+/// the folder's own name.
+pub(crate) fn names(published: Option<&str>, dir: &Path) -> Vec<String> {
+    let last = published.map(|name| name.trim_end_matches(['/', '\\']));
+    let last = last.and_then(|name| name.rsplit(['/', '\\']).next()).map(str::to_lowercase);
+    let own = dir.file_name().map(|name| name.to_string_lossy().to_lowercase());
+    last.into_iter().chain(own).filter(|name| !name.is_empty()).collect()
+}
+
 /// The text of a small file.
 fn read(path: &Path) -> Result<String> {
     // Asked before opening, for opening a pipe waits until somebody writes to it.
@@ -239,7 +248,8 @@ pub struct Config {
     pub output_norms: bool,
     /// Names of the tensors.
     pub dialect: Dialect,
-    /// Whether a checkpoint without a head means the embedding (`tie_word_embeddings`, true where it is not said).
+    /// Whether a checkpoint without a head means the embedding (`tie_word_embeddings`; where it is not said, true in
+    /// ChatGLM-6B and false in those after it).
     pub tied_head: bool,
     /// Special ids.
     pub special: SpecialIds,
@@ -262,7 +272,7 @@ impl Config {
         }
     }
 
-    /// Reads the text of a `config.json`; `path` is for errors.
+    /// Reads the text of a `config.json`; `path` is for errors, and where the original GLM's `added_tokens.json` is looked for.
     ///
     /// # Errors
     /// As [`Config::open`].
@@ -540,6 +550,19 @@ pub(crate) mod tests {
         assert_eq!((large.head_size, large.residual), (128, Residual::Scaled(140f32.sqrt())));
         let three = parse(&RELATIVES[0].replace("chatglm2-6b-32k", "chatglm3-6b-32k")).unwrap();
         assert_eq!((three.architecture, three.positions), ("ChatGLM3-6B", pairs(16e4, 8, 1.0)));
+    }
+
+    #[test]
+    fn a_model_is_called_by_the_last_part_of_its_name_and_its_folder() {
+        for (published, dir, expected) in [
+            (Some("THUDM/ChatGLM3-6B"), "/m/q4", &["chatglm3-6b", "q4"][..]),
+            (Some("/base/chatglm2/"), "", &["chatglm2"]),
+            (Some("C:\\base\\x"), "a", &["x", "a"]),
+            (Some("/"), "/", &[]),
+            (None, "chatglm2-6b", &["chatglm2-6b"]),
+        ] {
+            assert_eq!(names(published, Path::new(dir)), expected, "{published:?} {dir:?}");
+        }
     }
 
     #[test]

@@ -58,7 +58,8 @@ impl Model {
     }
 
     /// As [`Model::open`]; `progress` is told the bytes of weights done and the bytes there are. Weights that lie as the
-    /// kernels read them take no time; the official INT4 and INT8 are brought into that order in memory.
+    /// kernels read them take no time; the official INT4 and INT8 are brought into that order in memory, and pieces of a matrix
+    /// are put together there.
     ///
     /// # Errors
     /// As [`Model::open`].

@@ -35,7 +35,7 @@ pub struct Inventory {
     pub copied_bytes: u64,
     /// Bytes of weights that every generated token reads.
     pub bytes_per_token: u64,
-    /// Whether any matrix is quantised.
+    /// Whether blocks have quantised matrices that the kernels can read.
     pub is_quantised: bool,
     /// Whether the embedding serves as the head, too.
     pub is_head_tied: bool,

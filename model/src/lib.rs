@@ -9,7 +9,8 @@
 //! let template = Template::open(dir, &tokenizer)?;
 //! let mut session = Session::new(&model, None)?;
 //! let prompt = template.prompt_ids(&tokenizer, &[Message::new(Role::User, "你好")])?;
-//! let answer = session.generate(&prompt, &Request::chat(&model, 7))?;
+//! let request = Request::chat(&model, 7).ending_as(&template, &tokenizer);
+//! let answer = session.generate(&prompt, &request)?;
 //! for piece in answer.text(template.stream(&tokenizer)) {
 //!     print!("{}", piece?);
 //! }
@@ -57,7 +58,7 @@ mod score;
 #[cfg(feature = "demo")]
 pub mod demo;
 
-pub use chat::{Blank, Fill, Message, Role, Template, blank, fill_prompt, has_blank};
+pub use chat::{Blank, Fill, Message, Role, Template, answer_ids, blank, fill_prompt, has_blank};
 pub use checkpoint::{Bytes, Checkpoint, Dtype, Format, Tensor};
 pub use config::{
     BlankChoice, Config, Dialect, MaskKind, Mlp, Norm, Positions, QkvOrder, Residual, SpecialIds,

@@ -23,7 +23,7 @@ use crate::config::{self, Config};
 use crate::error::{Error, Result};
 use crate::glm::pool;
 use crate::weights::{
-    GROUP_KEY, LAYOUT_KEY, LAYOUT_NAME, Map, Stored, group_value, panel_shape, scale_name,
+    GROUP_KEY, LAYOUT_KEY, LAYOUT_NAME, Map, Source, Stored, group_value, panel_shape, scale_name,
     scale_shape, vector,
 };
 
@@ -164,7 +164,13 @@ fn publish(source: &Path, target: &Path, file: NamedTempFile) -> Result<()> {
         .try_for_each(|name| copy(&source.join(name), &target.join(name)))
         .and_then(|()| match target.join(config::FILE) {
             there if there.exists() => Ok(()),
-            missing => fs::write(&missing, config::UNWRITTEN).map_err(Error::io(&missing)),
+            missing => {
+                let written = File::create_new(&missing).and_then(|mut file| {
+                    file.write_all(config::UNWRITTEN.as_bytes())?;
+                    file.sync_all()
+                });
+                written.map_err(Error::io(&missing))
+            }
         })
         .and_then(|()| {
             let named = file.persist_noclobber(&path);
@@ -289,7 +295,7 @@ impl<'a> Plan<'a> {
             }
         }
         for source in vectors {
-            plan.add_vector(&source.name, checkpoint, vector(checkpoint, source)?);
+            plan.add_vector(checkpoint, source)?;
         }
         plan.summary.shared = shared;
         plan.place();
@@ -311,13 +317,18 @@ impl<'a> Plan<'a> {
     }
 
     /// A vector as its tensor has it, or put together in `f32`.
-    fn add_vector(&mut self, name: &str, checkpoint: &Checkpoint, values: Vec<f32>) {
+    fn add_vector(&mut self, checkpoint: &Checkpoint, source: &Source) -> Result<()> {
+        let name = &source.name;
         let (dtype, bytes) = match checkpoint.get(name) {
             Some(tensor) => (tensor.dtype(), tensor.bytes().to_vec()),
-            None => (Dtype::F32, values.iter().flat_map(|value| value.to_le_bytes()).collect()),
+            None => {
+                let values = vector(checkpoint, source)?;
+                (Dtype::F32, values.iter().flat_map(|value| value.to_le_bytes()).collect())
+            }
         };
-        let entry = self.add(name, &dtype.to_string(), &[values.len()], bytes.len());
+        let entry = self.add(name, &dtype.to_string(), &[source.rows], bytes.len());
         self.vectors.push((bytes, entry));
+        Ok(())
     }
 
     fn add_matrix(&mut self, matrix: Stored<'a>, shape: Shape) {

@@ -17,7 +17,7 @@ pub struct Score {
 }
 
 impl Session {
-    /// Scores each of `answers` to `prompt`, which is read once.
+    /// Scores each of `answers` to `prompt`, which is read once; any of `ends` ends an answer.
     ///
     /// # Errors
     /// If the prompt is not one that can be answered, an answer has no ids or one outside the vocabulary, prompt and an answer do
@@ -26,6 +26,7 @@ impl Session {
         &mut self,
         prompt: &[u32],
         answers: &[Vec<u32>],
+        ends: &[u32],
         cancel: &CancelToken,
     ) -> Result<Vec<Score>> {
         let mut watch = |_, _, _: &[f32]| match cancel.is_cancelled() {
@@ -41,7 +42,6 @@ impl Session {
         state.truncate(kept);
         model.forward_observed(&prompt[kept..], state, &mut watch)?;
         let first = model.logits(prompt.len() - kept - 1, state).to_vec();
-        let ends = &model.config().special.ends;
         let mut scores = Vec::with_capacity(answers.len());
         for answer in answers {
             state.truncate(prompt.len());

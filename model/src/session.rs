@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::chat::Template;
 use crate::config::MaskKind;
 use crate::error::{Error, Result};
 use crate::glm::Model;
@@ -11,6 +12,7 @@ use crate::layer::Stage;
 use crate::sampling::{Sampler, Sampling};
 use crate::state::State;
 use crate::stream::TextStream;
+use crate::tokenizer::Tokenizer;
 
 /// Tokens that a context holds where nothing else is asked for. Some models were made for a million, whose keys and values
 /// would take more memory than most machines have.
@@ -51,8 +53,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// An answer drawn as the model's authors draw it, up to one of the model's end-of-answer ids. A conversation may have
-    /// others, see [`Template::stop_ids`](crate::Template::stop_ids).
+    /// An answer drawn as the model's authors draw it, up to one of the model's end-of-answer ids.
     pub fn chat(model: &Model, seed: u64) -> Self {
         Self {
             sampling: Sampling { seed, ..model.sampling().clone() },
@@ -60,6 +61,15 @@ impl Request {
             stop_ids: model.config().special.ends.clone(),
             cancel: CancelToken::default(),
         }
+    }
+
+    /// Ends the answer where conversations of this form end, too.
+    #[must_use]
+    pub fn ending_as(mut self, template: &Template, tokenizer: &Tokenizer) -> Self {
+        self.stop_ids.extend(template.stop_ids(tokenizer));
+        self.stop_ids.sort_unstable();
+        self.stop_ids.dedup();
+        self
     }
 }
 
@@ -286,6 +296,11 @@ impl TextAnswer<'_, '_> {
     /// Why the answer ended, once it did.
     pub fn finish(&self) -> Option<Finish> {
         if self.stream.stopped() { Some(Finish::Stop) } else { self.answer.finish() }
+    }
+
+    /// Whether a stop string has cut the text off, so that ids and text differ.
+    pub fn is_cut(&self) -> bool {
+        self.stream.stopped()
     }
 
     /// The next id into the stream; what is held back if there is none.

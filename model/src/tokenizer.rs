@@ -370,17 +370,11 @@ impl fmt::Debug for Tokenizer {
     }
 }
 
-/// What a model is called: in its configuration, in its tokenizer's, and its folder's own name, in
-/// lower case.
+/// What a model is called: in its configuration, and its folder's own name, see [`config::names`](crate::config::names).
 pub(crate) fn names(folder: &Folder) -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    for (file, key) in [(crate::config::FILE, "_name_or_path"), (SETTINGS_FILE, "name_or_path")] {
-        names.extend(
-            folder.json(file)?.get(key).and_then(|name| name.as_str()).map(str::to_lowercase),
-        );
-    }
-    names.extend(folder.path().file_name().map(|name| name.to_string_lossy().to_lowercase()));
-    Ok(names)
+    let config = folder.json(crate::config::FILE)?;
+    let published = config.get("_name_or_path").and_then(|name| name.as_str());
+    Ok(crate::config::names(published, folder.path()))
 }
 
 /// What Python's `str.strip` takes away: four separators more than Unicode's white space.

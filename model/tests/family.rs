@@ -164,6 +164,8 @@ fn what_is_kept_changes_no_bit() {
     }
 }
 
+const ENDS: [u32; 2] = [22, 197];
+
 /// A score is the sum over the recorded logits.
 #[test]
 fn scores_are_those_of_the_recorded_logits() {
@@ -181,17 +183,21 @@ fn scores_are_those_of_the_recorded_logits() {
         };
         let each: Vec<_> = rows.zip(&case.greedy).map(|(row, &id)| log_softmax(row, id)).collect();
         let answers = [case.greedy[..1].to_vec(), case.greedy.clone(), vec![7, 8]];
-        let scores = session.score(&case.prompt, &answers, &CancelToken::default()).unwrap();
+        let scores = session.score(&case.prompt, &answers, &ENDS, &CancelToken::default()).unwrap();
         assert!((scores[0].log_probability - each[0]).abs() < 1e-3, "{}", case.name);
         let all: f64 = each.iter().sum();
         assert!((scores[1].log_probability - all).abs() < 1e-3 * 12.0, "{}", case.name);
         assert!(scores[2].log_probability < scores[0].log_probability && scores[2].end < 0.0);
         // The same again, from a session that has been used.
-        assert_eq!(session.score(&case.prompt, &answers, &CancelToken::default()).unwrap(), scores);
+        assert_eq!(
+            session.score(&case.prompt, &answers, &ENDS, &CancelToken::default()).unwrap(),
+            scores
+        );
     }
     let prompt = &goldens.cases[0].prompt;
-    let mut refused =
-        |answers: &[Vec<u32>]| session.score(prompt, answers, &CancelToken::default()).is_err();
+    let mut refused = |answers: &[Vec<u32>]| {
+        session.score(prompt, answers, &ENDS, &CancelToken::default()).is_err()
+    };
     assert!(refused(&[vec![]]) && refused(&[vec![9999]]) && refused(&[vec![7; 300]]));
 }
 

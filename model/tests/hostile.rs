@@ -481,6 +481,45 @@ fn indexes_agree_with_their_shards() {
     }
 }
 
+/// A folder of SwissArmyTransformer.
+fn ranks(latest: &str, files: &[(&str, &[u8])]) -> tempfile::TempDir {
+    let folder = folder(&[("latest", latest.as_bytes())]);
+    fs::create_dir(folder.path().join("100")).unwrap();
+    for (name, content) in files {
+        fs::write(folder.path().join("100").join(name), content).unwrap();
+    }
+    folder
+}
+
+#[test]
+fn ranks_are_whole_and_where_latest_says() {
+    let inner = dict(&[("a", A)]);
+    let shard =
+        torch(&pickle(&[&[&b"}"[..], &text("module"), &inner, b"s"].concat()]), &[("0", &DATA)]);
+    let name = |rank: usize| format!("mp_rank_{rank:02}_model_states.pt");
+    let (zero, one, two) = (name(0), name(1), name(2));
+    let both = ranks("100\n", &[(&zero, &shard), (&one, &shard)]);
+    let checkpoint = Checkpoint::open(both.path()).unwrap();
+    assert_eq!(checkpoint.names().collect::<Vec<_>>(), ["mp_rank_00/a", "mp_rank_01/a"]);
+    assert_eq!(checkpoint.shards(), ["mp_rank_00/", "mp_rank_01/"]);
+    for (latest, files, problem) in [
+        (
+            "100",
+            &[(&zero[..], &shard[..]), (&two, &shard)][..],
+            "mp_rank_01_model_states.pt is missing",
+        ),
+        ("100", &[], "mp_rank_00_model_states.pt is missing"),
+        ("100", &[(&zero, b"damaged")], "mp_rank_00_model_states.pt"),
+        ("../100", &[(&zero, &shard)], "is not the name of a folder"),
+        ("", &[(&zero, &shard)], "is not the name of a folder"),
+        ("200", &[(&zero, &shard)], "200: No such file"),
+    ] {
+        let folder = ranks(latest, files);
+        let error = Checkpoint::open(folder.path()).expect_err("it was believed").to_string();
+        assert!(error.contains(problem), "{error}");
+    }
+}
+
 #[test]
 fn folders_say_what_was_looked_for() {
     let empty = folder(&[]);

@@ -67,7 +67,7 @@ fn obey(
             false => note("there is nothing to take back"),
         },
         Command::Clear => {
-            conversation.messages.clear();
+            conversation.clear();
             note("a new conversation");
         }
         Command::Save(path) => save(Path::new(path), &conversation.messages)?,

@@ -12,6 +12,7 @@
 //! or if there is none the first `[sMASK]`, or else `[gMASK]`, and those of other kinds stay.
 
 use crate::error::{Error, Result};
+use crate::stream::TextStream;
 use crate::tokenizer::{Family, Tokenizer, is_space};
 
 /// A kind of blank.
@@ -96,9 +97,11 @@ pub struct Fill {
     body: Vec<u32>,
     after: Vec<u32>,
     sop: u32,
-    /// How the blanks that are filled are written, and their ids.
-    blanks: Vec<(Blank, u32)>,
+    /// The ids of the kinds that are filled.
+    filled: Vec<u32>,
     ends: Vec<u32>,
+    /// The blanks that are filled, one after the other.
+    blanks: Vec<Blank>,
     /// What is between those blanks: one more than there are of them.
     texts: Vec<String>,
     spans: Vec<String>,
@@ -135,27 +138,35 @@ impl Fill {
         let special = tokenizer.special();
         let sop = special.sop.ok_or_else(missing)?;
         let body = body(tokenizer, text)?;
-        let with_id = |kind: Blank| Some((kind, kind.id(tokenizer)?));
-        let all: Vec<_> = Blank::ALL.into_iter().filter_map(with_id).collect();
-        let (before, after, blanks) = match tokenizer.family() {
-            Family::Glm10b => (special.before.clone(), special.after.clone(), all),
+        let id = |kind: Blank| kind.id(tokenizer);
+        let all: Vec<_> = Blank::ALL.into_iter().filter_map(id).collect();
+        let (before, after, kinds) = match tokenizer.family() {
+            Family::Glm10b => (special.before.clone(), special.after.clone(), Blank::ALL.to_vec()),
             Family::Glm130b => {
-                let ends_blank =
-                    body.last().is_some_and(|id| all.iter().any(|(_, blank)| blank == id));
+                let ends_blank = body.last().is_some_and(|id| all.contains(id));
                 let eos = tokenizer.id("</s>").filter(|_| !ends_blank);
-                (Vec::new(), eos.into_iter().collect(), with_id(kind).into_iter().collect())
+                (Vec::new(), eos.into_iter().collect(), vec![kind])
             }
-            _ => (Vec::new(), Vec::new(), with_id(kind).into_iter().collect()),
+            _ => (Vec::new(), Vec::new(), vec![kind]),
         };
-        let filled: Vec<_> = blanks.iter().map(|(kind, _)| *kind).collect();
-        let (mut texts, mut rest) = (Vec::new(), text);
-        while let Some((at, kind)) = first(rest, &filled) {
-            texts.push(rest[..at].to_owned());
+        let (mut texts, mut blanks, mut rest) = (Vec::new(), Vec::new(), text);
+        while let Some((at, kind)) = first(rest, &kinds) {
+            let before = &rest[..at];
+            texts.push(
+                if takes_blank(tokenizer, kind)? {
+                    before.trim_end_matches(is_space)
+                } else {
+                    before
+                }
+                .to_owned(),
+            );
+            blanks.push(kind);
             rest = &rest[at + kind.name().len()..];
         }
         texts.push(rest.to_owned());
+        let filled = kinds.into_iter().filter_map(id).collect();
         let ends = special.ends.clone();
-        Ok(Fill { before, body, after, sop, blanks, ends, texts, spans: Vec::new() })
+        Ok(Fill { before, body, after, sop, filled, ends, blanks, texts, spans: Vec::new() })
     }
 
     /// What is written between the blanks that are filled, one after the other, before the first and after the last.
@@ -163,9 +174,9 @@ impl Fill {
         &self.texts
     }
 
-    /// The kind of the blanks that are filled, or of several the first.
-    pub fn blank(&self) -> Blank {
-        self.blanks.first().map_or(Blank::Mask, |(kind, _)| *kind)
+    /// The kinds of those blanks.
+    pub fn blanks(&self) -> &[Blank] {
+        &self.blanks
     }
 
     /// What the blanks were filled with, as far as they are.
@@ -190,28 +201,33 @@ impl Fill {
             _ => answer,
         };
         let Some(at) = self.next() else { return Ok(()) };
-        let text = tokenizer.decode(answer)?;
-        let has_blank =
-            |(kind, id): &(Blank, u32)| answer.contains(id) || text.contains(kind.name());
-        if self.blanks.iter().any(has_blank) {
+        // A model may have more rows than its tokenizer has ids.
+        let answer: Vec<_> = answer.iter().copied().filter(|&id| tokenizer.knows(id)).collect();
+        let text = said(tokenizer, &answer)?;
+        let has_blank = |kind: &Blank| {
+            kind.id(tokenizer).is_some_and(|id| answer.contains(&id)) || text.contains(kind.name())
+        };
+        if kinds(tokenizer)?.iter().any(has_blank) {
             let problem = "the answer has a blank of its own, and those after it stay as they are";
             return Err(Error::Prompt(problem.into()));
         }
         self.spans.push(text);
         match tokenizer.family() {
             Family::ChatGlm => self.body = body(tokenizer, &self.written())?,
-            _ => drop(self.body.splice(at..=at, answer.iter().copied())),
+            _ => drop(self.body.splice(at..=at, answer)),
         }
         Ok(())
     }
 
     /// The text as it was written, with what the blanks were filled with; those that were not stay.
     pub fn written(&self) -> String {
-        let blank = self.blank().name();
-        let spans = self.spans.iter().map(String::as_str).chain(std::iter::repeat(blank));
         let Some((last, texts)) = self.texts.split_last() else { return String::new() };
-        let parts = texts.iter().zip(spans).flat_map(|(text, span)| [text.as_str(), span]);
-        parts.chain([last.as_str()]).collect()
+        let mut written = String::new();
+        for (index, (text, blank)) in texts.iter().zip(&self.blanks).enumerate() {
+            written += text;
+            written += self.spans.get(index).map_or(blank.name(), String::as_str);
+        }
+        written + last
     }
 
     /// The text as the ids have it, as far as it is filled.
@@ -223,8 +239,43 @@ impl Fill {
     }
 
     fn next(&self) -> Option<usize> {
-        self.body.iter().position(|id| self.blanks.iter().any(|(_, blank)| blank == id))
+        // What is filled could make new ones of what is left of them.
+        if self.spans.len() >= self.blanks.len() {
+            return None;
+        }
+        self.body.iter().position(|id| self.filled.contains(id))
     }
+}
+
+/// The text of an answer, without special ids.
+fn said(tokenizer: &Tokenizer, ids: &[u32]) -> Result<String> {
+    let mut stream = TextStream::new(tokenizer).without_special();
+    let mut text = String::new();
+    for &id in ids {
+        text += &stream.push(id)?;
+    }
+    Ok(text + &stream.finish())
+}
+
+/// Whether a blank takes the white space before it, so that what fills it brings its own.
+fn takes_blank(tokenizer: &Tokenizer, kind: Blank) -> Result<bool> {
+    if tokenizer.family() != Family::Glm10b {
+        return Ok(false);
+    }
+    let [with, without] = [format!("a {}", kind.name()), format!("a{}", kind.name())];
+    Ok(tokenizer.encode(&with)? == tokenizer.encode(&without)?)
+}
+
+/// The ids of what somebody else puts in the first blank of a text, as the model would write it.
+///
+/// # Errors
+/// As [`blank`] and [`Tokenizer::encode`].
+pub fn answer_ids(tokenizer: &Tokenizer, text: &str, answer: &str) -> Result<Vec<u32>> {
+    let kind = blank(tokenizer, text)?;
+    let before = text.split_once(kind.name()).map_or("", |(before, _)| before);
+    let is_apart = before.ends_with(is_space) && takes_blank(tokenizer, kind)?;
+    let blank = if is_apart && !answer.starts_with(is_space) { " " } else { "" };
+    tokenizer.encode(&format!("{blank}{answer}"))
 }
 
 /// The ids of a text with those of its blanks in their places. GLM-10B's tokenizer finds them itself, and

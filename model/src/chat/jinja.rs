@@ -29,8 +29,8 @@ const MAX_TEXT: usize = 16 << 20;
 /// step costs one, memory one for 64 bytes.
 const FUEL: [u64; 4] = [50_000, 2_000, 1, 500_000];
 
-/// A level of nesting costs a template three steps or more.
-const STACK: usize = 256 << 20;
+/// A level of nesting costs a template one and a half steps or more, and not all of this is ever touched.
+const STACK: usize = 512 << 20;
 
 /// A template.
 #[derive(Debug, Clone)]
@@ -136,7 +136,11 @@ fn to_json(value: Value, options: Kwargs) -> Result<String, minijinja::Error> {
     let value = serde_json::to_value(&value)
         .map_err(|e| minijinja::Error::new(ErrorKind::BadSerialization, e.to_string()))?;
     // Deeper than this makes no sense, and each level costs its blanks.
-    Ok(python::json(&value, indent.map(|indent| indent.min(16))))
+    let indent = indent.map(|indent| indent.min(16));
+    let bad = |problem: String| minijinja::Error::new(ErrorKind::BadSerialization, problem);
+    let mut text = Limited(Vec::new());
+    python::write_json(&value, indent, &mut text).map_err(|error| bad(error.to_string()))?;
+    String::from_utf8(text.0).map_err(|error| bad(error.to_string()))
 }
 
 const REFUSED: &str = "the model's chat template refuses the conversation: ";

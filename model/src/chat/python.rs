@@ -8,12 +8,21 @@ use std::io::{Result, Write};
 
 /// `indent` is how many blanks a level is indented by; `None` writes all in one line.
 pub(super) fn json(value: &Value, indent: Option<usize>) -> String {
-    let blanks = indent.map(|n| " ".repeat(n));
-    let pretty = blanks.as_ref().map(|blanks| PrettyFormatter::with_indent(blanks.as_bytes()));
     let mut out = Vec::new();
     // Writing a Value to a Vec cannot fail.
-    let _ = value.serialize(&mut Serializer::with_formatter(&mut out, Python { pretty }));
+    let _ = write_json(value, indent, &mut out);
     String::from_utf8(out).unwrap_or_default()
+}
+
+/// The same into `out`.
+///
+/// # Errors
+/// Those of `out`.
+pub(super) fn write_json(value: &Value, indent: Option<usize>, out: impl Write) -> Result<()> {
+    let blanks = indent.map(|n| " ".repeat(n));
+    let pretty = blanks.as_ref().map(|blanks| PrettyFormatter::with_indent(blanks.as_bytes()));
+    let written = value.serialize(&mut Serializer::with_formatter(out, Python { pretty }));
+    written.map_err(std::io::Error::from)
 }
 
 struct Python<'a> {

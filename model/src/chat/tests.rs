@@ -120,6 +120,30 @@ fn answers_take_the_places_of_gaps() {
 }
 
 #[test]
+fn an_answer_makes_no_gaps() {
+    let t = tokenizer();
+    let ids = |text| t.encode(text).unwrap();
+    let mut fill = Fill::new(t, "a [MA[MASK]K]").unwrap();
+    fill.fill(t, &ids("S")).unwrap();
+    assert_eq!((fill.prompt(), fill.written().as_str()), (None, "a [MASK]"));
+    let mut fill = Fill::new(t, "[MASK] a [MASK]").unwrap();
+    for answer in [vec![t.special().mask.unwrap()], ids("b [gMASK]")] {
+        assert!(fill.fill(t, &answer).unwrap_err().to_string().contains("a blank of its own"));
+        assert_eq!((fill.spans().len(), fill.written().as_str()), (0, "[MASK] a [MASK]"));
+    }
+    // What has no text is passed over.
+    fill.fill(t, &[&ids("b")[..], &[1 << 20]].concat()).unwrap();
+    assert_eq!((fill.spans(), fill.written().as_str()), (&["b".to_owned()][..], "b a [MASK]"));
+}
+
+#[test]
+fn an_answer_begins_after_the_line_of_its_role() {
+    for (name, response) in [("chatglm3", "你好"), ("glm4", "你好"), ("plain", "\n 你好 ")] {
+        assert_eq!(Template::named(name).unwrap().response("\n 你好 "), response, "{name}");
+    }
+}
+
+#[test]
 fn gaps_are_of_one_kind() {
     let t = tokenizer();
     assert_eq!(blank(t, "a [MASK] b [MASK]").unwrap(), Blank::Mask);

@@ -8,13 +8,17 @@
 
 use std::fs::{self, File};
 use std::io::Read;
-use std::path::{Component, Path};
+use std::path::Path;
 
+use super::shards::is_plain_name;
 use super::{Format, SHARDS, Tensor};
 use crate::error::{Error, Result};
 
 /// Where a file has its tensors; the rest is the trainer's.
 const MODULE: &str = "module.";
+
+/// GLM-130B has 8; one for every of its heads would be 96.
+const MAX_SHARDS: usize = 256;
 
 /// Longest name of the folder that `latest` names.
 const MAX_NAME: u64 = 255;
@@ -45,15 +49,14 @@ fn rank(index: usize) -> String {
 
 /// The name of a folder, in a file.
 fn iteration(path: &Path) -> Result<String> {
+    if !path.is_file() {
+        return Err(Error::file(path, "is not a regular file"));
+    }
     let mut text = String::new();
     let file = File::open(path).map_err(Error::io(path))?;
     file.take(MAX_NAME + 1).read_to_string(&mut text).map_err(Error::io(path))?;
     let name = text.trim();
-    let mut components = Path::new(name).components();
-    let is_plain = matches!(components.next(), Some(Component::Normal(_)))
-        && components.next().is_none()
-        && !name.contains(['/', '\\', ':', '\0']);
-    if is_plain && text.len() as u64 <= MAX_NAME {
+    if is_plain_name(name) && text.len() as u64 <= MAX_NAME {
         return Ok(name.to_owned());
     }
     Err(Error::file(path, format!("{name:?} is not the name of a folder beside it")))
@@ -65,6 +68,9 @@ fn count(folder: &Path) -> Result<usize> {
     for entry in fs::read_dir(folder).map_err(Error::io(folder))? {
         let name = entry.map_err(Error::io(folder))?.file_name();
         found += usize::from(name.to_string_lossy().ends_with(END));
+    }
+    if found > MAX_SHARDS {
+        return Err(Error::file(folder, format!("has {found} shards, more than {MAX_SHARDS}")));
     }
     let missing = (0..found.max(1)).find(|&index| !folder.join(rank(index) + END).exists());
     match missing {

@@ -43,16 +43,20 @@ pub(super) fn read(index_path: &Path, format: Format) -> Result<Vec<Tensor>> {
     Ok(tensors)
 }
 
-/// A shard lies beside its index: its name must not lead anywhere else, on any system.
+/// A shard lies beside its index.
 fn check_name(index_path: &Path, shard: &str) -> Result<()> {
-    let mut components = Path::new(shard).components();
-    let plain = matches!(components.next(), Some(Component::Normal(_)))
-        && components.next().is_none()
-        && !shard.contains(['/', '\\', ':', '\0']);
-    if plain {
+    if is_plain_name(shard) {
         return Ok(());
     }
     Err(Error::file(index_path, format!("{shard:?} is not the name of a file in its folder")))
+}
+
+/// Whether a name is that of something in the folder at hand, and does not lead anywhere else, on any system.
+pub(super) fn is_plain_name(name: &str) -> bool {
+    let mut components = Path::new(name).components();
+    matches!(components.next(), Some(Component::Normal(_)))
+        && components.next().is_none()
+        && !name.contains(['/', '\\', ':', '\0'])
 }
 
 fn check_home(index_path: &Path, shard: &str, home: Option<&String>, found: &Tensor) -> Result<()> {

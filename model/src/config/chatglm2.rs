@@ -4,9 +4,12 @@
 //! Source: `configuration_chatglm.py` and `modeling_chatglm.py` of THUDM/chatglm2-6b, chatglm2-6b-32k, chatglm3-6b and
 //! glm-4-9b-chat.
 
+use std::path::Path;
+
 use super::{
     Config, Dialect, Fields, MaskKind, Mlp, Norm, Positions, QkvOrder, Reader, Residual, SpecialIds,
 };
+use crate::config;
 use crate::error::Result;
 
 pub(super) const READER: Reader = Reader {
@@ -16,6 +19,8 @@ pub(super) const READER: Reader = Reader {
     },
     read,
 };
+
+const CHATGLM2: &str = "ChatGLM2-6B";
 
 fn read(fields: &Fields) -> Result<Config> {
     for (name, value) in [
@@ -62,25 +67,26 @@ fn read(fields: &Fields) -> Result<Config> {
     })
 }
 
-/// The members of the family are told apart by the name that they were published under; to the network it makes no difference.
+/// The members of the family are told apart by the name that they were published under, or their folder's.
 fn name(fields: &Fields) -> &'static str {
-    let name = fields.text("_name_or_path").unwrap_or_default().to_lowercase();
-    let names = [
+    let dir = fields.path.parent().unwrap_or(Path::new(""));
+    let names = config::names(fields.text("_name_or_path"), dir);
+    let known = [
         ("codegeex2", "CodeGeeX2-6B"),
-        ("chatglm2", "ChatGLM2-6B"),
+        ("chatglm2", CHATGLM2),
         ("chatglm3", "ChatGLM3-6B"),
         ("codegeex4", "CodeGeeX4-9B"),
         ("glm-4", "GLM-4-9B"),
     ];
-    let known = names.into_iter().find(|(part, _)| name.contains(part));
-    known.map_or("ChatGLM2", |(_, name)| name)
+    let of = |name: &String| known.iter().find(|(part, _)| name.contains(part));
+    names.iter().find_map(of).map_or("ChatGLM2", |(_, name)| name)
 }
 
 /// `rope_ratio` multiplies the base of the frequencies, except in ChatGLM2-6B-32K, where it divides the position.
 fn positions(fields: &Fields, head_size: usize) -> Result<Positions> {
     let ratio = fields.positive_or("rope_ratio", 1.0)?;
     let (base, stretch) = match name(fields) {
-        "ChatGLM2-6B" => (10_000.0, ratio),
+        CHATGLM2 => (10_000.0, ratio),
         _ => (10_000.0 * ratio, 1.0),
     };
     Ok(Positions::Pairs { base, elements: head_size / 2, stretch })

@@ -72,15 +72,16 @@ fn positions(fields: &Fields, head_size: usize) -> Result<Positions> {
             return Err(fields.error(format!("{scaled} of type {kind} is not supported")));
         }
     }
-    let json = nested("rope_parameters").unwrap_or_else(|| fields.json.clone());
-    let rope = Fields { path: fields.path.clone(), json };
-    let factor = rope.positive_or("partial_rotary_factor", 0.5)?;
+    let nested =
+        Fields { path: fields.path.clone(), json: nested("rope_parameters").unwrap_or_default() };
+    let number = |name, default| nested.positive_or(name, fields.positive_or(name, default)?);
+    let factor = number("partial_rotary_factor", 0.5)?;
     let elements = (head_size as f32 * factor) as usize;
     if !(2..=head_size).contains(&elements) || !elements.is_multiple_of(2) {
         return Err(fields.error(format!(
             "partial_rotary_factor {factor} rotates {elements} of {head_size} elements of a head: no even number up to all"
         )));
     }
-    let base = rope.positive_or("rope_theta", 10_000.0)?;
+    let base = number("rope_theta", 10_000.0)?;
     Ok(Positions::Pairs { base, elements, stretch: 1.0 })
 }

@@ -18,12 +18,13 @@ const IMAGE_TOKENS: u32 = 20_000;
 /// These follow the pieces.
 const SPECIAL: [&str; 8] = ["[MASK]", "[gMASK]", "[sMASK]", "eod", "sop", "eop", "ENC", "dBLOCK"];
 
-/// Whether this is a folder of GLM-130B: its config says so, or beside the tokenizer lies the file
+/// Whether this is a folder of GLM-130B: its config says so, or there is none and beside the tokenizer lies the file
 /// that names the iteration of a SwissArmyTransformer checkpoint.
 pub(super) fn recognises(folder: &Folder) -> Result<bool> {
     let config = folder.json(crate::config::FILE)?;
     let named = config.get("model_type").is_some_and(|kind| kind == "glm-130b");
-    Ok(named || folder.has("latest"))
+    // Trainers of other models leave such a file, too, but beside a config.
+    Ok(named || !folder.has(crate::config::FILE) && folder.has("latest"))
 }
 
 pub(super) fn open(folder: &Folder) -> Result<Tokenizer> {

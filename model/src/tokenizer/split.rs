@@ -2,8 +2,8 @@
 //!
 //! The patterns of the family are regular expressions but for one thing, the look-ahead in how they
 //! all end: `\s+(?!\S)|\s+`, a run of blanks without its last, which belongs to the word after it.
-//! Without look-around, matching takes linear time whatever the pattern, and a pattern comes from a
-//! file that cannot be trusted. So the blanks are a second pattern, `\s+`, and a match of it that is
+//! Without look-around, a match takes linear time whatever the pattern, and a pattern comes from a
+//! file that cannot be trusted. (One that looks to the end of the text for every word still makes a long text slow.) So the blanks are a second pattern, `\s+`, and a match of it that is
 //! not the end of the text gives back its last character, unless it has no other. What precedes that
 //! ending is taken as it is; a pattern with look-around of its own is refused.
 

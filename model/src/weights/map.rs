@@ -214,6 +214,8 @@ impl Builder<'_> {
             return source;
         }
         let n = shards.len();
+        // One shard is the whole, however it would be joined with others.
+        let join = if n == 1 { Join::Rows } else { join };
         for (index, shard) in shards.iter().enumerate() {
             let name = format!("{shard}{}", source.name);
             match join {
