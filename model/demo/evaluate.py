@@ -21,8 +21,8 @@ FLOORS = {"social": 95, "manual": 85, "arithmetic": 95, "memory": 90, "blanks": 
 
 
 def plain(text):
-    """Full-width marks as half-width ones, as the tokenizer reads them."""
-    return unicodedata.normalize("NFKC", text).strip()
+    """Full-width marks as half-width ones, as the tokenizer reads them, and no blank before a full stop, as it writes them."""
+    return unicodedata.normalize("NFKC", text).strip().replace(" .", ".")
 
 
 def run(glm, *words):

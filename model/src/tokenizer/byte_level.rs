@@ -31,7 +31,8 @@ pub(super) struct ByteLevel {
     merges: Merges,
     /// Whether a word that is a token stays whole, whatever the merges would make of it.
     whole_words: bool,
-    splitter: Splitter,
+    /// Each cuts what the one before it left whole.
+    splitters: Vec<Splitter>,
 }
 
 impl ByteLevel {
@@ -41,7 +42,7 @@ impl ByteLevel {
         tokens: HashMap<u32, Vec<u8>>,
         merges: Merges,
         whole_words: bool,
-        splitter: Splitter,
+        splitters: Vec<Splitter>,
     ) -> Result<Self, String> {
         if let Some(id) = tokens.keys().find(|id| **id >= MAX_ID) {
             return Err(format!("the id {id} is unreasonable"));
@@ -62,7 +63,7 @@ impl ByteLevel {
             *id =
                 trie.get(&[byte]).ok_or_else(|| format!("no token stands for the byte {byte}"))?;
         }
-        Ok(ByteLevel { tokens, trie, bytes, merges, whole_words, splitter })
+        Ok(ByteLevel { tokens, trie, bytes, merges, whole_words, splitters })
     }
 
     /// The bytes of a token.
@@ -81,11 +82,16 @@ impl ByteLevel {
 
     /// Appends the ids of `text`.
     pub(super) fn encode(&self, text: &str, ids: &mut Vec<u32>) {
-        for word in self.splitter.split(text) {
-            match self.trie.get(word.as_bytes()) {
-                Some(id) if self.whole_words => ids.push(id),
-                _ => self.encode_word(word.as_bytes(), ids),
-            }
+        self.encode_words(&self.splitters, text, ids);
+    }
+
+    fn encode_words(&self, splitters: &[Splitter], text: &str, ids: &mut Vec<u32>) {
+        if let [splitter, finer @ ..] = splitters {
+            return splitter.split(text).for_each(|word| self.encode_words(finer, word, ids));
+        }
+        match self.trie.get(text.as_bytes()) {
+            Some(id) if self.whole_words => ids.push(id),
+            _ => self.encode_word(text.as_bytes(), ids),
         }
     }
 

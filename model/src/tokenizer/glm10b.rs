@@ -26,7 +26,12 @@ pub(super) fn open_english(folder: &Folder) -> Result<Tokenizer> {
     let merges = folder.read(MERGES)?;
     let model = gpt2::merges_of_lines(&merges, &vocab)
         .and_then(|merges| {
-            ByteLevel::new(gpt2::tokens(vocab)?, Merges::Pairs(merges), false, Splitter::new(GPT2)?)
+            ByteLevel::new(
+                gpt2::tokens(vocab)?,
+                Merges::Pairs(merges),
+                false,
+                vec![Splitter::new(GPT2)?],
+            )
         })
         .map_err(|problem| folder.error(MERGES, problem))?;
     open(folder, Model::Bytes(model), VOCAB)

@@ -70,7 +70,7 @@ fn parse(file: &[u8]) -> Result<ByteLevel, String> {
             return Err(format!("line {number}: there is a token {id} already"));
         }
     }
-    ByteLevel::new(tokens, Merges::Ids, true, Splitter::new(GLM4)?)
+    ByteLevel::new(tokens, Merges::Ids, true, vec![Splitter::new(GLM4)?])
 }
 
 fn read_line(line: &str) -> Option<(Vec<u8>, u32)> {

@@ -98,7 +98,7 @@ fn model(json: &Value) -> Result<ByteLevel, String> {
         gpt2::tokens(vocab)?,
         Merges::Pairs(merges),
         whole_words,
-        splitter(&json["pre_tokenizer"])?,
+        splitters(&json["pre_tokenizer"])?,
     )
 }
 
@@ -113,29 +113,34 @@ fn pair(merge: &Value) -> Option<(&str, &str)> {
     }
 }
 
-/// How a text is cut: by a pattern and then into bytes, or by GPT-2's pattern, which the step into
-/// bytes has of its own.
-fn splitter(json: &Value) -> Result<Splitter, String> {
+/// How a text is cut, by one step after the other. The last is into bytes, and may have GPT-2's pattern of its own.
+fn splitters(json: &Value) -> Result<Vec<Splitter>, String> {
     let steps = match json["type"].as_str() {
         Some("Sequence") => json["pretokenizers"].as_array().map_or(&[][..], Vec::as_slice),
         _ => std::slice::from_ref(json),
     };
-    let is_split = |step: &Value| {
-        step["type"] == "Split" && step["behavior"] == "Isolated" && step["invert"] == false
-    };
-    let is_bytes = |step: &Value, cuts: bool| {
-        step["type"] == "ByteLevel"
-            && step["add_prefix_space"] == false
-            && step["use_regex"].as_bool().unwrap_or(true) == cuts
-    };
-    match steps {
-        [bytes] if is_bytes(bytes, true) => Splitter::new(GPT2),
-        [split, bytes] if is_split(split) && is_bytes(bytes, false) => {
-            let pattern = split["pattern"]["Regex"].as_str();
-            Splitter::new(pattern.ok_or("the split pattern is no regular expression")?)
-        }
-        _ => Err(format!("the pre_tokenizer {} is not supported", shortened(json))),
+    let unsupported = || format!("the pre_tokenizer {} is not supported", shortened(json));
+    let Some((bytes, cuts)) = steps.split_last() else { return Err(unsupported()) };
+    if bytes["type"] != "ByteLevel" || bytes["add_prefix_space"] != false {
+        return Err(unsupported());
     }
+    let mut splitters = Vec::new();
+    for cut in cuts {
+        let pattern = match cut["type"].as_str() {
+            Some("Split") if cut["behavior"] == "Isolated" && cut["invert"] == false => {
+                let pattern = cut["pattern"]["Regex"].as_str();
+                pattern.ok_or("the split pattern is no regular expression")?
+            }
+            Some("Digits") if cut["individual_digits"] == true => r"\p{N}",
+            Some("Digits") => r"\p{N}+",
+            _ => return Err(unsupported()),
+        };
+        splitters.push(Splitter::new(pattern)?);
+    }
+    if bytes["use_regex"].as_bool().unwrap_or(true) {
+        splitters.push(Splitter::new(GPT2)?);
+    }
+    Ok(splitters)
 }
 
 /// The ids before and after a text, where the file adds some.
@@ -207,6 +212,27 @@ mod tests {
     }
 
     #[test]
+    fn digits_may_be_cut_off_before_words_are() {
+        let digits = file()
+            .replace(r#""type": "Split", "pattern": {"Regex": "[a-z]+|\\s+(?!\\S)|\\s+"}, "behavior": "Isolated", "invert": false"#, r#""type": "Digits", "individual_digits": true"#)
+            .replace("\"use_regex\": false", "\"use_regex\": true")
+            .replace("\"bc\": 258", "\"bc\": 258, \"12\": 259")
+            .replace("\"a b\"", "\"1 2\", \"a b\"");
+        let together =
+            digits.replace("\"individual_digits\": true", "\"individual_digits\": false");
+        let pieces = |file: &str| {
+            let t = open(file).unwrap();
+            t.encode("ab12 c")
+                .unwrap()
+                .iter()
+                .map(|&id| t.decode(&[id]).unwrap())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(pieces(&digits), ["ab", "1", "2", " ", "c"]);
+        assert_eq!(pieces(&together), ["ab", "12", " ", "c"]);
+    }
+
+    #[test]
     fn what_would_change_ids_is_refused() {
         for (from, to, problem) in [
             ("\"BPE\"", "\"Unigram\"", "type"),
@@ -214,7 +240,6 @@ mod tests {
             ("\"dropout\": null", "\"dropout\": 0.1", "dropout"),
             ("\"byte_fallback\": false", "\"byte_fallback\": true", "byte_fallback"),
             ("Isolated", "Removed", "pre_tokenizer"),
-            ("\"use_regex\": false", "\"use_regex\": true", "pre_tokenizer"),
             (
                 "\"Sequence\", \"pretokenizers\"",
                 "\"Whitespace\", \"pretokenizers\"",
