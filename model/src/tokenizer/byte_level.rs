@@ -1,5 +1,5 @@
-//! Byte-level BPE: words of a text, whose bytes are joined to tokens. The tokens of all 256 bytes
-//! exist, so any text has ids.
+//! Byte-level BPE: words of a text, whose bytes are joined to tokens. As a rule the tokens of all 256 bytes
+//! exist, so any text has ids; a `tokenizer.json` may do without some, and then such bytes are lost.
 //!
 //! tiktoken ranks (GLM-4), `vocab.json` with `merges.txt` (GPT-2, GLM-10B) and `tokenizer.json` (the
 //! models as transformers has them) are three ways to write the same thing down. One implementation
@@ -27,7 +27,8 @@ pub(super) enum Merges {
 pub(super) struct ByteLevel {
     tokens: HashMap<u32, Vec<u8>>,
     trie: Trie,
-    bytes: [u32; 256],
+    /// A byte without a token is left out of a text.
+    bytes: [Option<u32>; 256],
     merges: Merges,
     /// Whether a word that is a token stays whole, whatever the merges would make of it.
     whole_words: bool,
@@ -37,7 +38,7 @@ pub(super) struct ByteLevel {
 
 impl ByteLevel {
     /// # Errors
-    /// If two tokens are the same, a byte has none, one is empty or too long, or an id too high.
+    /// If two tokens are the same, one is empty or too long, an id too high, or where ids say the order a byte has none.
     pub(super) fn new(
         tokens: HashMap<u32, Vec<u8>>,
         merges: Merges,
@@ -58,10 +59,9 @@ impl ByteLevel {
             return Err(format!("the tokens {} and {} are both {text:?}", twice[0].1, twice[1].1));
         }
         let trie = Trie::new(&sorted);
-        let mut bytes = [0; 256];
-        for (byte, id) in (0..=255).zip(&mut bytes) {
-            *id =
-                trie.get(&[byte]).ok_or_else(|| format!("no token stands for the byte {byte}"))?;
+        let bytes = std::array::from_fn(|byte| trie.get(&[byte as u8]));
+        if let (Merges::Ids, Some(byte)) = (&merges, bytes.iter().position(Option::is_none)) {
+            return Err(format!("no token stands for the byte {byte}"));
         }
         Ok(ByteLevel { tokens, trie, bytes, merges, whole_words, splitters })
     }
@@ -96,9 +96,9 @@ impl ByteLevel {
     }
 
     fn encode_word(&self, word: &[u8], ids: &mut Vec<u32>) {
-        let parts = (0..).zip(word).map(|(start, &byte)| {
-            let id = self.bytes[usize::from(byte)];
-            Part { start, end: start + 1, id }
+        let parts = (0..).zip(word).filter_map(|(start, &byte)| {
+            let id = self.bytes[usize::from(byte)]?;
+            Some(Part { start, end: start + 1, id })
         });
         let merged = bpe::merge(parts.collect(), |left, right| match &self.merges {
             Merges::Ids => {
