@@ -28,7 +28,7 @@ pub(super) struct ByteLevel {
     tokens: HashMap<u32, Vec<u8>>,
     trie: Trie,
     /// A byte without a token is left out of a text.
-    bytes: [Option<u32>; 256],
+    bytes: Box<[Option<u32>; 256]>,
     merges: Merges,
     /// Whether a word that is a token stays whole, whatever the merges would make of it.
     whole_words: bool,
@@ -63,6 +63,7 @@ impl ByteLevel {
         if let (Merges::Ids, Some(byte)) = (&merges, bytes.iter().position(Option::is_none)) {
             return Err(format!("no token stands for the byte {byte}"));
         }
+        let bytes = Box::new(bytes);
         Ok(ByteLevel { tokens, trie, bytes, merges, whole_words, splitters })
     }
 
