@@ -122,7 +122,7 @@ pub(super) struct SentencePiece {
     unknown: u32,
     unknown_surface: String,
     collapse: bool,
-    bytes: Option<[u32; 256]>,
+    bytes: Option<Box<[u32; 256]>>,
 }
 
 impl SentencePiece {
@@ -382,7 +382,7 @@ fn only_unknown(pieces: &[Piece]) -> Result<u32, String> {
 }
 
 /// The ids of all bytes, if the model has byte fallback.
-fn byte_table(pieces: &[Piece], byte_fallback: bool) -> Result<Option<[u32; 256]>, String> {
+fn byte_table(pieces: &[Piece], byte_fallback: bool) -> Result<Option<Box<[u32; 256]>>, String> {
     let mut table = [None; 256];
     for (piece, id) in pieces.iter().zip(0..) {
         if let Kind::Byte(byte) = piece.kind {
@@ -392,7 +392,7 @@ fn byte_table(pieces: &[Piece], byte_fallback: bool) -> Result<Option<[u32; 256]
     match (byte_fallback, table.iter().flatten().count()) {
         (false, 0) => Ok(None),
         (false, _) => Err("pieces for bytes without byte fallback".into()),
-        (true, 256) => Ok(Some(table.map(Option::unwrap_or_default))),
+        (true, 256) => Ok(Some(Box::new(table.map(Option::unwrap_or_default)))),
         (true, n) => Err(format!("byte fallback with pieces for {n} of 256 bytes")),
     }
 }
