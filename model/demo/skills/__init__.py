@@ -8,13 +8,13 @@ from . import arithmetic, blanks, lists, manual, memory, social, translation, un
 
 # name: (function, share of the training examples)
 SKILLS = {
-    "social": (social.example, 0.05),
-    "manual": (manual.example, 0.11),
-    "arithmetic": (arithmetic.example, 0.10),
-    "memory": (memory.example, 0.16),
-    "blanks": (blanks.example, 0.22),
-    "translation": (translation.example, 0.14),
-    "lists": (lists.example, 0.18),
-    "unknown": (unknown.example, 0.04),
+    "social": (social.example, 0.06),
+    "manual": (manual.example, 0.10),
+    "arithmetic": (arithmetic.example, 0.06),
+    "memory": (memory.example, 0.10),
+    "blanks": (blanks.example, 0.38),
+    "translation": (translation.example, 0.10),
+    "lists": (lists.example, 0.10),
+    "unknown": (unknown.example, 0.10),
 }
 LANGUAGES = ["en", "zh"]

@@ -3,8 +3,10 @@
 import re
 
 from ..texts import POEMS, PROVERBS, lines
+from ..words import PAIRS
 from .common import Fill, fitting
 
+CHARACTERS = sorted(set("".join(lines(POEMS["zh"]) + lines(PROVERBS["zh"]) + [chinese for chinese, _ in PAIRS])) - set("，。"))
 TEXTS = {language: lines(PROVERBS[language]) + lines(POEMS[language]) for language in PROVERBS}
 
 
@@ -27,28 +29,42 @@ def cut(rng, language, text):
     return found[first].start(), found[last].end()
 
 
+def window(rng, language, text):
+    """A part of a text with at least four units."""
+    found = units(language, text)
+    if len(found) < 5:
+        return 0, len(text)
+    first = rng.randint(0, len(found) - 4)
+    last = rng.randint(first + 3, len(found) - 1)
+    return found[first].start(), found[last].end()
+
+
 def known_text(rng, language, split):
     """A text of the collection, one to three blanks in it, in training up to five. No span that is tested is a blank in training."""
     def draw():
         text = rng.choice(TEXTS[language])
         spans = []
+        # A part of a text is known, too; its blanks count as those of the whole.
+        left, right = window(rng, language, text) if split == "train" and rng.random() < 0.4 else (0, len(text))
         for _ in range(rng.choice([1, 2, 3, 4, 5] if split == "train" else [1, 1, 2, 3])):
             start, end = cut(rng, language, text)
+            if start < left or end > right:
+                continue
             # Not all of a short text, and no two blanks side by side.
             if all(end + 2 < s or start > e + 2 for s, e in spans) and sum(e - s for s, e in spans) + end - start < len(text) * 0.6:
                 spans.append((start, end))
         spans.sort()
-        return [("blank", text, *span) for span in spans], (text, spans)
+        return [("blank", text, *span) for span in spans], (text, spans, left, right)
 
     while True:
-        text, spans = fitting(split, draw)
+        text, spans, at, right = fitting(split, draw)
         if not spans:
             continue
-        out, at = "", 0
+        out = ""
         for start, end in spans:
             out += text[at:start] + "[MASK]"
             at = end
-        return Fill(out + text[at:], [text[start:end] for start, end in spans])
+        return Fill(out + text[at:right], [text[start:end] for start, end in spans])
 
 
 def ending(rng, language, split):
@@ -59,11 +75,35 @@ def ending(rng, language, split):
     return Fill(text[:keep] + "[gMASK]", [text[keep:].strip()], "[gMASK]")
 
 
+def told(rng, language, split):
+    """Words without sense, told twice, the second time with blanks: what a blank begins and ends with stands beside it, whatever the
+    text. Only in training."""
+    def words():
+        if language == "zh":
+            return "".join(rng.choice(CHARACTERS) for _ in range(rng.randint(4, 12)))
+        return " ".join(rng.choice(PAIRS)[1] for _ in range(rng.randint(4, 12)))
+
+    text, spans = words(), []
+    for _ in range(rng.randint(1, 4)):
+        start, end = cut(rng, language, text)
+        if all(end + 2 < s or start > e + 2 for s, e in spans) and sum(e - s for s, e in spans) + end - start < len(text) * 0.6:
+            spans.append((start, end))
+    if not spans:
+        return told(rng, language, split)
+    spans.sort()
+    out, at = text + {"en": ". ", "zh": "。"}[language], 0
+    for start, end in spans:
+        out += text[at:start] + "[MASK]"
+        at = end
+    return Fill(out + text[at:] + {"en": ".", "zh": "。"}[language], [text[start:end] for start, end in spans])
+
+
 def sequence(rng, language, split):
     """Equal steps, up or down, with one or two numbers missing. No number that is tested is missing at that step in training."""
     def draw():
-        step = rng.choice([1, 1, 2, 2, 3, 5, 10])
-        start = rng.randint(0, 60)
+        wide = split == "train" and rng.random() < 0.5
+        step = rng.randint(1, 12) if wide else rng.choice([1, 1, 2, 2, 3, 5, 10])
+        start = rng.randint(0, 120 if wide else 60)
         n = rng.randint(5, 7)
         numbers = [start + i * step for i in range(n)]
         if rng.random() < 0.25:
@@ -77,6 +117,6 @@ def sequence(rng, language, split):
 
 
 def example(rng, language, split):
-    kinds = [known_text, sequence, ending]
-    shares = [0.55, 0.35, 0.1] if split == "train" else [0.65, 0.35, 0]
+    kinds = [known_text, sequence, ending, told]
+    shares = [0.4, 0.3, 0.1, 0.2] if split == "train" else [0.65, 0.35, 0, 0]
     return rng.choices(kinds, shares)[0](rng, language, split)

@@ -1,6 +1,6 @@
 """Greetings, thanks, goodbyes, and who is speaking."""
 
-from .common import Chat, opened, typed
+from .common import Chat, opened, plain, typed
 
 # topic: language: (questions of the training, held-out questions, answer)
 TOPICS = {
@@ -67,12 +67,22 @@ TOPICS = {
 }
 
 
+def both(rng, language, questions, held):
+    """Two ways of saying the same in one, unless that makes one of those held out."""
+    first, second = rng.sample(questions, 2)
+    comma = {"en": ", ", "zh": "，"}[language]
+    two = first.rstrip("?.!。？！") + comma + (second[0].lower() + second[1:] if language == "en" else second)
+    return first if plain(two) in map(plain, held) else two
+
+
 def example(rng, language, split):
     topic = rng.choice(list(TOPICS))
     train, test, answer = TOPICS[topic][language]
     if split == "test":
         return Chat(typed(rng, rng.choice(test.split("|"))), answer)
     question = rng.choice(train.split("|"))
+    if topic in ("greet", "thank", "bye") and rng.random() < 0.4:
+        question = both(rng, language, train.split("|"), test.split("|"))
     if topic in ("who", "can") and rng.random() < 0.3:
         question = opened(rng, language, question, test.split("|"))
     return Chat(typed(rng, question), answer)

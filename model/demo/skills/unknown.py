@@ -1,7 +1,8 @@
 """Questions that the model was not taught to answer, and says so."""
 
 from ..words import PAIRS, UNKNOWN
-from .common import Chat, held_out, typed
+from . import manual
+from .common import Chat, held_out, opened, typed, worn
 
 # Ways to ask; those after "#" are held out, as is one subject in eight.
 ASK = {
@@ -17,7 +18,24 @@ OTHER = {
 ANSWER = {"en": "I don't know. I was not taught that.", "zh": "我不知道，没有人教过我。"}
 
 
+DEEDS = {
+    "en": "cook {}|buy {}|paint {}|find {}|draw {}|sell {}|eat {}|learn about {}|fix {}|wash {}|grow {}|play {}|travel to {}|write about {}|build {}|understand {}|describe {}|discover {}|begin with {}|open {}|measure {}|visit {}|explain {}|love {}|choose {}|teach {}",
+    "zh": "煮{}|买{}|画{}|找{}|卖{}|吃{}|了解{}|修理{}|洗{}|种{}|玩{}|去{}|写{}|建造{}|理解{}|描述{}|发现{}|开始{}|打开{}|测量{}|参观{}|解释{}|喜欢{}|选择{}|教{}",
+}
+
+
+def foreign(rng, language):
+    """What the program is asked in the same words, about things that have nothing to do with it."""
+    subjects = [subject for subject in UNKNOWN[language] if not held_out("unknown", subject)]
+    subject = rng.choice(subjects) if rng.random() < 0.6 else rng.choice(PAIRS)[language == "en"]
+    deed = rng.choice(DEEDS[language].split("|")).format(subject)
+    question = rng.choice(manual.FRAMES[language].split("|")).format(deed)
+    return worn(rng, language, question) if rng.random() < 0.3 else question
+
+
 def example(rng, language, split):
+    if split == "train" and rng.random() < 0.25:
+        return Chat(typed(rng, foreign(rng, language)), ANSWER[language])
     if split == "train" and rng.random() < 0.08:
         return Chat(typed(rng, rng.choice(OTHER[language].split("|"))), ANSWER[language])
     subjects = [subject for subject in UNKNOWN[language] if held_out("unknown", subject) == (split == "test")]
@@ -27,4 +45,7 @@ def example(rng, language, split):
     train, test = ASK[language].split("#")
     ask = rng.choice((train if split == "train" else test).split("|"))
     question = ask.format(*rng.sample(subjects, 2)) if ask.count("{}") == 2 else ask.format(rng.choice(subjects))
+    if split == "train":
+        change = rng.choices([opened, worn, None], [0.1, 0.25, 0.65])[0]
+        question = change(rng, language, question) if change else question
     return Chat(typed(rng, question), ANSWER[language])
