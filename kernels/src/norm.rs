@@ -112,7 +112,7 @@ mod tests {
     /// Largest error seen in 4000 cases, relative to [`conditioning`]: 2.3e-7.
     const NORM_ERROR: f32 = 5e-7;
 
-    /// Largest relative error seen in 4000 cases.
+    /// Largest relative error seen in 8000 cases: 3.2e-7.
     const RMS_ERROR: f32 = 5e-7;
 
     /// What rounding errors are relative to: the mean is known to a rounding of the largest input, and dividing by a small
