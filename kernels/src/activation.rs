@@ -140,9 +140,15 @@ mod tests {
         }
     }
 
-    /// Largest `|error| / max(|y|, 1)` over every 4096th f32, on either instruction set: tanh form 1.3e-7, erf form 2.2e-7,
-    /// SiLU 1.3e-7.
-    const ACTIVATION_ERROR: f64 = 2.5e-7;
+    /// Bounds of `|error| / max(|y|, 1)`. The largest over every 4096th f32, on either instruction set: tanh form 1.3e-7, erf
+    /// form 2.2e-7, SiLU 1.3e-7.
+    fn bound(activation: Activation) -> f64 {
+        match activation {
+            Activation::None => 0.0,
+            Activation::GeluTanh | Activation::Silu => 1.5e-7,
+            Activation::GeluErf => 2.5e-7,
+        }
+    }
 
     #[test]
     fn activations_are_their_definitions_over_all_f32() {
@@ -158,7 +164,7 @@ mod tests {
                 assert!(y.abs() <= x.abs() * 1.000_001, "{isa}: {activation:?}({x}) = {y}");
                 assert!(y * x >= 0.0, "{isa}: {activation:?}({x}) = {y}");
             }
-            assert!(worst < ACTIVATION_ERROR, "{isa}: {activation:?} {worst:e}");
+            assert!(worst <= bound(activation), "{isa}: {activation:?} {worst:e}");
         }
     }
 
@@ -173,7 +179,9 @@ mod tests {
                 for ((gate, up), y) in gate.iter().zip(&up).zip(y) {
                     let (gate, up) = (f64::from(*gate), f64::from(*up));
                     let gate = reference::activation(ALL[which], gate);
-                    let bound = 2.0 * ACTIVATION_ERROR * gate.abs().max(1.0) * up.abs().max(1.0);
+                    // And the rounding of the product.
+                    let error = bound(ALL[which]) + 6e-8;
+                    let bound = error * gate.abs().max(1.0) * up.abs().max(1.0);
                     prop_assert!((f64::from(y) - gate * up).abs() <= bound, "{}", isa);
                 }
             }
