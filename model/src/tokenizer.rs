@@ -84,6 +84,14 @@ pub struct Special {
     pub after: Vec<u32>,
 }
 
+impl Special {
+    /// The blanks and the beginning of an answer, by the names that they have since GLM-4; nothing else.
+    fn named(id: impl Fn(&str) -> Option<u32>) -> Self {
+        let (mask, smask, gmask) = (id("[MASK]"), id("[sMASK]"), id("[gMASK]"));
+        Special { mask, smask, gmask, sop: id("<sop>"), ..Special::default() }
+    }
+}
+
 /// Whose tokenizer it is, which says how prompts are built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Family {

@@ -38,15 +38,10 @@ pub(super) fn open(folder: &Folder, file: &[u8]) -> Result<Tokenizer> {
     let id = |name: &str| added.iter().find(|token| token.name == name).map(|token| token.id);
     let named = |key: &str| Ok(settings.name(key)?.and_then(id));
     let special = Special {
-        mask: id("[MASK]"),
-        smask: id("[sMASK]"),
-        gmask: id("[gMASK]"),
-        sop: id("<sop>"),
         ends: named("eos_token")?.into_iter().collect(),
         pad: named("pad_token")?,
-        unk: None,
         before: [id("[gMASK]"), id("<sop>")].into_iter().flatten().collect(),
-        after: Vec::new(),
+        ..Special::named(id)
     };
     let decoding = Decoding {
         clean_up: settings.flag("clean_up_tokenization_spaces")?,

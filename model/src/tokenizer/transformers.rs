@@ -28,15 +28,11 @@ pub(super) fn open(folder: &Folder) -> Result<Tokenizer> {
         |key: &str| Ok(settings.name(key)?.and_then(|name| id(name).or_else(|| model.find(name))));
     let [before, after] = around(&json["post_processor"]).map_err(error)?;
     let special = Special {
-        mask: id("[MASK]"),
-        smask: id("[sMASK]"),
-        gmask: id("[gMASK]"),
-        sop: id("<sop>"),
         ends: named("eos_token")?.into_iter().collect(),
         pad: named("pad_token")?,
-        unk: None,
         before,
         after,
+        ..Special::named(id)
     };
     let decoding = Decoding {
         clean_up: settings.flag("clean_up_tokenization_spaces")?,
