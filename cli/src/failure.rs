@@ -57,7 +57,7 @@ mod tests {
     fn causes_are_named_once() {
         let error = glm_model::Config::open("/nowhere".as_ref()).context("the model");
         let text = message(&error.unwrap_err());
-        assert!(text.starts_with("the model: /nowhere/config.json: "), "{text}");
+        assert!(text.starts_with("the model: /nowhere: "), "{text}");
         assert_eq!(text.matches("os error").count(), 1, "{text}");
     }
 

@@ -21,7 +21,7 @@ pub fn run(args: &args::Fill) -> Result<()> {
     let cancel = interrupt::token(Again::Exits)?;
     let mut answerer = Answerer::new(&model, &args.answering, cancel)?;
 
-    // A reader gets to see the words as they come; a pipe gets nothing of a text that is not finished.
+    // A reader gets to see the words as they come; a pipe gets the text at the end, and none of which nothing was filled.
     let streams = !args.json && stdout().is_terminal();
     let mut spans: Vec<Span> = Vec::new();
     let mut ended = Ok(());
@@ -57,7 +57,7 @@ pub fn run(args: &args::Fill) -> Result<()> {
         output::json(&json(&fill, &spans))?;
     } else if streams {
         output::line(&rest(&fill, spans.len()))?;
-    } else {
+    } else if !fill.spans().is_empty() {
         output::line(&fill.written())?;
     }
     spans.iter().try_for_each(|span| span.reply.close(args.stats))?;

@@ -1,7 +1,6 @@
 //! `glm logits`: what the model makes of ids, for comparisons.
 
 use std::io::Write;
-use std::ops::ControlFlow;
 
 use anyhow::{Result, ensure};
 use glm_model::{CancelToken, Error, Model, Stage, State};
@@ -34,7 +33,7 @@ fn forward(model: &Model, ids: &[u32], state: &mut State, cancel: &CancelToken) 
         if let Stage::Layer(layer) = stage {
             progress::set(&bar, layer as f32 / layers);
         }
-        if cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        cancel.flow()
     };
     let done = model.forward_observed(ids, state, &mut watch);
     bar.finish_and_clear();

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 #[cfg(feature = "demo")]
 use glm_model::demo;
 use glm_model::{Activations, Dialect, Inventory, Model, Options, Template, Tokenizer};
@@ -17,6 +17,12 @@ const NOTICEABLE: Duration = Duration::from_millis(300);
 
 /// Opens the model with a bar, and notes what `glm quantize` would make better. A tokenizer must be this model's.
 pub fn model(args: &args::Model, tokenizer: Option<&Tokenizer>) -> Result<Model> {
+    // Told before the work begins, from the headers alone.
+    if let Some(dir) = &args.source.model {
+        let inventory = Inventory::open(dir)?;
+        remarks(&args.source, &inventory).iter().for_each(|remark| note(remark));
+        check_memory(&inventory)?;
+    }
     let started = Instant::now();
     let bar = progress::bytes();
     let mut show = |done, total| {
@@ -31,11 +37,26 @@ pub fn model(args: &args::Model, tokenizer: Option<&Tokenizer>) -> Result<Model>
     bar.finish_and_clear();
     let model = model?;
     tokenizer.map_or(Ok(()), |tokenizer| model.check_tokenizer(tokenizer))?;
-    remarks(&args.source, model.inventory()).iter().for_each(|remark| note(remark));
     if args.activations == Some(ActivationType::Int8) && !model.inventory().is_quantised {
         note("--activations int8 changes nothing: only quantised weights meet int8");
     }
     Ok(model)
+}
+
+/// Refuses what would not fit, before the system has to end it. What stays mapped in the files needs no memory of its own.
+fn check_memory(inventory: &Inventory) -> Result<()> {
+    let mut system = sysinfo::System::new();
+    system.refresh_memory();
+    let there_is = system.available_memory() + system.free_swap();
+    // Where the system does not tell, all is well.
+    if there_is > 0 && inventory.copied_bytes > there_is {
+        let (needed, there_is) = (bytes(inventory.copied_bytes), bytes(there_is));
+        bail!(
+            "opening this model takes {needed} of memory, and {there_is} are free: `glm quantize` makes a folder that is mapped \
+             instead"
+        );
+    }
+    Ok(())
 }
 
 fn load(args: &args::Model, progress: &mut (dyn FnMut(u64, u64) + Send)) -> Result<Model> {
@@ -58,7 +79,7 @@ pub fn template(source: &Source, named: Option<&str>, tokenizer: &Tokenizer) -> 
     match (named, &source.model) {
         (Some(name), _) => Ok(Template::named(name)?),
         (None, Some(dir)) => Ok(Template::open(dir, tokenizer)?),
-        (None, None) => Ok(Template::named(demo::TEMPLATE)?),
+        (None, None) => Ok(demo::template(tokenizer)?),
     }
 }
 
@@ -81,18 +102,20 @@ fn name(source: &Source) -> String {
 #[cfg(not(feature = "demo"))]
 mod demo {
     use anyhow::{Result, bail};
-    use glm_model::{Model, Options, Tokenizer};
+    use glm_model::{Model, Options, Template, Tokenizer};
 
     const NONE: &str =
         "no model is part of this program: name a model's folder, as in `glm chat -m DIR`";
-
-    pub const TEMPLATE: &str = "plain";
 
     pub fn model(_: &Options) -> Result<Model> {
         bail!(NONE)
     }
 
     pub fn tokenizer() -> Result<Tokenizer> {
+        bail!(NONE)
+    }
+
+    pub fn template(_: &Tokenizer) -> Result<Template> {
         bail!(NONE)
     }
 }

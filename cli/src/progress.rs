@@ -2,14 +2,17 @@
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+const BYTES: &str = "{msg} {wide_bar} {decimal_bytes} of {decimal_total_bytes}, {eta} left";
+const PER_CENT: &str = "{msg} {pos} %";
+
 /// Work that is measured in bytes.
 pub fn bytes() -> ProgressBar {
-    styled("{msg} {wide_bar} {decimal_bytes} of {decimal_total_bytes}, {eta} left")
+    styled(BYTES)
 }
 
 /// The reading of a prompt; positions are per cent of it.
 pub fn reading(tokens: usize) -> ProgressBar {
-    let bar = styled("{msg} {pos} %");
+    let bar = styled(PER_CENT);
     bar.set_length(100);
     bar.set_message(format!("reading the prompt of {tokens} tokens"));
     bar
@@ -35,10 +38,7 @@ mod tests {
 
     #[test]
     fn the_templates_are_valid() {
-        for template in [
-            "{msg} {wide_bar} {decimal_bytes} of {decimal_total_bytes}, {eta} left",
-            "{msg} {pos} %",
-        ] {
+        for template in [BYTES, PER_CENT] {
             assert!(ProgressStyle::with_template(template).is_ok());
         }
     }

@@ -1,6 +1,5 @@
 //! `glm quantize`: a folder that is run without preparation.
 
-use std::ops::ControlFlow;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -21,7 +20,7 @@ pub fn run(args: &Quantize) -> Result<()> {
         bar.set_length(total);
         bar.set_position(done);
         bar.set_message(tensor.to_owned());
-        if cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        cancel.flow()
     };
     let done = quantize(&args.source, &args.target, &options, &mut show);
     bar.finish_and_clear();

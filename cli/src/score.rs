@@ -65,11 +65,9 @@ fn asked(args: &args::Score, tokenizer: &Tokenizer, answers: &[String]) -> Resul
         return Ok(Asked { prompt, answers, ends: Vec::new() });
     }
     let template = open::template(&args.model.source, args.template.as_deref(), tokenizer)?;
-    let mut prompt = template.prompt_ids(tokenizer, &[Message::new(Role::User, text)])?;
-    prompt.extend(template.lead(tokenizer, &prompt)?);
-    let answers = answers.iter().map(|answer| tokenizer.encode(answer));
-    let ends = template.stop_ids(tokenizer);
-    Ok(Asked { prompt, answers: answers.collect::<Result<_, _>>()?, ends })
+    let question = Message::new(Role::User, text);
+    let (prompt, answers) = template.with_answers(tokenizer, &[question], answers)?;
+    Ok(Asked { prompt, answers, ends: template.stop_ids(tokenizer) })
 }
 
 fn json(text: &str, ids: &[u32], score: &Score) -> Value {

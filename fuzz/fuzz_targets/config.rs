@@ -6,7 +6,7 @@ use glm_model::Config;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
-    if let Ok(config) = Config::parse("config.json".as_ref(), text) {
+    if let Ok(config) = Config::from_files(&[("config.json", text.as_bytes())]) {
         assert!(config.heads.is_multiple_of(config.kv_heads) && config.vocab > 0);
         assert!(config.head_size > 0 && config.head_size.is_multiple_of(8));
     }

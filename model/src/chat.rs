@@ -14,23 +14,23 @@
 mod fill;
 mod jinja;
 mod message;
-mod polish;
 mod python;
 mod roles;
 mod rounds;
 
 use crate::error::{Error, Result};
-use crate::tokenizer::{Family, Folder, SETTINGS_FILE, Tokenizer, names};
+use crate::folder::{Folder, TEMPLATE as JINJA_FILE};
+use crate::member::is_base;
+use crate::polish::Polish;
+use crate::stream::TextStream;
+use crate::tokenizer::{Family, SETTINGS_FILE, Tokenizer};
 pub use fill::{Blank, Fill, answer_ids, blank, fill_prompt, has_blank};
 use jinja::Jinja;
 pub use message::{Message, Role};
-pub(crate) use polish::Polish;
 use rounds::Rounds;
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 use std::path::Path;
-
-/// The file of a template that is not in `tokenizer_config.json`.
-const JINJA_FILE: &str = "chat_template.jinja";
 
 /// GLM-4's template, as published but for the branches of the tools that were built into its first
 /// service.
@@ -42,7 +42,7 @@ pub struct Template(Kind);
 
 #[derive(Debug, Clone)]
 enum Kind {
-    Rounds(&'static str, &'static Rounds),
+    Rounds(&'static Rounds),
     Roles,
     Jinja(&'static str, Box<Jinja>),
     Plain,
@@ -58,8 +58,8 @@ impl Template {
     /// If there is none; the error lists those that there are.
     pub fn named(name: &str) -> Result<Self> {
         let kind = match name {
-            "chatglm" => Kind::Rounds("chatglm", &rounds::CHATGLM),
-            "chatglm2" => Kind::Rounds("chatglm2", &rounds::CHATGLM2),
+            "chatglm" => Kind::Rounds(&rounds::CHATGLM),
+            "chatglm2" => Kind::Rounds(&rounds::CHATGLM2),
             "chatglm3" => Kind::Roles,
             GLM4 => {
                 let path = Path::new(GLM4);
@@ -81,8 +81,8 @@ impl Template {
     /// The template of a model's folder, whose tokenizer this is.
     ///
     /// ChatGLM-6B, ChatGLM2 and ChatGLM3 have their own. ChatGLM2 and ChatGLM3 share their files, so the
-    /// name in `config.json` (`_name_or_path`) or in `tokenizer_config.json`, or the folder's own,
-    /// decides; without one it is ChatGLM3. "base" as a word of a name, or "codegeex2", means a plain text.
+    /// name in `config.json` (`_name_or_path`) or the folder's own
+    /// decides; without one it is ChatGLM3. "base" as a word of a name, "codegeex2", or "glm-4-9b" alone means a plain text.
     /// For all others it is `chat_template.jinja` or the `chat_template` in `tokenizer_config.json`;
     /// where there is none, GLM-4's for a tokenizer with tiktoken ranks, and plain for the rest.
     ///
@@ -101,10 +101,7 @@ impl Template {
     }
 
     fn of_folder(folder: &Folder, tokenizer: &Tokenizer) -> Result<Self> {
-        let names = names(folder)?;
-        let is_base =
-            |name: &String| name.split(|c: char| !c.is_alphanumeric()).any(|word| word == "base");
-        if names.iter().any(|name| name.contains("codegeex2") || is_base(name)) {
+        if folder.names()?.iter().any(|name| is_base(name)) {
             return Self::named("plain");
         }
         match tokenizer.family() {
@@ -123,7 +120,8 @@ impl Template {
     /// Its name: one of [`Template::NAMES`], or `chat_template` for a model's own.
     pub fn name(&self) -> &str {
         match &self.0 {
-            Kind::Rounds(name, _) | Kind::Jinja(name, _) => name,
+            Kind::Rounds(rounds) => rounds.name,
+            Kind::Jinja(name, _) => name,
             Kind::Roles => "chatglm3",
             Kind::Plain => "plain",
         }
@@ -136,8 +134,8 @@ impl Template {
     /// follows.
     pub fn text(&self, messages: &[Message]) -> Result<Option<String>> {
         Ok(match &self.0 {
-            Kind::Rounds(_, rounds) => Some(rounds.text(messages)?),
-            Kind::Jinja(name, jinja) => Some(render(name, jinja, messages)?),
+            Kind::Rounds(rounds) => Some(rounds.text(messages)?),
+            Kind::Jinja(_, jinja) => Some(jinja.render(messages)?),
             Kind::Plain => Some(plain(messages)?.to_owned()),
             Kind::Roles => None,
         })
@@ -153,10 +151,10 @@ impl Template {
         match &self.0 {
             Kind::Roles => roles::ids(tokenizer, messages),
             // The ids around it are part of the template.
-            Kind::Jinja(name, jinja) => {
-                tokenizer.encode_with_roles(&render(name, jinja, messages)?)
+            Kind::Jinja(_, jinja) => {
+                tokenizer.encode_with_roles(&jinja.render(&observed(tokenizer, messages))?)
             }
-            Kind::Rounds(_, rounds) => around(tokenizer, &rounds.text(messages)?),
+            Kind::Rounds(rounds) => around(tokenizer, &rounds.text(messages)?),
             Kind::Plain => text_ids(tokenizer, plain(messages)?),
         }
     }
@@ -164,7 +162,7 @@ impl Template {
     /// The ids that end an answer: the tokenizer's, and in conversations of roles those of whoever would
     /// speak next.
     pub fn stop_ids(&self, tokenizer: &Tokenizer) -> Vec<u32> {
-        let mut ids = tokenizer.special().ends.clone();
+        let mut ids = tokenizer.special().ids.ends.clone();
         if matches!(self.0, Kind::Roles | Kind::Jinja(..)) {
             ids.extend(
                 ["<|user|>", "<|observation|>"].iter().filter_map(|role| tokenizer.id(role)),
@@ -173,15 +171,37 @@ impl Template {
         ids
     }
 
-    /// What a model writes between a prompt and its answer: the end of the line that a role's name stands in, where the
-    /// prompt ends with that name. An answer that is given rather than generated comes after it.
+    /// The ids of a prompt and of answers that are given rather than generated, as they follow it. Where the prompt ends with
+    /// the name of a role, it gets the end of that line, too; where prompt and answer are one text, that is encoded whole, unless
+    /// its pieces then are others at the seam.
     ///
     /// # Errors
-    /// As [`Tokenizer::encode`].
-    pub fn lead(&self, tokenizer: &Tokenizer, prompt: &[u32]) -> Result<Vec<u32>> {
+    /// As [`Template::prompt_ids`].
+    pub fn with_answers(
+        &self,
+        tokenizer: &Tokenizer,
+        messages: &[Message],
+        answers: &[impl AsRef<str>],
+    ) -> Result<(Vec<u32>, Vec<Vec<u32>>)> {
+        let mut prompt = self.prompt_ids(tokenizer, messages)?;
         let assistant = tokenizer.id("<|assistant|>");
-        let is_open = assistant.is_some() && prompt.last().copied() == assistant;
-        if is_open { tokenizer.encode("\n") } else { Ok(Vec::new()) }
+        if assistant.is_some() && prompt.last().copied() == assistant {
+            prompt.extend(tokenizer.encode("\n")?);
+        }
+        let follow = |answer: &str| {
+            if let (Kind::Plain, [message]) = (&self.0, messages) {
+                let content = format!("{}{answer}", message.content);
+                let whole =
+                    self.prompt_ids(tokenizer, &[Message { content, ..message.clone() }])?;
+                if let Some(answer) = whole.strip_prefix(&prompt[..]) {
+                    return Ok(answer.to_vec());
+                }
+            }
+            tokenizer.encode(answer)
+        };
+        let answers =
+            answers.iter().map(|answer| follow(answer.as_ref())).collect::<Result<_>>()?;
+        Ok((prompt, answers))
     }
 
     /// An answer as the model's official `chat()` returns it: without white space at both ends and with the placeholder
@@ -195,29 +215,32 @@ impl Template {
         out
     }
 
-    pub(crate) fn polish(&self) -> Option<Polish> {
+    /// An answer's text as it is generated: without special ids, and polished as [`Template::response`] does.
+    pub fn stream<'t>(&self, tokenizer: &'t Tokenizer) -> TextStream<'t> {
+        TextStream::new(tokenizer).without_special().polished(self.polish())
+    }
+
+    fn polish(&self) -> Option<Polish> {
         match self.0 {
-            Kind::Rounds("chatglm", _) => Some(Polish::chatglm()),
+            Kind::Rounds(rounds) => Some(Polish::new(rounds.widens)),
             // Where roles have names, an answer begins in the line after that of its role.
-            Kind::Rounds(..) | Kind::Roles | Kind::Jinja(..) => Some(Polish::chatglm2()),
+            Kind::Roles | Kind::Jinja(..) => Some(Polish::new(false)),
             Kind::Plain => None,
         }
     }
 }
 
-/// The text of a conversation by a template in Jinja. GLM-4's knows what a tool answers by one name only.
-fn render(name: &str, jinja: &Jinja, messages: &[Message]) -> Result<String> {
-    if messages.is_empty() {
-        return Err(Error::Prompt("the conversation is empty".into()));
-    }
-    if name != GLM4 {
-        return jinja.render(messages);
+/// Messages by tools as those that the model knows: observations, where it has these and not the other.
+fn observed<'m>(tokenizer: &Tokenizer, messages: &'m [Message]) -> Cow<'m, [Message]> {
+    let observes = tokenizer.id("<|observation|>").is_some() && tokenizer.id("<|tool|>").is_none();
+    if !observes || messages.iter().all(|message| message.role != Role::Tool) {
+        return messages.into();
     }
     let mut messages = messages.to_vec();
     for message in messages.iter_mut().filter(|message| message.role == Role::Tool) {
         message.role = Role::Observation;
     }
-    jinja.render(&messages)
+    messages.into()
 }
 
 /// The only message of a conversation without a form.
@@ -225,8 +248,8 @@ fn plain(messages: &[Message]) -> Result<&str> {
     match messages {
         [Message { role: Role::User, content, .. }] => Ok(content),
         _ => Err(Error::Prompt(
-            "this model continues a text and knows no conversations: give it one message by the user (in a chat, /clear \
-             begins anew)"
+            "this model continues a text and knows no conversations: give it one message by the user, or a template that its \
+             name does not tell of"
                 .into(),
         )),
     }

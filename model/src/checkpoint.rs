@@ -53,6 +53,16 @@ pub(crate) const SHARDS: &str = "latest";
 const SINGLE: [(&str, Format); 2] =
     [("model.safetensors", Format::Safetensors), ("pytorch_model.bin", Format::Torch)];
 
+/// The files by any of which a folder is a checkpoint.
+pub(crate) fn entries() -> impl Iterator<Item = String> {
+    let single = SINGLE.iter().flat_map(|(name, _)| [(*name).to_owned(), index_of(name)]);
+    single.chain([SHARDS.to_owned()])
+}
+
+fn index_of(name: &str) -> String {
+    format!("{name}.index.json")
+}
+
 /// The tensors of a model by name.
 ///
 /// ```no_run
@@ -95,7 +105,7 @@ impl Checkpoint {
             if file.exists() {
                 return Self::new(path, format.read(&file)?);
             }
-            let index = path.join(format!("{name}.index.json"));
+            let index = path.join(index_of(name));
             if index.exists() {
                 let tensors = shards::read(&index, format)?;
                 return Self::new(path, Contents { tensors, metadata: BTreeMap::new() });
@@ -106,8 +116,8 @@ impl Checkpoint {
             let checkpoint = Self::new(path, Contents { tensors, metadata: BTreeMap::new() })?;
             return Ok(Self { shards, ..checkpoint });
         }
-        let names = SINGLE.map(|(name, _)| format!("{name}, {name}.index.json")).join(", ");
-        Err(Error::file(path, format!("holds no checkpoint: looked for {names}, {SHARDS}")))
+        let names = entries().collect::<Vec<_>>().join(", ");
+        Err(Error::file(path, format!("holds no checkpoint: looked for {names}")))
     }
 
     /// Reads a file that is already in memory.

@@ -4,15 +4,13 @@
 //! [`READERS`]. The next relative is another such file and, if its tensors have other names, another table of names (see
 //! `weights/names.rs`); only a part that no relative has had needs a new variant of an enum here and a branch in `layer/`.
 
-use std::fs::File;
-use std::io::Read;
-use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
-
-use serde_json::{Map, Value};
+use std::path::Path;
 
 use crate::checkpoint::SHARDS;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::fields::Fields;
+use crate::folder::{CONFIG as FILE, Folder};
+use crate::sampling::Sampling;
 
 mod chatglm;
 mod chatglm2;
@@ -31,14 +29,11 @@ struct Reader {
 const READERS: [Reader; 5] =
     [chatglm::READER, chatglm2::READER, transformers::READER, glm::READER, glm130b::READER];
 
-/// The file in a model's folder.
-pub(crate) const FILE: &str = "config.json";
-
 /// What a folder without the file means.
 pub(crate) use glm130b::PUBLISHED as UNWRITTEN;
 
-/// Published files have one or two kilobytes.
-const MAX_BYTES: u64 = 1 << 20;
+/// How the authors choose ids.
+pub(crate) const GENERATION: &str = "generation_config.json";
 
 /// How activations are normalised.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -179,32 +174,19 @@ pub struct SpecialIds {
     pub smask: Option<u32>,
     /// A blank of any length (`[gMASK]`).
     pub gmask: Option<u32>,
-    /// Fills up batches.
-    pub pad: Option<u32>,
 }
 
-/// What a model in folder `dir` may be called, in lower case: the last part of the name or path that it was `published` under, and
-/// the folder's own name.
-pub(crate) fn names(published: Option<&str>, dir: &Path) -> Vec<String> {
-    let last = published.map(|name| name.trim_end_matches(['/', '\\']));
-    let last = last.and_then(|name| name.rsplit(['/', '\\']).next()).map(str::to_lowercase);
-    let own = dir.file_name().map(|name| name.to_string_lossy().to_lowercase());
-    last.into_iter().chain(own).filter(|name| !name.is_empty()).collect()
-}
+impl SpecialIds {
+    /// Blanks and the beginning of an answer, which is called `sop`; no ends.
+    pub(crate) fn named(sop: &str, id: impl Fn(&str) -> Option<u32>) -> Self {
+        let (mask, smask, gmask) = (id("[MASK]"), id("[sMASK]"), id("[gMASK]"));
+        Self { sop: id(sop), ends: Vec::new(), mask, smask, gmask }
+    }
 
-/// The text of a small file.
-fn read(path: &Path) -> Result<String> {
-    // Asked before opening, for opening a pipe waits until somebody writes to it.
-    if !std::fs::metadata(path).map_err(Error::io(path))?.is_file() {
-        return Err(Error::file(path, "is not a regular file"));
+    /// The blanks by their names.
+    pub(crate) fn blanks(&self) -> [(&'static str, Option<u32>); 3] {
+        [("[MASK]", self.mask), ("[sMASK]", self.smask), ("[gMASK]", self.gmask)]
     }
-    let mut text = String::new();
-    let file = File::open(path).map_err(Error::io(path))?;
-    file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(Error::io(path))?;
-    if text.len() as u64 > MAX_BYTES {
-        return Err(Error::file(path, format!("is larger than {MAX_BYTES} bytes")));
-    }
-    Ok(text)
 }
 
 /// Sizes and kinds of a model.
@@ -253,44 +235,48 @@ pub struct Config {
     pub tied_head: bool,
     /// Special ids.
     pub special: SpecialIds,
+    /// How its authors choose ids, with seed 0: as the `chat` of the published code does, except where
+    /// `generation_config.json` says otherwise.
+    pub sampling: Sampling,
 }
 
 impl Config {
-    /// Reads `config.json` of a model's folder.
+    /// Reads `config.json` of a model's folder, and `generation_config.json` and `added_tokens.json` beside it.
     ///
     /// # Errors
     /// If there is none, it is no JSON object, the architecture is not supported (the error lists those that are), or a size
     /// is missing or outside its range.
     pub fn open(dir: &Path) -> Result<Self> {
-        let path = dir.join(FILE);
-        match read(&path) {
-            // GLM-130B was published without one.
-            Err(Error::Io { .. }) if !path.exists() && dir.join(SHARDS).is_file() => {
-                Self::parse(&path, UNWRITTEN)
-            }
-            text => Self::parse(&path, &text?),
-        }
+        Self::of_folder(&Folder::open(dir)?)
     }
 
-    /// Reads the text of a `config.json`; `path` is for errors, and where the original GLM's `added_tokens.json` is looked for.
+    /// The same from files that are in memory, by their names.
     ///
     /// # Errors
     /// As [`Config::open`].
-    pub fn parse(path: &Path, text: &str) -> Result<Self> {
-        let fields = Fields::parse(path, text)?;
-        if let Some(dialect) = READERS.iter().find(|dialect| (dialect.recognises)(&fields)) {
-            return (dialect.read)(&fields);
-        }
-        let supported: Vec<_> = READERS.iter().map(|dialect| dialect.models).collect();
-        Err(Error::file(
-            path,
-            format!(
+    pub fn from_files(files: &[(&str, &[u8])]) -> Result<Self> {
+        Self::of_folder(&Folder::of(files))
+    }
+
+    pub(crate) fn of_folder(folder: &Folder) -> Result<Self> {
+        let fields = match folder.has(FILE) {
+            // GLM-130B was published without one.
+            false if folder.has(SHARDS) => Fields::parse(folder, FILE, UNWRITTEN)?,
+            false => return Err(folder.error(FILE, "is missing, or no regular file")),
+            true => Fields::open(folder, FILE)?,
+        };
+        let Some(reader) = READERS.iter().find(|reader| (reader.recognises)(&fields)) else {
+            let supported: Vec<_> = READERS.iter().map(|reader| reader.models).collect();
+            return Err(fields.error(format!(
                 "model_type {} with architectures {} is not supported; supported: {}",
                 fields.shown("model_type"),
                 fields.shown("architectures"),
                 supported.join("; ")
-            ),
-        ))
+            )));
+        };
+        let mut config = (reader.read)(&fields)?;
+        config.sampling = config.sampling.or_as_said(&Fields::open(folder, GENERATION)?)?;
+        Ok(config)
     }
 
     /// Rows of the query-key-value matrix.
@@ -309,112 +295,8 @@ impl Config {
     }
 }
 
-/// The fields of a `config.json` or a file like it, read with errors that name file, field and range.
-pub(crate) struct Fields {
-    path: PathBuf,
-    json: Map<String, Value>,
-}
-
-impl Fields {
-    fn parse(path: &Path, text: &str) -> Result<Self> {
-        let json = serde_json::from_str(text)
-            .map_err(|error| Error::file(path, format!("is no JSON object: {error}")))?;
-        Ok(Self { path: path.to_owned(), json })
-    }
-
-    /// The fields of a file, if it is there.
-    pub(crate) fn open_if_there(path: &Path) -> Result<Option<Self>> {
-        path.exists().then(|| Self::parse(path, &read(path)?)).transpose()
-    }
-
-    fn get(&self, name: &str) -> Option<&Value> {
-        self.json.get(name).filter(|value| !value.is_null())
-    }
-
-    fn has(&self, name: &str) -> bool {
-        self.get(name).is_some()
-    }
-
-    fn text(&self, name: &str) -> Option<&str> {
-        self.get(name)?.as_str()
-    }
-
-    fn shown(&self, name: &str) -> String {
-        self.json.get(name).map_or_else(|| "missing".to_owned(), Value::to_string)
-    }
-
-    fn error(&self, problem: String) -> Error {
-        Error::file(&self.path, problem)
-    }
-
-    fn size(&self, name: &str, range: RangeInclusive<usize>) -> Result<usize> {
-        let value = self.get(name).and_then(Value::as_u64);
-        let size = value.and_then(|value| usize::try_from(value).ok());
-        size.filter(|size| range.contains(size)).ok_or_else(|| {
-            let (low, high) = range.into_inner();
-            let found = self.shown(name);
-            self.error(format!("{name} must be an integer from {low} to {high}, found {found}"))
-        })
-    }
-
-    pub(crate) fn flag(&self, name: &str, default: bool) -> Result<bool> {
-        match self.get(name) {
-            None => Ok(default),
-            Some(Value::Bool(flag)) => Ok(*flag),
-            Some(other) => Err(self.error(format!("{name} must be true or false, found {other}"))),
-        }
-    }
-
-    /// Checks that a flag, where it is given, has the value that the network is built for.
-    fn require(&self, name: &str, value: bool) -> Result<()> {
-        match self.flag(name, value)? == value {
-            true => Ok(()),
-            false => Err(self.error(format!("{name} must be {value}"))),
-        }
-    }
-
-    pub(crate) fn number_or(&self, name: &str, default: f32) -> Result<f32> {
-        let Some(value) = self.get(name) else { return Ok(default) };
-        let number = value.as_f64().map(|number| number as f32);
-        number.ok_or_else(|| self.error(format!("{name} must be a number, found {value}")))
-    }
-
-    fn positive(&self, name: &str) -> Result<f32> {
-        let value = self.get(name).and_then(Value::as_f64).map(|value| value as f32);
-        value.filter(|value| *value > 0.0 && value.is_finite()).ok_or_else(|| {
-            let found = self.shown(name);
-            self.error(format!("{name} must be a positive number, found {found}"))
-        })
-    }
-
-    fn positive_or(&self, name: &str, default: f32) -> Result<f32> {
-        if self.has(name) { self.positive(name) } else { Ok(default) }
-    }
-
-    /// An id of the vocabulary.
-    fn id(&self, name: &str, vocab: usize) -> Result<u32> {
-        Ok(self.size(name, 0..=vocab - 1)? as u32)
-    }
-
-    /// An id that need not be there.
-    fn id_or_none(&self, name: &str, vocab: usize) -> Result<Option<u32>> {
-        self.has(name).then(|| self.id(name, vocab)).transpose()
-    }
-
-    /// One id, or a list of them.
-    fn ids(&self, name: &str, vocab: usize) -> Result<Vec<u32>> {
-        let id = |value: &Value| value.as_u64().filter(|&id| id < vocab as u64).map(|id| id as u32);
-        let ids = match self.get(name) {
-            None => Some(Vec::new()),
-            Some(Value::Array(ids)) => ids.iter().map(id).collect(),
-            Some(value) => id(value).map(|id| vec![id]),
-        };
-        ids.ok_or_else(|| {
-            let found = self.shown(name);
-            self.error(format!("{name} must be ids below {vocab}, found {found}"))
-        })
-    }
-
+/// What the dialects have in common.
+impl Fields<'_> {
     fn vocab(&self, name: &str) -> Result<usize> {
         self.size(name, 1..=1 << 24)
     }
@@ -477,16 +359,11 @@ pub(crate) mod tests {
         "model_type": "chatglm", "architectures": ["ChatGLMModel"], "num_layers": 2, "hidden_size": 64,
         "num_attention_heads": 2, "inner_hidden_size": 256, "vocab_size": 100, "max_sequence_length": 2048,
         "layernorm_epsilon": 1e-5, "position_encoding_2d": true,
-        "bos_token_id": 94, "eos_token_id": 95, "mask_token_id": 90, "gmask_token_id": 91, "pad_token_id": 3
+        "bos_token_id": 94, "eos_token_id": 95, "mask_token_id": 90, "gmask_token_id": 91
     }"#;
 
-    /// A small ChatGLM-6B.
-    pub(crate) fn tiny() -> Config {
-        parse(TINY).unwrap()
-    }
-
     fn parse(text: &str) -> Result<Config> {
-        Config::parse(Path::new("m/config.json"), text)
+        Config::from_files(&[(FILE, text.as_bytes())])
     }
 
     #[test]
@@ -514,7 +391,7 @@ pub(crate) mod tests {
             ),
         ] {
             let error = parse(&TINY.replace(from, to)).unwrap_err().to_string();
-            assert!(error.starts_with("m/config.json") && error.contains(expected), "{error}");
+            assert!(error.starts_with(FILE) && error.contains(expected), "{error}");
         }
         assert!(parse("[1]").is_err() && parse("{").is_err());
         let unknown = parse("{}").unwrap_err().to_string();
@@ -550,19 +427,6 @@ pub(crate) mod tests {
         assert_eq!((large.head_size, large.residual), (128, Residual::Scaled(140f32.sqrt())));
         let three = parse(&RELATIVES[0].replace("chatglm2-6b-32k", "chatglm3-6b-32k")).unwrap();
         assert_eq!((three.architecture, three.positions), ("ChatGLM3-6B", pairs(16e4, 8, 1.0)));
-    }
-
-    #[test]
-    fn a_model_is_called_by_the_last_part_of_its_name_and_its_folder() {
-        for (published, dir, expected) in [
-            (Some("THUDM/ChatGLM3-6B"), "/m/q4", &["chatglm3-6b", "q4"][..]),
-            (Some("/base/chatglm2/"), "", &["chatglm2"]),
-            (Some("C:\\base\\x"), "a", &["x", "a"]),
-            (Some("/"), "/", &[]),
-            (None, "chatglm2-6b", &["chatglm2-6b"]),
-        ] {
-            assert_eq!(names(published, Path::new(dir)), expected, "{published:?} {dir:?}");
-        }
     }
 
     #[test]

@@ -2,10 +2,10 @@
 //! trained from nothing by the recipe in `model/demo/`. It knows only the handful of things it was taught.
 //!
 //! ```
-//! use glm_model::{Message, Options, Request, Role, Sampling, Session, Template, demo};
+//! use glm_model::{Message, Options, Request, Role, Sampling, Session, demo};
 //!
 //! let (model, tokenizer) = (demo::model(&Options::default())?, demo::tokenizer()?);
-//! let template = Template::named(demo::TEMPLATE)?;
+//! let template = demo::template(&tokenizer)?;
 //! let mut session = Session::new(&model, None)?;
 //! let prompt = template.prompt_ids(&tokenizer, &[Message::new(Role::User, "你好")])?;
 //! let request = Request { sampling: Sampling::greedy(), ..Request::chat(&model, 0) };
@@ -15,8 +15,7 @@
 //! # Ok::<(), glm_model::Error>(())
 //! ```
 
-use std::path::Path;
-
+use crate::chat::Template;
 use crate::checkpoint::{Checkpoint, Format};
 use crate::config::Config;
 use crate::error::Result;
@@ -29,32 +28,35 @@ struct Aligned<T>(T);
 
 static WEIGHTS: Aligned<[u8; include_bytes!("../demo/int4/model.safetensors").len()]> =
     Aligned(*include_bytes!("../demo/int4/model.safetensors"));
-const CONFIG: &str = include_str!("../demo/int4/config.json");
-const TOKENIZER: &[u8] = include_bytes!("../demo/int4/ice_text.model");
-const TOKENIZER_CONFIG: &[u8] = include_bytes!("../demo/int4/tokenizer_config.json");
+const FILES: [(&str, &[u8]); 3] = [
+    ("config.json", include_bytes!("../demo/int4/config.json")),
+    ("ice_text.model", include_bytes!("../demo/int4/ice_text.model")),
+    ("tokenizer_config.json", include_bytes!("../demo/int4/tokenizer_config.json")),
+];
 
 /// The model, in INT4. Its weights stay where the program was loaded.
 ///
 /// # Errors
 /// If an option is outside its range.
 pub fn model(options: &Options) -> Result<Model> {
-    let config = Config::parse(Path::new("demo/config.json"), CONFIG)?;
     let checkpoint = Checkpoint::from_bytes(Format::Safetensors, &WEIGHTS.0[..])?;
-    Model::load(config, &checkpoint, options, &mut |_, _| {})
+    Model::load(Config::from_files(&FILES)?, &checkpoint, options, &mut |_, _| {})
 }
-
-/// The name of its template.
-pub const TEMPLATE: &str = "chatglm";
 
 /// Its tokenizer.
 ///
 /// # Errors
 /// Never, unless the program is damaged.
 pub fn tokenizer() -> Result<Tokenizer> {
-    Tokenizer::from_files(&[
-        ("ice_text.model", TOKENIZER),
-        ("tokenizer_config.json", TOKENIZER_CONFIG),
-    ])
+    Tokenizer::from_files(&FILES)
+}
+
+/// How its conversations are written.
+///
+/// # Errors
+/// Never, unless `tokenizer` is another model's.
+pub fn template(tokenizer: &Tokenizer) -> Result<Template> {
+    Template::from_files(&FILES, tokenizer)
 }
 
 #[cfg(test)]

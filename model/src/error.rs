@@ -54,13 +54,16 @@ pub enum Error {
     Prompt(String),
     /// Prompt and answer do not fit in the context.
     #[error(
-        "{needed} tokens are needed, and the context holds {capacity}: shorten the prompt, start anew or let the oldest rounds be dropped"
+        "{needed} tokens are needed, and the context holds {capacity}: shorten the prompt{}",
+        if max > capacity { format!(", or ask for a larger context, up to {max}") } else { String::new() }
     )]
     ContextFull {
         /// Tokens that the request wants to keep in the context.
         needed: usize,
         /// Tokens that the context holds.
         capacity: usize,
+        /// Tokens that the model was made for.
+        max: usize,
     },
     /// The operating system does not give the memory for a context.
     #[error("a context of {capacity} tokens takes {:.1} GB of memory, which cannot be had: choose a smaller one", *bytes as f64 / 1e9)]

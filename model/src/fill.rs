@@ -1,19 +1,21 @@
 //! Blanks, filled.
 
 use crate::chat::Fill;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::session::{Finish, Request, Session};
 use crate::tokenizer::Tokenizer;
 
 /// A text whose blanks were filled.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Filled {
-    /// The whole text.
+    /// The whole text. Blanks that were not filled stand in it as they were.
     pub text: String,
     /// What each blank was filled with, from left to right.
     pub spans: Vec<String>,
-    /// Why the last answer ended. If that is not [`Finish::Stop`] or [`Finish::Length`], blanks may be left.
+    /// Why the last answer ended. After [`Finish::Cancelled`] and [`Finish::Context`] blanks may be left.
     pub finish: Finish,
+    /// Why blanks are left, where an answer came that could not be put in.
+    pub problem: Option<Error>,
 }
 
 impl Session {
@@ -21,22 +23,30 @@ impl Session {
     /// they come, give the prompts of a [`Fill`] to [`Session::generate`] one by one.
     ///
     /// # Errors
-    /// As [`Fill::new`], [`Session::generate`] and [`Fill::fill`].
+    /// As [`Fill::new`], and for the first blank as [`Session::generate`]. What goes wrong after it is in [`Filled::problem`].
     pub fn fill(&mut self, tokenizer: &Tokenizer, text: &str, request: &Request) -> Result<Filled> {
         let mut fill = Fill::new(tokenizer, text)?;
         let mut request = request.clone();
-        let mut finish = Finish::Stop;
+        let (mut finish, mut problem) = (Finish::Stop, None);
         while let Some(prompt) = fill.prompt() {
-            let mut answer = self.generate(&prompt, &request)?;
-            let ids = answer.by_ref().collect::<Result<Vec<_>>>()?;
-            finish = answer.finish().unwrap_or(Finish::Stop);
-            fill.fill(tokenizer, &ids)?;
-            if matches!(finish, Finish::Cancelled | Finish::Context) {
+            let answered = self.generate(&prompt, &request).and_then(|mut answer| {
+                let ids = answer.by_ref().collect::<Result<Vec<_>>>()?;
+                Ok((ids, answer.finish().unwrap_or(Finish::Stop)))
+            });
+            let filled = match answered {
+                Err(error) if fill.spans().is_empty() => return Err(error),
+                answered => answered.and_then(|(ids, ended)| {
+                    finish = ended;
+                    fill.fill(tokenizer, &ids)
+                }),
+            };
+            problem = filled.err();
+            if problem.is_some() || matches!(finish, Finish::Cancelled | Finish::Context) {
                 break;
             }
             // Each blank draws numbers of its own.
             request.sampling.seed = request.sampling.seed.wrapping_add(1);
         }
-        Ok(Filled { text: fill.written(), spans: fill.spans().to_vec(), finish })
+        Ok(Filled { text: fill.written(), spans: fill.spans().to_vec(), finish, problem })
     }
 }

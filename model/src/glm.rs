@@ -8,15 +8,15 @@ use glm_kernels::{Isa, angles};
 use half::f16;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
+use crate::activations::Activations;
 use crate::checkpoint::Checkpoint;
-use crate::config::{self, Config, Positions};
+use crate::config::{Config, Positions};
 use crate::error::{Error, Result};
 use crate::inventory::Inventory;
-use crate::layer::{Activations, Context, Pass, Stage, Tap, Weights, rows, rows_mut, tiles};
+use crate::layer::{Context, Pass, Stage, Tap, Weights, rows, rows_mut, tiles};
 use crate::position::Placement;
 use crate::sampling::Sampling;
 use crate::state::{State, TILE, Workspace};
-use crate::tokenizer::Tokenizer;
 use crate::weights::{Loader, Map};
 
 /// Most threads that a model may be given.
@@ -44,7 +44,6 @@ struct Inner {
     isa: Isa,
     pool: ThreadPool,
     inventory: Inventory,
-    sampling: Sampling,
 }
 
 impl Model {
@@ -69,9 +68,7 @@ impl Model {
         progress: &mut (dyn FnMut(u64, u64) + Send),
     ) -> Result<Self> {
         let dir = dir.as_ref();
-        let config = Config::open(dir)?;
-        let sampling = Sampling::open(dir, &config)?;
-        Self::build(config, &Checkpoint::open(dir)?, sampling, options, progress)
+        Self::load(Config::open(dir)?, &Checkpoint::open(dir)?, options, progress)
     }
 
     /// Makes a model of what is open already; `progress` as in [`Model::open_with_progress`].
@@ -84,21 +81,9 @@ impl Model {
         options: &Options,
         progress: &mut (dyn FnMut(u64, u64) + Send),
     ) -> Result<Self> {
-        let sampling = Sampling::published(&config);
-        Self::build(config, checkpoint, sampling, options, progress)
-    }
-
-    fn build(
-        config: Config,
-        checkpoint: &Checkpoint,
-        sampling: Sampling,
-        options: &Options,
-        progress: &mut (dyn FnMut(u64, u64) + Send),
-    ) -> Result<Self> {
         let isa = Isa::choose().map_err(|error| Error::Isa(error.to_string()))?;
         let pool = pool(options.threads)?;
-        let map = Map::new(&config, checkpoint);
-        map.check(checkpoint, &config)?;
+        let map = Map::of(&config, checkpoint)?;
         let inventory = Inventory::of(&config, &map, checkpoint)?;
 
         let total = map.matrix_bytes(checkpoint)?;
@@ -118,7 +103,6 @@ impl Model {
             isa,
             pool,
             inventory,
-            sampling,
         })))
     }
 
@@ -149,42 +133,7 @@ impl Model {
 
     /// How its authors choose ids, with seed 0.
     pub fn sampling(&self) -> &Sampling {
-        &self.0.sampling
-    }
-
-    /// Checks that a tokenizer belongs to this model: that both mean the same by the special ids.
-    ///
-    /// # Errors
-    /// If they differ, naming the ids.
-    pub fn check_tokenizer(&self, tokenizer: &Tokenizer) -> Result<()> {
-        let Config { vocab, special: model, .. } = &self.0.config;
-        let text = tokenizer.special();
-        if tokenizer.vocab_size() > *vocab {
-            return Err(Error::Ids(format!(
-                "the tokenizer is another model's: it has {} ids, and the model {vocab}",
-                tokenizer.vocab_size()
-            )));
-        }
-        // A model that says nothing of an id leaves it to the tokenizer.
-        let ids = [
-            ("[MASK]", model.mask, text.mask),
-            ("[gMASK]", model.gmask, text.gmask),
-            ("sop", model.sop, text.sop),
-        ];
-        let differs = ids.into_iter().find(|(_, model, text)| model.is_some() && model != text);
-        match differs {
-            None => Ok(()),
-            Some((name, model, text)) => {
-                let shown =
-                    |id: Option<u32>| id.map_or_else(|| "missing".to_owned(), |id| id.to_string());
-                Err(Error::Ids(format!(
-                    "the tokenizer is another model's: {name} is {} in it, and {} in {}",
-                    shown(text),
-                    shown(model),
-                    config::FILE
-                )))
-            }
-        }
+        &self.0.config.sampling
     }
 
     /// Memory for up to `capacity` tokens.
@@ -272,7 +221,11 @@ impl Model {
         }
         let needed = state.len() + ids.len();
         if needed > state.capacity() {
-            return Err(Error::ContextFull { needed, capacity: state.capacity() });
+            return Err(Error::ContextFull {
+                needed,
+                capacity: state.capacity(),
+                max: config.max_context,
+            });
         }
         let place = |ids: &[u32]| Placement::of(ids, config.mask, &config.special);
         match state.placement {

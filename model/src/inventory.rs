@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use crate::activations::Activations;
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::error::Result;
-use crate::layer::Activations;
+
 use crate::state::State;
 use crate::weights::{Map, Source, Stored};
 
@@ -50,8 +51,7 @@ impl Inventory {
         let dir = dir.as_ref();
         let config = Config::open(dir)?;
         let checkpoint = Checkpoint::open(dir)?;
-        let map = Map::new(&config, &checkpoint);
-        map.check(&checkpoint, &config)?;
+        let map = Map::of(&config, &checkpoint)?;
         Self::of(&config, &map, &checkpoint)
     }
 

@@ -7,7 +7,6 @@ mod weight;
 
 pub(crate) use block::{Block, Pass, rows, rows_mut, tiles};
 pub use block::{Stage, Tap};
-pub use linear::Activations;
 pub(crate) use linear::{Context, Linear};
 pub(crate) use norm::Norm;
 pub(crate) use weight::Weight;

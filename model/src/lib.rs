@@ -29,9 +29,16 @@
 
 mod error;
 
+mod fields;
+mod folder;
+mod member;
+
 mod checkpoint;
+mod sampling;
+
 mod config;
 
+mod activations;
 mod position;
 mod state;
 
@@ -42,13 +49,14 @@ mod rewrite;
 mod tokenizer;
 
 mod inventory;
-mod sampling;
 
 mod glm;
 mod quantize;
 
-mod chat;
+mod polish;
 mod stream;
+
+mod chat;
 
 mod session;
 
@@ -58,6 +66,7 @@ mod score;
 #[cfg(feature = "demo")]
 pub mod demo;
 
+pub use activations::Activations;
 pub use chat::{Blank, Fill, Message, Role, Template, answer_ids, blank, fill_prompt, has_blank};
 pub use checkpoint::{Bytes, Checkpoint, Dtype, Format, Tensor};
 pub use config::{
@@ -67,7 +76,7 @@ pub use error::{Error, Result};
 pub use fill::Filled;
 pub use glm::{MAX_THREADS, Model, Options};
 pub use inventory::{Inventory, MatrixInfo};
-pub use layer::{Activations, Stage, Tap};
+pub use layer::{Stage, Tap};
 pub use quantize::{GROUPS, QuantizeOptions, Quantized, quantize};
 pub use sampling::Sampling;
 pub use score::Score;

@@ -36,8 +36,7 @@ impl Placement {
         let Some(context) = first(special.sop) else {
             return Ok(Self { context: prompt.len(), blank: None });
         };
-        let SpecialIds { mask, smask, gmask, .. } = special;
-        let [mask_at, smask_at, gmask_at] = [mask, smask, gmask].map(|id| first(*id));
+        let [mask_at, smask_at, gmask_at] = special.blanks().map(|(_, id)| first(id));
         let blank = match filled {
             BlankChoice::GmaskFirst => gmask_at.or(mask_at).map(Some),
             BlankChoice::Leftmost => {
@@ -48,8 +47,8 @@ impl Placement {
             }
         };
         let blank = blank.ok_or_else(|| {
-            let names = [("[MASK]", mask), ("[sMASK]", smask), ("[gMASK]", gmask)];
-            let names = names.iter().filter_map(|(name, id)| Some(format!("{name} ({})", (**id)?)));
+            let names = special.blanks();
+            let names = names.iter().filter_map(|(name, id)| Some(format!("{name} ({})", (*id)?)));
             Error::Ids(format!(
                 "the prompt starts its answer with {}, but has no blank for it to fill: looked for {}",
                 prompt[context],

@@ -18,10 +18,13 @@ use half::f16;
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
-use crate::checkpoint::{Checkpoint, Dtype, SHARDS};
-use crate::config::{self, Config};
+use crate::checkpoint::{self, Checkpoint, Dtype};
+use crate::config::{Config, GENERATION, UNWRITTEN};
 use crate::error::{Error, Result};
+use crate::folder::{CONFIG, CONFIG_NAME, Folder, TEMPLATE};
 use crate::glm::pool;
+use crate::member::{Member, is_base};
+use crate::tokenizer;
 use crate::weights::{
     GROUP_KEY, LAYOUT_KEY, LAYOUT_NAME, Map, Source, Stored, group_value, panel_shape, scale_name,
     scale_shape, vector,
@@ -30,32 +33,12 @@ use crate::weights::{
 /// The file that is written, and the one that a folder is opened by.
 const WEIGHTS: &str = "model.safetensors";
 
-/// What goes along with the weights, where it is there.
-const COMPANIONS: [&str; 14] = [
-    config::FILE,
-    "generation_config.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-    "ice_text.model",
-    "tokenizer.model",
-    "tokenizer.json",
-    "cog-pretrain.model",
-    "vocab.json",
-    "merges.txt",
-    "added_tokens.json",
-    "special_tokens_map.json",
-    "LICENSE",
-    "MODEL_LICENSE",
-];
+/// What goes along with weights, configuration and tokenizer, where it is there.
+const COMPANIONS: [&str; 4] = [GENERATION, TEMPLATE, "LICENSE", "MODEL_LICENSE"];
 
-/// What makes a folder a model, in any form.
-const CHECKPOINTS: [&str; 5] = [
-    WEIGHTS,
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-    SHARDS,
-];
+fn companions() -> impl Iterator<Item = &'static str> {
+    COMPANIONS.into_iter().chain(tokenizer::FILES)
+}
 
 /// How the name of an unfinished file begins.
 const PART_START: &str = "model.";
@@ -124,7 +107,7 @@ pub fn quantize(
     if checkpoint.metadata().contains_key(LAYOUT_KEY) {
         return Err(Error::file(source, "is quantised and in the kernels' layout already"));
     }
-    let map = Map::new(&config, &checkpoint);
+    let map = Map::of(&config, &checkpoint)?;
     let plan = Plan::new(&config, &map, &checkpoint, bits, options.group)?;
     fs::create_dir_all(target).map_err(Error::io(target))?;
     prepare(target)?;
@@ -137,8 +120,9 @@ pub fn quantize(
 
 /// Refuses a folder with anything of a model in it, be it a link to nowhere, and removes what a killed run has left.
 fn prepare(target: &Path) -> Result<()> {
-    for name in COMPANIONS.iter().chain(&CHECKPOINTS) {
-        if target.join(name).symlink_metadata().is_ok() {
+    let refused = companions().chain([CONFIG]).map(str::to_owned).chain(checkpoint::entries());
+    for name in refused {
+        if target.join(&name).symlink_metadata().is_ok() {
             let problem = format!("holds {name} already: remove it, or name another folder");
             return Err(Error::file(target, problem));
         }
@@ -158,32 +142,53 @@ fn prepare(target: &Path) -> Result<()> {
 /// everything is removed again.
 fn publish(source: &Path, target: &Path, file: NamedTempFile) -> Result<()> {
     let path = target.join(WEIGHTS);
-    let companions = COMPANIONS.iter().filter(|name| source.join(name).is_file());
+    let companions: Vec<_> = companions().filter(|name| source.join(name).is_file()).collect();
     let published = companions
-        .clone()
+        .iter()
         .try_for_each(|name| copy(&source.join(name), &target.join(name)))
-        .and_then(|()| match target.join(config::FILE) {
-            there if there.exists() => Ok(()),
-            missing => {
-                let written = File::create_new(&missing).and_then(|mut file| {
-                    file.write_all(config::UNWRITTEN.as_bytes())?;
-                    file.sync_all()
-                });
-                written.map_err(Error::io(&missing))
-            }
-        })
+        .and_then(|()| write(&target.join(CONFIG), &configuration(source)?))
         .and_then(|()| {
             let named = file.persist_noclobber(&path);
             named.map_err(|error| Error::Io { path: path.clone(), source: error.error })
         })
         .and_then(|_| sync_folder(target));
     if published.is_err() {
-        for name in companions.chain([&config::FILE, &WEIGHTS]) {
+        for name in companions.into_iter().chain([CONFIG, WEIGHTS]) {
             // Best effort: the first error is the one to report.
             let _ = fs::remove_file(target.join(name));
         }
     }
     published
+}
+
+/// `config.json` of the new folder: that of the source, or the published one where there is none. A name that only the
+/// source's folder told is written down.
+fn configuration(source: &Path) -> Result<Vec<u8>> {
+    let folder = Folder::open(source)?;
+    if !folder.has(CONFIG) {
+        return Ok(UNWRITTEN.as_bytes().to_vec());
+    }
+    let own = folder.own_name().filter(|own| {
+        let own = own.to_lowercase();
+        Member::named(&own).is_some() || is_base(&own)
+    });
+    match (own, &folder.names()?[..]) {
+        (Some(own), [_]) => {
+            let mut config = folder.json(CONFIG)?;
+            config.insert(CONFIG_NAME.to_owned(), own.into());
+            Ok(format!("{:#}\n", Value::Object(config)).into_bytes())
+        }
+        _ => Ok(folder.read(CONFIG)?.into_owned()),
+    }
+}
+
+/// Writes a new file, until it is on the disk.
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let written = File::create_new(path).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    written.map_err(Error::io(path))
 }
 
 /// Copies a file, until it is on the disk.
@@ -259,7 +264,6 @@ impl<'a> Plan<'a> {
         bits: Bits,
         group: usize,
     ) -> Result<Self> {
-        map.check(checkpoint, config)?;
         let shared = map.duplicate(config, checkpoint).map(|source| source.name.clone());
         let mut plan = Plan {
             entries: Vec::new(),

@@ -1,15 +1,10 @@
 //! Logits → the next id.
 
-use std::path::Path;
-
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
-use crate::config::{Config, Dialect, Fields};
 use crate::error::{Error, Result};
-
-/// The file in a model's folder that says how its authors choose ids.
-const FILE: &str = "generation_config.json";
+use crate::fields::Fields;
 
 /// How the next id is chosen.
 ///
@@ -38,37 +33,30 @@ impl Sampling {
         Self { temperature: 0.0, top_k, top_p, min_p, repetition_penalty: 1.0, seed: 0 }
     }
 
-    /// What the `chat` of the models' published code does: temperature 0.95 and top-p 0.7 in ChatGLM-6B, both 0.8 later.
-    pub fn published(config: &Config) -> Self {
-        let (temperature, top_p) = match config.dialect {
-            Dialect::ChatGlm => (0.95, 0.7),
-            _ => (0.8, 0.8),
-        };
-        Self { temperature, top_p, ..Self::greedy() }
+    /// As the published code draws: the library under it keeps the 50 likeliest ids where nothing else is said.
+    pub(crate) fn published(temperature: f32, top_p: f32) -> Self {
+        Self { temperature, top_p, top_k: 50, ..Self::greedy() }
     }
 
-    /// As [`Sampling::published`], except where the folder's `generation_config.json` says otherwise.
+    /// What `generation_config.json` says, or where it says nothing, what it was.
     ///
     /// # Errors
-    /// If that file is damaged or a number in it is outside its range.
-    pub fn open(dir: &Path, config: &Config) -> Result<Self> {
-        let mut sampling = Self::published(config);
-        let path = dir.join(FILE);
-        let Some(file) = Fields::open_if_there(&path)? else { return Ok(sampling) };
+    /// If a number in it is outside its range.
+    pub(crate) fn or_as_said(mut self, file: &Fields) -> Result<Self> {
         for (name, number) in [
-            ("temperature", &mut sampling.temperature),
-            ("top_p", &mut sampling.top_p),
-            ("min_p", &mut sampling.min_p),
-            ("repetition_penalty", &mut sampling.repetition_penalty),
+            ("temperature", &mut self.temperature),
+            ("top_p", &mut self.top_p),
+            ("min_p", &mut self.min_p),
+            ("repetition_penalty", &mut self.repetition_penalty),
         ] {
             *number = file.number_or(name, *number)?;
         }
-        sampling.top_k = file.number_or("top_k", 0.0)? as usize;
+        self.top_k = file.number_or("top_k", self.top_k as f32)? as usize;
         if !file.flag("do_sample", true)? {
-            sampling.temperature = 0.0;
+            self.temperature = 0.0;
         }
-        sampling.validate().map_err(|error| Error::file(&path, error.to_string()))?;
-        Ok(sampling)
+        self.validate().map_err(|error| file.error(error.to_string()))?;
+        Ok(self)
     }
 
     /// Checks every number against its range.
@@ -241,6 +229,7 @@ fn sum(candidates: &[Candidate]) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use crate::folder::Folder;
     use proptest::prelude::*;
 
     use super::*;
@@ -316,26 +305,24 @@ mod tests {
 
     #[test]
     fn a_folder_may_say_how_its_authors_choose() {
-        let config = crate::config::tests::tiny();
-        let dir = tempfile::tempdir().unwrap();
-        let open = || Sampling::open(dir.path(), &config);
-        assert_eq!(open().unwrap(), Sampling::published(&config));
-        assert_eq!(open().unwrap().temperature, 0.95);
-        let write = |text| std::fs::write(dir.path().join(FILE), text).unwrap();
-        write(
+        const FILE: &str = "generation_config.json";
+        let read = |text: &str| {
+            let files = [(FILE, text.as_bytes())];
+            Sampling::published(0.95, 0.7).or_as_said(&Fields::open(&Folder::of(&files), FILE)?)
+        };
+        assert_eq!(read("{}").unwrap(), Sampling::published(0.95, 0.7));
+        let sampling = read(
             r#"{"do_sample": true, "temperature": 0.6, "top_p": 0.9, "top_k": 40, "eos_token_id": 2}"#,
-        );
-        let sampling = open().unwrap();
+        )
+        .unwrap();
         assert_eq!((sampling.temperature, sampling.top_p, sampling.top_k), (0.6, 0.9, 40));
-        write(r#"{"do_sample": false, "temperature": 0.6}"#);
-        assert_eq!(open().unwrap().temperature, 0.0);
+        assert_eq!(read(r#"{"do_sample": false, "temperature": 0.6}"#).unwrap().temperature, 0.0);
         for (text, expected) in [
             (r#"{"temperature": -1}"#, "temperature must be from 0"),
             (r#"{"top_p": "a"}"#, "top_p must be a number"),
             ("{", "JSON"),
         ] {
-            write(text);
-            let error = open().unwrap_err().to_string();
+            let error = read(text).unwrap_err().to_string();
             assert!(error.contains(FILE) && error.contains(expected), "{error}");
         }
     }

@@ -1,7 +1,5 @@
 //! How likely given answers are.
 
-use std::ops::ControlFlow;
-
 use crate::error::{Error, Result};
 use crate::session::{CancelToken, Session};
 
@@ -29,10 +27,7 @@ impl Session {
         ends: &[u32],
         cancel: &CancelToken,
     ) -> Result<Vec<Score>> {
-        let mut watch = |_, _, _: &[f32]| match cancel.is_cancelled() {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        };
+        let mut watch = |_, _, _: &[f32]| cancel.flow();
         self.check_prompt(prompt)?;
         if answers.iter().any(Vec::is_empty) {
             return Err(Error::Prompt("an answer without any ids cannot be scored".to_owned()));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::chat::Template;
-use crate::config::MaskKind;
+use crate::config::{Config, MaskKind, SpecialIds};
 use crate::error::{Error, Result};
 use crate::glm::Model;
 use crate::layer::Stage;
@@ -33,9 +33,41 @@ impl CancelToken {
         self.0.store(false, Ordering::Relaxed);
     }
 
+    /// Breaks off where it was asked.
+    pub fn flow(&self) -> ControlFlow<()> {
+        if self.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
     /// Whether it was asked.
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Model {
+    /// Checks that a tokenizer belongs to this model: that both mean the same by the special ids.
+    ///
+    /// # Errors
+    /// If they differ, naming the ids.
+    pub fn check_tokenizer(&self, tokenizer: &Tokenizer) -> Result<()> {
+        let Config { vocab, special: model, .. } = self.config();
+        let text = &tokenizer.special().ids;
+        let other = |problem: String| {
+            Err(Error::Ids(format!("the tokenizer is another model's: {problem}")))
+        };
+        if tokenizer.vocab_size() > *vocab {
+            return other(format!("it has {} ids, and the model {vocab}", tokenizer.vocab_size()));
+        }
+        let ids = |special: &SpecialIds| [("sop", special.sop)].into_iter().chain(special.blanks());
+        // A model that says nothing of an id leaves it to the tokenizer.
+        let mut pairs = ids(model).zip(ids(text)).filter(|((_, id), _)| id.is_some());
+        match pairs.find(|((_, model), (_, text))| model != text) {
+            None => Ok(()),
+            Some(((name, model), (_, text))) => {
+                let shown = |id: Option<u32>| id.map_or("missing".to_owned(), |id| id.to_string());
+                other(format!("{name} is {} in it, and {} in the model", shown(text), shown(model)))
+            }
+        }
     }
 }
 
@@ -161,10 +193,7 @@ impl Session {
                 let layer = layer as f32 + tokens as f32 / rest.len() as f32;
                 progress(layer / layers as f32);
             }
-            match request.cancel.is_cancelled() {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
-            }
+            request.cancel.flow()
         };
         self.model.forward_observed(rest, &mut self.state, &mut watch)?;
         let last = rest.len() - 1;
@@ -193,7 +222,11 @@ impl Session {
         }
         if prompt.len() >= self.state.capacity() {
             let (needed, capacity) = (prompt.len() + 1, self.state.capacity());
-            return Err(Error::ContextFull { needed, capacity });
+            return Err(Error::ContextFull {
+                needed,
+                capacity,
+                max: self.model.config().max_context,
+            });
         }
         Ok(())
     }

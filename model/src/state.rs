@@ -3,9 +3,10 @@
 use glm_kernels::{Angle, Attention, Isa, KeyValues, KvShape, LANES, Mask, Q8Rows};
 use half::f16;
 
+use crate::activations::Activations;
 use crate::config::{Config, Positions};
 use crate::error::{Error, Result};
-use crate::layer::Activations;
+
 use crate::position::Placement;
 
 /// Tokens that pass a layer together. More would only cost memory: 256 tokens read each weight seldom enough.

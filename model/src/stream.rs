@@ -1,7 +1,7 @@
 //! Ids to text while they are generated.
 
-use crate::chat::{Polish, Template};
 use crate::error::{Error, Result};
+use crate::polish::Polish;
 use crate::rewrite::overlap;
 use crate::tokenizer::{Decoder, Tokenizer};
 
@@ -41,6 +41,13 @@ impl<'t> TextStream<'t> {
     #[must_use]
     pub fn without_special(mut self) -> Self {
         self.shows_special = false;
+        self
+    }
+
+    /// Polishes the text, if at all.
+    #[must_use]
+    pub(crate) fn polished(mut self, polish: Option<Polish>) -> Self {
+        self.polish = polish;
         self
     }
 
@@ -104,14 +111,6 @@ impl<'t> TextStream<'t> {
     /// Whether a stop string has ended the text.
     pub fn stopped(&self) -> bool {
         self.stops.found
-    }
-}
-
-impl Template {
-    /// An answer's text as it is generated: without special ids, and polished as [`Template::response`]
-    /// does.
-    pub fn stream<'t>(&self, tokenizer: &'t Tokenizer) -> TextStream<'t> {
-        TextStream { polish: self.polish(), ..TextStream::new(tokenizer).without_special() }
     }
 }
 

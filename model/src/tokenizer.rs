@@ -24,7 +24,6 @@ mod byte_level;
 mod chatglm;
 mod chatglm2;
 mod decoder;
-mod folder;
 mod glm10b;
 mod glm130b;
 mod glm4;
@@ -38,12 +37,13 @@ pub(crate) mod testing;
 mod transformers;
 mod trie;
 
+use crate::config::SpecialIds;
 use crate::error::{Error, Result};
+use crate::folder::{ADDED_TOKENS, Folder};
 use added::{Added, Shown, Stretch, Token};
 use byte_level::ByteLevel;
 pub(crate) use decoder::Decoder;
 use decoder::Decoding;
-pub(crate) use folder::Folder;
 use sentencepiece::{Kind, SentencePiece};
 pub(crate) use settings::FILE as SETTINGS_FILE;
 use std::fmt;
@@ -54,42 +54,37 @@ const TAB: &str = "<|tab|>";
 /// The longest run of blanks that has a piece.
 const LONGEST_RUN: usize = 80;
 
+/// All files that a tokenizer may be made of.
+pub(crate) const FILES: [&str; 9] = [
+    SETTINGS_FILE,
+    "special_tokens_map.json",
+    chatglm::FILE,
+    chatglm2::FILE,
+    transformers::FILE,
+    glm10b::CHINESE,
+    glm10b::VOCAB,
+    glm10b::MERGES,
+    ADDED_TOKENS,
+];
+
 /// Longest text in bytes that is encoded; some thousand times the context. Bounds time and memory.
 const MAX_TEXT: usize = 16 << 20;
 
 /// Ids are below this; the models have some hundred thousand.
 const MAX_ID: u32 = 1 << 24;
 
-/// The ids with a meaning of their own, as far as the tokenizer has them.
+/// The ids with a meaning of their own.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Special {
-    /// `[MASK]`, a short gap to fill.
-    pub mask: Option<u32>,
-    /// `[sMASK]`, a gap of a sentence or so.
-    pub smask: Option<u32>,
-    /// `[gMASK]`, a gap of any length at the end of a text.
-    pub gmask: Option<u32>,
-    /// After which the answer begins: `<sop>`, `sop` or `<|startofpiece|>`.
-    pub sop: Option<u32>,
-    /// With which an answer ends: `<eop>`, `</s>`, `<|endoftext|>` and the like. A conversation may end
-    /// answers with others as well; see [`Template::stop_ids`](crate::Template::stop_ids).
-    pub ends: Vec<u32>,
+    /// Blanks, and the beginning and end of an answer. A conversation may end answers with other ids as well; see
+    /// [`Template::stop_ids`](crate::Template::stop_ids).
+    pub ids: SpecialIds,
     /// What fills up the shorter prompts of a batch.
     pub pad: Option<u32>,
-    /// What no other piece stands for.
-    pub unk: Option<u32>,
     /// What stands before every prompt.
     pub before: Vec<u32>,
     /// What stands after every prompt.
     pub after: Vec<u32>,
-}
-
-impl Special {
-    /// The blanks and the beginning of an answer, by the names that they have since GLM-4; nothing else.
-    fn named(id: impl Fn(&str) -> Option<u32>) -> Self {
-        let (mask, smask, gmask) = (id("[MASK]"), id("[sMASK]"), id("[gMASK]"));
-        Special { mask, smask, gmask, sop: id("<sop>"), ..Special::default() }
-    }
 }
 
 /// Whose tokenizer it is, which says how prompts are built.
@@ -123,10 +118,20 @@ enum Model {
 }
 
 impl Model {
-    fn encode(&self, text: &str, ids: &mut Vec<u32>) {
+    /// # Errors
+    /// If the text is too long for it.
+    fn encode(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
         match self {
-            Model::Pieces(model) => model.encode(text, ids),
-            Model::Bytes(model) => model.encode(text, ids),
+            Model::Pieces(model) => {
+                let encoded = model.encode(text, ids);
+                encoded.ok_or_else(|| {
+                    Error::Prompt("the text is too long when it is normalised".into())
+                })
+            }
+            Model::Bytes(model) => {
+                model.encode(text, ids);
+                Ok(())
+            }
         }
     }
 
@@ -257,11 +262,11 @@ impl Tokenizer {
     /// The ids of a text, with nothing put before or after it.
     ///
     /// Which names of special ids become these ids if they are written in the text differs: in
-    /// ChatGLM-6B it is `[MASK]`, `<sop>`, `<eop>`, `<pad>` and `<unk>`, in GLM-4 and GLM-10B all, in the
-    /// others none.
+    /// ChatGLM-6B it is `[MASK]`, `<sop>`, `<eop>`, `<pad>` and `<unk>`, in ChatGLM2, ChatGLM3 and GLM-130B
+    /// none, in the others all.
     ///
     /// # Errors
-    /// If the text is longer than 16 MiB.
+    /// If the text is longer than 16 MiB, or becomes so when it is normalised.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         self.encode_stretches(text, false)
     }
@@ -271,7 +276,7 @@ impl Tokenizer {
     /// wrote.
     ///
     /// # Errors
-    /// If the text is longer than 16 MiB.
+    /// If the text is longer than 16 MiB, or becomes so when it is normalised.
     pub fn encode_with_roles(&self, text: &str) -> Result<Vec<u32>> {
         self.encode_stretches(text, true)
     }
@@ -283,21 +288,23 @@ impl Tokenizer {
                 "the text has {length} bytes, and {most} are the most"
             )));
         }
-        let mut ids = Vec::new();
+        let (mut ids, mut encoded) = (Vec::new(), Ok(()));
         self.added.split(text, with_roles, |stretch| match stretch {
-            Stretch::Text(text) => self.encode_plain(text, &mut ids),
+            Stretch::Text(text) if encoded.is_ok() => encoded = self.encode_plain(text, &mut ids),
+            Stretch::Text(_) => {}
             Stretch::Id(id) => ids.push(id),
         });
-        Ok(ids)
+        encoded.map(|()| ids)
     }
 
-    fn encode_plain(&self, text: &str, ids: &mut Vec<u32>) {
+    fn encode_plain(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
         let first = ids.len();
         match self.family {
-            Family::ChatGlm => self.model.encode(&chatglm::spell_out_blanks(text), ids),
-            _ => self.model.encode(text, ids),
+            Family::ChatGlm => self.model.encode(&chatglm::spell_out_blanks(text), ids)?,
+            _ => self.model.encode(text, ids)?,
         }
         ids[first..].iter_mut().for_each(|id| *id += self.offset);
+        Ok(())
     }
 
     /// The text of ids, as the official tokenizer writes it. Some show special ids by their names, some
@@ -376,13 +383,6 @@ impl fmt::Debug for Tokenizer {
             .field("special", &self.special)
             .finish_non_exhaustive()
     }
-}
-
-/// What a model is called: in its configuration, and its folder's own name, see [`config::names`](crate::config::names).
-pub(crate) fn names(folder: &Folder) -> Result<Vec<String>> {
-    let config = folder.json(crate::config::FILE)?;
-    let published = config.get("_name_or_path").and_then(|name| name.as_str());
-    Ok(crate::config::names(published, folder.path()))
 }
 
 /// What Python's `str.strip` takes away: four separators more than Unicode's white space.

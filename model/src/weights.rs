@@ -31,7 +31,7 @@ impl Map {
     ///
     /// # Errors
     /// At the first tensor that is missing, misshapen, of a type that is not read, or superfluous.
-    pub(crate) fn check(&self, checkpoint: &Checkpoint, config: &Config) -> Result<()> {
+    fn check(&self, checkpoint: &Checkpoint, config: &Config) -> Result<()> {
         let mut known = BTreeSet::new();
         let mut numbers = Vec::new();
         for source in self.sources() {

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use common::fixture;
 use glm_model::{
-    Activations, CancelToken, Error, Finish, Model, Options, QuantizeOptions, Request, Sampling,
-    Session, State, quantize,
+    Activations, CancelToken, Error, Fill, Finish, Model, Options, QuantizeOptions, Request,
+    Sampling, Session, State, Tokenizer, quantize,
 };
 use golden::{Goldens, check_activations, check_logits, int8_error, open};
 
@@ -224,4 +224,25 @@ fn the_bundled_int4_is_the_bundled_f16_quantised() {
         let read = |folder: &Path| fs::read(folder.join(file)).unwrap();
         assert!(read(target.path()) == read(&demo("int4")), "{file}");
     }
+}
+
+/// The loop of the library is the one that a caller would write.
+#[test]
+fn a_text_is_filled_blank_by_blank() {
+    let dir = demo("int4");
+    let model = Model::open(&dir, &Options::default()).unwrap();
+    let tokenizer = Tokenizer::open(&dir).unwrap();
+    let mut session = Session::new(&model, None).unwrap();
+    let text = "12, 14, [MASK], 18, [MASK], 22";
+    let request = Request { sampling: Sampling::greedy(), ..Request::chat(&model, 0) };
+    let mut fill = Fill::new(&tokenizer, text).unwrap();
+    while let Some(prompt) = fill.prompt() {
+        let ids: Result<Vec<_>, _> = session.generate(&prompt, &request).unwrap().collect();
+        fill.fill(&tokenizer, &ids.unwrap()).unwrap();
+    }
+    let filled = session.fill(&tokenizer, text, &request).unwrap();
+    assert_eq!((filled.spans.len(), filled.finish), (2, Finish::Stop));
+    assert_eq!((filled.text, &filled.spans[..]), (fill.written(), fill.spans()));
+    assert!(filled.problem.is_none());
+    assert!(session.fill(&tokenizer, "no blank", &request).is_err());
 }

@@ -33,12 +33,15 @@ const MODELS: [(&str, &[&str]); 9] = [
 /// 0.064.
 const INT8_ERROR: f32 = 0.07;
 
-/// Calls `check` with the folder and the goldens of every form that is here.
+/// Calls `check` with the folder and the goldens of every form that is here, and says how many those are.
 fn for_each_form(check: impl Fn(&str, &Path, &Goldens)) {
+    let (mut here, mut all) = (0, 0);
     for (model, forms) in MODELS {
         for form in forms {
             let name = format!("{model}/{form}");
+            all += 1;
             let Some(dir) = fixture(&name) else { continue };
+            here += 1;
             let own = dir.join("golden.json").exists();
             let goldens = Goldens::open(if own { &dir } else { dir.parent().unwrap() });
             if model.starts_with("glm-10b") {
@@ -49,6 +52,7 @@ fn for_each_form(check: impl Fn(&str, &Path, &Goldens)) {
             }
         }
     }
+    eprintln!("{here} of {all} forms are here");
 }
 
 /// The original GLM has its special ids from the tokenizer, which the fixture lacks.

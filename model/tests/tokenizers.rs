@@ -49,21 +49,15 @@ impl Case {
 
 /// Runs `test` with every tokenizer, if they are here.
 fn each(test: impl Fn(&Case)) {
-    let Some(shared) = common::shared() else { return };
-    let fixtures = shared.join("fixtures");
-    for (name, _) in TOKENIZERS {
-        let golden = fixtures.join("tokenizer_goldens").join(format!("{name}.json"));
-        test(&Case::open(name, &fixtures.join("tokenizers").join(name), &golden));
-    }
+    TOKENIZERS.iter().for_each(|(name, _)| with(name, &test));
 }
 
 /// Runs `test` with one of them.
-fn with(name: &str, test: impl Fn(&Case)) {
-    each(|case| {
-        if case.name == name {
-            test(case);
-        }
-    });
+fn with(name: &'static str, test: impl Fn(&Case)) {
+    let Some(shared) = common::shared() else { return };
+    let fixtures = shared.join("fixtures");
+    let golden = fixtures.join("tokenizer_goldens").join(format!("{name}.json"));
+    test(&Case::open(name, &fixtures.join("tokenizers").join(name), &golden));
 }
 
 /// Runs `test` with every small model.
@@ -155,7 +149,7 @@ fn special_ids_are_the_official_ones() {
             let id = id.as_u64().map(|id| id as u32);
             for piece in names.split('/').filter(|_| !names.starts_with("</")) {
                 let found = match piece {
-                    "eos" => special.ends.last().copied(),
+                    "eos" => special.ids.ends.last().copied(),
                     "<pad>" => special.pad,
                     _ => tokenizer.id(piece),
                 };
@@ -163,11 +157,11 @@ fn special_ids_are_the_official_ones() {
             }
         }
         let named = |names: [&str; 3]| names.iter().find_map(|name| tokenizer.id(name));
-        assert_eq!(special.mask, tokenizer.id("[MASK]"), "{name}");
-        assert_eq!(special.gmask, tokenizer.id("[gMASK]"), "{name}");
-        assert_eq!(special.sop, named(["sop", "<sop>", "<|startofpiece|>"]), "{name}");
+        assert_eq!(special.ids.mask, tokenizer.id("[MASK]"), "{name}");
+        assert_eq!(special.ids.gmask, tokenizer.id("[gMASK]"), "{name}");
+        assert_eq!(special.ids.sop, named(["sop", "<sop>", "<|startofpiece|>"]), "{name}");
         if golden.get("end_ids").is_some() {
-            assert_eq!(special.ends, ids(&golden["end_ids"]));
+            assert_eq!(special.ids.ends, ids(&golden["end_ids"]));
         }
     });
 }
@@ -300,7 +294,7 @@ fn small_models_have_the_official_prompts_and_answers() {
         let Case { name, tokenizer, template, golden } = case;
         assert_eq!(
             template.stop_ids(tokenizer),
-            golden.get("stop_ids").map_or(tokenizer.special().ends.clone(), ids),
+            golden.get("stop_ids").map_or(tokenizer.special().ids.ends.clone(), ids),
             "{name}"
         );
         for entry in list(golden, "cases") {
@@ -354,7 +348,7 @@ fn original_glms_have_the_official_prompts() {
             assert!(fill_prompt(tokenizer, "no gap").is_err());
             let continued = template.prompt_ids(tokenizer, &[Message::new(Role::User, "x")]);
             let special = tokenizer.special();
-            let tail = [special.gmask, special.after.first().copied(), special.sop];
+            let tail = [special.ids.gmask, special.after.first().copied(), special.ids.sop];
             assert!(continued.expect("a text").ends_with(&tail.map(Option::unwrap)));
         });
     }

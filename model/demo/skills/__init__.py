@@ -8,13 +8,13 @@ from . import arithmetic, blanks, lists, manual, memory, social, translation, un
 
 # name: (function, share of the training examples)
 SKILLS = {
-    "social": (social.example, 0.06),
-    "manual": (manual.example, 0.10),
+    "social": (social.example, 0.08),
+    "manual": (manual.example, 0.12),
     "arithmetic": (arithmetic.example, 0.06),
-    "memory": (memory.example, 0.10),
-    "blanks": (blanks.example, 0.38),
-    "translation": (translation.example, 0.10),
+    "memory": (memory.example, 0.08),
+    "blanks": (blanks.example, 0.36),
+    "translation": (translation.example, 0.09),
     "lists": (lists.example, 0.10),
-    "unknown": (unknown.example, 0.10),
+    "unknown": (unknown.example, 0.11),
 }
 LANGUAGES = ["en", "zh"]

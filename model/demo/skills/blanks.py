@@ -40,7 +40,8 @@ def window(rng, language, text):
 
 
 def known_text(rng, language, split):
-    """A text of the collection, one to three blanks in it, in training up to five. No span that is tested is a blank in training."""
+    """A text of the collection, one to three blanks in it, in training up to five. No text is tested with blanks that it, or a part of
+    it, has in training, all of them and no others."""
     def draw():
         text = rng.choice(TEXTS[language])
         spans = []
@@ -54,7 +55,7 @@ def known_text(rng, language, split):
             if all(end + 2 < s or start > e + 2 for s, e in spans) and sum(e - s for s, e in spans) + end - start < len(text) * 0.6:
                 spans.append((start, end))
         spans.sort()
-        return [("blank", text, *span) for span in spans], (text, spans, left, right)
+        return [("blanks", text, *spans)], (text, spans, left, right)
 
     while True:
         text, spans, at, right = fitting(split, draw)
@@ -99,7 +100,7 @@ def told(rng, language, split):
 
 
 def sequence(rng, language, split):
-    """Equal steps, up or down, with one or two numbers missing. No number that is tested is missing at that step in training."""
+    """Equal steps, up or down, with one or two numbers missing. No sequence is tested that has the same gaps in training."""
     def draw():
         wide = split == "train" and rng.random() < 0.5
         step = rng.randint(1, 12) if wide else rng.choice([1, 1, 2, 2, 3, 5, 10])
@@ -109,7 +110,7 @@ def sequence(rng, language, split):
         if rng.random() < 0.25:
             numbers.reverse()
         gaps = sorted(rng.sample(range(n), rng.choice([1, 1, 2])))
-        return [("sequence", step, numbers[gap]) for gap in gaps], (numbers, gaps)
+        return [("sequence", *numbers, *gaps)], (numbers, gaps)
 
     numbers, gaps = fitting(split, draw)
     shown = ["[MASK]" if i in gaps else str(number) for i, number in enumerate(numbers)]
@@ -118,5 +119,5 @@ def sequence(rng, language, split):
 
 def example(rng, language, split):
     kinds = [known_text, sequence, ending, told]
-    shares = [0.4, 0.3, 0.1, 0.2] if split == "train" else [0.65, 0.35, 0, 0]
+    shares = [0.55, 0.25, 0.05, 0.15] if split == "train" else [0.65, 0.35, 0, 0]
     return rng.choices(kinds, shares)[0](rng, language, split)

@@ -39,11 +39,11 @@ impl Blank {
     }
 
     fn id(self, tokenizer: &Tokenizer) -> Option<u32> {
-        let special = tokenizer.special();
+        let [(_, mask), (_, smask), (_, gmask)] = tokenizer.special().ids.blanks();
         match self {
-            Blank::Mask => special.mask,
-            Blank::Smask => special.smask,
-            Blank::Gmask => special.gmask,
+            Blank::Mask => mask,
+            Blank::Smask => smask,
+            Blank::Gmask => gmask,
         }
     }
 }
@@ -136,7 +136,7 @@ impl Fill {
     fn build(tokenizer: &Tokenizer, text: &str, kind: Blank) -> Result<Self> {
         let missing = || Error::Prompt("the tokenizer lacks the ids that blanks need".into());
         let special = tokenizer.special();
-        let sop = special.sop.ok_or_else(missing)?;
+        let sop = special.ids.sop.ok_or_else(missing)?;
         let body = body(tokenizer, text)?;
         let id = |kind: Blank| kind.id(tokenizer);
         let all: Vec<_> = Blank::ALL.into_iter().filter_map(id).collect();
@@ -165,7 +165,7 @@ impl Fill {
         }
         texts.push(rest.to_owned());
         let filled = kinds.into_iter().filter_map(id).collect();
-        let ends = special.ends.clone();
+        let ends = special.ids.ends.clone();
         Ok(Fill { before, body, after, sop, filled, ends, blanks, texts, spans: Vec::new() })
     }
 
@@ -194,7 +194,7 @@ impl Fill {
     /// nothing.
     ///
     /// # Errors
-    /// If the answer has an id without text, or a blank of its own; the blank then stays.
+    /// If the answer has an id without text, or a blank of its own and is not the last; the blank then stays.
     pub fn fill(&mut self, tokenizer: &Tokenizer, answer: &[u32]) -> Result<()> {
         let answer = match answer.split_last() {
             Some((last, rest)) if self.ends.contains(last) => rest,
@@ -207,7 +207,8 @@ impl Fill {
         let has_blank = |kind: &Blank| {
             kind.id(tokenizer).is_some_and(|id| answer.contains(&id)) || text.contains(kind.name())
         };
-        if kinds(tokenizer)?.iter().any(has_blank) {
+        let is_last = self.spans.len() + 1 >= self.blanks.len();
+        if !is_last && kinds(tokenizer)?.iter().any(has_blank) {
             let problem = "the answer has a blank of its own, and those after it stay as they are";
             return Err(Error::Prompt(problem.into()));
         }

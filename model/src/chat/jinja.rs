@@ -3,8 +3,9 @@
 //! `raise_exception` refuses a conversation.
 //!
 //! A template is a program from a file that cannot be trusted. It sees nothing but the conversation;
-//! steps, memory and length of the text are limited. Values that it nests step by step are taken apart
-//! level by level of the stack, so it runs on a stack that is deep enough for all its steps.
+//! steps, time and length of the text are limited, and memory as far as steps can tell. What is long in it, and values that
+//! it nests step by step, are taken apart level by level of the stack, so it is read and runs on a stack that is deep
+//! enough for both.
 //!
 //! Older versions of transformers had another `tojson`, which sorted keys and escaped what is not ASCII;
 //! the models were trained with what the newer ones write.
@@ -14,13 +15,16 @@ use super::python;
 use crate::error::{Error, Result};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde};
-use minijinja::{Environment, ErrorKind, Value, context};
+use minijinja::{Environment, ErrorKind, State, Value, context};
+use minijinja_contrib::pycompat::unknown_method_callback;
 use serde_json::{Map, Value as Json};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
 
 /// Longest template; published ones have some ten kilobytes.
-const MAX_TEMPLATE: usize = 1 << 20;
+const MAX_TEMPLATE: usize = 128 << 10;
 
 /// Longest text that one makes.
 const MAX_TEXT: usize = 16 << 20;
@@ -31,6 +35,10 @@ const FUEL: [u64; 4] = [50_000, 2_000, 1, 500_000];
 
 /// A level of nesting costs a template one and a half steps or more, and not all of this is ever touched.
 const STACK: usize = 512 << 20;
+
+/// Longest that a template is waited for. A value that holds itself twice, thirty times over, is made in a few steps and
+/// taken apart in a thousand million.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A template.
 #[derive(Debug, Clone)]
@@ -60,28 +68,24 @@ impl Jinja {
         // These values cannot contradict one another.
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(|e| Error::file(path, e.to_string()))?);
-        environment
-            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.set_unknown_method_callback(method);
         environment.add_filter("tojson", to_json);
         environment.add_function("raise_exception", raise_exception);
-        environment
-            .add_template_owned(NAME, source)
-            .map_err(|e| Error::file(path, format!("{NAME}: {e}")))?;
+        let read = move || environment.add_template_owned(NAME, source).map(|()| environment);
+        let environment = aside(path, read)?.map_err(|e| failed(path, &e.to_string()))?;
         Ok(Jinja { environment, tokens, path: path.into() })
     }
 
     /// The text of a conversation.
     ///
     /// # Errors
-    /// If the template refuses it, cannot be rendered or takes too much.
+    /// If there is no message, the template refuses them, cannot be rendered or takes too much.
     pub(super) fn render(&self, messages: &[Message]) -> Result<String> {
-        std::thread::scope(|scope| {
-            let render = || self.render_here(messages);
-            let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, render);
-            let failed = |why: &str| Error::file(&self.path, format!("{NAME}: {why}"));
-            let thread = thread.map_err(|e| failed(&format!("no thread to render it on: {e}")))?;
-            thread.join().unwrap_or_else(|_| Err(failed("cannot be rendered")))
-        })
+        if messages.is_empty() {
+            return Err(Error::Prompt("the conversation is empty".into()));
+        }
+        let (template, messages) = (self.clone(), messages.to_vec());
+        aside(&self.path, move || template.render_here(&messages))?
     }
 
     fn render_here(&self, messages: &[Message]) -> Result<String> {
@@ -114,6 +118,38 @@ impl Jinja {
     }
 }
 
+fn failed(path: &Path, why: &str) -> Error {
+    Error::file(path, format!("{NAME}: {why}"))
+}
+
+/// Does something with the template in `path` on a deep stack, and waits for it; but not forever, and then leaves it to
+/// itself.
+fn aside<T: Send + 'static>(path: &Path, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    let (send, receive) = channel();
+    let work = move || drop(send.send(work()));
+    let thread = std::thread::Builder::new().stack_size(STACK).spawn(work);
+    thread.map_err(|error| failed(path, &format!("there is no thread for it: {error}")))?;
+    receive.recv_timeout(PATIENCE).map_err(|error| match error {
+        RecvTimeoutError::Timeout => failed(path, "takes too long"),
+        RecvTimeoutError::Disconnected => failed(path, "cannot be rendered"),
+    })
+}
+
+/// Python's methods. A width that `format` is given costs no step, so large ones are refused.
+fn method(
+    state: &mut State,
+    value: &Value,
+    method: &str,
+    args: &[Value],
+) -> Result<Value, minijinja::Error> {
+    let is_wide = |text: &str| text.split(|c: char| !c.is_ascii_digit()).any(|n| n.len() > 3);
+    if method == "format" && value.as_str().is_some_and(is_wide) {
+        let problem = "format with a width of more than three digits is not supported";
+        return Err(minijinja::Error::new(ErrorKind::InvalidOperation, problem));
+    }
+    unknown_method_callback(state, value, method, args)
+}
+
 fn fuel(messages: &[Message]) -> u64 {
     let bytes = |message: &Message| {
         let tools = message.tools.as_ref().map_or(0, |tools| tools.to_string().len());
@@ -133,8 +169,6 @@ fn to_json(value: Value, options: Kwargs) -> Result<String, minijinja::Error> {
         }
     }
     options.assert_all_used()?;
-    let value = serde_json::to_value(&value)
-        .map_err(|e| minijinja::Error::new(ErrorKind::BadSerialization, e.to_string()))?;
     // Deeper than this makes no sense, and each level costs its blanks.
     let indent = indent.map(|indent| indent.min(16));
     let bad = |problem: String| minijinja::Error::new(ErrorKind::BadSerialization, problem);
@@ -224,6 +258,18 @@ mod tests {
         assert!(render(&nest(99_999, ""), &messages).is_err());
     }
 
+    /// Chains are no deeper nesting to their reader, and to the stack they are.
+    #[test]
+    fn long_chains_are_read_and_dropped() {
+        for (link, end) in [("-", "1"), ("1+", "1"), ("not ", "1")] {
+            let chain = link.repeat((MAX_TEMPLATE - 10) / link.len());
+            let _ = render(&format!("{{{{ {chain}{end} }}}}"), &[]);
+        }
+        let chain = "{% elif 0 %}".repeat(MAX_TEMPLATE / 13);
+        let _ = render(&format!("{{% if 0 %}}{chain}{{% endif %}}"), &[]);
+        let _ = render(&format!("{{{{ a{} }}}}", ".b".repeat(MAX_TEMPLATE / 2 - 10)), &[]);
+    }
+
     #[test]
     fn what_is_no_template_or_takes_too_much_is_an_error() {
         for source in [
@@ -236,6 +282,8 @@ mod tests {
             "{% for i in range(100000) %}{% for i in range(100000) %}{% endfor %}{% endfor %}",
             "{% set n = namespace(s='xxxxxxxx') %}{% for i in range(60) %}{% set n.s = n.s ~ n.s %}{% endfor %}",
             "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+            "{{ '{:>99999999999}'.format(1) }}",
+            "{% set n = namespace(s=1) %}{% for i in range(40) %}{% set n.s = [n.s, n.s] %}{% endfor %}{{ n.s | tojson }}",
         ] {
             let error = problem(source);
             assert!(error.starts_with("t: chat_template"), "{source}: {error}");

@@ -18,7 +18,11 @@ pub(super) fn json(value: &Value, indent: Option<usize>) -> String {
 ///
 /// # Errors
 /// Those of `out`.
-pub(super) fn write_json(value: &Value, indent: Option<usize>, out: impl Write) -> Result<()> {
+pub(super) fn write_json(
+    value: &impl Serialize,
+    indent: Option<usize>,
+    out: impl Write,
+) -> Result<()> {
     let blanks = indent.map(|n| " ".repeat(n));
     let pretty = blanks.as_ref().map(|blanks| PrettyFormatter::with_indent(blanks.as_bytes()));
     let written = value.serialize(&mut Serializer::with_formatter(out, Python { pretty }));

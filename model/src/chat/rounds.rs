@@ -7,6 +7,8 @@ use std::fmt::Write;
 /// How rounds are written.
 #[derive(Debug)]
 pub(super) struct Rounds {
+    /// The template's name.
+    pub(super) name: &'static str,
     model: &'static str,
     /// The number of the first round.
     first: usize,
@@ -16,6 +18,8 @@ pub(super) struct Rounds {
     rest: &'static str,
     /// Whether a first question is the prompt as it is.
     bare: bool,
+    /// Whether punctuation in answers is made full-width.
+    pub(super) widens: bool,
 }
 
 /// ```text
@@ -27,12 +31,26 @@ pub(super) struct Rounds {
 /// 答：
 /// ```
 /// and a first question is the prompt as it is.
-pub(super) const CHATGLM: Rounds =
-    Rounds { model: "ChatGLM-6B", first: 0, gap: "\n", rest: "\n", bare: true };
+pub(super) const CHATGLM: Rounds = Rounds {
+    name: "chatglm",
+    model: "ChatGLM-6B",
+    first: 0,
+    gap: "\n",
+    rest: "\n",
+    bare: true,
+    widens: true,
+};
 
 /// The same from 1 on, with an empty line after every line, and for a first question, too.
-pub(super) const CHATGLM2: Rounds =
-    Rounds { model: "ChatGLM2-6B", first: 1, gap: "\n\n", rest: "\n\n", bare: false };
+pub(super) const CHATGLM2: Rounds = Rounds {
+    name: "chatglm2",
+    model: "ChatGLM2-6B",
+    first: 1,
+    gap: "\n\n",
+    rest: "\n\n",
+    bare: false,
+    widens: false,
+};
 
 impl Rounds {
     pub(super) fn text(&self, messages: &[Message]) -> Result<String> {

@@ -79,8 +79,8 @@ fn messages_have_their_usual_json() {
 fn a_prompt_ends_with_gmask_and_sop() {
     let t = tokenizer();
     let ids = named("chatglm").prompt_ids(t, &conversation(&[User])).unwrap();
-    assert_eq!(ids, [t.id("▁a"), t.special().gmask, t.special().sop].map(Option::unwrap));
-    assert_eq!(named("chatglm").stop_ids(t), t.special().ends);
+    assert_eq!(ids, [t.id("▁a"), t.special().ids.gmask, t.special().ids.sop].map(Option::unwrap));
+    assert_eq!(named("chatglm").stop_ids(t), t.special().ids.ends);
 }
 
 #[test]
@@ -93,7 +93,8 @@ fn a_template_says_which_ids_the_tokenizer_lacks() {
 fn gaps_get_their_ids_and_only_sop_follows() {
     let t = tokenizer();
     let special = t.special();
-    let [mask, gmask, sop] = [special.mask, special.gmask, special.sop].map(Option::unwrap);
+    let [mask, gmask, sop] =
+        [special.ids.mask, special.ids.gmask, special.ids.sop].map(Option::unwrap);
     let [a, b] = ["▁a", "▁b"].map(|piece| t.id(piece).unwrap());
     for (text, expected) in [
         ("a [MASK] b", vec![a, mask, b, sop]),
@@ -108,7 +109,7 @@ fn gaps_get_their_ids_and_only_sop_follows() {
 #[test]
 fn answers_take_the_places_of_gaps() {
     let t = tokenizer();
-    let end = t.special().ends[0];
+    let end = t.special().ids.ends[0];
     let [a, b] = ["▁a", "▁b"].map(|piece| t.id(piece).unwrap());
     let mut fill = Fill::new(t, "[MASK] a [MASK]").unwrap();
     fill.fill(t, &[b, b, end]).unwrap();
@@ -127,10 +128,13 @@ fn an_answer_makes_no_gaps() {
     fill.fill(t, &ids("S")).unwrap();
     assert_eq!((fill.prompt(), fill.written().as_str()), (None, "a [MASK]"));
     let mut fill = Fill::new(t, "[MASK] a [MASK]").unwrap();
-    for answer in [vec![t.special().mask.unwrap()], ids("b [gMASK]")] {
+    for answer in [vec![t.special().ids.mask.unwrap()], ids("b [gMASK]")] {
         assert!(fill.fill(t, &answer).unwrap_err().to_string().contains("a blank of its own"));
         assert_eq!((fill.spans().len(), fill.written().as_str()), (0, "[MASK] a [MASK]"));
     }
+    let mut last = Fill::new(t, "a [MASK]").unwrap();
+    last.fill(t, &ids("b [gMASK]")).unwrap();
+    assert_eq!(last.prompt(), None);
     // What has no text is passed over.
     fill.fill(t, &[&ids("b")[..], &[1 << 20]].concat()).unwrap();
     assert_eq!((fill.spans(), fill.written().as_str()), (&["b".to_owned()][..], "b a [MASK]"));

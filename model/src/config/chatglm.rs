@@ -7,6 +7,7 @@ use super::{
     Residual, SpecialIds,
 };
 use crate::error::Result;
+use crate::sampling::Sampling;
 
 pub(super) const READER: Reader = Reader {
     models: "ChatGLM-6B (model_type \"chatglm\" with inner_hidden_size, from version 1.1 on)",
@@ -44,13 +45,13 @@ fn read(fields: &Fields) -> Result<Config> {
         output_norms: false,
         dialect: Dialect::ChatGlm,
         tied_head: fields.flag("tie_word_embeddings", true)?,
+        sampling: Sampling::published(0.95, 0.7),
         special: SpecialIds {
             sop: Some(id("bos_token_id")?),
             ends: vec![id("eos_token_id")?],
             mask: Some(id("mask_token_id")?),
             smask: None,
             gmask: Some(id("gmask_token_id")?),
-            pad: Some(id("pad_token_id")?),
         },
     })
 }

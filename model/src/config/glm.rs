@@ -1,4 +1,4 @@
-//! The original GLM, which fills blanks: GLM-Large, GLM-2B, GLM-10B, and their Chinese siblings.
+//! The original GLM, which fills blanks: GLM-2B, GLM-10B, and GLM-Large and GLM-10B in Chinese.
 //!
 //! The special ids are the tokenizer's: `added_tokens.json` beside `config.json`. Where there is none, `config.json` may have
 //! them itself; without any, weights can be looked at and quantised, and nothing more.
@@ -10,6 +10,8 @@ use super::{
     Residual, SpecialIds,
 };
 use crate::error::Result;
+use crate::folder::ADDED_TOKENS;
+use crate::sampling::Sampling;
 
 pub(super) const READER: Reader = Reader {
     models: "GLM (model_type \"glm\" with block_position_encoding)",
@@ -27,7 +29,6 @@ const SOP: [&str; 2] = ["<|startofpiece|>", "sop_token_id"];
 const EOP: [&str; 2] = ["<|endofpiece|>", "eop_token_id"];
 const MASKS: [[&str; 2]; 3] =
     [["[MASK]", "mask_token_id"], ["[sMASK]", "smask_token_id"], ["[gMASK]", "gmask_token_id"]];
-const END_OF_TEXT: [&str; 2] = ["<|endoftext|>", "pad_token_id"];
 
 fn read(fields: &Fields) -> Result<Config> {
     fields.require("block_position_encoding", true)?;
@@ -54,15 +55,17 @@ fn read(fields: &Fields) -> Result<Config> {
         output_norms: false,
         dialect: Dialect::Glm,
         tied_head: true,
+        sampling: Sampling::published(0.8, 0.8),
         special: special(fields, vocab)?,
     })
 }
 
 fn special(fields: &Fields, vocab: usize) -> Result<SpecialIds> {
-    let added = Fields::open_if_there(&fields.path.with_file_name("added_tokens.json"))?;
-    let find = |[name, field]: [&str; 2]| match &added {
-        Some(added) => added.id_or_none(name, vocab),
-        None => fields.id_or_none(field, vocab),
+    let added = Fields::open(fields.folder(), ADDED_TOKENS)?;
+    let is_there = fields.folder().has(ADDED_TOKENS);
+    let find = |[name, field]: [&str; 2]| match is_there {
+        true => added.id_or_none(name, vocab),
+        false => fields.id_or_none(field, vocab),
     };
     let [mask, smask, gmask] = MASKS.map(find);
     Ok(SpecialIds {
@@ -71,6 +74,5 @@ fn special(fields: &Fields, vocab: usize) -> Result<SpecialIds> {
         mask: mask?,
         smask: smask?,
         gmask: gmask?,
-        pad: find(END_OF_TEXT)?,
     })
 }

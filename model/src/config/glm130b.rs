@@ -8,6 +8,7 @@ use super::{
     Residual, SpecialIds,
 };
 use crate::error::Result;
+use crate::sampling::Sampling;
 
 pub(super) const READER: Reader = Reader {
     models: "GLM-130B (model_type \"glm-130b\", or a folder of SwissArmyTransformer without config.json)",
@@ -46,13 +47,13 @@ fn read(fields: &Fields) -> Result<Config> {
         output_norms: false,
         dialect: Dialect::Glm130B,
         tied_head: true,
+        sampling: Sampling::published(0.8, 0.8),
         special: SpecialIds {
             sop: Some(id("sop_token_id")?),
             ends: vec![id("eos_token_id")?, id("eop_token_id")?],
             mask: Some(id("mask_token_id")?),
             smask: Some(id("smask_token_id")?),
             gmask: Some(id("gmask_token_id")?),
-            pad: None,
         },
     })
 }

@@ -2,12 +2,12 @@
 //!
 //! Source: `models/glm` and `models/glm4` of huggingface/transformers.
 
-use serde_json::Value;
-
 use super::{
     Config, Dialect, Fields, MaskKind, Mlp, Norm, Positions, QkvOrder, Reader, Residual, SpecialIds,
 };
 use crate::error::Result;
+use crate::member::Member;
+use crate::sampling::Sampling;
 
 pub(super) const READER: Reader = Reader {
     models: "GLM-4-9B, GLM-Edge (architecture GlmForCausalLM), GLM-4-0414, GLM-Z1 (Glm4ForCausalLM)",
@@ -34,7 +34,12 @@ fn read(fields: &Fields) -> Result<Config> {
         false => fields.head_size(hidden, heads)?,
     };
     Ok(Config {
-        architecture: if is_glm4 { "GLM-4-0414" } else { "GLM-4" },
+        architecture: match Member::of(fields.folder())? {
+            // The newer GLM-4 has a name of its own, which is not always written out.
+            Some(member) if member.name != "GLM-4" => member.name,
+            _ if is_glm4 => "GLM-4-0414",
+            _ => "GLM-4",
+        },
         layers: fields.layers("num_hidden_layers")?,
         hidden,
         heads,
@@ -54,26 +59,21 @@ fn read(fields: &Fields) -> Result<Config> {
         output_norms: is_glm4,
         dialect: Dialect::Transformers,
         tied_head: fields.flag("tie_word_embeddings", false)?,
-        special: SpecialIds {
-            ends: fields.ids("eos_token_id", vocab)?,
-            pad: fields.id_or_none("pad_token_id", vocab)?,
-            ..SpecialIds::default()
-        },
+        sampling: Sampling::published(0.8, 0.8),
+        special: SpecialIds { ends: fields.ids("eos_token_id", vocab)?, ..SpecialIds::default() },
     })
 }
 
 /// Version 5 of the library keeps all about rotation in `rope_parameters`; before, it lay beside the sizes.
 fn positions(fields: &Fields, head_size: usize) -> Result<Positions> {
-    let nested = |name| fields.get(name).and_then(Value::as_object).cloned();
     for scaled in ["rope_scaling", "rope_parameters"] {
-        let object = nested(scaled).unwrap_or_default();
+        let object = fields.nested(scaled);
         let kind = object.get("rope_type").or_else(|| object.get("type"));
         if let Some(kind) = kind.filter(|kind| *kind != "default") {
-            return Err(fields.error(format!("{scaled} of type {kind} is not supported")));
+            return Err(fields.error(format!("{scaled} of type {kind} is not supported: remove it, and the model reads up to max_position_embeddings tokens")));
         }
     }
-    let nested =
-        Fields { path: fields.path.clone(), json: nested("rope_parameters").unwrap_or_default() };
+    let nested = fields.nested("rope_parameters");
     let number = |name, default| nested.positive_or(name, fields.positive_or(name, default)?);
     let factor = number("partial_rotary_factor", 0.5)?;
     let elements = (head_size as f32 * factor) as usize;

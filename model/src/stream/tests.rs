@@ -1,4 +1,5 @@
 use super::*;
+use crate::Template;
 use crate::tokenizer::testing::{byte_id, tokenizer};
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -7,11 +7,12 @@
 
 use super::added::{Found, Shown, Token};
 use super::decoder::{Decoding, Invalid, Marked};
-use super::folder::Folder;
 use super::sentencepiece::SentencePiece;
-use super::settings::Settings;
-use super::{Build, Family, LONGEST_RUN, Model, NEWLINE, Special, TAB, Tokenizer};
+use super::settings;
+use super::{Build, Family, LONGEST_RUN, Model, NEWLINE, Special, SpecialIds, TAB, Tokenizer};
 use crate::error::Result;
+use crate::fields::Fields;
+use crate::folder::Folder;
 use std::fmt::Write;
 
 pub(super) const FILE: &str = "ice_text.model";
@@ -25,14 +26,14 @@ pub(super) const DECODING: Decoding = Decoding {
 };
 
 /// Ids below `num_image_tokens` are images that no text model has; more would be nonsense.
-const MAX_IMAGE_TOKENS: u32 = 1 << 20;
+const MAX_IMAGE_TOKENS: usize = 1 << 20;
 
 /// The official tokenizer's own default, for the early configs that do not say; since version 1.1
 /// they say 0. Without a config the latter is meant.
 const EARLY_IMAGE_TOKENS: u32 = 20_000;
 
 pub(super) fn open(folder: &Folder) -> Result<Tokenizer> {
-    let settings = Settings::open(folder)?;
+    let settings = settings::open(folder)?;
     let model = SentencePiece::open(folder, FILE)?;
     let offset = image_tokens(folder, &settings)?;
     let token = |key: &str, usual: &str| {
@@ -50,17 +51,15 @@ pub(super) fn open(folder: &Folder) -> Result<Tokenizer> {
     let pad = Token { shown: Shown::Ignored, ..token("pad_token", "<pad>")? };
     let shown = Shown::Within(model.unknown_surface().into());
     let unk = Token { special: false, shown, ..token("unk_token", "<unk>")? };
-    let special = Special {
+    let ids = SpecialIds {
         mask: Some(mask.id),
         smask: None,
         gmask: Some(gmask.id),
         sop: Some(bos.id),
         ends: vec![end],
-        pad: Some(pad.id),
-        unk: Some(unk.id),
-        before: Vec::new(),
-        after: vec![gmask.id, bos.id],
     };
+    let (before, after) = (Vec::new(), vec![gmask.id, bos.id]);
+    let special = Special { ids, pad: Some(pad.id), before, after };
     let added = vec![bos, eos, unk, pad, mask, gmask];
     let (family, model, decoding) = (Family::ChatGlm, Model::Pieces(model), DECODING);
     let built = Build { family, model, offset, added, special, decoding }.finish();
@@ -68,15 +67,11 @@ pub(super) fn open(folder: &Folder) -> Result<Tokenizer> {
 }
 
 /// How many ids of images come before those of text.
-fn image_tokens(folder: &Folder, settings: &Settings) -> Result<u32> {
-    let early = if folder.has(super::settings::FILE) { EARLY_IMAGE_TOKENS } else { 0 };
-    let count = settings.number("num_image_tokens")?.unwrap_or(early);
-    if count > MAX_IMAGE_TOKENS {
-        let most = MAX_IMAGE_TOKENS;
-        let problem = format!("num_image_tokens is {count}, and at most {most} make sense");
-        return Err(settings.error(problem));
-    }
-    Ok(count)
+fn image_tokens(folder: &Folder, settings: &Fields) -> Result<u32> {
+    let early = if folder.has(settings::FILE) { EARLY_IMAGE_TOKENS } else { 0 };
+    let given = settings.has("num_image_tokens");
+    let count = || settings.size("num_image_tokens", 0..=MAX_IMAGE_TOKENS);
+    if given { Ok(count()? as u32) } else { Ok(early) }
 }
 
 /// Writes as pieces the blanks that SentencePiece would collapse.

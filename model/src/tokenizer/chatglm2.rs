@@ -6,35 +6,24 @@
 
 use super::added::{Found, Shown, Token};
 use super::decoder::Decoding;
-use super::folder::Folder;
 use super::sentencepiece::SentencePiece;
-use super::settings::Settings;
-use super::{Build, Family, Model, Special, Tokenizer, names};
+use super::settings;
+use super::{Build, Family, Model, Special, SpecialIds, Tokenizer};
 use crate::error::Result;
+use crate::folder::Folder;
+use crate::member::Member;
 
 pub(super) const FILE: &str = "tokenizer.model";
 
 const SPECIAL: [&str; 5] = ["[MASK]", "[gMASK]", "[sMASK]", "sop", "eop"];
 const ROLES: [&str; 4] = ["<|system|>", "<|user|>", "<|assistant|>", "<|observation|>"];
 
-/// Their files are the same, so the first name that says something decides; without one it is
-/// ChatGLM3, which knows all that ChatGLM2 does.
-fn family(folder: &Folder) -> Result<Family> {
-    let family = |name: String| {
-        let is = |words: [&str; 2]| words.iter().any(|word| name.contains(word));
-        if is(["chatglm2", "codegeex2"]) {
-            return Some(Family::ChatGlm2);
-        }
-        is(["chatglm3", "glm-3"]).then_some(Family::ChatGlm3)
-    };
-    Ok(names(folder)?.into_iter().find_map(family).unwrap_or(Family::ChatGlm3))
-}
-
 pub(super) fn open(folder: &Folder) -> Result<Tokenizer> {
-    Settings::open(folder)?;
+    settings::open(folder)?;
     let model = SentencePiece::open(folder, FILE)?;
-    let family = family(folder)?;
-    let third = family == Family::ChatGlm3;
+    // ChatGLM3 knows all that ChatGLM2 does.
+    let third = !Member::of(folder)?.is_some_and(|member| member.is_chatglm2);
+    let family = if third { Family::ChatGlm3 } else { Family::ChatGlm2 };
     let first = model.len() as u32;
     let shown = |name: &str| if third { Shown::Within(name.into()) } else { Shown::Hidden };
     let token = |(id, name): (u32, &&str)| {
@@ -44,14 +33,10 @@ pub(super) fn open(folder: &Folder) -> Result<Tokenizer> {
     let roles = if third { &ROLES[..] } else { &[] };
     let mut added: Vec<_> = (first..).zip(SPECIAL.iter().chain(roles)).map(token).collect();
     let id = |name: &str| added.iter().find(|token| token.name == name).map(|token| token.id);
+    let ends = model.find("</s>").into_iter().collect();
     let special = Special {
-        mask: id("[MASK]"),
-        smask: id("[sMASK]"),
-        gmask: id("[gMASK]"),
-        sop: id("sop"),
-        ends: model.find("</s>").into_iter().collect(),
+        ids: SpecialIds { ends, ..SpecialIds::named("sop", id) },
         pad: model.find("<unk>"),
-        unk: model.find("<unk>"),
         before: [id("[gMASK]"), id("sop")].into_iter().flatten().collect(),
         after: Vec::new(),
     };

@@ -379,7 +379,7 @@ mod tests {
         let special = testing::tokenizer().special();
         let [a, b, c] = [0xe4, 0xbd, 0xa0].map(testing::byte_id);
         assert_eq!(decode(&[a, special.pad.unwrap(), b, c]), "你");
-        assert_eq!(decode(&[a, special.ends[0], b, c]), "\u{fffd}\u{fffd}\u{fffd}");
+        assert_eq!(decode(&[a, special.ids.ends[0], b, c]), "\u{fffd}\u{fffd}\u{fffd}");
     }
 
     proptest! {

@@ -7,18 +7,20 @@
 use super::added::{Shown, Token};
 use super::byte_level::{ByteLevel, Merges};
 use super::decoder::{Decoding, Invalid};
-use super::folder::Folder;
+
 use super::gpt2;
 use super::sentencepiece::SentencePiece;
-use super::settings::Settings;
+use super::settings;
 use super::split::{GPT2, Splitter};
-use super::{Build, Family, Model, Special, Tokenizer};
+use super::{Build, Family, Model, Special, SpecialIds, Tokenizer};
 use crate::error::Result;
+use crate::fields::Fields;
+use crate::folder::{ADDED_TOKENS as ADDED, Folder};
 
 pub(super) const VOCAB: &str = "vocab.json";
 pub(super) const MERGES: &str = "merges.txt";
 pub(super) const CHINESE: &str = "cog-pretrain.model";
-const ADDED: &str = "added_tokens.json";
+const SOP: &str = "<|startofpiece|>";
 
 pub(super) fn open_english(folder: &Folder) -> Result<Tokenizer> {
     let vocab =
@@ -43,7 +45,7 @@ pub(super) fn open_chinese(folder: &Folder) -> Result<Tokenizer> {
 }
 
 fn open(folder: &Folder, model: Model, file: &str) -> Result<Tokenizer> {
-    let settings = Settings::open(folder)?;
+    let settings = settings::open(folder)?;
     let added = added(folder, &settings, &model)?;
     let id = |name: &str| {
         let token = added.iter().find(|token| token.name == name);
@@ -51,21 +53,16 @@ fn open(folder: &Folder, model: Model, file: &str) -> Result<Tokenizer> {
         token.map(|token| token.id).ok_or_else(problem)
     };
     let optional = |name: &str| id(name).ok();
+    let (sop, ends) = (Some(id(SOP)?), vec![id("<|endofpiece|>")?]);
     let special = Special {
-        mask: optional("[MASK]"),
-        smask: optional("[sMASK]"),
-        gmask: optional("[gMASK]"),
-        sop: Some(id("<|startofpiece|>")?),
-        ends: vec![id("<|endofpiece|>")?],
+        ids: SpecialIds { sop, ends, ..SpecialIds::named(SOP, optional) },
         pad: settings.name("pad_token")?.and_then(optional),
-        unk: optional("[UNK]"),
         before: vec![id("[CLS]")?],
         after: vec![id("<|endoftext|>")?],
     };
     let pieces = matches!(model, Model::Pieces(_));
     let decoding = Decoding {
-        clean_up: !settings.has("clean_up_tokenization_spaces")
-            || settings.flag("clean_up_tokenization_spaces")?,
+        clean_up: settings.flag("clean_up_tokenization_spaces", true)?,
         joint: " ",
         invalid: if pieces { Invalid::Each } else { Invalid::Together },
         ..Decoding::default()
@@ -76,7 +73,7 @@ fn open(folder: &Folder, model: Model, file: &str) -> Result<Tokenizer> {
 }
 
 /// The tokens of `added_tokens.json`, and `<|endoftext|>`, which the English vocabulary has itself.
-fn added(folder: &Folder, settings: &Settings, model: &Model) -> Result<Vec<Token>> {
+fn added(folder: &Folder, settings: &Fields, model: &Model) -> Result<Vec<Token>> {
     let mut ids = Vec::new();
     for (name, id) in folder.json(ADDED)? {
         let id = id.as_u64().and_then(|id| u32::try_from(id).ok());

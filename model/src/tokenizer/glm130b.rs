@@ -7,10 +7,11 @@
 use super::added::{Found, Shown, Token};
 use super::chatglm::FILE;
 use super::decoder::{Decoding, Marked};
-use super::folder::Folder;
 use super::sentencepiece::SentencePiece;
-use super::{Build, Family, Model, Special, Tokenizer};
+use super::{Build, Family, Model, Special, SpecialIds, Tokenizer};
+use crate::checkpoint::SHARDS;
 use crate::error::Result;
+use crate::folder::{CONFIG, Folder};
 
 /// Images come first.
 const IMAGE_TOKENS: u32 = 20_000;
@@ -21,10 +22,10 @@ const SPECIAL: [&str; 8] = ["[MASK]", "[gMASK]", "[sMASK]", "eod", "sop", "eop",
 /// Whether this is a folder of GLM-130B: its config says so, or there is none and beside the tokenizer lies the file
 /// that names the iteration of a SwissArmyTransformer checkpoint.
 pub(super) fn recognises(folder: &Folder) -> Result<bool> {
-    let config = folder.json(crate::config::FILE)?;
+    let config = folder.json(CONFIG)?;
     let named = config.get("model_type").is_some_and(|kind| kind == "glm-130b");
     // Trainers of other models leave such a file, too, but beside a config.
-    Ok(named || !folder.has(crate::config::FILE) && folder.has("latest"))
+    Ok(named || !folder.has(CONFIG) && folder.has(SHARDS))
 }
 
 pub(super) fn open(folder: &Folder) -> Result<Tokenizer> {
@@ -41,14 +42,10 @@ pub(super) fn open(folder: &Folder) -> Result<Tokenizer> {
     let eos = model.find("</s>").map(|id| id + IMAGE_TOKENS);
     added.extend(eos.map(|id| token((id, "</s>"))));
     let piece = |name: &str| model.find(name).map(|id| id + IMAGE_TOKENS);
+    let ends = id("eop").into_iter().chain(eos).collect();
     let special = Special {
-        mask: id("[MASK]"),
-        smask: id("[sMASK]"),
-        gmask: id("[gMASK]"),
-        sop: id("sop"),
-        ends: id("eop").into_iter().chain(eos).collect(),
+        ids: SpecialIds { ends, ..SpecialIds::named("sop", id) },
         pad: piece("<pad>"),
-        unk: piece("<unk>"),
         before: Vec::new(),
         after: Vec::new(),
     };
@@ -96,7 +93,7 @@ mod tests {
         );
         assert!(t.encode("[MASK]").expect("short").iter().all(|&id| id < sop));
         assert_eq!(t.decode(&[a, sop, a, unk]).expect("known ids"), "a[sop]a ⁇ ");
-        assert_eq!(t.special().ends, [t.id("eop").unwrap(), IMAGE_TOKENS + 2]);
+        assert_eq!(t.special().ids.ends, [t.id("eop").unwrap(), IMAGE_TOKENS + 2]);
         assert_eq!(t.vocab_size() as u32, t.id("dBLOCK").unwrap() + 1);
     }
 

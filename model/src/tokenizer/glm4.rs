@@ -7,11 +7,11 @@ use super::added::{Shown, Token};
 use super::byte_level::{ByteLevel, Merges};
 use super::chatglm2::FILE;
 use super::decoder::{Decoding, Invalid};
-use super::folder::Folder;
-use super::settings::Settings;
+use super::settings;
 use super::split::{GLM4, Splitter};
-use super::{Build, Family, Model, Special, Tokenizer};
+use super::{Build, Family, Model, Special, SpecialIds, Tokenizer};
 use crate::error::Result;
+use crate::folder::Folder;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::collections::HashMap;
@@ -23,7 +23,7 @@ pub(super) fn recognises(file: &[u8]) -> bool {
 }
 
 pub(super) fn open(folder: &Folder, file: &[u8]) -> Result<Tokenizer> {
-    let settings = Settings::open(folder)?;
+    let settings = settings::open(folder)?;
     let model = parse(file).map_err(|problem| folder.error(FILE, problem))?;
     let mut added = settings.added()?;
     if added.is_empty() {
@@ -37,14 +37,15 @@ pub(super) fn open(folder: &Folder, file: &[u8]) -> Result<Tokenizer> {
     }
     let id = |name: &str| added.iter().find(|token| token.name == name).map(|token| token.id);
     let named = |key: &str| Ok(settings.name(key)?.and_then(id));
+    let ends = named("eos_token")?.into_iter().collect();
     let special = Special {
-        ends: named("eos_token")?.into_iter().collect(),
+        ids: SpecialIds { ends, ..SpecialIds::named("<sop>", id) },
         pad: named("pad_token")?,
         before: [id("[gMASK]"), id("<sop>")].into_iter().flatten().collect(),
-        ..Special::named(id)
+        after: Vec::new(),
     };
     let decoding = Decoding {
-        clean_up: settings.flag("clean_up_tokenization_spaces")?,
+        clean_up: settings.flag("clean_up_tokenization_spaces", false)?,
         joint: " ",
         invalid: Invalid::Together,
         ..Decoding::default()
@@ -111,7 +112,10 @@ mod tests {
             "<|user|> a\u{fffd} <|user|> [gMASK]"
         );
         assert_eq!(t.decode(&[0xe4, 0xbd, 303]).unwrap(), "\u{fffd} <|x|>");
-        assert_eq!((&t.special().before[..], &t.special().ends[..]), (&[301, 302][..], &[300][..]));
+        assert_eq!(
+            (&t.special().before[..], &t.special().ids.ends[..]),
+            (&[301, 302][..], &[300][..])
+        );
         assert!(!t.knows(299) && t.knows(303) && t.decode(&[299]).is_err());
     }
 

@@ -41,7 +41,8 @@ impl Normalizer {
         self.verbatim.prefixes(text.as_bytes()).last().map(|(length, _)| length)
     }
 
-    pub(super) fn normalize(&self, text: &str) -> String {
+    /// The normalised text; `None` if it has more than `most` bytes.
+    pub(super) fn normalize(&self, text: &str, most: usize) -> Option<String> {
         let mut out = String::with_capacity(text.len() + text.len() / 4 + BLANK.len());
         let mut after_blank = true;
         let mut rest = text;
@@ -60,11 +61,14 @@ impl Normalizer {
                 if c == ' ' { out.push_str(BLANK) } else { out.push(c) }
             }
             after_blank = part.ends_with(' ');
+            if out.len() > most {
+                return None;
+            }
         }
         if self.collapse {
             out.truncate(out.trim_end_matches(BLANK).len());
         }
-        out
+        Some(out)
     }
 
     /// What the start of `text` becomes, and how many of its bytes that stands for.
@@ -170,27 +174,28 @@ mod tests {
     #[test]
     fn blanks_collapse_and_one_comes_in_front() {
         let n = normalizer(&[]);
-        assert_eq!(n.normalize("a  b"), "▁a▁b");
-        assert_eq!(n.normalize("  a "), "▁a");
-        assert_eq!(n.normalize("  "), "");
-        assert_eq!(n.normalize(""), "");
+        assert_eq!(n.normalize("a  b", 100).unwrap(), "▁a▁b");
+        assert_eq!(n.normalize("  a ", 100).unwrap(), "▁a");
+        assert_eq!(n.normalize("  ", 100).unwrap(), "");
+        assert_eq!(n.normalize("", 100).unwrap(), "");
     }
 
     #[test]
     fn blanks_may_stay_as_they_are() {
         let n = Normalizer::new(&[], &[("<A>", 0)], false).expect("no map");
-        assert_eq!(n.normalize("a  b "), "▁a▁▁b▁");
-        assert_eq!(n.normalize(" "), "▁▁");
-        assert_eq!(n.normalize(" <A> "), "▁▁<A>▁");
-        assert_eq!(n.normalize(""), "");
+        assert_eq!(n.normalize("a  b ", 100).unwrap(), "▁a▁▁b▁");
+        assert_eq!(n.normalize(" ", 100).unwrap(), "▁▁");
+        assert_eq!(n.normalize(" <A> ", 100).unwrap(), "▁▁<A>▁");
+        assert_eq!(n.normalize("", 100).unwrap(), "");
     }
 
     #[test]
     fn the_map_replaces_outside_verbatim_pieces() {
         let n = normalizer(&small_map());
-        assert_eq!(n.normalize("AxA"), "▁axa");
-        assert_eq!(n.normalize("_A_ _b__"), "▁a▁b");
-        assert_eq!(n.normalize("<A>A"), "▁<A>a");
+        assert_eq!(n.normalize("AxA", 100).unwrap(), "▁axa");
+        assert_eq!(n.normalize("_A_ _b__", 100).unwrap(), "▁a▁b");
+        assert_eq!(n.normalize("<A>A", 100).unwrap(), "▁<A>a");
+        assert_eq!(n.normalize("AxA", 5), None);
     }
 
     #[test]
@@ -208,7 +213,7 @@ mod tests {
             let mut map = (units.len() as u32 * 4).to_le_bytes().to_vec();
             map.extend(units.iter().flat_map(|u| (u & 0x800f_ffff).to_le_bytes()));
             map.extend("é\0 ".as_bytes());
-            normalizer(&map).normalize(&text);
+            normalizer(&map).normalize(&text, 100);
         }
     }
 }

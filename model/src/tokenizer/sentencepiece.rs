@@ -18,13 +18,19 @@
 //! stays. Older versions compared sums in `f64`, which decides a few of a thousand repetitive texts
 //! otherwise.
 
+use super::MAX_TEXT;
 use super::bpe::{self, Joined, Part};
-use super::folder::Folder;
 use super::normalizer::{BLANK, Normalizer};
 use super::trie::Trie;
 use crate::error::Error;
+use crate::folder::Folder;
 use prost::Message;
 use std::cmp::Ordering;
+
+/// Longest text in bytes that is cut into pieces once it is normalised, and how many times longer than before that can be:
+/// a blank takes three bytes, and U+FDFA becomes eleven times as long.
+const MAX_NORMALISED: usize = 2 * MAX_TEXT;
+const MAX_GROWTH: usize = 16;
 
 /// Largest file that is read; ChatGLM-6B's has 2.7 MB. Bounds what a damaged file can make us
 /// allocate.
@@ -203,9 +209,10 @@ impl SentencePiece {
         &self.unknown_surface
     }
 
-    /// Appends the ids of `text`.
-    pub(super) fn encode(&self, text: &str, ids: &mut Vec<u32>) {
-        let text = self.normalizer.normalize(text);
+    /// Appends the ids of `text`; `None` if it is too long when it is normalised.
+    pub(super) fn encode(&self, text: &str, ids: &mut Vec<u32>) -> Option<()> {
+        let most = MAX_NORMALISED.min(text.len().saturating_mul(MAX_GROWTH) + 64);
+        let text = self.normalizer.normalize(text, most)?;
         let way = match &self.algorithm {
             Algorithm::Unigram { unknown_score, best_score } => {
                 self.best_way(&text, *unknown_score, *best_score)
@@ -225,6 +232,7 @@ impl SentencePiece {
             }
             after_unknown = is_unknown;
         }
+        Some(())
     }
 
     /// Characters joined to pieces. User-defined pieces are found beforehand and stay as they are.

@@ -1,57 +1,29 @@
 //! `tokenizer_config.json`, as far as it matters here.
 
 use super::added::Token;
-use super::folder::Folder;
-use crate::error::{Error, Result};
-use serde_json::{Map, Value};
+use crate::error::Result;
+use crate::fields::Fields;
+use crate::folder::Folder;
+use serde_json::Value;
 
-pub(crate) const FILE: &str = "tokenizer_config.json";
+pub(crate) use crate::folder::TOKENIZER_CONFIG as FILE;
 
-/// The fields of the file, read with errors that name it.
-pub(super) struct Settings<'f> {
-    folder: &'f Folder<'f>,
-    json: Map<String, Value>,
+/// # Errors
+/// If the file is no JSON object, or wants a text changed in ways that no model of the family
+/// needs.
+pub(super) fn open<'f>(folder: &'f Folder<'f>) -> Result<Fields<'f>> {
+    let settings = Fields::open(folder, FILE)?;
+    if settings.flag("remove_space", false)? || settings.flag("do_lower_case", false)? {
+        return Err(settings.error("remove_space and do_lower_case must be false"));
+    }
+    Ok(settings)
 }
 
-impl<'f> Settings<'f> {
-    /// # Errors
-    /// If the file is no JSON object, or wants a text changed in ways that no model of the family
-    /// needs.
-    pub(super) fn open(folder: &'f Folder<'f>) -> Result<Self> {
-        let settings = Settings { folder, json: folder.json(FILE)? };
-        if settings.flag("remove_space")? || settings.flag("do_lower_case")? {
-            return Err(settings.error("remove_space and do_lower_case must be false"));
-        }
-        Ok(settings)
-    }
-
-    pub(super) fn error(&self, problem: impl Into<String>) -> Error {
-        self.folder.error(FILE, problem)
-    }
-
-    pub(super) fn has(&self, key: &str) -> bool {
-        self.json.get(key).is_some_and(|value| !value.is_null())
-    }
-
-    /// A flag, false where it is not set.
-    pub(super) fn flag(&self, key: &str) -> Result<bool> {
-        match self.json.get(key) {
-            None | Some(Value::Null) => Ok(false),
-            Some(Value::Bool(flag)) => Ok(*flag),
-            Some(other) => Err(self.error(format!("{key} must be true or false, found {other}"))),
-        }
-    }
-
-    pub(super) fn number(&self, key: &str) -> Result<Option<u32>> {
-        let Some(value) = self.json.get(key) else { return Ok(None) };
-        let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
-        number.map(Some).ok_or_else(|| self.error(format!("{key} must be a number, found {value}")))
-    }
-
+impl Fields<'_> {
     /// The name of a special token: a string, or an object with the string in `content`.
     pub(super) fn name(&self, key: &str) -> Result<Option<&str>> {
-        match self.json.get(key) {
-            None | Some(Value::Null) => Ok(None),
+        match self.get(key) {
+            None => Ok(None),
             Some(value) => match name(value) {
                 Some(name) => Ok(Some(name)),
                 None => Err(self.error(format!("{key} must be a string, found {value}"))),
@@ -61,18 +33,18 @@ impl<'f> Settings<'f> {
 
     /// Whether white space before and after a special token belongs to it, where the file says so.
     pub(super) fn strips(&self, key: &str) -> [bool; 2] {
-        self.json.get(key).map_or([false; 2], strips)
+        self.get(key).map_or([false; 2], strips)
     }
 
     /// Whether a token is among the additional special ones.
     pub(super) fn is_additional(&self, token: &str) -> bool {
-        let listed = self.json.get("additional_special_tokens").and_then(Value::as_array);
+        let listed = self.get("additional_special_tokens").and_then(Value::as_array);
         listed.into_iter().flatten().any(|value| name(value) == Some(token))
     }
 
     /// `added_tokens_decoder`.
     pub(super) fn added(&self) -> Result<Vec<Token>> {
-        let Some(listed) = self.json.get("added_tokens_decoder").and_then(Value::as_object) else {
+        let Some(listed) = self.get("added_tokens_decoder").and_then(Value::as_object) else {
             return Ok(Vec::new());
         };
         listed

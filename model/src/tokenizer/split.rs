@@ -20,7 +20,7 @@ pub(super) const GLM4: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\
 const BLANKS: &str = r"|\s+(?!\S)|\s+";
 
 /// Most bytes that a compiled pattern takes; GLM-4's takes some hundred thousand.
-const MAX_SIZE: usize = 16 << 20;
+const MAX_SIZE: usize = 4 << 20;
 
 /// A compiled pattern.
 pub(super) struct Splitter(Regex);

@@ -63,7 +63,7 @@ fn special_pieces_are_found_in_text_and_gmask_is_not() {
         !t.encode("[gMASK]</s>")
             .unwrap()
             .iter()
-            .any(|id| [t.special().gmask.unwrap(), 2].contains(id))
+            .any(|id| [t.special().ids.gmask.unwrap(), 2].contains(id))
     );
 }
 
@@ -103,7 +103,7 @@ fn image_tokens_shift_all_ids() {
             t.decode(&shifted).unwrap(),
             plain.decode(&plain.encode(text).unwrap()).unwrap()
         );
-        assert_eq!(t.special().sop, plain.special().sop.map(|id| id + offset));
+        assert_eq!(t.special().ids.sop, plain.special().ids.sop.map(|id| id + offset));
         assert_eq!(t.vocab_size(), plain.vocab_size() + offset as usize);
     }
     assert_eq!(open("{}").unwrap().decode(&[5]).unwrap(), "<image_5>");

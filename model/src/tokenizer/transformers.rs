@@ -7,18 +7,24 @@
 use super::added::Token;
 use super::byte_level::{ByteLevel, Merges};
 use super::decoder::{Decoding, Invalid};
-use super::folder::Folder;
 use super::gpt2;
-use super::settings::{Settings, token};
+use super::settings::{self, token};
 use super::split::{GPT2, Splitter};
-use super::{Build, Family, Model, Special, Tokenizer};
+use super::{Build, Family, Model, Special, SpecialIds, Tokenizer};
 use crate::error::Result;
+use crate::folder::Folder;
 use serde_json::{Map, Value};
 
 pub(super) const FILE: &str = "tokenizer.json";
 
+/// Most steps in which a text is cut into words; published files have two. Each takes memory for its pattern.
+const MAX_CUTS: usize = 8;
+
+/// Most ids before a text, and after it; published files have two.
+const MAX_AROUND: usize = 64;
+
 pub(super) fn open(folder: &Folder) -> Result<Tokenizer> {
-    let settings = Settings::open(folder)?;
+    let settings = settings::open(folder)?;
     let json = Value::Object(folder.json(FILE)?);
     let error = |problem: String| folder.error(FILE, problem);
     let added = added(&json).map_err(error)?;
@@ -27,15 +33,15 @@ pub(super) fn open(folder: &Folder) -> Result<Tokenizer> {
     let named =
         |key: &str| Ok(settings.name(key)?.and_then(|name| id(name).or_else(|| model.find(name))));
     let [before, after] = around(&json["post_processor"]).map_err(error)?;
+    let ends = named("eos_token")?.into_iter().collect();
     let special = Special {
-        ends: named("eos_token")?.into_iter().collect(),
+        ids: SpecialIds { ends, ..SpecialIds::named("<sop>", id) },
         pad: named("pad_token")?,
         before,
         after,
-        ..Special::named(id)
     };
     let decoding = Decoding {
-        clean_up: settings.flag("clean_up_tokenization_spaces")?,
+        clean_up: settings.flag("clean_up_tokenization_spaces", false)?,
         invalid: Invalid::Together,
         ..Decoding::default()
     };
@@ -120,6 +126,12 @@ fn splitters(json: &Value) -> Result<Vec<Splitter>, String> {
     if bytes["type"] != "ByteLevel" || bytes["add_prefix_space"] != false {
         return Err(unsupported());
     }
+    if cuts.len() > MAX_CUTS {
+        return Err(format!(
+            "the pre_tokenizer has {} steps, and {MAX_CUTS} are the most",
+            cuts.len()
+        ));
+    }
     let mut splitters = Vec::new();
     for cut in cuts {
         let pattern = match cut["type"].as_str() {
@@ -159,6 +171,9 @@ fn around(json: &Value) -> Result<[Vec<u32>; 2], String> {
         let ids =
             serde_json::from_value::<Vec<u32>>(template["special_tokens"][name]["ids"].clone());
         around[side].extend(ids.map_err(|_| format!("post_processor: {name:?} has no ids"))?);
+        if around[side].len() > MAX_AROUND {
+            return Err(format!("post_processor puts more than {MAX_AROUND} ids around a text"));
+        }
     }
     Ok(around)
 }

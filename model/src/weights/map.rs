@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::names::{Names, names};
 use crate::checkpoint::Checkpoint;
 use crate::config::{Config, Norm, Positions};
+use crate::error::Result;
 
 /// A matrix of `rows` × `cols`, or a vector of `rows` with one column.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,9 +86,14 @@ pub(crate) struct Map {
 }
 
 impl Map {
-    /// The tensors that `checkpoint` should hold.
-    pub(crate) fn new(config: &Config, checkpoint: &Checkpoint) -> Self {
-        Builder { config, checkpoint, names: names(config.dialect) }.map()
+    /// Where in `checkpoint` each part of the model is.
+    ///
+    /// # Errors
+    /// At the first tensor that is missing, misshapen, of a type that is not read, or superfluous.
+    pub(crate) fn of(config: &Config, checkpoint: &Checkpoint) -> Result<Self> {
+        let map = Builder { config, checkpoint, names: names(config.dialect) }.map();
+        map.check(checkpoint, config)?;
+        Ok(map)
     }
 
     /// All matrices and vectors.

@@ -18,13 +18,10 @@ pub(crate) struct Polish {
 }
 
 impl Polish {
-    pub(super) fn chatglm() -> Self {
-        Polish { widens: true, ..Self::chatglm2() }
-    }
-
-    pub(super) fn chatglm2() -> Self {
+    /// `widens`: whether punctuation is made full-width.
+    pub(crate) fn new(widens: bool) -> Self {
         let date = Replace::new("[[训练时间]]", "2023年");
-        Polish { spaces: None, date, widens: false, after_chinese: false, held: None }
+        Polish { spaces: None, date, widens, after_chinese: false, held: None }
     }
 
     pub(crate) fn push(&mut self, part: &str, out: &mut String) {
@@ -107,9 +104,9 @@ mod tests {
             ("[[训练", "[[训练"),
             ("\u{1f} ", ""),
         ] {
-            assert_eq!(polished(Polish::chatglm(), &[decoded]), expected, "{decoded:?}");
+            assert_eq!(polished(Polish::new(true), &[decoded]), expected, "{decoded:?}");
         }
-        assert_eq!(polished(Polish::chatglm2(), &[" 中,[[训练", "时间]] "]), "中,2023年");
+        assert_eq!(polished(Polish::new(false), &[" 中,[[训练", "时间]] "]), "中,2023年");
     }
 
     /// The official way: passes over the whole text.
@@ -137,7 +134,7 @@ mod tests {
             parts in vec("[a中 \n,!?]{0,4}|\\[\\[训练时间\\]\\]|\\[\\[", 0..8),
         ) {
             let refs: Vec<_> = parts.iter().map(String::as_str).collect();
-            prop_assert_eq!(polished(Polish::chatglm(), &refs), official(&parts.concat()));
+            prop_assert_eq!(polished(Polish::new(true), &refs), official(&parts.concat()));
         }
     }
 }

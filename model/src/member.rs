@@ -1,0 +1,57 @@
+//! Models that share their kinds of files and are told apart by their names.
+
+use crate::error::Result;
+use crate::folder::Folder;
+
+/// A member of the family.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Member {
+    /// A part of its name, in lower case.
+    part: &'static str,
+    /// What it is called.
+    pub(crate) name: &'static str,
+    /// Whether it is ChatGLM2 or was trained on from it. Later ones can be given the same files, but have roles and
+    /// read `rope_ratio` otherwise.
+    pub(crate) is_chatglm2: bool,
+}
+
+const MEMBERS: [Member; 9] = {
+    const fn member(part: &'static str, name: &'static str, is_chatglm2: bool) -> Member {
+        Member { part, name, is_chatglm2 }
+    }
+    [
+        member("codegeex2", "CodeGeeX2-6B", true),
+        member("chatglm2", "ChatGLM2-6B", true),
+        member("chatglm3", "ChatGLM3-6B", false),
+        member("glm-3", "ChatGLM3-6B", false),
+        member("codegeex4", "CodeGeeX4-9B", false),
+        member("glm-edge", "GLM-Edge", false),
+        member("glm-z1", "GLM-Z1", false),
+        member("glm4", "GLM-4", false),
+        member("glm-4", "GLM-4", false),
+    ]
+};
+
+impl Member {
+    /// Whose folder it is: the first of its names that says something.
+    ///
+    /// # Errors
+    /// As [`Folder::names`].
+    pub(crate) fn of(folder: &Folder) -> Result<Option<&'static Self>> {
+        Ok(folder.names()?.iter().find_map(|name| Self::named(name)))
+    }
+
+    /// Whose name it is, in lower case.
+    pub(crate) fn named(name: &str) -> Option<&'static Self> {
+        MEMBERS.iter().find(|member| name.contains(member.part))
+    }
+}
+
+/// Whether a name, in lower case, is that of a model which was not trained for conversations.
+pub(crate) fn is_base(name: &str) -> bool {
+    let mut words = name.split(|c: char| !c.is_alphanumeric());
+    // The last two are all that GLM-4's own is called.
+    name.contains("codegeex2")
+        || words.any(|word| word == "base")
+        || ["glm-4-9b", "glm-4-9b-hf"].contains(&name)
+}
