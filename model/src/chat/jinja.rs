@@ -239,7 +239,8 @@ mod tests {
 
     #[test]
     fn a_template_may_refuse() {
-        let error = render("{{ raise_exception('no system') }}", &[]).unwrap_err();
+        let messages = [Message::new(Role::User, "hi")];
+        let error = render("{{ raise_exception('no system') }}", &messages).unwrap_err();
         assert!(matches!(&error, Error::Prompt(p) if p.ends_with(": no system")), "{error}");
     }
 
@@ -261,13 +262,14 @@ mod tests {
     /// Chains are no deeper nesting to their reader, and to the stack they are.
     #[test]
     fn long_chains_are_read_and_dropped() {
+        let messages = [Message::new(Role::User, "hi")];
         for (link, end) in [("-", "1"), ("1+", "1"), ("not ", "1")] {
             let chain = link.repeat((MAX_TEMPLATE - 10) / link.len());
-            let _ = render(&format!("{{{{ {chain}{end} }}}}"), &[]);
+            let _ = render(&format!("{{{{ {chain}{end} }}}}"), &messages);
         }
         let chain = "{% elif 0 %}".repeat(MAX_TEMPLATE / 13);
-        let _ = render(&format!("{{% if 0 %}}{chain}{{% endif %}}"), &[]);
-        let _ = render(&format!("{{{{ a{} }}}}", ".b".repeat(MAX_TEMPLATE / 2 - 10)), &[]);
+        let _ = render(&format!("{{% if 0 %}}{chain}{{% endif %}}"), &messages);
+        let _ = render(&format!("{{{{ a{} }}}}", ".b".repeat(MAX_TEMPLATE / 2 - 10)), &messages);
     }
 
     #[test]
