@@ -108,10 +108,10 @@ pub struct Answering {
     /// Always take the likeliest token.
     #[arg(long, conflicts_with_all = ["temperature", "top_k", "top_p", "min_p"])]
     pub greedy: bool,
-    /// Higher is more varied; 0 is greedy. This and the next have the model authors' values by default: 0.95 in ChatGLM-6B.
+    /// Higher is more varied; 0 is greedy. Where nothing is said, the model's authors have chosen: here 0.95 in ChatGLM-6B.
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     temperature: Option<f32>,
-    /// Choose among the N likeliest tokens only; 0 means all.
+    /// Choose among the N likeliest tokens only; 0 means all. The authors' 50, as a rule.
     #[arg(long, value_name = "N")]
     top_k: Option<usize>,
     /// Choose among the likeliest tokens that have this probability together; 0.7 in ChatGLM-6B.
@@ -237,8 +237,11 @@ pub struct Generate {
     /// The prompt; `-`, or no prompt, reads it from stdin, without the last line break.
     #[arg(short, long, value_name = "TEXT")]
     pub prompt: Option<String>,
+    /// The same without a flag.
+    #[arg(value_name = "TEXT", conflicts_with = "prompt")]
+    pub text: Option<String>,
     /// The whole prompt as ids, nothing added: a JSON list. Needs no tokenizer.
-    #[arg(long, value_name = "LIST", conflicts_with_all = ["prompt", "template"])]
+    #[arg(long, value_name = "LIST", conflicts_with_all = ["prompt", "text", "template"])]
     pub ids: Option<Ids>,
     /// How a conversation is written as a prompt, whatever the model's files say.
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Template::NAMES))]
@@ -283,8 +286,8 @@ pub struct Fill {
 }
 
 const SCORE_EXAMPLES: &str = "\
-A text with a blank is scored with each answer in its place, another text as a question with each of them as its answer. What is
-printed for each, the likeliest first: the natural logarithm of its probability, its tokens, and itself.
+A text with a blank is scored with each answer in its place, another text as a question with each as its answer.
+Printed, the likeliest first: the natural logarithm of its probability, its tokens, and itself.
 
 Examples:
   glm score '床前[MASK]光，疑是地上霜。' 明月 日 月

@@ -44,7 +44,7 @@ struct Prompt {
 fn prompt(args: &Generate) -> Result<Prompt> {
     let tokenizer = open::tokenizer(&args.model.source);
     let Some(ids) = &args.ids else {
-        let text = input::text(args.prompt.as_deref(), "the prompt")?;
+        let text = input::text(args.prompt.as_deref().or(args.text.as_deref()), "the prompt")?;
         let tokenizer = tokenizer?;
         let template = open::template(&args.model.source, args.template.as_deref(), &tokenizer)?;
         let ids = template.prompt_ids(&tokenizer, &[Message::new(Role::User, text)])?;

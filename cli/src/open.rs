@@ -47,7 +47,11 @@ pub fn model(args: &args::Model, tokenizer: Option<&Tokenizer>) -> Result<Model>
 fn check_memory(inventory: &Inventory) -> Result<()> {
     let mut system = sysinfo::System::new();
     system.refresh_memory();
-    let there_is = system.available_memory() + system.free_swap();
+    let mut there_is = system.available_memory() + system.free_swap();
+    // A container may be given less than there is.
+    if let Some(limits) = system.cgroup_limits() {
+        there_is = there_is.min(limits.free_memory + limits.free_swap);
+    }
     // Where the system does not tell, all is well.
     if there_is > 0 && inventory.copied_bytes > there_is {
         let (needed, there_is) = (bytes(inventory.copied_bytes), bytes(there_is));

@@ -29,7 +29,6 @@ use jinja::Jinja;
 pub use message::{Message, Role};
 use rounds::Rounds;
 use serde_json::{Map, Value};
-use std::borrow::Cow;
 use std::path::Path;
 
 /// GLM-4's template, as published but for the branches of the tools that were built into its first
@@ -80,11 +79,12 @@ impl Template {
 
     /// The template of a model's folder, whose tokenizer this is.
     ///
-    /// ChatGLM-6B, ChatGLM2 and ChatGLM3 have their own. ChatGLM2 and ChatGLM3 share their files, so the
-    /// name in `config.json` (`_name_or_path`) or the folder's own
-    /// decides; without one it is ChatGLM3. "base" as a word of a name, "codegeex2", or "glm-4-9b" alone means a plain text.
-    /// For all others it is `chat_template.jinja` or the `chat_template` in `tokenizer_config.json`;
-    /// where there is none, GLM-4's for a tokenizer with tiktoken ranks, and plain for the rest.
+    /// ChatGLM-6B, ChatGLM2 and ChatGLM3 have their own. For all others it is `chat_template.jinja` or the `chat_template` in
+    /// `tokenizer_config.json`; where there is none, GLM-4's for a tokenizer with tiktoken ranks, and plain for the rest.
+    ///
+    /// ChatGLM2 and ChatGLM3 share their files, so a name decides: that in `config.json` (`_name_or_path`), that in
+    /// `tokenizer_config.json` (`name_or_path`) or the folder's own, the first that says something; without one it is ChatGLM3.
+    /// "base" as a word of that name, "codegeex2", or "glm-4-9b" alone means a plain text.
     ///
     /// # Errors
     /// If a file cannot be read or has no sound template.
@@ -101,20 +101,19 @@ impl Template {
     }
 
     fn of_folder(folder: &Folder, tokenizer: &Tokenizer) -> Result<Self> {
-        if folder.names()?.iter().any(|name| is_base(name)) {
-            return Self::named("plain");
+        let family = tokenizer.family();
+        if let (Family::Glm4 | Family::Other, Some(jinja)) = (family, own(folder)?) {
+            let jinja = jinja.observing(observes(tokenizer));
+            return Ok(Template(Kind::Jinja("chat_template", Box::new(jinja))));
         }
-        match tokenizer.family() {
-            Family::ChatGlm => Self::named("chatglm"),
-            Family::ChatGlm2 => Self::named("chatglm2"),
-            Family::ChatGlm3 => Self::named("chatglm3"),
-            Family::Glm10b | Family::Glm130b => Self::named("plain"),
-            Family::Glm4 | Family::Other => match own(folder)? {
-                Some(jinja) => Ok(Template(Kind::Jinja("chat_template", Box::new(jinja)))),
-                None if tokenizer.family() == Family::Glm4 => Self::named("glm4"),
-                None => Self::named("plain"),
-            },
-        }
+        Self::named(match family {
+            _ if is_base(folder)? => "plain",
+            Family::ChatGlm => "chatglm",
+            Family::ChatGlm2 => "chatglm2",
+            Family::ChatGlm3 => "chatglm3",
+            Family::Glm4 => GLM4,
+            Family::Glm10b | Family::Glm130b | Family::Other => "plain",
+        })
     }
 
     /// Its name: one of [`Template::NAMES`], or `chat_template` for a model's own.
@@ -151,9 +150,7 @@ impl Template {
         match &self.0 {
             Kind::Roles => roles::ids(tokenizer, messages),
             // The ids around it are part of the template.
-            Kind::Jinja(_, jinja) => {
-                tokenizer.encode_with_roles(&jinja.render(&observed(tokenizer, messages))?)
-            }
+            Kind::Jinja(_, jinja) => tokenizer.encode_with_roles(&jinja.render(messages)?),
             Kind::Rounds(rounds) => around(tokenizer, &rounds.text(messages)?),
             Kind::Plain => text_ids(tokenizer, plain(messages)?),
         }
@@ -230,17 +227,9 @@ impl Template {
     }
 }
 
-/// Messages by tools as those that the model knows: observations, where it has these and not the other.
-fn observed<'m>(tokenizer: &Tokenizer, messages: &'m [Message]) -> Cow<'m, [Message]> {
-    let observes = tokenizer.id("<|observation|>").is_some() && tokenizer.id("<|tool|>").is_none();
-    if !observes || messages.iter().all(|message| message.role != Role::Tool) {
-        return messages.into();
-    }
-    let mut messages = messages.to_vec();
-    for message in messages.iter_mut().filter(|message| message.role == Role::Tool) {
-        message.role = Role::Observation;
-    }
-    messages.into()
+/// Whether the model knows what tools answer as observations alone.
+fn observes(tokenizer: &Tokenizer) -> bool {
+    tokenizer.id("<|observation|>").is_some() && tokenizer.id("<|tool|>").is_none()
 }
 
 /// The only message of a conversation without a form.
@@ -248,8 +237,8 @@ fn plain(messages: &[Message]) -> Result<&str> {
     match messages {
         [Message { role: Role::User, content, .. }] => Ok(content),
         _ => Err(Error::Prompt(
-            "this model continues a text and knows no conversations: give it one message by the user, or a template that its \
-             name does not tell of"
+            "this model continues a text and knows no conversations: begin anew for every text (/clear in a chat), or name \
+             another template"
                 .into(),
         )),
     }

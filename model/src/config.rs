@@ -235,8 +235,8 @@ pub struct Config {
     pub tied_head: bool,
     /// Special ids.
     pub special: SpecialIds,
-    /// How its authors choose ids, with seed 0: as the `chat` of the published code does, except where
-    /// `generation_config.json` says otherwise.
+    /// How its authors choose ids, with seed 0: as the `chat` of the published code does (for models without one, as that of
+    /// ChatGLM2), except where `generation_config.json` says otherwise.
     pub sampling: Sampling,
 }
 

@@ -37,7 +37,9 @@ impl<'a> Folder<'a> {
     /// # Errors
     /// If there is none.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        std::fs::metadata(path).map_err(Error::io(path))?;
+        if !std::fs::metadata(path).map_err(Error::io(path))?.is_dir() {
+            return Err(Error::file(path, "is not a folder"));
+        }
         Ok(Folder { path: path.into(), files: None })
     }
 

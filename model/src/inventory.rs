@@ -6,7 +6,6 @@ use crate::activations::Activations;
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::error::Result;
-
 use crate::state::State;
 use crate::weights::{Map, Source, Stored};
 

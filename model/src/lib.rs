@@ -29,8 +29,9 @@
 
 mod error;
 
-mod fields;
 mod folder;
+
+mod fields;
 mod member;
 
 mod checkpoint;

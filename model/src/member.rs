@@ -42,13 +42,27 @@ impl Member {
     }
 
     /// Whose name it is, in lower case.
-    pub(crate) fn named(name: &str) -> Option<&'static Self> {
+    fn named(name: &str) -> Option<&'static Self> {
         MEMBERS.iter().find(|member| name.contains(member.part))
     }
 }
 
+/// Whether the first of a folder's names that says something says that the model was not trained for conversations.
+///
+/// # Errors
+/// As [`Folder::names`].
+pub(crate) fn is_base(folder: &Folder) -> Result<bool> {
+    let names = folder.names()?;
+    Ok(names.iter().find(|name| tells(name)).is_some_and(|name| is_base_name(name)))
+}
+
+/// Whether a name, in lower case, says anything about the model.
+pub(crate) fn tells(name: &str) -> bool {
+    Member::named(name).is_some() || is_base_name(name)
+}
+
 /// Whether a name, in lower case, is that of a model which was not trained for conversations.
-pub(crate) fn is_base(name: &str) -> bool {
+fn is_base_name(name: &str) -> bool {
     let mut words = name.split(|c: char| !c.is_alphanumeric());
     // The last two are all that GLM-4's own is called.
     name.contains("codegeex2")

@@ -23,7 +23,7 @@ use crate::config::{Config, GENERATION, UNWRITTEN};
 use crate::error::{Error, Result};
 use crate::folder::{CONFIG, CONFIG_NAME, Folder, TEMPLATE};
 use crate::glm::pool;
-use crate::member::{Member, is_base};
+use crate::member::tells;
 use crate::tokenizer;
 use crate::weights::{
     GROUP_KEY, LAYOUT_KEY, LAYOUT_NAME, Map, Source, Stored, group_value, panel_shape, scale_name,
@@ -168,12 +168,13 @@ fn configuration(source: &Path) -> Result<Vec<u8>> {
     if !folder.has(CONFIG) {
         return Ok(UNWRITTEN.as_bytes().to_vec());
     }
-    let own = folder.own_name().filter(|own| {
-        let own = own.to_lowercase();
-        Member::named(&own).is_some() || is_base(&own)
-    });
-    match (own, &folder.names()?[..]) {
-        (Some(own), [_]) => {
+    let names = folder.names()?;
+    let told = names.iter().position(|name| tells(name));
+    match folder.own_name() {
+        // The folder's own is the last of its names.
+        Some(own)
+            if told.is_some_and(|told| told + 1 == names.len()) && tells(&own.to_lowercase()) =>
+        {
             let mut config = folder.json(CONFIG)?;
             config.insert(CONFIG_NAME.to_owned(), own.into());
             Ok(format!("{:#}\n", Value::Object(config)).into_bytes())

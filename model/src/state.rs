@@ -6,7 +6,6 @@ use half::f16;
 use crate::activations::Activations;
 use crate::config::{Config, Positions};
 use crate::error::{Error, Result};
-
 use crate::position::Placement;
 
 /// Tokens that pass a layer together. More would only cost memory: 256 tokens read each weight seldom enough.

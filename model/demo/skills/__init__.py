@@ -9,12 +9,12 @@ from . import arithmetic, blanks, lists, manual, memory, social, translation, un
 # name: (function, share of the training examples)
 SKILLS = {
     "social": (social.example, 0.12),
-    "manual": (manual.example, 0.12),
-    "arithmetic": (arithmetic.example, 0.06),
-    "memory": (memory.example, 0.08),
-    "blanks": (blanks.example, 0.32),
-    "translation": (translation.example, 0.09),
-    "lists": (lists.example, 0.10),
-    "unknown": (unknown.example, 0.11),
+    "manual": (manual.example, 0.11),
+    "arithmetic": (arithmetic.example, 0.05),
+    "memory": (memory.example, 0.06),
+    "blanks": (blanks.example, 0.40),
+    "translation": (translation.example, 0.08),
+    "lists": (lists.example, 0.08),
+    "unknown": (unknown.example, 0.10),
 }
 LANGUAGES = ["en", "zh"]

@@ -10,7 +10,7 @@
 //! Older versions of transformers had another `tojson`, which sorted keys and escaped what is not ASCII;
 //! the models were trained with what the newer ones write.
 
-use super::message::Message;
+use super::message::{Message, Role};
 use super::python;
 use crate::error::{Error, Result};
 use minijinja::syntax::SyntaxConfig;
@@ -47,6 +47,8 @@ pub(super) struct Jinja {
     /// Names of special tokens, such as `eos_token`.
     tokens: Map<String, Json>,
     path: PathBuf,
+    /// Whether it takes what tools answer as observations.
+    observes: bool,
 }
 
 const NAME: &str = "chat_template";
@@ -71,9 +73,18 @@ impl Jinja {
         environment.set_unknown_method_callback(method);
         environment.add_filter("tojson", to_json);
         environment.add_function("raise_exception", raise_exception);
+        let observes = false;
         let read = move || environment.add_template_owned(NAME, source).map(|()| environment);
         let environment = aside(path, read)?.map_err(|e| failed(path, &e.to_string()))?;
-        Ok(Jinja { environment, tokens, path: path.into() })
+        Ok(Jinja { environment, tokens, path: path.into(), observes })
+    }
+
+    /// The same for a model that knows what tools answer as observations alone, unless the template speaks of tools itself.
+    pub(super) fn observing(self, observes: bool) -> Self {
+        let source = self.environment.get_template(NAME).map(|t| t.source().to_owned());
+        let speaks =
+            source.is_ok_and(|source| ["'tool'", "\"tool\""].iter().any(|t| source.contains(t)));
+        Jinja { observes: observes && !speaks, ..self }
     }
 
     /// The text of a conversation.
@@ -84,7 +95,10 @@ impl Jinja {
         if messages.is_empty() {
             return Err(Error::Prompt("the conversation is empty".into()));
         }
-        let (template, messages) = (self.clone(), messages.to_vec());
+        let (template, mut messages) = (self.clone(), messages.to_vec());
+        for message in messages.iter_mut().filter(|m| self.observes && m.role == Role::Tool) {
+            message.role = Role::Observation;
+        }
         aside(&self.path, move || template.render_here(&messages))?
     }
 
@@ -142,7 +156,15 @@ fn method(
     method: &str,
     args: &[Value],
 ) -> Result<Value, minijinja::Error> {
-    let is_wide = |text: &str| text.split(|c: char| !c.is_ascii_digit()).any(|n| n.len() > 3);
+    // In `{:…}`.
+    let specs = |text: &str| -> Vec<String> {
+        let fields = text.split('{').skip(1).filter_map(|field| field.split('}').next());
+        fields.filter_map(|field| Some(field.split_once(':')?.1.to_owned())).collect()
+    };
+    let is_wide = |text: &str| {
+        let digits = |spec: &String| spec.split(|c: char| !c.is_ascii_digit()).any(|n| n.len() > 3);
+        specs(text).iter().any(digits)
+    };
     if method == "format" && value.as_str().is_some_and(is_wide) {
         let problem = "format with a width of more than three digits is not supported";
         return Err(minijinja::Error::new(ErrorKind::InvalidOperation, problem));
@@ -202,7 +224,6 @@ impl Write for Limited {
 
 #[cfg(test)]
 mod tests {
-    use super::super::message::Role;
     use super::*;
     use serde_json::json;
 
@@ -227,6 +248,28 @@ mod tests {
         // What minijinja prints of a boolean is its own affair here.
         let text = render(source, &[Message::new(Role::User, " hi ")]).unwrap().to_lowercase();
         assert_eq!(text, "true false13 {\"b\": 1, \"a\": [1.0]}true");
+    }
+
+    #[test]
+    fn numbers_outside_of_widths_are_text() {
+        let messages = [Message::new(Role::User, "hi")];
+        assert_eq!(
+            render("{{ 'since 2024: {:>3}'.format(7) }}", &messages).unwrap(),
+            "since 2024:   7"
+        );
+    }
+
+    #[test]
+    fn what_tools_answer_is_observed_where_nothing_else_is_known() {
+        let messages = [Message::new(Role::Tool, "42")];
+        for (source, expected) in [
+            ("{{ messages[0].role }}", "observation"),
+            ("{% if messages[0].role == 'tool' %}{{ messages[0].content }}{% endif %}", "42"),
+        ] {
+            let jinja = Jinja::new(source.into(), Map::new(), Path::new("t")).unwrap();
+            assert_eq!(jinja.clone().observing(true).render(&messages).unwrap(), expected);
+            assert_ne!(jinja.observing(false).render(&messages).unwrap(), "observation");
+        }
     }
 
     #[test]
