@@ -183,7 +183,7 @@ fn a_folder_may_have_a_template_of_its_own() {
                 ("tokenizer_config.json", config),
                 ("config.json", r#"{"_name_or_path": "x/GLM-Base"}"#),
             ],
-            "a",
+            "A<e>",
         ),
     ] {
         assert_eq!(render(files).unwrap().unwrap(), expected);
