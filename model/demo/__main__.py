@@ -24,7 +24,7 @@ def arguments():
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("/tmp/glm-demo"), help="where the training's state is kept")
     parser.add_argument("--begin", type=Path, help="a folder as f16/ whose weights and tokenizer a new training begins with")
-    parser.add_argument("--steps", type=int, default=26500, help="training steps in all")
+    parser.add_argument("--steps", type=int, default=27700, help="training steps in all")
     parser.add_argument("--rows", type=int, default=3, help="rows of a batch, of --width tokens each")
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--rate", type=float, default=1e-3, help="learning rate at its height")
