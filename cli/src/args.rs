@@ -264,7 +264,7 @@ const FILL_EXAMPLES: &str = "\
 blanks are filled from left to right, each knowing what was put in those before it.
 
 Examples:
-  glm fill '一寸[MASK]一寸金，寸金难买寸[MASK]。'
+  glm fill '床前[MASK]光，疑是地上[MASK]。'
   glm fill -m chatglm-6b-q4 '凯旋门位于[MASK]。'
   glm fill -m chatglm-6b-q4 --json < text-with-a-blank.txt";
 

@@ -73,10 +73,9 @@ impl Jinja {
         environment.set_unknown_method_callback(method);
         environment.add_filter("tojson", to_json);
         environment.add_function("raise_exception", raise_exception);
-        let observes = false;
         let read = move || environment.add_template_owned(NAME, source).map(|()| environment);
         let environment = aside(path, read)?.map_err(|e| failed(path, &e.to_string()))?;
-        Ok(Jinja { environment, tokens, path: path.into(), observes })
+        Ok(Jinja { environment, tokens, path: path.into(), observes: false })
     }
 
     /// The same for a model that knows what tools answer as observations alone, unless the template speaks of tools itself.

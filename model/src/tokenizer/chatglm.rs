@@ -68,10 +68,10 @@ pub(super) fn open(folder: &Folder) -> Result<Tokenizer> {
 
 /// How many ids of images come before those of text.
 fn image_tokens(folder: &Folder, settings: &Fields) -> Result<u32> {
-    let early = if folder.has(settings::FILE) { EARLY_IMAGE_TOKENS } else { 0 };
-    let given = settings.has("num_image_tokens");
-    let count = || settings.size("num_image_tokens", 0..=MAX_IMAGE_TOKENS);
-    if given { Ok(count()? as u32) } else { Ok(early) }
+    if settings.has("num_image_tokens") {
+        return Ok(settings.size("num_image_tokens", 0..=MAX_IMAGE_TOKENS)? as u32);
+    }
+    Ok(if folder.has(settings::FILE) { EARLY_IMAGE_TOKENS } else { 0 })
 }
 
 /// Writes as pieces the blanks that SentencePiece would collapse.

@@ -7,7 +7,6 @@
 use super::added::{Shown, Token};
 use super::byte_level::{ByteLevel, Merges};
 use super::decoder::{Decoding, Invalid};
-
 use super::gpt2;
 use super::sentencepiece::SentencePiece;
 use super::settings;
