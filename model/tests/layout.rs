@@ -7,8 +7,11 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use common::fixture;
-use glm_model::{Activations, Checkpoint, Error, Model, Options, QuantizeOptions, State, quantize};
+use glm_model::{
+    Activations, Checkpoint, Config, Error, Model, Options, QuantizeOptions, State, quantize,
+};
 use safetensors::SafeTensors;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 fn quantized(bits: usize, group: usize) -> TempDir {
@@ -158,6 +161,39 @@ fn only_a_folder_without_a_model_is_written_to() {
     fs::write(target.path().join("model.Ab3xYz.part"), "half a model").unwrap();
     quantize(&source, target.path(), &options, &mut |_, _, _| ControlFlow::Continue(())).unwrap();
     assert_eq!(fs::read_dir(target.path()).unwrap().count(), 2);
+}
+
+/// ChatGLM2 and ChatGLM3 are told apart by a name alone; the new folder's may say nothing.
+#[test]
+fn a_name_that_only_the_folder_told_is_written_down() {
+    let original = fixture("chatglm2-6b-tiny/int4").unwrap();
+    let read = |folder: &Path| -> Value {
+        serde_json::from_slice(&fs::read(folder.join("config.json")).unwrap()).unwrap()
+    };
+    for (published, tokenizer, folder, expected) in [
+        ("", "", "ChatGLM2-6B", "ChatGLM2-6B"),
+        ("/data/mine", "mine", "chatglm2-6b-ft", "chatglm2-6b-ft"),
+        ("/data/mine", "mine", "ft", "/data/mine"),
+        ("/data/mine", "THUDM/chatglm2-6b", "chatglm3-6b", "/data/mine"),
+        ("THUDM/chatglm2-6b", "", "chatglm3-6b", "THUDM/chatglm2-6b"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let (source, target) = (dir.path().join(folder), dir.path().join("q4"));
+        fs::create_dir(&source).unwrap();
+        fs::copy(original.join("pytorch_model.bin"), source.join("pytorch_model.bin")).unwrap();
+        let mut config = read(&original);
+        config["_name_or_path"] = published.into();
+        fs::write(source.join("config.json"), config.to_string()).unwrap();
+        let settings = json!({ "name_or_path": tokenizer }).to_string();
+        fs::write(source.join("tokenizer_config.json"), settings).unwrap();
+
+        let options = QuantizeOptions::default();
+        quantize(&source, &target, &options, &mut |_, _, _| ControlFlow::Continue(())).unwrap();
+        config["_name_or_path"] = expected.into();
+        assert_eq!(read(&target), config, "{published:?}, {tokenizer:?}, {folder}");
+        let architecture = |dir: &Path| Config::open(dir).unwrap().architecture;
+        assert_eq!(architecture(&target), architecture(&source), "{published:?}, {folder}");
+    }
 }
 
 /// A weight that is no number is an error that names it, and leaves nothing behind.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::tokenizer::testing::tokenizer;
+use crate::tokenizer::testing::{tokenizer, tokenizers};
 use Role::{Assistant, Observation, System, User};
 
 fn conversation(roles: &[Role]) -> Vec<Message> {
@@ -144,6 +144,25 @@ fn an_answer_makes_no_gaps() {
 fn an_answer_begins_after_the_line_of_its_role() {
     for (name, response) in [("chatglm3", "你好"), ("glm4", "你好"), ("plain", "\n 你好 ")] {
         assert_eq!(Template::named(name).unwrap().response("\n 你好 "), response, "{name}");
+    }
+}
+
+#[test]
+fn an_answer_continues_a_plain_text_unless_its_seam_is_within_a_piece() {
+    let causal = tokenizers().iter().find(|t| t.family() == Family::ChatGlm3).unwrap();
+    for (t, text, prompt, answers) in [
+        (causal, "你", &["[gMASK]", "sop", "▁", "你"][..], [("a", &["a"][..]), ("ab", &["ab"])]),
+        (causal, "a", &["[gMASK]", "sop", "▁a"], [("你", &["你"]), ("b", &["▁", "b"])]),
+        // Here the prompt does not end with the text.
+        (tokenizer(), "a", &["▁a", "[gMASK]", "<sop>"], [("b", &["▁b"]), ("ab", &["▁ab"])]),
+    ] {
+        let ids = |pieces: &[&str]| -> Vec<_> {
+            pieces.iter().map(|piece| t.id(piece).expect("a known piece")).collect()
+        };
+        let expected = (ids(prompt), answers.map(|(_, pieces)| ids(pieces)).to_vec());
+        let (question, answers) = ([Message::new(User, text)], answers.map(|(answer, _)| answer));
+        let found = named("plain").with_answers(t, &question, &answers).unwrap();
+        assert_eq!(found, expected, "{text}: {answers:?}");
     }
 }
 

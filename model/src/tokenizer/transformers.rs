@@ -274,4 +274,28 @@ mod tests {
             assert!(error.starts_with(FILE) && error.contains(problem), "{to}: {error}");
         }
     }
+
+    #[test]
+    fn a_text_is_cut_in_so_many_steps_and_no_more() {
+        let with = |cuts: usize| {
+            let split = r#"{"type": "Split""#;
+            let all = r#"{"type": "Digits"}, "#.repeat(cuts - 1) + split;
+            open(&file().replacen(split, &all, 1))
+        };
+        assert!(with(MAX_CUTS).is_ok());
+        let error = with(MAX_CUTS + 1).expect_err("a step too many").to_string();
+        assert!(error.ends_with("the pre_tokenizer has 9 steps, and 8 are the most"), "{error}");
+    }
+
+    #[test]
+    fn so_many_ids_are_around_a_text_and_no_more() {
+        for (side, name) in ["[gMASK]", "<sop>"].into_iter().enumerate() {
+            let step = format!(r#"{{"SpecialToken": {{"id": "{name}"}}}}"#);
+            let with = |ids| open(&file().replacen(&step, &vec![&step[..]; ids].join(", "), 1));
+            let t = with(MAX_AROUND).expect("as many as there may be");
+            assert_eq!([&t.special().before, &t.special().after][side].len(), MAX_AROUND);
+            let error = with(MAX_AROUND + 1).expect_err("an id too many").to_string();
+            assert!(error.ends_with("puts more than 64 ids around a text"), "{error}");
+        }
+    }
 }
