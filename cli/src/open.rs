@@ -21,7 +21,7 @@ pub fn model(args: &args::Model, tokenizer: Option<&Tokenizer>) -> Result<Model>
     if let Some(dir) = &args.source.model {
         let inventory = Inventory::open(dir)?;
         remarks(&args.source, &inventory).iter().for_each(|remark| note(remark));
-        check_memory(&inventory)?;
+        check_memory(&inventory, free_memory())?;
     }
     let started = Instant::now();
     let bar = progress::bytes();
@@ -43,8 +43,8 @@ pub fn model(args: &args::Model, tokenizer: Option<&Tokenizer>) -> Result<Model>
     Ok(model)
 }
 
-/// Refuses what would not fit, before the system has to end it. What stays mapped in the files needs no memory of its own.
-fn check_memory(inventory: &Inventory) -> Result<()> {
+/// Bytes that the system could still give; 0 where it does not tell.
+fn free_memory() -> u64 {
     let mut system = sysinfo::System::new();
     system.refresh_memory();
     let mut there_is = system.available_memory() + system.free_swap();
@@ -52,6 +52,11 @@ fn check_memory(inventory: &Inventory) -> Result<()> {
     if let Some(limits) = system.cgroup_limits() {
         there_is = there_is.min(limits.free_memory + limits.free_swap);
     }
+    there_is
+}
+
+/// Refuses what would not fit, before the system has to end it. What stays mapped in the files needs no memory of its own.
+fn check_memory(inventory: &Inventory, there_is: u64) -> Result<()> {
     // Where the system does not tell, all is well.
     if there_is > 0 && inventory.copied_bytes > there_is {
         let (needed, there_is) = (bytes(inventory.copied_bytes), bytes(there_is));
@@ -181,4 +186,27 @@ pub fn remarks(source: &Source, inventory: &Inventory) -> Vec<String> {
         ));
     }
     remarks
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn a_model_that_would_not_fit_into_memory_is_refused() {
+        let models =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/models/chatglm-6b-tiny");
+        let open = |variant: &str| Inventory::open(models.join(variant)).unwrap();
+        let (copied, mapped) = (open("int4"), open("bin-f16"));
+        let needed = copied.copied_bytes;
+        let refusal = check_memory(&copied, needed - 1).unwrap_err().to_string();
+        assert!(refusal.contains(&format!("takes {} of memory", bytes(needed))), "{refusal}");
+        assert!(refusal.contains("`glm quantize`"), "{refusal}");
+        assert!(check_memory(&copied, needed).is_ok());
+        assert!(check_memory(&mapped, 1).is_ok());
+        // Nothing is known.
+        assert!(check_memory(&copied, 0).is_ok());
+    }
 }
