@@ -18,7 +18,7 @@ use crate::simd::{Element, Kernel, LANES, Simd};
 
 mod cache;
 
-pub use cache::{KeyValues, KvShape};
+pub use cache::{HeadRows, Heads, KeyValues, KvShape};
 
 /// Keys whose scores are held at once.
 const KEYS: usize = 64;
@@ -149,7 +149,8 @@ impl<E: Element, S: Simd> Tile for Queries<'_, E, S> {
         for t in 0..T {
             state.finish(simd, t, size);
             // SAFETY: each query and head belongs to one task, and this is its part of `out`.
-            unsafe { self.share.out.write(query + t, head, state.out(t, size)) };
+            let out = unsafe { self.share.out.row(query + t, head..head + size) };
+            out.copy_from_slice(state.out(t, size));
         }
     }
 }
@@ -347,6 +348,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::simd::Cached;
     use crate::testing::{close_to, values};
     use crate::{KvShape, reference};
 
@@ -384,14 +386,20 @@ mod tests {
         )
     }
 
-    fn store<E: Element + Default>(case: &Case, narrow: fn(f32) -> E) -> (Vec<E>, Vec<E>) {
+    fn store<E: Cached + Default>(case: &Case, isa: Isa) -> (Vec<E>, Vec<E>) {
         let shape = case.shape;
         let (mut keys, mut values) =
             (vec![E::default(); shape.len()], vec![E::default(); shape.len()]);
         let width = shape.heads * shape.head_size;
-        for (position, (k, v)) in case.keys.chunks(width).zip(case.values.chunks(width)).enumerate()
-        {
-            shape.store(position, k, v, &mut keys, &mut values, narrow);
+        let rows = case.keys.chunks(width).zip(case.values.chunks(width));
+        let rows: Vec<_> = rows.flat_map(|(k, v)| [k, v].concat()).collect();
+        let stride = shape.head_size;
+        let (k, v) = (Heads { first: 0, stride }, Heads { first: width, stride });
+        // In two parts, as prompts come.
+        let (first, rest) = rows.split_at(rows.len() / width / 4 * 2 * width);
+        for (position, rows) in [(0, first), (first.len() / 2 / width, rest)] {
+            let rows = HeadRows { rows, width: 2 * width, keys: k, values: v };
+            shape.store(isa, position, rows, &mut keys, &mut values);
         }
         (keys, values)
     }
@@ -439,13 +447,13 @@ mod tests {
         fn attention_is_its_definition(case in cases()) {
             let width = case.shape.heads * case.share * case.shape.head_size;
             let queries = case.queries.len() / width;
-            let (keys, values) = store(&case, |x| x);
             let expected = reference::attention(
                 &case.queries, &case.keys, &case.values, case.shape, case.share,
                 case.position, case.mask, SCALE,
             );
             let bound = vec![conditioning(&case); expected.len()];
             for isa in Isa::available() {
+                let (keys, values) = store::<f32>(&case, isa);
                 let out = run(&case, &keys, &values, isa, 0..queries);
                 close_to(&out, &expected, &bound, ATTENTION_ERROR, isa);
             }
@@ -457,8 +465,8 @@ mod tests {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let width = case.shape.heads * case.share * case.shape.head_size;
             let queries = case.queries.len() / width;
-            let (keys, values) = store(&case, f16::from_f32);
             for isa in Isa::available() {
+                let (keys, values) = store::<f16>(&case, isa);
                 let bits = |out: Vec<f32>| out.into_iter().map(f32::to_bits).collect::<Vec<_>>();
                 let together = bits(pool.install(|| run(&case, &keys, &values, isa, 0..queries)));
                 let alone: Vec<_> =

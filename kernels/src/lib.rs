@@ -16,6 +16,7 @@
 //! | `format` | how weights lie in memory, and how they are quantised |
 //! | `reference` | every operation straight from its definition |
 //! | `simd`, `isa` | the words kernels are written in, and who speaks them |
+//! | `parallel`, `probe` | the threads, and what the machine can do at best |
 //! | `quantized` | activations as 8-bit integers |
 //! | `norm`, `rope`, `activation`, `linear`, `attention` | the operations |
 
@@ -29,6 +30,8 @@ mod simd;
 mod isa;
 mod parallel;
 
+pub mod probe;
+
 mod activation;
 mod attention;
 mod linear;
@@ -38,11 +41,12 @@ mod quantized;
 mod rope;
 
 pub use activation::{Activation, Gate};
-pub use attention::{Attention, KeyValues, KvShape, MAX_HEAD_SIZE, Mask};
+pub use attention::{Attention, HeadRows, Heads, KeyValues, KvShape, MAX_HEAD_SIZE, Mask};
 pub use format::{Bits, Matrix, Panels, Shape, Storage, quantize};
 pub use isa::{ISA_VARIABLE, Isa, UnknownIsa};
 pub use linear::{Input, Linear};
 pub use norm::{LayerNorm, RmsNorm};
+pub use parallel::{SharedRows, for_each, for_each_row, together};
 pub use quantized::Q8Rows;
 pub use rope::{Angle, angles, rotate_halves, rotate_pairs};
-pub use simd::{BLOCK, Element, Kernel, LANES, Simd};
+pub use simd::{BLOCK, Cached, Element, Kernel, LANES, Simd};

@@ -100,14 +100,32 @@ impl Kernel for Share<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let (tokens, linear, y) = (self.tokens, self.linear, self.y);
-        for panel in self.panels {
+        let mut panels = self.panels;
+        if let (Storage::Panels(w), Input::Q8(x)) = (linear.weight.storage(), self.x) {
+            // Panels that are read together share the broadcast of activations: four for one token, two for four of them,
+            // which is what the registers hold.
+            while tokens == 1 && panels.len() >= 4 {
+                panels::one_token_q8::<S, 4>(
+                    Outputs { simd, linear, y, panel: panels.start },
+                    &w,
+                    x,
+                );
+                panels.start += 4;
+            }
+            while panels.len() >= 2 {
+                let out = Outputs { simd, linear, y, panel: panels.start };
+                panels::panels_q8::<S, 2>(out, &w, tokens, x);
+                panels.start += 2;
+            }
+        }
+        for panel in panels {
             let out = Outputs { simd, linear, y, panel };
             match (linear.weight.storage(), self.x) {
                 (Storage::F32(w), Input::F32(x)) => dense::panel(out, w, tokens, x),
                 (Storage::F16(w), Input::F32(x)) => dense::panel(out, w, tokens, x),
                 (Storage::BF16(w), Input::F32(x)) => dense::panel(out, w, tokens, x),
                 (Storage::Panels(w), Input::F32(x)) => panels::panel_f32(out, &w, tokens, x),
-                (Storage::Panels(w), Input::Q8(x)) => panels::panel_q8(out, &w, tokens, x),
+                (Storage::Panels(w), Input::Q8(x)) => panels::panels_q8::<S, 1>(out, &w, tokens, x),
                 (_, Input::Q8(_)) => panic!("quantised inputs need weights in panels"),
             }
         }
@@ -145,7 +163,7 @@ impl<S: Simd> Outputs<'_, S> {
         };
         self.simd.store(self.linear.activation.apply(self.simd, biased), &mut lanes);
         // SAFETY: `forward` gives each panel to one thread, and panels are disjoint columns of `y`.
-        unsafe { self.y.write(token, first, &lanes[..rows]) };
+        unsafe { self.y.row(token, first..first + rows) }.copy_from_slice(&lanes[..rows]);
     }
 }
 

@@ -1,53 +1,266 @@
-//! Work among the threads of the current rayon pool. Rows are split, sums never: any number of threads gives the same bits.
+//! Work among the threads of a rayon pool. Rows are split, sums never: any number of threads gives the same bits.
+//!
+//! A forward pass has some hundred steps a token, and to fork and join for each would cost more than some of them. So
+//! [`together`] enters the pool once. Its caller leads and the other threads follow: the leader publishes a step,
+//! everybody claims tasks of it from a counter, and the leader goes on when all are done. A follower that has lost its core
+//! between two tasks is not waited for; one that has lost it within a task is, so tasks are small.
 
+use std::cell::{Cell, UnsafeCell};
+use std::hint::spin_loop;
 use std::marker::PhantomData;
+use std::ops::Range;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::thread::yield_now;
 
-use rayon::prelude::*;
+/// Runs `lead` with the other threads of the current rayon pool at its side, for all [`for_each`] in it.
+///
+/// What goes wrong in a task goes wrong here, too.
+pub fn together<R: Send>(lead: impl FnOnce() -> R + Send) -> R {
+    let threads = rayon::current_num_threads();
+    if threads == 1 || !matches!(ROLE.get(), Role::Alone) {
+        return lead();
+    }
+    let team = &Team::default();
+    rayon::scope(|scope| {
+        (1..threads).for_each(|_| scope.spawn(|_| team.follow()));
+        // Dropped in the reverse order: first there is no leader any more, then the followers go home.
+        let _home = Dismiss(team);
+        let _role = Playing::new(Role::Leading(team));
+        lead()
+    })
+}
 
-/// Calls `task` for every index below `n`, in any order, on the threads of the current pool.
-pub(crate) fn for_each(n: usize, task: impl Fn(usize) + Sync + Send) {
-    if n <= 1 || rayon::current_num_threads() == 1 {
-        (0..n).for_each(task);
-    } else {
-        (0..n).into_par_iter().for_each(task);
+/// Calls `task` for every index below `n`, in any order, on the threads of the current team, or else of the current pool.
+pub fn for_each(n: usize, task: impl Fn(usize) + Sync) {
+    match ROLE.get() {
+        _ if n <= 1 => (0..n).for_each(task),
+        Role::Busy => (0..n).for_each(task),
+        // SAFETY: the role ends before the team does, see `together`.
+        Role::Leading(team) => unsafe { &*team }.lead(n, &task),
+        Role::Alone if rayon::current_num_threads() == 1 => (0..n).for_each(task),
+        Role::Alone => together(|| for_each(n, &task as &(dyn Fn(usize) + Sync))),
     }
 }
 
-/// A row-major matrix of which each worker writes its own elements.
-pub(crate) struct SharedRows<'a> {
-    start: *mut f32,
-    rows: usize,
-    stride: usize,
-    borrow: PhantomData<&'a mut [f32]>,
+/// What this thread does.
+#[derive(Clone, Copy)]
+enum Role {
+    Alone,
+    Leading(*const Team),
+    /// A task or following: what it is to do among many, it does by itself.
+    Busy,
 }
 
-// SAFETY: the only access is `write`, whose caller promises that no element has two writers.
-unsafe impl Sync for SharedRows<'_> {}
-// SAFETY: as for `Sync`; the pointer is borrowed from a slice that is itself `Send`.
-unsafe impl Send for SharedRows<'_> {}
+thread_local! {
+    static ROLE: Cell<Role> = const { Cell::new(Role::Alone) };
+}
 
-impl<'a> SharedRows<'a> {
-    /// `values` as rows of `stride` elements.
-    #[track_caller]
-    pub(crate) fn new(values: &'a mut [f32], stride: usize) -> Self {
-        assert!(stride > 0 && values.len().is_multiple_of(stride));
-        let rows = values.len() / stride;
-        Self { start: values.as_mut_ptr(), rows, stride, borrow: PhantomData }
+/// A role until it is dropped; then the one before.
+struct Playing(Role);
+
+impl Playing {
+    fn new(role: Role) -> Self {
+        Self(ROLE.replace(role))
+    }
+}
+
+impl Drop for Playing {
+    fn drop(&mut self) {
+        ROLE.set(self.0);
+    }
+}
+
+/// A line of the cache of its own, or two where they are fetched in pairs.
+#[derive(Default)]
+#[repr(align(128))]
+struct Line<T>(T);
+
+/// A step: what is to be done for every index below `n`.
+#[derive(Clone, Copy)]
+struct Step {
+    task: *const (dyn Fn(usize) + Sync),
+    n: usize,
+}
+
+/// A leader and those who follow.
+#[derive(Default)]
+struct Team {
+    /// The number of the step from bit 32 on, [`OPEN`], [`DISMISSED`], and below them how many followers are in the step.
+    state: Line<AtomicU64>,
+    /// The next task of the step.
+    next: Line<AtomicUsize>,
+    step: UnsafeCell<Option<Step>>,
+}
+
+/// Followers may enter the step.
+const OPEN: u64 = 1 << 16;
+const DISMISSED: u64 = 1 << 17;
+const FOLLOWERS: u64 = OPEN - 1;
+
+// SAFETY: `step` is written by the leader alone, while no follower is in a step (see `lead`), and read by followers that are in
+// one. The task that it points to can be shared, and outlives the step.
+unsafe impl Sync for Team {}
+
+impl Team {
+    /// Publishes a step, takes part in it, and returns when all of it is done.
+    fn lead(&self, n: usize, task: &(dyn Fn(usize) + Sync)) {
+        // SAFETY: only the lifetime is taken away; `Close` keeps this call from returning or unwinding before the last follower
+        // has left the step, and none enters it afterwards.
+        let task: *const (dyn Fn(usize) + Sync + 'static) = unsafe { std::mem::transmute(task) };
+        let step = Step { task, n };
+        // SAFETY: the step before is closed and was left by all, so nobody else looks at this.
+        unsafe { *self.step.get() = Some(step) };
+        self.next.0.store(0, Relaxed);
+        let number = (self.state.0.load(Relaxed) >> 32).wrapping_add(1);
+        // Release: whoever enters sees the step, and all that was done before it.
+        self.state.0.store(number << 32 | OPEN, Release);
+        let _close = Close(self);
+        self.take_part(step);
     }
 
-    /// Copies `values` to `row`, from column `col` on; panics where that is outside the matrix.
-    ///
-    /// # Safety
-    /// No other thread writes any of these elements while this matrix is shared.
-    #[inline(always)]
-    pub(crate) unsafe fn write(&self, row: usize, col: usize, values: &[f32]) {
-        assert!(row < self.rows && col <= self.stride && values.len() <= self.stride - col);
-        // SAFETY: the assertion keeps the range inside the slice; the caller is its only writer.
-        unsafe {
-            let to = self.start.add(row * self.stride + col);
-            std::ptr::copy_nonoverlapping(values.as_ptr(), to, values.len());
+    /// Takes part in steps until there will be none any more.
+    fn follow(&self) {
+        // A leader that waits for something else in its pool may be handed this.
+        if !matches!(ROLE.get(), Role::Alone) {
+            return;
+        }
+        let (mut last, mut patience) = (0, Patience::default());
+        loop {
+            let state = self.state.0.load(Acquire);
+            if state & DISMISSED != 0 {
+                return;
+            }
+            if state & OPEN == 0 || state >> 32 == last {
+                patience.wait();
+                continue;
+            }
+            if self.state.0.compare_exchange_weak(state, state + 1, AcqRel, Relaxed).is_err() {
+                continue;
+            }
+            let _leave = Leave(self);
+            last = state >> 32;
+            patience = Patience::default();
+            // SAFETY: while this follower is counted in the step, the leader neither changes nor ends it.
+            if let Some(step) = unsafe { *self.step.get() } {
+                self.take_part(step);
+            }
         }
     }
+
+    fn take_part(&self, step: Step) {
+        let _role = Playing::new(Role::Busy);
+        loop {
+            let index = self.next.0.fetch_add(1, Relaxed);
+            if index >= step.n {
+                return;
+            }
+            // SAFETY: the step is not over, so its task lives.
+            let task = unsafe { &*step.task };
+            task(index);
+        }
+    }
+}
+
+/// Lets nobody into a step any more, and waits for those who are in it.
+struct Close<'a>(&'a Team);
+
+impl Drop for Close<'_> {
+    fn drop(&mut self) {
+        self.0.state.0.fetch_and(!OPEN, Relaxed);
+        let mut patience = Patience::default();
+        // Acquire: what followers did is seen.
+        while self.0.state.0.load(Acquire) & FOLLOWERS != 0 {
+            patience.wait();
+        }
+    }
+}
+
+/// A follower leaves a step, be it by a panic.
+struct Leave<'a>(&'a Team);
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        self.0.state.0.fetch_sub(1, Release);
+    }
+}
+
+/// Sends the followers home.
+struct Dismiss<'a>(&'a Team);
+
+impl Drop for Dismiss<'_> {
+    fn drop(&mut self) {
+        self.0.state.0.fetch_or(DISMISSED, Release);
+    }
+}
+
+/// Waits without letting go of the core for some microseconds, and then lets others have it: who is waited for may need it.
+#[derive(Default)]
+struct Patience(u32);
+
+impl Patience {
+    const SPINS: u32 = 2000;
+
+    fn wait(&mut self) {
+        if self.0 < Self::SPINS {
+            self.0 += 1;
+            spin_loop();
+        } else {
+            yield_now();
+        }
+    }
+}
+
+/// A matrix in rows, of which each task writes its own elements.
+pub struct SharedRows<'a, T = f32> {
+    start: *mut T,
+    rows: usize,
+    width: usize,
+    borrow: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: elements are written through `row` and `write` alone, whose callers promise that no element has two users.
+unsafe impl<T: Send> Sync for SharedRows<'_, T> {}
+// SAFETY: as for `Sync`; the pointer is borrowed from a slice that is itself `Send`.
+unsafe impl<T: Send> Send for SharedRows<'_, T> {}
+
+impl<'a, T> SharedRows<'a, T> {
+    /// `values` as rows of `width` elements.
+    ///
+    /// # Panics
+    /// If they are no whole number of rows.
+    #[track_caller]
+    pub fn new(values: &'a mut [T], width: usize) -> Self {
+        assert!(width > 0 && values.len().is_multiple_of(width), "rows of {width}");
+        let rows = values.len() / width;
+        Self { start: values.as_mut_ptr(), rows, width, borrow: PhantomData }
+    }
+
+    /// Elements `columns` of row `row`; panics where they are outside the matrix.
+    ///
+    /// # Safety
+    /// While they are borrowed, nobody else uses any of them.
+    #[allow(clippy::mut_from_ref)]
+    #[inline(always)]
+    pub unsafe fn row(&self, row: usize, columns: Range<usize>) -> &mut [T] {
+        assert!(row < self.rows && columns.start <= columns.end && columns.end <= self.width);
+        // SAFETY: the assertion keeps the range inside the slice; the caller is its only user.
+        unsafe {
+            let start = self.start.add(row * self.width + columns.start);
+            std::slice::from_raw_parts_mut(start, columns.len())
+        }
+    }
+}
+
+/// Calls `task` with every row of `values` and its index, on the threads that there are.
+pub fn for_each_row<T: Send>(
+    values: &mut [T],
+    width: usize,
+    task: impl Fn(usize, &mut [T]) + Sync,
+) {
+    let rows = SharedRows::new(values, width);
+    // SAFETY: each row is one task's.
+    for_each(rows.rows, |row| task(row, unsafe { rows.row(row, 0..width) }));
 }
 
 /// Work on up to four tokens at a time.
@@ -68,5 +281,71 @@ pub(crate) fn tiles(tokens: usize, work: &mut impl Tile) {
         2 => work.tile::<2>(whole),
         1 => work.tile::<1>(whole),
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+
+    fn pool(threads: usize) -> rayon::ThreadPool {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap()
+    }
+
+    /// Each step needs all of the one before.
+    fn steps(n: usize) -> Vec<usize> {
+        let (mut a, mut b) = (vec![1; n], vec![0; n]);
+        for step in 0..500 {
+            for_each_row(&mut b, 1, |i, out| out[0] = (a[i] + a[(i + step) % n]) % 1_000_003);
+            std::mem::swap(&mut a, &mut b);
+        }
+        a
+    }
+
+    #[test]
+    fn every_task_is_done_once_before_the_next_step() {
+        for n in [1, 2, 7, 100] {
+            let alone = pool(1).install(|| together(|| steps(n)));
+            for threads in [2, 3, 8] {
+                let pool = pool(threads);
+                assert_eq!(pool.install(|| together(|| steps(n))), alone, "{threads} threads");
+                // Entered for each step.
+                assert_eq!(pool.install(|| steps(n)), alone, "{threads} threads");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_nested_is_done_by_one() {
+        let mut sums = vec![0; 50];
+        pool(3).install(|| {
+            for_each_row(&mut sums, 1, |i, sum| {
+                let inner = AtomicUsize::new(0);
+                for_each(i, |j| {
+                    inner.fetch_add(j, Relaxed);
+                });
+                together(|| sum[0] = inner.load(Relaxed));
+            });
+        });
+        assert!(sums.iter().enumerate().all(|(i, &sum)| sum == i * i.saturating_sub(1) / 2));
+    }
+
+    #[test]
+    fn rayon_can_still_be_used_by_the_leader() {
+        use rayon::prelude::*;
+        let sum: usize = pool(3).install(|| together(|| (0..1000).into_par_iter().sum()));
+        assert_eq!(sum, 499_500);
+    }
+
+    #[test]
+    fn a_panic_ends_the_work_and_reaches_the_caller() {
+        let pool = pool(4);
+        for bad in [0, 37, 99] {
+            let work = || together(|| for_each(100, |i| assert_ne!(i, bad, "on purpose")));
+            assert!(catch_unwind(AssertUnwindSafe(|| pool.install(work))).is_err());
+        }
+        assert_eq!(pool.install(|| together(|| 7)), 7);
     }
 }

@@ -3,10 +3,12 @@
 //! GLM's activations have outliers, so a scale for a whole row would drown the rest; scales and sums stay in `f32` and `i32`
 //! because `f16` overflows on some models.
 
-use rayon::prelude::*;
-
 use crate::Isa;
+use crate::parallel::{SharedRows, for_each};
 use crate::simd::{BLOCK, Block, Kernel, LANES, Simd};
+
+/// Blocks of a row that a thread takes at a time.
+const TASK_BLOCKS: usize = if cfg!(test) { 2 } else { 128 };
 
 /// Rows of activations, quantised: `x = scale · integer`, integers in −127..=127.
 #[derive(Default)]
@@ -47,13 +49,21 @@ impl Q8Rows {
         self.values.resize(n, [0; BLOCK]);
         self.scales.resize(n, 0.0);
         self.sums.resize(n, 0);
-        x.par_chunks(cols)
-            .zip(self.values.par_chunks_mut(self.blocks))
-            .zip(self.scales.par_chunks_mut(self.blocks))
-            .zip(self.sums.par_chunks_mut(self.blocks))
-            .for_each(|(((x, values), scales), sums)| {
-                isa.run(QuantizeRow { x, values, scales, sums });
-            });
+        let tasks = self.blocks.div_ceil(TASK_BLOCKS);
+        let values = &SharedRows::new(&mut self.values, self.blocks);
+        let scales = &SharedRows::new(&mut self.scales, self.blocks);
+        let sums = &SharedRows::new(&mut self.sums, self.blocks);
+        for_each(x.len() / cols * tasks, |task| {
+            let (row, first) = (task / tasks, task % tasks * TASK_BLOCKS);
+            let blocks = first..(first + TASK_BLOCKS).min(self.blocks);
+            let x = &x[row * cols + first * BLOCK..row * cols + (blocks.end * BLOCK).min(cols)];
+            // SAFETY: these blocks are this task's alone.
+            let (values, scales, sums) = unsafe {
+                let values = values.row(row, blocks.clone());
+                (values, scales.row(row, blocks.clone()), sums.row(row, blocks))
+            };
+            isa.run(QuantizeBlocks { x, values, scales, sums });
+        });
     }
 
     /// Columns of a row.
@@ -74,14 +84,14 @@ impl Q8Rows {
     }
 }
 
-struct QuantizeRow<'a> {
+struct QuantizeBlocks<'a> {
     x: &'a [f32],
     values: &'a mut [[i8; BLOCK]],
     scales: &'a mut [f32],
     sums: &'a mut [i32],
 }
 
-impl Kernel for QuantizeRow<'_> {
+impl Kernel for QuantizeBlocks<'_> {
     type Output = ();
 
     #[inline(always)]

@@ -50,6 +50,12 @@ pub trait Element: Copy + Send + Sync + 'static {
     fn load<S: Simd>(simd: S, from: &[Self; LANES]) -> S::F32;
 }
 
+/// An element type of a cache.
+pub trait Cached: Element {
+    /// Eight values, rounded to the nearest.
+    fn narrow<S: Simd>(simd: S, v: S::F32) -> [Self; LANES];
+}
+
 /// Eight-lane arithmetic of one instruction set. A value of the type proves that the CPU has the instructions.
 pub trait Simd: Copy + Send + Sync + 'static {
     /// Eight `f32`.
@@ -67,6 +73,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn load_bf16(self, from: &[bf16; LANES]) -> Self::F32;
     /// Stores eight `f32`.
     fn store(self, v: Self::F32, to: &mut [f32; LANES]);
+    /// Stores eight values as `f16`, rounded to the nearest, ties to even.
+    fn store_f16(self, v: Self::F32, to: &mut [f16; LANES]);
     /// Stores eight integral values of −128..=127 as bytes.
     fn store_i8(self, v: Self::F32, to: &mut [i8; LANES]);
 
@@ -97,24 +105,27 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// The largest lane.
     fn max_lane(self, v: Self::F32) -> f32;
 
+    /// Multiplies and adds 8-bit integers in registers for `rounds` rounds, as fast as that can be done; returns how many
+    /// multiply-adds a round has.
+    fn multiply_adds(self, rounds: usize) -> usize;
     /// Each integer as the nearest `f32`.
     fn to_f32(self, v: Self::I32) -> Self::F32;
     /// Widens a run of a Q4 panel: `[i]` holds `nibble − 8` of the eight rows at `k + i`.
     fn widen_q4(self, run: &[u8; 32]) -> [Self::F32; 8];
     /// Widens a run of a Q8 panel: `[i]` holds the eight rows at `k + i`.
     fn widen_q8(self, run: &[u8; 32]) -> [Self::F32; 4];
-    /// `Σ (nibble − 8) · x` over a block, for eight rows and `T` tokens.
-    fn dot_q4<const T: usize>(
+    /// `Σ (nibble − 8) · x` over a block, for the eight rows of each of `P` panels and `T` tokens.
+    fn dot_q4<const P: usize, const T: usize>(
         self,
-        weight: &[u8; Q4_BLOCK_BYTES],
+        weights: [&[u8; Q4_BLOCK_BYTES]; P],
         x: [Block<'_>; T],
-    ) -> [Self::I32; T];
-    /// `Σ byte · x` over a block, for eight rows and `T` tokens.
-    fn dot_q8<const T: usize>(
+    ) -> [[Self::I32; T]; P];
+    /// `Σ byte · x` over a block, for the eight rows of each of `P` panels and `T` tokens.
+    fn dot_q8<const P: usize, const T: usize>(
         self,
-        weight: &[u8; Q8_BLOCK_BYTES],
+        weights: [&[u8; Q8_BLOCK_BYTES]; P],
         x: [Block<'_>; T],
-    ) -> [Self::I32; T];
+    ) -> [[Self::I32; T]; P];
 }
 
 impl Element for f32 {
@@ -125,6 +136,24 @@ impl Element for f32 {
     #[inline(always)]
     fn load<S: Simd>(simd: S, from: &[Self; LANES]) -> S::F32 {
         simd.load(from)
+    }
+}
+
+impl Cached for f32 {
+    #[inline(always)]
+    fn narrow<S: Simd>(simd: S, v: S::F32) -> [Self; LANES] {
+        let mut narrow = [0.0; LANES];
+        simd.store(v, &mut narrow);
+        narrow
+    }
+}
+
+impl Cached for f16 {
+    #[inline(always)]
+    fn narrow<S: Simd>(simd: S, v: S::F32) -> [Self; LANES] {
+        let mut narrow = [f16::ZERO; LANES];
+        simd.store_f16(v, &mut narrow);
+        narrow
     }
 }
 

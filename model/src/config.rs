@@ -6,6 +6,8 @@
 
 use std::path::Path;
 
+use glm_kernels::Heads;
+
 use crate::checkpoint::SHARDS;
 use crate::error::Result;
 use crate::fields::Fields;
@@ -287,6 +289,16 @@ impl Config {
     /// Rows of the MLP's first matrix.
     pub(crate) fn up_rows(&self) -> usize {
         if self.mlp.is_gated() { 2 * self.inner } else { self.inner }
+    }
+
+    /// Where in a row that the query-key-value matrix gives queries, keys and values are.
+    pub(crate) fn heads_at(&self) -> [Heads; 3] {
+        let size = self.head_size;
+        let (firsts, stride) = match self.qkv {
+            QkvOrder::PerHead => ([0, 1, 2], 3 * size),
+            QkvOrder::Concatenated => ([0, self.heads, self.heads + self.kv_heads], size),
+        };
+        firsts.map(|first| Heads { first: first * size, stride })
     }
 
     /// Width of all heads together.

@@ -4,7 +4,7 @@ use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::sync::Arc;
 
-use glm_kernels::{Isa, angles};
+use glm_kernels::{Isa, angles, together};
 use half::f16;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -126,6 +126,14 @@ impl Model {
         self.0.pool.current_num_threads()
     }
 
+    pub(crate) fn weights(&self) -> &Weights {
+        &self.0.weights
+    }
+
+    pub(crate) fn pool(&self) -> &ThreadPool {
+        &self.0.pool
+    }
+
     /// Its matrices, and what they take.
     pub fn inventory(&self) -> &Inventory {
         &self.0.inventory
@@ -192,7 +200,7 @@ impl Model {
         let pass = Pass { config: &inner.config, placement, start: state.len(), tokens: ids.len() };
         // Until the pass is through, there are no tokens whose logits could be asked for.
         state.fed = 0;
-        if inner.pool.install(|| inner.layers(ids, &pass, state, tap)).is_break() {
+        if inner.pool.install(|| together(|| inner.layers(ids, &pass, state, tap))).is_break() {
             return Err(Error::Cancelled);
         }
         state.placement = Some(placement);

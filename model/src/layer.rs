@@ -11,6 +11,15 @@ pub(crate) use linear::{Context, Linear};
 pub(crate) use norm::Norm;
 pub(crate) use weight::Weight;
 
+impl Weights {
+    /// The matrices that every token is multiplied with, in this order.
+    pub(crate) fn matrices(&self) -> impl Iterator<Item = &Weight> {
+        let blocks = self.blocks.iter();
+        let linears = blocks.flat_map(|block| [&block.qkv, &block.dense, &block.up, &block.down]);
+        linears.chain([&self.head]).map(|linear| &linear.weight)
+    }
+}
+
 /// All weights of a model. Never changed once loaded.
 pub(crate) struct Weights {
     /// `[vocab, hidden]`

@@ -1,6 +1,6 @@
 //! All memory that changes while a model runs, allocated once.
 
-use glm_kernels::{Angle, Attention, Isa, KeyValues, KvShape, LANES, Mask, Q8Rows};
+use glm_kernels::{Angle, Attention, HeadRows, Isa, KeyValues, KvShape, LANES, Mask, Q8Rows};
 use half::f16;
 
 use crate::activations::Activations;
@@ -59,7 +59,6 @@ impl State {
         let tile = TILE.min(capacity);
         let rows = capacity * (config.hidden + config.attention_width() + 2 * angles(config))
             + tile * (2 * config.hidden + widest(config) + gated(config) + output(config))
-            + 2 * config.kv_heads * config.head_size
             + config.vocab;
         let quantised = tile * widest_input(config) * 5 / 4;
         (cache as u64, (rows * 4 + quantised) as u64)
@@ -167,17 +166,12 @@ pub(crate) struct Workspace {
     pub(crate) angles: Vec<Angle>,
     /// Of one token in `angles`.
     pub(crate) angles_per_token: usize,
-    /// One token's key, `[kv heads, head size]`
-    pub(crate) key: Vec<f32>,
-    /// One token's value, `[kv heads, head size]`
-    pub(crate) value: Vec<f32>,
     /// `[vocab]`
     pub(crate) logits: Vec<f32>,
 }
 
 impl Workspace {
     fn new(config: &Config, capacity: usize, tile: usize) -> Allocated<Self> {
-        let kv = config.kv_heads * config.head_size;
         Ok(Self {
             tile,
             x: zeroed(capacity * config.hidden)?,
@@ -189,8 +183,6 @@ impl Workspace {
             output: zeroed(tile * output(config))?,
             angles: zeroed(capacity * angles(config))?,
             angles_per_token: angles(config),
-            key: zeroed(kv)?,
-            value: zeroed(kv)?,
             logits: zeroed(config.vocab)?,
         })
     }
@@ -249,15 +241,11 @@ enum LayerValues<'a> {
 }
 
 impl LayerCache<'_> {
-    /// Stores the key and value of the token at `position`.
-    pub(crate) fn store(&mut self, position: usize, key: &[f32], value: &[f32]) {
+    /// Stores keys and values of the tokens from `position` on.
+    pub(crate) fn store(&mut self, isa: Isa, position: usize, rows: HeadRows<'_>) {
         match &mut self.values {
-            LayerValues::F32([keys, values]) => {
-                self.shape.store(position, key, value, keys, values, |x| x);
-            }
-            LayerValues::F16([keys, values]) => {
-                self.shape.store(position, key, value, keys, values, f16::from_f32);
-            }
+            LayerValues::F32([keys, values]) => self.shape.store(isa, position, rows, keys, values),
+            LayerValues::F16([keys, values]) => self.shape.store(isa, position, rows, keys, values),
         }
     }
 

@@ -1,7 +1,9 @@
 //! How cached keys and values lie in memory: as the attention kernel reads them.
 
+use crate::Isa;
 use crate::attention::MAX_HEAD_SIZE;
-use crate::simd::{Element, LANES};
+use crate::parallel::{SharedRows, for_each};
+use crate::simd::{Cached, Element, Kernel, LANES, Simd};
 
 /// Sizes of one layer's cache.
 ///
@@ -28,34 +30,96 @@ impl KvShape {
         self.len() == 0
     }
 
-    /// Stores one position's key and value, `[heads][head size]`, narrowed to the cache's type.
+    /// Stores keys and values of positions from `position` on, one for each of `rows`, narrowed to the cache's type, on the
+    /// threads that there are.
     ///
     /// # Panics
-    /// If a length does not fit or `position` is not below the capacity.
+    /// If a length does not fit or a position is not below the capacity.
     #[track_caller]
-    pub fn store<E: Element>(
+    pub fn store<E: Cached>(
         &self,
+        isa: Isa,
         position: usize,
-        key: &[f32],
-        value: &[f32],
+        rows: HeadRows<'_>,
         keys: &mut [E],
         values: &mut [E],
-        narrow: fn(f32) -> E,
     ) {
-        assert!(position < self.capacity, "position {position} of {}", self.capacity);
-        assert!(key.len() == self.heads * self.head_size && value.len() == key.len());
-        assert!(keys.len() == self.len() && values.len() == self.len());
-        let (panel, lane) = (position / LANES, position % LANES);
-        for head in 0..self.heads {
-            let part = head * self.head_size..(head + 1) * self.head_size;
-            let at = head * self.capacity * self.head_size;
-            let panel = &mut keys[at + panel * self.head_size * LANES..][..self.head_size * LANES];
-            for (to, &from) in panel.iter_mut().skip(lane).step_by(LANES).zip(&key[part.clone()]) {
-                *to = narrow(from);
+        let count = rows.rows.len() / rows.width;
+        assert!(rows.rows.len().is_multiple_of(rows.width), "rows of {}", rows.width);
+        assert!(position + count <= self.capacity, "position {position} and {count} more");
+        assert!(keys.len() == self.len() && values.len() == self.len(), "length of the cache");
+        let keys = &SharedRows::new(keys, self.capacity * self.head_size);
+        let values = &SharedRows::new(values, self.capacity * self.head_size);
+        for_each(self.heads, |head| {
+            // SAFETY: each head is one task's.
+            let (keys, values) = unsafe {
+                let all = 0..self.capacity * self.head_size;
+                (keys.row(head, all.clone()), values.row(head, all))
+            };
+            isa.run(Store { size: self.head_size, head, position, rows, keys, values });
+        });
+    }
+}
+
+/// Keys and values of some tokens among other things, a row for each token.
+#[derive(Clone, Copy)]
+pub struct HeadRows<'a> {
+    /// `[tokens][width]`
+    pub rows: &'a [f32],
+    /// Elements of a row.
+    pub width: usize,
+    /// Where the keys of the heads are.
+    pub keys: Heads,
+    /// Where the values of the heads are.
+    pub values: Heads,
+}
+
+/// Where heads stand in a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heads {
+    /// Where the first begins.
+    pub first: usize,
+    /// How much farther the next one begins.
+    pub stride: usize,
+}
+
+impl Heads {
+    /// Where a head begins.
+    #[inline(always)]
+    pub fn at(self, head: usize) -> usize {
+        self.first + head * self.stride
+    }
+}
+
+struct Store<'a, E> {
+    size: usize,
+    head: usize,
+    position: usize,
+    rows: HeadRows<'a>,
+    /// `[capacity / 8][head size][8]`
+    keys: &'a mut [E],
+    /// `[capacity][head size]`
+    values: &'a mut [E],
+}
+
+impl<E: Cached> Kernel for Store<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let size = self.size;
+        for (row, position) in self.rows.rows.chunks_exact(self.rows.width).zip(self.position..) {
+            let (panel, lane) = (position / LANES, position % LANES);
+            let panel = &mut self.keys[panel * size * LANES..][..size * LANES];
+            let (keys, _) = row[self.rows.keys.at(self.head)..][..size].as_chunks::<LANES>();
+            for (to, key) in panel.chunks_exact_mut(LANES * LANES).zip(keys) {
+                let narrow = E::narrow(simd, simd.load(key));
+                to[lane..].iter_mut().step_by(LANES).zip(narrow).for_each(|(to, key)| *to = key);
             }
-            let row = &mut values[at + position * self.head_size..][..self.head_size];
-            for (to, &from) in row.iter_mut().zip(&value[part]) {
-                *to = narrow(from);
+            let (to, _) = self.values[position * size..][..size].as_chunks_mut::<LANES>();
+            let (values, _) = row[self.rows.values.at(self.head)..][..size].as_chunks::<LANES>();
+            for (to, value) in to.iter_mut().zip(values) {
+                *to = E::narrow(simd, simd.load(value));
             }
         }
     }

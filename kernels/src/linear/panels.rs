@@ -6,7 +6,7 @@ use super::Outputs;
 use crate::format::{Bits, Panels};
 use crate::parallel::{Tile, tiles};
 use crate::quantized::Q8Rows;
-use crate::simd::{BLOCK, LANES, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd};
+use crate::simd::{BLOCK, Block, LANES, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd};
 
 /// The panel's outputs for all tokens of `x`, `[tokens][cols]`: weights are widened to `f32`.
 #[inline(always)]
@@ -20,25 +20,31 @@ pub(super) fn panel_f32<S: Simd>(
     tiles(tokens, &mut Widened { out, weight, bytes, scales, x });
 }
 
-/// The panel's outputs for all tokens of `x`: integer dot products, scaled once a block.
+/// The outputs of `P` panels for all tokens of `x`: integer dot products, scaled once a block. What panels share is the
+/// broadcast of activations.
 #[inline(always)]
-pub(super) fn panel_q8<S: Simd>(
+pub(super) fn panels_q8<S: Simd, const P: usize>(
     out: Outputs<'_, S>,
     weight: &Panels<'_>,
     tokens: usize,
     x: &Q8Rows,
 ) {
-    let (bytes, scales) = weight.panel(out.panel);
-    let group_blocks = weight.shape().group_blocks;
     match weight.shape().bits {
-        Bits::Four => {
-            let (blocks, _) = bytes.as_chunks::<Q4_BLOCK_BYTES>();
-            tiles(tokens, &mut Integer { out, blocks, scales, group_blocks, x });
-        }
-        Bits::Eight => {
-            let (blocks, _) = bytes.as_chunks::<Q8_BLOCK_BYTES>();
-            tiles(tokens, &mut Integer { out, blocks, scales, group_blocks, x });
-        }
+        Bits::Four => tiles(tokens, &mut Integer::<S, P, Q4_BLOCK_BYTES>::new(out, weight, x)),
+        Bits::Eight => tiles(tokens, &mut Integer::<S, P, Q8_BLOCK_BYTES>::new(out, weight, x)),
+    }
+}
+
+/// As [`panels_q8`], for the only token there is.
+#[inline(always)]
+pub(super) fn one_token_q8<S: Simd, const P: usize>(
+    out: Outputs<'_, S>,
+    weight: &Panels<'_>,
+    x: &Q8Rows,
+) {
+    match weight.shape().bits {
+        Bits::Four => Integer::<S, P, Q4_BLOCK_BYTES>::new(out, weight, x).tile::<1>(0),
+        Bits::Eight => Integer::<S, P, Q8_BLOCK_BYTES>::new(out, weight, x).tile::<1>(0),
     }
 }
 
@@ -116,64 +122,101 @@ fn dot<S: Simd>(simd: S, weights: &[S::F32; BLOCK], x: &[f32]) -> S::F32 {
     simd.add(simd.add(sums[0], sums[1]), simd.add(sums[2], sums[3]))
 }
 
-struct Integer<'a, S, const B: usize> {
+struct Integer<'a, S, const P: usize, const B: usize> {
     out: Outputs<'a, S>,
-    blocks: &'a [[u8; B]],
-    scales: &'a [[f16; LANES]],
+    blocks: [&'a [[u8; B]]; P],
+    scales: [&'a [[f16; LANES]]; P],
     group_blocks: usize,
     x: &'a Q8Rows,
 }
 
+impl<'a, S: Simd, const P: usize, const B: usize> Integer<'a, S, P, B> {
+    #[inline(always)]
+    fn new(out: Outputs<'a, S>, weight: &Panels<'a>, x: &'a Q8Rows) -> Self {
+        let group_blocks = weight.shape().group_blocks;
+        let (mut blocks, mut scales) = ([&[][..]; P], [&[][..]; P]);
+        for p in 0..P {
+            let (bytes, of_panel) = weight.panel(out.panel + p);
+            (blocks[p], scales[p]) = (bytes.as_chunks::<B>().0, of_panel);
+        }
+        Self { out, blocks, scales, group_blocks, x }
+    }
+}
+
 #[allow(clippy::needless_range_loop)] // As in the words: hot loops count with indices.
-impl<S: Simd, const B: usize> Tile for Integer<'_, S, B>
+impl<S: Simd, const P: usize, const B: usize> Tile for Integer<'_, S, P, B>
 where
     [u8; B]: Dot,
 {
     #[inline(always)]
     fn tile<const T: usize>(&mut self, first: usize) {
         let simd = self.out.simd;
-        let mut sums = [simd.splat(0.0); T];
-        let mut index = 0;
-        for (group, scale) in self.blocks.chunks(self.group_blocks).zip(self.scales) {
-            let mut group_sums = [simd.splat(0.0); T];
-            for block in group {
+        let mut sums = [[simd.splat(0.0); T]; P];
+        let blocks = self.blocks[0].len();
+        for group in 0..self.scales[0].len() {
+            let mut group_sums = [[simd.splat(0.0); T]; P];
+            let start = group * self.group_blocks;
+            for index in start..(start + self.group_blocks).min(blocks) {
                 let mut x = [self.x.block(first, index); T];
                 for t in 1..T {
                     x[t] = self.x.block(first + t, index);
                 }
-                let dots = block.dot(simd, x);
+                let mut weights = [&self.blocks[0][index]; P];
+                for p in 1..P {
+                    weights[p] = &self.blocks[p][index];
+                }
+                let dots = <[u8; B]>::dot(simd, weights, x);
                 for t in 0..T {
                     let scale = simd.splat(x[t].scale);
-                    group_sums[t] = simd.fma(simd.to_f32(dots[t]), scale, group_sums[t]);
+                    for p in 0..P {
+                        group_sums[p][t] =
+                            simd.fma(simd.to_f32(dots[p][t]), scale, group_sums[p][t]);
+                    }
                 }
-                index += 1;
             }
-            let scale = simd.load_f16(scale);
-            for t in 0..T {
-                sums[t] = simd.fma(group_sums[t], scale, sums[t]);
+            for p in 0..P {
+                let scale = simd.load_f16(&self.scales[p][group]);
+                for t in 0..T {
+                    sums[p][t] = simd.fma(group_sums[p][t], scale, sums[p][t]);
+                }
             }
         }
-        for t in 0..T {
-            self.out.store(first + t, sums[t]);
+        for p in 0..P {
+            let out = Outputs { panel: self.out.panel + p, ..self.out };
+            for t in 0..T {
+                out.store(first + t, sums[p][t]);
+            }
         }
     }
 }
 
-/// A block of integers that knows its dot product.
-trait Dot {
-    fn dot<S: Simd, const T: usize>(&self, simd: S, x: [crate::simd::Block<'_>; T]) -> [S::I32; T];
+/// A block of integers that knows its dot products.
+trait Dot: Sized {
+    fn dot<S: Simd, const P: usize, const T: usize>(
+        simd: S,
+        weights: [&Self; P],
+        x: [Block<'_>; T],
+    ) -> [[S::I32; T]; P];
 }
 
 impl Dot for [u8; Q4_BLOCK_BYTES] {
     #[inline(always)]
-    fn dot<S: Simd, const T: usize>(&self, simd: S, x: [crate::simd::Block<'_>; T]) -> [S::I32; T] {
-        simd.dot_q4(self, x)
+    fn dot<S: Simd, const P: usize, const T: usize>(
+        simd: S,
+        weights: [&Self; P],
+        x: [Block<'_>; T],
+    ) -> [[S::I32; T]; P] {
+        simd.dot_q4(weights, x)
     }
 }
 
 impl Dot for [u8; Q8_BLOCK_BYTES] {
     #[inline(always)]
-    fn dot<S: Simd, const T: usize>(&self, simd: S, x: [crate::simd::Block<'_>; T]) -> [S::I32; T] {
-        simd.dot_q8(self, x)
+    fn dot<S: Simd, const P: usize, const T: usize>(
+        simd: S,
+        weights: [&Self; P],
+        x: [Block<'_>; T],
+    ) -> [[S::I32; T]; P] {
+        simd.dot_q8(weights, x)
     }
 }

@@ -8,6 +8,7 @@
 //! least of all for users who build without link-time optimisation.
 
 use core::arch::x86_64::*;
+use core::hint::black_box;
 use half::{bf16, f16};
 
 use super::{BLOCK, Block, LANES, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd};
@@ -94,6 +95,14 @@ impl Simd for Avx2 {
         unsafe { _mm256_storeu_ps(to.as_mut_ptr(), v) }
     }
     #[inline(always)]
+    fn store_f16(self, v: __m256, to: &mut [f16; LANES]) {
+        // SAFETY: sixteen writable bytes, any alignment; `f16` is a transparent u16.
+        unsafe {
+            let narrow = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v);
+            _mm_storeu_si128(to.as_mut_ptr().cast(), narrow);
+        }
+    }
+    #[inline(always)]
     fn store_i8(self, v: __m256, to: &mut [i8; LANES]) {
         // SAFETY: eight writable bytes, any alignment.
         unsafe {
@@ -168,6 +177,24 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn multiply_adds(self, rounds: usize) -> usize {
+        const CHAINS: usize = 6;
+        avx2!({
+            let mut sums = [_mm256_setzero_si256(); CHAINS];
+            let mut values = std::hint::black_box([_mm256_set1_epi8(3); CHAINS]);
+            for _ in 0..rounds {
+                for i in 0..CHAINS {
+                    // What is multiplied must change, or it would be multiplied once.
+                    values[i] = _mm256_xor_si256(values[i], sums[i]);
+                    let products = _mm256_maddubs_epi16(values[i], values[i]);
+                    sums[i] = _mm256_add_epi16(sums[i], products);
+                }
+            }
+            std::hint::black_box(sums);
+        });
+        CHAINS * 32
+    }
+    #[inline(always)]
     fn to_f32(self, v: __m256i) -> __m256 {
         avx2!(_mm256_cvtepi32_ps(v))
     }
@@ -205,49 +232,65 @@ impl Simd for Avx2 {
         })
     }
     #[inline(always)]
-    fn dot_q4<const T: usize>(
+    fn dot_q4<const P: usize, const T: usize>(
         self,
-        weight: &[u8; Q4_BLOCK_BYTES],
+        weights: [&[u8; Q4_BLOCK_BYTES]; P],
         x: [Block<'_>; T],
-    ) -> [__m256i; T] {
-        let (runs, _) = weight.as_chunks::<32>();
+    ) -> [[__m256i; T]; P] {
         avx2!({
-            let mut pairs = [_mm256_setzero_si256(); T];
-            for i in 0..runs.len() {
-                let run = load_bytes(self, &runs[i]);
+            let mut pairs = [[_mm256_setzero_si256(); T]; P];
+            // Hidden from the compiler, which would unroll this loop and then run out of registers.
+            let all = Q4_BLOCK_BYTES / 32;
+            let runs = black_box(all).min(all);
+            for i in 0..runs {
                 let mask = _mm256_set1_epi8(15);
-                let low = _mm256_and_si256(run, mask);
-                let high = _mm256_and_si256(_mm256_srli_epi16::<4>(run), mask);
+                let (mut low, mut high) = ([mask; P], [mask; P]);
+                for p in 0..P {
+                    let run = load_bytes(self, &weights[p].as_chunks().0[i]);
+                    low[p] = _mm256_and_si256(run, mask);
+                    high[p] = _mm256_and_si256(_mm256_srli_epi16::<4>(run), mask);
+                }
                 for t in 0..T {
-                    let a = _mm256_maddubs_epi16(low, broadcast(self, x[t].values, 8 * i));
-                    let b = _mm256_maddubs_epi16(high, broadcast(self, x[t].values, 8 * i + 4));
-                    pairs[t] = _mm256_add_epi16(pairs[t], _mm256_add_epi16(a, b));
+                    let values = broadcast(self, x[t].values, 8 * i);
+                    for p in 0..P {
+                        let products = _mm256_maddubs_epi16(low[p], values);
+                        pairs[p][t] = _mm256_add_epi16(pairs[p][t], products);
+                    }
+                    let values = broadcast(self, x[t].values, 8 * i + 4);
+                    for p in 0..P {
+                        let products = _mm256_maddubs_epi16(high[p], values);
+                        pairs[p][t] = _mm256_add_epi16(pairs[p][t], products);
+                    }
                 }
             }
             for t in 0..T {
-                let dot = _mm256_madd_epi16(pairs[t], _mm256_set1_epi16(1));
-                pairs[t] = _mm256_sub_epi32(dot, _mm256_set1_epi32(8 * x[t].sum));
+                let offset = _mm256_set1_epi32(8 * x[t].sum);
+                for p in 0..P {
+                    let dot = _mm256_madd_epi16(pairs[p][t], _mm256_set1_epi16(1));
+                    pairs[p][t] = _mm256_sub_epi32(dot, offset);
+                }
             }
             pairs
         })
     }
     #[inline(always)]
-    fn dot_q8<const T: usize>(
+    fn dot_q8<const P: usize, const T: usize>(
         self,
-        weight: &[u8; Q8_BLOCK_BYTES],
+        weights: [&[u8; Q8_BLOCK_BYTES]; P],
         x: [Block<'_>; T],
-    ) -> [__m256i; T] {
-        let (runs, _) = weight.as_chunks::<32>();
+    ) -> [[__m256i; T]; P] {
         avx2!({
-            let mut sums = [_mm256_setzero_si256(); T];
-            for i in 0..runs.len() {
-                let run = load_bytes(self, &runs[i]);
-                let size = _mm256_abs_epi8(run);
-                for t in 0..T {
-                    let signed = _mm256_sign_epi8(broadcast(self, x[t].values, 4 * i), run);
-                    let pairs = _mm256_maddubs_epi16(size, signed);
-                    let four = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
-                    sums[t] = _mm256_add_epi32(sums[t], four);
+            let mut sums = [[_mm256_setzero_si256(); T]; P];
+            for i in 0..Q8_BLOCK_BYTES / 32 {
+                for p in 0..P {
+                    let run = load_bytes(self, &weights[p].as_chunks().0[i]);
+                    let size = _mm256_abs_epi8(run);
+                    for t in 0..T {
+                        let signed = _mm256_sign_epi8(broadcast(self, x[t].values, 4 * i), run);
+                        let pairs = _mm256_maddubs_epi16(size, signed);
+                        let four = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+                        sums[p][t] = _mm256_add_epi32(sums[p][t], four);
+                    }
                 }
             }
             sums

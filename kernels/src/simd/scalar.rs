@@ -57,6 +57,10 @@ impl Simd for Scalar {
         *to = v;
     }
     #[inline(always)]
+    fn store_f16(self, v: [f32; LANES], to: &mut [f16; LANES]) {
+        *to = v.map(f16::from_f32);
+    }
+    #[inline(always)]
     fn store_i8(self, v: F32, to: &mut [i8; LANES]) {
         *to = v.map(|x| x as i8);
     }
@@ -115,6 +119,16 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
+    fn multiply_adds(self, rounds: usize) -> usize {
+        const CHAINS: usize = 4;
+        let mut sums = std::hint::black_box([1i32; CHAINS]);
+        for _ in 0..rounds {
+            sums = sums.map(|sum| sum.wrapping_add(sum.wrapping_mul(3)));
+        }
+        std::hint::black_box(sums);
+        CHAINS
+    }
+    #[inline(always)]
     fn to_f32(self, v: [i32; LANES]) -> F32 {
         v.map(|x| x as f32)
     }
@@ -127,37 +141,41 @@ impl Simd for Scalar {
         std::array::from_fn(|k| std::array::from_fn(|row| byte(run, row, k) as f32))
     }
     #[inline(always)]
-    fn dot_q4<const T: usize>(
+    fn dot_q4<const P: usize, const T: usize>(
         self,
-        weight: &[u8; Q4_BLOCK_BYTES],
+        weights: [&[u8; Q4_BLOCK_BYTES]; P],
         x: [Block<'_>; T],
-    ) -> [[i32; LANES]; T] {
-        let mut sums = [[0; LANES]; T];
-        for (sums, x) in sums.iter_mut().zip(x) {
-            for k in 0..BLOCK {
-                let run = &weight[k / 8 * 32..][..32];
-                for (row, sum) in sums.iter_mut().enumerate() {
-                    *sum += nibble(run, row, k % 8) * i32::from(x.values[k]);
+    ) -> [[[i32; LANES]; T]; P] {
+        weights.map(|weight| {
+            x.map(|x| {
+                let mut sums = [0; LANES];
+                for k in 0..BLOCK {
+                    let run = &weight[k / 8 * 32..][..32];
+                    for (row, sum) in sums.iter_mut().enumerate() {
+                        *sum += nibble(run, row, k % 8) * i32::from(x.values[k]);
+                    }
                 }
-            }
-        }
-        sums
+                sums
+            })
+        })
     }
     #[inline(always)]
-    fn dot_q8<const T: usize>(
+    fn dot_q8<const P: usize, const T: usize>(
         self,
-        weight: &[u8; Q8_BLOCK_BYTES],
+        weights: [&[u8; Q8_BLOCK_BYTES]; P],
         x: [Block<'_>; T],
-    ) -> [[i32; LANES]; T] {
-        let mut sums = [[0; LANES]; T];
-        for (sums, x) in sums.iter_mut().zip(x) {
-            for k in 0..BLOCK {
-                let run = &weight[k / 4 * 32..][..32];
-                for (row, sum) in sums.iter_mut().enumerate() {
-                    *sum += byte(run, row, k % 4) * i32::from(x.values[k]);
+    ) -> [[[i32; LANES]; T]; P] {
+        weights.map(|weight| {
+            x.map(|x| {
+                let mut sums = [0; LANES];
+                for k in 0..BLOCK {
+                    let run = &weight[k / 4 * 32..][..32];
+                    for (row, sum) in sums.iter_mut().enumerate() {
+                        *sum += byte(run, row, k % 4) * i32::from(x.values[k]);
+                    }
                 }
-            }
-        }
-        sums
+                sums
+            })
+        })
     }
 }

@@ -15,12 +15,13 @@
 
 use std::ops::{ControlFlow, Range};
 
-use glm_kernels::{Activation, Angle, Gate, Isa, rotate_halves, rotate_pairs};
-use rayon::prelude::*;
+use glm_kernels::{
+    Activation, Angle, Gate, HeadRows, Isa, SharedRows, for_each_row, rotate_halves, rotate_pairs,
+};
 
 use super::linear::Context;
 use super::{Linear, Norm};
-use crate::config::{Config, Mlp, Positions, QkvOrder, Residual};
+use crate::config::{Config, Mlp, Positions, Residual};
 use crate::position::Placement;
 use crate::state::{LayerCache, Workspace};
 
@@ -120,30 +121,26 @@ impl Block {
         );
         let qkv = &mut workspace.wide[..n * config.qkv_rows()];
         self.qkv.forward(context, normed, qkv);
-        let width = config.attention_width();
-        for (qkv, token) in qkv.chunks_exact(config.qkv_rows()).zip(tokens) {
-            let query = &mut workspace.queries[token * width..][..width];
-            let (key, value) = (&mut workspace.key[..], &mut workspace.value[..]);
-            match config.qkv {
-                QkvOrder::PerHead => take_heads(qkv, config.head_size, query, key, value),
-                QkvOrder::Concatenated => {
-                    let (q, kv) = qkv.split_at(width);
-                    let (k, v) = kv.split_at(key.len());
-                    query.copy_from_slice(q);
-                    key.copy_from_slice(k);
-                    value.copy_from_slice(v);
-                }
+        let (size, width) = (config.head_size, config.attention_width());
+        let angles = &workspace.angles;
+        let n = workspace.angles_per_token;
+        let [queries_at, keys, values] = config.heads_at();
+        let queries = rows_mut(&mut workspace.queries, &tokens, width);
+        let queries = &SharedRows::new(queries, width);
+        for_each_row(qkv, config.qkv_rows(), |row, qkv| {
+            let angles = &angles[(tokens.start + row) * n..][..n];
+            // SAFETY: the row of a token is this task's alone.
+            let query = unsafe { queries.row(row, 0..width) };
+            for (head, query) in query.chunks_exact_mut(size).enumerate() {
+                query.copy_from_slice(&qkv[queries_at.at(head)..][..size]);
+                rotate(config.positions, angles, query);
             }
-            let n = workspace.angles_per_token;
-            let angles = &workspace.angles[token * n..][..n];
-            for head in query.chunks_exact_mut(config.head_size) {
-                rotate(config.positions, angles, head);
+            for head in 0..config.kv_heads {
+                rotate(config.positions, angles, &mut qkv[keys.at(head)..][..size]);
             }
-            for head in key.chunks_exact_mut(config.head_size) {
-                rotate(config.positions, angles, head);
-            }
-            cache.store(pass.start + token, key, value);
-        }
+        });
+        let rows = HeadRows { rows: qkv, width: config.qkv_rows(), keys, values };
+        cache.store(context.isa, pass.start + tokens.start, rows);
     }
 
     /// `x = r(x, a) + dense(attention)`
@@ -169,7 +166,7 @@ impl Block {
         self.dense.forward(context, attended, branch);
         tap(Stage::Attention(self.index), tokens.start, branch)?;
         let branch = normalised(&self.dense_norm, context.isa, branch, &mut workspace.output);
-        add_residual(config.residual, normed, branch, x);
+        add_residual(config.residual, config.hidden, normed, branch, x);
         ControlFlow::Continue(())
     }
 
@@ -193,19 +190,8 @@ impl Block {
         self.down.forward(context, inner, branch);
         tap(Stage::Mlp(self.index), tokens.start, branch)?;
         let branch = normalised(&self.down_norm, context.isa, branch, &mut workspace.output);
-        add_residual(config.residual, normed, branch, x);
+        add_residual(config.residual, config.hidden, normed, branch, x);
         ControlFlow::Continue(())
-    }
-}
-
-/// Takes a token's query, key and value apart that lie head by head.
-fn take_heads(qkv: &[f32], size: usize, query: &mut [f32], key: &mut [f32], value: &mut [f32]) {
-    let heads = query.chunks_exact_mut(size).zip(key.chunks_exact_mut(size));
-    let heads = heads.zip(value.chunks_exact_mut(size)).zip(qkv.chunks_exact(3 * size));
-    for (((query, key), value), qkv) in heads {
-        query.copy_from_slice(&qkv[..size]);
-        key.copy_from_slice(&qkv[size..2 * size]);
-        value.copy_from_slice(&qkv[2 * size..]);
     }
 }
 
@@ -232,8 +218,8 @@ fn gated<'a>(config: &Config, isa: Isa, up: &'a [f32], room: &'a mut [f32]) -> &
         Mlp::GeGlu => (Activation::GeluErf, false),
     };
     let out = &mut room[..up.len() / 2];
-    out.par_chunks_exact_mut(n).zip(up.par_chunks_exact(2 * n)).for_each(|(y, both)| {
-        let (first, second) = both.split_at(n);
+    for_each_row(out, n, |token, y| {
+        let (first, second) = up[2 * n * token..][..2 * n].split_at(n);
         let (gate, up) = if gate_first { (first, second) } else { (second, first) };
         isa.run(Gate { activation, gate, up, y });
     });
@@ -248,15 +234,19 @@ fn normalised<'a>(norm: &Option<Norm>, isa: Isa, x: &'a [f32], room: &'a mut [f3
     y
 }
 
-fn add_residual(residual: Residual, normed: &[f32], branch: &[f32], x: &mut [f32]) {
-    match residual {
-        Residual::Plain => x.iter_mut().zip(branch).for_each(|(x, branch)| *x += branch),
-        Residual::Scaled(alpha) => {
-            for ((x, normed), branch) in x.iter_mut().zip(normed).zip(branch) {
-                *x = alpha * normed + branch;
+/// Each token's residual is what it carries on and what the branch adds.
+fn add_residual(residual: Residual, width: usize, normed: &[f32], branch: &[f32], x: &mut [f32]) {
+    for_each_row(x, width, |token, x| {
+        let (normed, branch) = (&normed[token * width..], &branch[token * width..]);
+        match residual {
+            Residual::Plain => x.iter_mut().zip(branch).for_each(|(x, branch)| *x += branch),
+            Residual::Scaled(alpha) => {
+                for ((x, normed), branch) in x.iter_mut().zip(normed).zip(branch) {
+                    *x = alpha * normed + branch;
+                }
             }
         }
-    }
+    });
 }
 
 pub(crate) fn rows<'a>(x: &'a [f32], tokens: &Range<usize>, width: usize) -> &'a [f32] {

@@ -1,7 +1,6 @@
 //! A norm over the channels of each token.
 
-use glm_kernels::{Isa, LayerNorm, RmsNorm};
-use rayon::prelude::*;
+use glm_kernels::{Isa, LayerNorm, RmsNorm, for_each_row};
 
 /// LayerNorm, or without a bias RMSNorm.
 pub(crate) struct Norm {
@@ -17,10 +16,12 @@ impl Norm {
     pub(crate) fn forward(&self, isa: Isa, x: &[f32], y: &mut [f32]) {
         let n = self.weight.len();
         let (weight, eps) = (&self.weight[..], self.eps);
-        let rows = x.par_chunks_exact(n).zip(y.par_chunks_exact_mut(n));
-        rows.for_each(|(x, y)| match &self.bias {
-            Some(bias) => isa.run(LayerNorm { x, weight, bias, eps, y }),
-            None => isa.run(RmsNorm { x, weight, eps, y }),
+        for_each_row(y, n, |row, y| {
+            let x = &x[row * n..][..n];
+            match &self.bias {
+                Some(bias) => isa.run(LayerNorm { x, weight, bias, eps, y }),
+                None => isa.run(RmsNorm { x, weight, eps, y }),
+            }
         });
     }
 }

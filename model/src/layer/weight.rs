@@ -36,6 +36,13 @@ impl Weight {
         Self { rows: shape.rows, cols: shape.cols, data }
     }
 
+    /// Where its numbers are, scales not counted.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match &self.data {
+            Data::Plain(_, bytes) | Data::Panels { bytes, .. } => bytes,
+        }
+    }
+
     /// The matrix as kernels take it.
     pub(crate) fn matrix(&self) -> Matrix<'_> {
         let storage = match &self.data {
