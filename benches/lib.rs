@@ -79,6 +79,11 @@ impl Quantized {
         Matrix::new(self.shape.rows, self.shape.cols, Storage::Panels(panels))
     }
 
+    /// Its integers.
+    pub fn panels(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// Bytes that a pass over the weights reads.
     pub fn bytes(&self) -> u64 {
         (self.bytes.len() + self.scales.len() * 2) as u64

@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use glm_benches::{CHATGLM_6B, LinearShape, Quantized, random};
-use glm_kernels::{Activation, Input, Isa, Linear, Q8Rows, reference};
+use glm_kernels::{Activation, Input, Isa, Linear, Q8Rows, probe, reference};
 
 /// One token: bytes of weights a second.
 fn gemv(c: &mut Criterion) {
@@ -12,6 +12,10 @@ fn gemv(c: &mut Criterion) {
     for shape in CHATGLM_6B {
         let weights = Quantized::q4(shape);
         group.throughput(Throughput::Bytes(weights.bytes()));
+        group.bench_function(BenchmarkId::new(shape.name, "plain read"), |b| {
+            let isa = Isa::choose().expect("a known instruction set");
+            b.iter(|| probe::read(isa, black_box(weights.panels())));
+        });
         for isa in Isa::available() {
             let id = BenchmarkId::new(shape.name, isa);
             run(&mut group, id, isa, &weights, shape, 1);
@@ -26,7 +30,7 @@ fn gemm(c: &mut Criterion) {
     group.sample_size(10);
     let shape = CHATGLM_6B[1];
     let weights = Quantized::q4(shape);
-    for tokens in [4, 33, 128] {
+    for tokens in [2, 3, 4, 5, 7, 8, 16, 33, 64, 65, 128, 512] {
         group.throughput(Throughput::Elements((tokens * shape.rows * shape.cols) as u64));
         let isa = Isa::choose().expect("a known instruction set");
         let id = BenchmarkId::new(format!("{} × {tokens}", shape.name), isa);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, FromArgMatches, Parser, Subcommand, ValueEnum};
-use glm_model::{Activations, Options, Sampling, Template};
+use glm_model::{Activations, Options, RANDOM_SHAPES, Sampling, Template};
 
 use crate::input::Ids;
 
@@ -57,6 +57,8 @@ pub enum Command {
     Tokenize(Tokenize),
     /// Write the logits of every token to a file.
     Logits(Logits),
+    /// Measure how fast a model runs on this machine, and how fast it could.
+    Bench(Bench),
 }
 
 /// Which model.
@@ -400,6 +402,46 @@ pub struct Logits {
     /// The safetensors file to write; replaced if it is there.
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
+}
+
+const BENCH_EXAMPLES: &str = "\
+A figure is the median of several rounds. At best a prompt is read as fast as the processor sums products, and a token generated
+as fast as the weights can be read; both limits are measured in the same run, so that a slow memory, a slow processor and
+a slow program look different. Close other programs first.
+
+Examples:
+  glm bench --shape chatglm-6b
+  glm bench -m chatglm-6b-q4 -t 4 --prompts 32,512 --depths 0,1000 --json";
+
+#[derive(Debug, Args)]
+#[command(after_help = BENCH_EXAMPLES)]
+pub struct Bench {
+    #[command(flatten)]
+    pub model: Model,
+    /// Random weights of a published model's shape, in memory, in place of a model: nothing to download.
+    #[arg(long, value_name = "NAME", conflicts_with = "model", value_parser = PossibleValuesParser::new(RANDOM_SHAPES))]
+    pub shape: Option<String>,
+    /// Bits of a random weight: 4 or 8.
+    #[arg(long, default_value_t = 4)]
+    pub bits: usize,
+    /// Random weights that share a scale: 32, 64 or 128.
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    pub group: usize,
+    /// Lengths of prompts.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "32,128,512")]
+    pub prompts: Vec<usize>,
+    /// Tokens before those that are generated.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "32,1000")]
+    pub depths: Vec<usize>,
+    /// Tokens that are generated.
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = positive)]
+    pub tokens: usize,
+    /// Rounds of each.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = positive)]
+    pub rounds: usize,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[cfg(test)]

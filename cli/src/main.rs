@@ -17,6 +17,7 @@ mod units;
 mod answer;
 mod open;
 
+mod bench;
 mod chat;
 mod fill;
 mod generate;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         Command::Info(args) => info::run(args),
         Command::Tokenize(args) => tokenize::run(args),
         Command::Logits(args) => logits::run(args),
+        Command::Bench(args) => bench::run(args),
     };
     done.map_or_else(|error| failure::report(&error), |()| ExitCode::SUCCESS)
 }

@@ -61,6 +61,26 @@ fn blanks_are_filled_from_both_sides() {
 }
 
 #[test]
+fn a_measurement_says_what_the_machine_could_do() {
+    let flags = ["--prompts", "8", "--depths", "8,20", "--tokens", "2", "--rounds", "2"];
+    let said = json(&[&["bench", "--json"][..], &flags].concat());
+    let runs = said["runs"].as_array().unwrap();
+    assert_eq!(
+        runs.iter().map(|run| &run["name"]).collect::<Vec<_>>(),
+        ["prompt", "decode", "decode"]
+    );
+    for run in runs {
+        let [median, most, share] =
+            ["tokens_per_second", "most", "share_of_limit"].map(|name| run[name].as_f64().unwrap());
+        assert!(median > 0.0 && most >= median && share > 0.0, "{run}");
+    }
+    let shown = self::said(&[&["bench"][..], &flags].concat(), "");
+    assert!(shown.contains("this machine: reads") && shown.lines().count() >= 5, "{shown}");
+    let refused = glm(&["bench", "--prompts", "100000"]).output().unwrap();
+    assert!(stderr(&refused).contains("512") && !refused.status.success());
+}
+
+#[test]
 fn other_commands_take_it_too() {
     assert_eq!(said(&["generate", "--greedy", "-p", "谢谢"], ""), "不客气!\n");
     let ids = json(&["tokenize", "--json", "你好"]);

@@ -90,6 +90,15 @@ impl Inventory {
         })
     }
 
+    /// Weights that every token is multiplied with: those of the blocks, and those of the head, which only a token needs whose
+    /// logits are asked for.
+    pub fn weights_per_token(&self) -> [u64; 2] {
+        let config = &self.config;
+        let (hidden, inner, width) = (config.hidden, config.inner, config.attention_width());
+        let block = hidden * (config.qkv_rows() + width + config.up_rows() + inner);
+        [(config.layers * block) as u64, (config.vocab * hidden) as u64]
+    }
+
     /// Bytes of all matrices.
     pub fn bytes(&self) -> u64 {
         self.matrices.iter().map(|matrix| matrix.bytes).sum()

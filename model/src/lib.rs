@@ -52,6 +52,7 @@ mod tokenizer;
 mod inventory;
 
 mod glm;
+mod machine;
 mod quantize;
 
 mod polish;
@@ -62,6 +63,7 @@ mod chat;
 mod session;
 
 mod fill;
+mod random;
 mod score;
 
 #[cfg(feature = "demo")]
@@ -78,7 +80,9 @@ pub use fill::Filled;
 pub use glm::{MAX_THREADS, Model, Options};
 pub use inventory::{Inventory, MatrixInfo};
 pub use layer::{Stage, Tap};
+pub use machine::Machine;
 pub use quantize::{GROUPS, QuantizeOptions, Quantized, quantize};
+pub use random::RANDOM_SHAPES;
 pub use sampling::Sampling;
 pub use score::Score;
 pub use session::{Answer, CancelToken, DEFAULT_CONTEXT, Finish, Request, Session, TextAnswer};

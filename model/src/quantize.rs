@@ -202,7 +202,8 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     copied.map_err(Error::io(to))
 }
 
-fn bits(options: &QuantizeOptions) -> Result<Bits> {
+/// The bits of a weight, once all options are checked.
+pub(crate) fn bits(options: &QuantizeOptions) -> Result<Bits> {
     let error = |setting, range: String, found: usize| Error::Setting {
         setting,
         range,

@@ -6,7 +6,7 @@ use std::ops::{Deref, Range};
 use std::path::Path;
 use std::sync::Arc;
 
-use memmap2::Mmap;
+use memmap2::{Mmap, MmapMut};
 
 use crate::error::{Error, Result};
 
@@ -79,6 +79,12 @@ fn gap(bytes: &[u8], align: usize) -> usize {
 
 impl From<Vec<u8>> for Bytes {
     fn from(bytes: Vec<u8>) -> Self {
+        Self::new(bytes)
+    }
+}
+
+impl From<MmapMut> for Bytes {
+    fn from(bytes: MmapMut) -> Self {
         Self::new(bytes)
     }
 }

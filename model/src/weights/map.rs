@@ -91,9 +91,14 @@ impl Map {
     /// # Errors
     /// At the first tensor that is missing, misshapen, of a type that is not read, or superfluous.
     pub(crate) fn of(config: &Config, checkpoint: &Checkpoint) -> Result<Self> {
-        let map = Builder { config, checkpoint, names: names(config.dialect) }.map();
+        let map = Self::expected(config, checkpoint);
         map.check(checkpoint, config)?;
         Ok(map)
+    }
+
+    /// Where each part should be.
+    pub(crate) fn expected(config: &Config, checkpoint: &Checkpoint) -> Self {
+        Builder { config, checkpoint, names: names(config.dialect) }.map()
     }
 
     /// All matrices and vectors.

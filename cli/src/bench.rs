@@ -1,0 +1,200 @@
+//! `glm bench`: how fast a model runs here, and how fast it could.
+
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+use glm_model::{Activations, Machine, MaskKind, Model, QuantizeOptions, State};
+use serde_json::{Value, json};
+
+use crate::args::Bench;
+use crate::output::{self, note};
+use crate::{open, units};
+
+pub fn run(args: &Bench) -> Result<()> {
+    let started = Instant::now();
+    let model = match &args.shape {
+        Some(shape) => {
+            let format =
+                QuantizeOptions { bits: args.bits, group: args.group, ..Default::default() };
+            Model::random(shape, &format, &args.model.options())?
+        }
+        None => open::model(&args.model, None)?,
+    };
+    let opened = started.elapsed();
+    let longest = args.prompts.iter().chain(&args.depths).max().copied().unwrap_or(1);
+    // Where an answer begins is a token, too.
+    let capacity = longest + 1 + args.tokens;
+    let max = model.config().max_context;
+    ensure!(capacity <= max, "{capacity} tokens are wanted, and the model was made for {max}");
+    let mut state = model.state(capacity)?;
+    let machine = model.machine();
+    let bench = Runs { args, model: &model, machine };
+
+    let shape = args.shape.as_ref().map(|name| format!("{name}, random weights"));
+    let what = shape.unwrap_or_else(|| open::title(&args.model.source, model.inventory()));
+    if !args.json {
+        output::line(&format!(
+            "{what}; {}, {}; opened in {}",
+            units::count(model.threads(), "thread"),
+            model.isa().name(),
+            units::seconds(opened)
+        ))?;
+        output::line(&format!(
+            "this machine: reads {:.1} GB/s, sums {:.0} G products of 8 bits a second",
+            machine.bytes / 1e9,
+            machine.multiply_adds / 1e9
+        ))?;
+    }
+    let mut results = Vec::new();
+    for &tokens in &args.prompts {
+        results.push(bench.show(bench.prompt(tokens, &mut state)?)?);
+    }
+    for &depth in &args.depths {
+        results.push(bench.show(bench.decode(depth, &mut state)?)?);
+    }
+    let memory = peak_memory();
+    if args.json {
+        return output::json(&json!({
+            "model": what,
+            "threads": model.threads(),
+            "isa": model.isa().name(),
+            "opened_seconds": opened.as_secs_f64(),
+            "bytes_per_second": machine.bytes,
+            "multiply_adds_per_second": machine.multiply_adds,
+            "peak_memory_bytes": memory,
+            "runs": results,
+        }));
+    }
+    match memory {
+        Some(memory) => output::line(&format!("most memory at a time: {}", units::bytes(memory))),
+        None => Ok(()),
+    }
+}
+
+struct Runs<'a> {
+    args: &'a Bench,
+    model: &'a Model,
+    machine: Machine,
+}
+
+/// Some rounds of the same work.
+struct Measured {
+    /// `prompt` or `decode`.
+    name: &'static str,
+    /// Tokens of the prompt, or before those that are generated.
+    tokens: usize,
+    /// Tokens a second, of each round.
+    rates: Vec<f64>,
+    /// The limit that the work runs into, of a token: bytes read, or multiply-adds.
+    work: f64,
+    /// How much of that the machine can do a second.
+    limit: f64,
+    unit: &'static str,
+}
+
+impl Runs<'_> {
+    /// Reads a prompt.
+    fn prompt(&self, tokens: usize, state: &mut State) -> Result<Measured> {
+        ensure!(tokens > 0, "a prompt has at least one token");
+        let ids = self.ids(tokens);
+        let rates = self.rounds(|| {
+            state.clear();
+            let started = Instant::now();
+            self.model.forward(&ids, state)?;
+            self.model.logits(tokens - 1, state);
+            Ok(tokens as f64 / started.elapsed().as_secs_f64())
+        })?;
+        let [blocks, head] = self.model.inventory().weights_per_token();
+        let config = self.model.config();
+        // Scores and weighted values: each token with each key that it sees.
+        let keys = match config.mask {
+            MaskKind::Causal => (tokens + 1) as f64 / 2.0,
+            _ => tokens as f64,
+        };
+        let attention = 2.0 * keys * (config.layers * config.heads * config.head_size) as f64;
+        let work = blocks as f64 + head as f64 / tokens as f64 + attention;
+        let (limit, unit) = (self.machine.multiply_adds, "G products/s");
+        Ok(Measured { name: "prompt", tokens, rates, work, limit, unit })
+    }
+
+    /// Generates behind `depth` tokens.
+    fn decode(&self, depth: usize, state: &mut State) -> Result<Measured> {
+        let mut ids = self.ids(depth.max(1));
+        // Where an answer begins, for models that read all before it in both directions.
+        ids.extend(self.model.config().special.sop);
+        state.clear();
+        self.model.forward(&ids, state)?;
+        let start = state.len();
+        let rates = self.rounds(|| {
+            state.truncate(start);
+            let started = Instant::now();
+            for _ in 0..self.args.tokens {
+                self.model.forward(&[5], state)?;
+                self.model.logits(0, state);
+            }
+            Ok(self.args.tokens as f64 / started.elapsed().as_secs_f64())
+        })?;
+        let config = self.model.config();
+        let element = if self.model.activations() == Activations::F32 { 4 } else { 2 };
+        let context = (start + self.args.tokens / 2) * config.layers * config.kv_heads;
+        let cache = 2 * context * config.head_size * element;
+        let work = (self.model.inventory().bytes_per_token + cache as u64) as f64;
+        let (limit, unit) = (self.machine.bytes, "GB/s");
+        Ok(Measured { name: "decode", tokens: depth, rates, work, limit, unit })
+    }
+
+    /// Once to warm up, then as often as was asked for.
+    fn rounds(&self, mut round: impl FnMut() -> Result<f64>) -> Result<Vec<f64>> {
+        round()?;
+        let mut rates = (0..self.args.rounds).map(|_| round()).collect::<Result<Vec<_>>>()?;
+        rates.sort_by(f64::total_cmp);
+        Ok(rates)
+    }
+
+    /// Some ids, with a blank where the model needs one to answer.
+    fn ids(&self, n: usize) -> Vec<u32> {
+        let config = self.model.config();
+        let plain = (0..n).map(|i| 5 + (i * 7 % (config.vocab / 2)) as u32);
+        let mut ids: Vec<_> = plain.collect();
+        if let Some(last) = ids.last_mut() {
+            *last = config.special.gmask.or(config.special.mask).unwrap_or(*last);
+        }
+        ids
+    }
+
+    fn show(&self, run: Measured) -> Result<Value> {
+        let median = run.rates[run.rates.len() / 2];
+        let [least, most] = [run.rates[0], run.rates[run.rates.len() - 1]];
+        let (rate, share) = (median * run.work, median * run.work / run.limit);
+        if self.args.json {
+            note(&format!("{} {}: {median:.2} tokens/s", run.name, run.tokens));
+        } else {
+            output::line(&format!(
+                "{:<6} {:>5}   {median:>8.2} tokens/s ({least:.2} to {most:.2})   {:>6.1} {}   {:>3.0} % of the limit",
+                run.name,
+                run.tokens,
+                rate / 1e9,
+                run.unit,
+                share * 100.0
+            ))?;
+        }
+        Ok(json!({
+            "name": run.name,
+            "tokens": run.tokens,
+            "tokens_per_second": median,
+            "least": least,
+            "most": most,
+            "first_token_seconds": (run.name == "prompt").then(|| run.tokens as f64 / median),
+            "work_per_second": rate,
+            "share_of_limit": share,
+        }))
+    }
+}
+
+/// Most memory that this process had at a time, mapped files included as far as they were read; where the system tells.
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
+    Some(kilobytes << 10)
+}

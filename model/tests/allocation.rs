@@ -1,0 +1,60 @@
+//! Nothing is allocated while tokens are generated.
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use common::fixture;
+use glm_model::{Activations, Model, Options};
+
+/// Counts what is allocated.
+struct Counting;
+
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: all is left to the system's allocator; a counter beside it changes nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Relaxed);
+        // SAFETY: as the caller promises.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as the caller promises.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// What the threads' pool allocates to be entered, once a token whatever the model's size.
+const ENTERING: usize = 8;
+
+#[test]
+fn a_token_costs_no_memory() {
+    for (name, activations) in
+        [("chatglm-6b-tiny/int4", Activations::Int8), ("chatglm-6b-tiny/bin-f16", Activations::F32)]
+    {
+        let dir = fixture(name).unwrap();
+        let options = Options { threads: Some(2), activations: Some(activations) };
+        let model = Model::open(dir, &options).unwrap();
+        let mut state = model.state(128).unwrap();
+        let special = &model.config().special;
+        model.forward(&[5, special.gmask.unwrap(), special.sop.unwrap()], &mut state).unwrap();
+        model.logits(2, &mut state);
+        let mut step = || {
+            let before = ALLOCATIONS.load(Relaxed);
+            model.forward(&[7], &mut state).unwrap();
+            model.logits(0, &mut state);
+            ALLOCATIONS.load(Relaxed) - before
+        };
+        for _ in 0..10 {
+            step();
+        }
+        let most = (0..50).map(|_| step()).max().unwrap();
+        assert!(most <= ENTERING, "{name}: {most} allocations for a token");
+    }
+}
