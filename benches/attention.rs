@@ -1,46 +1,78 @@
-//! Attention at the sizes of ChatGLM-6B: 32 heads of 128, one query and a tile of them.
+//! Attention at the sizes of ChatGLM-6B (32 heads of 128) and ChatGLM3-6B (32 that share 2): one query, and a tile of a prompt.
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::measurement::WallTime;
+use criterion::{
+    BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
+};
 use glm_benches::random;
-use glm_kernels::{Attention, Isa, KeyValues, KvShape, Mask};
+use glm_kernels::{Attention, Cached, HeadRows, Heads, Isa, KvCache, KvShape, Mask};
 use half::f16;
 
 const HEADS: usize = 32;
 const HEAD_SIZE: usize = 128;
 
-fn attention(c: &mut Criterion) {
-    let mut group = c.benchmark_group("attention");
+/// One query: bytes of keys and values a second.
+fn decode(c: &mut Criterion) {
+    let mut group = c.benchmark_group("attention of a token");
     group.sample_size(10);
-    for keys in [128, 512, 2048] {
-        let shape = KvShape { heads: HEADS, head_size: HEAD_SIZE, capacity: keys };
-        let narrow = |x: Vec<f32>| x.into_iter().map(f16::from_f32).collect::<Vec<_>>();
-        let (k, v) = (narrow(random(shape.len(), 1.0)), narrow(random(shape.len(), 1.0)));
-        for queries in [1, 64] {
-            let q = random(queries * HEADS * HEAD_SIZE, 1.0);
-            let mut out = vec![f32::NAN; q.len()];
-            group.throughput(Throughput::Elements((2 * queries * shape.len()) as u64));
-            for isa in Isa::available() {
-                let id = BenchmarkId::new(format!("{queries} × {keys} keys"), isa);
-                let attention = Attention {
-                    queries: &q,
-                    heads: HEADS,
-                    cache: KeyValues::new(shape, &k, &v),
-                    position: keys - queries,
-                    mask: Mask { prefix: keys },
-                    scale: (HEAD_SIZE as f32).powf(-0.5),
-                };
-                attention.forward(isa, &mut out);
-                // A weighted mean lies within the values.
-                assert!(
-                    out.iter().all(|x| x.abs() < 4.0),
-                    "attention leaves the range of its values"
-                );
-                group.bench_function(id, |b| b.iter(|| attention.forward(isa, &mut out)));
-            }
+    for kv_heads in [32, 2] {
+        for keys in [128, 512, 2048] {
+            run::<f16>(&mut group, "f16", kv_heads, 1, keys);
+            run::<i8>(&mut group, "int8", kv_heads, 1, keys);
         }
     }
     group.finish();
 }
 
-criterion_group!(benches, attention);
+/// Many queries: multiply-adds a second.
+fn prompt(c: &mut Criterion) {
+    let mut group = c.benchmark_group("attention of a prompt");
+    group.sample_size(10);
+    for keys in [128, 512, 2048] {
+        run::<f16>(&mut group, "f16", 32, 128, keys);
+        run::<i8>(&mut group, "int8", 32, 128, keys);
+    }
+    group.finish();
+}
+
+fn run<E: Cached>(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    format: &str,
+    kv_heads: usize,
+    queries: usize,
+    keys: usize,
+) {
+    let shape = KvShape { heads: kv_heads, head_size: HEAD_SIZE, capacity: keys };
+    let width = kv_heads * HEAD_SIZE;
+    let rows = random(keys * 2 * width, 1.0);
+    let [k, v] = [0, width].map(|first| Heads { first, stride: HEAD_SIZE });
+    let q = random(queries * HEADS * HEAD_SIZE, 1.0);
+    let mut out = vec![f32::NAN; q.len()];
+    group.throughput(match queries {
+        1 => Throughput::Bytes(shape.bytes::<E>() as u64),
+        _ => Throughput::Elements((2 * queries * keys * HEADS * HEAD_SIZE) as u64),
+    });
+    for isa in Isa::available() {
+        let mut cache = KvCache::<E>::new(shape).expect("memory");
+        cache.store(isa, 0, HeadRows { rows: &rows, width: 2 * width, keys: k, values: v });
+        let attention = Attention {
+            queries: &q,
+            heads: HEADS,
+            cache: &cache,
+            position: keys - queries,
+            mask: Mask { prefix: keys },
+            scale: (HEAD_SIZE as f32).powf(-0.5),
+        };
+        let mut room = vec![0.0; Attention::<E>::room(shape, HEADS)];
+        attention.forward(isa, &mut room, &mut out);
+        // A weighted mean lies within the values.
+        assert!(out.iter().all(|x| x.abs() < 4.0), "attention leaves the range of its values");
+        let shape = format!("{HEADS} heads on {kv_heads} {format} × {keys} keys");
+        group.bench_function(BenchmarkId::new(shape, isa), |b| {
+            b.iter(|| attention.forward(isa, &mut room, &mut out));
+        });
+    }
+}
+
+criterion_group!(benches, decode, prompt);
 criterion_main!(benches);

@@ -30,9 +30,14 @@ fn gemm(c: &mut Criterion) {
     group.sample_size(10);
     let shape = CHATGLM_6B[1];
     let weights = Quantized::q4(shape);
+    let isa = Isa::choose().expect("a known instruction set");
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    group.throughput(Throughput::Elements(probe::multiply_adds(isa, threads, 1 << 16)));
+    group.bench_function(BenchmarkId::new("products in registers", isa), |b| {
+        b.iter(|| probe::multiply_adds(isa, threads, 1 << 16));
+    });
     for tokens in [2, 3, 4, 5, 7, 8, 16, 33, 64, 65, 128, 512] {
         group.throughput(Throughput::Elements((tokens * shape.rows * shape.cols) as u64));
-        let isa = Isa::choose().expect("a known instruction set");
         let id = BenchmarkId::new(format!("{} × {tokens}", shape.name), isa);
         run(&mut group, id, isa, &weights, shape, tokens);
     }

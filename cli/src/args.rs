@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, FromArgMatches, Parser, Subcommand, ValueEnum};
-use glm_model::{Activations, Options, RANDOM_SHAPES, Sampling, Template};
+use glm_model::{Activations, KvFormat, Options, RANDOM_SHAPES, Sampling, Template};
 
 use crate::input::Ids;
 
@@ -85,6 +85,10 @@ pub struct Model {
     /// By default int8 where weights are quantised.
     #[arg(long, value_name = "TYPE")]
     pub activations: Option<ActivationType>,
+    /// Type of cached keys and values: int8 takes half of the memory of f16, for a little exactness. By default f16 where
+    /// activations are int8, otherwise f32.
+    #[arg(long, value_name = "TYPE")]
+    pub kv: Option<KvType>,
 }
 
 impl Model {
@@ -93,13 +97,25 @@ impl Model {
             ActivationType::F32 => Activations::F32,
             ActivationType::Int8 => Activations::Int8,
         });
-        Options { threads: self.threads, activations }
+        let kv = self.kv.map(|kv| match kv {
+            KvType::F32 => KvFormat::F32,
+            KvType::F16 => KvFormat::F16,
+            KvType::Int8 => KvFormat::Int8,
+        });
+        Options { threads: self.threads, activations, kv }
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ActivationType {
     F32,
+    Int8,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum KvType {
+    F32,
+    F16,
     Int8,
 }
 

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use glm_model::{Activations, Machine, MaskKind, Model, QuantizeOptions, State};
+use glm_model::{Machine, MaskKind, Model, QuantizeOptions, State};
 use serde_json::{Value, json};
 
 use crate::args::Bench;
@@ -134,11 +134,8 @@ impl Runs<'_> {
             }
             Ok(self.args.tokens as f64 / started.elapsed().as_secs_f64())
         })?;
-        let config = self.model.config();
-        let element = if self.model.activations() == Activations::F32 { 4 } else { 2 };
-        let context = (start + self.args.tokens / 2) * config.layers * config.kv_heads;
-        let cache = 2 * context * config.head_size * element;
-        let work = (self.model.inventory().bytes_per_token + cache as u64) as f64;
+        let cache = (start + self.args.tokens / 2) as u64 * self.model.kv_bytes_per_token();
+        let work = (self.model.inventory().bytes_per_token + cache) as f64;
         let (limit, unit) = (self.machine.bytes, "GB/s");
         Ok(Measured { name: "decode", tokens: depth, rates, work, limit, unit })
     }

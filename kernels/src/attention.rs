@@ -1,30 +1,42 @@
 //! `softmax(q·kᵀ · scale)·v` by blocks of keys.
 //!
-//! The softmax is online: with a running maximum `m` and sum `s`, each block of 64 keys gives
+//! For each block of 128 keys a query has a part: the largest score `m`, the sum `s` of the weights `p = e^(score − m)`, and
+//! `o = p·v`. Parts are merged one after the other,
 //!
 //! ```text
-//! m' = max(m, max scores)     p = e^(scores − m')     s' = s · e^(m − m') + Σ p     out' = out · e^(m − m') + p·v
+//! m″ = max(m, m′)     s″ = s · e^(m − m″) + s′ · e^(m′ − m″)     o″ = o · e^(m − m″) + o′ · e^(m′ − m″)
 //! ```
 //!
-//! so that no row of scores is ever whole. Blocks start at multiples of 64 of the key position, whatever queries are computed
-//! beside each other: a query gets the same bits alone and in a tile, and on any number of threads.
+//! and a query gets `o / s`, so that no row of scores is ever whole. Blocks start at multiples of 128 of the key position
+//! and are merged in their order, whoever computes them and whatever queries are beside each other: a query gets the same
+//! bits alone and among others, and on any number of threads.
+//!
+//! Queries of a prompt and heads that share a head of the cache are rows of the same product, for which a block is widened
+//! to `f32` once.
 
+use std::cell::RefCell;
 use std::ops::Range;
 
 use crate::Isa;
 use crate::math::exp;
 use crate::parallel::{SharedRows, Tile, for_each, tiles};
-use crate::simd::{Element, Kernel, LANES, Simd};
+use crate::simd::{Cached, Element, Kernel, LANES, Simd};
 
 mod cache;
 
-pub use cache::{HeadRows, Heads, KeyValues, KvShape};
+pub use cache::{HeadRows, Heads, KvCache, KvShape, OutOfMemory};
 
-/// Keys whose scores are held at once.
-const KEYS: usize = 64;
+/// Keys of a block.
+const KEYS: usize = 128;
 
-/// Queries of one head that a thread takes at a time.
-const TASK_QUERIES: usize = if cfg!(test) { 6 } else { 32 };
+/// Rows that a thread takes at a time: enough to pay for widening a block.
+const TASK_ROWS: usize = if cfg!(test) { 6 } else { 64 };
+
+/// Most rows for which a block is not widened once, but wherever it is used.
+const FEW_ROWS: usize = 4;
+
+/// Largest head: 256 elements.
+pub const MAX_HEAD_SIZE: usize = 256;
 
 /// What a query may look at: a rule, not a matrix.
 ///
@@ -52,7 +64,7 @@ pub struct Attention<'a, E> {
     /// Heads of the queries; consecutive ones share a head of the cache.
     pub heads: usize,
     /// Keys and values of all positions that any query sees.
-    pub cache: KeyValues<'a, E>,
+    pub cache: &'a KvCache<E>,
     /// Position of the first query.
     pub position: usize,
     /// What a query sees.
@@ -61,284 +73,450 @@ pub struct Attention<'a, E> {
     pub scale: f32,
 }
 
-impl<E: Element> Attention<'_, E> {
-    /// Writes `[queries][heads][head size]` to `out`, on the threads of the current rayon pool.
+impl<E: Cached> Attention<'_, E> {
+    /// Elements of the room that [`forward`](Self::forward) needs.
+    pub fn room(shape: KvShape, heads: usize) -> usize {
+        heads * shape.capacity.div_ceil(KEYS) * part_len(shape.head_size) * LANES
+    }
+
+    /// Writes `[queries][heads][head size]` to `out`, on the threads that there are. `room` holds the parts of a single
+    /// query, whose blocks of keys are shared out, too.
     ///
     /// # Panics
     /// If a length does not fit, the heads are no multiple of the cache's, or a query sees past the cache.
     #[track_caller]
-    pub fn forward(&self, isa: Isa, out: &mut [f32]) {
-        let KvShape { heads, head_size, capacity } = self.cache.shape();
-        let width = self.heads * head_size;
-        assert!(self.heads.is_multiple_of(heads), "{} heads share {heads}", self.heads);
+    pub fn forward(&self, isa: Isa, room: &mut [f32], out: &mut [f32]) {
+        let shape = self.cache.shape();
+        let width = self.heads * shape.head_size;
+        assert!(
+            self.heads.is_multiple_of(shape.heads),
+            "{} heads share {}",
+            self.heads,
+            shape.heads
+        );
         assert!(self.queries.len().is_multiple_of(width) && out.len() == self.queries.len());
+        assert_eq!(room.len(), Self::room(shape, self.heads), "room for the parts");
         let queries = self.queries.len() / width;
         if queries == 0 {
             return;
         }
         let last = self.mask.visible(self.position + queries - 1);
-        assert!(last <= capacity, "{last} visible keys in a cache of {capacity}");
-        let out = &SharedRows::new(out, width);
-        let tasks = queries.div_ceil(TASK_QUERIES);
-        for_each(tasks * self.heads, |task| {
-            let first = task / self.heads * TASK_QUERIES;
-            let queries = first..(first + TASK_QUERIES).min(queries);
-            isa.run(Share { attention: self, head: task % self.heads, queries, out });
+        assert!(last <= shape.capacity, "{last} visible keys in a cache of {}", shape.capacity);
+        let blocks = last.div_ceil(KEYS);
+        let rows = queries * self.share();
+        let out = &SharedRows::new(out.as_chunks_mut().0, shape.head_size / LANES);
+        if queries > 1 || blocks == 1 {
+            for_each(rows.div_ceil(TASK_ROWS) * shape.heads, |task| {
+                let (first, head) = (task / shape.heads * TASK_ROWS, task % shape.heads);
+                let rows = first..(first + TASK_ROWS).min(rows);
+                self.run(isa, Share { head, rows, blocks: 0..blocks, to: To::Out(out) });
+            });
+            return;
+        }
+        let len = part_len(shape.head_size);
+        let parts = &SharedRows::new(room.as_chunks_mut().0, shape.capacity.div_ceil(KEYS) * len);
+        for_each(blocks * shape.heads, |task| {
+            let (block, head) = (task / shape.heads, task % shape.heads);
+            self.run(
+                isa,
+                Share { head, rows: 0..rows, blocks: block..block + 1, to: To::Parts(parts) },
+            );
+        });
+        for_each(self.heads, |head| {
+            // SAFETY: all parts are written, and this head's parts and output are this task's alone.
+            let (parts, out) =
+                unsafe { (parts.row(head, 0..blocks * len), out.row(head, 0..len - 1)) };
+            isa.run(MergeParts { parts, out });
+        });
+    }
+
+    /// Heads that share one of the cache.
+    fn share(&self) -> usize {
+        self.heads / self.cache.shape().heads
+    }
+
+    fn run(&self, isa: Isa, share: Share<'_>) {
+        SCRATCH.with_borrow_mut(|scratch| {
+            scratch.fit(share.rows.len(), self.cache.shape().head_size);
+            isa.run(Blocks { attention: self, share, scratch });
         });
     }
 }
 
-/// The queries of one head that one thread computes.
-struct Share<'a, E> {
-    attention: &'a Attention<'a, E>,
+/// What one thread computes: rows (queries, and within them heads) that share a head of the cache, and blocks of its keys.
+struct Share<'a> {
     head: usize,
-    queries: Range<usize>,
-    out: &'a SharedRows<'a>,
+    rows: Range<usize>,
+    blocks: Range<usize>,
+    to: To<'a>,
 }
 
-impl<E: Element> Kernel for Share<'_, E> {
+/// Where it goes.
+#[derive(Clone, Copy)]
+enum To<'a> {
+    /// Of all blocks: `[queries · heads][head size / 8]`
+    Out(&'a SharedRows<'a, [f32; LANES]>),
+    /// Of one block: `[heads][blocks · part length]`
+    Parts(&'a SharedRows<'a, [f32; LANES]>),
+}
+
+/// Vectors of a part: its maximum and its sum, and what it weighs together.
+fn part_len(head_size: usize) -> usize {
+    1 + head_size / LANES
+}
+
+/// A part of no keys.
+const NOTHING: [f32; LANES] = [f32::NEG_INFINITY, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
+
+/// What a thread needs while it computes, kept from one time to the next.
+#[derive(Default)]
+struct Scratch {
+    /// Keys or values of a block.
+    widened: Vec<[f32; LANES]>,
+    /// Scores of each row, and then weights.
+    weights: Vec<[f32; KEYS]>,
+    /// A part of each row.
+    parts: Vec<[f32; LANES]>,
+    /// What is merged so far of each row.
+    merged: Vec<[f32; LANES]>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+impl Scratch {
+    fn fit(&mut self, rows: usize, head_size: usize) {
+        let len = part_len(head_size);
+        if rows > FEW_ROWS {
+            self.widened.resize(KEYS * head_size / LANES, [0.0; LANES]);
+        }
+        self.weights.resize(rows, [0.0; KEYS]);
+        self.parts.resize(rows * len, [0.0; LANES]);
+        self.merged.resize(rows * len, [0.0; LANES]);
+    }
+}
+
+struct Blocks<'a, E> {
+    attention: &'a Attention<'a, E>,
+    share: Share<'a>,
+    scratch: &'a mut Scratch,
+}
+
+impl<E: Cached> Kernel for Blocks<'_, E> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let shape = self.attention.cache.shape();
-        let head = self.head / (self.attention.heads / shape.heads);
-        let (keys, values) = self.attention.cache.head(head);
-        let first = self.queries.start;
-        tiles(self.queries.len(), &mut Queries { simd, share: &self, first, keys, values });
+        let Self { attention, share, scratch } = self;
+        let Scratch { widened, weights, parts, merged } = scratch;
+        let cache = attention.cache.head(share.head);
+        let rows = share.rows.len();
+        let vectors = attention.cache.shape().head_size / LANES;
+        let len = vectors + 1;
+        for part in merged.chunks_exact_mut(len) {
+            part[0] = NOTHING;
+            part[1..].fill([0.0; LANES]);
+        }
+        for block in share.blocks.clone() {
+            // Visibility only grows with the position, so the last row sees the most.
+            let most = attention.seen(share.rows.end - 1, block);
+            if most == 0 {
+                break;
+            }
+            let keys = cache.keys(block, most);
+            let (head, first) = (share.head, share.rows.start);
+            if rows > FEW_ROWS {
+                let keys = widen(simd, keys, widened);
+                tiles(rows, &mut Scores { simd, attention, head, first, keys, weights });
+            } else {
+                tiles(rows, &mut Scores { simd, attention, head, first, keys, weights });
+            }
+            for row in 0..rows {
+                let seen = [attention.seen(first + row, block), most];
+                let weights = &mut weights[row];
+                parts[row * len] =
+                    softmax::<S, E>(simd, attention.scale, cache.scales(block), seen, weights);
+            }
+            let values = cache.values(block, most);
+            if rows > FEW_ROWS {
+                let values = widen(simd, values, widened);
+                tiles(rows, &mut Weighted { simd, weights, values, vectors, parts });
+            } else {
+                tiles(rows, &mut Weighted { simd, weights, values, vectors, parts });
+            }
+            for row in 0..rows {
+                // A row that sees nothing of the block must stay what it is, to the last bit.
+                if attention.seen(share.rows.start + row, block) > 0 {
+                    merge(simd, &mut merged[row * len..][..len], &parts[row * len..][..len]);
+                }
+            }
+        }
+        for (row, merged) in share.rows.clone().zip(merged.chunks_exact_mut(len)) {
+            let (query, head) = (row / attention.share(), row % attention.share());
+            let head = share.head * attention.share() + head;
+            // SAFETY: a row, and each of its blocks where they are shared out, belongs to one task.
+            unsafe {
+                match share.to {
+                    To::Out(out) => {
+                        finish(simd, merged, out.row(query * attention.heads + head, 0..vectors));
+                    }
+                    To::Parts(parts) => {
+                        let at = share.blocks.start * len;
+                        parts.row(head, at..at + len).copy_from_slice(merged);
+                    }
+                }
+            }
+        }
     }
 }
 
-struct Queries<'a, E, S> {
+impl<E: Cached> Attention<'_, E> {
+    /// How many keys of a block a row sees.
+    #[inline(always)]
+    fn seen(&self, row: usize, block: usize) -> usize {
+        let visible = self.mask.visible(self.position + row / self.share());
+        visible.saturating_sub(block * KEYS).min(KEYS)
+    }
+
+    /// The query of a row of a head of the cache.
+    #[inline(always)]
+    fn query(&self, head: usize, row: usize) -> &[f32] {
+        let (size, share) = (self.cache.shape().head_size, self.share());
+        let head = row / share * self.heads + head * share + row % share;
+        &self.queries[head * size..][..size]
+    }
+}
+
+/// All of `from` as `f32`.
+#[inline(always)]
+fn widen<'a, S: Simd, E: Element>(
     simd: S,
-    share: &'a Share<'a, E>,
-    first: usize,
-    /// `[capacity / 8][head size][8]`
-    keys: &'a [[E; LANES]],
-    /// `[capacity][head size / 8][8]`
-    values: &'a [[E; LANES]],
-}
-
-impl<E: Element, S: Simd> Tile for Queries<'_, E, S> {
-    #[inline(always)]
-    fn tile<const T: usize>(&mut self, tile: usize) {
-        let (simd, attention) = (self.simd, self.share.attention);
-        let size = attention.cache.shape().head_size;
-        let width = attention.heads * size;
-        let head = self.share.head * size;
-        let query = self.first + tile;
-
-        let mut queries = [&attention.queries[..0]; T];
-        let mut visible = [0; T];
-        for t in 0..T {
-            queries[t] = &attention.queries[(query + t) * width + head..][..size];
-            visible[t] = attention.mask.visible(attention.position + query + t);
-        }
-        let mut state = Online::<T>::new();
-        // Visibility only grows with the position, so the last query of the tile sees the most.
-        for block in (0..visible[T - 1]).step_by(KEYS) {
-            let mut seen = [0; T];
-            for t in 0..T {
-                seen[t] = visible[t].saturating_sub(block).min(KEYS);
-            }
-            let mut scores = [[0.0; KEYS]; T];
-            self.scores(&queries, block, seen[T - 1], &mut scores);
-            state.softmax(simd, attention.scale, &seen, &mut scores, size);
-            self.accumulate(&scores, block, seen[T - 1], size, &mut state);
-        }
-        for t in 0..T {
-            state.finish(simd, t, size);
-            // SAFETY: each query and head belongs to one task, and this is its part of `out`.
-            let out = unsafe { self.share.out.row(query + t, head..head + size) };
-            out.copy_from_slice(state.out(t, size));
-        }
+    from: &[[E; LANES]],
+    to: &'a mut [[f32; LANES]],
+) -> &'a [[f32; LANES]] {
+    let to = &mut to[..from.len()];
+    for i in 0..from.len() {
+        simd.store(E::load(simd, &from[i]), &mut to[i]);
     }
+    to
 }
 
-impl<E: Element, S: Simd> Queries<'_, E, S> {
-    /// `q·k` for keys `block..block + seen`, rounded up to whole panels of eight.
+/// `q·k` of rows and keys.
+struct Scores<'a, S, E, K> {
+    simd: S,
+    attention: &'a Attention<'a, E>,
+    head: usize,
+    first: usize,
+    /// `[panels][head size][8]`
+    keys: &'a [[K; LANES]],
+    weights: &'a mut [[f32; KEYS]],
+}
+
+impl<E: Cached, K: Element, S: Simd> Tile for Scores<'_, S, E, K> {
     #[inline(always)]
-    fn scores<const T: usize>(
-        &self,
-        queries: &[&[f32]; T],
-        block: usize,
-        seen: usize,
-        scores: &mut [[f32; KEYS]; T],
-    ) {
-        let size = queries[0].len();
-        let panels = seen.div_ceil(LANES);
+    fn tile<const T: usize>(&mut self, row: usize) {
+        let mut queries = [&[][..]; T];
+        for t in 0..T {
+            queries[t] = self.attention.query(self.head, self.first + row + t);
+        }
+        let panels = self.keys.len() / queries[0].len();
+        // Eight sums at a time hide the latency of the multiply-add.
         let mut panel = 0;
-        // Eight sums at a time hide the latency of the multiply-add: T queries by 8 / T panels.
-        let together = 8 / T.next_power_of_two();
-        while panel + together <= panels {
-            let at = (block / LANES + panel) * size;
+        while panel + 8 / T.next_power_of_two() <= panels {
             match T {
-                1 => self.score_panels::<8, T>(queries, at, panel, scores),
-                2 => self.score_panels::<4, T>(queries, at, panel, scores),
-                _ => self.score_panels::<2, T>(queries, at, panel, scores),
+                1 => self.panels::<8, T>(row, &queries, panel),
+                2 => self.panels::<4, T>(row, &queries, panel),
+                _ => self.panels::<2, T>(row, &queries, panel),
             }
-            panel += together;
+            panel += 8 / T.next_power_of_two();
         }
         for panel in panel..panels {
-            let at = (block / LANES + panel) * size;
-            self.score_panels::<1, T>(queries, at, panel, scores);
+            self.panels::<1, T>(row, &queries, panel);
         }
     }
+}
 
+impl<E: Cached, K: Element, S: Simd> Scores<'_, S, E, K> {
     #[inline(always)]
-    fn score_panels<const P: usize, const T: usize>(
-        &self,
+    fn panels<const P: usize, const T: usize>(
+        &mut self,
+        row: usize,
         queries: &[&[f32]; T],
-        at: usize,
-        first: usize,
-        scores: &mut [[f32; KEYS]; T],
+        panel: usize,
     ) {
         let (simd, size) = (self.simd, queries[0].len());
-        let keys = &self.keys[at..][..P * size];
+        let mut panels = [&self.keys[..0]; P];
+        for p in 0..P {
+            panels[p] = &self.keys[(panel + p) * size..][..size];
+        }
         let mut sums = [[simd.splat(0.0); T]; P];
         for i in 0..size {
-            for (p, sums) in sums.iter_mut().enumerate() {
-                let key = E::load(simd, &keys[p * size + i]);
-                for (sum, query) in sums.iter_mut().zip(queries) {
-                    *sum = simd.fma(simd.splat(query[i]), key, *sum);
+            let mut keys = [simd.splat(0.0); P];
+            for p in 0..P {
+                keys[p] = K::load(simd, &panels[p][i]);
+            }
+            for t in 0..T {
+                let query = simd.splat(queries[t][i]);
+                for p in 0..P {
+                    sums[p][t] = simd.fma(query, keys[p], sums[p][t]);
                 }
             }
         }
-        for (p, sums) in sums.into_iter().enumerate() {
-            for (sum, scores) in sums.into_iter().zip(scores.iter_mut()) {
-                let (panels, _) = scores.as_chunks_mut::<LANES>();
-                simd.store(sum, &mut panels[first + p]);
+        for t in 0..T {
+            let (scores, _) = self.weights[row + t].as_chunks_mut::<LANES>();
+            for p in 0..P {
+                simd.store(sums[p][t], &mut scores[panel + p]);
             }
         }
     }
+}
 
-    /// `out += p·v` for keys `block..block + seen`.
-    #[inline(always)]
-    fn accumulate<const T: usize>(
-        &self,
-        weights: &[[f32; KEYS]; T],
-        block: usize,
-        seen: usize,
-        size: usize,
-        state: &mut Online<T>,
-    ) {
-        let vectors = size / LANES;
-        let mut vector = 0;
-        while vector + 4 <= vectors {
-            self.accumulate_vectors::<4, T>(weights, block, seen, vectors, vector, state);
-            vector += 4;
+/// Turns the scores of a row, of which it sees the first `seen` and others beside it `most`, into weights relative to the
+/// largest; returns that and their sum, the head of a part.
+///
+/// Keys that the row does not see get weight 0.
+#[inline(always)]
+fn softmax<S: Simd, E: Cached>(
+    simd: S,
+    scale: f32,
+    [key_scales, value_scales]: [&[[f32; LANES]]; 2],
+    [seen, most]: [usize; 2],
+    weights: &mut [f32; KEYS],
+) -> [f32; LANES] {
+    let (panels, _) = weights[..most.next_multiple_of(LANES)].as_chunks_mut::<LANES>();
+    if seen == 0 {
+        panels.fill([0.0; LANES]);
+        return NOTHING;
+    }
+    let scale = simd.splat(scale);
+    for (i, panel) in panels.iter_mut().enumerate() {
+        let mut score = simd.mul(simd.load(panel), scale);
+        if E::SCALED {
+            score = simd.mul(score, simd.load(&key_scales[i]));
         }
-        for vector in vector..vectors {
-            self.accumulate_vectors::<1, T>(weights, block, seen, vectors, vector, state);
+        simd.store(score, panel);
+    }
+    panels.as_flattened_mut()[seen..].fill(f32::NEG_INFINITY);
+    let mut max = simd.splat(f32::NEG_INFINITY);
+    for panel in &*panels {
+        max = simd.max(simd.load(panel), max);
+    }
+    let max = simd.max_lane(max);
+    let mut sum = simd.splat(0.0);
+    for (i, panel) in panels.iter_mut().enumerate() {
+        let mut weight = exp(simd, simd.sub(simd.load(panel), simd.splat(max)));
+        sum = simd.add(sum, weight);
+        if E::SCALED {
+            weight = simd.mul(weight, simd.load(&value_scales[i]));
+        }
+        simd.store(weight, panel);
+    }
+    let mut head = NOTHING;
+    (head[0], head[1]) = (max, simd.sum(sum));
+    head
+}
+
+/// `p·v` of rows and values.
+struct Weighted<'a, S, V> {
+    simd: S,
+    weights: &'a [[f32; KEYS]],
+    /// `[keys][vectors][8]`
+    values: &'a [[V; LANES]],
+    vectors: usize,
+    parts: &'a mut [[f32; LANES]],
+}
+
+impl<V: Element, S: Simd> Tile for Weighted<'_, S, V> {
+    #[inline(always)]
+    fn tile<const T: usize>(&mut self, row: usize) {
+        let mut vector = 0;
+        while vector + 8 / T.next_power_of_two() <= self.vectors {
+            match T {
+                1 => self.vectors::<8, T>(row, vector),
+                2 => self.vectors::<4, T>(row, vector),
+                _ => self.vectors::<2, T>(row, vector),
+            }
+            vector += 8 / T.next_power_of_two();
+        }
+        for vector in vector..self.vectors {
+            self.vectors::<1, T>(row, vector);
         }
     }
+}
 
+impl<V: Element, S: Simd> Weighted<'_, S, V> {
     #[inline(always)]
-    fn accumulate_vectors<const D: usize, const T: usize>(
-        &self,
-        weights: &[[f32; KEYS]; T],
-        block: usize,
-        seen: usize,
-        vectors: usize,
-        vector: usize,
-        state: &mut Online<T>,
-    ) {
+    fn vectors<const D: usize, const T: usize>(&mut self, row: usize, vector: usize) {
         let simd = self.simd;
         let mut sums = [[simd.splat(0.0); D]; T];
-        for (sums, out) in sums.iter_mut().zip(&state.out) {
-            for (sum, out) in sums.iter_mut().zip(&out[vector..]) {
-                *sum = simd.load(out);
-            }
+        let mut weights = [&self.weights[row]; T];
+        for t in 1..T {
+            weights[t] = &self.weights[row + t];
         }
-        for key in 0..seen {
-            let values = &self.values[(block + key) * vectors + vector..][..D];
-            for (d, value) in values.iter().enumerate() {
-                let value = E::load(simd, value);
-                for (sums, weights) in sums.iter_mut().zip(weights) {
-                    sums[d] = simd.fma(simd.splat(weights[key]), value, sums[d]);
+        for (key, values) in self.values.chunks_exact(self.vectors).enumerate() {
+            if key == KEYS {
+                break;
+            }
+            let values = &values[vector..][..D];
+            let mut wide = [simd.splat(0.0); D];
+            for d in 0..D {
+                wide[d] = V::load(simd, &values[d]);
+            }
+            for t in 0..T {
+                let weight = simd.splat(weights[t][key]);
+                for d in 0..D {
+                    sums[t][d] = simd.fma(weight, wide[d], sums[t][d]);
                 }
             }
         }
-        for (sums, out) in sums.into_iter().zip(&mut state.out) {
-            for (sum, out) in sums.into_iter().zip(&mut out[vector..]) {
-                simd.store(sum, out);
-            }
-        }
-    }
-}
-
-/// Largest head: 256 elements.
-pub const MAX_HEAD_SIZE: usize = 256;
-
-/// The running softmax of `T` queries.
-struct Online<const T: usize> {
-    max: [f32; T],
-    sum: [f32; T],
-    out: [[[f32; LANES]; MAX_HEAD_SIZE / LANES]; T],
-}
-
-impl<const T: usize> Online<T> {
-    #[inline(always)]
-    fn new() -> Self {
-        let out = [[[0.0; LANES]; MAX_HEAD_SIZE / LANES]; T];
-        Self { max: [f32::NEG_INFINITY; T], sum: [0.0; T], out }
-    }
-
-    /// Turns scores into weights relative to the new maximum and rescales what was summed before.
-    ///
-    /// Keys that a query does not see get weight 0.
-    #[inline(always)]
-    fn softmax<S: Simd>(
-        &mut self,
-        simd: S,
-        scale: f32,
-        seen: &[usize; T],
-        scores: &mut [[f32; KEYS]; T],
-        size: usize,
-    ) {
         for t in 0..T {
-            scores[t][seen[t]..].fill(f32::NEG_INFINITY);
-            if seen[t] == 0 {
-                scores[t].fill(0.0);
-                continue;
-            }
-            let (panels, _) = scores[t].as_chunks_mut::<LANES>();
-            let mut max = simd.splat(f32::NEG_INFINITY);
-            for panel in panels.iter_mut() {
-                let scaled = simd.mul(simd.load(panel), simd.splat(scale));
-                simd.store(scaled, panel);
-                max = simd.max(scaled, max);
-            }
-            let max = simd.max_lane(max).max(self.max[t]);
-            let mut sum = simd.splat(0.0);
-            for panel in panels.iter_mut() {
-                let weight = exp(simd, simd.sub(simd.load(panel), simd.splat(max)));
-                simd.store(weight, panel);
-                sum = simd.add(sum, weight);
-            }
-            let rescale = exp(simd, simd.splat(self.max[t] - max));
-            let mut first = [0.0; LANES];
-            simd.store(rescale, &mut first);
-            self.sum[t] = self.sum[t] * first[0] + simd.sum(sum);
-            self.max[t] = max;
-            for out in &mut self.out[t][..size / LANES] {
-                simd.store(simd.mul(simd.load(out), rescale), out);
+            let part = &mut self.parts[(row + t) * (1 + self.vectors) + 1..];
+            for d in 0..D {
+                simd.store(sums[t][d], &mut part[vector + d]);
             }
         }
     }
+}
 
-    /// Divides by the sum of the weights.
-    #[inline(always)]
-    fn finish<S: Simd>(&mut self, simd: S, t: usize, size: usize) {
-        let inverse = simd.splat(1.0 / self.sum[t]);
-        for out in &mut self.out[t][..size / LANES] {
-            simd.store(simd.mul(simd.load(out), inverse), out);
-        }
+/// Merges `part` into `merged`.
+#[inline(always)]
+fn merge<S: Simd>(simd: S, merged: &mut [[f32; LANES]], part: &[[f32; LANES]]) {
+    let max = merged[0][0].max(part[0][0]);
+    let old = exp(simd, simd.splat(merged[0][0] - max));
+    let new = exp(simd, simd.splat(part[0][0] - max));
+    for i in 0..merged.len() {
+        let sum = simd.fma(simd.load(&part[i]), new, simd.mul(simd.load(&merged[i]), old));
+        simd.store(sum, &mut merged[i]);
     }
+    merged[0][0] = max;
+}
+
+/// Divides by the sum of the weights.
+#[inline(always)]
+fn finish<S: Simd>(simd: S, merged: &[[f32; LANES]], out: &mut [[f32; LANES]]) {
+    let inverse = simd.splat(1.0 / merged[0][1]);
+    for i in 0..out.len() {
+        simd.store(simd.mul(simd.load(&merged[1 + i]), inverse), &mut out[i]);
+    }
+}
+
+/// The parts of a head's blocks, one after the other, as its output.
+struct MergeParts<'a> {
+    parts: &'a mut [[f32; LANES]],
+    out: &'a mut [[f32; LANES]],
+}
+
+impl Kernel for MergeParts<'_> {
+    type Output = ();
 
     #[inline(always)]
-    fn out(&self, t: usize, size: usize) -> &[f32] {
-        &self.out[t].as_flattened()[..size]
+    fn run<S: Simd>(self, simd: S) {
+        let (merged, rest) = self.parts.split_at_mut(1 + self.out.len());
+        for part in rest.chunks_exact(merged.len()) {
+            merge(simd, merged, part);
+        }
+        finish(simd, merged, self.out);
     }
 }
 
@@ -348,9 +526,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::simd::Cached;
+    use crate::reference;
     use crate::testing::{close_to, values};
-    use crate::{KvShape, reference};
 
     #[derive(Debug, Clone)]
     struct Case {
@@ -364,7 +541,7 @@ mod tests {
     }
 
     fn cases() -> impl Strategy<Value = Case> {
-        (1usize..3, 1usize..3, 1usize..6, 1usize..20, 0usize..150, 0usize..160).prop_flat_map(
+        (1usize..3, 1usize..4, 1usize..10, 1usize..9, 0usize..200, 0usize..290).prop_flat_map(
             |(heads, share, eighths, queries, position, prefix)| {
                 let mask = Mask { prefix };
                 let total = mask.visible(position + queries - 1);
@@ -386,10 +563,9 @@ mod tests {
         )
     }
 
-    fn store<E: Cached + Default>(case: &Case, isa: Isa) -> (Vec<E>, Vec<E>) {
+    fn store<E: Cached>(case: &Case, isa: Isa) -> KvCache<E> {
         let shape = case.shape;
-        let (mut keys, mut values) =
-            (vec![E::default(); shape.len()], vec![E::default(); shape.len()]);
+        let mut cache = KvCache::new(shape).unwrap();
         let width = shape.heads * shape.head_size;
         let rows = case.keys.chunks(width).zip(case.values.chunks(width));
         let rows: Vec<_> = rows.flat_map(|(k, v)| [k, v].concat()).collect();
@@ -399,29 +575,30 @@ mod tests {
         let (first, rest) = rows.split_at(rows.len() / width / 4 * 2 * width);
         for (position, rows) in [(0, first), (first.len() / 2 / width, rest)] {
             let rows = HeadRows { rows, width: 2 * width, keys: k, values: v };
-            shape.store(isa, position, rows, &mut keys, &mut values);
+            cache.store(isa, position, rows);
         }
-        (keys, values)
+        cache
     }
 
-    fn run<E: Element>(
+    fn run<E: Cached>(
         case: &Case,
-        keys: &[E],
-        values: &[E],
+        cache: &KvCache<E>,
         isa: Isa,
         queries: Range<usize>,
     ) -> Vec<f32> {
-        let width = case.shape.heads * case.share * case.shape.head_size;
+        let heads = case.shape.heads * case.share;
+        let width = heads * case.shape.head_size;
         let attention = Attention {
             queries: &case.queries[queries.start * width..queries.end * width],
-            heads: case.shape.heads * case.share,
-            cache: KeyValues::new(case.shape, keys, values),
+            heads,
+            cache,
             position: case.position + queries.start,
             mask: case.mask,
             scale: SCALE,
         };
+        let mut room = vec![f32::NAN; Attention::<E>::room(case.shape, heads)];
         let mut out = vec![f32::NAN; attention.queries.len()];
-        attention.forward(isa, &mut out);
+        attention.forward(isa, &mut room, &mut out);
         out
     }
 
@@ -445,17 +622,30 @@ mod tests {
     proptest! {
         #[test]
         fn attention_is_its_definition(case in cases()) {
-            let width = case.shape.heads * case.share * case.shape.head_size;
-            let queries = case.queries.len() / width;
-            let expected = reference::attention(
-                &case.queries, &case.keys, &case.values, case.shape, case.share,
-                case.position, case.mask, SCALE,
-            );
-            let bound = vec![conditioning(&case); expected.len()];
             for isa in Isa::available() {
-                let (keys, values) = store::<f32>(&case, isa);
-                let out = run(&case, &keys, &values, isa, 0..queries);
-                close_to(&out, &expected, &bound, ATTENTION_ERROR, isa);
+                let cache = store::<f32>(&case, isa);
+                is_its_definition(&case, &cache, isa);
+            }
+        }
+
+        /// Of what the cache holds; that is within half a step of what was stored.
+        #[test]
+        fn attention_to_integers_is_its_definition(case in cases()) {
+            for isa in Isa::available() {
+                let cache = store::<i8>(&case, isa);
+                let held = cache.values(case.keys.len() / case.shape.heads / case.shape.head_size);
+                let stored = [&case.keys, &case.values];
+                for (held, stored) in held.iter().zip(stored) {
+                    let size = case.shape.head_size;
+                    for (held, stored) in held.chunks(size).zip(stored.chunks(size)) {
+                        let half = stored.iter().fold(0f32, |max, x| max.max(x.abs())) / 254.0;
+                        let near = held.iter().zip(stored).all(|(a, b)| (a - b).abs() <= half * 1.001);
+                        prop_assert!(near, "{} {:?} {:?}", isa, held, stored);
+                    }
+                }
+                let [keys, values] = held;
+                let case = Case { keys, values, ..case.clone() };
+                is_its_definition(&case, &cache, isa);
             }
         }
 
@@ -463,17 +653,40 @@ mod tests {
         #[test]
         fn tiles_and_threads_do_not_change_bits(case in cases(), threads in 1usize..5) {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let width = case.shape.heads * case.share * case.shape.head_size;
-            let queries = case.queries.len() / width;
             for isa in Isa::available() {
-                let (keys, values) = store::<f16>(&case, isa);
-                let bits = |out: Vec<f32>| out.into_iter().map(f32::to_bits).collect::<Vec<_>>();
-                let together = bits(pool.install(|| run(&case, &keys, &values, isa, 0..queries)));
-                let alone: Vec<_> =
-                    (0..queries).flat_map(|q| bits(run(&case, &keys, &values, isa, q..q + 1))).collect();
-                prop_assert_eq!(together, alone, "{}", isa);
+                pool.install(|| {
+                    bits_are_the_same(&case, &store::<f16>(&case, isa), isa);
+                    bits_are_the_same(&case, &store::<i8>(&case, isa), isa);
+                });
             }
         }
+    }
+
+    fn is_its_definition<E: Cached>(case: &Case, cache: &KvCache<E>, isa: Isa) {
+        let width = case.shape.heads * case.share * case.shape.head_size;
+        let expected = reference::attention(
+            &case.queries,
+            &case.keys,
+            &case.values,
+            case.shape,
+            case.share,
+            case.position,
+            case.mask,
+            SCALE,
+        );
+        let bound = vec![conditioning(case); expected.len()];
+        let out = run(case, cache, isa, 0..case.queries.len() / width);
+        close_to(&out, &expected, &bound, ATTENTION_ERROR, isa);
+    }
+
+    fn bits_are_the_same<E: Cached>(case: &Case, cache: &KvCache<E>, isa: Isa) {
+        let width = case.shape.heads * case.share * case.shape.head_size;
+        let queries = case.queries.len() / width;
+        let bits = |out: Vec<f32>| out.into_iter().map(f32::to_bits).collect::<Vec<_>>();
+        let together = bits(run(case, cache, isa, 0..queries));
+        let alone: Vec<_> =
+            (0..queries).flat_map(|q| bits(run(case, cache, isa, q..q + 1))).collect();
+        assert_eq!(together, alone, "{isa}");
     }
 
     #[test]

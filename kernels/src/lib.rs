@@ -41,7 +41,9 @@ mod quantized;
 mod rope;
 
 pub use activation::{Activation, Gate};
-pub use attention::{Attention, HeadRows, Heads, KeyValues, KvShape, MAX_HEAD_SIZE, Mask};
+pub use attention::{
+    Attention, HeadRows, Heads, KvCache, KvShape, MAX_HEAD_SIZE, Mask, OutOfMemory,
+};
 pub use format::{Bits, Matrix, Panels, Shape, Storage, quantize};
 pub use isa::{ISA_VARIABLE, Isa, UnknownIsa};
 pub use linear::{Input, Linear};

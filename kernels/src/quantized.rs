@@ -76,11 +76,39 @@ impl Q8Rows {
         self.values.len().checked_div(self.blocks).unwrap_or(0)
     }
 
-    /// Block `block` of row `row`.
+    /// The blocks of a row.
     #[inline(always)]
-    pub(crate) fn block(&self, row: usize, block: usize) -> Block<'_> {
-        let i = row * self.blocks + block;
-        Block { values: &self.values[i], scale: self.scales[i], sum: self.sums[i] }
+    pub(crate) fn row(&self, row: usize) -> Q8Row<'_> {
+        let (at, n) = (row * self.blocks, self.blocks);
+        Q8Row {
+            values: &self.values[at..at + n],
+            scales: &self.scales[at..at + n],
+            sums: &self.sums[at..at + n],
+        }
+    }
+}
+
+/// A row of blocks.
+#[derive(Clone, Copy)]
+pub(crate) struct Q8Row<'a> {
+    /// `[blocks]`
+    pub(crate) values: &'a [[i8; BLOCK]],
+    /// `[blocks]`
+    pub(crate) scales: &'a [f32],
+    /// `[blocks]`
+    pub(crate) sums: &'a [i32],
+}
+
+impl<'a> Q8Row<'a> {
+    /// The first `n` blocks.
+    #[inline(always)]
+    pub(crate) fn first(self, n: usize) -> Self {
+        Self { values: &self.values[..n], scales: &self.scales[..n], sums: &self.sums[..n] }
+    }
+
+    #[inline(always)]
+    pub(crate) fn block(self, index: usize) -> Block<'a> {
+        Block { values: &self.values[index], sum: self.sums[index] }
     }
 }
 
@@ -106,26 +134,39 @@ impl Kernel for QuantizeBlocks<'_> {
     }
 }
 
-/// Rounds `x / scale` with `scale = max|x| / 127`, which it returns. One value that is not finite makes the scale NaN, so
-/// that damaged weights show in the logits.
+/// Rounds `x / scale`; returns the scale.
 #[inline(always)]
 fn quantize_block<S: Simd>(simd: S, x: &[f32; BLOCK], values: &mut [i8; BLOCK]) -> f32 {
     let (xs, _) = x.as_chunks::<LANES>();
     let (values, _) = values.as_chunks_mut::<LANES>();
+    let step = step(simd, xs);
+    for (x, values) in xs.iter().zip(values) {
+        simd.store_i8(simd.round(simd.mul(simd.load(x), simd.splat(step.inverse))), values);
+    }
+    step.scale
+}
+
+/// How far apart integers are.
+pub(crate) struct Step {
+    /// The values are `scale · integer`.
+    pub(crate) scale: f32,
+    /// What values are multiplied by to become integers: 1/scale, or 0 where that overflows; such values are as good as 0.
+    pub(crate) inverse: f32,
+}
+
+/// The step that makes −127..=127 of `x`: `max|x| / 127`. One value that is not finite makes it NaN, so that damaged weights
+/// show in the logits.
+#[inline(always)]
+pub(crate) fn step<S: Simd>(simd: S, x: &[[f32; LANES]]) -> Step {
     let mut largest = simd.splat(0.0);
     let mut nothing = simd.splat(0.0);
-    for x in xs {
+    for x in x {
         let x = simd.load(x);
         largest = simd.max(simd.abs(x), largest);
         nothing = simd.fma(x, simd.splat(0.0), nothing);
     }
     let scale = simd.max_lane(largest) / 127.0 + simd.sum(nothing);
-    // A scale whose reciprocal overflows belongs to values that are as good as 0.
-    let inverse = if scale > 1e-37 { 1.0 / scale } else { 0.0 };
-    for (x, values) in xs.iter().zip(values) {
-        simd.store_i8(simd.round(simd.mul(simd.load(x), simd.splat(inverse))), values);
-    }
-    scale
+    Step { scale, inverse: if scale > 1e-37 { 1.0 / scale } else { 0.0 } }
 }
 
 #[cfg(test)]
@@ -143,7 +184,7 @@ mod tests {
                 let mut x = [1.0; 64];
                 x[45] = bad;
                 rows.quantize(isa, &x, 64);
-                assert!(rows.block(0, 0).scale > 0.0 && rows.block(0, 1).scale.is_nan(), "{isa}");
+                assert!(rows.row(0).scales[0] > 0.0 && rows.row(0).scales[1].is_nan(), "{isa}");
             }
         }
     }
@@ -160,11 +201,12 @@ mod tests {
                 prop_assert_eq!(rows.rows(), x.len() / cols);
                 for (row, x) in x.chunks(cols).enumerate() {
                     for (block, x) in x.chunks(BLOCK).enumerate() {
-                        let q = rows.block(row, block);
+                        let q = rows.row(row).block(block);
+                        let scale = rows.row(row).scales[block];
                         prop_assert_eq!(q.sum, q.values.iter().map(|&v| i32::from(v)).sum::<i32>());
                         prop_assert!(q.values[x.len()..].iter().all(|&v| v == 0));
                         for (x, &v) in x.iter().zip(q.values) {
-                            prop_assert!((x - q.scale * f32::from(v)).abs() <= q.scale * 0.5001);
+                            prop_assert!((x - scale * f32::from(v)).abs() <= scale * 0.5001);
                         }
                     }
                 }

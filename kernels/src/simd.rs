@@ -22,13 +22,11 @@ pub const Q4_BLOCK_BYTES: usize = LANES * BLOCK / 2;
 /// Bytes of one block of a [`Q8`](crate::Storage::Q8) panel: eight rows of 32 bytes.
 pub const Q8_BLOCK_BYTES: usize = LANES * BLOCK;
 
-/// Thirty-two activations: `x[i] = scale · values[i]`.
+/// Thirty-two activations, in steps of a scale that is applied later.
 #[derive(Clone, Copy)]
 pub struct Block<'a> {
     /// Integers in −127..=127.
     pub values: &'a [i8; BLOCK],
-    /// The step between two integers.
-    pub scale: f32,
     /// `Σ values`, which takes the offset of unsigned weights out of a dot product.
     pub sum: i32,
 }
@@ -51,8 +49,10 @@ pub trait Element: Copy + Send + Sync + 'static {
 }
 
 /// An element type of a cache.
-pub trait Cached: Element {
-    /// Eight values, rounded to the nearest.
+pub trait Cached: Element + bytemuck::Zeroable {
+    /// Whether it counts steps, of a size that each head of a token has for itself.
+    const SCALED: bool;
+    /// Eight values, rounded to the nearest; those of a type that counts steps lie in −127..=127.
     fn narrow<S: Simd>(simd: S, v: S::F32) -> [Self; LANES];
 }
 
@@ -71,6 +71,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn load_f16(self, from: &[f16; LANES]) -> Self::F32;
     /// Loads eight `bf16`, widened.
     fn load_bf16(self, from: &[bf16; LANES]) -> Self::F32;
+    /// Loads eight bytes, widened.
+    fn load_i8(self, from: &[i8; LANES]) -> Self::F32;
     /// Stores eight `f32`.
     fn store(self, v: Self::F32, to: &mut [f32; LANES]);
     /// Stores eight values as `f16`, rounded to the nearest, ties to even.
@@ -140,6 +142,7 @@ impl Element for f32 {
 }
 
 impl Cached for f32 {
+    const SCALED: bool = false;
     #[inline(always)]
     fn narrow<S: Simd>(simd: S, v: S::F32) -> [Self; LANES] {
         let mut narrow = [0.0; LANES];
@@ -149,6 +152,7 @@ impl Cached for f32 {
 }
 
 impl Cached for f16 {
+    const SCALED: bool = false;
     #[inline(always)]
     fn narrow<S: Simd>(simd: S, v: S::F32) -> [Self; LANES] {
         let mut narrow = [f16::ZERO; LANES];
@@ -165,6 +169,27 @@ impl Element for f16 {
     #[inline(always)]
     fn load<S: Simd>(simd: S, from: &[Self; LANES]) -> S::F32 {
         simd.load_f16(from)
+    }
+}
+
+impl Element for i8 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        f32::from(self)
+    }
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, from: &[Self; LANES]) -> S::F32 {
+        simd.load_i8(from)
+    }
+}
+
+impl Cached for i8 {
+    const SCALED: bool = true;
+    #[inline(always)]
+    fn narrow<S: Simd>(simd: S, v: S::F32) -> [Self; LANES] {
+        let mut narrow = [0; LANES];
+        simd.store_i8(simd.round(v), &mut narrow);
+        narrow
     }
 }
 

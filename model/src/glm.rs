@@ -16,7 +16,7 @@ use crate::inventory::Inventory;
 use crate::layer::{Context, Pass, Stage, Tap, Weights, rows, rows_mut, tiles};
 use crate::position::Placement;
 use crate::sampling::Sampling;
-use crate::state::{State, TILE, Workspace};
+use crate::state::{KvFormat, State, TILE, Workspace};
 use crate::weights::{Loader, Map};
 
 /// Most threads that a model may be given.
@@ -29,6 +29,8 @@ pub struct Options {
     pub threads: Option<usize>,
     /// Type of the activations; by default 8-bit for quantised weights. Plain weights always take `f32`.
     pub activations: Option<Activations>,
+    /// Type of cached keys and values; by default that of `f32` activations, otherwise `f16`.
+    pub kv: Option<KvFormat>,
 }
 
 /// Weights of a model, mapped or in memory, and the threads that work on them. Never changes; a clone is the same model.
@@ -41,6 +43,7 @@ struct Inner {
     /// Inverse frequencies of the rotation.
     frequencies: Vec<f32>,
     activations: Activations,
+    kv: KvFormat,
     isa: Isa,
     pool: ThreadPool,
     inventory: Inventory,
@@ -100,6 +103,7 @@ impl Model {
             weights,
             frequencies,
             activations,
+            kv: options.kv.unwrap_or(KvFormat::of(activations)),
             isa,
             pool,
             inventory,
@@ -114,6 +118,16 @@ impl Model {
     /// Type of the activations.
     pub fn activations(&self) -> Activations {
         self.0.activations
+    }
+
+    /// Type of cached keys and values.
+    pub fn kv(&self) -> KvFormat {
+        self.0.kv
+    }
+
+    /// Bytes of the keys and values of a token.
+    pub fn kv_bytes_per_token(&self) -> u64 {
+        self.0.kv.bytes_per_token(&self.0.config)
     }
 
     /// Instructions that the kernels use.
@@ -165,7 +179,7 @@ impl Model {
                 found: capacity.to_string(),
             });
         }
-        State::new(&self.0.config, capacity, self.0.activations, tile, self.identity())
+        State::new(&self.0.config, capacity, self.0.kv, tile, self.identity())
     }
 
     /// Feeds `ids`: a prompt to an empty state, otherwise tokens that follow. Then [`Model::logits`] can be asked for.
@@ -326,7 +340,7 @@ impl Inner {
         self.set_angles(pass, workspace);
         let mut context = Context { isa: self.isa, activations: self.activations, quantised };
         for block in &self.weights.blocks {
-            block.forward(pass, workspace, &mut cache.layer(block.index), &mut context, tap)?;
+            block.forward(pass, workspace, &mut cache[block.index], &mut context, tap)?;
         }
         for tokens in tiles(0..pass.tokens, workspace.tile) {
             let normed = &mut workspace.normed[..tokens.len() * hidden];

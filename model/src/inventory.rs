@@ -6,7 +6,7 @@ use crate::activations::Activations;
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::error::Result;
-use crate::state::State;
+use crate::state::{KvFormat, State};
 use crate::weights::{Map, Source, Stored};
 
 /// A matrix of a model.
@@ -109,9 +109,10 @@ impl Inventory {
         if self.is_quantised { Activations::Int8 } else { Activations::F32 }
     }
 
-    /// Bytes that a context of `capacity` tokens takes: keys and values, and all the rest.
-    pub fn state_bytes(&self, capacity: usize) -> (u64, u64) {
-        State::bytes(&self.config, capacity, self.activations())
+    /// Bytes that a context of `capacity` tokens takes: keys and values, by default of the type that suits the activations, and all
+    /// the rest.
+    pub fn state_bytes(&self, capacity: usize, kv: Option<KvFormat>) -> (u64, u64) {
+        State::bytes(&self.config, capacity, kv.unwrap_or(KvFormat::of(self.activations())))
     }
 }
 

@@ -86,6 +86,6 @@ pub use random::RANDOM_SHAPES;
 pub use sampling::Sampling;
 pub use score::Score;
 pub use session::{Answer, CancelToken, DEFAULT_CONTEXT, Finish, Request, Session, TextAnswer};
-pub use state::State;
+pub use state::{KvFormat, State};
 pub use stream::TextStream;
 pub use tokenizer::{Special, Tokenizer};

@@ -1,6 +1,8 @@
 //! All memory that changes while a model runs, allocated once.
 
-use glm_kernels::{Angle, Attention, HeadRows, Isa, KeyValues, KvShape, LANES, Mask, Q8Rows};
+use glm_kernels::{
+    Angle, Attention, HeadRows, Isa, KvCache, KvShape, LANES, Mask, OutOfMemory, Q8Rows,
+};
 use half::f16;
 
 use crate::activations::Activations;
@@ -11,11 +13,49 @@ use crate::position::Placement;
 /// Tokens that pass a layer together. More would only cost memory: 256 tokens read each weight seldom enough.
 pub(crate) const TILE: usize = 256;
 
+/// In what type keys and values are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KvFormat {
+    /// As they are; for comparing with other implementations.
+    F32,
+    /// Rounded; half of that memory.
+    F16,
+    /// 8-bit integers with a scale for each head of a token: a quarter of it.
+    Int8,
+}
+
+impl KvFormat {
+    /// The one that suits a type of activations.
+    pub(crate) fn of(activations: Activations) -> Self {
+        match activations {
+            Activations::F32 => Self::F32,
+            Activations::Int8 => Self::F16,
+        }
+    }
+
+    /// Bytes of the keys and values of a token.
+    pub(crate) fn bytes_per_token(self, config: &Config) -> u64 {
+        let shape = KvShape { heads: config.kv_heads, head_size: config.head_size, capacity: 1 };
+        (config.layers * self.bytes(shape)) as u64
+    }
+
+    /// Bytes of the keys and values of one layer.
+    fn bytes(self, shape: KvShape) -> usize {
+        match self {
+            Self::F32 => shape.bytes::<f32>(),
+            Self::F16 => shape.bytes::<f16>(),
+            Self::Int8 => shape.bytes::<i8>(),
+        }
+    }
+}
+
 /// The memory of one session: cached keys and values, and room for the activations of a forward pass.
 pub struct State {
     /// Which model it belongs to.
     pub(crate) model: usize,
-    pub(crate) cache: KvCache,
+    /// Of each layer.
+    pub(crate) cache: Vec<LayerCache>,
+    capacity: usize,
     pub(crate) workspace: Workspace,
     pub(crate) quantised: Q8Rows,
     /// How the tokens are placed; `None` before the prompt.
@@ -29,37 +69,37 @@ pub struct State {
 impl State {
     /// Memory of model `model` for `capacity` tokens, `tile` of them at a time.
     ///
-    /// With `f32` activations the cache keeps `f32`, else `f16`.
-    ///
     /// # Errors
     /// If the operating system does not give the memory.
     pub(crate) fn new(
         config: &Config,
         capacity: usize,
-        activations: Activations,
+        kv: KvFormat,
         tile: usize,
         model: usize,
     ) -> Result<Self> {
         let tile = tile.min(capacity).max(1);
-        let allocated = KvCache::new(config, capacity, activations)
-            .and_then(|cache| Ok((cache, Workspace::new(config, capacity, tile)?)));
+        let layer = |_| LayerCache::new(kv_shape(config, capacity), kv);
+        let allocated = (0..config.layers).map(layer).collect::<Allocated<_>>();
+        let allocated =
+            allocated.and_then(|cache| Ok((cache, Workspace::new(config, capacity, tile)?)));
         let (cache, workspace) = allocated.map_err(|OutOfMemory| {
-            let (cache, rest) = Self::bytes(config, capacity, activations);
+            let (cache, rest) = Self::bytes(config, capacity, kv);
             Error::Memory { capacity, bytes: cache + rest }
         })?;
         let quantised = Q8Rows::with_capacity(tile, widest_input(config));
         let ids = Vec::with_capacity(capacity);
-        Ok(Self { model, cache, workspace, quantised, placement: None, ids, fed: 0 })
+        Ok(Self { model, cache, capacity, workspace, quantised, placement: None, ids, fed: 0 })
     }
 
     /// Bytes that [`State::new`] takes: the cache, and all the rest.
-    pub(crate) fn bytes(config: &Config, capacity: usize, activations: Activations) -> (u64, u64) {
-        let element = if activations == Activations::F32 { 4 } else { 2 };
-        let cache = 2 * config.layers * kv_shape(config, capacity).len() * element;
+    pub(crate) fn bytes(config: &Config, capacity: usize, kv: KvFormat) -> (u64, u64) {
+        let cache = config.layers * kv.bytes(kv_shape(config, capacity));
         let tile = TILE.min(capacity);
         let rows = capacity * (config.hidden + config.attention_width() + 2 * angles(config))
             + tile * (2 * config.hidden + widest(config) + gated(config) + output(config))
-            + config.vocab;
+            + config.vocab
+            + room(config, capacity);
         let quantised = tile * widest_input(config) * 5 / 4;
         (cache as u64, (rows * 4 + quantised) as u64)
     }
@@ -81,7 +121,7 @@ impl State {
 
     /// Tokens that fit.
     pub fn capacity(&self) -> usize {
-        self.cache.capacity
+        self.capacity
     }
 
     /// Forgets everything; nothing is freed.
@@ -99,9 +139,6 @@ impl State {
         }
     }
 }
-
-/// The operating system has no memory left.
-struct OutOfMemory;
 
 type Allocated<T> = std::result::Result<T, OutOfMemory>;
 
@@ -140,6 +177,11 @@ fn output(config: &Config) -> usize {
     if config.output_norms { config.hidden } else { 0 }
 }
 
+/// Where the parts of one query's attention are put together.
+fn room(config: &Config, capacity: usize) -> usize {
+    Attention::<f16>::room(kv_shape(config, capacity), config.heads)
+}
+
 fn widest_input(config: &Config) -> usize {
     config.hidden.max(config.inner).max(config.attention_width())
 }
@@ -166,6 +208,8 @@ pub(crate) struct Workspace {
     pub(crate) angles: Vec<Angle>,
     /// Of one token in `angles`.
     pub(crate) angles_per_token: usize,
+    /// Where the parts of one query's attention are put together.
+    pub(crate) parts: Vec<f32>,
     /// `[vocab]`
     pub(crate) logits: Vec<f32>,
 }
@@ -183,99 +227,59 @@ impl Workspace {
             output: zeroed(tile * output(config))?,
             angles: zeroed(capacity * angles(config))?,
             angles_per_token: angles(config),
+            parts: zeroed(room(config, capacity))?,
             logits: zeroed(config.vocab)?,
         })
     }
 }
 
-/// Keys and values of all layers.
-pub(crate) struct KvCache {
-    shape: KvShape,
-    /// Heads of queries.
-    heads: usize,
-    capacity: usize,
-    values: Cached,
-}
-
-enum Cached {
-    /// `[layers]` of keys and values
-    F32(Vec<[Vec<f32>; 2]>),
-    /// `[layers]` of keys and values
-    F16(Vec<[Vec<f16>; 2]>),
-}
-
-impl KvCache {
-    fn new(config: &Config, capacity: usize, activations: Activations) -> Allocated<Self> {
-        let shape = kv_shape(config, capacity);
-        let n = shape.len();
-        fn layers<T: bytemuck::Zeroable>(layers: usize, n: usize) -> Allocated<Vec<[Vec<T>; 2]>> {
-            (0..layers).map(|_| Ok([zeroed(n)?, zeroed(n)?])).collect()
-        }
-        let values = match activations {
-            Activations::F32 => Cached::F32(layers(config.layers, n)?),
-            Activations::Int8 => Cached::F16(layers(config.layers, n)?),
-        };
-        Ok(Self { shape, heads: config.heads, capacity, values })
-    }
-
-    /// The cache of layer `index`.
-    pub(crate) fn layer(&mut self, index: usize) -> LayerCache<'_> {
-        let values = match &mut self.values {
-            Cached::F32(layers) => LayerValues::F32(&mut layers[index]),
-            Cached::F16(layers) => LayerValues::F16(&mut layers[index]),
-        };
-        LayerCache { shape: self.shape, heads: self.heads, values }
-    }
-}
-
 /// Keys and values of one layer.
-pub(crate) struct LayerCache<'a> {
-    shape: KvShape,
-    heads: usize,
-    values: LayerValues<'a>,
+pub(crate) enum LayerCache {
+    F32(KvCache<f32>),
+    F16(KvCache<f16>),
+    Int8(KvCache<i8>),
 }
 
-enum LayerValues<'a> {
-    F32(&'a mut [Vec<f32>; 2]),
-    F16(&'a mut [Vec<f16>; 2]),
+/// Does the same with whatever type the cache has.
+macro_rules! with_cache {
+    ($layer:expr, $cache:ident => $do:expr) => {
+        match $layer {
+            LayerCache::F32($cache) => $do,
+            LayerCache::F16($cache) => $do,
+            LayerCache::Int8($cache) => $do,
+        }
+    };
 }
 
-impl LayerCache<'_> {
+impl LayerCache {
+    fn new(shape: KvShape, format: KvFormat) -> Allocated<Self> {
+        Ok(match format {
+            KvFormat::F32 => Self::F32(KvCache::new(shape)?),
+            KvFormat::F16 => Self::F16(KvCache::new(shape)?),
+            KvFormat::Int8 => Self::Int8(KvCache::new(shape)?),
+        })
+    }
+
     /// Stores keys and values of the tokens from `position` on.
     pub(crate) fn store(&mut self, isa: Isa, position: usize, rows: HeadRows<'_>) {
-        match &mut self.values {
-            LayerValues::F32([keys, values]) => self.shape.store(isa, position, rows, keys, values),
-            LayerValues::F16([keys, values]) => self.shape.store(isa, position, rows, keys, values),
-        }
+        with_cache!(self, cache => cache.store(isa, position, rows));
     }
 
-    /// Attention of the queries from `position` on, `[queries, heads, head size]`, into `out`.
-    pub(crate) fn attend(
-        &self,
-        isa: Isa,
-        queries: &[f32],
-        position: usize,
-        mask: Mask,
-        out: &mut [f32],
-    ) {
-        match &self.values {
-            LayerValues::F32(kv) => self.attend_to(kv, isa, queries, position, mask, out),
-            LayerValues::F16(kv) => self.attend_to(kv, isa, queries, position, mask, out),
-        }
+    /// Attention of some queries, `[queries, heads, head size]`, into `out`.
+    pub(crate) fn attend(&self, isa: Isa, of: Queries<'_>, parts: &mut [f32], out: &mut [f32]) {
+        let Queries { queries, heads, position, mask } = of;
+        with_cache!(self, cache => {
+            let scale = 1.0 / (cache.shape().head_size as f32).sqrt();
+            Attention { queries, heads, cache, position, mask, scale }.forward(isa, parts, out);
+        });
     }
+}
 
-    fn attend_to<E: glm_kernels::Element>(
-        &self,
-        [keys, values]: &[Vec<E>; 2],
-        isa: Isa,
-        queries: &[f32],
-        position: usize,
-        mask: Mask,
-        out: &mut [f32],
-    ) {
-        let cache = KeyValues::new(self.shape, keys, values);
-        let heads = self.heads;
-        let scale = 1.0 / (self.shape.head_size as f32).sqrt();
-        Attention { queries, heads, cache, position, mask, scale }.forward(isa, out);
-    }
+/// Queries from `position` on.
+pub(crate) struct Queries<'a> {
+    /// `[queries, heads, head size]`
+    pub(crate) queries: &'a [f32],
+    pub(crate) heads: usize,
+    pub(crate) position: usize,
+    pub(crate) mask: Mask,
 }

@@ -23,8 +23,11 @@ fn quantized(bits: usize, group: usize) -> TempDir {
 }
 
 fn logits(dir: &Path, activations: Activations) -> Vec<f32> {
-    let model =
-        Model::open(dir, &Options { threads: Some(2), activations: Some(activations) }).unwrap();
+    let model = Model::open(
+        dir,
+        &Options { threads: Some(2), activations: Some(activations), ..Options::default() },
+    )
+    .unwrap();
     let mut state: State = model.state(64).unwrap();
     let ids: Vec<u32> = (0..40).map(|i| i * 7 % 300).chain([301, 304, 12, 13]).collect();
     model.forward(&ids, &mut state).unwrap();

@@ -151,31 +151,42 @@ where
     #[inline(always)]
     fn tile<const T: usize>(&mut self, first: usize) {
         let simd = self.out.simd;
+        let (blocks, groups) = (self.blocks[0].len(), self.scales[0].len());
+        // All of one length, so that one look at an index is enough for all.
+        let (mut weights, mut scales) = (self.blocks, self.scales);
+        for p in 0..P {
+            (weights[p], scales[p]) = (&weights[p][..blocks], &scales[p][..groups]);
+        }
+        let mut x = [self.x.row(first); T];
+        for t in 0..T {
+            x[t] = self.x.row(first + t).first(blocks);
+        }
         let mut sums = [[simd.splat(0.0); T]; P];
-        let blocks = self.blocks[0].len();
-        for group in 0..self.scales[0].len() {
+        let mut index = 0;
+        for group in 0..groups {
             let mut group_sums = [[simd.splat(0.0); T]; P];
-            let start = group * self.group_blocks;
-            for index in start..(start + self.group_blocks).min(blocks) {
-                let mut x = [self.x.block(first, index); T];
-                for t in 1..T {
-                    x[t] = self.x.block(first + t, index);
-                }
-                let mut weights = [&self.blocks[0][index]; P];
+            let end = (index + self.group_blocks).min(blocks);
+            while index < end {
+                let mut block = [&weights[0][index]; P];
                 for p in 1..P {
-                    weights[p] = &self.blocks[p][index];
+                    block[p] = &weights[p][index];
                 }
-                let dots = <[u8; B]>::dot(simd, weights, x);
+                let mut values = [x[0].block(index); T];
+                for t in 1..T {
+                    values[t] = x[t].block(index);
+                }
+                let dots = <[u8; B]>::dot(simd, block, values);
                 for t in 0..T {
-                    let scale = simd.splat(x[t].scale);
+                    let scale = simd.splat(x[t].scales[index]);
                     for p in 0..P {
                         group_sums[p][t] =
                             simd.fma(simd.to_f32(dots[p][t]), scale, group_sums[p][t]);
                     }
                 }
+                index += 1;
             }
             for p in 0..P {
-                let scale = simd.load_f16(&self.scales[p][group]);
+                let scale = simd.load_f16(&scales[p][group]);
                 for t in 0..T {
                     sums[p][t] = simd.fma(group_sums[p][t], scale, sums[p][t]);
                 }

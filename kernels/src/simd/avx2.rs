@@ -7,8 +7,8 @@
 //! Hot loops count with indices: what iterator adaptors need to be inlined for, the compiler does not always inline here,
 //! least of all for users who build without link-time optimisation.
 
+use core::arch::asm;
 use core::arch::x86_64::*;
-use core::hint::black_box;
 use half::{bf16, f16};
 
 use super::{BLOCK, Block, LANES, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd};
@@ -37,6 +37,28 @@ impl Avx2 {
         // SAFETY: an `Avx2` exists only where `detect` found all three features.
         unsafe { shell(self, kernel) }
     }
+}
+
+/// Adds the products of unsigned and signed bytes, in pairs, to 16-bit sums.
+///
+/// Assembly for its place, not for its instructions: what is written before it stays before it. Left to the compiler, an unrolled
+/// loop loads and unpacks all of a block first, and what is summed goes to the stack.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn multiply_add(unsigned: __m256i, signed: __m256i, mut sums: __m256i) -> __m256i {
+    // SAFETY: registers are all that is touched.
+    unsafe {
+        asm!(
+            "vpmaddubsw {products}, {unsigned}, {signed}",
+            "vpaddw {sums}, {sums}, {products}",
+            products = out(ymm_reg) _,
+            unsigned = in(ymm_reg) unsigned,
+            signed = in(ymm_reg) signed,
+            sums = inout(ymm_reg) sums,
+            options(nostack, preserves_flags),
+        );
+    }
+    sums
 }
 
 /// Calls intrinsics that are safe wherever an [`Avx2`] exists.
@@ -87,6 +109,14 @@ impl Simd for Avx2 {
         unsafe {
             let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.as_ptr().cast()));
             _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+        }
+    }
+    #[inline(always)]
+    fn load_i8(self, from: &[i8; LANES]) -> __m256 {
+        // SAFETY: eight readable bytes, any alignment.
+        unsafe {
+            let bytes = _mm_loadl_epi64(from.as_ptr().cast());
+            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes))
         }
     }
     #[inline(always)]
@@ -239,10 +269,7 @@ impl Simd for Avx2 {
     ) -> [[__m256i; T]; P] {
         avx2!({
             let mut pairs = [[_mm256_setzero_si256(); T]; P];
-            // Hidden from the compiler, which would unroll this loop and then run out of registers.
-            let all = Q4_BLOCK_BYTES / 32;
-            let runs = black_box(all).min(all);
-            for i in 0..runs {
+            for i in 0..Q4_BLOCK_BYTES / 32 {
                 let mask = _mm256_set1_epi8(15);
                 let (mut low, mut high) = ([mask; P], [mask; P]);
                 for p in 0..P {
@@ -253,13 +280,11 @@ impl Simd for Avx2 {
                 for t in 0..T {
                     let values = broadcast(self, x[t].values, 8 * i);
                     for p in 0..P {
-                        let products = _mm256_maddubs_epi16(low[p], values);
-                        pairs[p][t] = _mm256_add_epi16(pairs[p][t], products);
+                        pairs[p][t] = multiply_add(low[p], values, pairs[p][t]);
                     }
                     let values = broadcast(self, x[t].values, 8 * i + 4);
                     for p in 0..P {
-                        let products = _mm256_maddubs_epi16(high[p], values);
-                        pairs[p][t] = _mm256_add_epi16(pairs[p][t], products);
+                        pairs[p][t] = multiply_add(high[p], values, pairs[p][t]);
                     }
                 }
             }

@@ -53,6 +53,10 @@ impl Simd for Scalar {
         from.map(bf16::to_f32)
     }
     #[inline(always)]
+    fn load_i8(self, from: &[i8; LANES]) -> F32 {
+        from.map(f32::from)
+    }
+    #[inline(always)]
     fn store(self, v: F32, to: &mut [f32; LANES]) {
         *to = v;
     }

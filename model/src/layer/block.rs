@@ -23,7 +23,7 @@ use super::linear::Context;
 use super::{Linear, Norm};
 use crate::config::{Config, Mlp, Positions, Residual};
 use crate::position::Placement;
-use crate::state::{LayerCache, Workspace};
+use crate::state::{LayerCache, Queries, Workspace};
 
 /// Weights of one block.
 pub(crate) struct Block {
@@ -85,7 +85,7 @@ impl Block {
         &self,
         pass: &Pass<'_>,
         workspace: &mut Workspace,
-        cache: &mut LayerCache<'_>,
+        cache: &mut LayerCache,
         context: &mut Context<'_>,
         tap: &mut Tap<'_>,
     ) -> ControlFlow<()> {
@@ -108,7 +108,7 @@ impl Block {
         pass: &Pass<'_>,
         tokens: Range<usize>,
         workspace: &mut Workspace,
-        cache: &mut LayerCache<'_>,
+        cache: &mut LayerCache,
         context: &mut Context<'_>,
     ) {
         let config = pass.config;
@@ -149,7 +149,7 @@ impl Block {
         pass: &Pass<'_>,
         tokens: Range<usize>,
         workspace: &mut Workspace,
-        cache: &LayerCache<'_>,
+        cache: &LayerCache,
         context: &mut Context<'_>,
         tap: &mut Tap<'_>,
     ) -> ControlFlow<()> {
@@ -161,7 +161,9 @@ impl Block {
         let attended = &mut workspace.wide[..n * width];
         let queries = rows(&workspace.queries, &tokens, width);
         let first = pass.start + tokens.start;
-        cache.attend(context.isa, queries, first, pass.placement.mask(), attended);
+        let mask = pass.placement.mask();
+        let queries = Queries { queries, heads: config.heads, position: first, mask };
+        cache.attend(context.isa, queries, &mut workspace.parts, attended);
         let branch = &mut workspace.branch[..n * config.hidden];
         self.dense.forward(context, attended, branch);
         tap(Stage::Attention(self.index), tokens.start, branch)?;

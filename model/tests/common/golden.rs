@@ -90,7 +90,11 @@ pub fn argmax(logits: &[f32]) -> u32 {
 const TOLERANCE: f32 = 2e-4;
 
 pub fn open(dir: &Path, activations: Activations) -> Model {
-    Model::open(dir, &Options { activations: Some(activations), threads: Some(2) }).unwrap()
+    Model::open(
+        dir,
+        &Options { activations: Some(activations), threads: Some(2), ..Options::default() },
+    )
+    .unwrap()
 }
 
 /// Prefill logits, decode logits and greedy ids of every case of a model.
@@ -155,7 +159,11 @@ pub fn check_activations(dir: &Path, goldens: &Goldens) {
 /// How far the logits with 8-bit activations are from the recorded ones, relative RMS. Where the published code was `sure`, the
 /// choice must be the same.
 pub fn int8_error(dir: &Path, goldens: &Goldens, sure: f32) -> f32 {
-    let model = open(dir, Activations::Int8);
+    logits_error(&open(dir, Activations::Int8), goldens, sure)
+}
+
+/// As [`int8_error`], of a model that is open.
+pub fn logits_error(model: &Model, goldens: &Goldens, sure: f32) -> f32 {
     let mut state = model.state(model.config().max_context.min(512)).unwrap();
     let (mut error, mut size) = (0.0, 0.0);
     let mut add = |logits: &[f32], expected: &[f32]| {
@@ -182,6 +190,7 @@ pub fn int8_error(dir: &Path, goldens: &Goldens, sure: f32) -> f32 {
         }
     }
     let relative = (error / size).sqrt() as f32;
-    println!("{}: relative RMS error of the logits {relative:.4}", dir.display());
+    let (activations, kv) = (model.activations(), model.kv());
+    println!("{activations:?}, {kv:?}: relative RMS error of the logits {relative:.5}");
     relative
 }
