@@ -78,7 +78,7 @@ pub struct Source {
 pub struct Model {
     #[command(flatten)]
     pub source: Source,
-    /// Threads; by default as many as the machine has.
+    /// Threads; by default as many as the machine has cores.
     #[arg(short, long, value_name = "N")]
     pub threads: Option<usize>,
     /// Type of the activations: int8 is several times faster with quantised weights, f32 is for comparisons.
@@ -359,7 +359,7 @@ pub struct Quantize {
     /// Weights that share a scale: 32, 64 or 128. Fewer are more exact, more are smaller.
     #[arg(long, value_name = "N", default_value_t = 32)]
     pub group: usize,
-    /// Threads; by default as many as the machine has.
+    /// Threads; by default as many as the machine has cores.
     #[arg(short, long, value_name = "N")]
     pub threads: Option<usize>,
 }

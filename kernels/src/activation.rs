@@ -91,20 +91,29 @@ impl Kernel for Gate<'_> {
         let (gates, gate_tail) = self.gate.as_chunks::<LANES>();
         let (ups, up_tail) = self.up.as_chunks::<LANES>();
         let (ys, y_tail) = self.y.as_chunks_mut::<LANES>();
-        let apply = |gate, up, y| {
-            let gate = self.activation.apply(simd, simd.load(gate));
-            simd.store(simd.mul(gate, simd.load(up)), y);
-        };
         for ((gate, up), y) in gates.iter().zip(ups).zip(ys) {
-            apply(gate, up, y);
+            gated(simd, self.activation, gate, up, y);
         }
         let rest = y_tail.len();
         let (mut gate, mut up, mut y) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
         gate[..rest].copy_from_slice(gate_tail);
         up[..rest].copy_from_slice(up_tail);
-        apply(&gate, &up, &mut y);
+        gated(simd, self.activation, &gate, &up, &mut y);
         y_tail.copy_from_slice(&y[..rest]);
     }
+}
+
+/// Not a closure: those are not always inlined, and then without the instructions of `S`.
+#[inline(always)]
+fn gated<S: Simd>(
+    simd: S,
+    activation: Activation,
+    gate: &[f32; LANES],
+    up: &[f32; LANES],
+    y: &mut [f32; LANES],
+) {
+    let gate = activation.apply(simd, simd.load(gate));
+    simd.store(simd.mul(gate, simd.load(up)), y);
 }
 
 #[cfg(test)]

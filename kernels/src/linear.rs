@@ -3,11 +3,12 @@
 //! Every output is summed in an order that depends on the columns alone, whatever the number of tokens, threads or panels
 //! that are computed beside it. So the same token gives the same bits in a prompt of any length.
 
+use std::cell::RefCell;
 use std::ops::Range;
 
 use crate::parallel::{SharedRows, for_each};
 use crate::quantized::Q8Rows;
-use crate::simd::{Kernel, LANES, Simd};
+use crate::simd::{Kernel, LANES, Q8_BLOCK_BYTES, Simd};
 use crate::{Activation, Isa, Matrix, Storage};
 
 mod dense;
@@ -72,7 +73,9 @@ impl Linear<'_> {
         let y = &SharedRows::new(y, rows);
         for_each(panels.div_ceil(step), |task| {
             let panels = task * step..((task + 1) * step).min(panels);
-            isa.run(Share { linear: self, tokens, x, panels, y });
+            UNPACKED.with_borrow_mut(|unpacked| {
+                isa.run(Share { linear: self, tokens, x, panels, y, unpacked });
+            });
         });
     }
 
@@ -92,6 +95,12 @@ struct Share<'a> {
     x: Input<'a>,
     panels: Range<usize>,
     y: &'a SharedRows<'a>,
+    unpacked: &'a mut Vec<[u8; Q8_BLOCK_BYTES]>,
+}
+
+thread_local! {
+    /// Where a thread unpacks the panels that it computes, kept from one time to the next.
+    static UNPACKED: RefCell<Vec<[u8; Q8_BLOCK_BYTES]>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Kernel for Share<'_> {
@@ -99,7 +108,7 @@ impl Kernel for Share<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let (tokens, linear, y) = (self.tokens, self.linear, self.y);
+        let (tokens, linear, y, room) = (self.tokens, self.linear, self.y, self.unpacked);
         let mut panels = self.panels;
         if let (Storage::Panels(w), Input::Q8(x)) = (linear.weight.storage(), self.x) {
             // Panels that are read together share the broadcast of activations: four for one token, two for four of them,
@@ -114,7 +123,7 @@ impl Kernel for Share<'_> {
             }
             while panels.len() >= 2 {
                 let out = Outputs { simd, linear, y, panel: panels.start };
-                panels::panels_q8::<S, 2>(out, &w, tokens, x);
+                panels::panels_q8::<S, 2>(out, &w, tokens, x, room);
                 panels.start += 2;
             }
         }
@@ -125,7 +134,9 @@ impl Kernel for Share<'_> {
                 (Storage::F16(w), Input::F32(x)) => dense::panel(out, w, tokens, x),
                 (Storage::BF16(w), Input::F32(x)) => dense::panel(out, w, tokens, x),
                 (Storage::Panels(w), Input::F32(x)) => panels::panel_f32(out, &w, tokens, x),
-                (Storage::Panels(w), Input::Q8(x)) => panels::panels_q8::<S, 1>(out, &w, tokens, x),
+                (Storage::Panels(w), Input::Q8(x)) => {
+                    panels::panels_q8::<S, 1>(out, &w, tokens, x, room);
+                }
                 (_, Input::Q8(_)) => panic!("quantised inputs need weights in panels"),
             }
         }

@@ -122,6 +122,14 @@ pub trait Simd: Copy + Send + Sync + 'static {
         weights: [&[u8; Q4_BLOCK_BYTES]; P],
         x: [Block<'_>; T],
     ) -> [[Self::I32; T]; P];
+    /// A byte for each nibble of a Q4 block: of each run first all low ones, then all high ones.
+    fn unpack_q4(self, block: &[u8; Q4_BLOCK_BYTES], to: &mut [u8; Q8_BLOCK_BYTES]);
+    /// As [`dot_q4`](Self::dot_q4), of blocks that are unpacked.
+    fn dot_unpacked<const P: usize, const T: usize>(
+        self,
+        weights: [&[u8; Q8_BLOCK_BYTES]; P],
+        x: [Block<'_>; T],
+    ) -> [[Self::I32; T]; P];
     /// `Σ byte · x` over a block, for the eight rows of each of `P` panels and `T` tokens.
     fn dot_q8<const P: usize, const T: usize>(
         self,

@@ -1,5 +1,7 @@
 //! Quantised weights in panels: a lane is an output row.
 
+use std::marker::PhantomData;
+
 use half::f16;
 
 use super::Outputs;
@@ -21,17 +23,33 @@ pub(super) fn panel_f32<S: Simd>(
 }
 
 /// The outputs of `P` panels for all tokens of `x`: integer dot products, scaled once a block. What panels share is the
-/// broadcast of activations.
+/// broadcast of activations. Many tokens meet Q4 weights that are unpacked once, into `room`.
 #[inline(always)]
 pub(super) fn panels_q8<S: Simd, const P: usize>(
     out: Outputs<'_, S>,
     weight: &Panels<'_>,
     tokens: usize,
     x: &Q8Rows,
+    room: &mut Vec<[u8; Q8_BLOCK_BYTES]>,
 ) {
+    let panels = panels::<P>(weight, out.panel);
     match weight.shape().bits {
-        Bits::Four => tiles(tokens, &mut Integer::<S, P, Q4_BLOCK_BYTES>::new(out, weight, x)),
-        Bits::Eight => tiles(tokens, &mut Integer::<S, P, Q8_BLOCK_BYTES>::new(out, weight, x)),
+        Bits::Four if tokens >= UNPACK_TOKENS => {
+            let (packed, n) = (q4(panels), weight.shape().blocks());
+            room.resize(P * n, [0; Q8_BLOCK_BYTES]);
+            let mut blocks = [&[][..]; P];
+            for p in 0..P {
+                for i in 0..n {
+                    out.simd.unpack_q4(&packed[p][i], &mut room[p * n + i]);
+                }
+            }
+            for p in 0..P {
+                blocks[p] = &room[p * n..][..n];
+            }
+            tiles(tokens, &mut Integer::<S, Unpacked, P, _>::new(out, weight, blocks, x));
+        }
+        Bits::Four => tiles(tokens, &mut Integer::<S, Q4, P, _>::new(out, weight, q4(panels), x)),
+        Bits::Eight => tiles(tokens, &mut Integer::<S, Q8, P, _>::new(out, weight, q8(panels), x)),
     }
 }
 
@@ -42,10 +60,42 @@ pub(super) fn one_token_q8<S: Simd, const P: usize>(
     weight: &Panels<'_>,
     x: &Q8Rows,
 ) {
+    let panels = panels::<P>(weight, out.panel);
     match weight.shape().bits {
-        Bits::Four => Integer::<S, P, Q4_BLOCK_BYTES>::new(out, weight, x).tile::<1>(0),
-        Bits::Eight => Integer::<S, P, Q8_BLOCK_BYTES>::new(out, weight, x).tile::<1>(0),
+        Bits::Four => Integer::<S, Q4, P, _>::new(out, weight, q4(panels), x).tile::<1>(0),
+        Bits::Eight => Integer::<S, Q8, P, _>::new(out, weight, q8(panels), x).tile::<1>(0),
     }
+}
+
+/// From so many tokens on it pays to unpack a panel.
+pub(super) const UNPACK_TOKENS: usize = if cfg!(test) { 6 } else { 32 };
+
+/// The bytes of `P` panels from `first` on.
+#[inline(always)]
+fn panels<'a, const P: usize>(weight: &Panels<'a>, first: usize) -> [&'a [u8]; P] {
+    let mut panels = [&[][..]; P];
+    for p in 0..P {
+        panels[p] = weight.panel(first + p).0;
+    }
+    panels
+}
+
+#[inline(always)]
+fn q4<const P: usize>(panels: [&[u8]; P]) -> [&[[u8; Q4_BLOCK_BYTES]]; P] {
+    let mut blocks = [&[][..]; P];
+    for p in 0..P {
+        blocks[p] = panels[p].as_chunks().0;
+    }
+    blocks
+}
+
+#[inline(always)]
+fn q8<const P: usize>(panels: [&[u8]; P]) -> [&[[u8; Q8_BLOCK_BYTES]]; P] {
+    let mut blocks = [&[][..]; P];
+    for p in 0..P {
+        blocks[p] = panels[p].as_chunks().0;
+    }
+    blocks
 }
 
 struct Widened<'a, S> {
@@ -122,32 +172,34 @@ fn dot<S: Simd>(simd: S, weights: &[S::F32; BLOCK], x: &[f32]) -> S::F32 {
     simd.add(simd.add(sums[0], sums[1]), simd.add(sums[2], sums[3]))
 }
 
-struct Integer<'a, S, const P: usize, const B: usize> {
+struct Integer<'a, S, W, const P: usize, const B: usize> {
     out: Outputs<'a, S>,
     blocks: [&'a [[u8; B]]; P],
     scales: [&'a [[f16; LANES]]; P],
     group_blocks: usize,
     x: &'a Q8Rows,
+    weights: PhantomData<W>,
 }
 
-impl<'a, S: Simd, const P: usize, const B: usize> Integer<'a, S, P, B> {
+impl<'a, S: Simd, W, const P: usize, const B: usize> Integer<'a, S, W, P, B> {
     #[inline(always)]
-    fn new(out: Outputs<'a, S>, weight: &Panels<'a>, x: &'a Q8Rows) -> Self {
+    fn new(
+        out: Outputs<'a, S>,
+        weight: &Panels<'a>,
+        blocks: [&'a [[u8; B]]; P],
+        x: &'a Q8Rows,
+    ) -> Self {
         let group_blocks = weight.shape().group_blocks;
-        let (mut blocks, mut scales) = ([&[][..]; P], [&[][..]; P]);
+        let mut scales = [&[][..]; P];
         for p in 0..P {
-            let (bytes, of_panel) = weight.panel(out.panel + p);
-            (blocks[p], scales[p]) = (bytes.as_chunks::<B>().0, of_panel);
+            scales[p] = weight.panel(out.panel + p).1;
         }
-        Self { out, blocks, scales, group_blocks, x }
+        Self { out, blocks, scales, group_blocks, x, weights: PhantomData }
     }
 }
 
 #[allow(clippy::needless_range_loop)] // As in the words: hot loops count with indices.
-impl<S: Simd, const P: usize, const B: usize> Tile for Integer<'_, S, P, B>
-where
-    [u8; B]: Dot,
-{
+impl<S: Simd, W: Dot<B>, const P: usize, const B: usize> Tile for Integer<'_, S, W, P, B> {
     #[inline(always)]
     fn tile<const T: usize>(&mut self, first: usize) {
         let simd = self.out.simd;
@@ -175,7 +227,7 @@ where
                 for t in 1..T {
                     values[t] = x[t].block(index);
                 }
-                let dots = <[u8; B]>::dot(simd, block, values);
+                let dots = W::dot(simd, block, values);
                 for t in 0..T {
                     let scale = simd.splat(x[t].scales[index]);
                     for p in 0..P {
@@ -201,31 +253,51 @@ where
     }
 }
 
-/// A block of integers that knows its dot products.
-trait Dot: Sized {
+/// How blocks of `B` bytes hold integers.
+trait Dot<const B: usize> {
     fn dot<S: Simd, const P: usize, const T: usize>(
         simd: S,
-        weights: [&Self; P],
+        weights: [&[u8; B]; P],
         x: [Block<'_>; T],
     ) -> [[S::I32; T]; P];
 }
 
-impl Dot for [u8; Q4_BLOCK_BYTES] {
+/// Two to a byte, as they are stored.
+struct Q4;
+
+/// Four bits, one to a byte.
+struct Unpacked;
+
+/// Eight bits.
+struct Q8;
+
+impl Dot<Q4_BLOCK_BYTES> for Q4 {
     #[inline(always)]
     fn dot<S: Simd, const P: usize, const T: usize>(
         simd: S,
-        weights: [&Self; P],
+        weights: [&[u8; Q4_BLOCK_BYTES]; P],
         x: [Block<'_>; T],
     ) -> [[S::I32; T]; P] {
         simd.dot_q4(weights, x)
     }
 }
 
-impl Dot for [u8; Q8_BLOCK_BYTES] {
+impl Dot<Q8_BLOCK_BYTES> for Unpacked {
     #[inline(always)]
     fn dot<S: Simd, const P: usize, const T: usize>(
         simd: S,
-        weights: [&Self; P],
+        weights: [&[u8; Q8_BLOCK_BYTES]; P],
+        x: [Block<'_>; T],
+    ) -> [[S::I32; T]; P] {
+        simd.dot_unpacked(weights, x)
+    }
+}
+
+impl Dot<Q8_BLOCK_BYTES> for Q8 {
+    #[inline(always)]
+    fn dot<S: Simd, const P: usize, const T: usize>(
+        simd: S,
+        weights: [&[u8; Q8_BLOCK_BYTES]; P],
         x: [Block<'_>; T],
     ) -> [[S::I32; T]; P] {
         simd.dot_q8(weights, x)

@@ -84,6 +84,47 @@ fn broadcast(_: Avx2, values: &[i8; BLOCK], at: usize) -> __m256i {
     unsafe { _mm256_set1_epi32(four.as_ptr().cast::<i32>().read_unaligned()) }
 }
 
+/// Stores 32 bytes.
+#[inline(always)]
+fn store_bytes(_: Avx2, bytes: __m256i, to: &mut [u8; 32]) {
+    // SAFETY: `to` is 32 writable bytes, any alignment; the proof is the first argument.
+    unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), bytes) }
+}
+
+/// Dot products of a block of nibbles: of panel `p` and run `i`, those for activations `8·i..8·i + 4` and for the four after.
+macro_rules! dot_nibbles {
+    ($simd:expr, $x:expr, $panels:expr, $tokens:expr, |$p:ident, $i:ident| $nibbles:expr) => {
+        avx2!({
+            let mut pairs = [[_mm256_setzero_si256(); $tokens]; $panels];
+            for $i in 0..BLOCK / 8 {
+                let (mut low, mut high) =
+                    ([_mm256_setzero_si256(); $panels], [_mm256_setzero_si256(); $panels]);
+                for $p in 0..$panels {
+                    (low[$p], high[$p]) = $nibbles;
+                }
+                for t in 0..$tokens {
+                    let values = broadcast($simd, $x[t].values, 8 * $i);
+                    for p in 0..$panels {
+                        pairs[p][t] = multiply_add(low[p], values, pairs[p][t]);
+                    }
+                    let values = broadcast($simd, $x[t].values, 8 * $i + 4);
+                    for p in 0..$panels {
+                        pairs[p][t] = multiply_add(high[p], values, pairs[p][t]);
+                    }
+                }
+            }
+            for t in 0..$tokens {
+                let offset = _mm256_set1_epi32(8 * $x[t].sum);
+                for p in 0..$panels {
+                    let dot = _mm256_madd_epi16(pairs[p][t], _mm256_set1_epi16(1));
+                    pairs[p][t] = _mm256_sub_epi32(dot, offset);
+                }
+            }
+            pairs
+        })
+    };
+}
+
 #[allow(clippy::needless_range_loop)] // See the module's note on hot loops.
 impl Simd for Avx2 {
     type F32 = __m256;
@@ -267,35 +308,34 @@ impl Simd for Avx2 {
         weights: [&[u8; Q4_BLOCK_BYTES]; P],
         x: [Block<'_>; T],
     ) -> [[__m256i; T]; P] {
-        avx2!({
-            let mut pairs = [[_mm256_setzero_si256(); T]; P];
-            for i in 0..Q4_BLOCK_BYTES / 32 {
+        dot_nibbles!(self, x, P, T, |p, i| {
+            let mask = _mm256_set1_epi8(15);
+            let run = load_bytes(self, &weights[p].as_chunks().0[i]);
+            (_mm256_and_si256(run, mask), _mm256_and_si256(_mm256_srli_epi16::<4>(run), mask))
+        })
+    }
+    #[inline(always)]
+    fn unpack_q4(self, block: &[u8; Q4_BLOCK_BYTES], to: &mut [u8; Q8_BLOCK_BYTES]) {
+        let (runs, to) = (block.as_chunks().0, to.as_chunks_mut().0);
+        for i in 0..Q4_BLOCK_BYTES / 32 {
+            let run = load_bytes(self, &runs[i]);
+            avx2!({
                 let mask = _mm256_set1_epi8(15);
-                let (mut low, mut high) = ([mask; P], [mask; P]);
-                for p in 0..P {
-                    let run = load_bytes(self, &weights[p].as_chunks().0[i]);
-                    low[p] = _mm256_and_si256(run, mask);
-                    high[p] = _mm256_and_si256(_mm256_srli_epi16::<4>(run), mask);
-                }
-                for t in 0..T {
-                    let values = broadcast(self, x[t].values, 8 * i);
-                    for p in 0..P {
-                        pairs[p][t] = multiply_add(low[p], values, pairs[p][t]);
-                    }
-                    let values = broadcast(self, x[t].values, 8 * i + 4);
-                    for p in 0..P {
-                        pairs[p][t] = multiply_add(high[p], values, pairs[p][t]);
-                    }
-                }
-            }
-            for t in 0..T {
-                let offset = _mm256_set1_epi32(8 * x[t].sum);
-                for p in 0..P {
-                    let dot = _mm256_madd_epi16(pairs[p][t], _mm256_set1_epi16(1));
-                    pairs[p][t] = _mm256_sub_epi32(dot, offset);
-                }
-            }
-            pairs
+                let high = _mm256_and_si256(_mm256_srli_epi16::<4>(run), mask);
+                store_bytes(self, _mm256_and_si256(run, mask), &mut to[2 * i]);
+                store_bytes(self, high, &mut to[2 * i + 1]);
+            });
+        }
+    }
+    #[inline(always)]
+    fn dot_unpacked<const P: usize, const T: usize>(
+        self,
+        weights: [&[u8; Q8_BLOCK_BYTES]; P],
+        x: [Block<'_>; T],
+    ) -> [[__m256i; T]; P] {
+        dot_nibbles!(self, x, P, T, |p, i| {
+            let (runs, _) = weights[p].as_chunks();
+            (load_bytes(self, &runs[2 * i]), load_bytes(self, &runs[2 * i + 1]))
         })
     }
     #[inline(always)]

@@ -164,6 +164,33 @@ impl Simd for Scalar {
         })
     }
     #[inline(always)]
+    fn unpack_q4(self, block: &[u8; Q4_BLOCK_BYTES], to: &mut [u8; Q8_BLOCK_BYTES]) {
+        for (run, to) in block.as_chunks::<32>().0.iter().zip(to.as_chunks_mut::<64>().0) {
+            for (i, byte) in run.iter().enumerate() {
+                (to[i], to[32 + i]) = (byte & 15, byte >> 4);
+            }
+        }
+    }
+    #[inline(always)]
+    fn dot_unpacked<const P: usize, const T: usize>(
+        self,
+        weights: [&[u8; Q8_BLOCK_BYTES]; P],
+        x: [Block<'_>; T],
+    ) -> [[[i32; LANES]; T]; P] {
+        weights.map(|weight| {
+            x.map(|x| {
+                let mut sums = [0; LANES];
+                for k in 0..BLOCK {
+                    let run = &weight[k / 4 * 32..][..32];
+                    for (row, sum) in sums.iter_mut().enumerate() {
+                        *sum += (byte(run, row, k % 4) - 8) * i32::from(x.values[k]);
+                    }
+                }
+                sums
+            })
+        })
+    }
+    #[inline(always)]
     fn dot_q8<const P: usize, const T: usize>(
         self,
         weights: [&[u8; Q8_BLOCK_BYTES]; P],
