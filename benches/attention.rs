@@ -42,18 +42,18 @@ fn run<E: Cached>(
     queries: usize,
     keys: usize,
 ) {
-    let shape = KvShape { heads: kv_heads, head_size: HEAD_SIZE, capacity: keys };
+    let kv = KvShape { heads: kv_heads, head_size: HEAD_SIZE, capacity: keys };
     let width = kv_heads * HEAD_SIZE;
     let rows = random(keys * 2 * width, 1.0);
     let [k, v] = [0, width].map(|first| Heads { first, stride: HEAD_SIZE });
     let q = random(queries * HEADS * HEAD_SIZE, 1.0);
     let mut out = vec![f32::NAN; q.len()];
     group.throughput(match queries {
-        1 => Throughput::Bytes(shape.bytes::<E>() as u64),
+        1 => Throughput::Bytes(kv.bytes::<E>() as u64),
         _ => Throughput::Elements((2 * queries * keys * HEADS * HEAD_SIZE) as u64),
     });
     for isa in Isa::available() {
-        let mut cache = KvCache::<E>::new(shape).expect("memory");
+        let mut cache = KvCache::<E>::new(kv).expect("memory");
         cache.store(isa, 0, HeadRows { rows: &rows, width: 2 * width, keys: k, values: v });
         let attention = Attention {
             queries: &q,
@@ -63,7 +63,7 @@ fn run<E: Cached>(
             mask: Mask { prefix: keys },
             scale: (HEAD_SIZE as f32).powf(-0.5),
         };
-        let mut room = vec![0.0; Attention::<E>::room(shape, HEADS)];
+        let mut room = vec![0.0; kv.room(HEADS)];
         attention.forward(isa, &mut room, &mut out);
         // A weighted mean lies within the values.
         assert!(out.iter().all(|x| x.abs() < 4.0), "attention leaves the range of its values");

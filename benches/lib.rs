@@ -7,7 +7,7 @@ use glm_kernels::quantize::{pack_panel, pack_scales, quantize_row};
 use glm_kernels::{Bits, LANES, Matrix, Panels, Shape, Storage};
 use half::f16;
 
-/// A linear layer of ChatGLM-6B.
+/// A linear layer of a model.
 #[derive(Debug, Clone, Copy)]
 pub struct LinearShape {
     /// What it is in the model.
@@ -25,6 +25,15 @@ pub const CHATGLM_6B: [LinearShape; 5] = [
     LinearShape { name: "up", rows: 16384, cols: 4096 },
     LinearShape { name: "down", rows: 4096, cols: 16384 },
     LinearShape { name: "head", rows: 130_528, cols: 4096 },
+];
+
+/// The linear layers of GLM-4-9B.
+pub const GLM_4_9B: [LinearShape; 5] = [
+    LinearShape { name: "qkv", rows: 4608, cols: 4096 },
+    LinearShape { name: "dense", rows: 4096, cols: 4096 },
+    LinearShape { name: "up", rows: 27392, cols: 4096 },
+    LinearShape { name: "down", rows: 4096, cols: 13696 },
+    LinearShape { name: "head", rows: 151_552, cols: 4096 },
 ];
 
 /// Numbers of roughly normal distribution with standard deviation `scale`, the same every time.

@@ -3,8 +3,11 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use glm_benches::{CHATGLM_6B, LinearShape, Quantized, random};
-use glm_kernels::{Activation, Input, Isa, Linear, Q8Rows, probe, reference};
+use glm_benches::{CHATGLM_6B, GLM_4_9B, LinearShape, Quantized, random};
+use glm_kernels::{
+    Activation, Bits, Input, Isa, Linear, Matrix, Q8Rows, Shape, Storage, probe, reference,
+};
+use half::f16;
 
 /// One token: bytes of weights a second.
 fn gemv(c: &mut Criterion) {
@@ -24,6 +27,53 @@ fn gemv(c: &mut Criterion) {
     group.finish();
 }
 
+/// One token at the shapes of GLM-4-9B, on the best instruction set.
+fn gemv_glm_4(c: &mut Criterion) {
+    let mut group = c.benchmark_group("gemv GLM-4-9B");
+    let isa = Isa::choose().expect("a known instruction set");
+    for shape in GLM_4_9B {
+        let weights = Quantized::q4(shape);
+        group.throughput(Throughput::Bytes(weights.bytes()));
+        run(&mut group, BenchmarkId::new(shape.name, isa), isa, &weights, shape, 1);
+    }
+    group.finish();
+}
+
+/// One token and many, with weights of every format.
+fn formats(c: &mut Criterion) {
+    let mut group = c.benchmark_group("formats");
+    group.sample_size(10);
+    let shape = CHATGLM_6B[1];
+    let isa = Isa::choose().expect("a known instruction set");
+    for (bits, name) in [(Bits::Four, "INT4"), (Bits::Eight, "INT8")] {
+        let grouped = |columns| Shape::grouped(shape.rows, shape.cols, bits, columns);
+        let mut formats: Vec<_> = [32, 64, 128].map(|n| (n.to_string(), grouped(n))).into();
+        formats.push(("row".to_owned(), Shape::per_row(shape.rows, shape.cols, bits)));
+        for (columns, format) in formats {
+            let weights = Quantized::random(format);
+            for tokens in [1, 128] {
+                group.throughput(Throughput::Elements((tokens * shape.rows * shape.cols) as u64));
+                let id = BenchmarkId::new(format!("{name} {columns} × {tokens}"), isa);
+                run(&mut group, id, isa, &weights, shape, tokens);
+            }
+        }
+    }
+    let plain: Vec<_> =
+        random(shape.rows * shape.cols, 0.02).into_iter().map(f16::from_f32).collect();
+    let weight = Matrix::new(shape.rows, shape.cols, Storage::F16(&plain));
+    let linear = Linear { weight, bias: None, activation: Activation::None };
+    for tokens in [1, 128] {
+        let (x, mut y) = (random(tokens * shape.cols, 1.0), vec![f32::NAN; tokens * shape.rows]);
+        linear.forward(isa, Input::F32(&x), &mut y);
+        check(&linear, &x, &y);
+        group.throughput(Throughput::Elements((tokens * shape.rows * shape.cols) as u64));
+        group.bench_function(BenchmarkId::new(format!("F16 × {tokens}"), isa), |b| {
+            b.iter(|| linear.forward(isa, Input::F32(black_box(&x)), &mut y));
+        });
+    }
+    group.finish();
+}
+
 /// Many tokens: multiply-adds a second.
 fn gemm(c: &mut Criterion) {
     let mut group = c.benchmark_group("gemm");
@@ -36,7 +86,8 @@ fn gemm(c: &mut Criterion) {
     group.bench_function(BenchmarkId::new("products in registers", isa), |b| {
         b.iter(|| probe::multiply_adds(isa, threads, 1 << 16));
     });
-    for tokens in [2, 3, 4, 5, 7, 8, 16, 33, 64, 65, 128, 512] {
+    // Odd numbers must not fall off a cliff.
+    for tokens in (2..=40).chain([63, 64, 65, 127, 128, 129, 500, 2048]) {
         group.throughput(Throughput::Elements((tokens * shape.rows * shape.cols) as u64));
         let id = BenchmarkId::new(format!("{} × {tokens}", shape.name), isa);
         run(&mut group, id, isa, &weights, shape, tokens);
@@ -79,5 +130,5 @@ fn check(linear: &Linear<'_>, x: &[f32], y: &[f32]) {
     assert!(y.iter().all(|y| y.is_finite()));
 }
 
-criterion_group!(benches, gemv, gemm);
+criterion_group!(benches, gemv, gemv_glm_4, formats, gemm);
 criterion_main!(benches);

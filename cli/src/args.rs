@@ -89,6 +89,9 @@ pub struct Model {
     /// activations are int8, otherwise f32.
     #[arg(long, value_name = "TYPE")]
     pub kv: Option<KvType>,
+    /// Read all weights at once, before the first token asks for them: for a slow disk.
+    #[arg(long)]
+    pub preload: bool,
 }
 
 impl Model {
@@ -438,13 +441,13 @@ pub struct Bench {
     #[arg(long, value_name = "NAME", conflicts_with = "model", value_parser = PossibleValuesParser::new(RANDOM_SHAPES))]
     pub shape: Option<String>,
     /// Bits of a random weight: 4 or 8.
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 4, requires = "shape")]
     pub bits: usize,
     /// Random weights that share a scale: 32, 64 or 128.
-    #[arg(long, value_name = "N", default_value_t = 32)]
+    #[arg(long, value_name = "N", default_value_t = 32, requires = "shape")]
     pub group: usize,
     /// Lengths of prompts.
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "32,128,512")]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "32,128,512", value_parser = positive)]
     pub prompts: Vec<usize>,
     /// Tokens before those that are generated.
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "32,1000")]

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use glm_model::{Machine, MaskKind, Model, QuantizeOptions, State};
+use glm_model::{Activations, Machine, Model, QuantizeOptions, State};
 use serde_json::{Value, json};
 
 use crate::args::Bench;
@@ -23,7 +23,7 @@ pub fn run(args: &Bench) -> Result<()> {
     let opened = started.elapsed();
     let longest = args.prompts.iter().chain(&args.depths).max().copied().unwrap_or(1);
     // Where an answer begins is a token, too.
-    let capacity = longest + 1 + args.tokens;
+    let capacity = longest.saturating_add(args.tokens).saturating_add(1);
     let max = model.config().max_context;
     ensure!(capacity <= max, "{capacity} tokens are wanted, and the model was made for {max}");
     let mut state = model.state(capacity)?;
@@ -87,15 +87,14 @@ struct Measured {
     rates: Vec<f64>,
     /// The limit that the work runs into, of a token: bytes read, or multiply-adds.
     work: f64,
-    /// How much of that the machine can do a second.
-    limit: f64,
+    /// How much of that the machine can do a second, where that was measured.
+    limit: Option<f64>,
     unit: &'static str,
 }
 
 impl Runs<'_> {
     /// Reads a prompt.
     fn prompt(&self, tokens: usize, state: &mut State) -> Result<Measured> {
-        ensure!(tokens > 0, "a prompt has at least one token");
         let ids = self.ids(tokens);
         let rates = self.rounds(|| {
             state.clear();
@@ -105,15 +104,10 @@ impl Runs<'_> {
             Ok(tokens as f64 / started.elapsed().as_secs_f64())
         })?;
         let [blocks, head] = self.model.inventory().weights_per_token();
-        let config = self.model.config();
-        // Scores and weighted values: each token with each key that it sees.
-        let keys = match config.mask {
-            MaskKind::Causal => (tokens + 1) as f64 / 2.0,
-            _ => tokens as f64,
-        };
-        let attention = 2.0 * keys * (config.layers * config.heads * config.head_size) as f64;
-        let work = blocks as f64 + head as f64 / tokens as f64 + attention;
-        let (limit, unit) = (self.machine.multiply_adds, "G products/s");
+        let work = blocks as f64 + head as f64 / tokens as f64;
+        // Only 8-bit products were measured.
+        let integers = self.model.activations() == Activations::Int8;
+        let (limit, unit) = (integers.then_some(self.machine.multiply_adds), "G products/s");
         Ok(Measured { name: "prompt", tokens, rates, work, limit, unit })
     }
 
@@ -136,7 +130,7 @@ impl Runs<'_> {
         })?;
         let cache = (start + self.args.tokens / 2) as u64 * self.model.kv_bytes_per_token();
         let work = (self.model.inventory().bytes_per_token + cache) as f64;
-        let (limit, unit) = (self.machine.bytes, "GB/s");
+        let (limit, unit) = (Some(self.machine.bytes), "GB/s");
         Ok(Measured { name: "decode", tokens: depth, rates, work, limit, unit })
     }
 
@@ -151,7 +145,8 @@ impl Runs<'_> {
     /// Some ids, with a blank where the model needs one to answer.
     fn ids(&self, n: usize) -> Vec<u32> {
         let config = self.model.config();
-        let plain = (0..n).map(|i| 5 + (i * 7 % (config.vocab / 2)) as u32);
+        let plain =
+            (0..n).map(|i| (5 + i * 7 % (config.vocab / 2).max(1)).min(config.vocab - 1) as u32);
         let mut ids: Vec<_> = plain.collect();
         if let Some(last) = ids.last_mut() {
             *last = config.special.gmask.or(config.special.mask).unwrap_or(*last);
@@ -162,17 +157,18 @@ impl Runs<'_> {
     fn show(&self, run: Measured) -> Result<Value> {
         let median = run.rates[run.rates.len() / 2];
         let [least, most] = [run.rates[0], run.rates[run.rates.len() - 1]];
-        let (rate, share) = (median * run.work, median * run.work / run.limit);
+        let rate = median * run.work;
+        let share = run.limit.map(|limit| rate / limit);
         if self.args.json {
             note(&format!("{} {}: {median:.2} tokens/s", run.name, run.tokens));
         } else {
             output::line(&format!(
-                "{:<6} {:>5}   {median:>8.2} tokens/s ({least:.2} to {most:.2})   {:>6.1} {}   {:>3.0} % of the limit",
+                "{:<6} {:>5}   {median:>8.2} tokens/s ({least:.2} to {most:.2})   {:>6.1} {}{}",
                 run.name,
                 run.tokens,
                 rate / 1e9,
                 run.unit,
-                share * 100.0
+                share.map_or(String::new(), |s| format!("   {:>3.0} % of the limit", s * 100.0))
             ))?;
         }
         Ok(json!({

@@ -92,7 +92,7 @@ fn needs(model: &Inventory) -> Vec<(usize, u64, u64)> {
     let most = model.config.max_context;
     let smaller = CONTEXTS.into_iter().filter(|&context| context < most);
     let need = |context| {
-        let (cache, workspace) = model.state_bytes(context, None);
+        let (cache, workspace) = model.state_bytes(context);
         (context, cache, workspace)
     };
     smaller.chain([most]).map(need).collect()

@@ -37,6 +37,9 @@ pub fn model(args: &args::Model, tokenizer: Option<&Tokenizer>) -> Result<Model>
     bar.finish_and_clear();
     let model = model?;
     tokenizer.map_or(Ok(()), |tokenizer| model.check_tokenizer(tokenizer))?;
+    if args.preload {
+        model.preload();
+    }
     if args.activations == Some(ActivationType::Int8) && !model.inventory().is_quantised {
         note("--activations int8 changes nothing: only quantised weights meet int8");
     }

@@ -9,7 +9,7 @@
 //!
 //! and a query gets `o / s`, so that no row of scores is ever whole. Blocks start at multiples of 128 of the key position
 //! and are merged in their order, whoever computes them and whatever queries are beside each other: a query gets the same
-//! bits alone and among others, and on any number of threads.
+//! bits alone and among others, and on any number of threads, as long as the values are finite.
 //!
 //! Queries of a prompt and heads that share a head of the cache are rows of the same product, for which a block is widened
 //! to `f32` once.
@@ -74,12 +74,7 @@ pub struct Attention<'a, E> {
 }
 
 impl<E: Cached> Attention<'_, E> {
-    /// Elements of the room that [`forward`](Self::forward) needs.
-    pub fn room(shape: KvShape, heads: usize) -> usize {
-        heads * shape.capacity.div_ceil(KEYS) * part_len(shape.head_size) * LANES
-    }
-
-    /// Writes `[queries][heads][head size]` to `out`, on the threads that there are. `room` holds the parts of a single
+    /// Writes `[queries][heads][head size]` to `out`, on the threads that there are. `room`, [`KvShape::room`], holds the parts of a single
     /// query, whose blocks of keys are shared out, too.
     ///
     /// # Panics
@@ -95,7 +90,7 @@ impl<E: Cached> Attention<'_, E> {
             shape.heads
         );
         assert!(self.queries.len().is_multiple_of(width) && out.len() == self.queries.len());
-        assert_eq!(room.len(), Self::room(shape, self.heads), "room for the parts");
+        assert_eq!(room.len(), shape.room(self.heads), "room for the parts");
         let queries = self.queries.len() / width;
         if queries == 0 {
             return;
@@ -596,7 +591,7 @@ mod tests {
             mask: case.mask,
             scale: SCALE,
         };
-        let mut room = vec![f32::NAN; Attention::<E>::room(case.shape, heads)];
+        let mut room = vec![f32::NAN; case.shape.room(heads)];
         let mut out = vec![f32::NAN; attention.queries.len()];
         attention.forward(isa, &mut room, &mut out);
         out

@@ -20,6 +20,10 @@
 //! | `quantized` | activations as 8-bit integers |
 //! | `norm`, `rope`, `activation`, `linear`, `attention` | the operations |
 
+// Hot loops count with indices: what iterator adaptors and closures need to be inlined for, the compiler does not always inline,
+// and what it does not is compiled without the instructions of the kernel around it.
+#![allow(clippy::needless_range_loop)]
+
 mod format;
 #[cfg(test)]
 mod testing;

@@ -69,7 +69,13 @@ impl Linear<'_> {
             return;
         }
         let panels = rows.div_ceil(LANES);
-        let step = (TASK_BYTES / self.panel_bytes().max(1)).clamp(1, panels);
+        // As many as are read together at least.
+        let least = match (x, tokens) {
+            (Input::F32(_), _) => 1,
+            (Input::Q8(_), 1) => 4,
+            (Input::Q8(_), _) => 2,
+        };
+        let step = (TASK_BYTES / self.panel_bytes().max(1)).max(least).min(panels);
         let y = &SharedRows::new(y, rows);
         for_each(panels.div_ceil(step), |task| {
             let panels = task * step..((task + 1) * step).min(panels);

@@ -86,7 +86,8 @@ struct Step {
 /// A leader and those who follow.
 #[derive(Default)]
 struct Team {
-    /// The number of the step from bit 32 on, [`OPEN`], [`DISMISSED`], and below them how many followers are in the step.
+    /// The number of the step from bit 32 on, [`OPEN`], [`DISMISSED`], [`FAILED`], and below them how many followers are in the
+    /// step.
     state: Line<AtomicU64>,
     /// The next task of the step.
     next: Line<AtomicUsize>,
@@ -96,6 +97,8 @@ struct Team {
 /// Followers may enter the step.
 const OPEN: u64 = 1 << 16;
 const DISMISSED: u64 = 1 << 17;
+/// A follower left a step by a panic.
+const FAILED: u64 = 1 << 18;
 const FOLLOWERS: u64 = OPEN - 1;
 
 // SAFETY: `step` is written by the leader alone, while no follower is in a step (see `lead`), and read by followers that are in
@@ -115,8 +118,11 @@ impl Team {
         let number = (self.state.0.load(Relaxed) >> 32).wrapping_add(1);
         // Release: whoever enters sees the step, and all that was done before it.
         self.state.0.store(number << 32 | OPEN, Release);
-        let _close = Close(self);
+        let close = Close(self);
         self.take_part(step);
+        drop(close);
+        // The step is not whole, and nothing may build on it. What went wrong reaches the caller through the pool.
+        assert!(self.state.0.load(Acquire) & FAILED == 0, "a task of this step failed");
     }
 
     /// Takes part in steps until there will be none any more.
@@ -181,6 +187,9 @@ struct Leave<'a>(&'a Team);
 
 impl Drop for Leave<'_> {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.state.0.fetch_or(FAILED, Relaxed);
+        }
         self.0.state.0.fetch_sub(1, Release);
     }
 }
@@ -194,7 +203,7 @@ impl Drop for Dismiss<'_> {
     }
 }
 
-/// Waits without letting go of the core for some microseconds, and then lets others have it: who is waited for may need it.
+/// Waits without letting go of the core for some ten microseconds, and then lets others have it: who is waited for may need it.
 #[derive(Default)]
 struct Patience(u32);
 
@@ -219,7 +228,7 @@ pub struct SharedRows<'a, T = f32> {
     borrow: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: elements are written through `row` and `write` alone, whose callers promise that no element has two users.
+// SAFETY: elements are written through `row` alone, whose callers promise that no element has two users.
 unsafe impl<T: Send> Sync for SharedRows<'_, T> {}
 // SAFETY: as for `Sync`; the pointer is borrowed from a slice that is itself `Send`.
 unsafe impl<T: Send> Send for SharedRows<'_, T> {}
@@ -347,5 +356,20 @@ mod tests {
             assert!(catch_unwind(AssertUnwindSafe(|| pool.install(work))).is_err());
         }
         assert_eq!(pool.install(|| together(|| 7)), 7);
+    }
+
+    #[test]
+    fn nothing_builds_on_a_step_that_failed() {
+        for _ in 0..200 {
+            let reached = AtomicUsize::new(0);
+            let work = || {
+                together(|| {
+                    for_each(100, |i| assert_ne!(i % 10, 3, "on purpose"));
+                    reached.fetch_add(1, Relaxed);
+                })
+            };
+            assert!(catch_unwind(AssertUnwindSafe(|| pool(4).install(work))).is_err());
+            assert_eq!(reached.load(Relaxed), 0);
+        }
     }
 }

@@ -16,10 +16,10 @@ pub const LANES: usize = 8;
 /// Values along `k` that share one activation scale, and the step in which weights are consumed.
 pub const BLOCK: usize = 32;
 
-/// Bytes of one block of a [`Q4`](crate::Storage::Q4) panel: eight rows of 32 nibbles.
+/// Bytes of one block of a Q4 panel: eight rows of 32 nibbles.
 pub const Q4_BLOCK_BYTES: usize = LANES * BLOCK / 2;
 
-/// Bytes of one block of a [`Q8`](crate::Storage::Q8) panel: eight rows of 32 bytes.
+/// Bytes of one block of a Q8 panel: eight rows of 32 bytes.
 pub const Q8_BLOCK_BYTES: usize = LANES * BLOCK;
 
 /// Thirty-two activations, in steps of a scale that is applied later.

@@ -161,7 +161,7 @@ impl Model {
     /// Memory for up to `capacity` tokens.
     ///
     /// # Errors
-    /// If `capacity` is 0 or more than the model was made for.
+    /// If `capacity` is 0 or more than the model was made for, or there is no memory for it.
     pub fn state(&self, capacity: usize) -> Result<State> {
         self.state_with_tile(capacity, TILE)
     }

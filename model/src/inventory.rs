@@ -109,10 +109,9 @@ impl Inventory {
         if self.is_quantised { Activations::Int8 } else { Activations::F32 }
     }
 
-    /// Bytes that a context of `capacity` tokens takes: keys and values, by default of the type that suits the activations, and all
-    /// the rest.
-    pub fn state_bytes(&self, capacity: usize, kv: Option<KvFormat>) -> (u64, u64) {
-        State::bytes(&self.config, capacity, kv.unwrap_or(KvFormat::of(self.activations())))
+    /// Bytes that a context of `capacity` tokens takes: keys and values of the type that suits the activations, and all the rest.
+    pub fn state_bytes(&self, capacity: usize) -> (u64, u64) {
+        State::bytes(&self.config, capacity, KvFormat::of(self.activations()))
     }
 }
 

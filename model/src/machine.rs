@@ -19,6 +19,12 @@ pub struct Machine {
 const TIME: Duration = Duration::from_millis(500);
 
 impl Model {
+    /// Reads all weights that every token is multiplied with once, so that mapped ones are in memory before the first token needs them.
+    pub fn preload(&self) {
+        let read = || self.weights().matrices().for_each(|m| probe::read(self.isa(), m.bytes()));
+        self.pool().install(|| together(read));
+    }
+
     /// Measures the machine, the best of several runs; takes some seconds.
     pub fn machine(&self) -> Machine {
         let (isa, threads) = (self.isa(), self.threads());

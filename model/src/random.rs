@@ -53,7 +53,7 @@ const SHAPES: [(&str, &str); 4] = [
 /// The names that [`Model::random`] knows.
 pub const RANDOM_SHAPES: [&str; 4] = [SHAPES[0].0, SHAPES[1].0, SHAPES[2].0, SHAPES[3].0];
 
-/// Every tensor begins on a multiple of this.
+/// The tensors begin on a multiple of this.
 const ALIGNMENT: usize = 64;
 
 impl Model {

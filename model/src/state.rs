@@ -179,7 +179,7 @@ fn output(config: &Config) -> usize {
 
 /// Where the parts of one query's attention are put together.
 fn room(config: &Config, capacity: usize) -> usize {
-    Attention::<f16>::room(kv_shape(config, capacity), config.heads)
+    kv_shape(config, capacity).room(config.heads)
 }
 
 fn widest_input(config: &Config) -> usize {

@@ -3,7 +3,7 @@
 use bytemuck::Zeroable;
 use bytemuck::allocation::try_zeroed_vec;
 
-use super::{KEYS, MAX_HEAD_SIZE};
+use super::{KEYS, MAX_HEAD_SIZE, part_len};
 use crate::Isa;
 use crate::parallel::{SharedRows, for_each};
 use crate::quantized::step;
@@ -21,6 +21,11 @@ pub struct KvShape {
 }
 
 impl KvShape {
+    /// Elements of the room in which the parts of a query of `heads` heads are put together.
+    pub fn room(&self, heads: usize) -> usize {
+        heads * self.capacity.div_ceil(KEYS) * part_len(self.head_size) * LANES
+    }
+
     /// Bytes that keys and values of type `E` take when it is full.
     pub fn bytes<E: Cached>(&self) -> usize {
         let scale = if E::SCALED { size_of::<f32>() } else { 0 };

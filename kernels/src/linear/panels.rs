@@ -35,7 +35,8 @@ pub(super) fn panels_q8<S: Simd, const P: usize>(
     let panels = panels::<P>(weight, out.panel);
     match weight.shape().bits {
         Bits::Four if tokens >= UNPACK_TOKENS => {
-            let (packed, n) = (q4(panels), weight.shape().blocks());
+            let packed = blocks::<P, Q4_BLOCK_BYTES>(panels);
+            let n = weight.shape().blocks();
             room.resize(P * n, [0; Q8_BLOCK_BYTES]);
             let mut blocks = [&[][..]; P];
             for p in 0..P {
@@ -48,8 +49,12 @@ pub(super) fn panels_q8<S: Simd, const P: usize>(
             }
             tiles(tokens, &mut Integer::<S, Unpacked, P, _>::new(out, weight, blocks, x));
         }
-        Bits::Four => tiles(tokens, &mut Integer::<S, Q4, P, _>::new(out, weight, q4(panels), x)),
-        Bits::Eight => tiles(tokens, &mut Integer::<S, Q8, P, _>::new(out, weight, q8(panels), x)),
+        Bits::Four => {
+            tiles(tokens, &mut Integer::<S, Q4, P, _>::new(out, weight, blocks(panels), x))
+        }
+        Bits::Eight => {
+            tiles(tokens, &mut Integer::<S, Q8, P, _>::new(out, weight, blocks(panels), x))
+        }
     }
 }
 
@@ -62,8 +67,8 @@ pub(super) fn one_token_q8<S: Simd, const P: usize>(
 ) {
     let panels = panels::<P>(weight, out.panel);
     match weight.shape().bits {
-        Bits::Four => Integer::<S, Q4, P, _>::new(out, weight, q4(panels), x).tile::<1>(0),
-        Bits::Eight => Integer::<S, Q8, P, _>::new(out, weight, q8(panels), x).tile::<1>(0),
+        Bits::Four => Integer::<S, Q4, P, _>::new(out, weight, blocks(panels), x).tile::<1>(0),
+        Bits::Eight => Integer::<S, Q8, P, _>::new(out, weight, blocks(panels), x).tile::<1>(0),
     }
 }
 
@@ -81,16 +86,7 @@ fn panels<'a, const P: usize>(weight: &Panels<'a>, first: usize) -> [&'a [u8]; P
 }
 
 #[inline(always)]
-fn q4<const P: usize>(panels: [&[u8]; P]) -> [&[[u8; Q4_BLOCK_BYTES]]; P] {
-    let mut blocks = [&[][..]; P];
-    for p in 0..P {
-        blocks[p] = panels[p].as_chunks().0;
-    }
-    blocks
-}
-
-#[inline(always)]
-fn q8<const P: usize>(panels: [&[u8]; P]) -> [&[[u8; Q8_BLOCK_BYTES]]; P] {
+fn blocks<const P: usize, const B: usize>(panels: [&[u8]; P]) -> [&[[u8; B]]; P] {
     let mut blocks = [&[][..]; P];
     for p in 0..P {
         blocks[p] = panels[p].as_chunks().0;
@@ -198,7 +194,6 @@ impl<'a, S: Simd, W, const P: usize, const B: usize> Integer<'a, S, W, P, B> {
     }
 }
 
-#[allow(clippy::needless_range_loop)] // As in the words: hot loops count with indices.
 impl<S: Simd, W: Dot<B>, const P: usize, const B: usize> Tile for Integer<'_, S, W, P, B> {
     #[inline(always)]
     fn tile<const T: usize>(&mut self, first: usize) {

@@ -3,9 +3,6 @@
 //! The integer dot products keep Q4 nibbles unsigned: `maddubs` multiplies u8 by s8 and adds pairs into i16, at most
 //! 15·127·2 = 3810, and eight of those fit (30 480 < 32 767), so one widening `madd` per block suffices. Q8 weights move
 //! their sign to the activation first; there one pair already reaches 128·127·2 = 32 512, so each is widened at once.
-//!
-//! Hot loops count with indices: what iterator adaptors need to be inlined for, the compiler does not always inline here,
-//! least of all for users who build without link-time optimisation.
 
 use core::arch::asm;
 use core::arch::x86_64::*;
@@ -125,7 +122,6 @@ macro_rules! dot_nibbles {
     };
 }
 
-#[allow(clippy::needless_range_loop)] // See the module's note on hot loops.
 impl Simd for Avx2 {
     type F32 = __m256;
     type I32 = __m256i;
@@ -249,16 +245,14 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn multiply_adds(self, rounds: usize) -> usize {
-        const CHAINS: usize = 6;
+        // As many as hide the latency, and fit into registers.
+        const CHAINS: usize = 8;
         avx2!({
             let mut sums = [_mm256_setzero_si256(); CHAINS];
-            let mut values = std::hint::black_box([_mm256_set1_epi8(3); CHAINS]);
+            let factors = _mm256_set1_epi8(3);
             for _ in 0..rounds {
                 for i in 0..CHAINS {
-                    // What is multiplied must change, or it would be multiplied once.
-                    values[i] = _mm256_xor_si256(values[i], sums[i]);
-                    let products = _mm256_maddubs_epi16(values[i], values[i]);
-                    sums[i] = _mm256_add_epi16(sums[i], products);
+                    sums[i] = multiply_add(factors, factors, sums[i]);
                 }
             }
             std::hint::black_box(sums);

@@ -125,9 +125,10 @@ impl Simd for Scalar {
     #[inline(always)]
     fn multiply_adds(self, rounds: usize) -> usize {
         const CHAINS: usize = 4;
-        let mut sums = std::hint::black_box([1i32; CHAINS]);
+        let mut sums = [0i32; CHAINS];
         for _ in 0..rounds {
-            sums = sums.map(|sum| sum.wrapping_add(sum.wrapping_mul(3)));
+            let [a, b] = std::hint::black_box([3i32, 5]);
+            sums = sums.map(|sum| sum.wrapping_mul(a).wrapping_add(b));
         }
         std::hint::black_box(sums);
         CHAINS

@@ -6,10 +6,10 @@
 //!
 //! ```text
 //! for each tile:   a = norm(x);  q, k, v = qkv(a), rotated;  k and v into the cache
-//! for each tile:   a = norm(x);  h = r(x, a) + dense(attention(q));  m = norm(h);  x = r(h, m) + down(act(up(m)))
+//! for each tile:   h = r(x, a) + dense(attention(q));  m = norm(h);  x = r(h, m) + down(act(up(m)))
 //! ```
 //!
-//! `r(x, a)` is what the residual carries on: `x`, or `α·a`. Some models have a norm on what `dense` and `down` give, too.
+//! `r(x, a)` is what the residual carries on: `x`, or `α·a` with `a = norm(x)` computed once more. Some models have a norm on what `dense` and `down` give, too.
 //!
 //! Every token's numbers are computed from its own row alone, in an order that the tile does not change: neither do the bits.
 
@@ -156,7 +156,9 @@ impl Block {
         let (config, n) = (pass.config, tokens.len());
         let x = rows_mut(&mut workspace.x, &tokens, config.hidden);
         let normed = &mut workspace.normed[..n * config.hidden];
-        self.attention_norm.forward(context.isa, x, normed);
+        if let Residual::Scaled(_) = config.residual {
+            self.attention_norm.forward(context.isa, x, normed);
+        }
         let width = config.attention_width();
         let attended = &mut workspace.wide[..n * width];
         let queries = rows(&workspace.queries, &tokens, width);
