@@ -74,8 +74,8 @@ pub struct Attention<'a, E> {
 }
 
 impl<E: Cached> Attention<'_, E> {
-    /// Writes `[queries][heads][head size]` to `out`, on the threads that there are. `room`, [`KvShape::room`], holds the parts of a single
-    /// query, whose blocks of keys are shared out, too.
+    /// Writes `[queries][heads][head size]` to `out`, on the threads that there are. `room`, of [`KvShape::room`] elements, holds
+    /// the parts of a single query, whose blocks of keys are shared out, too.
     ///
     /// # Panics
     /// If a length does not fit, the heads are no multiple of the cache's, or a query sees past the cache.

@@ -19,7 +19,8 @@ pub struct Machine {
 const TIME: Duration = Duration::from_millis(500);
 
 impl Model {
-    /// Reads all weights that every token is multiplied with once, so that mapped ones are in memory before the first token needs them.
+    /// Reads once all weights that every token is multiplied with, so that mapped ones are in memory before the first token
+    /// needs them.
     pub fn preload(&self) {
         let read = || self.weights().matrices().for_each(|m| probe::read(self.isa(), m.bytes()));
         self.pool().install(|| together(read));

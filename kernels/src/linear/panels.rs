@@ -73,7 +73,7 @@ pub(super) fn one_token_q8<S: Simd, const P: usize>(
 }
 
 /// From so many tokens on it pays to unpack a panel.
-pub(super) const UNPACK_TOKENS: usize = if cfg!(test) { 6 } else { 32 };
+const UNPACK_TOKENS: usize = if cfg!(test) { 6 } else { 32 };
 
 /// The bytes of `P` panels from `first` on.
 #[inline(always)]

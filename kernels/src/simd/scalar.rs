@@ -32,6 +32,26 @@ fn byte(run: &[u8], row: usize, k: usize) -> i32 {
     i32::from(run[4 * row + k] as i8)
 }
 
+/// `Σ integer(row, k) · x[k]` over a block, for the eight rows of each panel and each token.
+#[inline(always)]
+fn dot<const B: usize, const P: usize, const T: usize>(
+    weights: [&[u8; B]; P],
+    x: [Block<'_>; T],
+    integer: impl Fn(&[u8; B], usize, usize) -> i32,
+) -> [[[i32; LANES]; T]; P] {
+    weights.map(|block| {
+        x.map(|x| {
+            let mut sums = [0; LANES];
+            for k in 0..BLOCK {
+                for (row, sum) in sums.iter_mut().enumerate() {
+                    *sum += integer(block, row, k) * i32::from(x.values[k]);
+                }
+            }
+            sums
+        })
+    })
+}
+
 impl Simd for Scalar {
     type F32 = F32;
     type I32 = [i32; LANES];
@@ -151,18 +171,7 @@ impl Simd for Scalar {
         weights: [&[u8; Q4_BLOCK_BYTES]; P],
         x: [Block<'_>; T],
     ) -> [[[i32; LANES]; T]; P] {
-        weights.map(|weight| {
-            x.map(|x| {
-                let mut sums = [0; LANES];
-                for k in 0..BLOCK {
-                    let run = &weight[k / 8 * 32..][..32];
-                    for (row, sum) in sums.iter_mut().enumerate() {
-                        *sum += nibble(run, row, k % 8) * i32::from(x.values[k]);
-                    }
-                }
-                sums
-            })
-        })
+        dot(weights, x, |block, row, k| nibble(&block[k / 8 * 32..], row, k % 8))
     }
     #[inline(always)]
     fn unpack_q4(self, block: &[u8; Q4_BLOCK_BYTES], to: &mut [u8; Q8_BLOCK_BYTES]) {
@@ -178,18 +187,7 @@ impl Simd for Scalar {
         weights: [&[u8; Q8_BLOCK_BYTES]; P],
         x: [Block<'_>; T],
     ) -> [[[i32; LANES]; T]; P] {
-        weights.map(|weight| {
-            x.map(|x| {
-                let mut sums = [0; LANES];
-                for k in 0..BLOCK {
-                    let run = &weight[k / 4 * 32..][..32];
-                    for (row, sum) in sums.iter_mut().enumerate() {
-                        *sum += (byte(run, row, k % 4) - 8) * i32::from(x.values[k]);
-                    }
-                }
-                sums
-            })
-        })
+        dot(weights, x, |block, row, k| byte(&block[k / 4 * 32..], row, k % 4) - 8)
     }
     #[inline(always)]
     fn dot_q8<const P: usize, const T: usize>(
@@ -197,17 +195,6 @@ impl Simd for Scalar {
         weights: [&[u8; Q8_BLOCK_BYTES]; P],
         x: [Block<'_>; T],
     ) -> [[[i32; LANES]; T]; P] {
-        weights.map(|weight| {
-            x.map(|x| {
-                let mut sums = [0; LANES];
-                for k in 0..BLOCK {
-                    let run = &weight[k / 4 * 32..][..32];
-                    for (row, sum) in sums.iter_mut().enumerate() {
-                        *sum += byte(run, row, k % 4) * i32::from(x.values[k]);
-                    }
-                }
-                sums
-            })
-        })
+        dot(weights, x, |block, row, k| byte(&block[k / 4 * 32..], row, k % 4))
     }
 }
