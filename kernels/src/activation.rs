@@ -1,7 +1,7 @@
 //! Activation functions, applied to eight outputs of a linear layer while they are in registers, or to a gate.
 
 use crate::math::exp;
-use crate::simd::{Kernel, LANES, Simd};
+use crate::simd::{Kernel, LANES, Vectors};
 
 /// What is done to each output of a linear layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub enum Activation {
 
 impl Activation {
     #[inline(always)]
-    pub(crate) fn apply<S: Simd>(self, simd: S, x: S::F32) -> S::F32 {
+    pub(crate) fn apply<S: Vectors>(self, simd: S, x: S::F32) -> S::F32 {
         match self {
             Activation::None => x,
             Activation::GeluTanh => gelu_tanh(simd, x),
@@ -33,7 +33,7 @@ impl Activation {
 ///
 /// Below −10.2 the value is under 1e−36 and becomes 0; there the exponential would leave the range of `f32`. NaN stays NaN.
 #[inline(always)]
-fn gelu_tanh<S: Simd>(simd: S, x: S::F32) -> S::F32 {
+fn gelu_tanh<S: Vectors>(simd: S, x: S::F32) -> S::F32 {
     const MINUS_2_SQRT_2_PI: f32 = -1.595_769;
     let cubic = simd.fma(simd.mul(x, x), simd.splat(0.044_715), simd.splat(1.0));
     let minus_2u = simd.mul(simd.mul(x, simd.splat(MINUS_2_SQRT_2_PI)), cubic);
@@ -44,7 +44,7 @@ fn gelu_tanh<S: Simd>(simd: S, x: S::F32) -> S::F32 {
 /// `x·Φ(x)`, the lower tail of Φ as in Abramowitz and Stegun, 7.1.26: `Φ(−a) = ½·t·P(t)·e^(−a²/2)` with `t = 1 / (1 + p·a/√2)`,
 /// off by at most 7.5e-8. That tail is never negative and at most a half, so neither size nor sign goes wrong.
 #[inline(always)]
-fn gelu_erf<S: Simd>(simd: S, x: S::F32) -> S::F32 {
+fn gelu_erf<S: Vectors>(simd: S, x: S::F32) -> S::F32 {
     const P: f32 = 0.327_591_1;
     let a = simd.mul(simd.abs(x), simd.splat(std::f32::consts::FRAC_1_SQRT_2));
     let one = simd.splat(1.0);
@@ -61,7 +61,7 @@ fn gelu_erf<S: Simd>(simd: S, x: S::F32) -> S::F32 {
 
 /// Below −87 the value is under 1e−35 and becomes 0; there the exponential would leave the range of `f32`. NaN stays NaN.
 #[inline(always)]
-fn silu<S: Simd>(simd: S, x: S::F32) -> S::F32 {
+fn silu<S: Vectors>(simd: S, x: S::F32) -> S::F32 {
     let minus_x = simd.sub(simd.splat(0.0), x);
     let silu = simd.div(x, simd.add(simd.splat(1.0), exp(simd, minus_x)));
     simd.fma(x, simd.splat(0.0), simd.keep_ge(x, simd.splat(-87.0), silu))
@@ -85,7 +85,7 @@ impl Kernel for Gate<'_> {
     /// # Panics
     /// If the lengths differ.
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
+    fn run<S: Vectors>(self, simd: S) {
         let n = self.y.len();
         assert!(self.gate.len() == n && self.up.len() == n);
         let (gates, gate_tail) = self.gate.as_chunks::<LANES>();
@@ -105,7 +105,7 @@ impl Kernel for Gate<'_> {
 
 /// Not a closure: those are not always inlined, and then without the instructions of `S`.
 #[inline(always)]
-fn gated<S: Simd>(
+fn gated<S: Vectors>(
     simd: S,
     activation: Activation,
     gate: &[f32; LANES],
@@ -130,7 +130,7 @@ mod tests {
     impl Kernel for Apply<'_> {
         type Output = ();
         #[inline(always)]
-        fn run<S: Simd>(self, simd: S) {
+        fn run<S: Vectors>(self, simd: S) {
             let x = f32::load(simd, self.1);
             simd.store(self.0.apply(simd, x), self.1);
         }

@@ -20,7 +20,7 @@ use std::ops::Range;
 use crate::Isa;
 use crate::math::exp;
 use crate::parallel::{SharedRows, Tile, for_each, tiles};
-use crate::simd::{Cached, Element, Kernel, LANES, Simd};
+use crate::simd::{Cached, Element, Kernel, LANES, Vectors};
 
 mod cache;
 
@@ -202,7 +202,7 @@ impl<E: Cached> Kernel for Blocks<'_, E> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
+    fn run<S: Vectors>(self, simd: S) {
         let Self { attention, share, scratch } = self;
         let Scratch { widened, weights, parts, merged } = scratch;
         let cache = attention.cache.head(share.head);
@@ -285,7 +285,7 @@ impl<E: Cached> Attention<'_, E> {
 
 /// All of `from` as `f32`.
 #[inline(always)]
-fn widen<'a, S: Simd, E: Element>(
+fn widen<'a, S: Vectors, E: Element>(
     simd: S,
     from: &[[E; LANES]],
     to: &'a mut [[f32; LANES]],
@@ -308,7 +308,7 @@ struct Scores<'a, S, E, K> {
     weights: &'a mut [[f32; KEYS]],
 }
 
-impl<E: Cached, K: Element, S: Simd> Tile for Scores<'_, S, E, K> {
+impl<E: Cached, K: Element, S: Vectors> Tile for Scores<'_, S, E, K> {
     #[inline(always)]
     fn tile<const T: usize>(&mut self, row: usize) {
         let mut queries = [&[][..]; T];
@@ -332,7 +332,7 @@ impl<E: Cached, K: Element, S: Simd> Tile for Scores<'_, S, E, K> {
     }
 }
 
-impl<E: Cached, K: Element, S: Simd> Scores<'_, S, E, K> {
+impl<E: Cached, K: Element, S: Vectors> Scores<'_, S, E, K> {
     #[inline(always)]
     fn panels<const P: usize, const T: usize>(
         &mut self,
@@ -372,7 +372,7 @@ impl<E: Cached, K: Element, S: Simd> Scores<'_, S, E, K> {
 ///
 /// Keys that the row does not see get weight 0.
 #[inline(always)]
-fn softmax<S: Simd, E: Cached>(
+fn softmax<S: Vectors, E: Cached>(
     simd: S,
     scale: f32,
     [key_scales, value_scales]: [&[[f32; LANES]]; 2],
@@ -422,7 +422,7 @@ struct Weighted<'a, S, V> {
     parts: &'a mut [[f32; LANES]],
 }
 
-impl<V: Element, S: Simd> Tile for Weighted<'_, S, V> {
+impl<V: Element, S: Vectors> Tile for Weighted<'_, S, V> {
     #[inline(always)]
     fn tile<const T: usize>(&mut self, row: usize) {
         let mut vector = 0;
@@ -440,7 +440,7 @@ impl<V: Element, S: Simd> Tile for Weighted<'_, S, V> {
     }
 }
 
-impl<V: Element, S: Simd> Weighted<'_, S, V> {
+impl<V: Element, S: Vectors> Weighted<'_, S, V> {
     #[inline(always)]
     fn vectors<const D: usize, const T: usize>(&mut self, row: usize, vector: usize) {
         let simd = self.simd;
@@ -476,7 +476,7 @@ impl<V: Element, S: Simd> Weighted<'_, S, V> {
 
 /// Merges `part` into `merged`.
 #[inline(always)]
-fn merge<S: Simd>(simd: S, merged: &mut [[f32; LANES]], part: &[[f32; LANES]]) {
+fn merge<S: Vectors>(simd: S, merged: &mut [[f32; LANES]], part: &[[f32; LANES]]) {
     let max = merged[0][0].max(part[0][0]);
     let old = exp(simd, simd.splat(merged[0][0] - max));
     let new = exp(simd, simd.splat(part[0][0] - max));
@@ -489,7 +489,7 @@ fn merge<S: Simd>(simd: S, merged: &mut [[f32; LANES]], part: &[[f32; LANES]]) {
 
 /// Divides by the sum of the weights.
 #[inline(always)]
-fn finish<S: Simd>(simd: S, merged: &[[f32; LANES]], out: &mut [[f32; LANES]]) {
+fn finish<S: Vectors>(simd: S, merged: &[[f32; LANES]], out: &mut [[f32; LANES]]) {
     let inverse = simd.splat(1.0 / merged[0][1]);
     for i in 0..out.len() {
         simd.store(simd.mul(simd.load(&merged[1 + i]), inverse), &mut out[i]);
@@ -506,7 +506,7 @@ impl Kernel for MergeParts<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
+    fn run<S: Vectors>(self, simd: S) {
         let (merged, rest) = self.parts.split_at_mut(1 + self.out.len());
         for part in rest.chunks_exact(merged.len()) {
             merge(simd, merged, part);

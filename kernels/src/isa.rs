@@ -3,10 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::simd::Kernel;
-#[cfg(target_arch = "x86_64")]
-use crate::simd::avx2::Avx2;
 use crate::simd::scalar::Scalar;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::x86::{avx_vnni::AvxVnni, avx2::Avx2, avx512::Avx512};
+use crate::simd::{ByteKernel, Kernel};
 
 /// The environment variable that forces an instruction set, by its name.
 pub const ISA_VARIABLE: &str = "GLM_ISA";
@@ -20,6 +20,12 @@ pub enum Isa {
     /// AVX2 with FMA and F16C.
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
+    /// AVX2 with AVX-VNNI.
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni(AvxVnni),
+    /// AVX-512 with its VNNI.
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512),
 }
 
 /// A name that is no instruction set of this CPU.
@@ -32,7 +38,11 @@ impl Isa {
         #[allow(unused_mut)]
         let mut all = vec![Isa::Scalar(Scalar)];
         #[cfg(target_arch = "x86_64")]
-        all.extend(Avx2::detect().map(Isa::Avx2));
+        {
+            all.extend(Avx2::detect().map(Isa::Avx2));
+            all.extend(AvxVnni::detect().map(Isa::AvxVnni));
+            all.extend(Avx512::detect().map(Isa::Avx512));
+        }
         all
     }
 
@@ -53,6 +63,10 @@ impl Isa {
             Isa::Scalar(_) => "scalar",
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(_) => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni(_) => "avx-vnni",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512(_) => "avx512",
         }
     }
 
@@ -63,6 +77,24 @@ impl Isa {
             Isa::Scalar(simd) => kernel.run(simd),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(simd) => simd.run(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni(simd) => simd.avx2().run(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512(simd) => simd.avx2().run(kernel),
+        }
+    }
+
+    /// Runs a kernel that multiplies bytes with these instructions.
+    #[inline]
+    pub fn run_bytes<K: ByteKernel>(self, kernel: K) -> K::Output {
+        match self {
+            Isa::Scalar(simd) => kernel.run(simd),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(simd) => simd.run_bytes(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni(simd) => simd.run_bytes(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512(simd) => simd.run_bytes(kernel),
         }
     }
 }

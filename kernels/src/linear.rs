@@ -8,11 +8,13 @@ use std::ops::Range;
 
 use crate::parallel::{SharedRows, for_each};
 use crate::quantized::Q8Rows;
-use crate::simd::{Kernel, LANES, Q8_BLOCK_BYTES, Simd};
-use crate::{Activation, Isa, Matrix, Storage};
+use crate::simd::{ByteKernel, Kernel, LANES, Simd, Vectors};
+use crate::{Activation, Isa, Matrix, Panels, Storage};
 
 mod dense;
 mod panels;
+
+use panels::Room;
 
 /// Weight bytes that a thread takes at a time: long enough to stream, short enough to share out evenly. (Tests share
 /// out their small matrices, too.)
@@ -70,18 +72,23 @@ impl Linear<'_> {
         }
         let panels = rows.div_ceil(LANES);
         // As many as are read together at least.
-        let least = match (x, tokens) {
-            (Input::F32(_), _) => 1,
-            (Input::Q8(_), 1) => 4,
-            (Input::Q8(_), _) => 2,
+        let least = match x {
+            Input::F32(_) => 1,
+            Input::Q8(_) => 4,
         };
         let step = (TASK_BYTES / self.panel_bytes().max(1)).max(least).min(panels);
         let y = &SharedRows::new(y, rows);
         for_each(panels.div_ceil(step), |task| {
             let panels = task * step..((task + 1) * step).min(panels);
-            UNPACKED.with_borrow_mut(|unpacked| {
-                isa.run(Share { linear: self, tokens, x, panels, y, unpacked });
-            });
+            match (self.weight.storage(), x) {
+                (Storage::Panels(weight), Input::Q8(x)) => ROOM.with_borrow_mut(|room| {
+                    isa.run_bytes(Integers { linear: self, weight, x, panels, y, room });
+                }),
+                (_, Input::Q8(_)) => panic!("quantised inputs need weights in panels"),
+                (storage, Input::F32(x)) => {
+                    isa.run(Floats { linear: self, storage, tokens, x, panels, y })
+                }
+            }
         });
     }
 
@@ -94,56 +101,64 @@ impl Linear<'_> {
     }
 }
 
-/// The panels that one thread computes.
-struct Share<'a> {
+thread_local! {
+    static ROOM: RefCell<Room> = RefCell::default();
+}
+
+/// The panels that one thread computes from inputs as they are.
+struct Floats<'a> {
     linear: &'a Linear<'a>,
+    storage: Storage<'a>,
     tokens: usize,
-    x: Input<'a>,
+    x: &'a [f32],
     panels: Range<usize>,
     y: &'a SharedRows<'a>,
-    unpacked: &'a mut Vec<[u8; Q8_BLOCK_BYTES]>,
 }
 
-thread_local! {
-    /// Where a thread unpacks the panels that it computes, kept from one time to the next.
-    static UNPACKED: RefCell<Vec<[u8; Q8_BLOCK_BYTES]>> = const { RefCell::new(Vec::new()) };
+impl Kernel for Floats<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Vectors>(self, simd: S) {
+        let Self { linear, storage, tokens, x, panels, y } = self;
+        for panel in panels {
+            let out = Outputs { simd, linear, y, panel };
+            match &storage {
+                Storage::F32(w) => dense::panel(out, w, tokens, x),
+                Storage::F16(w) => dense::panel(out, w, tokens, x),
+                Storage::BF16(w) => dense::panel(out, w, tokens, x),
+                Storage::Panels(w) => panels::panel_f32(out, w, tokens, x),
+            }
+        }
+    }
 }
 
-impl Kernel for Share<'_> {
+/// The panels that one thread computes from quantised inputs.
+struct Integers<'a> {
+    linear: &'a Linear<'a>,
+    weight: Panels<'a>,
+    x: &'a Q8Rows,
+    panels: Range<usize>,
+    y: &'a SharedRows<'a>,
+    room: &'a mut Room,
+}
+
+impl ByteKernel for Integers<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let (tokens, linear, y, room) = (self.tokens, self.linear, self.y, self.unpacked);
-        let mut panels = self.panels;
-        if let (Storage::Panels(w), Input::Q8(x)) = (linear.weight.storage(), self.x) {
-            // Panels that are read together share the broadcast of activations: four for one token, two for four of them,
-            // which is what the registers hold.
-            while tokens == 1 && panels.len() >= 4 {
-                panels::one_token_q8::<S, 4>(
-                    Outputs { simd, linear, y, panel: panels.start },
-                    &w,
-                    x,
-                );
-                panels.start += 4;
-            }
-            while panels.len() >= 2 {
-                let out = Outputs { simd, linear, y, panel: panels.start };
-                panels::panels_q8::<S, 2>(out, &w, tokens, x, room);
-                panels.start += 2;
-            }
-        }
-        for panel in panels {
-            let out = Outputs { simd, linear, y, panel };
-            match (linear.weight.storage(), self.x) {
-                (Storage::F32(w), Input::F32(x)) => dense::panel(out, w, tokens, x),
-                (Storage::F16(w), Input::F32(x)) => dense::panel(out, w, tokens, x),
-                (Storage::BF16(w), Input::F32(x)) => dense::panel(out, w, tokens, x),
-                (Storage::Panels(w), Input::F32(x)) => panels::panel_f32(out, &w, tokens, x),
-                (Storage::Panels(w), Input::Q8(x)) => {
-                    panels::panels_q8::<S, 1>(out, &w, tokens, x, room);
-                }
-                (_, Input::Q8(_)) => panic!("quantised inputs need weights in panels"),
+        let Self { linear, weight, x, panels, y, room } = self;
+        // Pairs that are read together share the broadcast of activations; for one token, registers are enough for two anywhere.
+        let together = if x.rows() == 1 { 2 } else { S::PAIRS };
+        for first in panels.clone().step_by(2 * together) {
+            let out = Outputs { simd, linear, y, panel: first };
+            if x.rows() == 1 {
+                panels::one_token_q8(out, panels.end, &weight, x);
+            } else if S::PAIRS == 2 {
+                panels::pairs_q8::<S, 2>(out, panels.end, &weight, x, room);
+            } else {
+                panels::pairs_q8::<S, 1>(out, panels.end, &weight, x, room);
             }
         }
     }
@@ -158,7 +173,7 @@ struct Outputs<'a, S> {
     panel: usize,
 }
 
-impl<S: Simd> Outputs<'_, S> {
+impl<S: Vectors> Outputs<'_, S> {
     /// The first row of the panel, and how many of its eight exist.
     #[inline(always)]
     fn rows(&self) -> (usize, usize) {
@@ -190,7 +205,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::format::{Bits, Panels, Shape};
+    use crate::format::{Bits, Shape};
     use crate::testing::{self, close, values};
     use crate::{BLOCK, reference};
 

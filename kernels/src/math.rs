@@ -1,6 +1,6 @@
 //! `exp` for eight lanes.
 
-use crate::simd::Simd;
+use crate::simd::Vectors;
 
 /// Below this `exp` is 0: `e^-87.3` is the last value above the subnormals.
 const LOWEST: f32 = -87.3;
@@ -15,7 +15,7 @@ const LN2_LOW: f32 = -2.121_944_4e-4;
 ///
 /// `x = n·ln 2 + r` with |r| ≤ ln 2 / 2; `e^r` is its Taylor polynomial of degree 7 and `2ⁿ` is written into the exponent.
 #[inline(always)]
-pub(crate) fn exp<S: Simd>(simd: S, x: S::F32) -> S::F32 {
+pub(crate) fn exp<S: Vectors>(simd: S, x: S::F32) -> S::F32 {
     let clamped = simd.min(simd.max(x, simd.splat(LOWEST)), simd.splat(HIGHEST));
     let n = simd.round(simd.mul(clamped, simd.splat(std::f32::consts::LOG2_E)));
     let r = simd.fma(n, simd.splat(-LN2_HIGH), clamped);
@@ -42,7 +42,7 @@ mod tests {
     impl Kernel for Exp<'_> {
         type Output = ();
         #[inline(always)]
-        fn run<S: Simd>(self, simd: S) {
+        fn run<S: Vectors>(self, simd: S) {
             let x = f32::load(simd, self.0);
             simd.store(exp(simd, x), self.0);
         }

@@ -1,6 +1,6 @@
 //! Normalisation of a row.
 
-use crate::simd::{Kernel, LANES, Simd};
+use crate::simd::{Kernel, LANES, Vectors};
 
 /// `y = (x − mean(x)) / √(var(x) + eps) · weight + bias` over one row; the variance is divided by `n`.
 pub struct LayerNorm<'a> {
@@ -22,7 +22,7 @@ impl Kernel for LayerNorm<'_> {
     /// # Panics
     /// If the lengths differ.
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
+    fn run<S: Vectors>(self, simd: S) {
         let n = self.x.len();
         assert!(self.weight.len() == n && self.bias.len() == n && self.y.len() == n);
         let mean = sum(simd, self.x) / n as f32;
@@ -62,7 +62,7 @@ impl Kernel for RmsNorm<'_> {
     /// # Panics
     /// If the lengths differ.
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
+    fn run<S: Vectors>(self, simd: S) {
         let n = self.x.len();
         assert!(self.weight.len() == n && self.y.len() == n);
         let scale = 1.0 / (sum_of_squares(simd, self.x, 0.0) / n as f32 + self.eps).sqrt();
@@ -81,7 +81,7 @@ impl Kernel for RmsNorm<'_> {
 }
 
 #[inline(always)]
-fn sum<S: Simd>(simd: S, x: &[f32]) -> f32 {
+fn sum<S: Vectors>(simd: S, x: &[f32]) -> f32 {
     let (xs, tail) = x.as_chunks::<LANES>();
     let mut lanes = simd.splat(0.0);
     for x in xs {
@@ -91,7 +91,7 @@ fn sum<S: Simd>(simd: S, x: &[f32]) -> f32 {
 }
 
 #[inline(always)]
-fn sum_of_squares<S: Simd>(simd: S, x: &[f32], mean: f32) -> f32 {
+fn sum_of_squares<S: Vectors>(simd: S, x: &[f32], mean: f32) -> f32 {
     let (xs, tail) = x.as_chunks::<LANES>();
     let mut lanes = simd.splat(0.0);
     for x in xs {

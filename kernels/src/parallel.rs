@@ -272,23 +272,30 @@ pub fn for_each_row<T: Send>(
     for_each(rows.rows, |row| task(row, unsafe { rows.row(row, 0..width) }));
 }
 
-/// Work on up to four tokens at a time.
+/// Work on some tokens at a time.
 pub(crate) trait Tile {
+    /// How many at most: 4 or 6.
+    const TOKENS: usize = 4;
     /// Does tokens `first..first + T`.
     fn tile<const T: usize>(&mut self, first: usize);
 }
 
-/// Hands all of `tokens` to `work`, four at a time and then the rest at once.
+/// Hands all of `tokens` to `work`, as many at a time as it takes and then the rest.
 #[inline(always)]
-pub(crate) fn tiles(tokens: usize, work: &mut impl Tile) {
-    let whole = tokens / 4 * 4;
-    for first in (0..whole).step_by(4) {
-        work.tile::<4>(first);
+pub(crate) fn tiles<W: Tile>(tokens: usize, work: &mut W) {
+    let mut first = 0;
+    while W::TOKENS == 6 && tokens - first >= 6 {
+        work.tile::<6>(first);
+        first += 6;
     }
-    match tokens - whole {
-        3 => work.tile::<3>(whole),
-        2 => work.tile::<2>(whole),
-        1 => work.tile::<1>(whole),
+    while tokens - first >= 4 {
+        work.tile::<4>(first);
+        first += 4;
+    }
+    match tokens - first {
+        3 => work.tile::<3>(first),
+        2 => work.tile::<2>(first),
+        1 => work.tile::<1>(first),
         _ => {}
     }
 }

@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use crate::Isa;
 use crate::parallel::for_each;
-use crate::simd::{Kernel, Simd};
+use crate::simd::{ByteKernel, Kernel, Simd, Vectors};
 
 /// Bytes that a thread takes at a time.
 const TASK_BYTES: usize = 256 << 10;
@@ -23,7 +23,7 @@ impl Kernel for Read<'_> {
     type Output = u64;
 
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) -> u64 {
+    fn run<S: Vectors>(self, _: S) -> u64 {
         let mut sums = [0u64; 16];
         for chunk in self.0.as_chunks::<128>().0 {
             for (sum, word) in sums.iter_mut().zip(chunk.as_chunks::<8>().0) {
@@ -37,14 +37,14 @@ impl Kernel for Read<'_> {
 /// Sums products of 8-bit integers that are in registers, on every thread of `threads`; returns how many.
 pub fn multiply_adds(isa: Isa, threads: usize, rounds: usize) -> u64 {
     for_each(threads, |_| {
-        isa.run(Multiply(rounds));
+        isa.run_bytes(Multiply(rounds));
     });
-    (threads * rounds) as u64 * isa.run(Multiply(1))
+    (threads * rounds) as u64 * isa.run_bytes(Multiply(1))
 }
 
 struct Multiply(usize);
 
-impl Kernel for Multiply {
+impl ByteKernel for Multiply {
     /// Multiply-adds of a round.
     type Output = u64;
 

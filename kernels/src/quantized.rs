@@ -3,9 +3,11 @@
 //! GLM's activations have outliers, so a scale for a whole row would drown the rest; scales and sums stay in `f32` and `i32`
 //! because `f16` overflows on some models.
 
+use std::ops::Range;
+
 use crate::Isa;
 use crate::parallel::{SharedRows, for_each};
-use crate::simd::{BLOCK, Block, Kernel, LANES, Simd};
+use crate::simd::{BLOCK, Block, Kernel, LANES, Vectors};
 
 /// Blocks of a row that a thread takes at a time.
 const TASK_BLOCKS: usize = if cfg!(test) { 2 } else { 128 };
@@ -20,7 +22,7 @@ pub struct Q8Rows {
     /// `[rows][blocks]`
     scales: Vec<f32>,
     /// `[rows][blocks]`
-    sums: Vec<i32>,
+    offsets: Vec<i32>,
 }
 
 impl Q8Rows {
@@ -32,7 +34,7 @@ impl Q8Rows {
             blocks: 0,
             values: Vec::with_capacity(n),
             scales: Vec::with_capacity(n),
-            sums: Vec::with_capacity(n),
+            offsets: Vec::with_capacity(n),
         }
     }
 
@@ -48,21 +50,21 @@ impl Q8Rows {
         let n = x.len() / cols * self.blocks;
         self.values.resize(n, [0; BLOCK]);
         self.scales.resize(n, 0.0);
-        self.sums.resize(n, 0);
+        self.offsets.resize(n, 0);
         let tasks = self.blocks.div_ceil(TASK_BLOCKS);
         let values = &SharedRows::new(&mut self.values, self.blocks);
         let scales = &SharedRows::new(&mut self.scales, self.blocks);
-        let sums = &SharedRows::new(&mut self.sums, self.blocks);
+        let offsets = &SharedRows::new(&mut self.offsets, self.blocks);
         for_each(x.len() / cols * tasks, |task| {
             let (row, first) = (task / tasks, task % tasks * TASK_BLOCKS);
             let blocks = first..(first + TASK_BLOCKS).min(self.blocks);
             let x = &x[row * cols + first * BLOCK..row * cols + (blocks.end * BLOCK).min(cols)];
             // SAFETY: these blocks are this task's alone.
-            let (values, scales, sums) = unsafe {
+            let (values, scales, offsets) = unsafe {
                 let values = values.row(row, blocks.clone());
-                (values, scales.row(row, blocks.clone()), sums.row(row, blocks))
+                (values, scales.row(row, blocks.clone()), offsets.row(row, blocks))
             };
-            isa.run(QuantizeBlocks { x, values, scales, sums });
+            isa.run(QuantizeBlocks { x, values, scales, offsets });
         });
     }
 
@@ -76,14 +78,19 @@ impl Q8Rows {
         self.values.len().checked_div(self.blocks).unwrap_or(0)
     }
 
-    /// The blocks of a row.
+    /// Blocks of a row.
+    pub(crate) fn blocks(&self) -> usize {
+        self.blocks
+    }
+
+    /// A row.
     #[inline(always)]
     pub(crate) fn row(&self, row: usize) -> Q8Row<'_> {
         let (at, n) = (row * self.blocks, self.blocks);
         Q8Row {
             values: &self.values[at..at + n],
             scales: &self.scales[at..at + n],
-            sums: &self.sums[at..at + n],
+            offsets: &self.offsets[at..at + n],
         }
     }
 }
@@ -96,19 +103,23 @@ pub(crate) struct Q8Row<'a> {
     /// `[blocks]`
     pub(crate) scales: &'a [f32],
     /// `[blocks]`
-    pub(crate) sums: &'a [i32],
+    pub(crate) offsets: &'a [i32],
 }
 
 impl<'a> Q8Row<'a> {
-    /// The first `n` blocks.
+    /// Blocks `range`.
     #[inline(always)]
-    pub(crate) fn first(self, n: usize) -> Self {
-        Self { values: &self.values[..n], scales: &self.scales[..n], sums: &self.sums[..n] }
+    pub(crate) fn range(self, range: Range<usize>) -> Self {
+        Self {
+            values: &self.values[range.clone()],
+            scales: &self.scales[range.clone()],
+            offsets: &self.offsets[range],
+        }
     }
 
     #[inline(always)]
     pub(crate) fn block(self, index: usize) -> Block<'a> {
-        Block { values: &self.values[index], sum: self.sums[index] }
+        Block { values: &self.values[index], offset: self.offsets[index] }
     }
 }
 
@@ -116,27 +127,27 @@ struct QuantizeBlocks<'a> {
     x: &'a [f32],
     values: &'a mut [[i8; BLOCK]],
     scales: &'a mut [f32],
-    sums: &'a mut [i32],
+    offsets: &'a mut [i32],
 }
 
 impl Kernel for QuantizeBlocks<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let blocks = self.values.iter_mut().zip(self.scales).zip(self.sums);
-        for (x, ((values, scale), sum)) in self.x.chunks(BLOCK).zip(blocks) {
+    fn run<S: Vectors>(self, simd: S) {
+        let blocks = self.values.iter_mut().zip(self.scales).zip(self.offsets);
+        for (x, ((values, scale), offset)) in self.x.chunks(BLOCK).zip(blocks) {
             let mut padded = [0.0; BLOCK];
             padded[..x.len()].copy_from_slice(x);
             *scale = quantize_block(simd, &padded, values);
-            *sum = values.iter().map(|&v| i32::from(v)).sum();
+            *offset = -8 * values.iter().map(|&v| i32::from(v)).sum::<i32>();
         }
     }
 }
 
 /// Rounds `x / scale`; returns the scale.
 #[inline(always)]
-fn quantize_block<S: Simd>(simd: S, x: &[f32; BLOCK], values: &mut [i8; BLOCK]) -> f32 {
+fn quantize_block<S: Vectors>(simd: S, x: &[f32; BLOCK], values: &mut [i8; BLOCK]) -> f32 {
     let (xs, _) = x.as_chunks::<LANES>();
     let (values, _) = values.as_chunks_mut::<LANES>();
     let step = step(simd, xs);
@@ -157,7 +168,7 @@ pub(crate) struct Step {
 /// The step that makes −127..=127 of `x`: `max|x| / 127`. One value that is not finite makes it NaN, so that damaged weights
 /// show in the logits.
 #[inline(always)]
-pub(crate) fn step<S: Simd>(simd: S, x: &[[f32; LANES]]) -> Step {
+pub(crate) fn step<S: Vectors>(simd: S, x: &[[f32; LANES]]) -> Step {
     let mut largest = simd.splat(0.0);
     let mut nothing = simd.splat(0.0);
     for x in x {
@@ -191,7 +202,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn each_value_is_within_half_a_step_and_sums_are_exact(
+        fn each_value_is_within_half_a_step_and_offsets_are_exact(
             (x, cols) in (1usize..5, 1usize..140).prop_flat_map(|(r, c)| (values(r * c), Just(c))),
         ) {
             for isa in Isa::available() {
@@ -203,7 +214,7 @@ mod tests {
                     for (block, x) in x.chunks(BLOCK).enumerate() {
                         let q = rows.row(row).block(block);
                         let scale = rows.row(row).scales[block];
-                        prop_assert_eq!(q.sum, q.values.iter().map(|&v| i32::from(v)).sum::<i32>());
+                        prop_assert_eq!(q.offset, -8 * q.values.iter().map(|&v| i32::from(v)).sum::<i32>());
                         prop_assert!(q.values[x.len()..].iter().all(|&v| v == 0));
                         for (x, &v) in x.iter().zip(q.values) {
                             prop_assert!((x - scale * f32::from(v)).abs() <= scale * 0.5001);

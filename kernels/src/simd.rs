@@ -1,14 +1,18 @@
 //! The words that kernels are written in.
 //!
 //! A kernel is a struct of arguments with a [`Kernel::run`] that is generic over [`Simd`]; each instruction set says the words once.
-//! Vectors have eight `f32` or `i32` lanes everywhere, because weights come in panels of eight rows: one lane, one output row.
-//! Work whose shape depends on the instruction set (the integer dot products) is one word, so that no kernel needs a `cfg`.
+//! Vectors have eight `f32` lanes everywhere, because weights come in panels of eight rows: one lane, one output row. Integer
+//! dot products take two panels side by side, a *pair*, which is one register where those are wide enough. Work whose shape
+//! depends on the instruction set is one word, so that no kernel needs a `cfg`.
+//!
+//! All instruction sets with a fused multiply-add give the same bits: integers are exact, and what is done to the floats and
+//! in which order is the same.
 
 use half::{bf16, f16};
 
-#[cfg(target_arch = "x86_64")]
-pub(crate) mod avx2;
 pub(crate) mod scalar;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod x86;
 
 /// Lanes of a vector, and rows of a weight panel.
 pub const LANES: usize = 8;
@@ -22,13 +26,16 @@ pub const Q4_BLOCK_BYTES: usize = LANES * BLOCK / 2;
 /// Bytes of one block of a Q8 panel: eight rows of 32 bytes.
 pub const Q8_BLOCK_BYTES: usize = LANES * BLOCK;
 
+/// Bytes of one block of a pair of Q4 panels whose nibbles have a byte each.
+pub const UNPACKED_BLOCK_BYTES: usize = 2 * Q8_BLOCK_BYTES;
+
 /// Thirty-two activations, in steps of a scale that is applied later.
 #[derive(Clone, Copy)]
 pub struct Block<'a> {
     /// Integers in −127..=127.
     pub values: &'a [i8; BLOCK],
-    /// `Σ values`, which takes the offset of unsigned weights out of a dot product.
-    pub sum: i32,
+    /// `−8 · Σ values`: what a dot product with nibbles lacks, which are stored 8 too large.
+    pub offset: i32,
 }
 
 /// One computation, its arguments as fields, written once for all instruction sets.
@@ -37,6 +44,14 @@ pub trait Kernel {
     type Output;
     /// Computes. Implementations are `#[inline(always)]`, as is all they call, so that the body is compiled with the
     /// instructions of `S`.
+    fn run<S: Vectors>(self, simd: S) -> Self::Output;
+}
+
+/// A computation with products of bytes. Kept apart from [`Kernel`], of which instruction sets that differ in nothing else can share the code.
+pub trait ByteKernel {
+    /// What it computes, where that is not written into an argument.
+    type Output;
+    /// Computes, as [`Kernel::run`].
     fn run<S: Simd>(self, simd: S) -> Self::Output;
 }
 
@@ -45,7 +60,7 @@ pub trait Element: Copy + Send + Sync + 'static {
     /// Its value as `f32`, exact.
     fn widen(self) -> f32;
     /// Eight of them as a vector.
-    fn load<S: Simd>(simd: S, from: &[Self; LANES]) -> S::F32;
+    fn load<S: Vectors>(simd: S, from: &[Self; LANES]) -> S::F32;
 }
 
 /// An element type of a cache.
@@ -53,15 +68,13 @@ pub trait Cached: Element + bytemuck::Zeroable {
     /// Whether it counts steps, of a size that each head of a token has for itself.
     const SCALED: bool;
     /// Eight values, rounded to the nearest; those of a type that counts steps lie in −127..=127.
-    fn narrow<S: Simd>(simd: S, v: S::F32) -> [Self; LANES];
+    fn narrow<S: Vectors>(simd: S, v: S::F32) -> [Self; LANES];
 }
 
-/// Eight-lane arithmetic of one instruction set. A value of the type proves that the CPU has the instructions.
-pub trait Simd: Copy + Send + Sync + 'static {
+/// Eight-lane arithmetic of an instruction set. A value of the type proves that the CPU has the instructions.
+pub trait Vectors: Copy + Send + Sync + 'static {
     /// Eight `f32`.
     type F32: Copy;
-    /// Eight `i32`.
-    type I32: Copy;
 
     /// `[x; 8]`
     fn splat(self, x: f32) -> Self::F32;
@@ -107,35 +120,63 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// The largest lane.
     fn max_lane(self, v: Self::F32) -> f32;
 
-    /// Multiplies and adds 8-bit integers in registers for `rounds` rounds, as fast as that can be done; returns how many
-    /// multiply-adds a round has.
-    fn multiply_adds(self, rounds: usize) -> usize;
-    /// Each integer as the nearest `f32`.
-    fn to_f32(self, v: Self::I32) -> Self::F32;
     /// Widens a run of a Q4 panel: `[i]` holds `nibble − 8` of the eight rows at `k + i`.
     fn widen_q4(self, run: &[u8; 32]) -> [Self::F32; 8];
     /// Widens a run of a Q8 panel: `[i]` holds the eight rows at `k + i`.
     fn widen_q8(self, run: &[u8; 32]) -> [Self::F32; 4];
-    /// `Σ (nibble − 8) · x` over a block, for the eight rows of each of `P` panels and `T` tokens.
+    /// A byte for each nibble of a block of two panels: for each run first the low ones of both, then the high ones of both.
+    fn unpack_q4(self, blocks: [&[u8; Q4_BLOCK_BYTES]; 2], to: &mut [u8; UNPACKED_BLOCK_BYTES]);
+}
+
+/// An instruction set: its floats, and dot products of 8-bit integers for pairs of panels.
+pub trait Simd: Vectors {
+    /// Eight `f32` for each of two panels.
+    type Pair: Copy;
+    /// Eight `i32` for each of two panels.
+    type PairI32: Copy;
+
+    /// Pairs of panels that many tokens meet at a time, as the registers allow: 1 or 2.
+    const PAIRS: usize;
+    /// Tokens that they meet at a time: 4 or 6.
+    const TOKENS: usize;
+
+    /// Multiplies and adds 8-bit integers in registers for `rounds` rounds, as fast as that can be done; returns how many
+    /// multiply-adds a round has.
+    fn multiply_adds(self, rounds: usize) -> usize;
+
+    /// `[x; 16]`
+    fn pair_splat(self, x: f32) -> Self::Pair;
+    /// Loads the scales of two panels, widened.
+    fn pair_scales(self, from: [&[f16; LANES]; 2]) -> Self::Pair;
+    /// Each integer as the nearest `f32`.
+    fn pair_to_f32(self, v: Self::PairI32) -> Self::Pair;
+    /// `a · b`
+    fn pair_mul(self, a: Self::Pair, b: Self::Pair) -> Self::Pair;
+    /// `a · b + c`, as [`fma`](Vectors::fma).
+    fn pair_fma(self, a: Self::Pair, b: Self::Pair, c: Self::Pair) -> Self::Pair;
+    /// Loads the sums of two panels.
+    fn pair_load(self, from: &[[f32; LANES]; 2]) -> Self::Pair;
+    /// Stores them.
+    fn pair_store(self, v: Self::Pair, to: &mut [[f32; LANES]; 2]);
+
+    /// `Σ (nibble − 8) · x` over a block, for the rows of `P` pairs of panels and `T` tokens.
     fn dot_q4<const P: usize, const T: usize>(
         self,
-        weights: [&[u8; Q4_BLOCK_BYTES]; P],
+        weights: [[&[u8; Q4_BLOCK_BYTES]; 2]; P],
         x: [Block<'_>; T],
-    ) -> [[Self::I32; T]; P];
-    /// A byte for each nibble of a Q4 block: of each run first all low ones, then all high ones.
-    fn unpack_q4(self, block: &[u8; Q4_BLOCK_BYTES], to: &mut [u8; Q8_BLOCK_BYTES]);
+    ) -> [[Self::PairI32; T]; P];
     /// As [`dot_q4`](Self::dot_q4), of blocks that are unpacked.
     fn dot_unpacked<const P: usize, const T: usize>(
         self,
-        weights: [&[u8; Q8_BLOCK_BYTES]; P],
+        weights: [&[u8; UNPACKED_BLOCK_BYTES]; P],
         x: [Block<'_>; T],
-    ) -> [[Self::I32; T]; P];
-    /// `Σ byte · x` over a block, for the eight rows of each of `P` panels and `T` tokens.
+    ) -> [[Self::PairI32; T]; P];
+    /// `Σ byte · x` over a block, for the rows of `P` pairs of panels and `T` tokens.
     fn dot_q8<const P: usize, const T: usize>(
         self,
-        weights: [&[u8; Q8_BLOCK_BYTES]; P],
+        weights: [[&[u8; Q8_BLOCK_BYTES]; 2]; P],
         x: [Block<'_>; T],
-    ) -> [[Self::I32; T]; P];
+    ) -> [[Self::PairI32; T]; P];
 }
 
 impl Element for f32 {
@@ -144,7 +185,7 @@ impl Element for f32 {
         self
     }
     #[inline(always)]
-    fn load<S: Simd>(simd: S, from: &[Self; LANES]) -> S::F32 {
+    fn load<S: Vectors>(simd: S, from: &[Self; LANES]) -> S::F32 {
         simd.load(from)
     }
 }
@@ -152,7 +193,7 @@ impl Element for f32 {
 impl Cached for f32 {
     const SCALED: bool = false;
     #[inline(always)]
-    fn narrow<S: Simd>(simd: S, v: S::F32) -> [Self; LANES] {
+    fn narrow<S: Vectors>(simd: S, v: S::F32) -> [Self; LANES] {
         let mut narrow = [0.0; LANES];
         simd.store(v, &mut narrow);
         narrow
@@ -162,7 +203,7 @@ impl Cached for f32 {
 impl Cached for f16 {
     const SCALED: bool = false;
     #[inline(always)]
-    fn narrow<S: Simd>(simd: S, v: S::F32) -> [Self; LANES] {
+    fn narrow<S: Vectors>(simd: S, v: S::F32) -> [Self; LANES] {
         let mut narrow = [f16::ZERO; LANES];
         simd.store_f16(v, &mut narrow);
         narrow
@@ -175,7 +216,7 @@ impl Element for f16 {
         self.to_f32()
     }
     #[inline(always)]
-    fn load<S: Simd>(simd: S, from: &[Self; LANES]) -> S::F32 {
+    fn load<S: Vectors>(simd: S, from: &[Self; LANES]) -> S::F32 {
         simd.load_f16(from)
     }
 }
@@ -186,7 +227,7 @@ impl Element for i8 {
         f32::from(self)
     }
     #[inline(always)]
-    fn load<S: Simd>(simd: S, from: &[Self; LANES]) -> S::F32 {
+    fn load<S: Vectors>(simd: S, from: &[Self; LANES]) -> S::F32 {
         simd.load_i8(from)
     }
 }
@@ -194,7 +235,7 @@ impl Element for i8 {
 impl Cached for i8 {
     const SCALED: bool = true;
     #[inline(always)]
-    fn narrow<S: Simd>(simd: S, v: S::F32) -> [Self; LANES] {
+    fn narrow<S: Vectors>(simd: S, v: S::F32) -> [Self; LANES] {
         let mut narrow = [0; LANES];
         simd.store_i8(simd.round(v), &mut narrow);
         narrow
@@ -207,7 +248,7 @@ impl Element for bf16 {
         self.to_f32()
     }
     #[inline(always)]
-    fn load<S: Simd>(simd: S, from: &[Self; LANES]) -> S::F32 {
+    fn load<S: Vectors>(simd: S, from: &[Self; LANES]) -> S::F32 {
         simd.load_bf16(from)
     }
 }

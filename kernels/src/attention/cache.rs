@@ -7,7 +7,7 @@ use super::{KEYS, MAX_HEAD_SIZE, part_len};
 use crate::Isa;
 use crate::parallel::{SharedRows, for_each};
 use crate::quantized::step;
-use crate::simd::{Cached, Kernel, LANES, Simd};
+use crate::simd::{Cached, Kernel, LANES, Vectors};
 
 /// Sizes of one layer's cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -223,7 +223,7 @@ impl<E: Cached> Kernel for Store<'_, E> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
+    fn run<S: Vectors>(self, simd: S) {
         let size = self.size;
         let (keys, key_scales) = self.keys;
         let (values, value_scales) = self.values;
@@ -248,7 +248,7 @@ impl<E: Cached> Kernel for Store<'_, E> {
 
 /// Writes the scale of a head, where it has one; returns what its values are multiplied by before they are narrowed.
 #[inline(always)]
-fn scale<S: Simd, E: Cached>(simd: S, head: &[[f32; LANES]], scale: &mut f32) -> S::F32 {
+fn scale<S: Vectors, E: Cached>(simd: S, head: &[[f32; LANES]], scale: &mut f32) -> S::F32 {
     if !E::SCALED {
         return simd.splat(1.0);
     }

@@ -5,11 +5,11 @@
 
 use super::Outputs;
 use crate::parallel::{Tile, tiles};
-use crate::simd::{Element, LANES, Simd};
+use crate::simd::{Element, LANES, Vectors};
 
 /// The panel's outputs for all tokens of `x`, `[tokens][cols]`.
 #[inline(always)]
-pub(super) fn panel<E: Element, S: Simd>(
+pub(super) fn panel<E: Element, S: Vectors>(
     out: Outputs<'_, S>,
     weight: &[E],
     tokens: usize,
@@ -24,7 +24,7 @@ struct Dense<'a, E, S> {
     x: &'a [f32],
 }
 
-impl<E: Element, S: Simd> Tile for Dense<'_, E, S> {
+impl<E: Element, S: Vectors> Tile for Dense<'_, E, S> {
     #[inline(always)]
     fn tile<const T: usize>(&mut self, first: usize) {
         let mut sums = [[0.0; LANES]; T];
@@ -39,7 +39,7 @@ impl<E: Element, S: Simd> Tile for Dense<'_, E, S> {
     }
 }
 
-impl<E: Element, S: Simd> Dense<'_, E, S> {
+impl<E: Element, S: Vectors> Dense<'_, E, S> {
     /// Sums of the panel's rows for `T` tokens, `R` rows at a time.
     #[inline(always)]
     fn dots<const R: usize, const T: usize>(&self, token: usize, sums: &mut [[f32; LANES]; T]) {
@@ -67,7 +67,7 @@ impl<E: Element, S: Simd> Dense<'_, E, S> {
 
 /// `Σ weights[r]·x[t]`.
 #[inline(always)]
-fn dot<E: Element, S: Simd, const R: usize, const T: usize>(
+fn dot<E: Element, S: Vectors, const R: usize, const T: usize>(
     simd: S,
     weights: [&[E]; R],
     x: [&[f32]; T],

@@ -1,6 +1,6 @@
 //! Quantised weights in panels: a lane is an output row.
 
-use std::marker::PhantomData;
+use std::ops::Range;
 
 use half::f16;
 
@@ -8,11 +8,13 @@ use super::Outputs;
 use crate::format::{Bits, Panels};
 use crate::parallel::{Tile, tiles};
 use crate::quantized::Q8Rows;
-use crate::simd::{BLOCK, Block, LANES, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd};
+use crate::simd::{
+    BLOCK, Block, LANES, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd, UNPACKED_BLOCK_BYTES, Vectors,
+};
 
 /// The panel's outputs for all tokens of `x`, `[tokens][cols]`: weights are widened to `f32`.
 #[inline(always)]
-pub(super) fn panel_f32<S: Simd>(
+pub(super) fn panel_f32<S: Vectors>(
     out: Outputs<'_, S>,
     weight: &Panels<'_>,
     tokens: usize,
@@ -22,76 +24,97 @@ pub(super) fn panel_f32<S: Simd>(
     tiles(tokens, &mut Widened { out, weight, bytes, scales, x });
 }
 
-/// The outputs of `P` panels for all tokens of `x`: integer dot products, scaled once a block. What panels share is the
-/// broadcast of activations. Many tokens meet Q4 weights that are unpacked once, into `room`.
+/// What a thread needs while it multiplies, kept from one time to the next.
+#[derive(Default)]
+pub(super) struct Room {
+    /// Unpacked blocks of each pair, `[pairs][CHUNK]`
+    unpacked: Vec<[u8; UNPACKED_BLOCK_BYTES]>,
+    /// What is summed up so far, `[pairs][tokens]`
+    partial: Vec<[[f32; LANES]; 2]>,
+}
+
+/// The outputs of `P` pairs of panels for all tokens of `x`: integer dot products, scaled once a block. What panels share is
+/// the broadcast of activations.
+///
+/// Many tokens meet Q4 weights that are unpacked once, so many blocks at a time that they stay in the nearest cache until all
+/// tokens have met them.
+///
+/// The pairs begin at `out.panel`; of panels from `end` on, which only fill up the last pair, nothing is stored.
 #[inline(always)]
-pub(super) fn panels_q8<S: Simd, const P: usize>(
+pub(super) fn pairs_q8<S: Simd, const P: usize>(
     out: Outputs<'_, S>,
+    end: usize,
     weight: &Panels<'_>,
-    tokens: usize,
     x: &Q8Rows,
-    room: &mut Vec<[u8; Q8_BLOCK_BYTES]>,
+    room: &mut Room,
 ) {
-    let panels = panels::<P>(weight, out.panel);
+    let (tokens, blocks) = (x.rows(), weight.shape().blocks());
+    let pairs = pairs::<P>(weight, out.panel, end);
+    let Room { unpacked, partial } = room;
     match weight.shape().bits {
         Bits::Four if tokens >= UNPACK_TOKENS => {
-            let packed = blocks::<P, Q4_BLOCK_BYTES>(panels);
-            let n = weight.shape().blocks();
-            room.resize(P * n, [0; Q8_BLOCK_BYTES]);
-            let mut blocks = [&[][..]; P];
-            for p in 0..P {
-                for i in 0..n {
-                    out.simd.unpack_q4(&packed[p][i], &mut room[p * n + i]);
+            unpacked.resize(P * CHUNK, [0; UNPACKED_BLOCK_BYTES]);
+            partial.resize(P * tokens, [[0.0; LANES]; 2]);
+            for first in (0..blocks).step_by(CHUNK) {
+                let chunk = first..(first + CHUNK).min(blocks);
+                for p in 0..P {
+                    let ([a, b], to) = (split(pairs[p]), &mut unpacked[p * CHUNK..]);
+                    for i in chunk.clone() {
+                        out.simd.unpack_q4([&a[i], &b[i]], &mut to[i - first]);
+                    }
                 }
+                let mut weights = [Unpacked(&[]); P];
+                for p in 0..P {
+                    weights[p] = Unpacked(&unpacked[p * CHUNK..][..chunk.len()]);
+                }
+                let mut work = Integer::new(out, end, weight, weights, x);
+                (work.chunk, work.partial) = (chunk, &mut partial[..]);
+                tiles(tokens, &mut work);
             }
-            for p in 0..P {
-                blocks[p] = &room[p * n..][..n];
-            }
-            tiles(tokens, &mut Integer::<S, Unpacked, P, _>::new(out, weight, blocks, x));
         }
-        Bits::Four => {
-            tiles(tokens, &mut Integer::<S, Q4, P, _>::new(out, weight, blocks(panels), x))
-        }
-        Bits::Eight => {
-            tiles(tokens, &mut Integer::<S, Q8, P, _>::new(out, weight, blocks(panels), x))
-        }
+        Bits::Four => tiles(tokens, &mut Integer::new(out, end, weight, Q4::all(pairs), x)),
+        Bits::Eight => tiles(tokens, &mut Integer::new(out, end, weight, Q8::all(pairs), x)),
     }
 }
 
-/// As [`panels_q8`], for the only token there is.
+/// As [`pairs_q8`] for two pairs, for the only token there is.
 #[inline(always)]
-pub(super) fn one_token_q8<S: Simd, const P: usize>(
+pub(super) fn one_token_q8<S: Simd>(
     out: Outputs<'_, S>,
+    end: usize,
     weight: &Panels<'_>,
     x: &Q8Rows,
 ) {
-    let panels = panels::<P>(weight, out.panel);
+    let pairs = pairs::<2>(weight, out.panel, end);
     match weight.shape().bits {
-        Bits::Four => Integer::<S, Q4, P, _>::new(out, weight, blocks(panels), x).tile::<1>(0),
-        Bits::Eight => Integer::<S, Q8, P, _>::new(out, weight, blocks(panels), x).tile::<1>(0),
+        Bits::Four => Integer::new(out, end, weight, Q4::all(pairs), x).tile::<1>(0),
+        Bits::Eight => Integer::new(out, end, weight, Q8::all(pairs), x).tile::<1>(0),
     }
 }
+
+/// Blocks of a pair that are unpacked at a time: 8 KB.
+const CHUNK: usize = if cfg!(test) { 3 } else { 16 };
 
 /// From so many tokens on it pays to unpack a panel.
 const UNPACK_TOKENS: usize = if cfg!(test) { 6 } else { 32 };
 
-/// The bytes of `P` panels from `first` on.
+/// The bytes of `P` pairs of panels from `first` on; from `end` on the last one is repeated.
 #[inline(always)]
-fn panels<'a, const P: usize>(weight: &Panels<'a>, first: usize) -> [&'a [u8]; P] {
-    let mut panels = [&[][..]; P];
+fn pairs<'a, const P: usize>(weight: &Panels<'a>, first: usize, end: usize) -> [[&'a [u8]; 2]; P] {
+    let mut pairs = [[&[][..]; 2]; P];
     for p in 0..P {
-        panels[p] = weight.panel(first + p).0;
+        for h in 0..2 {
+            pairs[p][h] = weight.panel((first + 2 * p + h).min(end - 1)).0;
+        }
     }
-    panels
+    pairs
 }
 
+/// Two panels in blocks, as many in one as in the other.
 #[inline(always)]
-fn blocks<const P: usize, const B: usize>(panels: [&[u8]; P]) -> [&[[u8; B]]; P] {
-    let mut blocks = [&[][..]; P];
-    for p in 0..P {
-        blocks[p] = panels[p].as_chunks().0;
-    }
-    blocks
+fn split<const B: usize>([a, b]: [&[u8]; 2]) -> [&[[u8; B]]; 2] {
+    let (a, b) = (a.as_chunks().0, b.as_chunks().0);
+    [a, &b[..a.len()]]
 }
 
 struct Widened<'a, S> {
@@ -102,7 +125,7 @@ struct Widened<'a, S> {
     x: &'a [f32],
 }
 
-impl<S: Simd> Tile for Widened<'_, S> {
+impl<S: Vectors> Tile for Widened<'_, S> {
     #[inline(always)]
     fn tile<const T: usize>(&mut self, first: usize) {
         let simd = self.out.simd;
@@ -130,7 +153,7 @@ impl<S: Simd> Tile for Widened<'_, S> {
 
 /// The integers of a block as `f32`: `[column][row]`.
 #[inline(always)]
-fn widen<S: Simd>(simd: S, bits: Bits, block: &[u8]) -> [S::F32; BLOCK] {
+fn widen<S: Vectors>(simd: S, bits: Bits, block: &[u8]) -> [S::F32; BLOCK] {
     let mut weights = [simd.splat(0.0); BLOCK];
     let (runs, _) = block.as_chunks::<32>();
     match bits {
@@ -150,7 +173,7 @@ fn widen<S: Simd>(simd: S, bits: Bits, block: &[u8]) -> [S::F32; BLOCK] {
 
 /// `Σ weights[k] · x[k]` over up to 32 columns, in four sums so that one does not wait for the other.
 #[inline(always)]
-fn dot<S: Simd>(simd: S, weights: &[S::F32; BLOCK], x: &[f32]) -> S::F32 {
+fn dot<S: Vectors>(simd: S, weights: &[S::F32; BLOCK], x: &[f32]) -> S::F32 {
     let mut padded = [0.0; BLOCK];
     let x: &[f32; BLOCK] = match x.try_into() {
         Ok(x) => x,
@@ -168,133 +191,217 @@ fn dot<S: Simd>(simd: S, weights: &[S::F32; BLOCK], x: &[f32]) -> S::F32 {
     simd.add(simd.add(sums[0], sums[1]), simd.add(sums[2], sums[3]))
 }
 
-struct Integer<'a, S, W, const P: usize, const B: usize> {
+struct Integer<'a, S, W, const P: usize> {
     out: Outputs<'a, S>,
-    blocks: [&'a [[u8; B]]; P],
-    scales: [&'a [[f16; LANES]]; P],
+    end: usize,
+    /// Blocks of `chunk`.
+    weights: [W; P],
+    scales: [[&'a [[f16; LANES]]; 2]; P],
     group_blocks: usize,
     x: &'a Q8Rows,
-    weights: PhantomData<W>,
+    /// Which of all blocks these are.
+    chunk: Range<usize>,
+    /// Where sums wait for the next chunk, `[pairs][tokens]`; may be empty where there is but one.
+    partial: &'a mut [[[f32; LANES]; 2]],
 }
 
-impl<'a, S: Simd, W, const P: usize, const B: usize> Integer<'a, S, W, P, B> {
+impl<'a, S: Simd, W: Pair, const P: usize> Integer<'a, S, W, P> {
+    /// All blocks at once.
     #[inline(always)]
     fn new(
         out: Outputs<'a, S>,
+        end: usize,
         weight: &Panels<'a>,
-        blocks: [&'a [[u8; B]]; P],
+        weights: [W; P],
         x: &'a Q8Rows,
     ) -> Self {
-        let group_blocks = weight.shape().group_blocks;
-        let mut scales = [&[][..]; P];
+        let shape = weight.shape();
+        let mut scales = [[&[][..]; 2]; P];
         for p in 0..P {
-            scales[p] = weight.panel(out.panel + p).1;
+            for h in 0..2 {
+                scales[p][h] = weight.panel((out.panel + 2 * p + h).min(end - 1)).1;
+            }
         }
-        Self { out, blocks, scales, group_blocks, x, weights: PhantomData }
+        let (group_blocks, chunk) = (shape.group_blocks, 0..shape.blocks());
+        Self { out, end, weights, scales, group_blocks, x, chunk, partial: &mut [] }
     }
 }
 
-impl<S: Simd, W: Dot<B>, const P: usize, const B: usize> Tile for Integer<'_, S, W, P, B> {
+impl<S: Simd, W: Pair, const P: usize> Tile for Integer<'_, S, W, P> {
+    const TOKENS: usize = S::TOKENS;
+
     #[inline(always)]
     fn tile<const T: usize>(&mut self, first: usize) {
         let simd = self.out.simd;
-        let (blocks, groups) = (self.blocks[0].len(), self.scales[0].len());
-        // All of one length, so that one look at an index is enough for all.
-        let (mut weights, mut scales) = (self.blocks, self.scales);
+        let blocks = self.chunk.len();
+        let mut weights = self.weights;
         for p in 0..P {
-            (weights[p], scales[p]) = (&weights[p][..blocks], &scales[p][..groups]);
+            // All of one length, so that one look at an index is enough for all.
+            weights[p] = weights[p].first(blocks);
         }
         let mut x = [self.x.row(first); T];
         for t in 0..T {
-            x[t] = self.x.row(first + t).first(blocks);
+            x[t] = self.x.row(first + t).range(self.chunk.clone());
         }
-        let mut sums = [[simd.splat(0.0); T]; P];
-        let mut index = 0;
-        for group in 0..groups {
-            let mut group_sums = [[simd.splat(0.0); T]; P];
-            let end = (index + self.group_blocks).min(blocks);
-            while index < end {
-                let mut block = [&weights[0][index]; P];
-                for p in 1..P {
-                    block[p] = &weights[p][index];
-                }
-                let mut values = [x[0].block(index); T];
-                for t in 1..T {
-                    values[t] = x[t].block(index);
-                }
-                let dots = W::dot(simd, block, values);
-                for t in 0..T {
-                    let scale = simd.splat(x[t].scales[index]);
-                    for p in 0..P {
-                        group_sums[p][t] =
-                            simd.fma(simd.to_f32(dots[p][t]), scale, group_sums[p][t]);
-                    }
-                }
-                index += 1;
-            }
+        let mut sums = [[simd.pair_splat(0.0); T]; P];
+        if self.chunk.start > 0 {
             for p in 0..P {
-                let scale = simd.load_f16(&scales[p][group]);
                 for t in 0..T {
-                    sums[p][t] = simd.fma(group_sums[p][t], scale, sums[p][t]);
+                    let partial = &self.partial[p * self.x.rows() + first + t];
+                    sums[p][t] = simd.pair_load(partial);
                 }
+            }
+        }
+        let mut group = self.chunk.start / self.group_blocks;
+        // Of the group, how many blocks are still to come.
+        let mut left = (group + 1) * self.group_blocks - self.chunk.start;
+        for index in 0..blocks {
+            let mut values = [x[0].block(index); T];
+            for t in 1..T {
+                values[t] = x[t].block(index);
+            }
+            let mut scales = [simd.pair_splat(0.0); P];
+            for p in 0..P {
+                let [a, b] = self.scales[p];
+                scales[p] = simd.pair_scales([&a[group], &b[group]]);
+            }
+            let dots = W::dot(simd, &weights, index, values);
+            for t in 0..T {
+                let scale = simd.pair_splat(x[t].scales[index]);
+                for p in 0..P {
+                    let dot = simd.pair_to_f32(dots[p][t]);
+                    sums[p][t] = simd.pair_fma(dot, simd.pair_mul(scale, scales[p]), sums[p][t]);
+                }
+            }
+            left -= 1;
+            if left == 0 {
+                (group, left) = (group + 1, self.group_blocks);
             }
         }
         for p in 0..P {
-            let out = Outputs { panel: self.out.panel + p, ..self.out };
             for t in 0..T {
-                out.store(first + t, sums[p][t]);
+                if self.chunk.end < self.x.blocks() {
+                    let partial = &mut self.partial[p * self.x.rows() + first + t];
+                    simd.pair_store(sums[p][t], partial);
+                    continue;
+                }
+                let mut halves = [[0.0; LANES]; 2];
+                simd.pair_store(sums[p][t], &mut halves);
+                for h in 0..2 {
+                    let panel = self.out.panel + 2 * p + h;
+                    if panel < self.end {
+                        let out = Outputs { panel, ..self.out };
+                        out.store(first + t, simd.load(&halves[h]));
+                    }
+                }
             }
         }
     }
 }
 
-/// How blocks of `B` bytes hold integers.
-trait Dot<const B: usize> {
+/// The blocks of a pair of panels.
+trait Pair: Copy {
+    /// The first `n`.
+    fn first(self, n: usize) -> Self;
+    /// Dot products of the blocks at `index` of `P` pairs and those of `T` tokens.
     fn dot<S: Simd, const P: usize, const T: usize>(
         simd: S,
-        weights: [&[u8; B]; P],
+        pairs: &[Self; P],
+        index: usize,
         x: [Block<'_>; T],
-    ) -> [[S::I32; T]; P];
+    ) -> [[S::PairI32; T]; P];
 }
 
-/// Two to a byte, as they are stored.
-struct Q4;
+/// Integers of four bits, two to a byte, as they are stored.
+#[derive(Clone, Copy)]
+struct Q4<'a>([&'a [[u8; Q4_BLOCK_BYTES]]; 2]);
 
-/// Four bits, one to a byte.
-struct Unpacked;
+/// Integers of four bits, one to a byte.
+#[derive(Clone, Copy)]
+struct Unpacked<'a>(&'a [[u8; UNPACKED_BLOCK_BYTES]]);
 
-/// Eight bits.
-struct Q8;
+/// Integers of eight bits.
+#[derive(Clone, Copy)]
+struct Q8<'a>([&'a [[u8; Q8_BLOCK_BYTES]]; 2]);
 
-impl Dot<Q4_BLOCK_BYTES> for Q4 {
+impl<'a> Q4<'a> {
     #[inline(always)]
-    fn dot<S: Simd, const P: usize, const T: usize>(
-        simd: S,
-        weights: [&[u8; Q4_BLOCK_BYTES]; P],
-        x: [Block<'_>; T],
-    ) -> [[S::I32; T]; P] {
-        simd.dot_q4(weights, x)
+    fn all<const P: usize>(pairs: [[&'a [u8]; 2]; P]) -> [Self; P] {
+        let mut all = [Self([&[]; 2]); P];
+        for p in 0..P {
+            all[p] = Self(split(pairs[p]));
+        }
+        all
     }
 }
 
-impl Dot<Q8_BLOCK_BYTES> for Unpacked {
+impl Pair for Q4<'_> {
+    #[inline(always)]
+    fn first(self, n: usize) -> Self {
+        Self([&self.0[0][..n], &self.0[1][..n]])
+    }
     #[inline(always)]
     fn dot<S: Simd, const P: usize, const T: usize>(
         simd: S,
-        weights: [&[u8; Q8_BLOCK_BYTES]; P],
+        pairs: &[Self; P],
+        index: usize,
         x: [Block<'_>; T],
-    ) -> [[S::I32; T]; P] {
-        simd.dot_unpacked(weights, x)
+    ) -> [[S::PairI32; T]; P] {
+        let mut blocks = [[&pairs[0].0[0][index]; 2]; P];
+        for p in 0..P {
+            blocks[p] = [&pairs[p].0[0][index], &pairs[p].0[1][index]];
+        }
+        simd.dot_q4(blocks, x)
     }
 }
 
-impl Dot<Q8_BLOCK_BYTES> for Q8 {
+impl Pair for Unpacked<'_> {
+    #[inline(always)]
+    fn first(self, n: usize) -> Self {
+        Self(&self.0[..n])
+    }
     #[inline(always)]
     fn dot<S: Simd, const P: usize, const T: usize>(
         simd: S,
-        weights: [&[u8; Q8_BLOCK_BYTES]; P],
+        pairs: &[Self; P],
+        index: usize,
         x: [Block<'_>; T],
-    ) -> [[S::I32; T]; P] {
-        simd.dot_q8(weights, x)
+    ) -> [[S::PairI32; T]; P] {
+        let mut blocks = [&pairs[0].0[index]; P];
+        for p in 1..P {
+            blocks[p] = &pairs[p].0[index];
+        }
+        simd.dot_unpacked(blocks, x)
+    }
+}
+
+impl<'a> Q8<'a> {
+    #[inline(always)]
+    fn all<const P: usize>(pairs: [[&'a [u8]; 2]; P]) -> [Self; P] {
+        let mut all = [Self([&[]; 2]); P];
+        for p in 0..P {
+            all[p] = Self(split(pairs[p]));
+        }
+        all
+    }
+}
+
+impl Pair for Q8<'_> {
+    #[inline(always)]
+    fn first(self, n: usize) -> Self {
+        Self([&self.0[0][..n], &self.0[1][..n]])
+    }
+    #[inline(always)]
+    fn dot<S: Simd, const P: usize, const T: usize>(
+        simd: S,
+        pairs: &[Self; P],
+        index: usize,
+        x: [Block<'_>; T],
+    ) -> [[S::PairI32; T]; P] {
+        let mut blocks = [[&pairs[0].0[0][index]; 2]; P];
+        for p in 0..P {
+            blocks[p] = [&pairs[p].0[0][index], &pairs[p].0[1][index]];
+        }
+        simd.dot_q8(blocks, x)
     }
 }

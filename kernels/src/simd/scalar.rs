@@ -2,7 +2,9 @@
 
 use half::{bf16, f16};
 
-use super::{BLOCK, Block, LANES, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd};
+use super::{
+    BLOCK, Block, LANES, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd, UNPACKED_BLOCK_BYTES, Vectors,
+};
 
 /// Plain Rust; every CPU has it.
 #[derive(Clone, Copy, Debug)]
@@ -32,19 +34,23 @@ fn byte(run: &[u8], row: usize, k: usize) -> i32 {
     i32::from(run[4 * row + k] as i8)
 }
 
-/// `Σ integer(row, k) · x[k]` over a block, for the eight rows of each panel and each token.
+/// Sixteen rows of two panels.
+type I32 = [[i32; LANES]; 2];
+
+/// `Σ integer(pair, panel, row, k) · x[k]` over a block, for the rows of each pair of panels and each token.
 #[inline(always)]
-fn dot<const B: usize, const P: usize, const T: usize>(
-    weights: [&[u8; B]; P],
+fn dot<const P: usize, const T: usize>(
     x: [Block<'_>; T],
-    integer: impl Fn(&[u8; B], usize, usize) -> i32,
-) -> [[[i32; LANES]; T]; P] {
-    weights.map(|block| {
+    integer: impl Fn(usize, usize, usize, usize) -> i32,
+) -> [[I32; T]; P] {
+    std::array::from_fn(|pair| {
         x.map(|x| {
-            let mut sums = [0; LANES];
-            for k in 0..BLOCK {
-                for (row, sum) in sums.iter_mut().enumerate() {
-                    *sum += integer(block, row, k) * i32::from(x.values[k]);
+            let mut sums = [[0; LANES]; 2];
+            for (panel, sums) in sums.iter_mut().enumerate() {
+                for k in 0..BLOCK {
+                    for (row, sum) in sums.iter_mut().enumerate() {
+                        *sum += integer(pair, panel, row, k) * i32::from(x.values[k]);
+                    }
                 }
             }
             sums
@@ -52,9 +58,8 @@ fn dot<const B: usize, const P: usize, const T: usize>(
     })
 }
 
-impl Simd for Scalar {
+impl Vectors for Scalar {
     type F32 = F32;
-    type I32 = [i32; LANES];
 
     #[inline(always)]
     fn splat(self, x: f32) -> F32 {
@@ -143,6 +148,33 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
+    fn widen_q4(self, run: &[u8; 32]) -> [F32; 8] {
+        std::array::from_fn(|k| std::array::from_fn(|row| nibble(run, row, k) as f32))
+    }
+    #[inline(always)]
+    fn widen_q8(self, run: &[u8; 32]) -> [F32; 4] {
+        std::array::from_fn(|k| std::array::from_fn(|row| byte(run, row, k) as f32))
+    }
+    #[inline(always)]
+    fn unpack_q4(self, blocks: [&[u8; Q4_BLOCK_BYTES]; 2], to: &mut [u8; UNPACKED_BLOCK_BYTES]) {
+        let (to, _) = to.as_chunks_mut::<32>();
+        for (panel, block) in blocks.iter().enumerate() {
+            for (i, run) in block.as_chunks::<32>().0.iter().enumerate() {
+                to[4 * i + panel] = run.map(|byte| byte & 15);
+                to[4 * i + 2 + panel] = run.map(|byte| byte >> 4);
+            }
+        }
+    }
+}
+
+impl Simd for Scalar {
+    type Pair = [F32; 2];
+    type PairI32 = I32;
+
+    const PAIRS: usize = 1;
+    const TOKENS: usize = 4;
+
+    #[inline(always)]
     fn multiply_adds(self, rounds: usize) -> usize {
         const CHAINS: usize = 4;
         let mut sums = [0i32; CHAINS];
@@ -154,47 +186,58 @@ impl Simd for Scalar {
         CHAINS
     }
     #[inline(always)]
-    fn to_f32(self, v: [i32; LANES]) -> F32 {
-        v.map(|x| x as f32)
+    fn pair_splat(self, x: f32) -> [F32; 2] {
+        [[x; LANES]; 2]
     }
     #[inline(always)]
-    fn widen_q4(self, run: &[u8; 32]) -> [F32; 8] {
-        std::array::from_fn(|k| std::array::from_fn(|row| nibble(run, row, k) as f32))
+    fn pair_scales(self, from: [&[f16; LANES]; 2]) -> [F32; 2] {
+        from.map(|scales| scales.map(f16::to_f32))
     }
     #[inline(always)]
-    fn widen_q8(self, run: &[u8; 32]) -> [F32; 4] {
-        std::array::from_fn(|k| std::array::from_fn(|row| byte(run, row, k) as f32))
+    fn pair_to_f32(self, v: I32) -> [F32; 2] {
+        v.map(|v| v.map(|x| x as f32))
     }
+    #[inline(always)]
+    fn pair_mul(self, a: [F32; 2], b: [F32; 2]) -> [F32; 2] {
+        std::array::from_fn(|i| self.mul(a[i], b[i]))
+    }
+    #[inline(always)]
+    fn pair_fma(self, a: [F32; 2], b: [F32; 2], c: [F32; 2]) -> [F32; 2] {
+        std::array::from_fn(|i| self.fma(a[i], b[i], c[i]))
+    }
+    #[inline(always)]
+    fn pair_load(self, from: &[F32; 2]) -> [F32; 2] {
+        *from
+    }
+    #[inline(always)]
+    fn pair_store(self, v: [F32; 2], to: &mut [F32; 2]) {
+        *to = v;
+    }
+
     #[inline(always)]
     fn dot_q4<const P: usize, const T: usize>(
         self,
-        weights: [&[u8; Q4_BLOCK_BYTES]; P],
+        weights: [[&[u8; Q4_BLOCK_BYTES]; 2]; P],
         x: [Block<'_>; T],
-    ) -> [[[i32; LANES]; T]; P] {
-        dot(weights, x, |block, row, k| nibble(&block[k / 8 * 32..], row, k % 8))
-    }
-    #[inline(always)]
-    fn unpack_q4(self, block: &[u8; Q4_BLOCK_BYTES], to: &mut [u8; Q8_BLOCK_BYTES]) {
-        for (run, to) in block.as_chunks::<32>().0.iter().zip(to.as_chunks_mut::<64>().0) {
-            for (i, byte) in run.iter().enumerate() {
-                (to[i], to[32 + i]) = (byte & 15, byte >> 4);
-            }
-        }
+    ) -> [[I32; T]; P] {
+        dot(x, |pair, panel, row, k| nibble(&weights[pair][panel][k / 8 * 32..], row, k % 8))
     }
     #[inline(always)]
     fn dot_unpacked<const P: usize, const T: usize>(
         self,
-        weights: [&[u8; Q8_BLOCK_BYTES]; P],
+        weights: [&[u8; UNPACKED_BLOCK_BYTES]; P],
         x: [Block<'_>; T],
-    ) -> [[[i32; LANES]; T]; P] {
-        dot(weights, x, |block, row, k| byte(&block[k / 4 * 32..], row, k % 4) - 8)
+    ) -> [[I32; T]; P] {
+        dot(x, |pair, panel, row, k| {
+            byte(&weights[pair][k / 4 * 64 + panel * 32..], row, k % 4) - 8
+        })
     }
     #[inline(always)]
     fn dot_q8<const P: usize, const T: usize>(
         self,
-        weights: [&[u8; Q8_BLOCK_BYTES]; P],
+        weights: [[&[u8; Q8_BLOCK_BYTES]; 2]; P],
         x: [Block<'_>; T],
-    ) -> [[[i32; LANES]; T]; P] {
-        dot(weights, x, |block, row, k| byte(&block[k / 4 * 32..], row, k % 4))
+    ) -> [[I32; T]; P] {
+        dot(x, |pair, panel, row, k| byte(&weights[pair][panel][k / 4 * 32..], row, k % 4))
     }
 }

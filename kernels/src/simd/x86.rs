@@ -1,0 +1,270 @@
+//! The words on x86-64: eight lanes are a 256-bit register with AVX2, FMA and F16C (Haswell, Zen and later) wherever more is there, too;
+//! instruction sets differ in their products of bytes.
+
+use core::arch::x86_64::*;
+
+use half::{bf16, f16};
+
+use super::{BLOCK, LANES, Q4_BLOCK_BYTES, UNPACKED_BLOCK_BYTES, Vectors};
+
+/// Sums the products of a block. `$weights` gives of half `$h` of pair `$p` the unsigned bytes that belong to activations
+/// `8·$i..8·$i + 4` and to the four after, for `$tokens` tokens and `$pairs` pairs of `HALVES` vectors.
+///
+/// A macro and not a function of a closure, which would be compiled without the instructions of the kernel around it. What is
+/// called is its user's: `broadcast` of four activations, and how sums `start`, go on (`multiply_add`) and `finish`.
+macro_rules! dot_block {
+    ($simd:expr, $x:expr, $pairs:expr, $tokens:expr, $offset:expr,
+     |$p:ident, $h:ident, $i:ident| $weights:expr) => {{
+        let mut sums = [[[start($simd, 0); HALVES]; $tokens]; $pairs];
+        for t in 0..$tokens {
+            let first = start($simd, $offset * $x[t].offset);
+            for p in 0..$pairs {
+                sums[p][t] = [first; HALVES];
+            }
+        }
+        for $i in 0..BLOCK / 8 {
+            let mut weights = [[[start($simd, 0); 2]; HALVES]; $pairs];
+            for $p in 0..$pairs {
+                for $h in 0..HALVES {
+                    weights[$p][$h] = $weights;
+                }
+            }
+            for t in 0..$tokens {
+                for j in 0..2 {
+                    let values = broadcast($simd, $x[t].values, 8 * $i + 4 * j);
+                    for p in 0..$pairs {
+                        for h in 0..HALVES {
+                            sums[p][t][h] =
+                                multiply_add($simd, weights[p][h][j], values, sums[p][t][h]);
+                        }
+                    }
+                }
+            }
+        }
+        for t in 0..$tokens {
+            let offset = $offset * $x[t].offset;
+            for p in 0..$pairs {
+                for h in 0..HALVES {
+                    sums[p][t][h] = finish($simd, sums[p][t][h], offset);
+                }
+            }
+        }
+        sums
+    }};
+}
+
+/// Calls intrinsics that are safe with the instructions that a value proves.
+macro_rules! x86 {
+    ($e:expr) => {
+        // SAFETY: the value of the instruction set at hand proves that they are there; no pointer is involved.
+        unsafe { $e }
+    };
+}
+
+pub(crate) mod avx2;
+pub(crate) mod avx512;
+pub(crate) mod avx_vnni;
+
+/// Instruction sets that include AVX2, FMA and F16C.
+///
+/// # Safety
+/// A value exists only where the CPU has the three.
+pub(crate) unsafe trait X86: Copy + Send + Sync + 'static {}
+
+/// Loads 32 bytes.
+#[inline(always)]
+fn load_bytes(_: impl X86, from: &[u8; 32]) -> __m256i {
+    // SAFETY: `from` is 32 readable bytes, any alignment; the proof is the first argument.
+    unsafe { _mm256_loadu_si256(from.as_ptr().cast()) }
+}
+
+/// Stores 32 bytes.
+#[inline(always)]
+fn store_bytes(_: impl X86, bytes: __m256i, to: &mut [u8; 32]) {
+    // SAFETY: `to` is 32 writable bytes, any alignment; the proof is the first argument.
+    unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), bytes) }
+}
+
+/// Four activations, `values[at..at + 4]`, as one integer.
+#[inline(always)]
+fn four(values: &[i8; BLOCK], at: usize) -> i32 {
+    let [a, b, c, d] = *values[at..].first_chunk().expect("four values");
+    i32::from_le_bytes([a as u8, b as u8, c as u8, d as u8])
+}
+
+/// The low and the high nibbles of a run, a byte each.
+#[inline(always)]
+fn nibbles(simd: impl X86, run: &[u8; 32]) -> [__m256i; 2] {
+    let run = load_bytes(simd, run);
+    x86!({
+        let mask = _mm256_set1_epi8(15);
+        [_mm256_and_si256(run, mask), _mm256_and_si256(_mm256_srli_epi16::<4>(run), mask)]
+    })
+}
+
+impl<S: X86> Vectors for S {
+    type F32 = __m256;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m256 {
+        x86!(_mm256_set1_ps(x))
+    }
+    #[inline(always)]
+    fn load(self, from: &[f32; LANES]) -> __m256 {
+        // SAFETY: eight readable f32, any alignment.
+        unsafe { _mm256_loadu_ps(from.as_ptr()) }
+    }
+    #[inline(always)]
+    fn load_f16(self, from: &[f16; LANES]) -> __m256 {
+        // SAFETY: sixteen readable bytes, any alignment; `f16` is a transparent u16.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().cast())) }
+    }
+    #[inline(always)]
+    fn load_bf16(self, from: &[bf16; LANES]) -> __m256 {
+        // SAFETY: sixteen readable bytes, any alignment; `bf16` is the upper half of an f32.
+        unsafe {
+            let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.as_ptr().cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+        }
+    }
+    #[inline(always)]
+    fn load_i8(self, from: &[i8; LANES]) -> __m256 {
+        // SAFETY: eight readable bytes, any alignment.
+        unsafe {
+            let bytes = _mm_loadl_epi64(from.as_ptr().cast());
+            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes))
+        }
+    }
+    #[inline(always)]
+    fn store(self, v: __m256, to: &mut [f32; LANES]) {
+        // SAFETY: eight writable f32, any alignment.
+        unsafe { _mm256_storeu_ps(to.as_mut_ptr(), v) }
+    }
+    #[inline(always)]
+    fn store_f16(self, v: __m256, to: &mut [f16; LANES]) {
+        // SAFETY: sixteen writable bytes, any alignment; `f16` is a transparent u16.
+        unsafe {
+            let narrow = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v);
+            _mm_storeu_si128(to.as_mut_ptr().cast(), narrow);
+        }
+    }
+    #[inline(always)]
+    fn store_i8(self, v: __m256, to: &mut [i8; LANES]) {
+        // SAFETY: eight writable bytes, any alignment.
+        unsafe {
+            let wide = _mm256_cvtps_epi32(v);
+            let words =
+                _mm_packs_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256::<1>(wide));
+            _mm_storel_epi64(to.as_mut_ptr().cast(), _mm_packs_epi16(words, words));
+        }
+    }
+    #[inline(always)]
+    fn add(self, a: __m256, b: __m256) -> __m256 {
+        x86!(_mm256_add_ps(a, b))
+    }
+    #[inline(always)]
+    fn sub(self, a: __m256, b: __m256) -> __m256 {
+        x86!(_mm256_sub_ps(a, b))
+    }
+    #[inline(always)]
+    fn mul(self, a: __m256, b: __m256) -> __m256 {
+        x86!(_mm256_mul_ps(a, b))
+    }
+    #[inline(always)]
+    fn div(self, a: __m256, b: __m256) -> __m256 {
+        x86!(_mm256_div_ps(a, b))
+    }
+    #[inline(always)]
+    fn fma(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+        x86!(_mm256_fmadd_ps(a, b, c))
+    }
+    #[inline(always)]
+    fn max(self, a: __m256, b: __m256) -> __m256 {
+        x86!(_mm256_max_ps(a, b))
+    }
+    #[inline(always)]
+    fn min(self, a: __m256, b: __m256) -> __m256 {
+        x86!(_mm256_min_ps(a, b))
+    }
+    #[inline(always)]
+    fn abs(self, a: __m256) -> __m256 {
+        x86!(_mm256_andnot_ps(_mm256_set1_ps(-0.0), a))
+    }
+    #[inline(always)]
+    fn round(self, a: __m256) -> __m256 {
+        x86!(_mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a))
+    }
+    #[inline(always)]
+    fn exp2_integral(self, n: __m256) -> __m256 {
+        x86!({
+            let biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
+        })
+    }
+    #[inline(always)]
+    fn keep_ge(self, a: __m256, b: __m256, v: __m256) -> __m256 {
+        x86!(_mm256_and_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(a, b), v))
+    }
+    #[inline(always)]
+    fn sum(self, v: __m256) -> f32 {
+        x86!({
+            let four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+        })
+    }
+    #[inline(always)]
+    fn max_lane(self, v: __m256) -> f32 {
+        x86!({
+            let four = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps::<1>(two, two)))
+        })
+    }
+
+    #[inline(always)]
+    fn widen_q4(self, run: &[u8; 32]) -> [__m256; 8] {
+        let run = load_bytes(self, run);
+        x86!({
+            let nibble = |shifted| {
+                let low = _mm256_and_si256(shifted, _mm256_set1_epi32(15));
+                _mm256_cvtepi32_ps(_mm256_sub_epi32(low, _mm256_set1_epi32(8)))
+            };
+            [
+                nibble(run),
+                nibble(_mm256_srli_epi32::<8>(run)),
+                nibble(_mm256_srli_epi32::<16>(run)),
+                nibble(_mm256_srli_epi32::<24>(run)),
+                nibble(_mm256_srli_epi32::<4>(run)),
+                nibble(_mm256_srli_epi32::<12>(run)),
+                nibble(_mm256_srli_epi32::<20>(run)),
+                nibble(_mm256_srli_epi32::<28>(run)),
+            ]
+        })
+    }
+    #[inline(always)]
+    fn widen_q8(self, run: &[u8; 32]) -> [__m256; 4] {
+        let run = load_bytes(self, run);
+        x86!({
+            let byte = |shifted| _mm256_cvtepi32_ps(_mm256_srai_epi32::<24>(shifted));
+            [
+                byte(_mm256_slli_epi32::<24>(run)),
+                byte(_mm256_slli_epi32::<16>(run)),
+                byte(_mm256_slli_epi32::<8>(run)),
+                byte(run),
+            ]
+        })
+    }
+    #[inline(always)]
+    fn unpack_q4(self, blocks: [&[u8; Q4_BLOCK_BYTES]; 2], to: &mut [u8; UNPACKED_BLOCK_BYTES]) {
+        let (to, _) = to.as_chunks_mut();
+        for panel in 0..2 {
+            let (runs, _) = blocks[panel].as_chunks();
+            for i in 0..Q4_BLOCK_BYTES / 32 {
+                let [low, high] = nibbles(self, &runs[i]);
+                store_bytes(self, low, &mut to[4 * i + panel]);
+                store_bytes(self, high, &mut to[4 * i + 2 + panel]);
+            }
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Products of bytes with AVX2 alone.
+//!
+//! Q4 nibbles stay unsigned: `maddubs` multiplies u8 by s8 and adds pairs into i16, at most 15·127·2 = 3810, and eight of those
+//! fit (30 480 < 32 767), so one widening `madd` per block suffices. Q8 weights move their sign to the activation first; there
+//! one pair already reaches 128·127·2 = 32 512, so each is widened at once.
+
+use core::arch::asm;
+use core::arch::x86_64::*;
+
+use half::f16;
+
+use super::{X86, load_bytes, nibbles};
+use crate::simd::{
+    BLOCK, Block, ByteKernel, Kernel, LANES, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd,
+    UNPACKED_BLOCK_BYTES, Vectors,
+};
+
+/// Vectors of a pair of panels.
+const HALVES: usize = 2;
+
+/// Proof that the CPU has AVX2, FMA and F16C.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx2(());
+
+// SAFETY: `detect`, the only way to one, asks for all three.
+unsafe impl X86 for Avx2 {}
+
+impl Avx2 {
+    /// The proof, where the CPU gives it.
+    pub fn detect() -> Option<Self> {
+        let found = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c");
+        found.then_some(Self(()))
+    }
+
+    /// Runs `kernel`, compiled for these instructions.
+    #[inline]
+    pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn shell<K: Kernel>(simd: Avx2, kernel: K) -> K::Output {
+            kernel.run(simd)
+        }
+        // SAFETY: an `Avx2` exists only where `detect` found all three features.
+        unsafe { shell(self, kernel) }
+    }
+
+    /// Runs `kernel`, compiled for these instructions.
+    #[inline]
+    pub fn run_bytes<K: ByteKernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn shell<K: ByteKernel>(simd: Avx2, kernel: K) -> K::Output {
+            kernel.run(simd)
+        }
+        // SAFETY: an `Avx2` exists only where `detect` found all three features.
+        unsafe { shell(self, kernel) }
+    }
+}
+
+/// Adds the products of unsigned and signed bytes, in pairs, to 16-bit sums.
+///
+/// Assembly for its place, not for its instructions: what is written before it stays before it. Left to the compiler, an unrolled
+/// loop loads and unpacks all of a block first, and what is summed goes to the stack.
+#[inline(always)]
+fn multiply_add(_: Avx2, unsigned: __m256i, signed: __m256i, sums: __m256i) -> __m256i {
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn together(unsigned: __m256i, signed: __m256i, mut sums: __m256i) -> __m256i {
+        // SAFETY: registers are all that is touched.
+        unsafe {
+            asm!(
+                "vpmaddubsw {products}, {unsigned}, {signed}",
+                "vpaddw {sums}, {sums}, {products}",
+                products = out(ymm_reg) _,
+                unsigned = in(ymm_reg) unsigned,
+                signed = in(ymm_reg) signed,
+                sums = inout(ymm_reg) sums,
+                options(nostack, preserves_flags),
+            );
+        }
+        sums
+    }
+    x86!(together(unsigned, signed, sums))
+}
+
+/// Sums of 16 bits start at nothing, since an offset may not fit.
+#[inline(always)]
+fn start(_: Avx2, _offset: i32) -> __m256i {
+    x86!(_mm256_setzero_si256())
+}
+
+/// Widens the sums.
+#[inline(always)]
+fn finish(_: Avx2, sums: __m256i, offset: i32) -> __m256i {
+    x86!({
+        let wide = _mm256_madd_epi16(sums, _mm256_set1_epi16(1));
+        _mm256_add_epi32(wide, _mm256_set1_epi32(offset))
+    })
+}
+
+/// Four activations, `values[at..at + 4]`, in every lane.
+#[inline(always)]
+fn broadcast(_: Avx2, values: &[i8; BLOCK], at: usize) -> __m256i {
+    x86!(_mm256_set1_epi32(super::four(values, at)))
+}
+
+impl Simd for Avx2 {
+    type Pair = [__m256; 2];
+    type PairI32 = [__m256i; 2];
+
+    const PAIRS: usize = 1;
+    const TOKENS: usize = 4;
+
+    #[inline(always)]
+    fn multiply_adds(self, rounds: usize) -> usize {
+        // As many as hide the latency, and fit into registers.
+        const CHAINS: usize = 8;
+        let mut sums = [start(self, 0); CHAINS];
+        let factors = std::hint::black_box(broadcast(self, &[3; BLOCK], 0));
+        for _ in 0..rounds {
+            for i in 0..CHAINS {
+                sums[i] = multiply_add(self, factors, factors, sums[i]);
+            }
+        }
+        std::hint::black_box(sums);
+        CHAINS * 32
+    }
+
+    #[inline(always)]
+    fn pair_splat(self, x: f32) -> [__m256; 2] {
+        [self.splat(x); 2]
+    }
+    #[inline(always)]
+    fn pair_scales(self, [a, b]: [&[f16; LANES]; 2]) -> [__m256; 2] {
+        [self.load_f16(a), self.load_f16(b)]
+    }
+    #[inline(always)]
+    fn pair_to_f32(self, [a, b]: [__m256i; 2]) -> [__m256; 2] {
+        x86!([_mm256_cvtepi32_ps(a), _mm256_cvtepi32_ps(b)])
+    }
+    #[inline(always)]
+    fn pair_mul(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+        [self.mul(a[0], b[0]), self.mul(a[1], b[1])]
+    }
+    #[inline(always)]
+    fn pair_fma(self, a: [__m256; 2], b: [__m256; 2], c: [__m256; 2]) -> [__m256; 2] {
+        [self.fma(a[0], b[0], c[0]), self.fma(a[1], b[1], c[1])]
+    }
+    #[inline(always)]
+    fn pair_load(self, [a, b]: &[[f32; LANES]; 2]) -> [__m256; 2] {
+        [self.load(a), self.load(b)]
+    }
+    #[inline(always)]
+    fn pair_store(self, v: [__m256; 2], [a, b]: &mut [[f32; LANES]; 2]) {
+        self.store(v[0], a);
+        self.store(v[1], b);
+    }
+
+    #[inline(always)]
+    fn dot_q4<const P: usize, const T: usize>(
+        self,
+        weights: [[&[u8; Q4_BLOCK_BYTES]; 2]; P],
+        x: [Block<'_>; T],
+    ) -> [[[__m256i; 2]; T]; P] {
+        dot_block!(self, x, P, T, 1, |p, h, i| nibbles(self, &weights[p][h].as_chunks().0[i]))
+    }
+    #[inline(always)]
+    fn dot_unpacked<const P: usize, const T: usize>(
+        self,
+        weights: [&[u8; UNPACKED_BLOCK_BYTES]; P],
+        x: [Block<'_>; T],
+    ) -> [[[__m256i; 2]; T]; P] {
+        dot_block!(self, x, P, T, 1, |p, h, i| {
+            let (vectors, _) = weights[p].as_chunks();
+            [load_bytes(self, &vectors[4 * i + h]), load_bytes(self, &vectors[4 * i + 2 + h])]
+        })
+    }
+    #[inline(always)]
+    fn dot_q8<const P: usize, const T: usize>(
+        self,
+        weights: [[&[u8; Q8_BLOCK_BYTES]; 2]; P],
+        x: [Block<'_>; T],
+    ) -> [[[__m256i; 2]; T]; P] {
+        let mut sums = [[[start(self, 0); 2]; T]; P];
+        for i in 0..Q8_BLOCK_BYTES / 32 {
+            for p in 0..P {
+                for h in 0..2 {
+                    let run = load_bytes(self, &weights[p][h].as_chunks().0[i]);
+                    for t in 0..T {
+                        let values = broadcast(self, x[t].values, 4 * i);
+                        sums[p][t][h] = x86!({
+                            let signed = _mm256_sign_epi8(values, run);
+                            let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(run), signed);
+                            let four = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+                            _mm256_add_epi32(sums[p][t][h], four)
+                        });
+                    }
+                }
+            }
+        }
+        sums
+    }
+}

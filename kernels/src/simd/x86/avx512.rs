@@ -1,0 +1,193 @@
+//! Products of bytes with AVX-512 and its VNNI (Ice Lake, Zen 4 and later): a pair of panels is one register.
+
+use core::arch::x86_64::*;
+
+use half::f16;
+
+use super::avx2::Avx2;
+use super::{X86, load_bytes};
+use crate::simd::{
+    BLOCK, Block, ByteKernel, LANES, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd, UNPACKED_BLOCK_BYTES,
+};
+
+/// Vectors of a pair of panels.
+const HALVES: usize = 1;
+
+/// Proof that the CPU has AVX-512 F, BW, DQ, VL and VNNI, and what [`Avx2`] proves.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx512(Avx2);
+
+// SAFETY: an `Avx2` is part of it.
+unsafe impl X86 for Avx512 {}
+
+impl Avx512 {
+    /// The proof, where the CPU gives it.
+    pub fn detect() -> Option<Self> {
+        let found = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512vnni");
+        Avx2::detect().filter(|_| found).map(Self)
+    }
+
+    /// The proof of AVX2 that is part of it.
+    pub fn avx2(self) -> Avx2 {
+        self.0
+    }
+
+    /// Runs `kernel`, compiled for these instructions.
+    #[inline]
+    pub fn run_bytes<K: ByteKernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+        fn shell<K: ByteKernel>(simd: Avx512, kernel: K) -> K::Output {
+            kernel.run(simd)
+        }
+        // SAFETY: an `Avx512` exists only where `detect` found all of these features.
+        unsafe { shell(self, kernel) }
+    }
+}
+
+/// Adds the products of unsigned and signed bytes, in fours, to 32-bit sums.
+#[inline(always)]
+fn multiply_add(_: Avx512, unsigned: __m512i, signed: __m512i, sums: __m512i) -> __m512i {
+    x86!(_mm512_dpbusd_epi32(sums, unsigned, signed))
+}
+
+#[inline(always)]
+fn start(_: Avx512, offset: i32) -> __m512i {
+    x86!(_mm512_set1_epi32(offset))
+}
+
+/// Sums are what they should be from their start on.
+#[inline(always)]
+fn finish(_: Avx512, sums: __m512i, _offset: i32) -> __m512i {
+    sums
+}
+
+/// Four activations, `values[at..at + 4]`, in every lane.
+#[inline(always)]
+fn broadcast(_: Avx512, values: &[i8; BLOCK], at: usize) -> __m512i {
+    x86!(_mm512_set1_epi32(super::four(values, at)))
+}
+
+/// Runs of two panels side by side.
+#[inline(always)]
+fn load_runs(simd: Avx512, [a, b]: [&[u8; 32]; 2]) -> __m512i {
+    let (a, b) = (load_bytes(simd, a), load_bytes(simd, b));
+    x86!(_mm512_inserti64x4::<1>(_mm512_castsi256_si512(a), b))
+}
+
+impl Simd for Avx512 {
+    type Pair = __m512;
+    type PairI32 = [__m512i; 1];
+
+    const PAIRS: usize = 2;
+    const TOKENS: usize = 6;
+
+    #[inline(always)]
+    fn multiply_adds(self, rounds: usize) -> usize {
+        // As many as hide the latency.
+        const CHAINS: usize = 16;
+        let mut sums = [start(self, 0); CHAINS];
+        let factors = std::hint::black_box(broadcast(self, &[3; BLOCK], 0));
+        for _ in 0..rounds {
+            for i in 0..CHAINS {
+                sums[i] = multiply_add(self, factors, factors, sums[i]);
+            }
+        }
+        std::hint::black_box(sums);
+        CHAINS * 64
+    }
+
+    #[inline(always)]
+    fn pair_splat(self, x: f32) -> __m512 {
+        x86!(_mm512_set1_ps(x))
+    }
+    #[inline(always)]
+    fn pair_scales(self, [a, b]: [&[f16; LANES]; 2]) -> __m512 {
+        // SAFETY: sixteen readable bytes each, any alignment; `f16` is a transparent u16. `self` proves the rest.
+        unsafe {
+            let a = _mm_loadu_si128(a.as_ptr().cast());
+            let b = _mm_loadu_si128(b.as_ptr().cast());
+            _mm512_cvtph_ps(_mm256_inserti128_si256::<1>(_mm256_castsi128_si256(a), b))
+        }
+    }
+    #[inline(always)]
+    fn pair_to_f32(self, [v]: [__m512i; 1]) -> __m512 {
+        x86!(_mm512_cvtepi32_ps(v))
+    }
+    #[inline(always)]
+    fn pair_mul(self, a: __m512, b: __m512) -> __m512 {
+        x86!(_mm512_mul_ps(a, b))
+    }
+    #[inline(always)]
+    fn pair_fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        x86!(_mm512_fmadd_ps(a, b, c))
+    }
+    #[inline(always)]
+    fn pair_load(self, from: &[[f32; LANES]; 2]) -> __m512 {
+        // SAFETY: sixteen readable f32, any alignment; `self` proves the rest.
+        unsafe { _mm512_loadu_ps(from.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn pair_store(self, v: __m512, to: &mut [[f32; LANES]; 2]) {
+        // SAFETY: sixteen writable f32, any alignment; `self` proves the rest.
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr().cast(), v) }
+    }
+
+    #[inline(always)]
+    fn dot_q4<const P: usize, const T: usize>(
+        self,
+        weights: [[&[u8; Q4_BLOCK_BYTES]; 2]; P],
+        x: [Block<'_>; T],
+    ) -> [[[__m512i; 1]; T]; P] {
+        dot_block!(self, x, P, T, 1, |p, _h, i| {
+            let [a, b] = weights[p];
+            let runs = load_runs(self, [&a.as_chunks().0[i], &b.as_chunks().0[i]]);
+            x86!({
+                let mask = _mm512_set1_epi8(15);
+                let high = _mm512_and_si512(_mm512_srli_epi16::<4>(runs), mask);
+                [_mm512_and_si512(runs, mask), high]
+            })
+        })
+    }
+    #[inline(always)]
+    fn dot_unpacked<const P: usize, const T: usize>(
+        self,
+        weights: [&[u8; UNPACKED_BLOCK_BYTES]; P],
+        x: [Block<'_>; T],
+    ) -> [[[__m512i; 1]; T]; P] {
+        dot_block!(self, x, P, T, 1, |p, _h, i| {
+            let (vectors, _) = weights[p].as_chunks();
+            [load_vector(self, &vectors[2 * i]), load_vector(self, &vectors[2 * i + 1])]
+        })
+    }
+    #[inline(always)]
+    fn dot_q8<const P: usize, const T: usize>(
+        self,
+        weights: [[&[u8; Q8_BLOCK_BYTES]; 2]; P],
+        x: [Block<'_>; T],
+    ) -> [[[__m512i; 1]; T]; P] {
+        // −128·Σx is sixteen times the offset.
+        dot_block!(self, x, P, T, 16, |p, _h, i| {
+            let ([a, b], i) = (weights[p], 2 * i);
+            let (a, b) = (a.as_chunks().0, b.as_chunks().0);
+            [unsigned(self, [&a[i], &b[i]]), unsigned(self, [&a[i + 1], &b[i + 1]])]
+        })
+    }
+}
+
+/// Loads 64 bytes.
+#[inline(always)]
+fn load_vector(_: Avx512, from: &[u8; 64]) -> __m512i {
+    // SAFETY: `from` is 64 readable bytes, any alignment; the proof is the first argument.
+    unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
+}
+
+/// Signed bytes of two panels side by side, and 128 added to each.
+#[inline(always)]
+fn unsigned(simd: Avx512, runs: [&[u8; 32]; 2]) -> __m512i {
+    let runs = load_runs(simd, runs);
+    x86!(_mm512_xor_si512(runs, _mm512_set1_epi8(-128)))
+}

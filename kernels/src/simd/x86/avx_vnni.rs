@@ -1,0 +1,161 @@
+//! Products of bytes with AVX-VNNI (Alder Lake, Zen 5 and later): `vpdpbusd` multiplies four unsigned by four signed bytes and adds
+//! them to an i32, so nothing can overflow on the way. Q8 weights become unsigned by adding 128.
+
+use core::arch::x86_64::*;
+
+use half::f16;
+
+use super::avx2::Avx2;
+use super::{X86, load_bytes, nibbles};
+use crate::simd::{
+    BLOCK, Block, ByteKernel, LANES, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd, UNPACKED_BLOCK_BYTES,
+    Vectors,
+};
+
+/// Vectors of a pair of panels.
+const HALVES: usize = 2;
+
+/// Proof that the CPU has AVX-VNNI, and what [`Avx2`] proves.
+#[derive(Clone, Copy, Debug)]
+pub struct AvxVnni(Avx2);
+
+// SAFETY: an `Avx2` is part of it.
+unsafe impl X86 for AvxVnni {}
+
+impl AvxVnni {
+    /// The proof, where the CPU gives it.
+    pub fn detect() -> Option<Self> {
+        Avx2::detect().filter(|_| is_x86_feature_detected!("avxvnni")).map(Self)
+    }
+
+    /// The proof of AVX2 that is part of it.
+    pub fn avx2(self) -> Avx2 {
+        self.0
+    }
+
+    /// Runs `kernel`, compiled for these instructions.
+    #[inline]
+    pub fn run_bytes<K: ByteKernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+        fn shell<K: ByteKernel>(simd: AvxVnni, kernel: K) -> K::Output {
+            kernel.run(simd)
+        }
+        // SAFETY: an `AvxVnni` exists only where `detect` found all four features.
+        unsafe { shell(self, kernel) }
+    }
+}
+
+/// Adds the products of unsigned and signed bytes, in fours, to 32-bit sums.
+#[inline(always)]
+fn multiply_add(_: AvxVnni, unsigned: __m256i, signed: __m256i, sums: __m256i) -> __m256i {
+    x86!(_mm256_dpbusd_avx_epi32(sums, unsigned, signed))
+}
+
+#[inline(always)]
+fn start(_: AvxVnni, offset: i32) -> __m256i {
+    x86!(_mm256_set1_epi32(offset))
+}
+
+/// Sums are what they should be from their start on.
+#[inline(always)]
+fn finish(_: AvxVnni, sums: __m256i, _offset: i32) -> __m256i {
+    sums
+}
+
+/// Four activations, `values[at..at + 4]`, in every lane.
+#[inline(always)]
+fn broadcast(_: AvxVnni, values: &[i8; BLOCK], at: usize) -> __m256i {
+    x86!(_mm256_set1_epi32(super::four(values, at)))
+}
+
+impl Simd for AvxVnni {
+    type Pair = [__m256; 2];
+    type PairI32 = [__m256i; 2];
+
+    const PAIRS: usize = 1;
+    const TOKENS: usize = 4;
+
+    #[inline(always)]
+    fn multiply_adds(self, rounds: usize) -> usize {
+        // As many as hide the latency, and fit into registers.
+        const CHAINS: usize = 12;
+        let mut sums = [start(self, 0); CHAINS];
+        let factors = std::hint::black_box(broadcast(self, &[3; BLOCK], 0));
+        for _ in 0..rounds {
+            for i in 0..CHAINS {
+                sums[i] = multiply_add(self, factors, factors, sums[i]);
+            }
+        }
+        std::hint::black_box(sums);
+        CHAINS * 32
+    }
+
+    #[inline(always)]
+    fn pair_splat(self, x: f32) -> [__m256; 2] {
+        [self.splat(x); 2]
+    }
+    #[inline(always)]
+    fn pair_scales(self, [a, b]: [&[f16; LANES]; 2]) -> [__m256; 2] {
+        [self.load_f16(a), self.load_f16(b)]
+    }
+    #[inline(always)]
+    fn pair_to_f32(self, [a, b]: [__m256i; 2]) -> [__m256; 2] {
+        x86!([_mm256_cvtepi32_ps(a), _mm256_cvtepi32_ps(b)])
+    }
+    #[inline(always)]
+    fn pair_mul(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+        [self.mul(a[0], b[0]), self.mul(a[1], b[1])]
+    }
+    #[inline(always)]
+    fn pair_fma(self, a: [__m256; 2], b: [__m256; 2], c: [__m256; 2]) -> [__m256; 2] {
+        [self.fma(a[0], b[0], c[0]), self.fma(a[1], b[1], c[1])]
+    }
+    #[inline(always)]
+    fn pair_load(self, [a, b]: &[[f32; LANES]; 2]) -> [__m256; 2] {
+        [self.load(a), self.load(b)]
+    }
+    #[inline(always)]
+    fn pair_store(self, v: [__m256; 2], [a, b]: &mut [[f32; LANES]; 2]) {
+        self.store(v[0], a);
+        self.store(v[1], b);
+    }
+
+    #[inline(always)]
+    fn dot_q4<const P: usize, const T: usize>(
+        self,
+        weights: [[&[u8; Q4_BLOCK_BYTES]; 2]; P],
+        x: [Block<'_>; T],
+    ) -> [[[__m256i; 2]; T]; P] {
+        dot_block!(self, x, P, T, 1, |p, h, i| nibbles(self, &weights[p][h].as_chunks().0[i]))
+    }
+    #[inline(always)]
+    fn dot_unpacked<const P: usize, const T: usize>(
+        self,
+        weights: [&[u8; UNPACKED_BLOCK_BYTES]; P],
+        x: [Block<'_>; T],
+    ) -> [[[__m256i; 2]; T]; P] {
+        dot_block!(self, x, P, T, 1, |p, h, i| {
+            let (vectors, _) = weights[p].as_chunks();
+            [load_bytes(self, &vectors[4 * i + h]), load_bytes(self, &vectors[4 * i + 2 + h])]
+        })
+    }
+    #[inline(always)]
+    fn dot_q8<const P: usize, const T: usize>(
+        self,
+        weights: [[&[u8; Q8_BLOCK_BYTES]; 2]; P],
+        x: [Block<'_>; T],
+    ) -> [[[__m256i; 2]; T]; P] {
+        // −128·Σx is sixteen times the offset.
+        dot_block!(self, x, P, T, 16, |p, h, i| {
+            let (runs, _) = weights[p][h].as_chunks();
+            [unsigned(self, &runs[2 * i]), unsigned(self, &runs[2 * i + 1])]
+        })
+    }
+}
+
+/// Signed bytes, and 128 added to each.
+#[inline(always)]
+fn unsigned(simd: AvxVnni, run: &[u8; 32]) -> __m256i {
+    let run = load_bytes(simd, run);
+    x86!(_mm256_xor_si256(run, _mm256_set1_epi8(-128)))
+}
