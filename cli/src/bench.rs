@@ -16,7 +16,7 @@ pub fn run(args: &Bench) -> Result<()> {
         Some(shape) => {
             let format =
                 QuantizeOptions { bits: args.bits, group: args.group, ..Default::default() };
-            Model::random(shape, &format, &args.model.options())?
+            open::random(&args.model, shape, &format)?
         }
         None => open::model(&args.model, None)?,
     };

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 #[cfg(feature = "demo")]
 use glm_model::demo;
-use glm_model::{Activations, Dialect, Inventory, Model, Options, Template, Tokenizer};
+use glm_model::{
+    Activations, Dialect, Inventory, Model, Options, QuantizeOptions, Template, Tokenizer,
+};
 
 use crate::args::{self, ActivationType, Source};
 use crate::output::note;
@@ -56,6 +58,17 @@ fn free_memory() -> u64 {
         there_is = there_is.min(limits.free_memory + limits.free_swap);
     }
     there_is
+}
+
+/// A model of random weights in memory, of a published shape.
+pub fn random(args: &args::Model, shape: &str, format: &QuantizeOptions) -> Result<Model> {
+    let (needed, there_is) = (Model::random_bytes(shape, format)?, free_memory());
+    // Where the system does not tell, all is well.
+    if there_is > 0 && needed > there_is {
+        let (needed, there_is) = (bytes(needed), bytes(there_is));
+        bail!("the weights of {shape} take {needed} of memory, and {there_is} are free");
+    }
+    Ok(Model::random(shape, format, &args.options())?)
 }
 
 /// Refuses what would not fit, before the system has to end it. What stays mapped in the files needs no memory of its own.

@@ -32,6 +32,9 @@ const KEYS: usize = 128;
 /// Rows that a thread takes at a time: enough to pay for widening a block.
 const TASK_ROWS: usize = if cfg!(test) { 6 } else { 64 };
 
+/// Tasks that there should be, if rows are enough.
+const TASKS: usize = 16;
+
 /// Most rows for which a block is not widened once, but wherever it is used.
 const FEW_ROWS: usize = 4;
 
@@ -101,9 +104,11 @@ impl<E: Cached> Attention<'_, E> {
         let rows = queries * self.share();
         let out = &SharedRows::new(out.as_chunks_mut().0, shape.head_size / LANES);
         if queries > 1 || blocks == 1 {
-            for_each(rows.div_ceil(TASK_ROWS) * shape.heads, |task| {
-                let (first, head) = (task / shape.heads * TASK_ROWS, task % shape.heads);
-                let rows = first..(first + TASK_ROWS).min(rows);
+            // A few queries are shared out, too, where heads of the cache are few.
+            let step = (rows * shape.heads / TASKS).clamp(FEW_ROWS + 1, TASK_ROWS);
+            for_each(rows.div_ceil(step) * shape.heads, |task| {
+                let (first, head) = (task / shape.heads * step, task % shape.heads);
+                let rows = first..(first + step).min(rows);
                 self.run(isa, Share { head, rows, blocks: 0..blocks, to: To::Out(out) });
             });
             return;

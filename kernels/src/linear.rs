@@ -185,17 +185,27 @@ impl<S: Vectors> Outputs<'_, S> {
     #[inline(always)]
     fn store(&self, token: usize, sums: S::F32) {
         let (first, rows) = self.rows();
-        let mut lanes = [0.0; LANES];
-        let biased = match self.linear.bias {
-            Some(bias) => {
-                lanes[..rows].copy_from_slice(&bias[first..][..rows]);
-                self.simd.add(sums, self.simd.load(&lanes))
-            }
-            None => sums,
-        };
-        self.simd.store(self.linear.activation.apply(self.simd, biased), &mut lanes);
         // SAFETY: `forward` gives each panel to one thread, and panels are disjoint columns of `y`.
-        unsafe { self.y.row(token, first..first + rows) }.copy_from_slice(&lanes[..rows]);
+        let y = unsafe { self.y.row(token, first..first + rows) };
+        let bias = self.linear.bias.map(|bias| &bias[first..][..rows]);
+        if let Ok(y) = y.try_into() {
+            self.finish(sums, bias.and_then(<[f32]>::as_array), y);
+        } else {
+            let (mut lanes, mut biases) = ([0.0; LANES], [0.0; LANES]);
+            if let Some(bias) = bias {
+                biases[..rows].copy_from_slice(bias);
+            }
+            self.finish(sums, bias.map(|_| &biases), &mut lanes);
+            y.copy_from_slice(&lanes[..rows]);
+        }
+    }
+
+    #[inline(always)]
+    fn finish(&self, mut sums: S::F32, bias: Option<&[f32; LANES]>, y: &mut [f32; LANES]) {
+        if let Some(bias) = bias {
+            sums = self.simd.add(sums, self.simd.load(bias));
+        }
+        self.simd.store(self.linear.activation.apply(self.simd, sums), y);
     }
 }
 

@@ -6,14 +6,14 @@
 use std::ops::Range;
 
 use crate::Isa;
-use crate::parallel::{SharedRows, for_each};
+use crate::parallel::{SharedRows, for_each, for_each_row};
 use crate::simd::{BLOCK, Block, Kernel, LANES, Vectors};
 
 /// Blocks of a row that a thread takes at a time.
 const TASK_BLOCKS: usize = if cfg!(test) { 2 } else { 128 };
 
 /// Rows of activations, quantised: `x = scale · integer`, integers in −127..=127.
-#[derive(Default)]
+#[derive(Default, PartialEq)]
 pub struct Q8Rows {
     cols: usize,
     blocks: usize,
@@ -44,28 +44,52 @@ impl Q8Rows {
     /// If `x` is no whole number of rows.
     #[track_caller]
     pub fn quantize(&mut self, isa: Isa, x: &[f32], cols: usize) {
-        assert!(cols > 0 && x.len().is_multiple_of(cols), "rows of {cols}");
-        self.cols = cols;
-        self.blocks = cols.div_ceil(BLOCK);
-        let n = x.len() / cols * self.blocks;
+        let (rows, writer) = self.fit(x.len(), cols);
+        let (blocks, tasks) = (cols.div_ceil(BLOCK), cols.div_ceil(BLOCK * TASK_BLOCKS));
+        for_each(rows * tasks, |task| {
+            let (row, first) = (task / tasks, task % tasks * TASK_BLOCKS);
+            let range = first..(first + TASK_BLOCKS).min(blocks);
+            let x = &x[row * cols + first * BLOCK..row * cols + (range.end * BLOCK).min(cols)];
+            // SAFETY: these blocks are this task's alone.
+            isa.run(unsafe { writer.blocks(x, row, range) });
+        });
+    }
+
+    /// Has each row of `x`, `[rows][cols]`, written by `fill`, and quantises it while it is at hand.
+    ///
+    /// # Panics
+    /// If `x` is no whole number of rows.
+    #[track_caller]
+    pub fn fill(
+        &mut self,
+        isa: Isa,
+        x: &mut [f32],
+        cols: usize,
+        fill: impl Fn(usize, &mut [f32]) + Sync,
+    ) {
+        let (_, writer) = self.fit(x.len(), cols);
+        for_each_row(x, cols, |row, x| {
+            fill(row, x);
+            // SAFETY: this row is this task's alone.
+            isa.run(unsafe { writer.blocks(x, row, 0..cols.div_ceil(BLOCK)) });
+        });
+    }
+
+    /// Makes room for `n` values in rows of `cols`; returns the number of rows.
+    #[track_caller]
+    fn fit(&mut self, n: usize, cols: usize) -> (usize, Writer<'_>) {
+        assert!(cols > 0 && n.is_multiple_of(cols), "rows of {cols}");
+        (self.cols, self.blocks) = (cols, cols.div_ceil(BLOCK));
+        let (rows, n) = (n / cols, n / cols * self.blocks);
         self.values.resize(n, [0; BLOCK]);
         self.scales.resize(n, 0.0);
         self.offsets.resize(n, 0);
-        let tasks = self.blocks.div_ceil(TASK_BLOCKS);
-        let values = &SharedRows::new(&mut self.values, self.blocks);
-        let scales = &SharedRows::new(&mut self.scales, self.blocks);
-        let offsets = &SharedRows::new(&mut self.offsets, self.blocks);
-        for_each(x.len() / cols * tasks, |task| {
-            let (row, first) = (task / tasks, task % tasks * TASK_BLOCKS);
-            let blocks = first..(first + TASK_BLOCKS).min(self.blocks);
-            let x = &x[row * cols + first * BLOCK..row * cols + (blocks.end * BLOCK).min(cols)];
-            // SAFETY: these blocks are this task's alone.
-            let (values, scales, offsets) = unsafe {
-                let values = values.row(row, blocks.clone());
-                (values, scales.row(row, blocks.clone()), offsets.row(row, blocks))
-            };
-            isa.run(QuantizeBlocks { x, values, scales, offsets });
-        });
+        let writer = Writer {
+            values: SharedRows::new(&mut self.values, self.blocks),
+            scales: SharedRows::new(&mut self.scales, self.blocks),
+            offsets: SharedRows::new(&mut self.offsets, self.blocks),
+        };
+        (rows, writer)
     }
 
     /// Columns of a row.
@@ -119,7 +143,37 @@ impl<'a> Q8Row<'a> {
 
     #[inline(always)]
     pub(crate) fn block(self, index: usize) -> Block<'a> {
-        Block { values: &self.values[index], offset: self.offsets[index] }
+        Block { values: &self.values[index], offset: &self.offsets[index] }
+    }
+}
+
+/// What tasks write to, each its own blocks.
+struct Writer<'a> {
+    values: SharedRows<'a, [i8; BLOCK]>,
+    scales: SharedRows<'a, f32>,
+    offsets: SharedRows<'a, i32>,
+}
+
+impl Writer<'_> {
+    /// The quantisation of `x` to blocks of a row.
+    ///
+    /// # Safety
+    /// Until it is done, nobody else uses any of these blocks.
+    unsafe fn blocks<'b>(
+        &'b self,
+        x: &'b [f32],
+        row: usize,
+        range: Range<usize>,
+    ) -> QuantizeBlocks<'b> {
+        // SAFETY: the caller promises to be the only user.
+        unsafe {
+            QuantizeBlocks {
+                x,
+                values: self.values.row(row, range.clone()),
+                scales: self.scales.row(row, range.clone()),
+                offsets: self.offsets.row(row, range),
+            }
+        }
     }
 }
 
@@ -137,9 +191,14 @@ impl Kernel for QuantizeBlocks<'_> {
     fn run<S: Vectors>(self, simd: S) {
         let blocks = self.values.iter_mut().zip(self.scales).zip(self.offsets);
         for (x, ((values, scale), offset)) in self.x.chunks(BLOCK).zip(blocks) {
-            let mut padded = [0.0; BLOCK];
-            padded[..x.len()].copy_from_slice(x);
-            *scale = quantize_block(simd, &padded, values);
+            *scale = match x.as_array() {
+                Some(x) => quantize_block(simd, x, values),
+                None => {
+                    let mut padded = [0.0; BLOCK];
+                    padded[..x.len()].copy_from_slice(x);
+                    quantize_block(simd, &padded, values)
+                }
+            };
             *offset = -8 * values.iter().map(|&v| i32::from(v)).sum::<i32>();
         }
     }
@@ -210,11 +269,17 @@ mod tests {
                 rows.quantize(isa, &vec![9.0; 3 * 200], 200);
                 rows.quantize(isa, &x, cols);
                 prop_assert_eq!(rows.rows(), x.len() / cols);
+                let (mut filled, mut copy) = (Q8Rows::default(), vec![f32::NAN; x.len()]);
+                filled.fill(isa, &mut copy, cols, |row, to| {
+                    to.copy_from_slice(&x[row * cols..][..cols]);
+                });
+                prop_assert_eq!(&copy, &x);
+                prop_assert!(filled == rows);
                 for (row, x) in x.chunks(cols).enumerate() {
                     for (block, x) in x.chunks(BLOCK).enumerate() {
                         let q = rows.row(row).block(block);
                         let scale = rows.row(row).scales[block];
-                        prop_assert_eq!(q.offset, -8 * q.values.iter().map(|&v| i32::from(v)).sum::<i32>());
+                        prop_assert_eq!(*q.offset, -8 * q.values.iter().map(|&v| i32::from(v)).sum::<i32>());
                         prop_assert!(q.values[x.len()..].iter().all(|&v| v == 0));
                         for (x, &v) in x.iter().zip(q.values) {
                             prop_assert!((x - scale * f32::from(v)).abs() <= scale * 0.5001);

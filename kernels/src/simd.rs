@@ -35,7 +35,7 @@ pub struct Block<'a> {
     /// Integers in −127..=127.
     pub values: &'a [i8; BLOCK],
     /// `−8 · Σ values`: what a dot product with nibbles lacks, which are stored 8 too large.
-    pub offset: i32,
+    pub offset: &'a i32,
 }
 
 /// One computation, its arguments as fields, written once for all instruction sets.

@@ -63,17 +63,38 @@ impl Model {
     /// # Errors
     /// If there is no shape of that name, an option is outside its range, or the memory cannot be had.
     pub fn random(name: &str, format: &QuantizeOptions, options: &Options) -> Result<Self> {
-        let bits = bits(format)?;
-        let shape = SHAPES.iter().find(|(known, _)| *known == name);
-        let (_, config) = shape.ok_or_else(|| Error::Setting {
-            setting: "shape",
-            range: format!("one of {}", RANDOM_SHAPES.join(", ")),
-            found: name.to_owned(),
-        })?;
-        let config = Config::from_files(&[("config.json", config.as_bytes())])?;
-        let checkpoint = random(&config, bits, format.group)?;
+        let config = published(name)?;
+        let checkpoint = random(&tensors(&config, format)?, format.group)?;
         Self::load(config, &checkpoint, options, &mut |_, _| {})
     }
+
+    /// Bytes of memory that the weights of [`Model::random`] take.
+    ///
+    /// # Errors
+    /// As that, but for the memory.
+    pub fn random_bytes(name: &str, format: &QuantizeOptions) -> Result<u64> {
+        let tensors = tensors(&published(name)?, format)?;
+        Ok(tensors.iter().map(|tensor| tensor.bytes() as u64).sum())
+    }
+}
+
+/// The configuration of a published shape.
+fn published(name: &str) -> Result<Config> {
+    let shape = SHAPES.iter().find(|(known, _)| *known == name);
+    let (_, config) = shape.ok_or_else(|| Error::Setting {
+        setting: "shape",
+        range: format!("one of {}", RANDOM_SHAPES.join(", ")),
+        found: name.to_owned(),
+    })?;
+    Config::from_files(&[("config.json", config.as_bytes())])
+}
+
+/// The tensors of a model.
+fn tensors(config: &Config, format: &QuantizeOptions) -> Result<Vec<Entry>> {
+    let bits = bits(format)?;
+    let nothing = Checkpoint::from_bytes(Format::Safetensors, b"\x02\0\0\0\0\0\0\0{}".as_slice())?;
+    let map = Map::expected(config, &nothing);
+    Ok(map.sources().flat_map(|source| entries(source, bits, format.group)).collect())
 }
 
 /// A tensor that is to be made, and what its elements are.
@@ -81,6 +102,12 @@ struct Entry {
     name: String,
     shape: Vec<usize>,
     fill: Fill,
+}
+
+impl Entry {
+    fn bytes(&self) -> usize {
+        self.shape.iter().product::<usize>() * self.fill.dtype().1
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -121,17 +148,14 @@ fn entries(source: &Source, bits: Bits, group: usize) -> Vec<Entry> {
     ]
 }
 
-fn random(config: &Config, bits: Bits, group: usize) -> Result<Checkpoint> {
-    let nothing = Checkpoint::from_bytes(Format::Safetensors, b"\x02\0\0\0\0\0\0\0{}".as_slice())?;
-    let map = Map::expected(config, &nothing);
-    let entries: Vec<_> = map.sources().flat_map(|source| entries(source, bits, group)).collect();
+fn random(entries: &[Entry], group: usize) -> Result<Checkpoint> {
     let (mut start, mut places) = (0, Vec::new());
     let metadata =
         json!({ "format": "glm", GROUP_KEY: group_value(Some(group)), LAYOUT_KEY: LAYOUT_NAME });
     let mut header = BTreeMap::from([("__metadata__".to_owned(), metadata)]);
-    for entry in &entries {
-        let (dtype, size) = entry.fill.dtype();
-        let end = start + entry.shape.iter().product::<usize>() * size;
+    for entry in entries {
+        let (dtype, _) = entry.fill.dtype();
+        let end = start + entry.bytes();
         let value = json!({ "dtype": dtype, "shape": entry.shape, "data_offsets": [start, end] });
         header.insert(entry.name.clone(), value);
         places.push(start..end);
@@ -142,6 +166,9 @@ fn random(config: &Config, bits: Bits, group: usize) -> Result<Checkpoint> {
     let data = 8 + header.len();
     let mut bytes = MmapMut::map_anon(data + start)
         .map_err(|source| Error::Io { path: "memory".into(), source })?;
+    // As files are mapped.
+    #[cfg(target_os = "linux")]
+    let _ = bytes.advise(memmap2::Advice::HugePage);
     bytes[..8].copy_from_slice(&(header.len() as u64).to_le_bytes());
     bytes[8..data].copy_from_slice(header.as_bytes());
     let noise = noise();
@@ -192,8 +219,10 @@ mod tests {
             .into_iter()
             .fold(config.to_owned(), |config, change| small(&config, change));
             let config = Config::from_files(&[("config.json", small.as_bytes())]).unwrap();
-            for (bits, group) in [(Bits::Four, 32), (Bits::Eight, 64)] {
-                let checkpoint = random(&config, bits, group).unwrap();
+            for (bits, group) in [(4, 32), (8, 64)] {
+                let format = QuantizeOptions { bits, group, ..Default::default() };
+                let tensors = tensors(&config, &format).unwrap();
+                let checkpoint = random(&tensors, group).unwrap();
                 let options = Options::default();
                 let model =
                     Model::load(config.clone(), &checkpoint, &options, &mut |_, _| {}).unwrap();
@@ -206,6 +235,8 @@ mod tests {
             }
         }
         let format = QuantizeOptions::default();
+        let bytes = Model::random_bytes("chatglm-6b", &format).unwrap();
+        assert!((3_400_000_000..3_600_000_000).contains(&bytes), "{bytes}");
         assert!(Model::random("gpt-2", &format, &Options::default()).is_err());
     }
 }

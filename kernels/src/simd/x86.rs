@@ -17,7 +17,7 @@ macro_rules! dot_block {
      |$p:ident, $h:ident, $i:ident| $weights:expr) => {{
         let mut sums = [[[start($simd, 0); HALVES]; $tokens]; $pairs];
         for t in 0..$tokens {
-            let first = start($simd, $offset * $x[t].offset);
+            let first = start($simd, $offset * *$x[t].offset);
             for p in 0..$pairs {
                 sums[p][t] = [first; HALVES];
             }
@@ -42,7 +42,7 @@ macro_rules! dot_block {
             }
         }
         for t in 0..$tokens {
-            let offset = $offset * $x[t].offset;
+            let offset = $offset * *$x[t].offset;
             for p in 0..$pairs {
                 for h in 0..HALVES {
                     sums[p][t][h] = finish($simd, sums[p][t][h], offset);

@@ -114,13 +114,11 @@ impl Block {
         let config = pass.config;
         let n = tokens.len();
         let normed = &mut workspace.normed[..n * config.hidden];
-        self.attention_norm.forward(
-            context.isa,
-            rows(&workspace.x, &tokens, config.hidden),
-            normed,
-        );
+        let x = rows(&workspace.x, &tokens, config.hidden);
         let qkv = &mut workspace.wide[..n * config.qkv_rows()];
-        self.qkv.forward(context, normed, qkv);
+        let isa = context.isa;
+        let norm = |token, y: &mut _| self.attention_norm.token(isa, x, token, y);
+        self.qkv.forward_filled(context, normed, norm, qkv);
         let (size, width) = (config.head_size, config.attention_width());
         let angles = &workspace.angles;
         let n = workspace.angles_per_token;
@@ -186,12 +184,19 @@ impl Block {
         let (config, n) = (pass.config, tokens.len());
         let x = rows_mut(&mut workspace.x, &tokens, config.hidden);
         let normed = &mut workspace.normed[..n * config.hidden];
-        self.mlp_norm.forward(context.isa, x, normed);
+        let isa = context.isa;
         let up = &mut workspace.wide[..n * config.up_rows()];
-        self.up.forward(context, normed, up);
-        let inner = gated(config, context.isa, up, &mut workspace.gated);
+        let norm = |token, y: &mut _| self.mlp_norm.token(isa, x, token, y);
+        self.up.forward_filled(context, normed, norm, up);
         let branch = &mut workspace.branch[..n * config.hidden];
-        self.down.forward(context, inner, branch);
+        match gate_of(config.mlp) {
+            None => self.down.forward(context, up, branch),
+            Some(gated) => {
+                let inner = &mut workspace.gated[..n * config.inner];
+                let gate = |token, y: &mut _| gated.token(isa, up, token, y);
+                self.down.forward_filled(context, inner, gate, branch);
+            }
+        }
         tap(Stage::Mlp(self.index), tokens.start, branch)?;
         let branch = normalised(&self.down_norm, context.isa, branch, &mut workspace.output);
         add_residual(config.residual, config.hidden, normed, branch, x);
@@ -213,21 +218,28 @@ fn rotate(positions: Positions, angles: &[Angle], head: &mut [f32]) {
     }
 }
 
-/// What is between the matrices of the MLP, `[tokens, inner]`: `up` as it is, or gated into `room`.
-fn gated<'a>(config: &Config, isa: Isa, up: &'a [f32], room: &'a mut [f32]) -> &'a [f32] {
-    let n = config.inner;
-    let (activation, gate_first) = match config.mlp {
-        Mlp::GeluTanh | Mlp::GeluErf => return up,
-        Mlp::SwiGlu => (Activation::Silu, true),
-        Mlp::GeGlu => (Activation::GeluErf, false),
-    };
-    let out = &mut room[..up.len() / 2];
-    for_each_row(out, n, |token, y| {
-        let (first, second) = up[2 * n * token..][..2 * n].split_at(n);
-        let (gate, up) = if gate_first { (first, second) } else { (second, first) };
-        isa.run(Gate { activation, gate, up, y });
-    });
-    out
+/// How an MLP's inside is gated.
+struct GatedBy {
+    activation: Activation,
+    /// Whether the gate is the first half of what `up` gives.
+    first: bool,
+}
+
+fn gate_of(mlp: Mlp) -> Option<GatedBy> {
+    match mlp {
+        Mlp::GeluTanh | Mlp::GeluErf => None,
+        Mlp::SwiGlu => Some(GatedBy { activation: Activation::Silu, first: true }),
+        Mlp::GeGlu => Some(GatedBy { activation: Activation::GeluErf, first: false }),
+    }
+}
+
+impl GatedBy {
+    /// Gates what `up` gives a token, `[2 · inner]`, into `y`, `[inner]`.
+    fn token(&self, isa: Isa, up: &[f32], token: usize, y: &mut [f32]) {
+        let (first, second) = up[2 * y.len() * token..][..2 * y.len()].split_at(y.len());
+        let (gate, up) = if self.first { (first, second) } else { (second, first) };
+        isa.run(Gate { activation: self.activation, gate, up, y });
+    }
 }
 
 /// `x`, or what `norm` makes of it in `room`.

@@ -1,6 +1,6 @@
 //! A linear layer and the choice of its inputs' type.
 
-use glm_kernels::{Activation, Input, Isa, Q8Rows};
+use glm_kernels::{Activation, Input, Isa, Q8Rows, for_each_row};
 
 use super::Weight;
 use crate::activations::Activations;
@@ -31,18 +31,42 @@ pub(crate) struct Context<'a> {
 impl Linear {
     /// `x`: `[tokens, inputs]` → `y`: `[tokens, outputs]`.
     pub(crate) fn forward(&self, context: &mut Context<'_>, x: &[f32], y: &mut [f32]) {
-        let Context { isa, activations, quantised } = context;
-        let linear = glm_kernels::Linear {
-            weight: self.weight.matrix(),
-            bias: self.bias.as_deref(),
-            activation: self.activation,
-        };
-        let input = if *activations == Activations::Int8 && self.weight.is_quantised() {
-            quantised.quantize(*isa, x, self.weight.cols());
-            Input::Q8(quantised)
+        let input = if self.takes_integers(context) {
+            context.quantised.quantize(context.isa, x, self.weight.cols());
+            Input::Q8(context.quantised)
         } else {
             Input::F32(x)
         };
-        linear.forward(*isa, input, y);
+        self.kernel().forward(context.isa, input, y);
+    }
+
+    /// As [`Self::forward`], of tokens whose rows `fill` writes to `x` first, so that who writes one can quantise it at once.
+    pub(crate) fn forward_filled(
+        &self,
+        context: &mut Context<'_>,
+        x: &mut [f32],
+        fill: impl Fn(usize, &mut [f32]) + Sync,
+        y: &mut [f32],
+    ) {
+        let input = if self.takes_integers(context) {
+            context.quantised.fill(context.isa, x, self.weight.cols(), fill);
+            Input::Q8(context.quantised)
+        } else {
+            for_each_row(x, self.weight.cols(), fill);
+            Input::F32(x)
+        };
+        self.kernel().forward(context.isa, input, y);
+    }
+
+    fn takes_integers(&self, context: &Context<'_>) -> bool {
+        context.activations == Activations::Int8 && self.weight.is_quantised()
+    }
+
+    fn kernel(&self) -> glm_kernels::Linear<'_> {
+        glm_kernels::Linear {
+            weight: self.weight.matrix(),
+            bias: self.bias.as_deref(),
+            activation: self.activation,
+        }
     }
 }

@@ -15,13 +15,16 @@ impl Norm {
     /// `x`, `y`: `[tokens, hidden]`.
     pub(crate) fn forward(&self, isa: Isa, x: &[f32], y: &mut [f32]) {
         let n = self.weight.len();
+        for_each_row(y, n, |token, y| self.token(isa, x, token, y));
+    }
+
+    /// Of one token; `y`: `[hidden]`.
+    pub(crate) fn token(&self, isa: Isa, x: &[f32], token: usize, y: &mut [f32]) {
         let (weight, eps) = (&self.weight[..], self.eps);
-        for_each_row(y, n, |row, y| {
-            let x = &x[row * n..][..n];
-            match &self.bias {
-                Some(bias) => isa.run(LayerNorm { x, weight, bias, eps, y }),
-                None => isa.run(RmsNorm { x, weight, eps, y }),
-            }
-        });
+        let x = &x[token * weight.len()..][..weight.len()];
+        match &self.bias {
+            Some(bias) => isa.run(LayerNorm { x, weight, bias, eps, y }),
+            None => isa.run(RmsNorm { x, weight, eps, y }),
+        }
     }
 }
