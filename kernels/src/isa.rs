@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+#[cfg(target_arch = "aarch64")]
+use crate::simd::neon::{dotprod::Dotprod, i8mm::I8mm, plain::Plain};
 use crate::simd::scalar::Scalar;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::x86::{avx_vnni::AvxVnni, avx2::Avx2, avx512::Avx512};
@@ -26,6 +28,15 @@ pub enum Isa {
     /// AVX-512 with its VNNI.
     #[cfg(target_arch = "x86_64")]
     Avx512(Avx512),
+    /// NEON.
+    #[cfg(target_arch = "aarch64")]
+    Neon(Plain),
+    /// NEON with dot products.
+    #[cfg(target_arch = "aarch64")]
+    NeonDotprod(Dotprod),
+    /// NEON with dot products and products of matrices.
+    #[cfg(target_arch = "aarch64")]
+    NeonI8mm(I8mm),
 }
 
 /// A name that is no instruction set of this CPU.
@@ -42,6 +53,12 @@ impl Isa {
             all.extend(Avx2::detect().map(Isa::Avx2));
             all.extend(AvxVnni::detect().map(Isa::AvxVnni));
             all.extend(Avx512::detect().map(Isa::Avx512));
+        }
+        #[cfg(target_arch = "aarch64")]
+        {
+            all.extend(Plain::detect().map(Isa::Neon));
+            all.extend(Dotprod::detect().map(Isa::NeonDotprod));
+            all.extend(I8mm::detect().map(Isa::NeonI8mm));
         }
         all
     }
@@ -67,6 +84,12 @@ impl Isa {
             Isa::AvxVnni(_) => "avx-vnni",
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512(_) => "avx512",
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon(_) => "neon",
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDotprod(_) => "neon-dotprod",
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonI8mm(_) => "neon-i8mm",
         }
     }
 
@@ -81,6 +104,12 @@ impl Isa {
             Isa::AvxVnni(simd) => simd.avx2().run(kernel),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512(simd) => simd.avx2().run(kernel),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon(simd) => simd.run(kernel),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDotprod(simd) => simd.plain().run(kernel),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonI8mm(simd) => simd.plain().run(kernel),
         }
     }
 
@@ -95,6 +124,12 @@ impl Isa {
             Isa::AvxVnni(simd) => simd.run_bytes(kernel),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512(simd) => simd.run_bytes(kernel),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon(simd) => simd.run_bytes(kernel),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDotprod(simd) => simd.run_bytes(kernel),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonI8mm(simd) => simd.run_bytes(kernel),
         }
     }
 }
@@ -138,5 +173,14 @@ mod tests {
         }
         let message = "altivec".parse::<Isa>().map(Isa::name).unwrap_err().to_string();
         assert!(message.contains("altivec") && message.contains("scalar"), "{message}");
+    }
+
+    /// Emulated CPUs are started for the sake of one instruction set; this says that they have it.
+    #[test]
+    fn the_expected_one_is_chosen() {
+        match std::env::var("GLM_EXPECT_ISA") {
+            Ok(expected) => assert_eq!(Isa::choose().map(Isa::name), Ok(&expected[..])),
+            Err(_) => println!("none is expected"),
+        }
     }
 }

@@ -10,7 +10,11 @@
 
 use half::{bf16, f16};
 
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
 pub(crate) mod scalar;
+#[cfg(test)]
+mod tests;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86;
 
@@ -124,7 +128,8 @@ pub trait Vectors: Copy + Send + Sync + 'static {
     fn widen_q4(self, run: &[u8; 32]) -> [Self::F32; 8];
     /// Widens a run of a Q8 panel: `[i]` holds the eight rows at `k + i`.
     fn widen_q8(self, run: &[u8; 32]) -> [Self::F32; 4];
-    /// A byte for each nibble of a block of two panels: for each run first the low ones of both, then the high ones of both.
+    /// A byte for each nibble of a block of two panels, as [`dot_unpacked`](Simd::dot_unpacked) takes them: for each run first the
+    /// low ones of both, then the high ones of both, or another order within the run and panel.
     fn unpack_q4(self, blocks: [&[u8; Q4_BLOCK_BYTES]; 2], to: &mut [u8; UNPACKED_BLOCK_BYTES]);
 }
 

@@ -1,0 +1,172 @@
+//! Products of bytes with DotProd (Armv8.4; Neoverse N1, Cortex-A75, Apple M1 and later): `sdot` multiplies four signed bytes by
+//! four and adds them to an i32. It takes its second factor from any quarter of a register, so activations are not broadcast, and
+//! nibbles, which stay unsigned, are signed bytes, too.
+
+use core::arch::aarch64::*;
+use core::arch::asm;
+use std::arch::is_aarch64_feature_detected;
+
+use half::f16;
+
+use super::plain::Plain;
+use super::{Integers, Neon, load_half};
+use crate::simd::{
+    BLOCK, Block, ByteKernel, LANES, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd, UNPACKED_BLOCK_BYTES,
+    Vectors,
+};
+
+/// Proof that the CPU has DotProd, and what [`Plain`] proves.
+#[derive(Clone, Copy, Debug)]
+pub struct Dotprod(Plain);
+
+// SAFETY: a `Plain` is part of it.
+unsafe impl Neon for Dotprod {}
+
+impl Dotprod {
+    /// The proof, where the CPU gives it.
+    pub fn detect() -> Option<Self> {
+        Plain::detect().filter(|_| is_aarch64_feature_detected!("dotprod")).map(Self)
+    }
+
+    /// The proof of NEON that is part of it.
+    pub fn plain(self) -> Plain {
+        self.0
+    }
+
+    /// Runs `kernel`, compiled for these instructions.
+    #[inline]
+    pub fn run_bytes<K: ByteKernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "neon,dotprod")]
+        fn shell<K: ByteKernel>(simd: Dotprod, kernel: K) -> K::Output {
+            kernel.run(simd)
+        }
+        // SAFETY: a `Dotprod` exists only where `detect` found both features.
+        unsafe { shell(self, kernel) }
+    }
+}
+
+/// Adds the products of four bytes of each row and of the four of quarter `Q` of `x`.
+///
+/// Assembly because the intrinsic is not stable.
+#[inline(always)]
+fn multiply_add<const Q: i32>(
+    _: Dotprod,
+    sums: int32x4_t,
+    weights: int8x16_t,
+    x: int8x16_t,
+) -> int32x4_t {
+    #[inline]
+    #[target_feature(enable = "neon,dotprod")]
+    fn sdot<const Q: i32>(mut sums: int32x4_t, weights: int8x16_t, x: int8x16_t) -> int32x4_t {
+        // SAFETY: registers are all that is touched.
+        unsafe {
+            asm!(
+                "sdot {sums:v}.4s, {weights:v}.16b, {x:v}.4b[{quarter}]",
+                sums = inout(vreg) sums,
+                weights = in(vreg) weights,
+                x = in(vreg) x,
+                quarter = const Q,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        sums
+    }
+    neon!(sdot::<Q>(sums, weights, x))
+}
+
+/// Adds what quarters `Q` and `R` of the tokens give with eight columns of a panel.
+#[inline(always)]
+fn add<const Q: i32, const R: i32, const T: usize>(
+    simd: Dotprod,
+    sums: &mut [[int32x4_t; 4]; T],
+    columns: [[int8x16_t; 2]; 2],
+    panel: usize,
+    x: &[int8x16_t; T],
+) {
+    for t in 0..T {
+        for h in 0..2 {
+            let sum = &mut sums[t][2 * panel + h];
+            *sum = multiply_add::<Q>(simd, *sum, columns[0][h], x[t]);
+        }
+    }
+    for t in 0..T {
+        for h in 0..2 {
+            let sum = &mut sums[t][2 * panel + h];
+            *sum = multiply_add::<R>(simd, *sum, columns[1][h], x[t]);
+        }
+    }
+}
+
+/// Dot products of any integers.
+#[inline(always)]
+fn dot<W: Integers, const P: usize, const T: usize>(
+    simd: Dotprod,
+    weights: [W; P],
+    x: [Block<'_>; T],
+) -> [[[int32x4_t; 4]; T]; P] {
+    let mut sums = neon!([[[vdupq_n_s32(0); 4]; T]; P]);
+    for p in 0..P {
+        for t in 0..T {
+            sums[p][t] = neon!([vdupq_n_s32(W::OFFSET * x[t].offset); 4]);
+        }
+    }
+    for half in 0..2 {
+        let mut values = neon!([vdupq_n_s8(0); T]);
+        for t in 0..T {
+            values[t] = load_half(simd, x[t].values, half);
+        }
+        for p in 0..P {
+            for panel in 0..2 {
+                let columns = weights[p].columns(simd, panel, 2 * half);
+                add::<0, 1, T>(simd, &mut sums[p], columns, panel, &values);
+                let columns = weights[p].columns(simd, panel, 2 * half + 1);
+                add::<2, 3, T>(simd, &mut sums[p], columns, panel, &values);
+            }
+        }
+    }
+    sums
+}
+
+impl Simd for Dotprod {
+    pair_words!();
+
+    #[inline(always)]
+    fn multiply_adds(self, rounds: usize) -> usize {
+        // As many as hide the latency.
+        const CHAINS: usize = 16;
+        let mut sums = neon!([vdupq_n_s32(0); CHAINS]);
+        let factors = std::hint::black_box(load_half(self, &[3; BLOCK], 0));
+        for _ in 0..rounds {
+            for i in 0..CHAINS {
+                sums[i] = multiply_add::<0>(self, sums[i], factors, factors);
+            }
+        }
+        std::hint::black_box(sums);
+        CHAINS * 16
+    }
+
+    #[inline(always)]
+    fn dot_q4<const P: usize, const T: usize>(
+        self,
+        weights: [[&[u8; Q4_BLOCK_BYTES]; 2]; P],
+        x: [Block<'_>; T],
+    ) -> [[[int32x4_t; 4]; T]; P] {
+        dot(self, weights, x)
+    }
+    #[inline(always)]
+    fn dot_unpacked<const P: usize, const T: usize>(
+        self,
+        weights: [&[u8; UNPACKED_BLOCK_BYTES]; P],
+        x: [Block<'_>; T],
+    ) -> [[[int32x4_t; 4]; T]; P] {
+        dot(self, weights, x)
+    }
+    #[inline(always)]
+    fn dot_q8<const P: usize, const T: usize>(
+        self,
+        weights: [[&[u8; Q8_BLOCK_BYTES]; 2]; P],
+        x: [Block<'_>; T],
+    ) -> [[[int32x4_t; 4]; T]; P] {
+        dot(self, weights, x)
+    }
+}

@@ -1,0 +1,191 @@
+//! Products of bytes with I8MM (Armv8.6; Neoverse V1 and N2, Apple M2 and later): `smmla` multiplies eight columns of two rows by
+//! those of two tokens, twice as many products as `sdot` has. Where all of it would be of one token, `sdot` does as much.
+//!
+//! Unpacked weights lie as `smmla` takes them; others are woven on the way.
+
+use core::arch::aarch64::*;
+use core::arch::asm;
+use std::arch::is_aarch64_feature_detected;
+
+use half::f16;
+
+use super::dotprod::Dotprod;
+use super::plain::Plain;
+use super::{Integers, Neon, eight_columns, load_half};
+use crate::simd::{
+    BLOCK, Block, ByteKernel, LANES, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd, UNPACKED_BLOCK_BYTES,
+    Vectors,
+};
+
+/// Proof that the CPU has I8MM, and what [`Dotprod`] proves.
+#[derive(Clone, Copy, Debug)]
+pub struct I8mm(Dotprod);
+
+// SAFETY: a `Dotprod` is part of it.
+unsafe impl Neon for I8mm {
+    const EIGHT_COLUMNS: bool = true;
+}
+
+impl I8mm {
+    /// The proof, where the CPU gives it.
+    pub fn detect() -> Option<Self> {
+        Dotprod::detect().filter(|_| is_aarch64_feature_detected!("i8mm")).map(Self)
+    }
+
+    /// The proof of NEON that is part of it.
+    pub fn plain(self) -> Plain {
+        self.0.plain()
+    }
+
+    /// Runs `kernel`, compiled for these instructions.
+    #[inline]
+    pub fn run_bytes<K: ByteKernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "neon,dotprod,i8mm")]
+        fn shell<K: ByteKernel>(simd: I8mm, kernel: K) -> K::Output {
+            kernel.run(simd)
+        }
+        // SAFETY: an `I8mm` exists only where `detect` found all three features.
+        unsafe { shell(self, kernel) }
+    }
+}
+
+/// Adds the products of eight columns of two rows and of two tokens: those of the first row, then those of the second.
+///
+/// Assembly because the intrinsic is not stable.
+#[inline(always)]
+fn multiply_add(_: I8mm, sums: int32x4_t, weights: int8x16_t, x: int8x16_t) -> int32x4_t {
+    #[inline]
+    #[target_feature(enable = "neon,i8mm")]
+    fn smmla(mut sums: int32x4_t, weights: int8x16_t, x: int8x16_t) -> int32x4_t {
+        // SAFETY: registers are all that is touched.
+        unsafe {
+            asm!(
+                "smmla {sums:v}.4s, {weights:v}.16b, {x:v}.16b",
+                sums = inout(vreg) sums,
+                weights = in(vreg) weights,
+                x = in(vreg) x,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        sums
+    }
+    neon!(smmla(sums, weights, x))
+}
+
+/// Columns `16 · half..` of two tokens: eight of each, then the eight after.
+#[inline(always)]
+fn two_tokens(simd: I8mm, x: [&[i8; BLOCK]; 2], half: usize) -> [int8x16_t; 2] {
+    let (a, b) = (load_half(simd, x[0], half), load_half(simd, x[1], half));
+    neon!({
+        let (a, b) = (vreinterpretq_s64_s8(a), vreinterpretq_s64_s8(b));
+        [vreinterpretq_s8_s64(vzip1q_s64(a, b)), vreinterpretq_s8_s64(vzip2q_s64(a, b))]
+    })
+}
+
+/// Dot products of any integers. Tokens go two by two; the last of an odd number keeps itself company.
+#[inline(always)]
+fn dot<W: Integers, const P: usize, const T: usize>(
+    simd: I8mm,
+    weights: [W; P],
+    x: [Block<'_>; T],
+) -> [[[int32x4_t; 4]; T]; P] {
+    let twos = T.div_ceil(2);
+    // Of each two tokens, for each panel, two rows at a time. Of `T` elements, half are used.
+    let mut sums = neon!([[[[vdupq_n_s32(0); 4]; 2]; T]; P]);
+    for two in 0..twos {
+        let (a, b) = (x[2 * two].offset, x[(2 * two + 1).min(T - 1)].offset);
+        let first = neon!({
+            let (a, b) = (vdupq_n_s32(W::OFFSET * a), vdupq_n_s32(W::OFFSET * b));
+            vzip1q_s32(a, b)
+        });
+        for p in 0..P {
+            sums[p][two] = [[first; 4]; 2];
+        }
+    }
+    for half in 0..2 {
+        let mut values = neon!([[vdupq_n_s8(0); 2]; T]);
+        for two in 0..twos {
+            let tokens = [x[2 * two].values, x[(2 * two + 1).min(T - 1)].values];
+            values[two] = two_tokens(simd, tokens, half);
+        }
+        for p in 0..P {
+            for panel in 0..2 {
+                for i in 0..2 {
+                    let [mut first, mut last] = weights[p].columns(simd, panel, 2 * half + i);
+                    if !W::UNPACKED {
+                        let [a, b] = [first, last];
+                        first = eight_columns(simd, a[0], b[0]);
+                        last = eight_columns(simd, a[1], b[1]);
+                    }
+                    for two in 0..twos {
+                        let sums = &mut sums[p][two][panel];
+                        sums[0] = multiply_add(simd, sums[0], first[0], values[two][i]);
+                        sums[1] = multiply_add(simd, sums[1], first[1], values[two][i]);
+                        sums[2] = multiply_add(simd, sums[2], last[0], values[two][i]);
+                        sums[3] = multiply_add(simd, sums[3], last[1], values[two][i]);
+                    }
+                }
+            }
+        }
+    }
+    let mut all = neon!([[[vdupq_n_s32(0); 4]; T]; P]);
+    for p in 0..P {
+        for t in 0..T {
+            for panel in 0..2 {
+                for h in 0..2 {
+                    let rows = &sums[p][t / 2][panel][2 * h..2 * h + 2];
+                    all[p][t][2 * panel + h] = if t % 2 == 0 {
+                        neon!(vuzp1q_s32(rows[0], rows[1]))
+                    } else {
+                        neon!(vuzp2q_s32(rows[0], rows[1]))
+                    };
+                }
+            }
+        }
+    }
+    all
+}
+
+impl Simd for I8mm {
+    pair_words!();
+
+    #[inline(always)]
+    fn multiply_adds(self, rounds: usize) -> usize {
+        // As many as hide the latency.
+        const CHAINS: usize = 16;
+        let mut sums = neon!([vdupq_n_s32(0); CHAINS]);
+        let factors = std::hint::black_box(load_half(self, &[3; BLOCK], 0));
+        for _ in 0..rounds {
+            for i in 0..CHAINS {
+                sums[i] = multiply_add(self, sums[i], factors, factors);
+            }
+        }
+        std::hint::black_box(sums);
+        CHAINS * 32
+    }
+
+    #[inline(always)]
+    fn dot_q4<const P: usize, const T: usize>(
+        self,
+        weights: [[&[u8; Q4_BLOCK_BYTES]; 2]; P],
+        x: [Block<'_>; T],
+    ) -> [[[int32x4_t; 4]; T]; P] {
+        if T == 1 { self.0.dot_q4(weights, x) } else { dot(self, weights, x) }
+    }
+    #[inline(always)]
+    fn dot_unpacked<const P: usize, const T: usize>(
+        self,
+        weights: [&[u8; UNPACKED_BLOCK_BYTES]; P],
+        x: [Block<'_>; T],
+    ) -> [[[int32x4_t; 4]; T]; P] {
+        dot(self, weights, x)
+    }
+    #[inline(always)]
+    fn dot_q8<const P: usize, const T: usize>(
+        self,
+        weights: [[&[u8; Q8_BLOCK_BYTES]; 2]; P],
+        x: [Block<'_>; T],
+    ) -> [[[int32x4_t; 4]; T]; P] {
+        if T == 1 { self.0.dot_q8(weights, x) } else { dot(self, weights, x) }
+    }
+}

@@ -1,0 +1,212 @@
+//! Every word of every instruction set against plain Rust, to the bit.
+
+use half::{bf16, f16};
+use proptest::prelude::*;
+
+use super::scalar::Scalar;
+use super::*;
+use crate::Isa;
+
+type Lanes = [f32; LANES];
+
+/// The words for floats, of any numbers; `small` are integral and in −127..=127.
+#[derive(Clone, Copy, Debug)]
+struct Floats {
+    a: Lanes,
+    b: Lanes,
+    small: Lanes,
+    halves: [u16; LANES],
+    run: [u8; 32],
+}
+
+impl Kernel for Floats {
+    type Output = Vec<(&'static str, Lanes)>;
+
+    #[inline(always)]
+    fn run<S: Vectors>(self, simd: S) -> Self::Output {
+        let (a, b, small) = (simd.load(&self.a), simd.load(&self.b), simd.load(&self.small));
+        let (mut halves, mut bytes) = ([f16::ZERO; LANES], [0; LANES]);
+        simd.store_f16(a, &mut halves);
+        simd.store_i8(small, &mut bytes);
+        let vectors = [
+            ("load_f16", simd.load_f16(&self.halves.map(f16::from_bits))),
+            ("load_bf16", simd.load_bf16(&self.halves.map(bf16::from_bits))),
+            ("load_i8", simd.load_i8(&bytes)),
+            ("add", simd.add(a, b)),
+            ("sub", simd.sub(a, b)),
+            ("mul", simd.mul(a, b)),
+            ("div", simd.div(a, b)),
+            ("max", simd.max(a, b)),
+            ("min", simd.min(a, b)),
+            ("abs", simd.abs(a)),
+            ("round", simd.round(a)),
+            ("exp2_integral", simd.exp2_integral(small)),
+            ("keep_ge", simd.keep_ge(a, b, small)),
+            ("sum", simd.splat(simd.sum(a))),
+            ("max_lane", simd.splat(simd.max_lane(small))),
+        ];
+        let mut all = vec![("store_f16", halves.map(f16::to_f32))];
+        let vectors = vectors.into_iter().chain(simd.widen_q4(&self.run).map(|v| ("widen_q4", v)));
+        for (word, v) in vectors.chain(simd.widen_q8(&self.run).map(|v| ("widen_q8", v))) {
+            let mut lanes = [f32::NAN; LANES];
+            simd.store(v, &mut lanes);
+            all.push((word, lanes));
+        }
+        all
+    }
+}
+
+struct Fma(Lanes, Lanes, Lanes);
+
+impl Kernel for Fma {
+    type Output = Lanes;
+
+    #[inline(always)]
+    fn run<S: Vectors>(self, simd: S) -> Lanes {
+        let mut lanes = [f32::NAN; LANES];
+        simd.store(
+            simd.fma(simd.load(&self.0), simd.load(&self.1), simd.load(&self.2)),
+            &mut lanes,
+        );
+        lanes
+    }
+}
+
+/// Dot products of two pairs of panels with tokens, and with one of them alone.
+#[derive(Clone, Debug)]
+struct Dots {
+    q4: [[[u8; Q4_BLOCK_BYTES]; 2]; 2],
+    q8: [[[u8; Q8_BLOCK_BYTES]; 2]; 2],
+    x: [[i8; BLOCK]; 6],
+}
+
+impl ByteKernel for &Dots {
+    /// Of each product each token's rows.
+    type Output = Vec<(&'static str, usize, [Lanes; 2])>;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> Self::Output {
+        let mut all = Vec::new();
+        dots::<S, 1, 1>(simd, self, &mut all);
+        dots::<S, 2, 1>(simd, self, &mut all);
+        dots::<S, 1, 2>(simd, self, &mut all);
+        dots::<S, 1, 3>(simd, self, &mut all);
+        dots::<S, 1, 4>(simd, self, &mut all);
+        dots::<S, 2, 6>(simd, self, &mut all);
+        all
+    }
+}
+
+#[inline(always)]
+fn dots<S: Simd, const P: usize, const T: usize>(
+    simd: S,
+    Dots { q4, q8, x }: &Dots,
+    all: &mut <&Dots as ByteKernel>::Output,
+) {
+    let mut unpacked = [[0; UNPACKED_BLOCK_BYTES]; 2];
+    for (pair, to) in q4.iter().zip(&mut unpacked) {
+        simd.unpack_q4([&pair[0], &pair[1]], to);
+    }
+    let tokens = std::array::from_fn(|t| {
+        let offset = -8 * x[t].iter().map(|x| i32::from(*x)).sum::<i32>();
+        Block { values: &x[t], offset }
+    });
+    let products: [(_, [[S::PairI32; T]; P]); 3] = [
+        ("dot_q4", simd.dot_q4(std::array::from_fn(|p| [&q4[p][0], &q4[p][1]]), tokens)),
+        ("dot_unpacked", simd.dot_unpacked(std::array::from_fn(|p| &unpacked[p]), tokens)),
+        ("dot_q8", simd.dot_q8(std::array::from_fn(|p| [&q8[p][0], &q8[p][1]]), tokens)),
+    ];
+    for (word, products) in products {
+        for (p, t) in (0..P).flat_map(|p| (0..T).map(move |t| (p, t))) {
+            let mut rows = [[f32::NAN; LANES]; 2];
+            simd.pair_store(simd.pair_to_f32(products[p][t]), &mut rows);
+            all.push((word, T, rows));
+        }
+    }
+}
+
+/// NaN has many bits, which instruction sets choose as they like.
+fn bits(x: f32) -> u32 {
+    if x.is_nan() { f32::NAN.to_bits() } else { x.to_bits() }
+}
+
+fn any_f32() -> impl Strategy<Value = f32> {
+    use prop::num::f32::{INFINITE, NEGATIVE, NORMAL, POSITIVE, QUIET_NAN, SUBNORMAL, ZERO};
+    let any = POSITIVE | NEGATIVE | NORMAL | SUBNORMAL | ZERO | INFINITE | QUIET_NAN;
+    // And what integers and halves are near.
+    prop_oneof![any, -70_000f32..70_000.0, (-300i16..300).prop_map(|n| f32::from(n) / 2.0)]
+}
+
+fn lanes() -> impl Strategy<Value = Lanes> {
+    prop::array::uniform8(any_f32())
+}
+
+prop_compose! {
+    fn floats()(
+        a in lanes(),
+        b in lanes(),
+        small in any::<[i8; LANES]>(),
+        halves in any::<[u16; LANES]>(),
+        run in any::<[u8; 32]>(),
+    ) -> Floats {
+        Floats { a, b, small: small.map(|x| f32::from(x.max(-127))), halves, run }
+    }
+}
+
+/// Each byte anything, or all of them the same: an extreme then and now.
+fn bytes(n: usize) -> impl Strategy<Value = Vec<u8>> {
+    let extreme = prop::sample::select(vec![0u8, 127, 128, 255]);
+    prop_oneof![prop::collection::vec(any::<u8>(), n), extreme.prop_map(move |byte| vec![byte; n]),]
+}
+
+prop_compose! {
+    fn dot_cases()(
+        q4 in bytes(4 * Q4_BLOCK_BYTES),
+        q8 in bytes(4 * Q8_BLOCK_BYTES),
+        x in bytes(6 * BLOCK),
+    ) -> Dots {
+        let x: Vec<_> = x.iter().map(|x| (*x as i8).max(-127)).collect();
+        let block = |x: &[i8]| -> [i8; BLOCK] { x.try_into().unwrap() };
+        Dots {
+            q4: pairs(&q4),
+            q8: pairs(&q8),
+            x: std::array::from_fn(|t| block(&x[t * BLOCK..][..BLOCK])),
+        }
+    }
+}
+
+fn pairs<const B: usize>(bytes: &[u8]) -> [[[u8; B]; 2]; 2] {
+    let blocks = bytes.as_chunks().0;
+    [[blocks[0], blocks[1]], [blocks[2], blocks[3]]]
+}
+
+proptest! {
+    #[test]
+    fn floats_have_the_bits_of_plain_rust(case in floats()) {
+        let expected = case.run(Scalar);
+        for isa in Isa::available() {
+            for ((word, found), (_, expected)) in isa.run(case).iter().zip(&expected) {
+                prop_assert_eq!(found.map(bits), expected.map(bits), "{}: {} {:?}", isa, word, case);
+            }
+        }
+    }
+
+    #[test]
+    fn a_fused_multiply_add_rounds_once(a in lanes(), b in lanes(), c in lanes()) {
+        let expected: Lanes = std::array::from_fn(|i| a[i].mul_add(b[i], c[i]));
+        for isa in Isa::available().into_iter().skip(1) {
+            let found = isa.run(Fma(a, b, c));
+            prop_assert_eq!(found.map(bits), expected.map(bits), "{}", isa);
+        }
+    }
+
+    #[test]
+    fn dot_products_are_exact(case in dot_cases()) {
+        let expected = case.run(Scalar);
+        for isa in Isa::available() {
+            for (found, expected) in isa.run_bytes(&case).iter().zip(&expected) {
+                prop_assert_eq!(found, expected, "{}", isa);
+            }
+        }
+    }
+}
