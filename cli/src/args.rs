@@ -78,7 +78,7 @@ pub struct Source {
 pub struct Model {
     #[command(flatten)]
     pub source: Source,
-    /// Threads; by default as many as the machine has cores.
+    /// Threads; by default as many as the machine has fast cores.
     #[arg(short, long, value_name = "N")]
     pub threads: Option<usize>,
     /// Type of the activations: int8 is several times faster with quantised weights, f32 is for comparisons.
@@ -362,7 +362,7 @@ pub struct Quantize {
     /// Weights that share a scale: 32, 64 or 128. Fewer are more exact, more are smaller.
     #[arg(long, value_name = "N", default_value_t = 32)]
     pub group: usize,
-    /// Threads; by default as many as the machine has cores.
+    /// Threads; by default as many as the machine has fast cores.
     #[arg(short, long, value_name = "N")]
     pub threads: Option<usize>,
 }
@@ -371,6 +371,9 @@ pub struct Quantize {
 pub struct Info {
     #[command(flatten)]
     pub source: Source,
+    /// Say what this machine's processor is, which instructions it has, and which are used, in place of a model.
+    #[arg(long, conflicts_with = "model")]
+    pub cpu: bool,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

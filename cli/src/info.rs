@@ -1,8 +1,11 @@
-//! `glm info`: what a model is, where its bytes are, and how much memory it needs.
+//! `glm info`: what a model is, where its bytes are, and how much memory it needs; or what the processor is.
+
+use std::env::consts::ARCH;
 
 use anyhow::Result;
-use glm_model::Inventory;
+use glm_model::{Cores, ISA_VARIABLE, Inventory, Isa};
 use serde_json::{Value, json};
+use sysinfo::{CpuRefreshKind, System};
 
 use crate::args::Info;
 use crate::open;
@@ -13,6 +16,9 @@ use crate::units::bytes;
 const CONTEXTS: [usize; 5] = [512, 1024, 2048, 8192, 32768];
 
 pub fn run(args: &Info) -> Result<()> {
+    if args.cpu {
+        return cpu(args.json);
+    }
     let model = &open::inventory(&args.source)?;
     if args.json {
         return output::json(&json(model));
@@ -25,6 +31,55 @@ pub fn run(args: &Info) -> Result<()> {
     lines.push(String::new());
     lines.extend(memory(model));
     output::line(&lines.join("\n"))
+}
+
+/// What this machine computes with.
+fn cpu(as_json: bool) -> Result<()> {
+    let (isa, cores) = (Isa::choose()?, Cores::detect());
+    let available: Vec<_> = Isa::available().iter().map(|isa| isa.name()).collect();
+    let processor = processor();
+    if as_json {
+        return output::json(&json!({
+            "architecture": ARCH,
+            "processor": processor,
+            "cores": cores.physical,
+            "fast_cores": cores.fast,
+            "hardware_threads": cores.threads,
+            "default_threads": cores.default_threads(),
+            "instruction_sets": available,
+            "chosen": isa.name(),
+            "integer_products": isa.products(),
+            "everything_else": isa.vectors(),
+        }));
+    }
+    let how_chosen = match std::env::var_os(ISA_VARIABLE) {
+        Some(name) if !name.is_empty() => format!("as {ISA_VARIABLE} says"),
+        _ => format!("the best; {ISA_VARIABLE} forces another"),
+    };
+    let fast =
+        if cores.fast < cores.physical { format!(", {} fast", cores.fast) } else { String::new() };
+    let processor = processor.map_or(ARCH.to_owned(), |name| format!("{name}, {ARCH}"));
+    let rows = [
+        ("processor", processor),
+        (
+            "cores",
+            format!("{}{fast}; threads by default: {}", cores.physical, cores.default_threads()),
+        ),
+        ("instruction sets", available.join(", ")),
+        ("chosen", format!("{}, {how_chosen}", isa.name())),
+        ("INT4 and INT8", isa.products().to_owned()),
+        ("everything else", isa.vectors().to_owned()),
+    ];
+    let lines: Vec<_> = rows.iter().map(|(name, what)| format!("{name:<18}{what}")).collect();
+    output::line(&lines.join("\n"))
+}
+
+/// Its name, where the system tells.
+fn processor() -> Option<String> {
+    let mut system = System::new();
+    system.refresh_cpu_list(CpuRefreshKind::nothing());
+    let name = system.cpus().first()?.brand().trim().to_owned();
+    (!name.is_empty()).then_some(name)
 }
 
 fn sizes(model: &Inventory) -> Vec<String> {

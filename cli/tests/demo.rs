@@ -81,6 +81,18 @@ fn a_measurement_says_what_the_machine_could_do() {
 }
 
 #[test]
+fn info_names_the_instructions_of_the_processor() {
+    let cpu = json(&["info", "--cpu", "--json"]);
+    let known = cpu["instruction_sets"].as_array().unwrap();
+    assert!(known.contains(&"scalar".into()) && known.contains(&cpu["chosen"]), "{cpu}");
+    let run = |isa| glm(&["info", "--cpu"]).env("GLM_ISA", isa).output().unwrap();
+    assert!(stdout(&run("scalar")).contains("scalar, as GLM_ISA says"));
+    let refused = run("altivec");
+    assert!(!refused.status.success() && stdout(&refused).is_empty());
+    assert!(stderr(&refused).contains("altivec") && stderr(&refused).contains("scalar"));
+}
+
+#[test]
 fn other_commands_take_it_too() {
     assert_eq!(said(&["generate", "--greedy", "-p", "谢谢"], ""), "不客气!\n");
     let ids = json(&["tokenize", "--json", "你好"]);

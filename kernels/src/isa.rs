@@ -93,6 +93,36 @@ impl Isa {
         }
     }
 
+    /// What multiplies 8-bit integers, and so INT4 and INT8 weights.
+    pub fn products(self) -> &'static str {
+        match self {
+            Isa::Scalar(_) => "plain Rust",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(_) => "vpmaddubsw, 256 bits",
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni(_) => "vpdpbusd, 256 bits",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512(_) => "vpdpbusd, 512 bits",
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon(_) => "smull, 128 bits",
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDotprod(_) => "sdot, 128 bits",
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonI8mm(_) => "smmla, 128 bits",
+        }
+    }
+
+    /// What everything else is computed with.
+    pub fn vectors(self) -> &'static str {
+        match self {
+            Isa::Scalar(_) => "plain Rust",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(_) | Isa::AvxVnni(_) | Isa::Avx512(_) => "AVX2, FMA and F16C, 256 bits",
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon(_) | Isa::NeonDotprod(_) | Isa::NeonI8mm(_) => "NEON, 128 bits",
+        }
+    }
+
     /// Runs a kernel with these instructions.
     #[inline]
     pub fn run<K: Kernel>(self, kernel: K) -> K::Output {

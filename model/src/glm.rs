@@ -11,6 +11,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use crate::activations::Activations;
 use crate::checkpoint::Checkpoint;
 use crate::config::{Config, Positions};
+use crate::cores::Cores;
 use crate::error::{Error, Result};
 use crate::inventory::Inventory;
 use crate::layer::{Context, Pass, Stage, Tap, Weights, rows, rows_mut, tiles};
@@ -25,7 +26,7 @@ pub const MAX_THREADS: usize = 1024;
 /// How a model is opened.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Threads of a forward pass; by default as many as there are cores that the process may use.
+    /// Threads of a forward pass; by default as many as there are fast cores that the process may use.
     pub threads: Option<usize>,
     /// Type of the activations; by default 8-bit for quantised weights. Plain weights always take `f32`.
     pub activations: Option<Activations>,
@@ -381,7 +382,7 @@ impl Inner {
 
 pub(crate) fn pool(threads: Option<usize>) -> Result<ThreadPool> {
     let threads = match threads {
-        None => default_threads(),
+        None => Cores::detect().default_threads(),
         Some(threads) if (1..=MAX_THREADS).contains(&threads) => threads,
         Some(threads) => {
             return Err(Error::Setting {
@@ -393,13 +394,6 @@ pub(crate) fn pool(threads: Option<usize>) -> Result<ThreadPool> {
     };
     let builder = ThreadPoolBuilder::new().num_threads(threads);
     builder.thread_name(|i| format!("glm-{i}")).build().map_err(Error::Threads)
-}
-
-/// As many as there are cores that the process may use. Two threads on one core share its multipliers and its way to memory,
-/// and only get in each other's way.
-fn default_threads() -> usize {
-    let allowed = std::thread::available_parallelism().map_or(1, usize::from);
-    allowed.min(num_cpus::get_physical()).max(1)
 }
 
 fn frequencies(config: &Config) -> Vec<f32> {

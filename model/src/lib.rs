@@ -62,6 +62,7 @@ mod chat;
 
 mod session;
 
+mod cores;
 mod fill;
 mod random;
 mod score;
@@ -75,9 +76,11 @@ pub use checkpoint::{Bytes, Checkpoint, Dtype, Format, Tensor};
 pub use config::{
     BlankChoice, Config, Dialect, MaskKind, Mlp, Norm, Positions, QkvOrder, Residual, SpecialIds,
 };
+pub use cores::Cores;
 pub use error::{Error, Result};
 pub use fill::Filled;
 pub use glm::{MAX_THREADS, Model, Options};
+pub use glm_kernels::{ISA_VARIABLE, Isa};
 pub use inventory::{Inventory, MatrixInfo};
 pub use layer::{Stage, Tap};
 pub use machine::Machine;

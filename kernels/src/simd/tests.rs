@@ -107,10 +107,9 @@ fn dots<S: Simd, const P: usize, const T: usize>(
     for (pair, to) in q4.iter().zip(&mut unpacked) {
         simd.unpack_q4([&pair[0], &pair[1]], to);
     }
-    let tokens = std::array::from_fn(|t| {
-        let offset = -8 * x[t].iter().map(|x| i32::from(*x)).sum::<i32>();
-        Block { values: &x[t], offset }
-    });
+    let offset = |x: &[i8; BLOCK]| -8 * x.iter().map(|x| i32::from(*x)).sum::<i32>();
+    let offsets = x.each_ref().map(offset);
+    let tokens = std::array::from_fn(|t| Block { values: &x[t], offset: &offsets[t] });
     let products: [(_, [[S::PairI32; T]; P]); 3] = [
         ("dot_q4", simd.dot_q4(std::array::from_fn(|p| [&q4[p][0], &q4[p][1]]), tokens)),
         ("dot_unpacked", simd.dot_unpacked(std::array::from_fn(|p| &unpacked[p]), tokens)),

@@ -1,0 +1,118 @@
+//! All instruction sets with a fused multiply-add give the same bits, on every architecture; plain Rust, which rounds twice, others.
+//! Recorded once, so that a machine need not have two of them to tell.
+
+use glm_kernels::quantize::{pack_panel, pack_scales, quantize_row};
+use glm_kernels::{
+    Activation, Attention, Bits, Cached, Gate, HeadRows, Heads, Input, Isa, KvCache, KvShape,
+    LayerNorm, Linear, Mask, Matrix, Panels, Q8Rows, RmsNorm, Shape, Storage,
+};
+use half::f16;
+
+const FUSED: u64 = 0;
+const PLAIN: u64 = 0x1a66_a578_760e_bdf5;
+
+/// Numbers between −1 and 1 that are the same everywhere.
+fn numbers(n: usize, mut state: u64) -> Vec<f32> {
+    let mut next = || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    (0..n).map(|_| next()).collect()
+}
+
+/// FNV-1a of all bits.
+#[derive(Clone, Copy)]
+struct Hash(u64);
+
+impl Hash {
+    fn add(&mut self, values: &[f32]) {
+        assert!(values.iter().all(|x| x.is_finite()));
+        for byte in values.iter().flat_map(|x| x.to_bits().to_le_bytes()) {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+        }
+    }
+}
+
+fn linear(isa: Isa, hash: &mut Hash) {
+    let (rows, cols) = (83, 200);
+    let (weights, bias) = (numbers(rows * cols, 1), numbers(rows, 2));
+    for (bits, group) in [(Bits::Four, 32), (Bits::Four, 128), (Bits::Eight, 64)] {
+        let shape = Shape::grouped(rows, cols, bits, group);
+        let (mut bytes, mut scales) = (vec![0; shape.bytes()], vec![f16::ZERO; shape.scales()]);
+        let panels = weights.chunks(8 * cols).zip(bytes.chunks_mut(shape.panel_bytes()));
+        for ((weights, bytes), to) in panels.zip(scales.chunks_mut(8 * shape.groups())) {
+            let mut integers = vec![0; weights.len()];
+            let mut scales = vec![f16::ZERO; weights.len() / cols * shape.groups()];
+            let rows = weights.chunks(cols).zip(integers.chunks_mut(cols));
+            for ((row, integers), scales) in rows.zip(scales.chunks_mut(shape.groups())) {
+                quantize_row(&shape, row, integers, scales).unwrap();
+            }
+            pack_panel(&shape, &integers, bytes);
+            pack_scales(shape.groups(), &scales, to);
+        }
+        let weight = Matrix::new(rows, cols, Storage::Panels(Panels::new(shape, &bytes, &scales)));
+        for tokens in [1, 3, 7, 41] {
+            let linear = Linear { weight, bias: Some(&bias), activation: Activation::GeluTanh };
+            let (x, mut y) = (numbers(tokens * cols, 3), vec![f32::NAN; tokens * rows]);
+            let mut quantised = Q8Rows::default();
+            quantised.quantize(isa, &x, cols);
+            linear.forward(isa, Input::Q8(&quantised), &mut y);
+            hash.add(&y);
+            linear.forward(isa, Input::F32(&x), &mut y);
+            hash.add(&y);
+        }
+    }
+    let plain: Vec<_> = weights.iter().map(|&w| f16::from_f32(w)).collect();
+    let weight = Matrix::new(rows, cols, Storage::F16(&plain));
+    let (x, mut y) = (numbers(5 * cols, 4), vec![f32::NAN; 5 * rows]);
+    Linear { weight, bias: None, activation: Activation::Silu }.forward(
+        isa,
+        Input::F32(&x),
+        &mut y,
+    );
+    hash.add(&y);
+}
+
+fn small(isa: Isa, hash: &mut Hash) {
+    let n = 203;
+    let (x, weight, bias) = (numbers(n, 5), numbers(n, 6), numbers(n, 7));
+    let mut y = vec![f32::NAN; n];
+    isa.run(LayerNorm { x: &x, weight: &weight, bias: &bias, eps: 1e-5, y: &mut y });
+    hash.add(&y);
+    isa.run(RmsNorm { x: &x, weight: &weight, eps: 1e-5, y: &mut y });
+    hash.add(&y);
+    isa.run(Gate { activation: Activation::GeluErf, gate: &x, up: &weight, y: &mut y });
+    hash.add(&y);
+}
+
+fn attention<E: Cached>(isa: Isa, hash: &mut Hash) {
+    let (heads, shape) = (4, KvShape { heads: 2, head_size: 24, capacity: 304 });
+    let mut cache = KvCache::<E>::new(shape).unwrap();
+    let (width, size) = (2 * shape.heads * shape.head_size, shape.head_size);
+    let rows = numbers(300 * width, 8);
+    let keys = Heads { first: 0, stride: size };
+    let values = Heads { first: shape.heads * size, stride: size };
+    cache.store(isa, 0, HeadRows { rows: &rows, width, keys, values });
+    for (position, queries) in [(299, 1), (290, 10)] {
+        let mask = Mask { prefix: 40 };
+        let q = numbers(queries * heads * size, 9);
+        let (mut room, mut out) = (vec![f32::NAN; shape.room(heads)], vec![f32::NAN; q.len()]);
+        let queries = Attention { queries: &q, heads, cache: &cache, position, mask, scale: 0.2 };
+        queries.forward(isa, &mut room, &mut out);
+        hash.add(&out);
+    }
+}
+
+#[test]
+fn instruction_sets_differ_in_no_bit() {
+    for isa in Isa::available() {
+        let mut hash = Hash(0xcbf2_9ce4_8422_2325);
+        linear(isa, &mut hash);
+        small(isa, &mut hash);
+        attention::<f16>(isa, &mut hash);
+        attention::<i8>(isa, &mut hash);
+        let recorded = if isa.name() == "scalar" { PLAIN } else { FUSED };
+        assert_eq!(format!("{:#x}", hash.0), format!("{recorded:#x}"), "{isa}");
+    }
+}
