@@ -74,26 +74,34 @@ fn multiply_add<const Q: i32>(
     neon!(sdot::<Q>(sums, weights, x))
 }
 
-/// Adds what quarters `Q` and `R` of the tokens give with eight columns of a panel.
+/// Adds what the tokens give with sixteen columns of a panel. Which one is a constant, for sums to be registers.
 #[inline(always)]
-fn add<const Q: i32, const R: i32, const T: usize>(
+fn add<W: Integers, const PANEL: usize, const T: usize>(
     simd: Dotprod,
     sums: &mut [[int32x4_t; 4]; T],
-    columns: [[int8x16_t; 2]; 2],
-    panel: usize,
+    weights: W,
+    half: usize,
+    x: &[int8x16_t; T],
+) {
+    let [first, second] = weights.columns(simd, PANEL, 2 * half);
+    let [third, fourth] = weights.columns(simd, PANEL, 2 * half + 1);
+    add_quarter::<0, PANEL, T>(simd, sums, first, x);
+    add_quarter::<1, PANEL, T>(simd, sums, second, x);
+    add_quarter::<2, PANEL, T>(simd, sums, third, x);
+    add_quarter::<3, PANEL, T>(simd, sums, fourth, x);
+}
+
+#[inline(always)]
+fn add_quarter<const Q: i32, const PANEL: usize, const T: usize>(
+    simd: Dotprod,
+    sums: &mut [[int32x4_t; 4]; T],
+    rows: [int8x16_t; 2],
     x: &[int8x16_t; T],
 ) {
     for t in 0..T {
-        for h in 0..2 {
-            let sum = &mut sums[t][2 * panel + h];
-            *sum = multiply_add::<Q>(simd, *sum, columns[0][h], x[t]);
-        }
-    }
-    for t in 0..T {
-        for h in 0..2 {
-            let sum = &mut sums[t][2 * panel + h];
-            *sum = multiply_add::<R>(simd, *sum, columns[1][h], x[t]);
-        }
+        let [first, last] = [2 * PANEL, 2 * PANEL + 1];
+        sums[t][first] = multiply_add::<Q>(simd, sums[t][first], rows[0], x[t]);
+        sums[t][last] = multiply_add::<Q>(simd, sums[t][last], rows[1], x[t]);
     }
 }
 
@@ -116,12 +124,8 @@ fn dot<W: Integers, const P: usize, const T: usize>(
             values[t] = load_half(simd, x[t].values, half);
         }
         for p in 0..P {
-            for panel in 0..2 {
-                let columns = weights[p].columns(simd, panel, 2 * half);
-                add::<0, 1, T>(simd, &mut sums[p], columns, panel, &values);
-                let columns = weights[p].columns(simd, panel, 2 * half + 1);
-                add::<2, 3, T>(simd, &mut sums[p], columns, panel, &values);
-            }
+            add::<W, 0, T>(simd, &mut sums[p], weights[p], half, &values);
+            add::<W, 1, T>(simd, &mut sums[p], weights[p], half, &values);
         }
     }
     sums

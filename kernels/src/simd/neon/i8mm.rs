@@ -82,6 +82,35 @@ fn two_tokens(simd: I8mm, x: [&[i8; BLOCK]; 2], half: usize) -> [int8x16_t; 2] {
     })
 }
 
+/// What is summed up of a pair of panels: for two tokens each, of each panel two rows at a time. Of `T` elements, half are used.
+type Sums<const T: usize> = [[[int32x4_t; 4]; 2]; T];
+
+/// Adds what the tokens give with sixteen columns of a panel. Which one is a constant, for sums to be registers.
+#[inline(always)]
+fn add<W: Integers, const PANEL: usize, const T: usize>(
+    simd: I8mm,
+    sums: &mut Sums<T>,
+    weights: W,
+    half: usize,
+    x: &[[int8x16_t; 2]; T],
+) {
+    for i in 0..2 {
+        let [mut first, mut last] = weights.columns(simd, PANEL, 2 * half + i);
+        if !W::UNPACKED {
+            let [a, b] = [first, last];
+            first = eight_columns(simd, a[0], b[0]);
+            last = eight_columns(simd, a[1], b[1]);
+        }
+        for two in 0..T.div_ceil(2) {
+            let sums = &mut sums[two][PANEL];
+            sums[0] = multiply_add(simd, sums[0], first[0], x[two][i]);
+            sums[1] = multiply_add(simd, sums[1], first[1], x[two][i]);
+            sums[2] = multiply_add(simd, sums[2], last[0], x[two][i]);
+            sums[3] = multiply_add(simd, sums[3], last[1], x[two][i]);
+        }
+    }
+}
+
 /// Dot products of any integers. Tokens go two by two; the last of an odd number keeps itself company.
 #[inline(always)]
 fn dot<W: Integers, const P: usize, const T: usize>(
@@ -90,8 +119,7 @@ fn dot<W: Integers, const P: usize, const T: usize>(
     x: [Block<'_>; T],
 ) -> [[[int32x4_t; 4]; T]; P] {
     let twos = T.div_ceil(2);
-    // Of each two tokens, for each panel, two rows at a time. Of `T` elements, half are used.
-    let mut sums = neon!([[[[vdupq_n_s32(0); 4]; 2]; T]; P]);
+    let mut sums: [Sums<T>; P] = neon!([[[[vdupq_n_s32(0); 4]; 2]; T]; P]);
     for two in 0..twos {
         let (a, b) = (x[2 * two].offset, x[(2 * two + 1).min(T - 1)].offset);
         let first = neon!({
@@ -109,38 +137,29 @@ fn dot<W: Integers, const P: usize, const T: usize>(
             values[two] = two_tokens(simd, tokens, half);
         }
         for p in 0..P {
-            for panel in 0..2 {
-                for i in 0..2 {
-                    let [mut first, mut last] = weights[p].columns(simd, panel, 2 * half + i);
-                    if !W::UNPACKED {
-                        let [a, b] = [first, last];
-                        first = eight_columns(simd, a[0], b[0]);
-                        last = eight_columns(simd, a[1], b[1]);
-                    }
-                    for two in 0..twos {
-                        let sums = &mut sums[p][two][panel];
-                        sums[0] = multiply_add(simd, sums[0], first[0], values[two][i]);
-                        sums[1] = multiply_add(simd, sums[1], first[1], values[two][i]);
-                        sums[2] = multiply_add(simd, sums[2], last[0], values[two][i]);
-                        sums[3] = multiply_add(simd, sums[3], last[1], values[two][i]);
-                    }
-                }
-            }
+            add::<W, 0, T>(simd, &mut sums[p], weights[p], half, &values);
+            add::<W, 1, T>(simd, &mut sums[p], weights[p], half, &values);
         }
     }
     let mut all = neon!([[[vdupq_n_s32(0); 4]; T]; P]);
     for p in 0..P {
         for t in 0..T {
-            for panel in 0..2 {
-                for h in 0..2 {
-                    let rows = &sums[p][t / 2][panel][2 * h..2 * h + 2];
-                    all[p][t][2 * panel + h] = if t % 2 == 0 {
-                        neon!(vuzp1q_s32(rows[0], rows[1]))
-                    } else {
-                        neon!(vuzp2q_s32(rows[0], rows[1]))
-                    };
-                }
-            }
+            let [a, b] = sums[p][t / 2];
+            all[p][t] = neon!(if t % 2 == 0 {
+                [
+                    vuzp1q_s32(a[0], a[1]),
+                    vuzp1q_s32(a[2], a[3]),
+                    vuzp1q_s32(b[0], b[1]),
+                    vuzp1q_s32(b[2], b[3]),
+                ]
+            } else {
+                [
+                    vuzp2q_s32(a[0], a[1]),
+                    vuzp2q_s32(a[2], a[3]),
+                    vuzp2q_s32(b[0], b[1]),
+                    vuzp2q_s32(b[2], b[3]),
+                ]
+            });
         }
     }
     all

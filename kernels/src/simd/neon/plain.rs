@@ -72,7 +72,79 @@ fn broadcast(_: Plain, values: &[i8; BLOCK], at: usize) -> int8x16_t {
     neon!(vreinterpretq_s8_s32(vdupq_n_s32(four)))
 }
 
-/// Dot products with nibbles.
+/// Dot products of nibbles of a panel: its first and its last rows.
+#[inline(always)]
+fn nibbles<W: Integers, const T: usize>(
+    simd: Plain,
+    weights: W,
+    panel: usize,
+    x: &[Block<'_>; T],
+) -> [[int32x4_t; 2]; T] {
+    let mut sums = neon!([[[vdupq_n_s16(0); 2]; 2]; T]);
+    for i in 0..BLOCK / 8 {
+        let columns = weights.columns(simd, panel, i);
+        for t in 0..T {
+            for j in 0..2 {
+                let values = broadcast(simd, x[t].values, 8 * i + 4 * j);
+                for h in 0..2 {
+                    sums[t][h] = multiply_add(simd, sums[t][h], columns[j][h], values);
+                }
+            }
+        }
+    }
+    let mut rows = neon!([[vdupq_n_s32(0); 2]; T]);
+    for t in 0..T {
+        let offset = neon!(vdupq_n_s32(x[t].offset));
+        for h in 0..2 {
+            let [a, b] = sums[t][h];
+            rows[t][h] = neon!(vaddq_s32(vpaddq_s32(vpaddlq_s16(a), vpaddlq_s16(b)), offset));
+        }
+    }
+    rows
+}
+
+/// Dot products of bytes of a panel.
+#[inline(always)]
+fn bytes<W: Integers, const T: usize>(
+    simd: Plain,
+    weights: W,
+    panel: usize,
+    x: &[Block<'_>; T],
+) -> [[int32x4_t; 2]; T] {
+    let mut sums = neon!([[[vdupq_n_s32(0); 2]; 2]; T]);
+    for i in 0..BLOCK / 8 {
+        let [first, last] = weights.columns(simd, panel, i);
+        for t in 0..T {
+            let four = broadcast(simd, x[t].values, 8 * i);
+            let next = broadcast(simd, x[t].values, 8 * i + 4);
+            for h in 0..2 {
+                let products = multiply(simd, first[h], four);
+                let [a, b] = multiply_add(simd, products, last[h], next);
+                sums[t][h] = neon!([vpadalq_s16(sums[t][h][0], a), vpadalq_s16(sums[t][h][1], b)]);
+            }
+        }
+    }
+    let mut rows = neon!([[vdupq_n_s32(0); 2]; T]);
+    for t in 0..T {
+        for h in 0..2 {
+            let [a, b] = sums[t][h];
+            rows[t][h] = neon!(vpaddq_s32(a, b));
+        }
+    }
+    rows
+}
+
+/// Puts what each panel of a pair gave side by side.
+#[inline(always)]
+fn pair<const T: usize>([first, second]: [[[int32x4_t; 2]; T]; 2]) -> [[int32x4_t; 4]; T] {
+    let mut all = [[first[0][0]; 4]; T];
+    for t in 0..T {
+        all[t] = [first[t][0], first[t][1], second[t][0], second[t][1]];
+    }
+    all
+}
+
+/// Dot products of nibbles.
 #[inline(always)]
 fn dot_nibbles<W: Integers, const P: usize, const T: usize>(
     simd: Plain,
@@ -81,29 +153,7 @@ fn dot_nibbles<W: Integers, const P: usize, const T: usize>(
 ) -> [[[int32x4_t; 4]; T]; P] {
     let mut all = neon!([[[vdupq_n_s32(0); 4]; T]; P]);
     for p in 0..P {
-        for panel in 0..2 {
-            let mut sums = neon!([[[vdupq_n_s16(0); 2]; 2]; T]);
-            for i in 0..BLOCK / 8 {
-                let columns = weights[p].columns(simd, panel, i);
-                for t in 0..T {
-                    for j in 0..2 {
-                        let values = broadcast(simd, x[t].values, 8 * i + 4 * j);
-                        for h in 0..2 {
-                            sums[t][h] = multiply_add(simd, sums[t][h], columns[j][h], values);
-                        }
-                    }
-                }
-            }
-            for t in 0..T {
-                for h in 0..2 {
-                    let [a, b] = sums[t][h];
-                    all[p][t][2 * panel + h] = neon!({
-                        let rows = vpaddq_s32(vpaddlq_s16(a), vpaddlq_s16(b));
-                        vaddq_s32(rows, vdupq_n_s32(x[t].offset))
-                    });
-                }
-            }
-        }
+        all[p] = pair([nibbles(simd, weights[p], 0, &x), nibbles(simd, weights[p], 1, &x)]);
     }
     all
 }
@@ -150,30 +200,7 @@ impl Simd for Plain {
     ) -> [[[int32x4_t; 4]; T]; P] {
         let mut all = neon!([[[vdupq_n_s32(0); 4]; T]; P]);
         for p in 0..P {
-            for panel in 0..2 {
-                let mut sums = neon!([[[vdupq_n_s32(0); 2]; 2]; T]);
-                for i in 0..BLOCK / 8 {
-                    let columns = weights[p].columns(self, panel, i);
-                    for t in 0..T {
-                        let four = broadcast(self, x[t].values, 8 * i);
-                        let next = broadcast(self, x[t].values, 8 * i + 4);
-                        for h in 0..2 {
-                            let products = multiply(self, columns[0][h], four);
-                            let products = multiply_add(self, products, columns[1][h], next);
-                            for half in 0..2 {
-                                sums[t][h][half] =
-                                    neon!(vpadalq_s16(sums[t][h][half], products[half]));
-                            }
-                        }
-                    }
-                }
-                for t in 0..T {
-                    for h in 0..2 {
-                        let [a, b] = sums[t][h];
-                        all[p][t][2 * panel + h] = neon!(vpaddq_s32(a, b));
-                    }
-                }
-            }
+            all[p] = pair([bytes(self, weights[p], 0, &x), bytes(self, weights[p], 1, &x)]);
         }
         all
     }
