@@ -8,7 +8,7 @@ use glm_kernels::{
 };
 use half::f16;
 
-const FUSED: u64 = 0;
+const FUSED: u64 = 0xefea_e3b8_5c05_b5a9;
 const PLAIN: u64 = 0x1a66_a578_760e_bdf5;
 
 /// Numbers between −1 and 1 that are the same everywhere.
