@@ -55,7 +55,9 @@ fn free_memory() -> u64 {
     let mut there_is = system.available_memory() + system.free_swap();
     // A container may be given less than there is.
     if let Some(limits) = system.cgroup_limits() {
-        there_is = there_is.min(limits.free_memory + limits.free_swap);
+        // Cached files, which a container's free memory does not count, are given back when they are in the way.
+        let given = limits.total_memory.saturating_sub(limits.rss);
+        there_is = there_is.min(given + limits.free_swap);
     }
     there_is
 }

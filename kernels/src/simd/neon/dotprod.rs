@@ -115,7 +115,7 @@ fn dot<W: Integers, const P: usize, const T: usize>(
     let mut sums = neon!([[[vdupq_n_s32(0); 4]; T]; P]);
     for p in 0..P {
         for t in 0..T {
-            sums[p][t] = neon!([vdupq_n_s32(W::OFFSET * x[t].offset); 4]);
+            sums[p][t] = neon!([vdupq_n_s32(W::OFFSET * *x[t].offset); 4]);
         }
     }
     for half in 0..2 {

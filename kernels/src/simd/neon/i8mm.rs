@@ -121,7 +121,7 @@ fn dot<W: Integers, const P: usize, const T: usize>(
     let twos = T.div_ceil(2);
     let mut sums: [Sums<T>; P] = neon!([[[[vdupq_n_s32(0); 4]; 2]; T]; P]);
     for two in 0..twos {
-        let (a, b) = (x[2 * two].offset, x[(2 * two + 1).min(T - 1)].offset);
+        let (a, b) = (*x[2 * two].offset, *x[(2 * two + 1).min(T - 1)].offset);
         let first = neon!({
             let (a, b) = (vdupq_n_s32(W::OFFSET * a), vdupq_n_s32(W::OFFSET * b));
             vzip1q_s32(a, b)

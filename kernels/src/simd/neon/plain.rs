@@ -94,7 +94,7 @@ fn nibbles<W: Integers, const T: usize>(
     }
     let mut rows = neon!([[vdupq_n_s32(0); 2]; T]);
     for t in 0..T {
-        let offset = neon!(vdupq_n_s32(x[t].offset));
+        let offset = neon!(vdupq_n_s32(*x[t].offset));
         for h in 0..2 {
             let [a, b] = sums[t][h];
             rows[t][h] = neon!(vaddq_s32(vpaddq_s32(vpaddlq_s16(a), vpaddlq_s16(b)), offset));
