@@ -72,8 +72,14 @@ pub(super) fn pairs_q8<S: Simd, const P: usize>(
                 tiles(tokens, &mut work);
             }
         }
-        Bits::Four => tiles(tokens, &mut Integer::new(out, end, weight, Q4::all(pairs), x)),
-        Bits::Eight => tiles(tokens, &mut Integer::new(out, end, weight, Q8::all(pairs), x)),
+        Bits::Four => tiles(
+            tokens,
+            &mut Integer::new(out, end, weight, Packed::<Q4_BLOCK_BYTES>::all(pairs), x),
+        ),
+        Bits::Eight => tiles(
+            tokens,
+            &mut Integer::new(out, end, weight, Packed::<Q8_BLOCK_BYTES>::all(pairs), x),
+        ),
     }
 }
 
@@ -87,8 +93,12 @@ pub(super) fn one_token_q8<S: Simd>(
 ) {
     let pairs = pairs::<2>(weight, out.panel, end);
     match weight.shape().bits {
-        Bits::Four => Integer::new(out, end, weight, Q4::all(pairs), x).tile::<1>(0),
-        Bits::Eight => Integer::new(out, end, weight, Q8::all(pairs), x).tile::<1>(0),
+        Bits::Four => {
+            Integer::new(out, end, weight, Packed::<Q4_BLOCK_BYTES>::all(pairs), x).tile::<1>(0)
+        }
+        Bits::Eight => {
+            Integer::new(out, end, weight, Packed::<Q8_BLOCK_BYTES>::all(pairs), x).tile::<1>(0)
+        }
     }
 }
 
@@ -312,19 +322,15 @@ trait Pair: Copy {
     ) -> [[S::PairI32; T]; P];
 }
 
-/// Integers of four bits, two to a byte, as they are stored.
+/// Integers as they are stored, in blocks of `B` bytes: of eight bits, or of four and two to a byte.
 #[derive(Clone, Copy)]
-struct Q4<'a>([&'a [[u8; Q4_BLOCK_BYTES]]; 2]);
+struct Packed<'a, const B: usize>([&'a [[u8; B]]; 2]);
 
 /// Integers of four bits, one to a byte.
 #[derive(Clone, Copy)]
 struct Unpacked<'a>(&'a [[u8; UNPACKED_BLOCK_BYTES]]);
 
-/// Integers of eight bits.
-#[derive(Clone, Copy)]
-struct Q8<'a>([&'a [[u8; Q8_BLOCK_BYTES]]; 2]);
-
-impl<'a> Q4<'a> {
+impl<'a, const B: usize> Packed<'a, B> {
     #[inline(always)]
     fn all<const P: usize>(pairs: [[&'a [u8]; 2]; P]) -> [Self; P] {
         let mut all = [Self([&[]; 2]); P];
@@ -333,12 +339,26 @@ impl<'a> Q4<'a> {
         }
         all
     }
+
+    #[inline(always)]
+    fn cut(self, n: usize) -> Self {
+        Self([&self.0[0][..n], &self.0[1][..n]])
+    }
+
+    #[inline(always)]
+    fn blocks<const P: usize>(pairs: &[Self; P], index: usize) -> [[&'a [u8; B]; 2]; P] {
+        let mut blocks = [[&pairs[0].0[0][index]; 2]; P];
+        for p in 0..P {
+            blocks[p] = [&pairs[p].0[0][index], &pairs[p].0[1][index]];
+        }
+        blocks
+    }
 }
 
-impl Pair for Q4<'_> {
+impl Pair for Packed<'_, Q4_BLOCK_BYTES> {
     #[inline(always)]
     fn first(self, n: usize) -> Self {
-        Self([&self.0[0][..n], &self.0[1][..n]])
+        self.cut(n)
     }
     #[inline(always)]
     fn dot<S: Simd, const P: usize, const T: usize>(
@@ -347,11 +367,23 @@ impl Pair for Q4<'_> {
         index: usize,
         x: [Block<'_>; T],
     ) -> [[S::PairI32; T]; P] {
-        let mut blocks = [[&pairs[0].0[0][index]; 2]; P];
-        for p in 0..P {
-            blocks[p] = [&pairs[p].0[0][index], &pairs[p].0[1][index]];
-        }
-        simd.dot_q4(blocks, x)
+        simd.dot_q4(Self::blocks(pairs, index), x)
+    }
+}
+
+impl Pair for Packed<'_, Q8_BLOCK_BYTES> {
+    #[inline(always)]
+    fn first(self, n: usize) -> Self {
+        self.cut(n)
+    }
+    #[inline(always)]
+    fn dot<S: Simd, const P: usize, const T: usize>(
+        simd: S,
+        pairs: &[Self; P],
+        index: usize,
+        x: [Block<'_>; T],
+    ) -> [[S::PairI32; T]; P] {
+        simd.dot_q8(Self::blocks(pairs, index), x)
     }
 }
 
@@ -372,36 +404,5 @@ impl Pair for Unpacked<'_> {
             blocks[p] = &pairs[p].0[index];
         }
         simd.dot_unpacked(blocks, x)
-    }
-}
-
-impl<'a> Q8<'a> {
-    #[inline(always)]
-    fn all<const P: usize>(pairs: [[&'a [u8]; 2]; P]) -> [Self; P] {
-        let mut all = [Self([&[]; 2]); P];
-        for p in 0..P {
-            all[p] = Self(split(pairs[p]));
-        }
-        all
-    }
-}
-
-impl Pair for Q8<'_> {
-    #[inline(always)]
-    fn first(self, n: usize) -> Self {
-        Self([&self.0[0][..n], &self.0[1][..n]])
-    }
-    #[inline(always)]
-    fn dot<S: Simd, const P: usize, const T: usize>(
-        simd: S,
-        pairs: &[Self; P],
-        index: usize,
-        x: [Block<'_>; T],
-    ) -> [[S::PairI32; T]; P] {
-        let mut blocks = [[&pairs[0].0[0][index]; 2]; P];
-        for p in 0..P {
-            blocks[p] = [&pairs[p].0[0][index], &pairs[p].0[1][index]];
-        }
-        simd.dot_q8(blocks, x)
     }
 }

@@ -105,11 +105,7 @@ fn broadcast(_: Avx2, values: &[i8; BLOCK], at: usize) -> __m256i {
 }
 
 impl Simd for Avx2 {
-    type Pair = [__m256; 2];
-    type PairI32 = [__m256i; 2];
-
-    const PAIRS: usize = 1;
-    const TOKENS: usize = 4;
+    pair_words!();
 
     #[inline(always)]
     fn multiply_adds(self, rounds: usize) -> usize {
@@ -126,55 +122,6 @@ impl Simd for Avx2 {
         CHAINS * 32
     }
 
-    #[inline(always)]
-    fn pair_splat(self, x: f32) -> [__m256; 2] {
-        [self.splat(x); 2]
-    }
-    #[inline(always)]
-    fn pair_scales(self, [a, b]: [&[f16; LANES]; 2]) -> [__m256; 2] {
-        [self.load_f16(a), self.load_f16(b)]
-    }
-    #[inline(always)]
-    fn pair_to_f32(self, [a, b]: [__m256i; 2]) -> [__m256; 2] {
-        x86!([_mm256_cvtepi32_ps(a), _mm256_cvtepi32_ps(b)])
-    }
-    #[inline(always)]
-    fn pair_mul(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
-        [self.mul(a[0], b[0]), self.mul(a[1], b[1])]
-    }
-    #[inline(always)]
-    fn pair_fma(self, a: [__m256; 2], b: [__m256; 2], c: [__m256; 2]) -> [__m256; 2] {
-        [self.fma(a[0], b[0], c[0]), self.fma(a[1], b[1], c[1])]
-    }
-    #[inline(always)]
-    fn pair_load(self, [a, b]: &[[f32; LANES]; 2]) -> [__m256; 2] {
-        [self.load(a), self.load(b)]
-    }
-    #[inline(always)]
-    fn pair_store(self, v: [__m256; 2], [a, b]: &mut [[f32; LANES]; 2]) {
-        self.store(v[0], a);
-        self.store(v[1], b);
-    }
-
-    #[inline(always)]
-    fn dot_q4<const P: usize, const T: usize>(
-        self,
-        weights: [[&[u8; Q4_BLOCK_BYTES]; 2]; P],
-        x: [Block<'_>; T],
-    ) -> [[[__m256i; 2]; T]; P] {
-        dot_block!(self, x, P, T, 1, |p, h, i| nibbles(self, &weights[p][h].as_chunks().0[i]))
-    }
-    #[inline(always)]
-    fn dot_unpacked<const P: usize, const T: usize>(
-        self,
-        weights: [&[u8; UNPACKED_BLOCK_BYTES]; P],
-        x: [Block<'_>; T],
-    ) -> [[[__m256i; 2]; T]; P] {
-        dot_block!(self, x, P, T, 1, |p, h, i| {
-            let (vectors, _) = weights[p].as_chunks();
-            [load_bytes(self, &vectors[4 * i + h]), load_bytes(self, &vectors[4 * i + 2 + h])]
-        })
-    }
     #[inline(always)]
     fn dot_q8<const P: usize, const T: usize>(
         self,
