@@ -20,11 +20,13 @@ use std::ops::Range;
 use crate::Isa;
 use crate::math::exp;
 use crate::parallel::{SharedRows, Tile, for_each, tiles};
-use crate::simd::{Cached, Element, Kernel, LANES, Vectors};
+use crate::simd::{Element, Kernel, LANES, Vectors};
 
 mod cache;
+mod element;
 
 pub use cache::{HeadRows, Heads, KvCache, KvShape, OutOfMemory};
+pub use element::Cached;
 
 /// Keys of a block.
 const KEYS: usize = 128;
@@ -35,8 +37,8 @@ const TASK_ROWS: usize = if cfg!(test) { 6 } else { 64 };
 /// Tasks that there should be, if rows are enough.
 const TASKS: usize = 16;
 
-/// Most rows for which a block is not widened once, but wherever it is used.
-const FEW_ROWS: usize = 4;
+/// Fewest rows of a task, if there are so many: those of a tile.
+const LEAST_ROWS: usize = 4;
 
 /// Largest head: 256 elements.
 pub const MAX_HEAD_SIZE: usize = 256;
@@ -105,7 +107,7 @@ impl<E: Cached> Attention<'_, E> {
         let out = &SharedRows::new(out.as_chunks_mut().0, shape.head_size / LANES);
         if queries > 1 || blocks == 1 {
             // A few queries are shared out, too, where heads of the cache are few.
-            let step = (rows * shape.heads / TASKS).clamp(FEW_ROWS + 1, TASK_ROWS);
+            let step = (rows * shape.heads / TASKS).clamp(LEAST_ROWS, TASK_ROWS);
             for_each(rows.div_ceil(step) * shape.heads, |task| {
                 let (first, head) = (task / shape.heads * step, task % shape.heads);
                 let rows = first..(first + step).min(rows);
@@ -138,7 +140,7 @@ impl<E: Cached> Attention<'_, E> {
     fn run(&self, isa: Isa, share: Share<'_>) {
         SCRATCH.with_borrow_mut(|scratch| {
             scratch.fit(share.rows.len(), self.cache.shape().head_size);
-            isa.run(Blocks { attention: self, share, scratch });
+            E::attend(isa, Blocks { attention: self, share, scratch });
         });
     }
 }
@@ -188,7 +190,7 @@ thread_local! {
 impl Scratch {
     fn fit(&mut self, rows: usize, head_size: usize) {
         let len = part_len(head_size);
-        if rows > FEW_ROWS {
+        if rows > 1 {
             self.widened.resize(KEYS * head_size / LANES, [0.0; LANES]);
         }
         self.weights.resize(rows, [0.0; KEYS]);
@@ -197,7 +199,7 @@ impl Scratch {
     }
 }
 
-struct Blocks<'a, E> {
+pub struct Blocks<'a, E> {
     attention: &'a Attention<'a, E>,
     share: Share<'a>,
     scratch: &'a mut Scratch,
@@ -226,10 +228,10 @@ impl<E: Cached> Kernel for Blocks<'_, E> {
             }
             let keys = cache.keys(block, most);
             let (head, first) = (share.head, share.rows.start);
-            if rows > FEW_ROWS {
-                let keys = widen(simd, keys, widened);
-                tiles(rows, &mut Scores { simd, attention, head, first, keys, weights });
+            if rows == 1 {
+                Scores { simd, attention, head, first, keys, weights }.tile([0]);
             } else {
+                let keys = widen(simd, keys, widened);
                 tiles(rows, &mut Scores { simd, attention, head, first, keys, weights });
             }
             for row in 0..rows {
@@ -239,10 +241,10 @@ impl<E: Cached> Kernel for Blocks<'_, E> {
                     softmax::<S, E>(simd, attention.scale, cache.scales(block), seen, weights);
             }
             let values = cache.values(block, most);
-            if rows > FEW_ROWS {
-                let values = widen(simd, values, widened);
-                tiles(rows, &mut Weighted { simd, weights, values, vectors, parts });
+            if rows == 1 {
+                Weighted { simd, weights, values, vectors, parts }.tile([0]);
             } else {
+                let values = widen(simd, values, widened);
                 tiles(rows, &mut Weighted { simd, weights, values, vectors, parts });
             }
             for row in 0..rows {
@@ -314,25 +316,27 @@ struct Scores<'a, S, E, K> {
 }
 
 impl<E: Cached, K: Element, S: Vectors> Tile for Scores<'_, S, E, K> {
+    const TOKENS: usize = S::TILE;
+
     #[inline(always)]
-    fn tile<const T: usize>(&mut self, row: usize) {
+    fn tile<const T: usize>(&mut self, rows: [usize; T]) {
         let mut queries = [&[][..]; T];
         for t in 0..T {
-            queries[t] = self.attention.query(self.head, self.first + row + t);
+            queries[t] = self.attention.query(self.head, self.first + rows[t]);
         }
         let panels = self.keys.len() / queries[0].len();
         // Eight sums at a time hide the latency of the multiply-add.
         let mut panel = 0;
-        while panel + 8 / T.next_power_of_two() <= panels {
+        while panel + 8 / T <= panels {
             match T {
-                1 => self.panels::<8, T>(row, &queries, panel),
-                2 => self.panels::<4, T>(row, &queries, panel),
-                _ => self.panels::<2, T>(row, &queries, panel),
+                1 => self.panels::<8, T>(rows, &queries, panel),
+                2 => self.panels::<4, T>(rows, &queries, panel),
+                _ => self.panels::<2, T>(rows, &queries, panel),
             }
-            panel += 8 / T.next_power_of_two();
+            panel += 8 / T;
         }
         for panel in panel..panels {
-            self.panels::<1, T>(row, &queries, panel);
+            self.panels::<1, T>(rows, &queries, panel);
         }
     }
 }
@@ -341,7 +345,7 @@ impl<E: Cached, K: Element, S: Vectors> Scores<'_, S, E, K> {
     #[inline(always)]
     fn panels<const P: usize, const T: usize>(
         &mut self,
-        row: usize,
+        rows: [usize; T],
         queries: &[&[f32]; T],
         panel: usize,
     ) {
@@ -364,7 +368,7 @@ impl<E: Cached, K: Element, S: Vectors> Scores<'_, S, E, K> {
             }
         }
         for t in 0..T {
-            let (scores, _) = self.weights[row + t].as_chunks_mut::<LANES>();
+            let (scores, _) = self.weights[rows[t]].as_chunks_mut::<LANES>();
             for p in 0..P {
                 simd.store(sums[p][t], &mut scores[panel + p]);
             }
@@ -428,31 +432,33 @@ struct Weighted<'a, S, V> {
 }
 
 impl<V: Element, S: Vectors> Tile for Weighted<'_, S, V> {
+    const TOKENS: usize = S::TILE;
+
     #[inline(always)]
-    fn tile<const T: usize>(&mut self, row: usize) {
+    fn tile<const T: usize>(&mut self, rows: [usize; T]) {
         let mut vector = 0;
-        while vector + 8 / T.next_power_of_two() <= self.vectors {
+        while vector + 8 / T <= self.vectors {
             match T {
-                1 => self.vectors::<8, T>(row, vector),
-                2 => self.vectors::<4, T>(row, vector),
-                _ => self.vectors::<2, T>(row, vector),
+                1 => self.vectors::<8, T>(rows, vector),
+                2 => self.vectors::<4, T>(rows, vector),
+                _ => self.vectors::<2, T>(rows, vector),
             }
-            vector += 8 / T.next_power_of_two();
+            vector += 8 / T;
         }
         for vector in vector..self.vectors {
-            self.vectors::<1, T>(row, vector);
+            self.vectors::<1, T>(rows, vector);
         }
     }
 }
 
 impl<V: Element, S: Vectors> Weighted<'_, S, V> {
     #[inline(always)]
-    fn vectors<const D: usize, const T: usize>(&mut self, row: usize, vector: usize) {
+    fn vectors<const D: usize, const T: usize>(&mut self, rows: [usize; T], vector: usize) {
         let simd = self.simd;
         let mut sums = [[simd.splat(0.0); D]; T];
-        let mut weights = [&self.weights[row]; T];
+        let mut weights = [&self.weights[rows[0]]; T];
         for t in 1..T {
-            weights[t] = &self.weights[row + t];
+            weights[t] = &self.weights[rows[t]];
         }
         for (key, values) in self.values.chunks_exact(self.vectors).enumerate() {
             if key == KEYS {
@@ -471,7 +477,7 @@ impl<V: Element, S: Vectors> Weighted<'_, S, V> {
             }
         }
         for t in 0..T {
-            let part = &mut self.parts[(row + t) * (1 + self.vectors) + 1..];
+            let part = &mut self.parts[rows[t] * (1 + self.vectors) + 1..];
             for d in 0..D {
                 simd.store(sums[t][d], &mut part[vector + d]);
             }

@@ -46,7 +46,7 @@ mod rope;
 
 pub use activation::{Activation, Gate};
 pub use attention::{
-    Attention, HeadRows, Heads, KvCache, KvShape, MAX_HEAD_SIZE, Mask, OutOfMemory,
+    Attention, Cached, HeadRows, Heads, KvCache, KvShape, MAX_HEAD_SIZE, Mask, OutOfMemory,
 };
 pub use format::{Bits, Matrix, Panels, Shape, Storage, quantize};
 pub use isa::{ISA_VARIABLE, Isa, UnknownIsa};
@@ -55,4 +55,4 @@ pub use norm::{LayerNorm, RmsNorm};
 pub use parallel::{SharedRows, for_each, for_each_row, together};
 pub use quantized::Q8Rows;
 pub use rope::{Angle, angles, rotate_halves, rotate_pairs};
-pub use simd::{BLOCK, ByteKernel, Cached, Element, Kernel, LANES, Simd, Vectors};
+pub use simd::{BLOCK, ByteKernel, Element, Kernel, LANES, Simd, Vectors};

@@ -274,30 +274,39 @@ pub fn for_each_row<T: Send>(
 
 /// Work on some tokens at a time.
 pub(crate) trait Tile {
-    /// How many at most: 4 or 6.
-    const TOKENS: usize = 4;
-    /// Does tokens `first..first + T`.
-    fn tile<const T: usize>(&mut self, first: usize);
+    /// How many at most: 1, 4 or 6.
+    const TOKENS: usize;
+    /// Does these tokens, of which the last may be there several times.
+    fn tile<const T: usize>(&mut self, tokens: [usize; T]);
 }
 
-/// Hands all of `tokens` to `work`, as many at a time as it takes and then the rest.
+/// Hands all of `tokens` to `work`, as many at a time as it takes. What is left is rounded up to a size that there is code for;
+/// a code for each would take long to compile.
 #[inline(always)]
 pub(crate) fn tiles<W: Tile>(tokens: usize, work: &mut W) {
     let mut first = 0;
-    while W::TOKENS == 6 && tokens - first >= 6 {
-        work.tile::<6>(first);
-        first += 6;
+    while first < tokens {
+        let left = tokens - first;
+        first += if W::TOKENS == 1 || left == 1 {
+            tile::<1, W>(first, tokens, work)
+        } else if left == 2 {
+            tile::<2, W>(first, tokens, work)
+        } else if W::TOKENS == 4 || left <= 4 {
+            tile::<4, W>(first, tokens, work)
+        } else {
+            tile::<6, W>(first, tokens, work)
+        };
     }
-    while tokens - first >= 4 {
-        work.tile::<4>(first);
-        first += 4;
+}
+
+#[inline(always)]
+fn tile<const T: usize, W: Tile>(first: usize, tokens: usize, work: &mut W) -> usize {
+    let mut these = [first; T];
+    for t in 1..T {
+        these[t] = (first + t).min(tokens - 1);
     }
-    match tokens - first {
-        3 => work.tile::<3>(first),
-        2 => work.tile::<2>(first),
-        1 => work.tile::<1>(first),
-        _ => {}
-    }
+    work.tile(these);
+    T
 }
 
 #[cfg(test)]

@@ -102,11 +102,6 @@ impl Q8Rows {
         self.values.len().checked_div(self.blocks).unwrap_or(0)
     }
 
-    /// Blocks of a row.
-    pub(crate) fn blocks(&self) -> usize {
-        self.blocks
-    }
-
     /// A row.
     #[inline(always)]
     pub(crate) fn row(&self, row: usize) -> Q8Row<'_> {

@@ -67,18 +67,13 @@ pub trait Element: Copy + Send + Sync + 'static {
     fn load<S: Vectors>(simd: S, from: &[Self; LANES]) -> S::F32;
 }
 
-/// An element type of a cache.
-pub trait Cached: Element + bytemuck::Zeroable {
-    /// Whether it counts steps, of a size that each head of a token has for itself.
-    const SCALED: bool;
-    /// Eight values, rounded to the nearest; those of a type that counts steps lie in −127..=127.
-    fn narrow<S: Vectors>(simd: S, v: S::F32) -> [Self; LANES];
-}
-
 /// Eight-lane arithmetic of an instruction set. A value of the type proves that the CPU has the instructions.
 pub trait Vectors: Copy + Send + Sync + 'static {
     /// Eight `f32`.
     type F32: Copy;
+
+    /// Tokens that weights meet at a time, as the registers allow: 1 or 4.
+    const TILE: usize;
 
     /// `[x; 8]`
     fn splat(self, x: f32) -> Self::F32;
@@ -142,7 +137,7 @@ pub trait Simd: Vectors {
 
     /// Pairs of panels that many tokens meet at a time, as the registers allow: 1 or 2.
     const PAIRS: usize;
-    /// Tokens that they meet at a time: 4 or 6.
+    /// Tokens that they meet at a time: 1, 4 or 6.
     const TOKENS: usize;
 
     /// Multiplies and adds 8-bit integers in registers for `rounds` rounds, as fast as that can be done; returns how many
@@ -195,26 +190,6 @@ impl Element for f32 {
     }
 }
 
-impl Cached for f32 {
-    const SCALED: bool = false;
-    #[inline(always)]
-    fn narrow<S: Vectors>(simd: S, v: S::F32) -> [Self; LANES] {
-        let mut narrow = [0.0; LANES];
-        simd.store(v, &mut narrow);
-        narrow
-    }
-}
-
-impl Cached for f16 {
-    const SCALED: bool = false;
-    #[inline(always)]
-    fn narrow<S: Vectors>(simd: S, v: S::F32) -> [Self; LANES] {
-        let mut narrow = [f16::ZERO; LANES];
-        simd.store_f16(v, &mut narrow);
-        narrow
-    }
-}
-
 impl Element for f16 {
     #[inline(always)]
     fn widen(self) -> f32 {
@@ -234,16 +209,6 @@ impl Element for i8 {
     #[inline(always)]
     fn load<S: Vectors>(simd: S, from: &[Self; LANES]) -> S::F32 {
         simd.load_i8(from)
-    }
-}
-
-impl Cached for i8 {
-    const SCALED: bool = true;
-    #[inline(always)]
-    fn narrow<S: Vectors>(simd: S, v: S::F32) -> [Self; LANES] {
-        let mut narrow = [0; LANES];
-        simd.store_i8(simd.round(v), &mut narrow);
-        narrow
     }
 }
 

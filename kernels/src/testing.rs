@@ -9,10 +9,27 @@ use crate::format::Shape;
 use crate::quantize::{pack_panel, pack_scales, quantize_row};
 use crate::{BLOCK, Isa, Q8Rows};
 
-/// `n` ordinary values, a few of them large, as activations have.
+/// `n` ordinary values, a few of them large, as activations have. Made from one number: a strategy for each value, of which
+/// there may be a hundred thousand, takes longer than what is tested.
 pub(crate) fn values(n: usize) -> impl Strategy<Value = Vec<f32>> {
-    let value = prop_oneof![20 => -2.0f32..2.0, 2 => Just(0.0f32), 1 => -40.0f32..40.0];
-    prop::collection::vec(value, n)
+    any::<u64>().prop_map(move |mut state| {
+        // SplitMix64.
+        let mut next = || {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            z ^ (z >> 31)
+        };
+        let value = |bits: u64| {
+            let unit = (bits >> 40) as f32 / (1 << 23) as f32 - 1.0;
+            match bits % 23 {
+                0 | 1 => 0.0,
+                2 => 40.0 * unit,
+                _ => 2.0 * unit,
+            }
+        };
+        (0..n).map(|_| value(next())).collect()
+    })
 }
 
 /// Asserts `|y − expected| ≤ tolerance · max(|expected|, 1)` everywhere; a value that was not written is NaN and fails.

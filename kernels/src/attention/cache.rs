@@ -3,11 +3,11 @@
 use bytemuck::Zeroable;
 use bytemuck::allocation::try_zeroed_vec;
 
-use super::{KEYS, MAX_HEAD_SIZE, part_len};
+use super::{Cached, KEYS, MAX_HEAD_SIZE, part_len};
 use crate::Isa;
 use crate::parallel::{SharedRows, for_each};
 use crate::quantized::step;
-use crate::simd::{Cached, Kernel, LANES, Vectors};
+use crate::simd::{Kernel, LANES, Vectors};
 
 /// Sizes of one layer's cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,7 +105,7 @@ impl<E: Cached> KvCache<E> {
                     (values.row(head, 0..panels * head_size), value_scales.row(head, 0..panels)),
                 )
             };
-            isa.run(Store { size: head_size, head, position, rows, keys, values });
+            E::store(isa, Store { size: head_size, head, position, rows, keys, values });
         });
     }
 
@@ -208,7 +208,8 @@ impl Heads {
     }
 }
 
-struct Store<'a, E> {
+/// Keys and values of one head that are to be stored.
+pub struct Store<'a, E> {
     size: usize,
     head: usize,
     position: usize,

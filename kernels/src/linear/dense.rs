@@ -25,16 +25,18 @@ struct Dense<'a, E, S> {
 }
 
 impl<E: Element, S: Vectors> Tile for Dense<'_, E, S> {
+    const TOKENS: usize = S::TILE;
+
     #[inline(always)]
-    fn tile<const T: usize>(&mut self, first: usize) {
+    fn tile<const T: usize>(&mut self, tokens: [usize; T]) {
         let mut sums = [[0.0; LANES]; T];
         match T {
-            1 => self.dots::<8, T>(first, &mut sums),
-            2 => self.dots::<4, T>(first, &mut sums),
-            _ => self.dots::<2, T>(first, &mut sums),
+            1 => self.dots::<8, T>(tokens, &mut sums),
+            2 => self.dots::<4, T>(tokens, &mut sums),
+            _ => self.dots::<2, T>(tokens, &mut sums),
         }
-        for (t, sums) in sums.iter().enumerate() {
-            self.out.store(first + t, self.out.simd.load(sums));
+        for (token, sums) in tokens.into_iter().zip(&sums) {
+            self.out.store(token, self.out.simd.load(sums));
         }
     }
 }
@@ -42,12 +44,16 @@ impl<E: Element, S: Vectors> Tile for Dense<'_, E, S> {
 impl<E: Element, S: Vectors> Dense<'_, E, S> {
     /// Sums of the panel's rows for `T` tokens, `R` rows at a time.
     #[inline(always)]
-    fn dots<const R: usize, const T: usize>(&self, token: usize, sums: &mut [[f32; LANES]; T]) {
+    fn dots<const R: usize, const T: usize>(
+        &self,
+        tokens: [usize; T],
+        sums: &mut [[f32; LANES]; T],
+    ) {
         let cols = self.out.linear.weight.cols();
         let (first, rows) = self.out.rows();
         let mut x = [&self.x[..0]; T];
-        for (t, x) in x.iter_mut().enumerate() {
-            *x = &self.x[(token + t) * cols..][..cols];
+        for t in 0..T {
+            x[t] = &self.x[tokens[t] * cols..][..cols];
         }
         for row in (0..rows).step_by(R) {
             let mut weights = [&self.weight[..0]; R];

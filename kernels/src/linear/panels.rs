@@ -29,8 +29,8 @@ pub(super) fn panel_f32<S: Vectors>(
 pub(super) struct Room {
     /// Unpacked blocks of each pair, `[pairs][CHUNK]`
     unpacked: Vec<[u8; UNPACKED_BLOCK_BYTES]>,
-    /// What is summed up so far, `[pairs][tokens]`
-    partial: Vec<[[f32; LANES]; 2]>,
+    /// `[tokens][pairs]`
+    sums: Vec<[[f32; LANES]; 2]>,
 }
 
 /// The outputs of `P` pairs of panels for all tokens of `x`: integer dot products, scaled once a block. What panels share is
@@ -49,38 +49,34 @@ pub(super) fn pairs_q8<S: Simd, const P: usize>(
     room: &mut Room,
 ) {
     let (tokens, blocks) = (x.rows(), weight.shape().blocks());
-    let pairs = pairs::<P>(weight, out.panel, end);
-    let Room { unpacked, partial } = room;
+    let pairs = Pairs::<P>::new(weight, out.panel, end);
+    let Room { unpacked, sums } = room;
+    sums.resize(tokens * P, [[0.0; LANES]; 2]);
     match weight.shape().bits {
         Bits::Four if tokens >= UNPACK_TOKENS => {
             unpacked.resize(P * CHUNK, [0; UNPACKED_BLOCK_BYTES]);
-            partial.resize(P * tokens, [[0.0; LANES]; 2]);
             for first in (0..blocks).step_by(CHUNK) {
                 let chunk = first..(first + CHUNK).min(blocks);
-                for p in 0..P {
-                    let ([a, b], to) = (split(pairs[p]), &mut unpacked[p * CHUNK..]);
-                    for i in chunk.clone() {
-                        out.simd.unpack_q4([&a[i], &b[i]], &mut to[i - first]);
-                    }
-                }
-                let mut weights = [Unpacked(&[]); P];
-                for p in 0..P {
-                    weights[p] = Unpacked(&unpacked[p * CHUNK..][..chunk.len()]);
-                }
-                let mut work = Integer::new(out, end, weight, weights, x);
-                (work.chunk, work.partial) = (chunk, &mut partial[..]);
-                tiles(tokens, &mut work);
+                let weights = unpack(out.simd, &pairs, chunk.clone(), unpacked);
+                tiles(tokens, &mut Integer { simd: out.simd, weights, pairs, x, chunk, sums });
             }
         }
-        Bits::Four => tiles(
-            tokens,
-            &mut Integer::new(out, end, weight, Packed::<Q4_BLOCK_BYTES>::all(pairs), x),
-        ),
-        Bits::Eight => tiles(
-            tokens,
-            &mut Integer::new(out, end, weight, Packed::<Q8_BLOCK_BYTES>::all(pairs), x),
-        ),
+        Bits::Four => {
+            let weights = Packed::<Q4_BLOCK_BYTES>::all(&pairs);
+            tiles(
+                tokens,
+                &mut Integer { simd: out.simd, weights, pairs, x, chunk: 0..blocks, sums },
+            );
+        }
+        Bits::Eight => {
+            let weights = Packed::<Q8_BLOCK_BYTES>::all(&pairs);
+            tiles(
+                tokens,
+                &mut Integer { simd: out.simd, weights, pairs, x, chunk: 0..blocks, sums },
+            );
+        }
     }
+    store::<S, P>(out, end, sums);
 }
 
 /// As [`pairs_q8`] for two pairs, for the only token there is.
@@ -91,13 +87,29 @@ pub(super) fn one_token_q8<S: Simd>(
     weight: &Panels<'_>,
     x: &Q8Rows,
 ) {
-    let pairs = pairs::<2>(weight, out.panel, end);
+    let (simd, chunk) = (out.simd, 0..weight.shape().blocks());
+    let pairs = Pairs::<2>::new(weight, out.panel, end);
+    let sums = &mut [[[0.0; LANES]; 2]; 2];
     match weight.shape().bits {
         Bits::Four => {
-            Integer::new(out, end, weight, Packed::<Q4_BLOCK_BYTES>::all(pairs), x).tile::<1>(0)
+            let weights = Packed::<Q4_BLOCK_BYTES>::all(&pairs);
+            Integer { simd, weights, pairs, x, chunk, sums }.tile([0]);
         }
         Bits::Eight => {
-            Integer::new(out, end, weight, Packed::<Q8_BLOCK_BYTES>::all(pairs), x).tile::<1>(0)
+            let weights = Packed::<Q8_BLOCK_BYTES>::all(&pairs);
+            Integer { simd, weights, pairs, x, chunk, sums }.tile([0]);
+        }
+    }
+    store::<S, 2>(out, end, sums);
+}
+
+/// Makes outputs of `sums`, `[tokens][P]`.
+#[inline(always)]
+fn store<S: Simd, const P: usize>(out: Outputs<'_, S>, end: usize, sums: &[[[f32; LANES]; 2]]) {
+    for (token, sums) in sums.as_flattened().chunks_exact(2 * P).enumerate() {
+        for i in 0..sums.len().min(end - out.panel) {
+            let out = Outputs { panel: out.panel + i, ..out };
+            out.store(token, out.simd.load(&sums[i]));
         }
     }
 }
@@ -108,16 +120,28 @@ const CHUNK: usize = if cfg!(test) { 3 } else { 16 };
 /// From so many tokens on it pays to unpack a panel.
 const UNPACK_TOKENS: usize = if cfg!(test) { 6 } else { 32 };
 
-/// The bytes of `P` pairs of panels from `first` on; from `end` on the last one is repeated.
-#[inline(always)]
-fn pairs<'a, const P: usize>(weight: &Panels<'a>, first: usize, end: usize) -> [[&'a [u8]; 2]; P] {
-    let mut pairs = [[&[][..]; 2]; P];
-    for p in 0..P {
-        for h in 0..2 {
-            pairs[p][h] = weight.panel((first + 2 * p + h).min(end - 1)).0;
+/// `P` pairs of panels.
+#[derive(Clone, Copy)]
+struct Pairs<'a, const P: usize> {
+    bytes: [[&'a [u8]; 2]; P],
+    scales: [[&'a [[f16; LANES]]; 2]; P],
+    group_blocks: usize,
+}
+
+impl<'a, const P: usize> Pairs<'a, P> {
+    /// Those from `first` on; from `end` on the last one is repeated.
+    #[inline(always)]
+    fn new(weight: &Panels<'a>, first: usize, end: usize) -> Self {
+        let group_blocks = weight.shape().group_blocks;
+        let mut pairs = Self { bytes: [[&[]; 2]; P], scales: [[&[]; 2]; P], group_blocks };
+        for p in 0..P {
+            for h in 0..2 {
+                let panel = (first + 2 * p + h).min(end - 1);
+                (pairs.bytes[p][h], pairs.scales[p][h]) = weight.panel(panel);
+            }
         }
+        pairs
     }
-    pairs
 }
 
 /// Two panels in blocks, as many in one as in the other.
@@ -125,6 +149,27 @@ fn pairs<'a, const P: usize>(weight: &Panels<'a>, first: usize, end: usize) -> [
 fn split<const B: usize>([a, b]: [&[u8]; 2]) -> [&[[u8; B]]; 2] {
     let (a, b) = (a.as_chunks().0, b.as_chunks().0);
     [a, &b[..a.len()]]
+}
+
+/// Blocks of `chunk`, a byte for each nibble.
+#[inline(always)]
+fn unpack<'a, S: Simd, const P: usize>(
+    simd: S,
+    pairs: &Pairs<'_, P>,
+    chunk: Range<usize>,
+    to: &'a mut [[u8; UNPACKED_BLOCK_BYTES]],
+) -> [Unpacked<'a>; P] {
+    for p in 0..P {
+        let ([a, b], to) = (split(pairs.bytes[p]), &mut to[p * CHUNK..]);
+        for i in chunk.clone() {
+            simd.unpack_q4([&a[i], &b[i]], &mut to[i - chunk.start]);
+        }
+    }
+    let mut unpacked = [Unpacked(&[]); P];
+    for p in 0..P {
+        unpacked[p] = Unpacked(&to[p * CHUNK..][..chunk.len()]);
+    }
+    unpacked
 }
 
 struct Widened<'a, S> {
@@ -136,8 +181,10 @@ struct Widened<'a, S> {
 }
 
 impl<S: Vectors> Tile for Widened<'_, S> {
+    const TOKENS: usize = S::TILE;
+
     #[inline(always)]
-    fn tile<const T: usize>(&mut self, first: usize) {
+    fn tile<const T: usize>(&mut self, tokens: [usize; T]) {
         let simd = self.out.simd;
         let shape = self.weight.shape();
         let group_bytes = shape.group_blocks * shape.bits.block_bytes();
@@ -147,16 +194,16 @@ impl<S: Vectors> Tile for Widened<'_, S> {
             let scale = simd.load_f16(scale);
             for block in group.chunks_exact(shape.bits.block_bytes()) {
                 let weights = widen(simd, shape.bits, block);
-                for (t, sum) in sums.iter_mut().enumerate() {
-                    let x = &self.x[(first + t) * shape.cols..][..shape.cols];
+                for (token, sum) in tokens.iter().zip(&mut sums) {
+                    let x = &self.x[token * shape.cols..][..shape.cols];
                     let x = &x[col..(col + BLOCK).min(shape.cols)];
                     *sum = simd.fma(dot(simd, &weights, x), scale, *sum);
                 }
                 col += BLOCK;
             }
         }
-        for (t, sum) in sums.into_iter().enumerate() {
-            self.out.store(first + t, sum);
+        for (token, sum) in tokens.into_iter().zip(sums) {
+            self.out.store(token, sum);
         }
     }
 }
@@ -201,70 +248,44 @@ fn dot<S: Vectors>(simd: S, weights: &[S::F32; BLOCK], x: &[f32]) -> S::F32 {
     simd.add(simd.add(sums[0], sums[1]), simd.add(sums[2], sums[3]))
 }
 
+/// Dot products of the blocks of `chunk`.
 struct Integer<'a, S, W, const P: usize> {
-    out: Outputs<'a, S>,
-    end: usize,
-    /// Blocks of `chunk`.
+    simd: S,
+    /// Those blocks.
     weights: [W; P],
-    scales: [[&'a [[f16; LANES]]; 2]; P],
-    group_blocks: usize,
+    pairs: Pairs<'a, P>,
     x: &'a Q8Rows,
-    /// Which of all blocks these are.
     chunk: Range<usize>,
-    /// Where sums wait for the next chunk, `[pairs][tokens]`; may be empty where there is but one.
-    partial: &'a mut [[[f32; LANES]; 2]],
-}
-
-impl<'a, S: Simd, W: Pair, const P: usize> Integer<'a, S, W, P> {
-    /// All blocks at once.
-    #[inline(always)]
-    fn new(
-        out: Outputs<'a, S>,
-        end: usize,
-        weight: &Panels<'a>,
-        weights: [W; P],
-        x: &'a Q8Rows,
-    ) -> Self {
-        let shape = weight.shape();
-        let mut scales = [[&[][..]; 2]; P];
-        for p in 0..P {
-            for h in 0..2 {
-                scales[p][h] = weight.panel((out.panel + 2 * p + h).min(end - 1)).1;
-            }
-        }
-        let (group_blocks, chunk) = (shape.group_blocks, 0..shape.blocks());
-        Self { out, end, weights, scales, group_blocks, x, chunk, partial: &mut [] }
-    }
+    /// Of the blocks before, and then with these, `[tokens][pairs]`.
+    sums: &'a mut [[[f32; LANES]; 2]],
 }
 
 impl<S: Simd, W: Pair, const P: usize> Tile for Integer<'_, S, W, P> {
     const TOKENS: usize = S::TOKENS;
 
     #[inline(always)]
-    fn tile<const T: usize>(&mut self, first: usize) {
-        let simd = self.out.simd;
+    fn tile<const T: usize>(&mut self, tokens: [usize; T]) {
+        let Self { simd, mut weights, pairs, .. } = *self;
         let blocks = self.chunk.len();
-        let mut weights = self.weights;
         for p in 0..P {
             // All of one length, so that one look at an index is enough for all.
             weights[p] = weights[p].first(blocks);
         }
-        let mut x = [self.x.row(first); T];
+        let mut x = [self.x.row(tokens[0]); T];
         for t in 0..T {
-            x[t] = self.x.row(first + t).range(self.chunk.clone());
+            x[t] = self.x.row(tokens[t]).range(self.chunk.clone());
         }
         let mut sums = [[simd.pair_splat(0.0); T]; P];
         if self.chunk.start > 0 {
             for p in 0..P {
                 for t in 0..T {
-                    let partial = &self.partial[p * self.x.rows() + first + t];
-                    sums[p][t] = simd.pair_load(partial);
+                    sums[p][t] = simd.pair_load(&self.sums[tokens[t] * P + p]);
                 }
             }
         }
-        let mut group = self.chunk.start / self.group_blocks;
+        let mut group = self.chunk.start / pairs.group_blocks;
         // Of the group, how many blocks are still to come.
-        let mut left = (group + 1) * self.group_blocks - self.chunk.start;
+        let mut left = (group + 1) * pairs.group_blocks - self.chunk.start;
         for index in 0..blocks {
             let mut values = [x[0].block(index); T];
             for t in 1..T {
@@ -272,7 +293,7 @@ impl<S: Simd, W: Pair, const P: usize> Tile for Integer<'_, S, W, P> {
             }
             let mut scales = [simd.pair_splat(0.0); P];
             for p in 0..P {
-                let [a, b] = self.scales[p];
+                let [a, b] = pairs.scales[p];
                 scales[p] = simd.pair_scales([&a[group], &b[group]]);
             }
             let dots = W::dot(simd, &weights, index, values);
@@ -285,25 +306,12 @@ impl<S: Simd, W: Pair, const P: usize> Tile for Integer<'_, S, W, P> {
             }
             left -= 1;
             if left == 0 {
-                (group, left) = (group + 1, self.group_blocks);
+                (group, left) = (group + 1, pairs.group_blocks);
             }
         }
         for p in 0..P {
             for t in 0..T {
-                if self.chunk.end < self.x.blocks() {
-                    let partial = &mut self.partial[p * self.x.rows() + first + t];
-                    simd.pair_store(sums[p][t], partial);
-                    continue;
-                }
-                let mut halves = [[0.0; LANES]; 2];
-                simd.pair_store(sums[p][t], &mut halves);
-                for h in 0..2 {
-                    let panel = self.out.panel + 2 * p + h;
-                    if panel < self.end {
-                        let out = Outputs { panel, ..self.out };
-                        out.store(first + t, simd.load(&halves[h]));
-                    }
-                }
+                simd.pair_store(sums[p][t], &mut self.sums[tokens[t] * P + p]);
             }
         }
     }
@@ -332,10 +340,10 @@ struct Unpacked<'a>(&'a [[u8; UNPACKED_BLOCK_BYTES]]);
 
 impl<'a, const B: usize> Packed<'a, B> {
     #[inline(always)]
-    fn all<const P: usize>(pairs: [[&'a [u8]; 2]; P]) -> [Self; P] {
+    fn all<const P: usize>(pairs: &Pairs<'a, P>) -> [Self; P] {
         let mut all = [Self([&[]; 2]); P];
         for p in 0..P {
-            all[p] = Self(split(pairs[p]));
+            all[p] = Self(split(pairs.bytes[p]));
         }
         all
     }

@@ -184,6 +184,8 @@ fn widen(_: impl Neon, bytes: int8x16_t) -> [float32x4_t; 4] {
 impl<S: Neon> Vectors for S {
     type F32 = [float32x4_t; 2];
 
+    const TILE: usize = 4;
+
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F32 {
         neon!([vdupq_n_f32(x); 2])

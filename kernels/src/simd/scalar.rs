@@ -37,29 +37,41 @@ fn byte(run: &[u8], row: usize, k: usize) -> i32 {
 /// Sixteen rows of two panels.
 type I32 = [[i32; LANES]; 2];
 
-/// `Σ integer(pair, panel, row, k) · x[k]` over a block, for the rows of each pair of panels and each token.
+/// `Σ integer(panel, row, k) · x[k]` over a block, for the rows of two panels.
 #[inline(always)]
-fn dot<const P: usize, const T: usize>(
-    x: [Block<'_>; T],
-    integer: impl Fn(usize, usize, usize, usize) -> i32,
-) -> [[I32; T]; P] {
-    std::array::from_fn(|pair| {
-        x.map(|x| {
-            let mut sums = [[0; LANES]; 2];
-            for (panel, sums) in sums.iter_mut().enumerate() {
-                for k in 0..BLOCK {
-                    for (row, sum) in sums.iter_mut().enumerate() {
-                        *sum += integer(pair, panel, row, k) * i32::from(x.values[k]);
-                    }
-                }
+fn dot(x: &[i8; BLOCK], integer: impl Fn(usize, usize, usize) -> i32) -> I32 {
+    let mut sums = [[0; LANES]; 2];
+    for (panel, sums) in sums.iter_mut().enumerate() {
+        for k in 0..BLOCK {
+            for (row, sum) in sums.iter_mut().enumerate() {
+                *sum += integer(panel, row, k) * i32::from(x[k]);
             }
-            sums
-        })
-    })
+        }
+    }
+    sums
+}
+
+// What is long is a call here: it needs no instructions of the kernel around it, and there it would be compiled a hundred times.
+
+#[inline(never)]
+fn dot_q4(panels: [&[u8; Q4_BLOCK_BYTES]; 2], x: &[i8; BLOCK]) -> I32 {
+    dot(x, |panel, row, k| nibble(&panels[panel][k / 8 * 32..], row, k % 8))
+}
+
+#[inline(never)]
+fn dot_unpacked(pair: &[u8; UNPACKED_BLOCK_BYTES], x: &[i8; BLOCK]) -> I32 {
+    dot(x, |panel, row, k| byte(&pair[k / 4 * 64 + panel * 32..], row, k % 4) - 8)
+}
+
+#[inline(never)]
+fn dot_q8(panels: [&[u8; Q8_BLOCK_BYTES]; 2], x: &[i8; BLOCK]) -> I32 {
+    dot(x, |panel, row, k| byte(&panels[panel][k / 4 * 32..], row, k % 4))
 }
 
 impl Vectors for Scalar {
     type F32 = F32;
+
+    const TILE: usize = 1;
 
     #[inline(always)]
     fn splat(self, x: f32) -> F32 {
@@ -69,7 +81,7 @@ impl Vectors for Scalar {
     fn load(self, from: &[f32; LANES]) -> F32 {
         *from
     }
-    #[inline(always)]
+    #[inline(never)]
     fn load_f16(self, from: &[f16; LANES]) -> F32 {
         from.map(f16::to_f32)
     }
@@ -85,11 +97,11 @@ impl Vectors for Scalar {
     fn store(self, v: F32, to: &mut [f32; LANES]) {
         *to = v;
     }
-    #[inline(always)]
+    #[inline(never)]
     fn store_f16(self, v: [f32; LANES], to: &mut [f16; LANES]) {
         *to = v.map(f16::from_f32);
     }
-    #[inline(always)]
+    #[inline(never)]
     fn store_i8(self, v: F32, to: &mut [i8; LANES]) {
         *to = v.map(|x| x as i8);
     }
@@ -126,11 +138,11 @@ impl Vectors for Scalar {
     fn abs(self, a: F32) -> F32 {
         map(a, f32::abs)
     }
-    #[inline(always)]
+    #[inline(never)]
     fn round(self, a: F32) -> F32 {
         map(a, f32::round_ties_even)
     }
-    #[inline(always)]
+    #[inline(never)]
     fn exp2_integral(self, n: F32) -> F32 {
         map(n, |n| f32::from_bits(((n as i32 + 127) << 23) as u32))
     }
@@ -147,15 +159,15 @@ impl Vectors for Scalar {
         v.into_iter().fold(f32::NEG_INFINITY, f32::max)
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn widen_q4(self, run: &[u8; 32]) -> [F32; 8] {
         std::array::from_fn(|k| std::array::from_fn(|row| nibble(run, row, k) as f32))
     }
-    #[inline(always)]
+    #[inline(never)]
     fn widen_q8(self, run: &[u8; 32]) -> [F32; 4] {
         std::array::from_fn(|k| std::array::from_fn(|row| byte(run, row, k) as f32))
     }
-    #[inline(always)]
+    #[inline(never)]
     fn unpack_q4(self, blocks: [&[u8; Q4_BLOCK_BYTES]; 2], to: &mut [u8; UNPACKED_BLOCK_BYTES]) {
         let (to, _) = to.as_chunks_mut::<32>();
         for (panel, block) in blocks.iter().enumerate() {
@@ -172,7 +184,7 @@ impl Simd for Scalar {
     type PairI32 = I32;
 
     const PAIRS: usize = 1;
-    const TOKENS: usize = 4;
+    const TOKENS: usize = 1;
 
     #[inline(always)]
     fn multiply_adds(self, rounds: usize) -> usize {
@@ -191,7 +203,7 @@ impl Simd for Scalar {
     }
     #[inline(always)]
     fn pair_scales(self, from: [&[f16; LANES]; 2]) -> [F32; 2] {
-        from.map(|scales| scales.map(f16::to_f32))
+        [self.load_f16(from[0]), self.load_f16(from[1])]
     }
     #[inline(always)]
     fn pair_to_f32(self, v: I32) -> [F32; 2] {
@@ -220,7 +232,7 @@ impl Simd for Scalar {
         weights: [[&[u8; Q4_BLOCK_BYTES]; 2]; P],
         x: [Block<'_>; T],
     ) -> [[I32; T]; P] {
-        dot(x, |pair, panel, row, k| nibble(&weights[pair][panel][k / 8 * 32..], row, k % 8))
+        weights.map(|panels| x.map(|x| dot_q4(panels, x.values)))
     }
     #[inline(always)]
     fn dot_unpacked<const P: usize, const T: usize>(
@@ -228,9 +240,7 @@ impl Simd for Scalar {
         weights: [&[u8; UNPACKED_BLOCK_BYTES]; P],
         x: [Block<'_>; T],
     ) -> [[I32; T]; P] {
-        dot(x, |pair, panel, row, k| {
-            byte(&weights[pair][k / 4 * 64 + panel * 32..], row, k % 4) - 8
-        })
+        weights.map(|pair| x.map(|x| dot_unpacked(pair, x.values)))
     }
     #[inline(always)]
     fn dot_q8<const P: usize, const T: usize>(
@@ -238,6 +248,6 @@ impl Simd for Scalar {
         weights: [[&[u8; Q8_BLOCK_BYTES]; 2]; P],
         x: [Block<'_>; T],
     ) -> [[I32; T]; P] {
-        dot(x, |pair, panel, row, k| byte(&weights[pair][panel][k / 4 * 32..], row, k % 4))
+        weights.map(|panels| x.map(|x| dot_q8(panels, x.values)))
     }
 }

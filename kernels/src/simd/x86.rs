@@ -166,6 +166,8 @@ fn nibbles(simd: impl X86, run: &[u8; 32]) -> [__m256i; 2] {
 impl<S: X86> Vectors for S {
     type F32 = __m256;
 
+    const TILE: usize = 4;
+
     #[inline(always)]
     fn splat(self, x: f32) -> __m256 {
         x86!(_mm256_set1_ps(x))

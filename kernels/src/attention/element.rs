@@ -1,0 +1,77 @@
+//! What a cache may be made of.
+
+use half::f16;
+
+use super::Blocks;
+use super::cache::Store;
+use crate::Isa;
+use crate::simd::{Element, LANES, Vectors};
+
+/// An element type of a cache.
+pub trait Cached: Element + bytemuck::Zeroable {
+    /// Whether it counts steps, of a size that each head of a token has for itself.
+    const SCALED: bool;
+    /// Eight values, rounded to the nearest; those of a type that counts steps lie in −127..=127.
+    fn narrow<S: Vectors>(simd: S, v: S::F32) -> [Self; LANES];
+
+    // Functions of their own, so that they are compiled here, once, and not wherever a cache is used.
+
+    #[doc(hidden)]
+    fn store(isa: Isa, heads: Store<'_, Self>);
+    #[doc(hidden)]
+    fn attend(isa: Isa, blocks: Blocks<'_, Self>);
+}
+
+impl Cached for f32 {
+    const SCALED: bool = false;
+    #[inline(always)]
+    fn narrow<S: Vectors>(simd: S, v: S::F32) -> [Self; LANES] {
+        let mut narrow = [0.0; LANES];
+        simd.store(v, &mut narrow);
+        narrow
+    }
+    #[inline(never)]
+    fn store(isa: Isa, heads: Store<'_, Self>) {
+        isa.run(heads);
+    }
+    #[inline(never)]
+    fn attend(isa: Isa, blocks: Blocks<'_, Self>) {
+        isa.run(blocks);
+    }
+}
+
+impl Cached for f16 {
+    const SCALED: bool = false;
+    #[inline(always)]
+    fn narrow<S: Vectors>(simd: S, v: S::F32) -> [Self; LANES] {
+        let mut narrow = [f16::ZERO; LANES];
+        simd.store_f16(v, &mut narrow);
+        narrow
+    }
+    #[inline(never)]
+    fn store(isa: Isa, heads: Store<'_, Self>) {
+        isa.run(heads);
+    }
+    #[inline(never)]
+    fn attend(isa: Isa, blocks: Blocks<'_, Self>) {
+        isa.run(blocks);
+    }
+}
+
+impl Cached for i8 {
+    const SCALED: bool = true;
+    #[inline(always)]
+    fn narrow<S: Vectors>(simd: S, v: S::F32) -> [Self; LANES] {
+        let mut narrow = [0; LANES];
+        simd.store_i8(simd.round(v), &mut narrow);
+        narrow
+    }
+    #[inline(never)]
+    fn store(isa: Isa, heads: Store<'_, Self>) {
+        isa.run(heads);
+    }
+    #[inline(never)]
+    fn attend(isa: Isa, blocks: Blocks<'_, Self>) {
+        isa.run(blocks);
+    }
+}
