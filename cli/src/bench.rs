@@ -155,8 +155,9 @@ impl Runs<'_> {
     }
 
     fn show(&self, run: Measured) -> Result<Value> {
-        let median = run.rates[run.rates.len() / 2];
-        let [least, most] = [run.rates[0], run.rates[run.rates.len() - 1]];
+        let n = run.rates.len();
+        let median = (run.rates[n / 2] + run.rates[(n - 1) / 2]) / 2.0;
+        let [least, most] = [run.rates[0], run.rates[n - 1]];
         let rate = median * run.work;
         let share = run.limit.map(|limit| rate / limit);
         if self.args.json {

@@ -166,7 +166,7 @@ fn random(entries: &[Entry], group: usize) -> Result<Checkpoint> {
     let data = 8 + header.len();
     let mut bytes = MmapMut::map_anon(data + start)
         .map_err(|source| Error::Io { path: "memory".into(), source })?;
-    // As files are mapped.
+    // Answers came some per cent faster from large pages.
     #[cfg(target_os = "linux")]
     let _ = bytes.advise(memmap2::Advice::HugePage);
     bytes[..8].copy_from_slice(&(header.len() as u64).to_le_bytes());

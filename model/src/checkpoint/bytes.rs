@@ -37,8 +37,8 @@ impl Bytes {
         // who maps a file accepts this; `Checkpoint::open` says so to its callers. What is checked
         // once and then believed (headers, pickles) is copied first, so a change reaches weights only.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path))?;
-        // Where the file system keeps large pages (ext4, XFS), weights are mapped in them: a few per cent faster to read, and sooner
-        // there. Elsewhere the hint fails, which is no error.
+        // Where the file system keeps large pages (ext4, XFS), weights are mapped in them: a little faster to read in most runs, and
+        // sooner there. Elsewhere the hint changes nothing.
         #[cfg(target_os = "linux")]
         let _ = map.advise(memmap2::Advice::HugePage);
         Ok(Self::new(map))
