@@ -71,12 +71,12 @@ impl Linear<'_> {
             return;
         }
         let panels = rows.div_ceil(LANES);
-        // As many as are read together at least.
+        // Whole numbers of what is computed together.
         let least = match x {
             Input::F32(_) => 1,
             Input::Q8(_) => 4,
         };
-        let step = (TASK_BYTES / self.panel_bytes().max(1)).max(least).min(panels);
+        let step = ((TASK_BYTES / self.panel_bytes().max(1) / least).max(1) * least).min(panels);
         let y = &SharedRows::new(y, rows);
         for_each(panels.div_ceil(step), |task| {
             let panels = task * step..((task + 1) * step).min(panels);
@@ -250,7 +250,7 @@ mod tests {
     }
 
     fn cases() -> impl Strategy<Value = Case> {
-        (kinds(), 1usize..11, 1usize..40, 1usize..200, any::<bool>()).prop_flat_map(
+        (kinds(), 1usize..13, 1usize..40, 1usize..200, any::<bool>()).prop_flat_map(
             |(kind, tokens, rows, cols, biased)| {
                 (values(rows * cols), values(rows), values(tokens * cols)).prop_map(
                     move |(weight, bias, x)| {
