@@ -52,8 +52,8 @@ fn cpu(as_json: bool) -> Result<()> {
             "everything_else": isa.vectors(),
         }));
     }
-    let how_chosen = match std::env::var(ISA_VARIABLE) {
-        Ok(name) if !name.is_empty() => format!("as {ISA_VARIABLE} says"),
+    let how_chosen = match std::env::var_os(ISA_VARIABLE) {
+        Some(name) if !name.is_empty() => format!("as {ISA_VARIABLE} says"),
         _ => format!("the best; {ISA_VARIABLE} forces another"),
     };
     let fast =

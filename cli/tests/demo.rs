@@ -90,6 +90,12 @@ fn info_names_the_instructions_of_the_processor() {
     let refused = run("altivec");
     assert!(!refused.status.success() && stdout(&refused).is_empty());
     assert!(stderr(&refused).contains("altivec") && stderr(&refused).contains("scalar"));
+    #[cfg(unix)]
+    {
+        let name = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"scalar\xff");
+        let refused = glm(&["info", "--cpu"]).env("GLM_ISA", name).output().unwrap();
+        assert!(!refused.status.success() && stderr(&refused).contains("which has scalar"));
+    }
 }
 
 #[test]

@@ -149,7 +149,7 @@ mod tests {
         }
     }
 
-    /// Bounds of `|error| / max(|y|, 1)`. The largest over every 4096th f32, on either instruction set: tanh form 1.3e-7, erf
+    /// Bounds of `|error| / max(|y|, 1)`. The largest over every 4096th f32, on every instruction set: tanh form 1.3e-7, erf
     /// form 2.2e-7, SiLU 1.3e-7.
     fn bound(activation: Activation) -> f64 {
         match activation {

@@ -37,7 +37,7 @@ const TASK_ROWS: usize = if cfg!(test) { 6 } else { 64 };
 /// Tasks that there should be, if rows are enough.
 const TASKS: usize = 16;
 
-/// Fewest rows of a task, if there are so many: those of a tile.
+/// Rows that a thread takes at least, but for what is left at last: those of the widest tile.
 const LEAST_ROWS: usize = 4;
 
 /// Largest head: 256 elements.
@@ -199,6 +199,7 @@ impl Scratch {
     }
 }
 
+/// What is computed of a share.
 pub struct Blocks<'a, E> {
     attention: &'a Attention<'a, E>,
     share: Share<'a>,
@@ -327,13 +328,18 @@ impl<E: Cached, K: Element, S: Vectors> Tile for Scores<'_, S, E, K> {
         let panels = self.keys.len() / queries[0].len();
         // Eight sums at a time hide the latency of the multiply-add.
         let mut panel = 0;
-        while panel + 8 / T <= panels {
+        let step = match T {
+            1 => 8,
+            2 => 4,
+            _ => 2,
+        };
+        while panel + step <= panels {
             match T {
                 1 => self.panels::<8, T>(rows, &queries, panel),
                 2 => self.panels::<4, T>(rows, &queries, panel),
                 _ => self.panels::<2, T>(rows, &queries, panel),
             }
-            panel += 8 / T;
+            panel += step;
         }
         for panel in panel..panels {
             self.panels::<1, T>(rows, &queries, panel);
@@ -437,13 +443,18 @@ impl<V: Element, S: Vectors> Tile for Weighted<'_, S, V> {
     #[inline(always)]
     fn tile<const T: usize>(&mut self, rows: [usize; T]) {
         let mut vector = 0;
-        while vector + 8 / T <= self.vectors {
+        let step = match T {
+            1 => 8,
+            2 => 4,
+            _ => 2,
+        };
+        while vector + step <= self.vectors {
             match T {
                 1 => self.vectors::<8, T>(rows, vector),
                 2 => self.vectors::<4, T>(rows, vector),
                 _ => self.vectors::<2, T>(rows, vector),
             }
-            vector += 8 / T;
+            vector += step;
         }
         for vector in vector..self.vectors {
             self.vectors::<1, T>(rows, vector);

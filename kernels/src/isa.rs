@@ -68,8 +68,8 @@ impl Isa {
     /// # Errors
     /// If `GLM_ISA` names one that this CPU lacks; the message lists those present.
     pub fn choose() -> Result<Isa, UnknownIsa> {
-        match std::env::var(ISA_VARIABLE) {
-            Ok(name) if !name.is_empty() => name.parse(),
+        match std::env::var_os(ISA_VARIABLE) {
+            Some(name) if !name.is_empty() => name.to_string_lossy().parse(),
             _ => Ok(Isa::available().pop().unwrap_or(Isa::Scalar(Scalar))),
         }
     }

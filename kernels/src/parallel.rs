@@ -284,6 +284,7 @@ pub(crate) trait Tile {
 /// a code for each would take long to compile.
 #[inline(always)]
 pub(crate) fn tiles<W: Tile>(tokens: usize, work: &mut W) {
+    const { assert!(matches!(W::TOKENS, 1 | 4 | 6)) };
     let mut first = 0;
     while first < tokens {
         let left = tokens - first;

@@ -75,7 +75,7 @@ impl Q8Rows {
         });
     }
 
-    /// Makes room for `n` values in rows of `cols`; returns the number of rows.
+    /// Makes room for `n` values in rows of `cols`; returns the number of rows, and what writes them.
     #[track_caller]
     fn fit(&mut self, n: usize, cols: usize) -> (usize, Writer<'_>) {
         assert!(cols > 0 && n.is_multiple_of(cols), "rows of {cols}");

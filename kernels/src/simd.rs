@@ -46,8 +46,8 @@ pub struct Block<'a> {
 pub trait Kernel {
     /// What it computes, where that is not written into an argument.
     type Output;
-    /// Computes. Implementations are `#[inline(always)]`, as is all they call, so that the body is compiled with the
-    /// instructions of `S`.
+    /// Computes. Implementations are `#[inline(always)]`, as is all they call that uses the instructions of `S`, so that the body
+    /// is compiled with them.
     fn run<S: Vectors>(self, simd: S) -> Self::Output;
 }
 

@@ -22,6 +22,19 @@ pub trait Cached: Element + bytemuck::Zeroable {
     fn attend(isa: Isa, blocks: Blocks<'_, Self>);
 }
 
+macro_rules! compiled_here {
+    () => {
+        #[inline(never)]
+        fn store(isa: Isa, heads: Store<'_, Self>) {
+            isa.run(heads);
+        }
+        #[inline(never)]
+        fn attend(isa: Isa, blocks: Blocks<'_, Self>) {
+            isa.run(blocks);
+        }
+    };
+}
+
 impl Cached for f32 {
     const SCALED: bool = false;
     #[inline(always)]
@@ -30,14 +43,7 @@ impl Cached for f32 {
         simd.store(v, &mut narrow);
         narrow
     }
-    #[inline(never)]
-    fn store(isa: Isa, heads: Store<'_, Self>) {
-        isa.run(heads);
-    }
-    #[inline(never)]
-    fn attend(isa: Isa, blocks: Blocks<'_, Self>) {
-        isa.run(blocks);
-    }
+    compiled_here!();
 }
 
 impl Cached for f16 {
@@ -48,14 +54,7 @@ impl Cached for f16 {
         simd.store_f16(v, &mut narrow);
         narrow
     }
-    #[inline(never)]
-    fn store(isa: Isa, heads: Store<'_, Self>) {
-        isa.run(heads);
-    }
-    #[inline(never)]
-    fn attend(isa: Isa, blocks: Blocks<'_, Self>) {
-        isa.run(blocks);
-    }
+    compiled_here!();
 }
 
 impl Cached for i8 {
@@ -66,12 +65,5 @@ impl Cached for i8 {
         simd.store_i8(simd.round(v), &mut narrow);
         narrow
     }
-    #[inline(never)]
-    fn store(isa: Isa, heads: Store<'_, Self>) {
-        isa.run(heads);
-    }
-    #[inline(never)]
-    fn attend(isa: Isa, blocks: Blocks<'_, Self>) {
-        isa.run(blocks);
-    }
+    compiled_here!();
 }
