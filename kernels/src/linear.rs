@@ -250,7 +250,7 @@ mod tests {
     }
 
     fn cases() -> impl Strategy<Value = Case> {
-        (kinds(), 1usize..13, 1usize..40, 1usize..200, any::<bool>()).prop_flat_map(
+        (kinds(), 1usize..28, 1usize..40, 1usize..200, any::<bool>()).prop_flat_map(
             |(kind, tokens, rows, cols, biased)| {
                 (values(rows * cols), values(rows), values(tokens * cols)).prop_map(
                     move |(weight, bias, x)| {

@@ -33,13 +33,15 @@ pub const Q8_BLOCK_BYTES: usize = LANES * BLOCK;
 /// Bytes of one block of a pair of Q4 panels whose nibbles have a byte each.
 pub const UNPACKED_BLOCK_BYTES: usize = 2 * Q8_BLOCK_BYTES;
 
-/// Thirty-two activations, in steps of a scale that is applied later.
-#[derive(Clone, Copy)]
-pub struct Block<'a> {
+/// Thirty-two activations: `x = scale · integer`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Block {
     /// Integers in −127..=127.
-    pub values: &'a [i8; BLOCK],
+    pub values: [i8; BLOCK],
     /// `−8 · Σ values`: what a dot product with nibbles lacks, which are stored 8 too large.
-    pub offset: &'a i32,
+    pub offset: i32,
+    /// What the integers count; applied after the dot product.
+    pub scale: f32,
 }
 
 /// One computation, its arguments as fields, written once for all instruction sets.
@@ -163,19 +165,19 @@ pub trait Simd: Vectors {
     fn dot_q4<const P: usize, const T: usize>(
         self,
         weights: [[&[u8; Q4_BLOCK_BYTES]; 2]; P],
-        x: [Block<'_>; T],
+        x: &[Block; T],
     ) -> [[Self::PairI32; T]; P];
     /// As [`dot_q4`](Self::dot_q4), of blocks that are unpacked.
     fn dot_unpacked<const P: usize, const T: usize>(
         self,
         weights: [&[u8; UNPACKED_BLOCK_BYTES]; P],
-        x: [Block<'_>; T],
+        x: &[Block; T],
     ) -> [[Self::PairI32; T]; P];
     /// `Σ byte · x` over a block, for the rows of `P` pairs of panels and `T` tokens.
     fn dot_q8<const P: usize, const T: usize>(
         self,
         weights: [[&[u8; Q8_BLOCK_BYTES]; 2]; P],
-        x: [Block<'_>; T],
+        x: &[Block; T],
     ) -> [[Self::PairI32; T]; P];
 }
 

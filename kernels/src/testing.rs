@@ -83,8 +83,8 @@ pub(crate) fn dequantize(q: &Q8Rows) -> Vec<f32> {
     let mut x = Vec::new();
     for row in 0..q.rows() {
         for col in 0..q.cols() {
-            let (row, block) = (q.row(row), col / BLOCK);
-            x.push(row.scales[block] * f32::from(row.values[block][col % BLOCK]));
+            let block = q.block(row, col / BLOCK);
+            x.push(block.scale * f32::from(block.values[col % BLOCK]));
         }
     }
     x

@@ -28,8 +28,8 @@ pub(super) fn panel_f32<S: Vectors>(
 #[derive(Default)]
 pub(super) struct Room {
     /// Unpacked blocks of each pair, `[pairs][CHUNK]`
-    unpacked: Vec<[u8; UNPACKED_BLOCK_BYTES]>,
-    /// `[tokens][pairs]`
+    unpacked: Vec<UnpackedBlock>,
+    /// `[padded rows][pairs]`
     sums: Vec<[[f32; LANES]; 2]>,
 }
 
@@ -48,13 +48,13 @@ pub(super) fn pairs_q8<S: Simd, const P: usize>(
     x: &Q8Rows,
     room: &mut Room,
 ) {
-    let (tokens, blocks) = (x.rows(), weight.shape().blocks());
+    let (tokens, blocks) = (x.padded_rows(), weight.shape().blocks());
     let pairs = Pairs::<P>::new(weight, out.panel, end);
     let Room { unpacked, sums } = room;
     sums.resize(tokens * P, [[0.0; LANES]; 2]);
     match weight.shape().bits {
         Bits::Four if tokens >= UNPACK_TOKENS => {
-            unpacked.resize(P * CHUNK, [0; UNPACKED_BLOCK_BYTES]);
+            unpacked.resize(P * CHUNK, UnpackedBlock([0; UNPACKED_BLOCK_BYTES]));
             for first in (0..blocks).step_by(CHUNK) {
                 let chunk = first..(first + CHUNK).min(blocks);
                 let weights = unpack(out.simd, &pairs, chunk.clone(), unpacked);
@@ -76,7 +76,7 @@ pub(super) fn pairs_q8<S: Simd, const P: usize>(
             );
         }
     }
-    store::<S, P>(out, end, sums);
+    store::<S, P>(out, end, &sums[..x.rows() * P]);
 }
 
 /// As [`pairs_q8`] for two pairs, for the only token there is.
@@ -113,6 +113,11 @@ fn store<S: Simd, const P: usize>(out: Outputs<'_, S>, end: usize, sums: &[[[f32
         }
     }
 }
+
+/// A block of two panels with a byte for each nibble. Aligned, so that no vector lies across two lines of the cache.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct UnpackedBlock([u8; UNPACKED_BLOCK_BYTES]);
 
 /// Blocks of a pair that are unpacked at a time: 8 KB.
 const CHUNK: usize = if cfg!(test) { 3 } else { 16 };
@@ -157,12 +162,12 @@ fn unpack<'a, S: Simd, const P: usize>(
     simd: S,
     pairs: &Pairs<'_, P>,
     chunk: Range<usize>,
-    to: &'a mut [[u8; UNPACKED_BLOCK_BYTES]],
+    to: &'a mut [UnpackedBlock],
 ) -> [Unpacked<'a>; P] {
     for p in 0..P {
         let ([a, b], to) = (split(pairs.bytes[p]), &mut to[p * CHUNK..]);
         for i in chunk.clone() {
-            simd.unpack_q4([&a[i], &b[i]], &mut to[i - chunk.start]);
+            simd.unpack_q4([&a[i], &b[i]], &mut to[i - chunk.start].0);
         }
     }
     let mut unpacked = [Unpacked(&[]); P];
@@ -256,7 +261,7 @@ struct Integer<'a, S, W, const P: usize> {
     pairs: Pairs<'a, P>,
     x: &'a Q8Rows,
     chunk: Range<usize>,
-    /// Of the blocks before, and then with these, `[tokens][pairs]`.
+    /// Of the blocks before, and then with these, `[padded rows][pairs]`.
     sums: &'a mut [[[f32; LANES]; 2]],
 }
 
@@ -271,15 +276,14 @@ impl<S: Simd, W: Pair, const P: usize> Tile for Integer<'_, S, W, P> {
             // All of one length, so that one look at an index is enough for all.
             weights[p] = weights[p].first(blocks);
         }
-        let mut x = [self.x.row(tokens[0]); T];
-        for t in 0..T {
-            x[t] = self.x.row(tokens[t]).range(self.chunk.clone());
-        }
+        // Padded rows are a whole number of tiles, so that no token is repeated.
+        let first = tokens[0];
+        let (x, stride) = self.x.tile(first, self.chunk.start);
         let mut sums = [[simd.pair_splat(0.0); T]; P];
         if self.chunk.start > 0 {
             for p in 0..P {
                 for t in 0..T {
-                    sums[p][t] = simd.pair_load(&self.sums[tokens[t] * P + p]);
+                    sums[p][t] = simd.pair_load(&self.sums[(first + t) * P + p]);
                 }
             }
         }
@@ -287,18 +291,15 @@ impl<S: Simd, W: Pair, const P: usize> Tile for Integer<'_, S, W, P> {
         // Of the group, how many blocks are still to come.
         let mut left = (group + 1) * pairs.group_blocks - self.chunk.start;
         for index in 0..blocks {
-            let mut values = [x[0].block(index); T];
-            for t in 1..T {
-                values[t] = x[t].block(index);
-            }
+            let x: &[_; T] = x[index * stride..].first_chunk().expect("rows of a tile");
             let mut scales = [simd.pair_splat(0.0); P];
             for p in 0..P {
                 let [a, b] = pairs.scales[p];
                 scales[p] = simd.pair_scales([&a[group], &b[group]]);
             }
-            let dots = W::dot(simd, &weights, index, values);
+            let dots = W::dot(simd, &weights, index, x);
             for t in 0..T {
-                let scale = simd.pair_splat(x[t].scales[index]);
+                let scale = simd.pair_splat(x[t].scale);
                 for p in 0..P {
                     let dot = simd.pair_to_f32(dots[p][t]);
                     sums[p][t] = simd.pair_fma(dot, simd.pair_mul(scale, scales[p]), sums[p][t]);
@@ -311,7 +312,7 @@ impl<S: Simd, W: Pair, const P: usize> Tile for Integer<'_, S, W, P> {
         }
         for p in 0..P {
             for t in 0..T {
-                simd.pair_store(sums[p][t], &mut self.sums[tokens[t] * P + p]);
+                simd.pair_store(sums[p][t], &mut self.sums[(first + t) * P + p]);
             }
         }
     }
@@ -326,7 +327,7 @@ trait Pair: Copy {
         simd: S,
         pairs: &[Self; P],
         index: usize,
-        x: [Block<'_>; T],
+        x: &[Block; T],
     ) -> [[S::PairI32; T]; P];
 }
 
@@ -336,7 +337,7 @@ struct Packed<'a, const B: usize>([&'a [[u8; B]]; 2]);
 
 /// Integers of four bits, one to a byte.
 #[derive(Clone, Copy)]
-struct Unpacked<'a>(&'a [[u8; UNPACKED_BLOCK_BYTES]]);
+struct Unpacked<'a>(&'a [UnpackedBlock]);
 
 impl<'a, const B: usize> Packed<'a, B> {
     #[inline(always)]
@@ -373,7 +374,7 @@ impl Pair for Packed<'_, Q4_BLOCK_BYTES> {
         simd: S,
         pairs: &[Self; P],
         index: usize,
-        x: [Block<'_>; T],
+        x: &[Block; T],
     ) -> [[S::PairI32; T]; P] {
         simd.dot_q4(Self::blocks(pairs, index), x)
     }
@@ -389,7 +390,7 @@ impl Pair for Packed<'_, Q8_BLOCK_BYTES> {
         simd: S,
         pairs: &[Self; P],
         index: usize,
-        x: [Block<'_>; T],
+        x: &[Block; T],
     ) -> [[S::PairI32; T]; P] {
         simd.dot_q8(Self::blocks(pairs, index), x)
     }
@@ -405,11 +406,11 @@ impl Pair for Unpacked<'_> {
         simd: S,
         pairs: &[Self; P],
         index: usize,
-        x: [Block<'_>; T],
+        x: &[Block; T],
     ) -> [[S::PairI32; T]; P] {
-        let mut blocks = [&pairs[0].0[index]; P];
+        let mut blocks = [&pairs[0].0[index].0; P];
         for p in 1..P {
-            blocks[p] = &pairs[p].0[index];
+            blocks[p] = &pairs[p].0[index].0;
         }
         simd.dot_unpacked(blocks, x)
     }

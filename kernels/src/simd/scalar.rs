@@ -230,24 +230,24 @@ impl Simd for Scalar {
     fn dot_q4<const P: usize, const T: usize>(
         self,
         weights: [[&[u8; Q4_BLOCK_BYTES]; 2]; P],
-        x: [Block<'_>; T],
+        x: &[Block; T],
     ) -> [[I32; T]; P] {
-        weights.map(|panels| x.map(|x| dot_q4(panels, x.values)))
+        weights.map(|panels| x.each_ref().map(|x| dot_q4(panels, &x.values)))
     }
     #[inline(always)]
     fn dot_unpacked<const P: usize, const T: usize>(
         self,
         weights: [&[u8; UNPACKED_BLOCK_BYTES]; P],
-        x: [Block<'_>; T],
+        x: &[Block; T],
     ) -> [[I32; T]; P] {
-        weights.map(|pair| x.map(|x| dot_unpacked(pair, x.values)))
+        weights.map(|pair| x.each_ref().map(|x| dot_unpacked(pair, &x.values)))
     }
     #[inline(always)]
     fn dot_q8<const P: usize, const T: usize>(
         self,
         weights: [[&[u8; Q8_BLOCK_BYTES]; 2]; P],
-        x: [Block<'_>; T],
+        x: &[Block; T],
     ) -> [[I32; T]; P] {
-        weights.map(|panels| x.map(|x| dot_q8(panels, x.values)))
+        weights.map(|panels| x.each_ref().map(|x| dot_q8(panels, &x.values)))
     }
 }

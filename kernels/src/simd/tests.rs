@@ -108,8 +108,8 @@ fn dots<S: Simd, const P: usize, const T: usize>(
         simd.unpack_q4([&pair[0], &pair[1]], to);
     }
     let offset = |x: &[i8; BLOCK]| -8 * x.iter().map(|x| i32::from(*x)).sum::<i32>();
-    let offsets = x.each_ref().map(offset);
-    let tokens = std::array::from_fn(|t| Block { values: &x[t], offset: &offsets[t] });
+    let tokens =
+        &std::array::from_fn(|t| Block { values: x[t], offset: offset(&x[t]), scale: 1.0 });
     let products: [(_, [[S::PairI32; T]; P]); 3] = [
         ("dot_q4", simd.dot_q4(std::array::from_fn(|p| [&q4[p][0], &q4[p][1]]), tokens)),
         ("dot_unpacked", simd.dot_unpacked(std::array::from_fn(|p| &unpacked[p]), tokens)),

@@ -17,7 +17,7 @@ macro_rules! dot_block {
      |$p:ident, $h:ident, $i:ident| $weights:expr) => {{
         let mut sums = [[[start($simd, 0); HALVES]; $tokens]; $pairs];
         for t in 0..$tokens {
-            let first = start($simd, $offset * *$x[t].offset);
+            let first = start($simd, $offset * $x[t].offset);
             for p in 0..$pairs {
                 sums[p][t] = [first; HALVES];
             }
@@ -31,7 +31,7 @@ macro_rules! dot_block {
             }
             for t in 0..$tokens {
                 for j in 0..2 {
-                    let values = broadcast($simd, $x[t].values, 8 * $i + 4 * j);
+                    let values = broadcast($simd, &$x[t].values, 8 * $i + 4 * j);
                     for p in 0..$pairs {
                         for h in 0..HALVES {
                             sums[p][t][h] =
@@ -42,7 +42,7 @@ macro_rules! dot_block {
             }
         }
         for t in 0..$tokens {
-            let offset = $offset * *$x[t].offset;
+            let offset = $offset * $x[t].offset;
             for p in 0..$pairs {
                 for h in 0..HALVES {
                     sums[p][t][h] = finish($simd, sums[p][t][h], offset);
@@ -104,7 +104,7 @@ macro_rules! pair_words {
         fn dot_q4<const P: usize, const T: usize>(
             self,
             weights: [[&[u8; Q4_BLOCK_BYTES]; 2]; P],
-            x: [Block<'_>; T],
+            x: &[Block; T],
         ) -> [[[__m256i; 2]; T]; P] {
             dot_block!(self, x, P, T, 1, |p, h, i| nibbles(self, &weights[p][h].as_chunks().0[i]))
         }
@@ -112,7 +112,7 @@ macro_rules! pair_words {
         fn dot_unpacked<const P: usize, const T: usize>(
             self,
             weights: [&[u8; UNPACKED_BLOCK_BYTES]; P],
-            x: [Block<'_>; T],
+            x: &[Block; T],
         ) -> [[[__m256i; 2]; T]; P] {
             dot_block!(self, x, P, T, 1, |p, h, i| {
                 let (vectors, _) = weights[p].as_chunks();

@@ -110,18 +110,18 @@ fn add_quarter<const Q: i32, const PANEL: usize, const T: usize>(
 fn dot<W: Integers, const P: usize, const T: usize>(
     simd: Dotprod,
     weights: [W; P],
-    x: [Block<'_>; T],
+    x: &[Block; T],
 ) -> [[[int32x4_t; 4]; T]; P] {
     let mut sums = neon!([[[vdupq_n_s32(0); 4]; T]; P]);
     for p in 0..P {
         for t in 0..T {
-            sums[p][t] = neon!([vdupq_n_s32(W::OFFSET * *x[t].offset); 4]);
+            sums[p][t] = neon!([vdupq_n_s32(W::OFFSET * x[t].offset); 4]);
         }
     }
     for half in 0..2 {
         let mut values = neon!([vdupq_n_s8(0); T]);
         for t in 0..T {
-            values[t] = load_half(simd, x[t].values, half);
+            values[t] = load_half(simd, &x[t].values, half);
         }
         for p in 0..P {
             add::<W, 0, T>(simd, &mut sums[p], weights[p], half, &values);
@@ -153,7 +153,7 @@ impl Simd for Dotprod {
     fn dot_q4<const P: usize, const T: usize>(
         self,
         weights: [[&[u8; Q4_BLOCK_BYTES]; 2]; P],
-        x: [Block<'_>; T],
+        x: &[Block; T],
     ) -> [[[int32x4_t; 4]; T]; P] {
         dot(self, weights, x)
     }
@@ -161,7 +161,7 @@ impl Simd for Dotprod {
     fn dot_unpacked<const P: usize, const T: usize>(
         self,
         weights: [&[u8; UNPACKED_BLOCK_BYTES]; P],
-        x: [Block<'_>; T],
+        x: &[Block; T],
     ) -> [[[int32x4_t; 4]; T]; P] {
         dot(self, weights, x)
     }
@@ -169,7 +169,7 @@ impl Simd for Dotprod {
     fn dot_q8<const P: usize, const T: usize>(
         self,
         weights: [[&[u8; Q8_BLOCK_BYTES]; 2]; P],
-        x: [Block<'_>; T],
+        x: &[Block; T],
     ) -> [[[int32x4_t; 4]; T]; P] {
         dot(self, weights, x)
     }

@@ -116,12 +116,12 @@ fn add<W: Integers, const PANEL: usize, const T: usize>(
 fn dot<W: Integers, const P: usize, const T: usize>(
     simd: I8mm,
     weights: [W; P],
-    x: [Block<'_>; T],
+    x: &[Block; T],
 ) -> [[[int32x4_t; 4]; T]; P] {
     let twos = T.div_ceil(2);
     let mut sums: [Sums<T>; P] = neon!([[[[vdupq_n_s32(0); 4]; 2]; T]; P]);
     for two in 0..twos {
-        let (a, b) = (*x[2 * two].offset, *x[(2 * two + 1).min(T - 1)].offset);
+        let (a, b) = (x[2 * two].offset, x[(2 * two + 1).min(T - 1)].offset);
         let first = neon!({
             let (a, b) = (vdupq_n_s32(W::OFFSET * a), vdupq_n_s32(W::OFFSET * b));
             vzip1q_s32(a, b)
@@ -133,7 +133,7 @@ fn dot<W: Integers, const P: usize, const T: usize>(
     for half in 0..2 {
         let mut values = neon!([[vdupq_n_s8(0); 2]; T]);
         for two in 0..twos {
-            let tokens = [x[2 * two].values, x[(2 * two + 1).min(T - 1)].values];
+            let tokens = [&x[2 * two].values, &x[(2 * two + 1).min(T - 1)].values];
             values[two] = two_tokens(simd, tokens, half);
         }
         for p in 0..P {
@@ -187,7 +187,7 @@ impl Simd for I8mm {
     fn dot_q4<const P: usize, const T: usize>(
         self,
         weights: [[&[u8; Q4_BLOCK_BYTES]; 2]; P],
-        x: [Block<'_>; T],
+        x: &[Block; T],
     ) -> [[[int32x4_t; 4]; T]; P] {
         if T == 1 { self.0.dot_q4(weights, x) } else { dot(self, weights, x) }
     }
@@ -195,7 +195,7 @@ impl Simd for I8mm {
     fn dot_unpacked<const P: usize, const T: usize>(
         self,
         weights: [&[u8; UNPACKED_BLOCK_BYTES]; P],
-        x: [Block<'_>; T],
+        x: &[Block; T],
     ) -> [[[int32x4_t; 4]; T]; P] {
         dot(self, weights, x)
     }
@@ -203,7 +203,7 @@ impl Simd for I8mm {
     fn dot_q8<const P: usize, const T: usize>(
         self,
         weights: [[&[u8; Q8_BLOCK_BYTES]; 2]; P],
-        x: [Block<'_>; T],
+        x: &[Block; T],
     ) -> [[[int32x4_t; 4]; T]; P] {
         if T == 1 { self.0.dot_q8(weights, x) } else { dot(self, weights, x) }
     }

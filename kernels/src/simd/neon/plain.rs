@@ -78,14 +78,14 @@ fn nibbles<W: Integers, const T: usize>(
     simd: Plain,
     weights: W,
     panel: usize,
-    x: &[Block<'_>; T],
+    x: &[Block; T],
 ) -> [[int32x4_t; 2]; T] {
     let mut sums = neon!([[[vdupq_n_s16(0); 2]; 2]; T]);
     for i in 0..BLOCK / 8 {
         let columns = weights.columns(simd, panel, i);
         for t in 0..T {
             for j in 0..2 {
-                let values = broadcast(simd, x[t].values, 8 * i + 4 * j);
+                let values = broadcast(simd, &x[t].values, 8 * i + 4 * j);
                 for h in 0..2 {
                     sums[t][h] = multiply_add(simd, sums[t][h], columns[j][h], values);
                 }
@@ -94,7 +94,7 @@ fn nibbles<W: Integers, const T: usize>(
     }
     let mut rows = neon!([[vdupq_n_s32(0); 2]; T]);
     for t in 0..T {
-        let offset = neon!(vdupq_n_s32(*x[t].offset));
+        let offset = neon!(vdupq_n_s32(x[t].offset));
         for h in 0..2 {
             let [a, b] = sums[t][h];
             rows[t][h] = neon!(vaddq_s32(vpaddq_s32(vpaddlq_s16(a), vpaddlq_s16(b)), offset));
@@ -109,14 +109,14 @@ fn bytes<W: Integers, const T: usize>(
     simd: Plain,
     weights: W,
     panel: usize,
-    x: &[Block<'_>; T],
+    x: &[Block; T],
 ) -> [[int32x4_t; 2]; T] {
     let mut sums = neon!([[[vdupq_n_s32(0); 2]; 2]; T]);
     for i in 0..BLOCK / 8 {
         let [first, last] = weights.columns(simd, panel, i);
         for t in 0..T {
-            let four = broadcast(simd, x[t].values, 8 * i);
-            let next = broadcast(simd, x[t].values, 8 * i + 4);
+            let four = broadcast(simd, &x[t].values, 8 * i);
+            let next = broadcast(simd, &x[t].values, 8 * i + 4);
             for h in 0..2 {
                 let products = multiply(simd, first[h], four);
                 let [a, b] = multiply_add(simd, products, last[h], next);
@@ -149,11 +149,11 @@ fn pair<const T: usize>([first, second]: [[[int32x4_t; 2]; T]; 2]) -> [[int32x4_
 fn dot_nibbles<W: Integers, const P: usize, const T: usize>(
     simd: Plain,
     weights: [W; P],
-    x: [Block<'_>; T],
+    x: &[Block; T],
 ) -> [[[int32x4_t; 4]; T]; P] {
     let mut all = neon!([[[vdupq_n_s32(0); 4]; T]; P]);
     for p in 0..P {
-        all[p] = pair([nibbles(simd, weights[p], 0, &x), nibbles(simd, weights[p], 1, &x)]);
+        all[p] = pair([nibbles(simd, weights[p], 0, x), nibbles(simd, weights[p], 1, x)]);
     }
     all
 }
@@ -180,7 +180,7 @@ impl Simd for Plain {
     fn dot_q4<const P: usize, const T: usize>(
         self,
         weights: [[&[u8; Q4_BLOCK_BYTES]; 2]; P],
-        x: [Block<'_>; T],
+        x: &[Block; T],
     ) -> [[[int32x4_t; 4]; T]; P] {
         dot_nibbles(self, weights, x)
     }
@@ -188,7 +188,7 @@ impl Simd for Plain {
     fn dot_unpacked<const P: usize, const T: usize>(
         self,
         weights: [&[u8; UNPACKED_BLOCK_BYTES]; P],
-        x: [Block<'_>; T],
+        x: &[Block; T],
     ) -> [[[int32x4_t; 4]; T]; P] {
         dot_nibbles(self, weights, x)
     }
@@ -196,11 +196,11 @@ impl Simd for Plain {
     fn dot_q8<const P: usize, const T: usize>(
         self,
         weights: [[&[u8; Q8_BLOCK_BYTES]; 2]; P],
-        x: [Block<'_>; T],
+        x: &[Block; T],
     ) -> [[[int32x4_t; 4]; T]; P] {
         let mut all = neon!([[[vdupq_n_s32(0); 4]; T]; P]);
         for p in 0..P {
-            all[p] = pair([bytes(self, weights[p], 0, &x), bytes(self, weights[p], 1, &x)]);
+            all[p] = pair([bytes(self, weights[p], 0, x), bytes(self, weights[p], 1, x)]);
         }
         all
     }

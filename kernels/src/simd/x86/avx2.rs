@@ -126,7 +126,7 @@ impl Simd for Avx2 {
     fn dot_q8<const P: usize, const T: usize>(
         self,
         weights: [[&[u8; Q8_BLOCK_BYTES]; 2]; P],
-        x: [Block<'_>; T],
+        x: &[Block; T],
     ) -> [[[__m256i; 2]; T]; P] {
         let mut sums = [[[start(self, 0); 2]; T]; P];
         for i in 0..Q8_BLOCK_BYTES / 32 {
@@ -134,7 +134,7 @@ impl Simd for Avx2 {
                 for h in 0..2 {
                     let run = load_bytes(self, &weights[p][h].as_chunks().0[i]);
                     for t in 0..T {
-                        let values = broadcast(self, x[t].values, 4 * i);
+                        let values = broadcast(self, &x[t].values, 4 * i);
                         sums[p][t][h] = x86!({
                             let signed = _mm256_sign_epi8(values, run);
                             let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(run), signed);

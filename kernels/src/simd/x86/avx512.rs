@@ -140,7 +140,7 @@ impl Simd for Avx512 {
     fn dot_q4<const P: usize, const T: usize>(
         self,
         weights: [[&[u8; Q4_BLOCK_BYTES]; 2]; P],
-        x: [Block<'_>; T],
+        x: &[Block; T],
     ) -> [[[__m512i; 1]; T]; P] {
         dot_block!(self, x, P, T, 1, |p, _h, i| {
             let [a, b] = weights[p];
@@ -156,7 +156,7 @@ impl Simd for Avx512 {
     fn dot_unpacked<const P: usize, const T: usize>(
         self,
         weights: [&[u8; UNPACKED_BLOCK_BYTES]; P],
-        x: [Block<'_>; T],
+        x: &[Block; T],
     ) -> [[[__m512i; 1]; T]; P] {
         dot_block!(self, x, P, T, 1, |p, _h, i| {
             let (vectors, _) = weights[p].as_chunks();
@@ -167,7 +167,7 @@ impl Simd for Avx512 {
     fn dot_q8<const P: usize, const T: usize>(
         self,
         weights: [[&[u8; Q8_BLOCK_BYTES]; 2]; P],
-        x: [Block<'_>; T],
+        x: &[Block; T],
     ) -> [[[__m512i; 1]; T]; P] {
         // −128·Σx is sixteen times the offset.
         dot_block!(self, x, P, T, 16, |p, _h, i| {

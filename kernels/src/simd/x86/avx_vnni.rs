@@ -90,7 +90,7 @@ impl Simd for AvxVnni {
     fn dot_q8<const P: usize, const T: usize>(
         self,
         weights: [[&[u8; Q8_BLOCK_BYTES]; 2]; P],
-        x: [Block<'_>; T],
+        x: &[Block; T],
     ) -> [[[__m256i; 2]; T]; P] {
         // −128·Σx is sixteen times the offset.
         dot_block!(self, x, P, T, 16, |p, h, i| {
