@@ -3,14 +3,15 @@
 #![no_main]
 
 use glm_kernels::{
-    Activation, Bits, Input, Isa, Linear, Matrix, Panels, Shape, Storage, reference,
+    Activation, BLOCK, Bits, Input, Isa, Linear, Matrix, Panels, Q8Rows, Shape, Storage, reference,
 };
 use half::f16;
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|input: (u8, u8, bool, u8, Vec<u8>, Vec<i8>)| {
-    let (rows, cols, four, group, bytes, x) = input;
-    let (rows, cols) = (usize::from(rows % 20) + 1, usize::from(cols) + 1);
+fuzz_target!(|input: (u8, u8, u8, bool, u8, Vec<u8>, Vec<i8>)| {
+    let (tokens, rows, cols, four, group, bytes, x) = input;
+    let (tokens, rows) = (usize::from(tokens % 40) + 1, usize::from(rows % 40) + 1);
+    let cols = usize::from(cols) * 3 + 1;
     let bits = if four { Bits::Four } else { Bits::Eight };
     let shape = match group % 4 {
         0 => Shape::per_row(rows, cols, bits),
@@ -19,15 +20,24 @@ fuzz_target!(|input: (u8, u8, bool, u8, Vec<u8>, Vec<i8>)| {
     let weights: Vec<u8> =
         bytes.iter().copied().chain([0x5a]).cycle().take(shape.bytes()).collect();
     let scales = vec![f16::from_f32(0.25); shape.scales()];
-    let x: Vec<f32> = x.iter().copied().chain([3]).cycle().take(cols).map(f32::from).collect();
+    // With 127 in every block, integers are their own quantisation.
+    let mut x: Vec<_> = x.iter().copied().chain([3]).cycle().take(tokens * cols).collect();
+    for row in x.chunks_mut(cols) {
+        row.iter_mut().step_by(BLOCK).for_each(|x| *x = 127);
+    }
+    let x: Vec<f32> = x.into_iter().map(|x| f32::from(x.max(-127))).collect();
     let weight = Matrix::new(rows, cols, Storage::Panels(Panels::new(shape, &weights, &scales)));
     let linear = Linear { weight, bias: None, activation: Activation::None };
     let (exact, bound) = (reference::linear(&linear, &x), reference::magnitude(&linear, &x));
     for isa in Isa::available() {
-        let mut y = vec![f32::NAN; rows];
-        linear.forward(isa, Input::F32(&x), &mut y);
-        for ((y, exact), bound) in y.iter().zip(&exact).zip(&bound) {
-            assert!((y - exact).abs() <= 1e-6 * bound, "{isa}: {y} should be {exact}");
+        let mut quantised = Q8Rows::default();
+        quantised.quantize(isa, &x, cols);
+        for input in [Input::F32(&x), Input::Q8(&quantised)] {
+            let mut y = vec![f32::NAN; tokens * rows];
+            linear.forward(isa, input, &mut y);
+            for ((y, exact), bound) in y.iter().zip(&exact).zip(&bound) {
+                assert!((y - exact).abs() <= 1e-6 * bound, "{isa}: {y} should be {exact}");
+            }
         }
     }
 });

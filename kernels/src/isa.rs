@@ -104,7 +104,7 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512(_) => "vpdpbusd, 512 bits",
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon(_) => "smull, 128 bits",
+            Isa::Neon(_) => "smlal, 128 bits",
             #[cfg(target_arch = "aarch64")]
             Isa::NeonDotprod(_) => "sdot, 128 bits",
             #[cfg(target_arch = "aarch64")]

@@ -203,7 +203,7 @@ impl Drop for Dismiss<'_> {
     }
 }
 
-/// Waits without letting go of the core for some ten microseconds, and then lets others have it: who is waited for may need it.
+/// Waits without letting go of the core for 2000 pauses, some ten to a hundred microseconds, and then lets others have it: who is waited for may need it.
 #[derive(Default)]
 struct Patience(u32);
 
@@ -320,12 +320,17 @@ mod tests {
         rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap()
     }
 
-    /// Each step needs all of the one before.
+    /// Each step needs all of the one before, and counts how often each of its tasks was done.
     fn steps(n: usize) -> Vec<usize> {
         let (mut a, mut b) = (vec![1; n], vec![0; n]);
+        let done: Vec<_> = (0..n).map(|_| AtomicUsize::new(0)).collect();
         for step in 0..500 {
-            for_each_row(&mut b, 1, |i, out| out[0] = (a[i] + a[(i + step) % n]) % 1_000_003);
+            for_each_row(&mut b, 1, |i, out| {
+                out[0] = (a[i] + a[(i + step) % n]) % 1_000_003;
+                done[i].fetch_add(1, Relaxed);
+            });
             std::mem::swap(&mut a, &mut b);
+            assert!(done.iter().all(|times| times.load(Relaxed) == step + 1), "step {step}");
         }
         a
     }

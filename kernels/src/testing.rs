@@ -52,7 +52,8 @@ pub(crate) fn close_to(y: &[f32], expected: &[f32], scale: &[f32], tolerance: f3
 /// Every `n`-th `f32` of a range, in order of their bits, negative and positive. Where `PROPTEST_CASES` asks for fewer cases
 /// than the usual 256, these are fewer in proportion.
 pub(crate) fn every_nth_f32(range: Range<f32>, n: usize) -> impl Iterator<Item = f32> {
-    let n = n * (256 / ProptestConfig::default().cases.max(1)).max(1) as usize;
+    // Odd, for all low bits to occur.
+    let n = (n * (256 / ProptestConfig::default().cases.max(1)).max(1) as usize) | 1;
     let positive = (0..=f32::MAX.to_bits()).step_by(n).map(f32::from_bits);
     positive.flat_map(|x| [x, -x]).filter(move |x| range.contains(x))
 }

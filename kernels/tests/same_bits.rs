@@ -6,10 +6,10 @@ use glm_kernels::{
     Activation, Attention, Bits, Cached, Gate, HeadRows, Heads, Input, Isa, KvCache, KvShape,
     LayerNorm, Linear, Mask, Matrix, Panels, Q8Rows, RmsNorm, Shape, Storage,
 };
-use half::f16;
+use half::{bf16, f16};
 
-const FUSED: u64 = 0xefea_e3b8_5c05_b5a9;
-const PLAIN: u64 = 0x1a66_a578_760e_bdf5;
+const FUSED: u64 = 0x7e32_d340_f085_4534;
+const PLAIN: u64 = 0xca26_19a3_9794_2aba;
 
 /// Numbers between −1 and 1 that are the same everywhere.
 fn numbers(n: usize, mut state: u64) -> Vec<f32> {
@@ -35,7 +35,8 @@ impl Hash {
 }
 
 fn linear(isa: Isa, hash: &mut Hash) {
-    let (rows, cols) = (83, 200);
+    // More blocks than are unpacked at a time, the last one not whole.
+    let (rows, cols) = (83, 600);
     let (weights, bias) = (numbers(rows * cols, 1), numbers(rows, 2));
     for (bits, group) in [(Bits::Four, 32), (Bits::Four, 128), (Bits::Eight, 64)] {
         let shape = Shape::grouped(rows, cols, bits, group);
@@ -63,15 +64,15 @@ fn linear(isa: Isa, hash: &mut Hash) {
             hash.add(&y);
         }
     }
-    let plain: Vec<_> = weights.iter().map(|&w| f16::from_f32(w)).collect();
-    let weight = Matrix::new(rows, cols, Storage::F16(&plain));
-    let (x, mut y) = (numbers(5 * cols, 4), vec![f32::NAN; 5 * rows]);
-    Linear { weight, bias: None, activation: Activation::Silu }.forward(
-        isa,
-        Input::F32(&x),
-        &mut y,
-    );
-    hash.add(&y);
+    let (f16, bf16): (Vec<_>, Vec<_>) =
+        weights.iter().map(|&w| (f16::from_f32(w), bf16::from_f32(w))).unzip();
+    for storage in [Storage::F32(&weights), Storage::F16(&f16), Storage::BF16(&bf16)] {
+        let weight = Matrix::new(rows, cols, storage);
+        let linear = Linear { weight, bias: None, activation: Activation::Silu };
+        let (x, mut y) = (numbers(5 * cols, 4), vec![f32::NAN; 5 * rows]);
+        linear.forward(isa, Input::F32(&x), &mut y);
+        hash.add(&y);
+    }
 }
 
 fn small(isa: Isa, hash: &mut Hash) {
@@ -110,6 +111,7 @@ fn instruction_sets_differ_in_no_bit() {
         let mut hash = Hash(0xcbf2_9ce4_8422_2325);
         linear(isa, &mut hash);
         small(isa, &mut hash);
+        attention::<f32>(isa, &mut hash);
         attention::<f16>(isa, &mut hash);
         attention::<i8>(isa, &mut hash);
         let recorded = if isa.name() == "scalar" { PLAIN } else { FUSED };

@@ -81,7 +81,8 @@ trait Integers: Copy {
     /// Whether [`unpack_q4`](Vectors::unpack_q4) laid them out.
     const UNPACKED: bool = false;
 
-    /// Of a panel, columns `8·i..8·i + 4` of its first and its last four rows, then the four columns after.
+    /// Of a panel, columns `8·i..8·i + 4` of its first and its last four rows, then the four columns after. Where unpacked bytes lie
+    /// eight columns of a row side by side ([`Neon::EIGHT_COLUMNS`]): eight columns of two rows each.
     fn columns(self, simd: impl Neon, panel: usize, i: usize) -> [[int8x16_t; 2]; 2];
 }
 
@@ -193,7 +194,7 @@ impl<S: Neon> Vectors for S {
     #[inline(always)]
     fn load(self, from: &[f32; LANES]) -> Self::F32 {
         let from = from.as_ptr();
-        // SAFETY: eight readable f32, any alignment.
+        // SAFETY: eight readable f32, any alignment. `self` proves the rest.
         unsafe { [vld1q_f32(from), vld1q_f32(from.add(4))] }
     }
     #[inline(always)]
@@ -219,7 +220,7 @@ impl<S: Neon> Vectors for S {
     }
     #[inline(always)]
     fn load_i8(self, from: &[i8; LANES]) -> Self::F32 {
-        // SAFETY: eight readable bytes, any alignment.
+        // SAFETY: eight readable bytes, any alignment. `self` proves the rest.
         unsafe {
             let words = vmovl_s8(vld1_s8(from.as_ptr()));
             let (low, high) = (vmovl_s16(vget_low_s16(words)), vmovl_high_s16(words));
@@ -229,7 +230,7 @@ impl<S: Neon> Vectors for S {
     #[inline(always)]
     fn store(self, v: Self::F32, to: &mut [f32; LANES]) {
         let to = to.as_mut_ptr();
-        // SAFETY: eight writable f32, any alignment.
+        // SAFETY: eight writable f32, any alignment. `self` proves the rest.
         unsafe {
             vst1q_f32(to, v[0]);
             vst1q_f32(to.add(4), v[1]);
@@ -246,7 +247,7 @@ impl<S: Neon> Vectors for S {
     }
     #[inline(always)]
     fn store_i8(self, v: Self::F32, to: &mut [i8; LANES]) {
-        // SAFETY: eight writable bytes, any alignment.
+        // SAFETY: eight writable bytes, any alignment. `self` proves the rest.
         unsafe {
             let (low, high) = (vcvtnq_s32_f32(v[0]), vcvtnq_s32_f32(v[1]));
             let words = vcombine_s16(vqmovn_s32(low), vqmovn_s32(high));

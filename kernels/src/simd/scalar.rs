@@ -1,5 +1,7 @@
 //! The words in plain Rust: for CPUs without a better instruction set, and to check the others against.
 
+use std::hint::black_box;
+
 use half::{bf16, f16};
 
 use super::{
@@ -37,35 +39,72 @@ fn byte(run: &[u8], row: usize, k: usize) -> i32 {
 /// Sixteen rows of two panels.
 type I32 = [[i32; LANES]; 2];
 
-/// `Σ integer(panel, row, k) · x[k]` over a block, for the rows of two panels.
+/// The products of four columns of eight rows, `[rows][4]`, with as many activations. Element by element and in 16 bits, for which
+/// compilers find vector instructions on any CPU.
+type Products = [i16; 4 * LANES];
+
+/// `sums + run · x`
 #[inline(always)]
-fn dot(x: &[i8; BLOCK], integer: impl Fn(usize, usize, usize) -> i32) -> I32 {
-    let mut sums = [[0; LANES]; 2];
-    for (panel, sums) in sums.iter_mut().enumerate() {
-        for k in 0..BLOCK {
-            for (row, sum) in sums.iter_mut().enumerate() {
-                *sum += integer(panel, row, k) * i32::from(x[k]);
-            }
-        }
+fn add(sums: Products, run: impl Fn(usize) -> i16, x: &[i8]) -> Products {
+    std::array::from_fn(|i| sums[i] + run(i) * i16::from(x[i % 4]))
+}
+
+/// Adds the four of each row.
+#[inline(always)]
+fn add_rows(sums: &mut [i32; LANES], products: Products) {
+    for (sum, products) in sums.iter_mut().zip(products.as_chunks::<4>().0) {
+        *sum += products.iter().map(|&x| i32::from(x)).sum::<i32>();
     }
-    sums
 }
 
 // What is long is a call here: it needs no instructions of the kernel around it, and there it would be compiled a hundred times.
 
 #[inline(never)]
-fn dot_q4(panels: [&[u8; Q4_BLOCK_BYTES]; 2], x: &[i8; BLOCK]) -> I32 {
-    dot(x, |panel, row, k| nibble(&panels[panel][k / 8 * 32..], row, k % 8))
+fn unpack_q4(blocks: [&[u8; Q4_BLOCK_BYTES]; 2], to: &mut [u8; UNPACKED_BLOCK_BYTES]) {
+    let (to, _) = to.as_chunks_mut::<32>();
+    for (panel, block) in blocks.iter().enumerate() {
+        for (i, run) in block.as_chunks::<32>().0.iter().enumerate() {
+            to[4 * i + panel] = run.map(|byte| byte & 15);
+            to[4 * i + 2 + panel] = run.map(|byte| byte >> 4);
+        }
+    }
+}
+
+fn dot_q4(panels: [&[u8; Q4_BLOCK_BYTES]; 2], x: &Block) -> I32 {
+    let mut unpacked = [0; UNPACKED_BLOCK_BYTES];
+    unpack_q4(panels, &mut unpacked);
+    dot_unpacked(&unpacked, x)
 }
 
 #[inline(never)]
-fn dot_unpacked(pair: &[u8; UNPACKED_BLOCK_BYTES], x: &[i8; BLOCK]) -> I32 {
-    dot(x, |panel, row, k| byte(&pair[k / 4 * 64 + panel * 32..], row, k % 4) - 8)
+fn dot_unpacked(pair: &[u8; UNPACKED_BLOCK_BYTES], x: &Block) -> I32 {
+    // Eight products of nibbles, at most 15·127 each, fit.
+    let mut products = [[0; 4 * LANES]; 2];
+    for (runs, x) in pair.as_chunks::<64>().0.iter().zip(x.values.as_chunks::<4>().0) {
+        for (run, products) in runs.as_chunks::<32>().0.iter().zip(&mut products) {
+            *products = add(*products, |i| i16::from(run[i]), x);
+        }
+    }
+    let mut sums = [[x.offset; LANES]; 2];
+    sums.iter_mut().zip(products).for_each(|(sums, products)| add_rows(sums, products));
+    sums
+}
+
+fn dot_q8(panels: [&[u8; Q8_BLOCK_BYTES]; 2], x: &Block) -> I32 {
+    // With 128 added to each weight, which is sixteen times what the offset takes away.
+    let mut sums = [[16 * x.offset; LANES]; 2];
+    for (panel, sums) in panels.iter().zip(&mut sums) {
+        for (run, x) in panel.as_chunks::<32>().0.iter().zip(x.values.as_chunks::<4>().0) {
+            add_q8(sums, run, x);
+        }
+    }
+    sums
 }
 
 #[inline(never)]
-fn dot_q8(panels: [&[u8; Q8_BLOCK_BYTES]; 2], x: &[i8; BLOCK]) -> I32 {
-    dot(x, |panel, row, k| byte(&panels[panel][k / 4 * 32..], row, k % 4))
+fn add_q8(sums: &mut [i32; LANES], run: &[u8; 32], x: &[i8; 4]) {
+    // Of such products, at most 255·127, only one fits.
+    add_rows(sums, add([0; 4 * LANES], |i| i16::from(run[i] ^ 128), x));
 }
 
 impl Vectors for Scalar {
@@ -167,15 +206,9 @@ impl Vectors for Scalar {
     fn widen_q8(self, run: &[u8; 32]) -> [F32; 4] {
         std::array::from_fn(|k| std::array::from_fn(|row| byte(run, row, k) as f32))
     }
-    #[inline(never)]
+    #[inline(always)]
     fn unpack_q4(self, blocks: [&[u8; Q4_BLOCK_BYTES]; 2], to: &mut [u8; UNPACKED_BLOCK_BYTES]) {
-        let (to, _) = to.as_chunks_mut::<32>();
-        for (panel, block) in blocks.iter().enumerate() {
-            for (i, run) in block.as_chunks::<32>().0.iter().enumerate() {
-                to[4 * i + panel] = run.map(|byte| byte & 15);
-                to[4 * i + 2 + panel] = run.map(|byte| byte >> 4);
-            }
-        }
+        unpack_q4(blocks, to);
     }
 }
 
@@ -188,14 +221,13 @@ impl Simd for Scalar {
 
     #[inline(always)]
     fn multiply_adds(self, rounds: usize) -> usize {
-        const CHAINS: usize = 4;
-        let mut sums = [0i32; CHAINS];
+        // What compilers make of the kernel itself, with all at hand.
+        let (weights, x) =
+            ([3; UNPACKED_BLOCK_BYTES], Block { values: [5; BLOCK], ..Block::default() });
         for _ in 0..rounds {
-            let [a, b] = std::hint::black_box([3i32, 5]);
-            sums = sums.map(|sum| sum.wrapping_mul(a).wrapping_add(b));
+            black_box(dot_unpacked(black_box(&weights), black_box(&x)));
         }
-        std::hint::black_box(sums);
-        CHAINS
+        UNPACKED_BLOCK_BYTES
     }
     #[inline(always)]
     fn pair_splat(self, x: f32) -> [F32; 2] {
@@ -232,7 +264,7 @@ impl Simd for Scalar {
         weights: [[&[u8; Q4_BLOCK_BYTES]; 2]; P],
         x: &[Block; T],
     ) -> [[I32; T]; P] {
-        weights.map(|panels| x.each_ref().map(|x| dot_q4(panels, &x.values)))
+        weights.map(|panels| x.each_ref().map(|x| dot_q4(panels, x)))
     }
     #[inline(always)]
     fn dot_unpacked<const P: usize, const T: usize>(
@@ -240,7 +272,7 @@ impl Simd for Scalar {
         weights: [&[u8; UNPACKED_BLOCK_BYTES]; P],
         x: &[Block; T],
     ) -> [[I32; T]; P] {
-        weights.map(|pair| x.each_ref().map(|x| dot_unpacked(pair, &x.values)))
+        weights.map(|pair| x.each_ref().map(|x| dot_unpacked(pair, x)))
     }
     #[inline(always)]
     fn dot_q8<const P: usize, const T: usize>(
@@ -248,6 +280,6 @@ impl Simd for Scalar {
         weights: [[&[u8; Q8_BLOCK_BYTES]; 2]; P],
         x: &[Block; T],
     ) -> [[I32; T]; P] {
-        weights.map(|panels| x.each_ref().map(|x| dot_q8(panels, &x.values)))
+        weights.map(|panels| x.each_ref().map(|x| dot_q8(panels, x)))
     }
 }

@@ -56,7 +56,57 @@ impl Kernel for Floats {
     }
 }
 
+/// The words for pairs of panels.
+#[derive(Clone, Copy, Debug)]
+struct Pairs {
+    a: [Lanes; 2],
+    b: [Lanes; 2],
+    scales: [[u16; LANES]; 2],
+}
+
+impl ByteKernel for Pairs {
+    type Output = Vec<(&'static str, [Lanes; 2])>;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> Self::Output {
+        let (a, b) = (simd.pair_load(&self.a), simd.pair_load(&self.b));
+        let scales = self.scales.map(|scales| scales.map(f16::from_bits));
+        let mut all = Vec::new();
+        for (word, v) in [
+            ("pair_load", a),
+            ("pair_splat", simd.pair_splat(self.b[1][7])),
+            ("pair_scales", simd.pair_scales([&scales[0], &scales[1]])),
+            ("pair_mul", simd.pair_mul(a, b)),
+        ] {
+            let mut lanes = [[f32::NAN; LANES]; 2];
+            simd.pair_store(v, &mut lanes);
+            all.push((word, lanes));
+        }
+        all
+    }
+}
+
 struct Fma(Lanes, Lanes, Lanes);
+
+/// A pair of the same operands, the second panel's in reverse order.
+struct PairFma(Lanes, Lanes, Lanes);
+
+impl ByteKernel for PairFma {
+    type Output = [Lanes; 2];
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> [Lanes; 2] {
+        let pair = |a: Lanes| {
+            let mut reversed = a;
+            reversed.reverse();
+            [a, reversed]
+        };
+        let [a, b, c] = [self.0, self.1, self.2].map(|x| simd.pair_load(&pair(x)));
+        let mut lanes = [[f32::NAN; LANES]; 2];
+        simd.pair_store(simd.pair_fma(a, b, c), &mut lanes);
+        lanes
+    }
+}
 
 impl Kernel for Fma {
     type Output = Lanes;
@@ -152,6 +202,16 @@ prop_compose! {
     }
 }
 
+prop_compose! {
+    fn any_pairs()(
+        a in [lanes(), lanes()],
+        b in [lanes(), lanes()],
+        scales in any::<[[u16; LANES]; 2]>(),
+    ) -> Pairs {
+        Pairs { a, b, scales }
+    }
+}
+
 /// Each byte anything, or all of them the same: an extreme then and now.
 fn bytes(n: usize) -> impl Strategy<Value = Vec<u8>> {
     let extreme = prop::sample::select(vec![0u8, 127, 128, 255]);
@@ -196,6 +256,20 @@ proptest! {
         for isa in Isa::available().into_iter().skip(1) {
             let found = isa.run(Fma(a, b, c));
             prop_assert_eq!(found.map(bits), expected.map(bits), "{}", isa);
+            let [first, mut second] = isa.run_bytes(PairFma(a, b, c));
+            second.reverse();
+            prop_assert_eq!([first, second].map(|x| x.map(bits)), [expected.map(bits); 2], "{}", isa);
+        }
+    }
+
+    #[test]
+    fn pairs_have_the_bits_of_plain_rust(case in any_pairs()) {
+        let expected = case.run(Scalar);
+        for isa in Isa::available() {
+            for ((word, found), (_, expected)) in isa.run_bytes(case).iter().zip(&expected) {
+                let [found, expected] = [found, expected].map(|x| x.map(|x| x.map(bits)));
+                prop_assert_eq!(found, expected, "{}: {} {:?}", isa, word, case);
+            }
         }
     }
 

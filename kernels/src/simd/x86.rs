@@ -174,17 +174,17 @@ impl<S: X86> Vectors for S {
     }
     #[inline(always)]
     fn load(self, from: &[f32; LANES]) -> __m256 {
-        // SAFETY: eight readable f32, any alignment.
+        // SAFETY: eight readable f32, any alignment. `self` proves the rest.
         unsafe { _mm256_loadu_ps(from.as_ptr()) }
     }
     #[inline(always)]
     fn load_f16(self, from: &[f16; LANES]) -> __m256 {
-        // SAFETY: sixteen readable bytes, any alignment; `f16` is a transparent u16.
+        // SAFETY: sixteen readable bytes, any alignment; `f16` is a transparent u16. `self` proves the rest.
         unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().cast())) }
     }
     #[inline(always)]
     fn load_bf16(self, from: &[bf16; LANES]) -> __m256 {
-        // SAFETY: sixteen readable bytes, any alignment; `bf16` is the upper half of an f32.
+        // SAFETY: sixteen readable bytes, any alignment; `bf16` is the upper half of an f32. `self` proves the rest.
         unsafe {
             let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.as_ptr().cast()));
             _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
@@ -192,7 +192,7 @@ impl<S: X86> Vectors for S {
     }
     #[inline(always)]
     fn load_i8(self, from: &[i8; LANES]) -> __m256 {
-        // SAFETY: eight readable bytes, any alignment.
+        // SAFETY: eight readable bytes, any alignment. `self` proves the rest.
         unsafe {
             let bytes = _mm_loadl_epi64(from.as_ptr().cast());
             _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes))
@@ -200,12 +200,12 @@ impl<S: X86> Vectors for S {
     }
     #[inline(always)]
     fn store(self, v: __m256, to: &mut [f32; LANES]) {
-        // SAFETY: eight writable f32, any alignment.
+        // SAFETY: eight writable f32, any alignment. `self` proves the rest.
         unsafe { _mm256_storeu_ps(to.as_mut_ptr(), v) }
     }
     #[inline(always)]
     fn store_f16(self, v: __m256, to: &mut [f16; LANES]) {
-        // SAFETY: sixteen writable bytes, any alignment; `f16` is a transparent u16.
+        // SAFETY: sixteen writable bytes, any alignment; `f16` is a transparent u16. `self` proves the rest.
         unsafe {
             let narrow = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v);
             _mm_storeu_si128(to.as_mut_ptr().cast(), narrow);
@@ -213,7 +213,7 @@ impl<S: X86> Vectors for S {
     }
     #[inline(always)]
     fn store_i8(self, v: __m256, to: &mut [i8; LANES]) {
-        // SAFETY: eight writable bytes, any alignment.
+        // SAFETY: eight writable bytes, any alignment. `self` proves the rest.
         unsafe {
             let wide = _mm256_cvtps_epi32(v);
             let words =

@@ -6,6 +6,7 @@
 //! Panels are done one after the other: sums of half the rows of one fill a register, and 16 are all that leave room for the rest.
 
 use core::arch::aarch64::*;
+use core::arch::asm;
 use std::arch::is_aarch64_feature_detected;
 
 use half::f16;
@@ -169,7 +170,18 @@ impl Simd for Plain {
         let factors = std::hint::black_box(broadcast(self, &[3; BLOCK], 0));
         for _ in 0..rounds {
             for i in 0..CHAINS {
-                sums[i] = multiply_add(self, sums[i], factors, factors);
+                let [a, b] = &mut sums[i];
+                // SAFETY: registers are all that is touched. Assembly, since a compiler would multiply once for all.
+                unsafe {
+                    asm!(
+                        "smlal {a:v}.8h, {x:v}.8b, {x:v}.8b",
+                        "smlal2 {b:v}.8h, {x:v}.16b, {x:v}.16b",
+                        a = inout(vreg) *a,
+                        b = inout(vreg) *b,
+                        x = in(vreg) factors,
+                        options(pure, nomem, nostack, preserves_flags),
+                    );
+                }
             }
         }
         std::hint::black_box(sums);
