@@ -1,4 +1,4 @@
-//! A token of ChatGLM-6B from end to end, random weights of its true shape (3.8 GB of memory): tokens a second. `glm bench` gives the
+//! A token of ChatGLM-6B from end to end, random weights of its true shape (3.5 GB of memory): tokens a second. `glm bench` gives the
 //! bytes.
 
 use std::cell::LazyCell;
@@ -14,7 +14,7 @@ fn decode(c: &mut Criterion) {
     // A filter may leave it out.
     let model = LazyCell::new(|| {
         Model::random("chatglm-6b", &QuantizeOptions::default(), &Options::default())
-            .expect("3.8 GB of memory")
+            .expect("3.5 GB of memory")
     });
     for depth in [16, 512] {
         let mut state = LazyCell::new(|| {

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use glm_model::{Activations, Machine, Model, QuantizeOptions, State};
 use serde_json::{Value, json};
 
@@ -11,21 +11,19 @@ use crate::output::{self, note};
 use crate::{open, units};
 
 pub fn run(args: &Bench) -> Result<()> {
+    let longest = args.prompts.iter().chain(&args.depths).max().copied().unwrap_or(1);
+    // Where an answer begins is a token, too.
+    let capacity = longest.saturating_add(args.tokens).saturating_add(1);
     let started = Instant::now();
     let model = match &args.shape {
         Some(shape) => {
             let format =
                 QuantizeOptions { bits: args.bits, group: args.group, ..Default::default() };
-            open::random(&args.model, shape, &format)?
+            open::random(&args.model, shape, &format, capacity)?
         }
         None => open::model(&args.model, None)?,
     };
     let opened = started.elapsed();
-    let longest = args.prompts.iter().chain(&args.depths).max().copied().unwrap_or(1);
-    // Where an answer begins is a token, too.
-    let capacity = longest.saturating_add(args.tokens).saturating_add(1);
-    let max = model.config().max_context;
-    ensure!(capacity <= max, "{capacity} tokens are wanted, and the model was made for {max}");
     let mut state = model.state(capacity)?;
     let machine = model.machine();
     let bench = Runs { args, model: &model, machine };

@@ -55,22 +55,44 @@ fn free_memory() -> u64 {
     let mut there_is = system.available_memory() + system.free_swap();
     // A container may be given less than there is.
     if let Some(limits) = system.cgroup_limits() {
-        // Cached files, which a container's free memory does not count, are given back when they are in the way.
-        let given = limits.total_memory.saturating_sub(limits.rss);
-        there_is = there_is.min(given + limits.free_swap);
+        there_is = there_is.min(limits.free_memory + cached_files() + limits.free_swap);
     }
     there_is
 }
 
-/// A model of random weights in memory, of a published shape.
-pub fn random(args: &args::Model, shape: &str, format: &QuantizeOptions) -> Result<Model> {
-    let (needed, there_is) = (Model::random_bytes(shape, format)?, free_memory());
+/// Bytes of files that a container has read, which are given back when they are in the way.
+fn cached_files() -> u64 {
+    let paths = ["/sys/fs/cgroup/memory.stat", "/sys/fs/cgroup/memory/memory.stat"];
+    let statistics = paths.iter().find_map(|path| std::fs::read_to_string(path).ok());
+    statistics.map_or(0, |statistics| sum_of_files(&statistics))
+}
+
+/// What Linux says of a control group, in its second version and in its first, where what is below a group counts as its own.
+fn sum_of_files(statistics: &str) -> u64 {
+    let value = |name: &str| -> Option<u64> {
+        let of = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok();
+        statistics.lines().find_map(of)
+    };
+    let kinds = [["total_inactive_file", "inactive_file"], ["total_active_file", "active_file"]];
+    kinds.iter().filter_map(|names| names.iter().find_map(|name| value(name))).sum()
+}
+
+/// A model of random weights in memory, of a published shape, of which contexts of `capacity` tokens are to be had.
+pub fn random(
+    args: &args::Model,
+    shape: &str,
+    format: &QuantizeOptions,
+    capacity: usize,
+) -> Result<Model> {
+    let options = args.options();
+    let needed = Model::random_bytes(shape, format, &options, capacity)?;
+    let there_is = free_memory();
     // Where the system does not tell, all is well.
     if there_is > 0 && needed > there_is {
         let (needed, there_is) = (bytes(needed), bytes(there_is));
-        bail!("the weights of {shape} take {needed} of memory, and {there_is} are free");
+        bail!("{shape} with {capacity} tokens takes {needed} of memory, and {there_is} are free");
     }
-    Ok(Model::random(shape, format, &args.options())?)
+    Ok(Model::random(shape, format, &options)?)
 }
 
 /// Refuses what would not fit, before the system has to end it. What stays mapped in the files needs no memory of its own.
@@ -211,6 +233,16 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+
+    #[test]
+    fn files_that_were_read_do_not_fill_a_container() {
+        let second = "anon 9\nfile 700\nshmem 100\ninactive_file 400\nactive_file 200\n";
+        assert_eq!(sum_of_files(second), 600);
+        let first =
+            "inactive_file 1\nactive_file 2\ntotal_inactive_file 30\ntotal_active_file 40\n";
+        assert_eq!(sum_of_files(first), 70);
+        assert_eq!(sum_of_files(""), 0);
+    }
 
     #[test]
     fn a_model_that_would_not_fit_into_memory_is_refused() {

@@ -9,7 +9,7 @@ use std::path::Path;
 use glm_kernels::Heads;
 
 use crate::checkpoint::SHARDS;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fields::Fields;
 use crate::folder::{CONFIG as FILE, Folder};
 use crate::sampling::Sampling;
@@ -243,6 +243,19 @@ pub struct Config {
 }
 
 impl Config {
+    /// Refuses a context of no token, or of more than the model was made for.
+    pub(crate) fn check_capacity(&self, capacity: usize) -> Result<()> {
+        let max = self.max_context;
+        if (1..=max).contains(&capacity) {
+            return Ok(());
+        }
+        Err(Error::Setting {
+            setting: "context",
+            range: format!("from 1 to {max}, for which the model was made"),
+            found: capacity.to_string(),
+        })
+    }
+
     /// Reads `config.json` of a model's folder, and `generation_config.json` and `added_tokens.json` beside it.
     ///
     /// # Errors

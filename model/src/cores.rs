@@ -1,5 +1,7 @@
 //! How many cores there are, and how many of them are fast.
 
+use std::collections::BTreeMap;
+
 /// The cores of the machine as far as this process may use them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cores {
@@ -15,8 +17,9 @@ impl Cores {
     /// Asks the operating system.
     pub fn detect() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let physical = num_cpus::get_physical().clamp(1, threads);
-        let fast = fast().map_or(physical, |fast| fast.clamp(1, physical));
+        let (physical, fast) = count();
+        let physical = physical.clamp(1, threads);
+        let fast = fast.map_or(physical, |fast| fast.clamp(1, physical));
         Self { threads, physical, fast }
     }
 
@@ -27,36 +30,53 @@ impl Cores {
     }
 }
 
-/// Fast cores, where the system has two kinds and tells.
+/// Physical cores, and how many of them are fast where the system has two kinds and tells.
 #[cfg(target_os = "linux")]
-fn fast() -> Option<usize> {
+fn count() -> (usize, Option<usize>) {
     let read = |path: &str| std::fs::read_to_string(path).ok();
-    // Intel: the threads of fast cores have a list of their own; those of one core share its first.
-    if let Some(list) = read("/sys/devices/cpu_core/cpus") {
-        let first_of = |cpu| {
-            let path = format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list");
-            read(&path).and_then(|siblings| cpus(&siblings).next()).unwrap_or(cpu)
-        };
-        return Some(cpus(&list).filter(|&cpu| first_of(cpu) == cpu).count());
-    }
-    // ARM: each core says what it can do, the best 1024.
-    let capacity = |cpu| read(&format!("/sys/devices/system/cpu/cpu{cpu}/cpu_capacity"));
-    let capacities = (0..).map_while(capacity).filter_map(|text| text.trim().parse().ok());
-    among(capacities.collect())
+    count_allowed(read).unwrap_or_else(|| (num_cpus::get_physical(), None))
 }
 
-/// Fast cores, where the system has two kinds and tells.
+/// Physical cores, and how many of them are fast where the system has two kinds and tells.
 #[cfg(target_os = "macos")]
-fn fast() -> Option<usize> {
+fn count() -> (usize, Option<usize>) {
     use sysctl::Sysctl;
-    let value = sysctl::Ctl::new("hw.perflevel0.physicalcpu").ok()?.value_string().ok()?;
-    value.trim().parse().ok()
+    let value = sysctl::Ctl::new("hw.perflevel0.physicalcpu").and_then(|c| c.value_string());
+    (num_cpus::get_physical(), value.ok().and_then(|value| value.trim().parse().ok()))
 }
 
-/// Fast cores, where the system has two kinds and tells.
+/// Physical cores; which of them are fast, nobody tells.
 #[cfg(not(any(target_os = "linux", target_os = "macos")))]
-fn fast() -> Option<usize> {
-    None
+fn count() -> (usize, Option<usize>) {
+    (num_cpus::get_physical(), None)
+}
+
+/// The cores that this process may run on, by what `read` gives of Linux's files.
+#[cfg_attr(not(target_os = "linux"), allow(dead_code))]
+fn count_allowed(read: impl Fn(&str) -> Option<String>) -> Option<(usize, Option<usize>)> {
+    let status = read("/proc/self/status")?;
+    let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
+    let about = |cpu, what| read(&format!("/sys/devices/system/cpu/cpu{cpu}/{what}"));
+    // The threads of a core know it by the first of them. Of each core one that is allowed.
+    let core = |cpu| {
+        let siblings = about(cpu, "topology/thread_siblings_list");
+        siblings.and_then(|list| cpus(&list).next()).unwrap_or(cpu)
+    };
+    let cores: BTreeMap<_, _> = cpus(allowed).map(|cpu| (core(cpu), cpu)).collect();
+    let fast = match read("/sys/devices/cpu_core/cpus") {
+        // Intel: the threads of fast cores have a list of their own.
+        Some(list) => {
+            let fast: Vec<_> = cpus(&list).collect();
+            Some(cores.values().filter(|cpu| fast.contains(cpu)).count())
+        }
+        // ARM: each core says what it can do, the best 1024.
+        None => {
+            let capacity = |cpu| about(cpu, "cpu_capacity")?.trim().parse().ok();
+            cores.values().map(|&cpu| capacity(cpu)).collect::<Option<_>>().and_then(among)
+        }
+    };
+    // A process may be kept to slow ones, which then are what there is.
+    Some((cores.len(), fast.filter(|&fast| fast > 0)))
 }
 
 /// A list as Linux writes it: `0-3,8`.
@@ -73,7 +93,7 @@ fn cpus(list: &str) -> impl Iterator<Item = usize> {
 
 /// How many of some capacities are near the largest: the middle cores of three kinds are, the small ones are not.
 #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
-fn among(capacities: Vec<u32>) -> Option<usize> {
+fn among(capacities: Vec<u64>) -> Option<usize> {
     let most = capacities.iter().max()?;
     Some(capacities.iter().filter(|&&capacity| 10 * capacity >= 7 * most).count())
 }
@@ -90,6 +110,42 @@ mod tests {
         assert_eq!(among(vec![446, 446, 446, 446, 871, 871, 871, 1024]), Some(4));
         assert_eq!(among(vec![1024; 8]), Some(8));
         assert_eq!(among(Vec::new()), None);
+    }
+
+    /// Two fast cores of two threads each and four slow ones, as Intel's, or four fast and four slow ones, as ARM's.
+    fn files<'a>(allowed: &'a str, intel: bool) -> impl Fn(&str) -> Option<String> + 'a {
+        move |path| {
+            let of = |what: &str| -> Option<u32> {
+                let cpu = path.strip_prefix("/sys/devices/system/cpu/cpu")?;
+                cpu.strip_suffix(what)?.parse().ok()
+            };
+            if path == "/proc/self/status" {
+                return Some(format!("Threads:\t1\nCpus_allowed_list:\t{allowed}\n"));
+            }
+            if intel {
+                let cpu = of("/topology/thread_siblings_list");
+                let siblings = |cpu| {
+                    if cpu < 4 { format!("{}-{}\n", cpu & 2, cpu | 1) } else { format!("{cpu}\n") }
+                };
+                return cpu
+                    .map(siblings)
+                    .or((path == "/sys/devices/cpu_core/cpus").then(|| "0-3\n".to_owned()));
+            }
+            of("/cpu_capacity").map(|cpu| if cpu < 4 { "446\n" } else { "1024\n" }.to_owned())
+        }
+    }
+
+    #[test]
+    fn cores_that_are_not_allowed_do_not_count() {
+        let count = |allowed, intel| count_allowed(files(allowed, intel)).unwrap();
+        assert_eq!(count("0-7", true), (6, Some(2)));
+        assert_eq!(count("0,3,6-7", true), (4, Some(2)));
+        assert_eq!(count("2-3", true), (1, Some(1)));
+        assert_eq!(count("5-7", true), (3, None));
+        assert_eq!(count("0-7", false), (8, Some(4)));
+        assert_eq!(count("0-1,7", false), (3, Some(1)));
+        assert_eq!(count("0-3", false), (4, Some(4)));
+        assert_eq!(count_allowed(|_| None), None);
     }
 
     #[test]

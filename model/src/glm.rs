@@ -172,14 +172,7 @@ impl Model {
     /// # Errors
     /// As [`Model::state`].
     pub fn state_with_tile(&self, capacity: usize, tile: usize) -> Result<State> {
-        let max = self.0.config.max_context;
-        if !(1..=max).contains(&capacity) {
-            return Err(Error::Setting {
-                setting: "context",
-                range: format!("from 1 to {max}, for which the model was made"),
-                found: capacity.to_string(),
-            });
-        }
+        self.0.config.check_capacity(capacity)?;
         State::new(&self.0.config, capacity, self.0.kv, tile, self.identity())
     }
 

@@ -8,11 +8,13 @@ use half::f16;
 use memmap2::MmapMut;
 use serde_json::{Value, json};
 
+use crate::activations::Activations;
 use crate::checkpoint::{Bytes, Checkpoint, Format};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::glm::{Model, Options};
 use crate::quantize::{QuantizeOptions, bits};
+use crate::state::{KvFormat, State};
 use crate::weights::{
     GROUP_KEY, LAYOUT_KEY, LAYOUT_NAME, Map, Source, group_value, panel_shape, scale_name,
     scale_shape,
@@ -24,8 +26,7 @@ const SHAPES: [(&str, &str); 4] = [
         "chatglm-6b",
         r#"{"model_type": "chatglm", "num_layers": 28, "hidden_size": 4096, "num_attention_heads": 32,
             "inner_hidden_size": 16384, "vocab_size": 130528, "max_sequence_length": 2048, "layernorm_epsilon": 1e-5,
-            "bos_token_id": 130004, "eos_token_id": 130005, "mask_token_id": 130000, "gmask_token_id": 130001,
-            "tie_word_embeddings": false}"#,
+            "bos_token_id": 130004, "eos_token_id": 130005, "mask_token_id": 130000, "gmask_token_id": 130001}"#,
     ),
     (
         "chatglm2-6b",
@@ -68,13 +69,24 @@ impl Model {
         Self::load(config, &checkpoint, options, &mut |_, _| {})
     }
 
-    /// Bytes of memory that the weights of [`Model::random`] take.
+    /// Bytes of memory that [`Model::random`] and a state of `capacity` tokens take.
     ///
     /// # Errors
-    /// As that, but for the memory.
-    pub fn random_bytes(name: &str, format: &QuantizeOptions) -> Result<u64> {
-        let tensors = tensors(&published(name)?, format)?;
-        Ok(tensors.iter().map(|tensor| tensor.bytes() as u64).sum())
+    /// As that, but for the memory; and if the model has no room for so many tokens.
+    pub fn random_bytes(
+        name: &str,
+        format: &QuantizeOptions,
+        options: &Options,
+        capacity: usize,
+    ) -> Result<u64> {
+        let config = published(name)?;
+        config.check_capacity(capacity)?;
+        let kv =
+            options.kv.unwrap_or(KvFormat::of(options.activations.unwrap_or(Activations::Int8)));
+        let (cache, workspace) = State::bytes(&config, capacity, kv);
+        let weights =
+            tensors(&config, format)?.iter().map(|tensor| tensor.bytes() as u64).sum::<u64>();
+        Ok(weights + cache + workspace)
     }
 }
 
@@ -235,8 +247,12 @@ mod tests {
             }
         }
         let format = QuantizeOptions::default();
-        let bytes = Model::random_bytes("chatglm-6b", &format).unwrap();
-        assert!((3_700_000_000..3_900_000_000).contains(&bytes), "{bytes}");
+        let bytes =
+            |capacity| Model::random_bytes("chatglm-6b", &format, &Options::default(), capacity);
+        let least = bytes(1).unwrap();
+        assert!((3_450_000_000..3_500_000_000).contains(&least), "{least}");
+        assert!((900_000_000..1_100_000_000).contains(&(bytes(2048).unwrap() - least)));
+        assert!(bytes(1 << 20).is_err());
         assert!(Model::random("gpt-2", &format, &Options::default()).is_err());
     }
 }
