@@ -7,7 +7,7 @@
 set -euo pipefail
 sdk=${BOCHS_SDK:-$HOME/.cache/glm-bochs}
 # To be raised when this script changes what it makes.
-want="recipe 1"
+recipe=1
 say() { echo "$*" >&2; }
 
 pkgs="xorriso cpio isolinux syslinux-common"
@@ -20,10 +20,10 @@ if [ -n "$missing" ]; then
     export DEBIAN_FRONTEND=noninteractive
     apt-get -qq update >&2
     # shellcheck disable=SC2086
-    apt-get -qq -y --no-install-recommends --no-upgrade -o Dpkg::Use-Pty=0 install $missing >/dev/null
+    apt-get -qq -y --no-install-recommends --no-upgrade -o Dpkg::Use-Pty=0 install $missing >&2
 fi
 
-if [ "$(cat "$sdk/.stamp" 2>/dev/null)" != "$want" ]; then
+if [ "$(cat "$sdk/.recipe" 2>/dev/null)" != "$recipe" ]; then
     tmp=$sdk.tmp.$$
     trap 'rm -rf "$tmp"' EXIT
     mkdir -p "$tmp"/apt/{lists/partial,cache/archives/partial,state} "$tmp"/root/bin "$tmp"/kern
@@ -46,7 +46,7 @@ CONF
     export APT_CONFIG=$tmp/apt/apt.conf
     apt-get -qq update >&2
     say "downloading Bochs and its libraries"
-    apt-get -qq -y install bochs bochs-term >/dev/null 2>&1   # download only
+    apt-get -qq -y install bochs bochs-term >&2   # download only
     for d in "$tmp"/apt/cache/archives/*.deb; do dpkg -x "$d" "$tmp/root"; done
     rm -rf "$tmp"/apt/cache/archives/*.deb
     unset APT_CONFIG
@@ -153,6 +153,6 @@ exit "$status"
 SH
     chmod +x "$tmp/root/bin/bochs-test"
     rm -rf "$sdk"; mv "$tmp/root" "$sdk"
-    echo "$want" >"$sdk/.stamp"
+    echo "$recipe" >"$sdk/.recipe"
 fi
 echo "$sdk"

@@ -28,9 +28,11 @@ fn decode(c: &mut Criterion) {
 fn prompt(c: &mut Criterion) {
     let mut group = c.benchmark_group("attention of a prompt");
     group.sample_size(10);
-    for keys in [128, 512, 2048] {
-        run::<f16>(&mut group, "f16", 32, 128, keys);
-        run::<i8>(&mut group, "int8", 32, 128, keys);
+    for kv_heads in [32, 2] {
+        for keys in [128, 512, 2048] {
+            run::<f16>(&mut group, "f16", kv_heads, 128, keys);
+            run::<i8>(&mut group, "int8", kv_heads, 128, keys);
+        }
     }
     group.finish();
 }

@@ -1,7 +1,7 @@
 //! The true shapes of the models, and random data for them.
 //!
-//! `cargo bench -p glm-benches -- gemv` measures; `cargo test -p glm-benches --benches` runs every benchmark once, with its
-//! result checked against the reference.
+//! `cargo bench -p glm-benches -- gemv` measures; `cargo test -p glm-benches --benches` runs every benchmark once:
+//! linear layers are checked against the reference, all others for being finite or in their range (their kernels' own tests do the rest).
 
 use glm_kernels::quantize::{pack_panel, pack_scales, quantize_row};
 use glm_kernels::{Bits, LANES, Matrix, Panels, Shape, Storage};

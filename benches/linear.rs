@@ -27,7 +27,7 @@ fn gemv(c: &mut Criterion) {
     group.finish();
 }
 
-/// One token at the shapes of GLM-4-9B, on the best instruction set.
+/// The same at the shapes of GLM-4-9B, on the best instruction set.
 fn gemv_glm_4(c: &mut Criterion) {
     let mut group = c.benchmark_group("gemv GLM-4-9B");
     let isa = Isa::choose().expect("a known instruction set");
@@ -39,20 +39,20 @@ fn gemv_glm_4(c: &mut Criterion) {
     group.finish();
 }
 
-/// One token and many, with weights of every format.
+/// One token and many, with weights of every format, on every instruction set.
 fn formats(c: &mut Criterion) {
     let mut group = c.benchmark_group("formats");
     group.sample_size(10);
     let shape = CHATGLM_6B[1];
-    let isa = Isa::choose().expect("a known instruction set");
+    let elements = |tokens| Throughput::Elements((tokens * shape.rows * shape.cols) as u64);
     for (bits, name) in [(Bits::Four, "INT4"), (Bits::Eight, "INT8")] {
         let grouped = |columns| Shape::grouped(shape.rows, shape.cols, bits, columns);
         let mut formats: Vec<_> = [32, 64, 128].map(|n| (n.to_string(), grouped(n))).into();
         formats.push(("row".to_owned(), Shape::per_row(shape.rows, shape.cols, bits)));
         for (columns, format) in formats {
             let weights = Quantized::random(format);
-            for tokens in [1, 128] {
-                group.throughput(Throughput::Elements((tokens * shape.rows * shape.cols) as u64));
+            for (tokens, isa) in tokens_and_sets([1, 128]) {
+                group.throughput(elements(tokens));
                 let id = BenchmarkId::new(format!("{name} {columns} × {tokens}"), isa);
                 run(&mut group, id, isa, &weights, shape, tokens);
             }
@@ -62,11 +62,11 @@ fn formats(c: &mut Criterion) {
         random(shape.rows * shape.cols, 0.02).into_iter().map(f16::from_f32).collect();
     let weight = Matrix::new(shape.rows, shape.cols, Storage::F16(&plain));
     let linear = Linear { weight, bias: None, activation: Activation::None };
-    for tokens in [1, 128] {
+    for (tokens, isa) in tokens_and_sets([1, 128]) {
         let (x, mut y) = (random(tokens * shape.cols, 1.0), vec![f32::NAN; tokens * shape.rows]);
         linear.forward(isa, Input::F32(&x), &mut y);
         check(&linear, &x, &y);
-        group.throughput(Throughput::Elements((tokens * shape.rows * shape.cols) as u64));
+        group.throughput(elements(tokens));
         group.bench_function(BenchmarkId::new(format!("F16 × {tokens}"), isa), |b| {
             b.iter(|| linear.forward(isa, Input::F32(black_box(&x)), &mut y));
         });
@@ -74,25 +74,45 @@ fn formats(c: &mut Criterion) {
     group.finish();
 }
 
-/// Many tokens: multiply-adds a second.
+/// Many tokens: multiply-adds a second, beside what the instruction set has at best. Every shape with 128 tokens on every instruction
+/// set, and one shape with every number of tokens on the best.
 fn gemm(c: &mut Criterion) {
     let mut group = c.benchmark_group("gemm");
     group.sample_size(10);
-    let shape = CHATGLM_6B[1];
-    let weights = Quantized::q4(shape);
-    let isa = Isa::choose().expect("a known instruction set");
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    group.throughput(Throughput::Elements(probe::multiply_adds(isa, threads, 1 << 16)));
-    group.bench_function(BenchmarkId::new("products in registers", isa), |b| {
-        b.iter(|| probe::multiply_adds(isa, threads, 1 << 16));
-    });
+    for isa in Isa::available() {
+        group.throughput(Throughput::Elements(probe::multiply_adds(isa, threads, 1 << 16)));
+        group.bench_function(BenchmarkId::new("products in registers", isa), |b| {
+            b.iter(|| probe::multiply_adds(isa, threads, 1 << 16));
+        });
+    }
+    let elements = |shape: LinearShape, tokens| {
+        Throughput::Elements((tokens * shape.rows * shape.cols) as u64)
+    };
+    for shape in CHATGLM_6B {
+        let weights = Quantized::q4(shape);
+        for (tokens, isa) in tokens_and_sets([128]) {
+            group.throughput(elements(shape, tokens));
+            let id = BenchmarkId::new(format!("{} × {tokens}", shape.name), isa);
+            run(&mut group, id, isa, &weights, shape, tokens);
+        }
+    }
+    let (shape, isa) = (CHATGLM_6B[1], Isa::choose().expect("a known instruction set"));
+    let weights = Quantized::q4(shape);
     // Odd numbers must not fall off a cliff.
-    for tokens in (2..=40).chain([63, 64, 65, 127, 128, 129, 500, 2048]) {
-        group.throughput(Throughput::Elements((tokens * shape.rows * shape.cols) as u64));
+    for tokens in (2..=40).chain([63, 64, 65, 127, 129, 500, 2048]) {
+        group.throughput(elements(shape, tokens));
         let id = BenchmarkId::new(format!("{} × {tokens}", shape.name), isa);
         run(&mut group, id, isa, &weights, shape, tokens);
     }
     group.finish();
+}
+
+/// Each number of tokens on each instruction set, but for many tokens in plain Rust, which would take minutes and say no more.
+fn tokens_and_sets<const N: usize>(tokens: [usize; N]) -> impl Iterator<Item = (usize, Isa)> {
+    let sets = move |tokens| Isa::available().into_iter().map(move |isa| (tokens, isa));
+    let quick = |&(tokens, isa): &(usize, Isa)| tokens == 1 || !matches!(isa, Isa::Scalar(_));
+    tokens.into_iter().flat_map(sets).filter(quick)
 }
 
 fn run(

@@ -1,5 +1,6 @@
 //! `glm info`: what a model is, where its bytes are, and how much memory it needs; or what the processor is.
 
+use std::collections::BTreeMap;
 use std::env::consts::ARCH;
 
 use anyhow::Result;
@@ -48,8 +49,7 @@ fn cpu(as_json: bool) -> Result<()> {
             "default_threads": cores.default_threads(),
             "instruction_sets": available,
             "chosen": isa.name(),
-            "integer_products": isa.products(),
-            "everything_else": isa.vectors(),
+            "kernels": isa.kernels().into_iter().collect::<BTreeMap<_, _>>(),
         }));
     }
     let how_chosen = match std::env::var_os(ISA_VARIABLE) {
@@ -67,10 +67,12 @@ fn cpu(as_json: bool) -> Result<()> {
         ),
         ("instruction sets", available.join(", ")),
         ("chosen", format!("{}, {how_chosen}", isa.name())),
-        ("INT4 and INT8", isa.products().to_owned()),
-        ("everything else", isa.vectors().to_owned()),
     ];
-    let lines: Vec<_> = rows.iter().map(|(name, what)| format!("{name:<18}{what}")).collect();
+    let mut lines: Vec<_> = rows.iter().map(|(name, what)| format!("{name:<18}{what}")).collect();
+    lines.push(String::new());
+    let kernels = isa.kernels();
+    lines
+        .extend(kernels.iter().map(|(kernel, instructions)| format!("{kernel:<42}{instructions}")));
     output::line(&lines.join("\n"))
 }
 

@@ -93,8 +93,21 @@ impl Isa {
         }
     }
 
-    /// What multiplies 8-bit integers, and so INT4 and INT8 weights.
-    pub fn products(self) -> &'static str {
+    /// Each kernel, and the instructions that it uses.
+    pub fn kernels(self) -> [(&'static str, &'static str); 7] {
+        [
+            ("INT4 and INT8 weights, 8-bit activations", self.products()),
+            ("weights of any kind, f32 activations", self.vectors()),
+            ("attention", self.vectors()),
+            ("norms", self.vectors()),
+            ("activation functions", self.vectors()),
+            ("quantising activations", self.vectors()),
+            ("rotation of positions", "plain Rust"),
+        ]
+    }
+
+    /// What multiplies 8-bit integers.
+    fn products(self) -> &'static str {
         match self {
             Isa::Scalar(_) => "plain Rust",
             #[cfg(target_arch = "x86_64")]
@@ -112,8 +125,8 @@ impl Isa {
         }
     }
 
-    /// What everything else is computed with.
-    pub fn vectors(self) -> &'static str {
+    /// What floats are computed with.
+    fn vectors(self) -> &'static str {
         match self {
             Isa::Scalar(_) => "plain Rust",
             #[cfg(target_arch = "x86_64")]
