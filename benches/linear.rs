@@ -39,7 +39,7 @@ fn gemv_glm_4(c: &mut Criterion) {
     group.finish();
 }
 
-/// One token and many, with weights of every format, on every instruction set.
+/// One token on every instruction set and many on all but plain Rust, with weights of every format.
 fn formats(c: &mut Criterion) {
     let mut group = c.benchmark_group("formats");
     group.sample_size(10);
@@ -75,7 +75,7 @@ fn formats(c: &mut Criterion) {
 }
 
 /// Many tokens: multiply-adds a second, beside what the instruction set has at best. Every shape with 128 tokens on every instruction
-/// set, and one shape with every number of tokens on the best.
+/// set but plain Rust, and one shape with every number of tokens on the best.
 fn gemm(c: &mut Criterion) {
     let mut group = c.benchmark_group("gemm");
     group.sample_size(10);

@@ -121,7 +121,7 @@ impl Isa {
             #[cfg(target_arch = "aarch64")]
             Isa::NeonDotprod(_) => "sdot, 128 bits",
             #[cfg(target_arch = "aarch64")]
-            Isa::NeonI8mm(_) => "smmla, 128 bits",
+            Isa::NeonI8mm(_) => "smmla (one token: sdot), 128 bits",
         }
     }
 

@@ -142,7 +142,8 @@ pub trait Simd: Vectors {
     /// Tokens that they meet at a time: 1, 4 or 6.
     const TOKENS: usize;
 
-    /// Multiplies and adds 8-bit integers in registers for `rounds` rounds, as fast as that can be done; returns how many
+    /// Multiplies and adds 8-bit integers in registers for `rounds` rounds, as fast as that can be done (plain Rust: its own kernel, all
+    /// at hand); returns how many
     /// multiply-adds a round has.
     fn multiply_adds(self, rounds: usize) -> usize;
 

@@ -54,15 +54,15 @@ fn count() -> (usize, Option<usize>) {
 /// The cores that this process may run on, by what `read` gives of Linux's files.
 #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
 fn count_allowed(read: impl Fn(&str) -> Option<String>) -> Option<(usize, Option<usize>)> {
-    let status = read("/proc/self/status")?;
+    let status = read("/proc/thread-self/status")?;
     let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
     let about = |cpu, what| read(&format!("/sys/devices/system/cpu/cpu{cpu}/{what}"));
-    // The threads of a core know it by the first of them. Of each core one that is allowed.
-    let core = |cpu| {
-        let siblings = about(cpu, "topology/thread_siblings_list");
-        siblings.and_then(|list| cpus(&list).next()).unwrap_or(cpu)
-    };
-    let cores: BTreeMap<_, _> = cpus(allowed).map(|cpu| (core(cpu), cpu)).collect();
+    // The threads of a core know it by the first of them. Of each core one that is allowed; what is not there may be allowed, too.
+    let core = |cpu| cpus(&about(cpu, "topology/thread_siblings_list")?).next();
+    let cores: BTreeMap<_, _> = cpus(allowed).filter_map(|cpu| Some((core(cpu)?, cpu))).collect();
+    if cores.is_empty() {
+        return None;
+    }
     let fast = match read("/sys/devices/cpu_core/cpus") {
         // Intel: the threads of fast cores have a list of their own.
         Some(list) => {
@@ -119,19 +119,19 @@ mod tests {
                 let cpu = path.strip_prefix("/sys/devices/system/cpu/cpu")?;
                 cpu.strip_suffix(what)?.parse().ok()
             };
-            if path == "/proc/self/status" {
+            if path == "/proc/thread-self/status" {
                 return Some(format!("Threads:\t1\nCpus_allowed_list:\t{allowed}\n"));
             }
-            if intel {
-                let cpu = of("/topology/thread_siblings_list");
-                let siblings = |cpu| {
-                    if cpu < 4 { format!("{}-{}\n", cpu & 2, cpu | 1) } else { format!("{cpu}\n") }
-                };
-                return cpu
-                    .map(siblings)
-                    .or((path == "/sys/devices/cpu_core/cpus").then(|| "0-3\n".to_owned()));
+            if let Some(cpu) = of("/topology/thread_siblings_list") {
+                let last = if intel && cpu < 4 { cpu | 1 } else { cpu };
+                let first = if intel && cpu < 4 { cpu & 2 } else { cpu };
+                return (cpu < 8).then(|| format!("{first}-{last}\n"));
             }
-            of("/cpu_capacity").map(|cpu| if cpu < 4 { "446\n" } else { "1024\n" }.to_owned())
+            if path == "/sys/devices/cpu_core/cpus" {
+                return intel.then(|| "0-3\n".to_owned());
+            }
+            let cpu = of("/cpu_capacity").filter(|&cpu| !intel && cpu < 8)?;
+            Some(if cpu < 4 { "446\n" } else { "1024\n" }.to_owned())
         }
     }
 
@@ -143,6 +143,9 @@ mod tests {
         assert_eq!(count("2-3", true), (1, Some(1)));
         assert_eq!(count("5-7", true), (3, None));
         assert_eq!(count("0-7", false), (8, Some(4)));
+        // More than there are.
+        assert_eq!(count("0-127", true), (6, Some(2)));
+        assert_eq!(count("0-127", false), (8, Some(4)));
         assert_eq!(count("0-1,7", false), (3, Some(1)));
         assert_eq!(count("0-3", false), (4, Some(4)));
         assert_eq!(count_allowed(|_| None), None);

@@ -278,6 +278,7 @@ impl<S: Simd, W: Pair, const P: usize> Tile for Integer<'_, S, W, P> {
         }
         // Padded rows are a whole number of tiles, so that no token is repeated.
         let first = tokens[0];
+        debug_assert_eq!(tokens[T - 1], first + T - 1);
         let (x, stride) = self.x.tile(first, self.chunk.start);
         let mut sums = [[simd.pair_splat(0.0); T]; P];
         if self.chunk.start > 0 {

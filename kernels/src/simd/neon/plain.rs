@@ -179,7 +179,7 @@ impl Simd for Plain {
                         a = inout(vreg) *a,
                         b = inout(vreg) *b,
                         x = in(vreg) factors,
-                        options(pure, nomem, nostack, preserves_flags),
+                        options(nomem, nostack, preserves_flags),
                     );
                 }
             }
