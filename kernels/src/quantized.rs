@@ -12,7 +12,7 @@ const TASK_BLOCKS: usize = if cfg!(test) { 2 } else { 128 };
 
 /// Rows that lie side by side, block by block: a multiple of what any instruction set multiplies at a time, so that it reads one run
 /// of memory and no row's address is needed but the first's.
-const BUNDLE: usize = 12;
+pub(crate) const BUNDLE: usize = 12;
 
 /// Rows of activations, quantised.
 #[derive(Default)]
@@ -167,9 +167,7 @@ impl Kernel for QuantizeBlocks<'_> {
     fn run<S: Vectors>(self, simd: S) {
         for (index, x) in self.x.chunks(BLOCK).enumerate() {
             // SAFETY: who made this promised to be the only user of these blocks.
-            let [to] = (unsafe { self.blocks.row(self.start + index * self.stride, 0..1) }) else {
-                continue;
-            };
+            let to = unsafe { &mut self.blocks.row(self.start + index * self.stride, 0..1)[0] };
             let values = &mut to.values;
             to.scale = match x.as_array() {
                 Some(x) => quantize_block(simd, x, values),

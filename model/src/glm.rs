@@ -50,6 +50,13 @@ struct Inner {
     inventory: Inventory,
 }
 
+impl Options {
+    /// The type of keys and values: the one that is asked for, or what suits the activations.
+    pub(crate) fn kv(&self, activations: Activations) -> KvFormat {
+        self.kv.unwrap_or(KvFormat::of(activations))
+    }
+}
+
 impl Model {
     /// Opens the model in a folder: `config.json` and weights as published or as `glm quantize` writes them.
     ///
@@ -104,7 +111,7 @@ impl Model {
             weights,
             frequencies,
             activations,
-            kv: options.kv.unwrap_or(KvFormat::of(activations)),
+            kv: options.kv(activations),
             isa,
             pool,
             inventory,

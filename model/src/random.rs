@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::glm::{Model, Options};
 use crate::quantize::{QuantizeOptions, bits};
-use crate::state::{KvFormat, State};
+use crate::state::State;
 use crate::weights::{
     GROUP_KEY, LAYOUT_KEY, LAYOUT_NAME, Map, Source, group_value, panel_shape, scale_name,
     scale_shape,
@@ -81,8 +81,8 @@ impl Model {
     ) -> Result<u64> {
         let config = published(name)?;
         config.check_capacity(capacity)?;
-        let kv =
-            options.kv.unwrap_or(KvFormat::of(options.activations.unwrap_or(Activations::Int8)));
+        // Random weights are quantised.
+        let kv = options.kv(options.activations.unwrap_or(Activations::Int8));
         let (cache, workspace) = State::bytes(&config, capacity, kv);
         let weights =
             tensors(&config, format)?.iter().map(|tensor| tensor.bytes() as u64).sum::<u64>();

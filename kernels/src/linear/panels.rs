@@ -7,7 +7,7 @@ use half::f16;
 use super::Outputs;
 use crate::format::{Bits, Panels};
 use crate::parallel::{Tile, tiles};
-use crate::quantized::Q8Rows;
+use crate::quantized::{BUNDLE, Q8Rows};
 use crate::simd::{
     BLOCK, Block, LANES, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd, UNPACKED_BLOCK_BYTES, Vectors,
 };
@@ -276,6 +276,7 @@ impl<S: Simd, W: Pair, const P: usize> Tile for Integer<'_, S, W, P> {
             // All of one length, so that one look at an index is enough for all.
             weights[p] = weights[p].first(blocks);
         }
+        const { assert!(BUNDLE.is_multiple_of(S::TOKENS)) };
         // Padded rows are a whole number of tiles, so that no token is repeated.
         let first = tokens[0];
         debug_assert_eq!(tokens[T - 1], first + T - 1);
