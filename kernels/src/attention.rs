@@ -11,19 +11,21 @@
 //! and are merged in their order, whoever computes them and whatever queries are beside each other: a query gets the same
 //! bits alone and among others, and on any number of threads, as long as the values are finite.
 //!
-//! Queries of a prompt and heads that share a head of the cache are rows of the same product, for which a block is widened
+//! Queries of a prompt and heads that share a head of the cache are rows of the same products, for which a block is widened
 //! to `f32` once.
 
 use std::cell::RefCell;
-use std::ops::Range;
+
+use blocks::{Blocks, MergeParts, Scratch, Share, To, part_len};
 
 use crate::Isa;
-use crate::math::exp;
-use crate::parallel::{SharedRows, Tile, for_each, tiles};
-use crate::simd::{Element, Kernel, LANES, Vectors};
+use crate::parallel::{SharedRows, for_each};
+use crate::simd::LANES;
 
+mod blocks;
 mod cache;
 mod element;
+mod product;
 
 pub use cache::{HeadRows, Heads, KvCache, KvShape, OutOfMemory};
 pub use element::Cached;
@@ -32,13 +34,13 @@ pub use element::Cached;
 const KEYS: usize = 128;
 
 /// Rows that a thread takes at a time: enough to pay for widening a block.
-const TASK_ROWS: usize = if cfg!(test) { 6 } else { 64 };
+const TASK_ROWS: usize = if cfg!(test) { 8 } else { 192 };
 
 /// Tasks that there should be, if rows are enough.
 const TASKS: usize = 16;
 
-/// Rows that a thread takes at least, but for what is left at last: those of the widest tile.
-const LEAST_ROWS: usize = 4;
+/// Rows that a thread takes at least, but for what is left at last: those of a tile.
+const LEAST_ROWS: usize = 6;
 
 /// Largest head: 256 elements.
 pub const MAX_HEAD_SIZE: usize = 256;
@@ -107,16 +109,20 @@ impl<E: Cached> Attention<'_, E> {
         let out = &SharedRows::new(out.as_chunks_mut().0, shape.head_size / LANES);
         if queries > 1 || blocks == 1 {
             // A few queries are shared out, too, where heads of the cache are few.
-            let step = (rows * shape.heads / TASKS).clamp(LEAST_ROWS, TASK_ROWS);
-            for_each(rows.div_ceil(step) * shape.heads, |task| {
-                let (first, head) = (task / shape.heads * step, task % shape.heads);
+            let most = (rows * shape.heads / TASKS).clamp(LEAST_ROWS, TASK_ROWS);
+            // As even as whole tiles let them be.
+            let step = rows.div_ceil(rows.div_ceil(most)).next_multiple_of(LEAST_ROWS);
+            let chunks = rows.div_ceil(step);
+            for_each(chunks * shape.heads, |task| {
+                let (first, head) = (task % chunks * step, task / chunks);
                 let rows = first..(first + step).min(rows);
                 self.run(isa, Share { head, rows, blocks: 0..blocks, to: To::Out(out) });
             });
             return;
         }
         let len = part_len(shape.head_size);
-        let parts = &SharedRows::new(room.as_chunks_mut().0, shape.capacity.div_ceil(KEYS) * len);
+        let room = room.as_chunks_mut().0.as_chunks_mut().0;
+        let parts = &SharedRows::new(room, shape.capacity.div_ceil(KEYS) * len);
         for_each(blocks * shape.heads, |task| {
             let (block, head) = (task / shape.heads, task % shape.heads);
             self.run(
@@ -126,9 +132,10 @@ impl<E: Cached> Attention<'_, E> {
         });
         for_each(self.heads, |head| {
             // SAFETY: all parts are written, and this head's parts and output are this task's alone.
-            let (parts, out) =
-                unsafe { (parts.row(head, 0..blocks * len), out.row(head, 0..len - 1)) };
-            isa.run(MergeParts { parts, out });
+            let (parts, out) = unsafe {
+                (parts.row(head, 0..blocks * len), out.row(head, 0..shape.head_size / LANES))
+            };
+            isa.run_pairs(MergeParts { parts, out });
         });
     }
 
@@ -139,139 +146,13 @@ impl<E: Cached> Attention<'_, E> {
 
     fn run(&self, isa: Isa, share: Share<'_>) {
         SCRATCH.with_borrow_mut(|scratch| {
-            scratch.fit(share.rows.len(), self.cache.shape().head_size);
             E::attend(isa, Blocks { attention: self, share, scratch });
         });
     }
 }
 
-/// What one thread computes: rows (queries, and within them heads) that share a head of the cache, and blocks of its keys.
-struct Share<'a> {
-    head: usize,
-    rows: Range<usize>,
-    blocks: Range<usize>,
-    to: To<'a>,
-}
-
-/// Where it goes.
-#[derive(Clone, Copy)]
-enum To<'a> {
-    /// Of all blocks: `[queries · heads][head size / 8]`
-    Out(&'a SharedRows<'a, [f32; LANES]>),
-    /// Of one block: `[heads][blocks · part length]`
-    Parts(&'a SharedRows<'a, [f32; LANES]>),
-}
-
-/// Vectors of a part: its maximum and its sum, and what it weighs together.
-fn part_len(head_size: usize) -> usize {
-    1 + head_size / LANES
-}
-
-/// A part of no keys.
-const NOTHING: [f32; LANES] = [f32::NEG_INFINITY, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
-
-/// What a thread needs while it computes, kept from one time to the next.
-#[derive(Default)]
-struct Scratch {
-    /// Keys or values of a block.
-    widened: Vec<[f32; LANES]>,
-    /// Scores of each row, and then weights.
-    weights: Vec<[f32; KEYS]>,
-    /// A part of each row.
-    parts: Vec<[f32; LANES]>,
-    /// What is merged so far of each row.
-    merged: Vec<[f32; LANES]>,
-}
-
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
-}
-
-impl Scratch {
-    fn fit(&mut self, rows: usize, head_size: usize) {
-        let len = part_len(head_size);
-        if rows > 1 {
-            self.widened.resize(KEYS * head_size / LANES, [0.0; LANES]);
-        }
-        self.weights.resize(rows, [0.0; KEYS]);
-        self.parts.resize(rows * len, [0.0; LANES]);
-        self.merged.resize(rows * len, [0.0; LANES]);
-    }
-}
-
-/// What is computed of a share.
-pub struct Blocks<'a, E> {
-    attention: &'a Attention<'a, E>,
-    share: Share<'a>,
-    scratch: &'a mut Scratch,
-}
-
-impl<E: Cached> Kernel for Blocks<'_, E> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Vectors>(self, simd: S) {
-        let Self { attention, share, scratch } = self;
-        let Scratch { widened, weights, parts, merged } = scratch;
-        let cache = attention.cache.head(share.head);
-        let rows = share.rows.len();
-        let vectors = attention.cache.shape().head_size / LANES;
-        let len = vectors + 1;
-        for part in merged.chunks_exact_mut(len) {
-            part[0] = NOTHING;
-            part[1..].fill([0.0; LANES]);
-        }
-        for block in share.blocks.clone() {
-            // Visibility only grows with the position, so the last row sees the most.
-            let most = attention.seen(share.rows.end - 1, block);
-            if most == 0 {
-                break;
-            }
-            let keys = cache.keys(block, most);
-            let (head, first) = (share.head, share.rows.start);
-            if rows == 1 {
-                Scores { simd, attention, head, first, keys, weights }.tile([0]);
-            } else {
-                let keys = widen(simd, keys, widened);
-                tiles(rows, &mut Scores { simd, attention, head, first, keys, weights });
-            }
-            for row in 0..rows {
-                let seen = [attention.seen(first + row, block), most];
-                let weights = &mut weights[row];
-                parts[row * len] =
-                    softmax::<S, E>(simd, attention.scale, cache.scales(block), seen, weights);
-            }
-            let values = cache.values(block, most);
-            if rows == 1 {
-                Weighted { simd, weights, values, vectors, parts }.tile([0]);
-            } else {
-                let values = widen(simd, values, widened);
-                tiles(rows, &mut Weighted { simd, weights, values, vectors, parts });
-            }
-            for row in 0..rows {
-                // A row that sees nothing of the block must stay what it is, to the last bit.
-                if attention.seen(share.rows.start + row, block) > 0 {
-                    merge(simd, &mut merged[row * len..][..len], &parts[row * len..][..len]);
-                }
-            }
-        }
-        for (row, merged) in share.rows.clone().zip(merged.chunks_exact_mut(len)) {
-            let (query, head) = (row / attention.share(), row % attention.share());
-            let head = share.head * attention.share() + head;
-            // SAFETY: a row, and each of its blocks where they are shared out, belongs to one task.
-            unsafe {
-                match share.to {
-                    To::Out(out) => {
-                        finish(simd, merged, out.row(query * attention.heads + head, 0..vectors));
-                    }
-                    To::Parts(parts) => {
-                        let at = share.blocks.start * len;
-                        parts.row(head, at..at + len).copy_from_slice(merged);
-                    }
-                }
-            }
-        }
-    }
 }
 
 impl<E: Cached> Attention<'_, E> {
@@ -291,254 +172,10 @@ impl<E: Cached> Attention<'_, E> {
     }
 }
 
-/// All of `from` as `f32`.
-#[inline(always)]
-fn widen<'a, S: Vectors, E: Element>(
-    simd: S,
-    from: &[[E; LANES]],
-    to: &'a mut [[f32; LANES]],
-) -> &'a [[f32; LANES]] {
-    let to = &mut to[..from.len()];
-    for i in 0..from.len() {
-        simd.store(E::load(simd, &from[i]), &mut to[i]);
-    }
-    to
-}
-
-/// `q·k` of rows and keys.
-struct Scores<'a, S, E, K> {
-    simd: S,
-    attention: &'a Attention<'a, E>,
-    head: usize,
-    first: usize,
-    /// `[panels][head size][8]`
-    keys: &'a [[K; LANES]],
-    weights: &'a mut [[f32; KEYS]],
-}
-
-impl<E: Cached, K: Element, S: Vectors> Tile for Scores<'_, S, E, K> {
-    const TOKENS: usize = S::TILE;
-
-    #[inline(always)]
-    fn tile<const T: usize>(&mut self, rows: [usize; T]) {
-        let mut queries = [&[][..]; T];
-        for t in 0..T {
-            queries[t] = self.attention.query(self.head, self.first + rows[t]);
-        }
-        let panels = self.keys.len() / queries[0].len();
-        // Eight sums at a time hide the latency of the multiply-add.
-        let mut panel = 0;
-        let step = match T {
-            1 => 8,
-            2 => 4,
-            _ => 2,
-        };
-        while panel + step <= panels {
-            match T {
-                1 => self.panels::<8, T>(rows, &queries, panel),
-                2 => self.panels::<4, T>(rows, &queries, panel),
-                _ => self.panels::<2, T>(rows, &queries, panel),
-            }
-            panel += step;
-        }
-        for panel in panel..panels {
-            self.panels::<1, T>(rows, &queries, panel);
-        }
-    }
-}
-
-impl<E: Cached, K: Element, S: Vectors> Scores<'_, S, E, K> {
-    #[inline(always)]
-    fn panels<const P: usize, const T: usize>(
-        &mut self,
-        rows: [usize; T],
-        queries: &[&[f32]; T],
-        panel: usize,
-    ) {
-        let (simd, size) = (self.simd, queries[0].len());
-        let mut panels = [&self.keys[..0]; P];
-        for p in 0..P {
-            panels[p] = &self.keys[(panel + p) * size..][..size];
-        }
-        let mut sums = [[simd.splat(0.0); T]; P];
-        for i in 0..size {
-            let mut keys = [simd.splat(0.0); P];
-            for p in 0..P {
-                keys[p] = K::load(simd, &panels[p][i]);
-            }
-            for t in 0..T {
-                let query = simd.splat(queries[t][i]);
-                for p in 0..P {
-                    sums[p][t] = simd.fma(query, keys[p], sums[p][t]);
-                }
-            }
-        }
-        for t in 0..T {
-            let (scores, _) = self.weights[rows[t]].as_chunks_mut::<LANES>();
-            for p in 0..P {
-                simd.store(sums[p][t], &mut scores[panel + p]);
-            }
-        }
-    }
-}
-
-/// Turns the scores of a row, of which it sees the first `seen` and others beside it `most`, into weights relative to the
-/// largest; returns that and their sum, the head of a part.
-///
-/// Keys that the row does not see get weight 0.
-#[inline(always)]
-fn softmax<S: Vectors, E: Cached>(
-    simd: S,
-    scale: f32,
-    [key_scales, value_scales]: [&[[f32; LANES]]; 2],
-    [seen, most]: [usize; 2],
-    weights: &mut [f32; KEYS],
-) -> [f32; LANES] {
-    let (panels, _) = weights[..most.next_multiple_of(LANES)].as_chunks_mut::<LANES>();
-    if seen == 0 {
-        panels.fill([0.0; LANES]);
-        return NOTHING;
-    }
-    let scale = simd.splat(scale);
-    for (i, panel) in panels.iter_mut().enumerate() {
-        let mut score = simd.mul(simd.load(panel), scale);
-        if E::SCALED {
-            score = simd.mul(score, simd.load(&key_scales[i]));
-        }
-        simd.store(score, panel);
-    }
-    panels.as_flattened_mut()[seen..].fill(f32::NEG_INFINITY);
-    let mut max = simd.splat(f32::NEG_INFINITY);
-    for panel in &*panels {
-        max = simd.max(simd.load(panel), max);
-    }
-    let max = simd.max_lane(max);
-    let mut sum = simd.splat(0.0);
-    for (i, panel) in panels.iter_mut().enumerate() {
-        let mut weight = exp(simd, simd.sub(simd.load(panel), simd.splat(max)));
-        sum = simd.add(sum, weight);
-        if E::SCALED {
-            weight = simd.mul(weight, simd.load(&value_scales[i]));
-        }
-        simd.store(weight, panel);
-    }
-    let mut head = NOTHING;
-    (head[0], head[1]) = (max, simd.sum(sum));
-    head
-}
-
-/// `p·v` of rows and values.
-struct Weighted<'a, S, V> {
-    simd: S,
-    weights: &'a [[f32; KEYS]],
-    /// `[keys][vectors][8]`
-    values: &'a [[V; LANES]],
-    vectors: usize,
-    parts: &'a mut [[f32; LANES]],
-}
-
-impl<V: Element, S: Vectors> Tile for Weighted<'_, S, V> {
-    const TOKENS: usize = S::TILE;
-
-    #[inline(always)]
-    fn tile<const T: usize>(&mut self, rows: [usize; T]) {
-        let mut vector = 0;
-        let step = match T {
-            1 => 8,
-            2 => 4,
-            _ => 2,
-        };
-        while vector + step <= self.vectors {
-            match T {
-                1 => self.vectors::<8, T>(rows, vector),
-                2 => self.vectors::<4, T>(rows, vector),
-                _ => self.vectors::<2, T>(rows, vector),
-            }
-            vector += step;
-        }
-        for vector in vector..self.vectors {
-            self.vectors::<1, T>(rows, vector);
-        }
-    }
-}
-
-impl<V: Element, S: Vectors> Weighted<'_, S, V> {
-    #[inline(always)]
-    fn vectors<const D: usize, const T: usize>(&mut self, rows: [usize; T], vector: usize) {
-        let simd = self.simd;
-        let mut sums = [[simd.splat(0.0); D]; T];
-        let mut weights = [&self.weights[rows[0]]; T];
-        for t in 1..T {
-            weights[t] = &self.weights[rows[t]];
-        }
-        for (key, values) in self.values.chunks_exact(self.vectors).enumerate() {
-            if key == KEYS {
-                break;
-            }
-            let values = &values[vector..][..D];
-            let mut wide = [simd.splat(0.0); D];
-            for d in 0..D {
-                wide[d] = V::load(simd, &values[d]);
-            }
-            for t in 0..T {
-                let weight = simd.splat(weights[t][key]);
-                for d in 0..D {
-                    sums[t][d] = simd.fma(weight, wide[d], sums[t][d]);
-                }
-            }
-        }
-        for t in 0..T {
-            let part = &mut self.parts[rows[t] * (1 + self.vectors) + 1..];
-            for d in 0..D {
-                simd.store(sums[t][d], &mut part[vector + d]);
-            }
-        }
-    }
-}
-
-/// Merges `part` into `merged`.
-#[inline(always)]
-fn merge<S: Vectors>(simd: S, merged: &mut [[f32; LANES]], part: &[[f32; LANES]]) {
-    let max = merged[0][0].max(part[0][0]);
-    let old = exp(simd, simd.splat(merged[0][0] - max));
-    let new = exp(simd, simd.splat(part[0][0] - max));
-    for i in 0..merged.len() {
-        let sum = simd.fma(simd.load(&part[i]), new, simd.mul(simd.load(&merged[i]), old));
-        simd.store(sum, &mut merged[i]);
-    }
-    merged[0][0] = max;
-}
-
-/// Divides by the sum of the weights.
-#[inline(always)]
-fn finish<S: Vectors>(simd: S, merged: &[[f32; LANES]], out: &mut [[f32; LANES]]) {
-    let inverse = simd.splat(1.0 / merged[0][1]);
-    for i in 0..out.len() {
-        simd.store(simd.mul(simd.load(&merged[1 + i]), inverse), &mut out[i]);
-    }
-}
-
-/// The parts of a head's blocks, one after the other, as its output.
-struct MergeParts<'a> {
-    parts: &'a mut [[f32; LANES]],
-    out: &'a mut [[f32; LANES]],
-}
-
-impl Kernel for MergeParts<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Vectors>(self, simd: S) {
-        let (merged, rest) = self.parts.split_at_mut(1 + self.out.len());
-        for part in rest.chunks_exact(merged.len()) {
-            merge(simd, merged, part);
-        }
-        finish(simd, merged, self.out);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
     use half::f16;
     use proptest::prelude::*;
 

@@ -8,7 +8,7 @@ use crate::simd::neon::{dotprod::Dotprod, i8mm::I8mm, plain::Plain};
 use crate::simd::scalar::Scalar;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::x86::{avx_vnni::AvxVnni, avx2::Avx2, avx512::Avx512};
-use crate::simd::{ByteKernel, Kernel};
+use crate::simd::{Kernel, PairKernel};
 
 /// The environment variable that forces an instruction set, by its name.
 pub const ISA_VARIABLE: &str = "GLM_ISA";
@@ -98,7 +98,7 @@ impl Isa {
         [
             ("INT4 and INT8 weights, 8-bit activations", self.products()),
             ("weights of any kind, f32 activations", self.vectors()),
-            ("attention", self.vectors()),
+            ("attention", self.pairs()),
             ("norms", self.vectors()),
             ("activation functions", self.vectors()),
             ("quantising activations", self.vectors()),
@@ -136,6 +136,15 @@ impl Isa {
         }
     }
 
+    /// What two vectors at a time are computed with.
+    fn pairs(self) -> &'static str {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512(_) => "AVX-512, 512 bits",
+            _ => self.vectors(),
+        }
+    }
+
     /// Runs a kernel with these instructions.
     #[inline]
     pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
@@ -156,23 +165,23 @@ impl Isa {
         }
     }
 
-    /// Runs a kernel that multiplies bytes with these instructions.
+    /// Runs a kernel of pairs with these instructions.
     #[inline]
-    pub fn run_bytes<K: ByteKernel>(self, kernel: K) -> K::Output {
+    pub fn run_pairs<K: PairKernel>(self, kernel: K) -> K::Output {
         match self {
             Isa::Scalar(simd) => kernel.run(simd),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2(simd) => simd.run_bytes(kernel),
+            Isa::Avx2(simd) => simd.run_pairs(kernel),
             #[cfg(target_arch = "x86_64")]
-            Isa::AvxVnni(simd) => simd.run_bytes(kernel),
+            Isa::AvxVnni(simd) => simd.run_pairs(kernel),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512(simd) => simd.run_bytes(kernel),
+            Isa::Avx512(simd) => simd.run_pairs(kernel),
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon(simd) => simd.run_bytes(kernel),
+            Isa::Neon(simd) => simd.run_pairs(kernel),
             #[cfg(target_arch = "aarch64")]
-            Isa::NeonDotprod(simd) => simd.run_bytes(kernel),
+            Isa::NeonDotprod(simd) => simd.run_pairs(kernel),
             #[cfg(target_arch = "aarch64")]
-            Isa::NeonI8mm(simd) => simd.run_bytes(kernel),
+            Isa::NeonI8mm(simd) => simd.run_pairs(kernel),
         }
     }
 }

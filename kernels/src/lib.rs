@@ -55,4 +55,4 @@ pub use norm::{LayerNorm, RmsNorm};
 pub use parallel::{SharedRows, for_each, for_each_row, together};
 pub use quantized::Q8Rows;
 pub use rope::{Angle, angles, rotate_halves, rotate_pairs};
-pub use simd::{BLOCK, ByteKernel, Element, Kernel, LANES, Simd, Vectors};
+pub use simd::{BLOCK, Element, Kernel, LANES, PairKernel, Simd, Vectors};

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use crate::parallel::{SharedRows, for_each};
 use crate::quantized::Q8Rows;
-use crate::simd::{ByteKernel, Kernel, LANES, Simd, Vectors};
+use crate::simd::{Kernel, LANES, PairKernel, Simd, Vectors};
 use crate::{Activation, Isa, Matrix, Panels, Storage};
 
 mod dense;
@@ -82,7 +82,7 @@ impl Linear<'_> {
             let panels = task * step..((task + 1) * step).min(panels);
             match (self.weight.storage(), x) {
                 (Storage::Panels(weight), Input::Q8(x)) => ROOM.with_borrow_mut(|room| {
-                    isa.run_bytes(Integers { linear: self, weight, x, panels, y, room });
+                    isa.run_pairs(Integers { linear: self, weight, x, panels, y, room });
                 }),
                 (_, Input::Q8(_)) => panic!("quantised inputs need weights in panels"),
                 (storage, Input::F32(x)) => {
@@ -143,7 +143,7 @@ struct Integers<'a> {
     room: &'a mut Room,
 }
 
-impl ByteKernel for Integers<'_> {
+impl PairKernel for Integers<'_> {
     type Output = ();
 
     #[inline(always)]

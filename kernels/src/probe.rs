@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use crate::Isa;
 use crate::parallel::for_each;
-use crate::simd::{ByteKernel, Kernel, Simd, Vectors};
+use crate::simd::{Kernel, PairKernel, Simd, Vectors};
 
 /// Bytes that a thread takes at a time.
 const TASK_BYTES: usize = 256 << 10;
@@ -37,14 +37,14 @@ impl Kernel for Read<'_> {
 /// Sums products of 8-bit integers that are in registers, on every thread of `threads`; returns how many.
 pub fn multiply_adds(isa: Isa, threads: usize, rounds: usize) -> u64 {
     for_each(threads, |_| {
-        isa.run_bytes(Multiply(rounds));
+        isa.run_pairs(Multiply(rounds));
     });
-    (threads * rounds) as u64 * isa.run_bytes(Multiply(1))
+    (threads * rounds) as u64 * isa.run_pairs(Multiply(1))
 }
 
 struct Multiply(usize);
 
-impl ByteKernel for Multiply {
+impl PairKernel for Multiply {
     /// Multiply-adds of a round.
     type Output = u64;
 

@@ -53,8 +53,9 @@ pub trait Kernel {
     fn run<S: Vectors>(self, simd: S) -> Self::Output;
 }
 
-/// A computation with products of bytes. Kept apart from [`Kernel`], of which instruction sets that differ in nothing else can share the code.
-pub trait ByteKernel {
+/// A computation in pairs of vectors: with the widest registers, and products of bytes. Kept apart from [`Kernel`], of which
+/// instruction sets that differ in nothing else can share the code.
+pub trait PairKernel {
     /// What it computes, where that is not written into an argument.
     type Output;
     /// Computes, as [`Kernel::run`].
@@ -157,6 +158,12 @@ pub trait Simd: Vectors {
     fn pair_mul(self, a: Self::Pair, b: Self::Pair) -> Self::Pair;
     /// `a · b + c`, as [`fma`](Vectors::fma).
     fn pair_fma(self, a: Self::Pair, b: Self::Pair, c: Self::Pair) -> Self::Pair;
+    /// `a · b + sum`, as [`pair_fma`](Self::pair_fma). What is written before it is computed before it, where registers are few: a loop
+    /// with many sums would otherwise load so much in advance that it has to put sums aside.
+    #[inline(always)]
+    fn pair_accumulate(self, a: Self::Pair, b: Self::Pair, sum: Self::Pair) -> Self::Pair {
+        self.pair_fma(a, b, sum)
+    }
     /// Loads the sums of two panels.
     fn pair_load(self, from: &[[f32; LANES]; 2]) -> Self::Pair;
     /// Stores them.

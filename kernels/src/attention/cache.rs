@@ -3,7 +3,9 @@
 use bytemuck::Zeroable;
 use bytemuck::allocation::try_zeroed_vec;
 
-use super::{Cached, KEYS, MAX_HEAD_SIZE, part_len};
+use super::blocks::part_len;
+use super::product::Columns;
+use super::{Cached, KEYS, MAX_HEAD_SIZE};
 use crate::Isa;
 use crate::parallel::{SharedRows, for_each};
 use crate::quantized::step;
@@ -23,7 +25,7 @@ pub struct KvShape {
 impl KvShape {
     /// Elements of the room in which the parts of a query of `heads` heads are put together.
     pub fn room(&self, heads: usize) -> usize {
-        heads * self.capacity.div_ceil(KEYS) * part_len(self.head_size) * LANES
+        heads * self.capacity.div_ceil(KEYS) * part_len(self.head_size) * 2 * LANES
     }
 
     /// Bytes that keys and values of type `E` take when it is full.
@@ -157,18 +159,21 @@ pub(super) struct HeadCache<'a, E> {
     value_scales: &'a [[f32; LANES]],
 }
 
-impl<'a, E> HeadCache<'a, E> {
-    /// The first `n` keys of a block, rounded up to panels: `[panels][head size][8]`
+impl<'a, E: Cached> HeadCache<'a, E> {
+    /// The first `n` keys of a block, rounded up to panels, each a column.
     #[inline(always)]
-    pub(super) fn keys(&self, block: usize, n: usize) -> &'a [[E; LANES]] {
-        &self.keys[block * KEYS / LANES * self.size..][..n.div_ceil(LANES) * self.size]
+    pub(super) fn keys(&self, block: usize, n: usize) -> Columns<'a, E> {
+        let (depth, columns) = (self.size, n.div_ceil(LANES));
+        let vectors = &self.keys[block * KEYS / LANES * depth..][..columns * depth];
+        Columns::new(vectors, depth, columns, 1, depth)
     }
 
-    /// The first `n` values of a block: `[n][head size / 8][8]`
+    /// The first `n` values of a block; eight elements of all are a column.
     #[inline(always)]
-    pub(super) fn values(&self, block: usize, n: usize) -> &'a [[E; LANES]] {
-        let vectors = self.size / LANES;
-        &self.values[block * KEYS * vectors..][..n * vectors]
+    pub(super) fn values(&self, block: usize, n: usize) -> Columns<'a, E> {
+        let (depth, columns) = (n, self.size / LANES);
+        let vectors = &self.values[block * KEYS * columns..][..depth * columns];
+        Columns::new(vectors, depth, columns, columns, 1)
     }
 
     /// Of the keys and of the values of a block on.

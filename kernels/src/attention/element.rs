@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::Blocks;
+use super::blocks::Blocks;
 use super::cache::Store;
 use crate::Isa;
 use crate::simd::{Element, LANES, Vectors};
@@ -30,7 +30,7 @@ macro_rules! compiled_here {
         }
         #[inline(never)]
         fn attend(isa: Isa, blocks: Blocks<'_, Self>) {
-            isa.run(blocks);
+            isa.run_pairs(blocks);
         }
     };
 }

@@ -64,7 +64,7 @@ struct Pairs {
     scales: [[u16; LANES]; 2],
 }
 
-impl ByteKernel for Pairs {
+impl PairKernel for Pairs {
     type Output = Vec<(&'static str, [Lanes; 2])>;
 
     #[inline(always)]
@@ -91,7 +91,7 @@ struct Fma(Lanes, Lanes, Lanes);
 /// A pair of the same operands, the second panel's in reverse order.
 struct PairFma(Lanes, Lanes, Lanes);
 
-impl ByteKernel for PairFma {
+impl PairKernel for PairFma {
     type Output = [Lanes; 2];
 
     #[inline(always)]
@@ -130,7 +130,7 @@ struct Dots {
     x: [[i8; BLOCK]; 6],
 }
 
-impl ByteKernel for &Dots {
+impl PairKernel for &Dots {
     /// Of each product each token's rows.
     type Output = Vec<(&'static str, usize, [Lanes; 2])>;
 
@@ -151,7 +151,7 @@ impl ByteKernel for &Dots {
 fn dots<S: Simd, const P: usize, const T: usize>(
     simd: S,
     Dots { q4, q8, x }: &Dots,
-    all: &mut <&Dots as ByteKernel>::Output,
+    all: &mut <&Dots as PairKernel>::Output,
 ) {
     let mut unpacked = [[0; UNPACKED_BLOCK_BYTES]; 2];
     for (pair, to) in q4.iter().zip(&mut unpacked) {
@@ -256,7 +256,7 @@ proptest! {
         for isa in Isa::available().into_iter().skip(1) {
             let found = isa.run(Fma(a, b, c));
             prop_assert_eq!(found.map(bits), expected.map(bits), "{}", isa);
-            let [first, mut second] = isa.run_bytes(PairFma(a, b, c));
+            let [first, mut second] = isa.run_pairs(PairFma(a, b, c));
             second.reverse();
             prop_assert_eq!([first, second].map(|x| x.map(bits)), [expected.map(bits); 2], "{}", isa);
         }
@@ -266,7 +266,7 @@ proptest! {
     fn pairs_have_the_bits_of_plain_rust(case in any_pairs()) {
         let expected = case.run(Scalar);
         for isa in Isa::available() {
-            for ((word, found), (_, expected)) in isa.run_bytes(case).iter().zip(&expected) {
+            for ((word, found), (_, expected)) in isa.run_pairs(case).iter().zip(&expected) {
                 let [found, expected] = [found, expected].map(|x| x.map(|x| x.map(bits)));
                 prop_assert_eq!(found, expected, "{}: {} {:?}", isa, word, case);
             }
@@ -277,7 +277,7 @@ proptest! {
     fn dot_products_are_exact(case in dot_cases()) {
         let expected = case.run(Scalar);
         for isa in Isa::available() {
-            for (found, expected) in isa.run_bytes(&case).iter().zip(&expected) {
+            for (found, expected) in isa.run_pairs(&case).iter().zip(&expected) {
                 prop_assert_eq!(found, expected, "{}", isa);
             }
         }

@@ -1,6 +1,7 @@
 //! The words on x86-64: eight lanes are a 256-bit register with AVX2, FMA and F16C (Haswell, Zen and later) wherever more is there, too;
 //! instruction sets differ in their products of bytes.
 
+use core::arch::asm;
 use core::arch::x86_64::*;
 
 use half::{bf16, f16};
@@ -91,6 +92,10 @@ macro_rules! pair_words {
             [self.fma(a[0], b[0], c[0]), self.fma(a[1], b[1], c[1])]
         }
         #[inline(always)]
+        fn pair_accumulate(self, a: [__m256; 2], b: [__m256; 2], sum: [__m256; 2]) -> [__m256; 2] {
+            x86!([super::accumulate(a[0], b[0], sum[0]), super::accumulate(a[1], b[1], sum[1])])
+        }
+        #[inline(always)]
         fn pair_load(self, [a, b]: &[[f32; LANES]; 2]) -> [__m256; 2] {
             [self.load(a), self.load(b)]
         }
@@ -144,6 +149,23 @@ fn load_bytes(_: impl X86, from: &[u8; 32]) -> __m256i {
 fn store_bytes(_: impl X86, bytes: __m256i, to: &mut [u8; 32]) {
     // SAFETY: `to` is 32 writable bytes, any alignment; the proof is the first argument.
     unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), bytes) }
+}
+
+/// `a · b + sum`; assembly for its place, not for its instruction, which the compiler knows.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn accumulate(a: __m256, b: __m256, mut sum: __m256) -> __m256 {
+    // SAFETY: registers are all that is touched.
+    unsafe {
+        asm!(
+            "vfmadd231ps {sum}, {a}, {b}",
+            sum = inout(ymm_reg) sum,
+            a = in(ymm_reg) a,
+            b = in(ymm_reg) b,
+            options(nostack, preserves_flags),
+        );
+    }
+    sum
 }
 
 /// Four activations, `values[at..at + 4]`, as one integer.

@@ -11,7 +11,7 @@ use half::f16;
 use super::plain::Plain;
 use super::{Integers, Neon, load_half};
 use crate::simd::{
-    BLOCK, Block, ByteKernel, LANES, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd, UNPACKED_BLOCK_BYTES,
+    BLOCK, Block, LANES, PairKernel, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd, UNPACKED_BLOCK_BYTES,
     Vectors,
 };
 
@@ -35,9 +35,9 @@ impl Dotprod {
 
     /// Runs `kernel`, compiled for these instructions.
     #[inline]
-    pub fn run_bytes<K: ByteKernel>(self, kernel: K) -> K::Output {
+    pub fn run_pairs<K: PairKernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "neon,dotprod")]
-        fn shell<K: ByteKernel>(simd: Dotprod, kernel: K) -> K::Output {
+        fn shell<K: PairKernel>(simd: Dotprod, kernel: K) -> K::Output {
             kernel.run(simd)
         }
         // SAFETY: a `Dotprod` exists only where `detect` found both features.

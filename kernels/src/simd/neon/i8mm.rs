@@ -13,7 +13,7 @@ use super::dotprod::Dotprod;
 use super::plain::Plain;
 use super::{Integers, Neon, eight_columns, load_half};
 use crate::simd::{
-    BLOCK, Block, ByteKernel, LANES, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd, UNPACKED_BLOCK_BYTES,
+    BLOCK, Block, LANES, PairKernel, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd, UNPACKED_BLOCK_BYTES,
     Vectors,
 };
 
@@ -39,9 +39,9 @@ impl I8mm {
 
     /// Runs `kernel`, compiled for these instructions.
     #[inline]
-    pub fn run_bytes<K: ByteKernel>(self, kernel: K) -> K::Output {
+    pub fn run_pairs<K: PairKernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "neon,dotprod,i8mm")]
-        fn shell<K: ByteKernel>(simd: I8mm, kernel: K) -> K::Output {
+        fn shell<K: PairKernel>(simd: I8mm, kernel: K) -> K::Output {
             kernel.run(simd)
         }
         // SAFETY: an `I8mm` exists only where `detect` found all three features.

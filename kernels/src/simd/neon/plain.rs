@@ -13,7 +13,7 @@ use half::f16;
 
 use super::{Integers, Neon};
 use crate::simd::{
-    BLOCK, Block, ByteKernel, Kernel, LANES, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd,
+    BLOCK, Block, Kernel, LANES, PairKernel, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd,
     UNPACKED_BLOCK_BYTES, Vectors,
 };
 
@@ -43,9 +43,9 @@ impl Plain {
 
     /// Runs `kernel`, compiled for these instructions.
     #[inline]
-    pub fn run_bytes<K: ByteKernel>(self, kernel: K) -> K::Output {
+    pub fn run_pairs<K: PairKernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "neon")]
-        fn shell<K: ByteKernel>(simd: Plain, kernel: K) -> K::Output {
+        fn shell<K: PairKernel>(simd: Plain, kernel: K) -> K::Output {
             kernel.run(simd)
         }
         // SAFETY: a `Plain` exists only where `detect` found the feature.

@@ -11,7 +11,7 @@ use half::f16;
 
 use super::{X86, load_bytes, nibbles};
 use crate::simd::{
-    BLOCK, Block, ByteKernel, Kernel, LANES, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd,
+    BLOCK, Block, Kernel, LANES, PairKernel, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd,
     UNPACKED_BLOCK_BYTES, Vectors,
 };
 
@@ -47,9 +47,9 @@ impl Avx2 {
 
     /// Runs `kernel`, compiled for these instructions.
     #[inline]
-    pub fn run_bytes<K: ByteKernel>(self, kernel: K) -> K::Output {
+    pub fn run_pairs<K: PairKernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "avx2,fma,f16c")]
-        fn shell<K: ByteKernel>(simd: Avx2, kernel: K) -> K::Output {
+        fn shell<K: PairKernel>(simd: Avx2, kernel: K) -> K::Output {
             kernel.run(simd)
         }
         // SAFETY: an `Avx2` exists only where `detect` found all three features.

@@ -7,7 +7,7 @@ use half::f16;
 use super::avx2::Avx2;
 use super::{X86, load_bytes};
 use crate::simd::{
-    BLOCK, Block, ByteKernel, LANES, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd, UNPACKED_BLOCK_BYTES,
+    BLOCK, Block, LANES, PairKernel, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd, UNPACKED_BLOCK_BYTES,
 };
 
 /// Vectors of a pair of panels.
@@ -38,9 +38,9 @@ impl Avx512 {
 
     /// Runs `kernel`, compiled for these instructions.
     #[inline]
-    pub fn run_bytes<K: ByteKernel>(self, kernel: K) -> K::Output {
+    pub fn run_pairs<K: PairKernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-        fn shell<K: ByteKernel>(simd: Avx512, kernel: K) -> K::Output {
+        fn shell<K: PairKernel>(simd: Avx512, kernel: K) -> K::Output {
             kernel.run(simd)
         }
         // SAFETY: an `Avx512` exists only where `detect` found all of these features.

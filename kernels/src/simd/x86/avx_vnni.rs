@@ -8,7 +8,7 @@ use half::f16;
 use super::avx2::Avx2;
 use super::{X86, load_bytes, nibbles};
 use crate::simd::{
-    BLOCK, Block, ByteKernel, LANES, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd, UNPACKED_BLOCK_BYTES,
+    BLOCK, Block, LANES, PairKernel, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd, UNPACKED_BLOCK_BYTES,
     Vectors,
 };
 
@@ -35,9 +35,9 @@ impl AvxVnni {
 
     /// Runs `kernel`, compiled for these instructions.
     #[inline]
-    pub fn run_bytes<K: ByteKernel>(self, kernel: K) -> K::Output {
+    pub fn run_pairs<K: PairKernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
-        fn shell<K: ByteKernel>(simd: AvxVnni, kernel: K) -> K::Output {
+        fn shell<K: PairKernel>(simd: AvxVnni, kernel: K) -> K::Output {
             kernel.run(simd)
         }
         // SAFETY: an `AvxVnni` exists only where `detect` found all four features.
