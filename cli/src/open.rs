@@ -55,25 +55,31 @@ fn free_memory() -> u64 {
     let mut there_is = system.available_memory() + system.free_swap();
     // A container may be given less than there is.
     if let Some(limits) = system.cgroup_limits() {
-        there_is = there_is.min(limits.free_memory + cached_files() + limits.free_swap);
+        there_is = there_is.min(limits.free_memory + reclaimable() + limits.free_swap);
     }
     there_is
 }
 
-/// Bytes of files that a container has read, which are given back when they are in the way.
-fn cached_files() -> u64 {
+/// Bytes that count as a container's and are given back when they are in the way: files that it has read, and what the system
+/// remembers of them.
+fn reclaimable() -> u64 {
     let paths = ["/sys/fs/cgroup/memory.stat", "/sys/fs/cgroup/memory/memory.stat"];
     let statistics = paths.iter().find_map(|path| std::fs::read_to_string(path).ok());
-    statistics.map_or(0, |statistics| sum_of_files(&statistics))
+    statistics.map_or(0, |statistics| sum_of_reclaimable(&statistics))
 }
 
 /// What Linux says of a control group, in its second version and in its first, where what is below a group counts as its own.
-fn sum_of_files(statistics: &str) -> u64 {
+fn sum_of_reclaimable(statistics: &str) -> u64 {
     let value = |name: &str| -> Option<u64> {
         let of = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok();
         statistics.lines().find_map(of)
     };
-    let kinds = [["total_inactive_file", "inactive_file"], ["total_active_file", "active_file"]];
+    let kinds = [
+        &["total_inactive_file", "inactive_file"][..],
+        &["total_active_file", "active_file"],
+        // The second version's alone.
+        &["slab_reclaimable"],
+    ];
     kinds.iter().filter_map(|names| names.iter().find_map(|name| value(name))).sum()
 }
 
@@ -236,12 +242,12 @@ mod tests {
 
     #[test]
     fn files_that_were_read_do_not_fill_a_container() {
-        let second = "anon 9\nfile 700\nshmem 100\ninactive_file 400\nactive_file 200\n";
-        assert_eq!(sum_of_files(second), 600);
+        let second = "anon 9\nfile 700\nshmem 100\ninactive_file 400\nactive_file 200\nslab_reclaimable 5\nslab_unreclaimable 3\n";
+        assert_eq!(sum_of_reclaimable(second), 605);
         let first =
             "inactive_file 1\nactive_file 2\ntotal_inactive_file 30\ntotal_active_file 40\n";
-        assert_eq!(sum_of_files(first), 70);
-        assert_eq!(sum_of_files(""), 0);
+        assert_eq!(sum_of_reclaimable(first), 70);
+        assert_eq!(sum_of_reclaimable(""), 0);
     }
 
     #[test]

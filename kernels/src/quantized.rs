@@ -51,6 +51,11 @@ impl Places {
 }
 
 impl Q8Rows {
+    /// Bytes of `rows` rows of `cols` columns.
+    pub fn bytes(rows: usize, cols: usize) -> usize {
+        Places { rows, blocks: cols.div_ceil(BLOCK) }.len() * size_of::<Block>()
+    }
+
     /// Room for `rows` rows of `cols` columns; nothing up to that size allocates again.
     pub fn with_capacity(rows: usize, cols: usize) -> Self {
         let places = Places { rows, blocks: cols.div_ceil(BLOCK) };

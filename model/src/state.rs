@@ -100,7 +100,7 @@ impl State {
             + tile * (2 * config.hidden + widest(config) + gated(config) + output(config))
             + config.vocab
             + room(config, capacity);
-        let quantised = tile * widest_input(config) * 5 / 4;
+        let quantised = Q8Rows::bytes(tile, widest_input(config));
         (cache as u64, (rows * 4 + quantised) as u64)
     }
 

@@ -92,18 +92,20 @@ struct Fma(Lanes, Lanes, Lanes);
 struct PairFma(Lanes, Lanes, Lanes);
 
 impl PairKernel for PairFma {
-    type Output = [Lanes; 2];
+    /// By both words.
+    type Output = [[Lanes; 2]; 2];
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) -> [Lanes; 2] {
+    fn run<S: Simd>(self, simd: S) -> Self::Output {
         let pair = |a: Lanes| {
             let mut reversed = a;
             reversed.reverse();
             [a, reversed]
         };
         let [a, b, c] = [self.0, self.1, self.2].map(|x| simd.pair_load(&pair(x)));
-        let mut lanes = [[f32::NAN; LANES]; 2];
-        simd.pair_store(simd.pair_fma(a, b, c), &mut lanes);
+        let mut lanes = [[[f32::NAN; LANES]; 2]; 2];
+        simd.pair_store(simd.pair_fma(a, b, c), &mut lanes[0]);
+        simd.pair_store(simd.pair_accumulate(a, b, c), &mut lanes[1]);
         lanes
     }
 }
@@ -130,9 +132,35 @@ struct Dots {
     x: [[i8; BLOCK]; 6],
 }
 
+#[derive(Clone, Copy, Debug)]
+enum Word {
+    Q4,
+    Unpacked,
+    Q8,
+}
+
+impl Dots {
+    /// The weight of a row of a pair's panel at `k`, by the layouts of panels.
+    fn weight(&self, word: Word, pair: usize, panel: usize, row: usize, k: usize) -> i32 {
+        match word {
+            Word::Q4 | Word::Unpacked => {
+                let byte = self.q4[pair][panel][k / 8 * 32 + row * 4 + k % 4];
+                i32::from(if k % 8 < 4 { byte & 15 } else { byte >> 4 }) - 8
+            }
+            Word::Q8 => i32::from(self.q8[pair][panel][k / 4 * 32 + row * 4 + k % 4] as i8),
+        }
+    }
+
+    /// `Σ weight · x`.
+    fn dot(&self, word: Word, pair: usize, panel: usize, row: usize, token: usize) -> i32 {
+        let product = |k| self.weight(word, pair, panel, row, k) * i32::from(self.x[token][k]);
+        (0..BLOCK).map(product).sum()
+    }
+}
+
 impl PairKernel for &Dots {
-    /// Of each product each token's rows.
-    type Output = Vec<(&'static str, usize, [Lanes; 2])>;
+    /// Of each product and pair each token's rows.
+    type Output = Vec<(Word, usize, usize, [Lanes; 2])>;
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> Self::Output {
@@ -160,16 +188,16 @@ fn dots<S: Simd, const P: usize, const T: usize>(
     let offset = |x: &[i8; BLOCK]| -8 * x.iter().map(|x| i32::from(*x)).sum::<i32>();
     let tokens =
         &std::array::from_fn(|t| Block { values: x[t], offset: offset(&x[t]), scale: 1.0 });
-    let products: [(_, [[S::PairI32; T]; P]); 3] = [
-        ("dot_q4", simd.dot_q4(std::array::from_fn(|p| [&q4[p][0], &q4[p][1]]), tokens)),
-        ("dot_unpacked", simd.dot_unpacked(std::array::from_fn(|p| &unpacked[p]), tokens)),
-        ("dot_q8", simd.dot_q8(std::array::from_fn(|p| [&q8[p][0], &q8[p][1]]), tokens)),
+    let products: [(Word, [[S::PairI32; T]; P]); 3] = [
+        (Word::Q4, simd.dot_q4(std::array::from_fn(|p| [&q4[p][0], &q4[p][1]]), tokens)),
+        (Word::Unpacked, simd.dot_unpacked(std::array::from_fn(|p| &unpacked[p]), tokens)),
+        (Word::Q8, simd.dot_q8(std::array::from_fn(|p| [&q8[p][0], &q8[p][1]]), tokens)),
     ];
     for (word, products) in products {
         for (p, t) in (0..P).flat_map(|p| (0..T).map(move |t| (p, t))) {
             let mut rows = [[f32::NAN; LANES]; 2];
             simd.pair_store(simd.pair_to_f32(products[p][t]), &mut rows);
-            all.push((word, T, rows));
+            all.push((word, p, t, rows));
         }
     }
 }
@@ -256,9 +284,11 @@ proptest! {
         for isa in Isa::available().into_iter().skip(1) {
             let found = isa.run(Fma(a, b, c));
             prop_assert_eq!(found.map(bits), expected.map(bits), "{}", isa);
-            let [first, mut second] = isa.run_pairs(PairFma(a, b, c));
-            second.reverse();
-            prop_assert_eq!([first, second].map(|x| x.map(bits)), [expected.map(bits); 2], "{}", isa);
+            for [first, mut second] in isa.run_pairs(PairFma(a, b, c)) {
+                second.reverse();
+                let found = [first, second].map(|x| x.map(bits));
+                prop_assert_eq!(found, [expected.map(bits); 2], "{}", isa);
+            }
         }
     }
 
@@ -275,10 +305,12 @@ proptest! {
 
     #[test]
     fn dot_products_are_exact(case in dot_cases()) {
-        let expected = case.run(Scalar);
         for isa in Isa::available() {
-            for (found, expected) in isa.run_pairs(&case).iter().zip(&expected) {
-                prop_assert_eq!(found, expected, "{}", isa);
+            for (word, pair, token, found) in isa.run_pairs(&case) {
+                for (panel, row) in (0..2).flat_map(|panel| (0..LANES).map(move |row| (panel, row))) {
+                    let expected = case.dot(word, pair, panel, row, token) as f32;
+                    prop_assert_eq!(found[panel][row], expected, "{}: {:?}", isa, word);
+                }
             }
         }
     }
