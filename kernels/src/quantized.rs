@@ -173,30 +173,32 @@ impl Kernel for QuantizeBlocks<'_> {
         for (index, x) in self.x.chunks(BLOCK).enumerate() {
             // SAFETY: who made this promised to be the only user of these blocks.
             let to = unsafe { &mut self.blocks.row(self.start + index * self.stride, 0..1)[0] };
-            let values = &mut to.values;
-            to.scale = match x.as_array() {
-                Some(x) => quantize_block(simd, x, values),
+            match x.as_array() {
+                Some(x) => quantize_block(simd, x, to),
                 None => {
                     let mut padded = [0.0; BLOCK];
                     padded[..x.len()].copy_from_slice(x);
-                    quantize_block(simd, &padded, values)
+                    quantize_block(simd, &padded, to);
                 }
-            };
-            to.offset = -8 * values.iter().map(|&v| i32::from(v)).sum::<i32>();
+            }
         }
     }
 }
 
-/// Rounds `x / scale`; returns the scale.
 #[inline(always)]
-fn quantize_block<S: Vectors>(simd: S, x: &[f32; BLOCK], values: &mut [i8; BLOCK]) -> f32 {
+fn quantize_block<S: Vectors>(simd: S, x: &[f32; BLOCK], to: &mut Block) {
     let (xs, _) = x.as_chunks::<LANES>();
-    let (values, _) = values.as_chunks_mut::<LANES>();
+    let (values, _) = to.values.as_chunks_mut::<LANES>();
     let step = step(simd, xs);
+    let mut sum = simd.splat(0.0);
     for (x, values) in xs.iter().zip(values) {
-        simd.store_i8(simd.round(simd.mul(simd.load(x), simd.splat(step.inverse))), values);
+        let integers = simd.round(simd.mul(simd.load(x), simd.splat(step.inverse)));
+        sum = simd.add(sum, integers);
+        simd.store_i8(integers, values);
     }
-    step.scale
+    to.scale = step.scale;
+    // Exact: at most 32 · 127. Where the scale is NaN, so is what becomes of the block, whatever its integers are.
+    to.offset = -8 * simd.sum(sum) as i32;
 }
 
 /// How far apart integers are.
