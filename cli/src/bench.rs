@@ -1,5 +1,6 @@
 //! `glm bench`: how fast a model runs here, and how fast it could.
 
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -97,12 +98,11 @@ impl Runs<'_> {
         let rates = self.rounds(|| {
             state.clear();
             let started = Instant::now();
-            self.model.forward(&ids, state)?;
+            self.model.prefill(&ids, state, &mut |_, _, _| ControlFlow::Continue(()))?;
             self.model.logits(tokens - 1, state);
             Ok(tokens as f64 / started.elapsed().as_secs_f64())
         })?;
-        let [blocks, head] = self.model.inventory().weights_per_token();
-        let work = blocks as f64 + head as f64 / tokens as f64;
+        let work = self.model.inventory().prefill_products(tokens) as f64 / tokens as f64;
         // Only 8-bit products were measured.
         let integers = self.model.activations() == Activations::Int8;
         let (limit, unit) = (integers.then_some(self.machine.multiply_adds), "G products/s");
@@ -115,7 +115,7 @@ impl Runs<'_> {
         // Where an answer begins, for models that read all before it in both directions.
         ids.extend(self.model.config().special.sop);
         state.clear();
-        self.model.forward(&ids, state)?;
+        self.model.prefill(&ids, state, &mut |_, _, _| ControlFlow::Continue(()))?;
         let start = state.len();
         let rates = self.rounds(|| {
             state.truncate(start);

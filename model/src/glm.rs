@@ -209,18 +209,36 @@ impl Model {
         state: &mut State,
         tap: &mut Tap<'_>,
     ) -> Result<()> {
+        self.pass(ids, 0, state, tap)
+    }
+
+    /// As [`Model::forward_observed`], for who wants the last token's logits alone, as before an answer: the others pass all blocks but the last, which
+    /// takes their keys and values.
+    ///
+    /// # Errors
+    /// As [`Model::forward_observed`].
+    ///
+    /// # Panics
+    /// As [`Model::forward`].
+    pub fn prefill(&self, ids: &[u32], state: &mut State, tap: &mut Tap<'_>) -> Result<()> {
+        self.pass(ids, ids.len().saturating_sub(1), state, tap)
+    }
+
+    /// Feeds `ids`, of which those from index `wanted` on leave the last block.
+    fn pass(&self, ids: &[u32], wanted: usize, state: &mut State, tap: &mut Tap<'_>) -> Result<()> {
         self.check_state(state);
         let placement = self.placement(ids, state)?;
         let inner = &*self.0;
-        let pass = Pass { config: &inner.config, placement, start: state.len(), tokens: ids.len() };
+        let (config, start, tokens) = (&inner.config, state.len(), ids.len());
+        let pass = Pass { config, placement, start, tokens, wanted };
         // Until the pass is through, there are no tokens whose logits could be asked for.
-        state.fed = 0;
+        state.known = 0..0;
         if inner.pool.install(|| together(|| inner.layers(ids, &pass, state, tap))).is_break() {
             return Err(Error::Cancelled);
         }
         state.placement = Some(placement);
         state.ids.extend_from_slice(ids);
-        state.fed = ids.len();
+        state.known = wanted..tokens;
         Ok(())
     }
 
@@ -284,7 +302,7 @@ impl Model {
     /// The logits of token `index` among those last fed, one for each id of the vocabulary.
     ///
     /// # Panics
-    /// If fewer tokens were fed, or the state is another model's.
+    /// If fewer tokens were fed, it is not the last one after [`Model::prefill`], or the state is another model's.
     #[track_caller]
     pub fn logits<'s>(&self, index: usize, state: &'s mut State) -> &'s [f32] {
         let mut logits = std::mem::take(&mut state.workspace.logits);
@@ -296,11 +314,15 @@ impl Model {
     /// Writes the logits of `tokens` among those last fed to `out`, `[tokens, vocab]`.
     ///
     /// # Panics
-    /// If fewer tokens were fed, `out` has another length, or the state is another model's.
+    /// If fewer tokens were fed, they are not the last one alone after [`Model::prefill`], `out` has another length, or the state is another model's.
     #[track_caller]
     pub fn logits_into(&self, tokens: Range<usize>, state: &mut State, out: &mut [f32]) {
         self.check_state(state);
-        assert!(tokens.end <= state.fed, "tokens {tokens:?} of {} fed", state.fed);
+        let known = &state.known;
+        assert!(
+            known.start <= tokens.start && tokens.end <= known.end,
+            "logits of {tokens:?}, and {known:?} can be asked for"
+        );
         let vocab = self.0.config.vocab;
         assert_eq!(out.len(), tokens.len() * vocab, "logits of {tokens:?}");
         let tile = state.workspace.tile;
@@ -343,7 +365,7 @@ impl Inner {
         for block in &self.weights.blocks {
             block.forward(pass, workspace, &mut cache[block.index], &mut context, tap)?;
         }
-        for tokens in tiles(0..pass.tokens, workspace.tile) {
+        for tokens in tiles(pass.wanted..pass.tokens, workspace.tile) {
             let normed = &mut workspace.normed[..tokens.len() * hidden];
             let x = rows_mut(&mut workspace.x, &tokens, hidden);
             self.weights.final_norm.forward(self.isa, x, normed);

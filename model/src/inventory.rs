@@ -90,13 +90,15 @@ impl Inventory {
         })
     }
 
-    /// Weights that every token is multiplied with: those of the blocks, and those of the head, which only a token needs whose
-    /// logits are asked for.
-    pub fn weights_per_token(&self) -> [u64; 2] {
+    /// Multiplications with weights by which a prompt of `tokens` is read, for the logits of the last: [`Model::prefill`](crate::Model::prefill).
+    pub fn prefill_products(&self, tokens: usize) -> u64 {
         let config = &self.config;
         let (hidden, inner, width) = (config.hidden, config.inner, config.attention_width());
-        let block = hidden * (config.qkv_rows() + width + config.up_rows() + inner);
-        [(config.layers * block) as u64, (config.vocab * hidden) as u64]
+        let (layers, tokens) = (config.layers as u64, tokens as u64);
+        let qkv = (hidden * config.qkv_rows()) as u64;
+        let rest = (hidden * (width + config.up_rows() + inner)) as u64;
+        let head = (hidden * config.vocab) as u64;
+        tokens * layers * qkv + (tokens * (layers - 1) + 1) * rest + head
     }
 
     /// Bytes of all matrices.

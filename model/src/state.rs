@@ -1,5 +1,7 @@
 //! All memory that changes while a model runs, allocated once.
 
+use std::ops::Range;
+
 use glm_kernels::{
     Angle, Attention, HeadRows, Isa, KvCache, KvShape, LANES, Mask, OutOfMemory, Q8Rows,
 };
@@ -62,8 +64,8 @@ pub struct State {
     pub(crate) placement: Option<Placement>,
     /// The tokens in the cache.
     pub(crate) ids: Vec<u32>,
-    /// Tokens that the last forward pass fed; the rows of `workspace.x` that mean something.
-    pub(crate) fed: usize,
+    /// Of the tokens that the last forward pass fed, those whose logits can be asked for; the rows of `workspace.x` that mean something.
+    pub(crate) known: Range<usize>,
 }
 
 impl State {
@@ -89,7 +91,7 @@ impl State {
         })?;
         let quantised = Q8Rows::with_capacity(tile, widest_input(config));
         let ids = Vec::with_capacity(capacity);
-        Ok(Self { model, cache, capacity, workspace, quantised, placement: None, ids, fed: 0 })
+        Ok(Self { model, cache, capacity, workspace, quantised, placement: None, ids, known: 0..0 })
     }
 
     /// Bytes that [`State::new`] takes: the cache, and all the rest.
@@ -133,7 +135,7 @@ impl State {
     pub fn truncate(&mut self, len: usize) {
         let keeps = self.placement.is_some_and(|placement| placement.context() <= len);
         self.ids.truncate(if keeps { len } else { 0 });
-        self.fed = 0;
+        self.known = 0..0;
         if self.ids.is_empty() {
             self.placement = None;
         }

@@ -72,6 +72,8 @@ pub(crate) struct Pass<'a> {
     pub(crate) start: usize,
     /// Tokens that are fed.
     pub(crate) tokens: usize,
+    /// Index of the first of them that is to leave the last block. Of those before it only keys and values are wanted there.
+    pub(crate) wanted: usize,
 }
 
 /// `tokens`, a tile of `size` at a time.
@@ -93,7 +95,8 @@ impl Block {
         for tokens in tiles(0..pass.tokens, tile) {
             self.project(pass, tokens, workspace, cache, context);
         }
-        for tokens in tiles(0..pass.tokens, tile) {
+        let is_last = self.index + 1 == pass.config.layers;
+        for tokens in tiles(if is_last { pass.wanted } else { 0 }..pass.tokens, tile) {
             self.attend(pass, tokens.clone(), workspace, cache, context, tap)?;
             self.feed_forward(pass, tokens.clone(), workspace, context, tap)?;
             let width = pass.config.hidden;

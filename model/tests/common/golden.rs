@@ -110,6 +110,14 @@ pub fn check_logits(dir: &Path, goldens: &Goldens) {
         let worst = distance(&prefill, &goldens.tensor(case, "prefill_logits").unwrap());
         assert!(worst < TOLERANCE, "{}: prefill is off by {worst}", case.name);
 
+        // The last token alone, and what is cached for those that follow.
+        state.clear();
+        let mut tap = |_, _, _: &[f32]| ControlFlow::Continue(());
+        model.prefill(&case.prompt, &mut state, &mut tap).unwrap();
+        let last = model.logits(case.prompt.len() - 1, &mut state);
+        let bits = |logits: &[f32]| logits.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(last), bits(&prefill[prefill.len() - vocab..]), "{}", case.name);
+
         assert_eq!(argmax(&prefill[prefill.len() - vocab..]), case.greedy[0], "{}", case.name);
         let decoded = goldens.tensor(case, "decode_logits").unwrap();
         for (step, expected) in decoded.chunks(vocab).enumerate() {
