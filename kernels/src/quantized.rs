@@ -33,6 +33,10 @@ struct Places {
 }
 
 impl Places {
+    fn new(rows: usize, cols: usize) -> Self {
+        Self { rows, blocks: cols.div_ceil(BLOCK) }
+    }
+
     /// Rows that there is room for: the last bundle has an even number or one alone, so that tiles of 6, 4, 2 and 1 fill it.
     fn padded_rows(self) -> usize {
         if self.rows % BUNDLE == 1 { self.rows } else { self.rows.next_multiple_of(2) }
@@ -53,12 +57,12 @@ impl Places {
 impl Q8Rows {
     /// Bytes of `rows` rows of `cols` columns.
     pub fn bytes(rows: usize, cols: usize) -> usize {
-        Places { rows, blocks: cols.div_ceil(BLOCK) }.len() * size_of::<Block>()
+        Places::new(rows, cols).len() * size_of::<Block>()
     }
 
     /// Room for `rows` rows of `cols` columns; nothing up to that size allocates again.
     pub fn with_capacity(rows: usize, cols: usize) -> Self {
-        let places = Places { rows, blocks: cols.div_ceil(BLOCK) };
+        let places = Places::new(rows, cols);
         Self { blocks: Vec::with_capacity(places.len()), ..Self::default() }
     }
 
@@ -103,7 +107,7 @@ impl Q8Rows {
     #[track_caller]
     fn fit(&mut self, n: usize, cols: usize) -> (usize, Writer<'_>) {
         assert!(cols > 0 && n.is_multiple_of(cols), "rows of {cols}");
-        let places = Places { rows: n / cols, blocks: cols.div_ceil(BLOCK) };
+        let places = Places::new(n / cols, cols);
         (self.cols, self.places) = (cols, places);
         // What was there before stays where nothing is written, and nothing is made of it.
         self.blocks.resize(places.len(), Block::default());
@@ -254,6 +258,7 @@ mod tests {
                 rows.quantize(isa, &vec![9.0; 3 * 200], 200);
                 rows.quantize(isa, &x, cols);
                 prop_assert_eq!(rows.rows(), x.len() / cols);
+                prop_assert_eq!(size_of_val(&rows.blocks[..]), Q8Rows::bytes(rows.rows(), cols));
                 let (mut filled, mut copy) = (Q8Rows::default(), vec![f32::NAN; x.len()]);
                 filled.fill(isa, &mut copy, cols, |row, to| {
                     to.copy_from_slice(&x[row * cols..][..cols]);

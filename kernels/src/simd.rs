@@ -2,8 +2,8 @@
 //!
 //! A kernel is a struct of arguments with a [`Kernel::run`] that is generic over [`Simd`]; each instruction set says the words once.
 //! Vectors have eight `f32` lanes everywhere, because weights come in panels of eight rows: one lane, one output row. Integer
-//! dot products take two panels side by side, a *pair*, which is one register where those are wide enough. Work whose shape
-//! depends on the instruction set is one word, so that no kernel needs a `cfg`.
+//! dot products, and floats that are many, take two vectors side by side, a *pair*, which is one register where those are wide
+//! enough. Work whose shape depends on the instruction set is one word, so that no kernel needs a `cfg`.
 //!
 //! All instruction sets with a fused multiply-add give the same bits: integers are exact, and what is done to the floats and
 //! in which order is the same.
@@ -131,9 +131,9 @@ pub trait Vectors: Copy + Send + Sync + 'static {
     fn unpack_q4(self, blocks: [&[u8; Q4_BLOCK_BYTES]; 2], to: &mut [u8; UNPACKED_BLOCK_BYTES]);
 }
 
-/// An instruction set: its floats, and dot products of 8-bit integers for pairs of panels.
+/// An instruction set: its floats, and pairs of vectors, also as dot products of 8-bit integers.
 pub trait Simd: Vectors {
-    /// Eight `f32` for each of two panels.
+    /// Two vectors, of two panels where weights are multiplied.
     type Pair: Copy;
     /// Eight `i32` for each of two panels.
     type PairI32: Copy;
@@ -144,8 +144,7 @@ pub trait Simd: Vectors {
     const TOKENS: usize;
 
     /// Multiplies and adds 8-bit integers in registers for `rounds` rounds, as fast as that can be done (plain Rust: its own kernel, all
-    /// at hand); returns how many
-    /// multiply-adds a round has.
+    /// at hand); returns how many multiply-adds a round has.
     fn multiply_adds(self, rounds: usize) -> usize;
 
     /// `[x; 16]`
@@ -158,13 +157,13 @@ pub trait Simd: Vectors {
     fn pair_mul(self, a: Self::Pair, b: Self::Pair) -> Self::Pair;
     /// `a · b + c`, as [`fma`](Vectors::fma).
     fn pair_fma(self, a: Self::Pair, b: Self::Pair, c: Self::Pair) -> Self::Pair;
-    /// `a · b + sum`, as [`pair_fma`](Self::pair_fma). What is written before it is computed before it, where registers are few: a loop
+    /// `a · b + sum`, as [`pair_fma`](Self::pair_fma). What is written before it is loaded before it, where registers are few: a loop
     /// with many sums would otherwise load so much in advance that it has to put sums aside.
     #[inline(always)]
     fn pair_accumulate(self, a: Self::Pair, b: Self::Pair, sum: Self::Pair) -> Self::Pair {
         self.pair_fma(a, b, sum)
     }
-    /// Loads the sums of two panels.
+    /// Loads two vectors.
     fn pair_load(self, from: &[[f32; LANES]; 2]) -> Self::Pair;
     /// Stores them.
     fn pair_store(self, v: Self::Pair, to: &mut [[f32; LANES]; 2]);

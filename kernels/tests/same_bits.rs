@@ -87,14 +87,20 @@ fn small(isa: Isa, hash: &mut Hash) {
     hash.add(&y);
 }
 
-fn attention<E: Cached>(isa: Isa, hash: &mut Hash) {
-    let (heads, shape) = (4, KvShape { heads: 2, head_size: 24, capacity: 304 });
-    let mut cache = KvCache::<E>::new(shape).unwrap();
+/// A cache of `shape` with numbers in all but its last four positions.
+fn cache<E: Cached>(isa: Isa, shape: KvShape) -> KvCache<E> {
+    let mut cache = KvCache::new(shape).unwrap();
     let (width, size) = (2 * shape.heads * shape.head_size, shape.head_size);
-    let rows = numbers(300 * width, 8);
+    let rows = numbers((shape.capacity - 4) * width, 8);
     let keys = Heads { first: 0, stride: size };
     let values = Heads { first: shape.heads * size, stride: size };
     cache.store(isa, 0, HeadRows { rows: &rows, width, keys, values });
+    cache
+}
+
+fn attention<E: Cached>(isa: Isa, hash: &mut Hash) {
+    let (heads, shape) = (4, KvShape { heads: 2, head_size: 24, capacity: 304 });
+    let (cache, size) = (cache::<E>(isa, shape), shape.head_size);
     for (position, queries) in [(299, 1), (290, 10)] {
         let mask = Mask { prefix: 40 };
         let q = numbers(queries * heads * size, 9);
@@ -116,5 +122,35 @@ fn instruction_sets_differ_in_no_bit() {
         attention::<i8>(isa, &mut hash);
         let recorded = if isa.name() == "scalar" { PLAIN } else { FUSED };
         assert_eq!(format!("{:#x}", hash.0), format!("{recorded:#x}"), "{isa}");
+    }
+}
+
+/// Tasks of several groups of rows, some of which see keys of a block and some none, against queries alone.
+fn many_queries<E: Cached>(isa: Isa, head_size: usize, queries: usize) {
+    let (heads, shape) = (16, KvShape { heads: 2, head_size, capacity: 176 });
+    let (cache, width) = (cache::<E>(isa, shape), heads * head_size);
+    let q = numbers(queries * width, 9);
+    let run = |first: usize, count: usize| {
+        let q = &q[first * width..][..count * width];
+        let (mut room, mut out) = (vec![f32::NAN; shape.room(heads)], vec![f32::NAN; q.len()]);
+        let (position, mask) = (172 - queries + first, Mask { prefix: 0 });
+        let queries = Attention { queries: q, heads, cache: &cache, position, mask, scale: 0.2 };
+        queries.forward(isa, &mut room, &mut out);
+        out.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+    };
+    let together = run(0, queries);
+    for first in (0..queries).step_by(7) {
+        assert_eq!(together[first * width..][..width], run(first, 1), "{isa}: query {first}");
+    }
+}
+
+#[test]
+fn a_query_among_many_gets_the_bits_it_gets_alone() {
+    for isa in Isa::available() {
+        for (head_size, queries) in [(8, 100), (24, 100), (256, 50)] {
+            many_queries::<f32>(isa, head_size, queries);
+            many_queries::<f16>(isa, head_size, queries);
+            many_queries::<i8>(isa, head_size, queries);
+        }
     }
 }

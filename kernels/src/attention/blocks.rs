@@ -37,7 +37,8 @@ fn part_head(max: f32, sum: f32) -> Pair {
     head
 }
 
-/// Rows that a few columns of a block meet while those are in the nearest cache: whole tiles, whose rows and weights fit there, too.
+/// Rows that a few columns of a block meet while those are in the nearest cache, where the rows and their weights fit, too: whole
+/// tiles (in tests not, so that all sizes of tiles are there).
 const GROUP: usize = if cfg!(test) { 5 } else { 24 };
 
 /// Pairs of a row of weights.
@@ -124,7 +125,7 @@ impl<E: Cached> PairKernel for Blocks<'_, E> {
                 let group = Rows { values: group, depth: most, stride: KEYS, count };
                 product(simd, group, values, &mut parts[1..], len);
                 for row in 0..count {
-                    // A row that sees nothing of the block must stay what it is, to the last bit.
+                    // Nothing would change, but for a −0 and what is not finite in other rows' keys.
                     if attention.seen(share.rows.start + first + row, block) > 0 {
                         let merged = &mut merged[(first + row) * len..][..len];
                         merge(simd, merged, &parts[row * len..][..len]);

@@ -18,6 +18,9 @@ impl Wide {
 /// A pair of zeros.
 pub(super) const ZEROS: Pair = [[0.0; LANES]; 2];
 
+/// Rows that columns meet at a time: their sums take twelve registers (NEON: 24), more than hide the latency of the multiply-add.
+pub(super) const TILE_ROWS: usize = 6;
+
 /// Keys or values of a block as the cache holds them: `depth` vectors, to be weighed and summed, in each of `columns`.
 #[derive(Clone, Copy)]
 pub(super) struct Columns<'a, E> {
@@ -40,8 +43,10 @@ impl<'a, E: Element> Columns<'a, E> {
         down: usize,
         across: usize,
     ) -> Self {
-        let last = (columns - 1) * across + (depth - 1) * down;
-        assert_eq!(vectors.len(), last + 1, "{columns} columns of {depth} vectors");
+        let along = |n: usize, step| (n - 1).checked_mul(step);
+        let last =
+            along(columns, across).zip(along(depth, down)).and_then(|(a, b)| a.checked_add(b));
+        assert_eq!(last, Some(vectors.len() - 1), "{columns} columns of {depth} vectors");
         Self { vectors, depth, columns, down, across }
     }
 
@@ -52,8 +57,8 @@ impl<'a, E: Element> Columns<'a, E> {
     #[inline(always)]
     unsafe fn at(&self, column: usize, i: usize) -> &'a [E; LANES] {
         debug_assert!(column < self.columns && i < self.depth);
-        // SAFETY: no vector of any column is behind the last one's last, which `new` has found among `vectors`. To look again
-        // costs a fifth of the time.
+        // SAFETY: no vector of any column is behind the last one's last, which `new` has found among `vectors`; the products do
+        // not overflow, since those for the last did not. To look again costs a fifth of the time.
         unsafe { self.vectors.get_unchecked(column * self.across + i * self.down) }
     }
 
@@ -120,19 +125,14 @@ pub(super) fn product<S: Simd, E: Element>(
         Block::Wide(columns) => columns,
     };
     // Columns that stay in the cache nearest to the core while all rows meet them.
-    let mut columns = columns.chunks_exact(rows.depth * S::PAIRS);
     let mut first = 0;
-    for columns in &mut columns {
-        if S::PAIRS == 2 {
+    for columns in columns.chunks(rows.depth * S::PAIRS) {
+        if S::PAIRS == 2 && columns.len() > rows.depth {
             tiles(rows.count, &mut Sums::<2, S> { simd, rows, columns, out, stride, first });
         } else {
             tiles(rows.count, &mut Sums::<1, S> { simd, rows, columns, out, stride, first });
         }
         first += S::PAIRS;
-    }
-    let columns = columns.remainder();
-    if !columns.is_empty() {
-        tiles(rows.count, &mut Sums::<1, S> { simd, rows, columns, out, stride, first });
     }
 }
 
@@ -190,8 +190,7 @@ struct Sums<'a, const P: usize, S> {
 }
 
 impl<const P: usize, S: Simd> Tile for Sums<'_, P, S> {
-    // With them, sums take twelve registers (NEON: 24), more than hide the latency of the multiply-add.
-    const TOKENS: usize = if S::TILE == 1 { 1 } else { 6 };
+    const TOKENS: usize = if S::TILE == 1 { 1 } else { TILE_ROWS };
 
     #[inline(always)]
     fn tile<const T: usize>(&mut self, these: [usize; T]) {

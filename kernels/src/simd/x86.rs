@@ -1,5 +1,5 @@
-//! The words on x86-64: eight lanes are a 256-bit register with AVX2, FMA and F16C (Haswell, Zen and later) wherever more is there, too;
-//! instruction sets differ in their products of bytes.
+//! The words on x86-64: eight lanes are a 256-bit register with AVX2, FMA and F16C (Haswell, Zen and later), wherever more is there, too;
+//! instruction sets differ in their pairs.
 
 use core::arch::asm;
 use core::arch::x86_64::*;
@@ -155,14 +155,14 @@ fn store_bytes(_: impl X86, bytes: __m256i, to: &mut [u8; 32]) {
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn accumulate(a: __m256, b: __m256, mut sum: __m256) -> __m256 {
-    // SAFETY: registers are all that is touched.
+    // SAFETY: no memory is touched, which is not told to the compiler, so that it leaves this and what is loaded in their order.
     unsafe {
         asm!(
             "vfmadd231ps {sum}, {a}, {b}",
             sum = inout(ymm_reg) sum,
             a = in(ymm_reg) a,
             b = in(ymm_reg) b,
-            options(nostack, preserves_flags),
+            options(nostack),
         );
     }
     sum

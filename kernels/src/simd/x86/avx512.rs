@@ -1,4 +1,4 @@
-//! Products of bytes with AVX-512 and its VNNI (Ice Lake, Zen 4 and later): a pair of panels is one register.
+//! Pairs with AVX-512 and its VNNI (Ice Lake, Zen 4 and later): one register each.
 
 use core::arch::x86_64::*;
 
