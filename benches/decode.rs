@@ -23,7 +23,7 @@ fn decode(c: &mut Criterion) {
             let mut ids = vec![5; depth - 2];
             ids.extend([gmask, sop]);
             let mut state = model.state(depth + 1).expect("memory");
-            model.forward(&ids, &mut state).expect("a prompt");
+            model.prefill(&ids, &mut state).expect("a prompt");
             state
         });
         group.bench_function(BenchmarkId::new("ChatGLM-6B INT4", depth), |b| {

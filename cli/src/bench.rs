@@ -1,6 +1,5 @@
 //! `glm bench`: how fast a model runs here, and how fast it could.
 
-use std::ops::ControlFlow;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -98,7 +97,7 @@ impl Runs<'_> {
         let rates = self.rounds(|| {
             state.clear();
             let started = Instant::now();
-            self.model.prefill(&ids, state, &mut |_, _, _| ControlFlow::Continue(()))?;
+            self.model.prefill(&ids, state)?;
             self.model.logits(tokens - 1, state);
             Ok(tokens as f64 / started.elapsed().as_secs_f64())
         })?;
@@ -115,7 +114,7 @@ impl Runs<'_> {
         // Where an answer begins, for models that read all before it in both directions.
         ids.extend(self.model.config().special.sop);
         state.clear();
-        self.model.prefill(&ids, state, &mut |_, _, _| ControlFlow::Continue(()))?;
+        self.model.prefill(&ids, state)?;
         let start = state.len();
         let rates = self.rounds(|| {
             state.truncate(start);

@@ -174,6 +174,7 @@ impl<E: Cached> Attention<'_, E> {
 #[cfg(test)]
 mod tests {
     use std::ops::Range;
+    use std::sync::LazyLock;
 
     use half::f16;
     use proptest::prelude::*;
@@ -336,10 +337,8 @@ mod tests {
         close_to(&out, &expected, &bound, ATTENTION_ERROR, isa);
     }
 
-    /// A pool of a single thread.
-    fn alone<R: Send>(work: impl FnOnce() -> R + Send) -> R {
-        rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap().install(work)
-    }
+    static ONE_THREAD: LazyLock<rayon::ThreadPool> =
+        LazyLock::new(|| rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap());
 
     fn bits_are_the_same<E: Cached>(case: &Case, cache: &KvCache<E>, isa: Isa) {
         let width = case.shape.heads * case.share * case.shape.head_size;
@@ -349,7 +348,7 @@ mod tests {
         let one_by_one: Vec<_> =
             (0..queries).flat_map(|q| bits(run(case, cache, isa, q..q + 1))).collect();
         assert_eq!(together, one_by_one, "{isa}");
-        let by_one_thread = bits(alone(|| run(case, cache, isa, 0..queries)));
+        let by_one_thread = bits(ONE_THREAD.install(|| run(case, cache, isa, 0..queries)));
         assert_eq!(together, by_one_thread, "{isa}");
     }
 

@@ -183,7 +183,8 @@ impl Model {
         State::new(&self.0.config, capacity, self.0.kv, tile, self.identity())
     }
 
-    /// Feeds `ids`: a prompt to an empty state, otherwise tokens that follow. Then [`Model::logits`] can be asked for.
+    /// Feeds `ids`: a prompt to an empty state, otherwise tokens that follow. Then [`Model::logits`] can be asked for, of each of them; if
+    /// only those of the last are wanted, [`Model::prefill`] is faster.
     ///
     /// # Errors
     /// If there are no ids, one is not in the vocabulary, they do not fit, or more context follows a prompt that was already
@@ -212,15 +213,32 @@ impl Model {
         self.pass(ids, 0, state, tap)
     }
 
-    /// As [`Model::forward_observed`], for who wants the last token's logits alone, as before an answer: the others pass all blocks but the last, which
-    /// takes their keys and values.
+    /// As [`Model::forward`], faster, where only the last token's logits are wanted, as before an answer: of the other tokens the
+    /// last block computes keys and values only. Logits can be asked for at index `ids.len() - 1` alone.
+    ///
+    /// # Errors
+    /// As [`Model::forward`].
+    ///
+    /// # Panics
+    /// As [`Model::forward`].
+    pub fn prefill(&self, ids: &[u32], state: &mut State) -> Result<()> {
+        self.prefill_observed(ids, state, &mut |_, _, _| ControlFlow::Continue(()))
+    }
+
+    /// As [`Model::prefill`], observed as in [`Model::forward_observed`]; of the last block's stages from [`Stage::Attention`] on and of
+    /// [`Stage::FinalNorm`], `tap` is shown the last token alone.
     ///
     /// # Errors
     /// As [`Model::forward_observed`].
     ///
     /// # Panics
     /// As [`Model::forward`].
-    pub fn prefill(&self, ids: &[u32], state: &mut State, tap: &mut Tap<'_>) -> Result<()> {
+    pub fn prefill_observed(
+        &self,
+        ids: &[u32],
+        state: &mut State,
+        tap: &mut Tap<'_>,
+    ) -> Result<()> {
         self.pass(ids, ids.len().saturating_sub(1), state, tap)
     }
 
@@ -245,6 +263,17 @@ impl Model {
     #[track_caller]
     fn check_state(&self, state: &State) {
         assert_eq!(state.model, self.identity(), "a state serves the model it was made by");
+    }
+
+    /// That `tokens` of those last fed have logits.
+    #[track_caller]
+    fn check_known(&self, tokens: &Range<usize>, state: &State) {
+        self.check_state(state);
+        let known = &state.known;
+        assert!(
+            known.start <= tokens.start && tokens.end <= known.end,
+            "logits of {tokens:?}; of the tokens last fed, {known:?} have some"
+        );
     }
 
     fn identity(&self) -> usize {
@@ -305,6 +334,7 @@ impl Model {
     /// If fewer tokens were fed, it is not the last one after [`Model::prefill`], or the state is another model's.
     #[track_caller]
     pub fn logits<'s>(&self, index: usize, state: &'s mut State) -> &'s [f32] {
+        self.check_known(&(index..index + 1), state);
         let mut logits = std::mem::take(&mut state.workspace.logits);
         self.logits_into(index..index + 1, state, &mut logits);
         state.workspace.logits = logits;
@@ -317,12 +347,7 @@ impl Model {
     /// If fewer tokens were fed, they are not the last one alone after [`Model::prefill`], `out` has another length, or the state is another model's.
     #[track_caller]
     pub fn logits_into(&self, tokens: Range<usize>, state: &mut State, out: &mut [f32]) {
-        self.check_state(state);
-        let known = &state.known;
-        assert!(
-            known.start <= tokens.start && tokens.end <= known.end,
-            "logits of {tokens:?}, and {known:?} can be asked for"
-        );
+        self.check_known(&tokens, state);
         let vocab = self.0.config.vocab;
         assert_eq!(out.len(), tokens.len() * vocab, "logits of {tokens:?}");
         let tile = state.workspace.tile;

@@ -35,7 +35,7 @@ impl Session {
         let (model, state) = (self.model.clone(), &mut self.state);
         let kept = model.reusable(prompt, state);
         state.truncate(kept);
-        model.prefill(&prompt[kept..], state, &mut watch)?;
+        model.prefill_observed(&prompt[kept..], state, &mut watch)?;
         let first = model.logits(prompt.len() - kept - 1, state).to_vec();
         let mut scores = Vec::with_capacity(answers.len());
         for answer in answers {

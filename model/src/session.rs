@@ -195,7 +195,7 @@ impl Session {
             }
             request.cancel.flow()
         };
-        self.model.prefill(rest, &mut self.state, &mut watch)?;
+        self.model.prefill_observed(rest, &mut self.state, &mut watch)?;
         let last = rest.len() - 1;
         Ok(Answer {
             session: self,

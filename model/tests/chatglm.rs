@@ -6,12 +6,13 @@ mod golden;
 
 use std::fs;
 use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use common::fixture;
 use glm_model::{
     Activations, CancelToken, Error, Fill, Finish, KvFormat, Model, Options, QuantizeOptions,
-    Request, Sampling, Session, State, Tokenizer, quantize,
+    Request, Sampling, Session, Stage, State, Tokenizer, quantize,
 };
 use golden::{Goldens, check_activations, check_logits, int8_error, logits_error, open};
 
@@ -88,10 +89,19 @@ fn nothing_but_the_ids_decides_the_bits() {
         model.forward(&case.prompt, state).unwrap();
         let mut all = vec![0.0; case.prompt.len() * model.config().vocab];
         model.logits_into(0..case.prompt.len(), state, &mut all);
-        for id in &case.greedy {
-            model.forward(&[*id], state).unwrap();
-            all.extend_from_slice(model.logits(0, state));
-        }
+        let answer = |state: &mut State| {
+            let mut logits = model.logits(case.prompt.len() - 1, state).to_vec();
+            for id in &case.greedy {
+                model.forward(&[*id], state).unwrap();
+                logits.extend_from_slice(model.logits(0, state));
+            }
+            logits
+        };
+        let logits = answer(state);
+        state.clear();
+        model.prefill(&case.prompt, state).unwrap();
+        assert_eq!(answer(state), logits);
+        all.extend(logits);
         all.into_iter().map(f32::to_bits).collect::<Vec<_>>()
     };
     let (f32, int8) = (Activations::F32, Activations::Int8);
@@ -112,6 +122,41 @@ fn nothing_but_the_ids_decides_the_bits() {
         }
         assert!(results.iter().all(|result| *result == results[0]), "{activations:?}, {kv:?}");
     }
+}
+
+/// Logits are those of the tokens that passed the last block, or nobody's.
+#[test]
+fn after_a_prefill_only_the_last_token_has_logits() {
+    let model = Model::open(fixture("chatglm-6b-tiny/int4").unwrap(), &Options::default()).unwrap();
+    let special = &model.config().special;
+    let ids = [5, 6, 7, special.gmask.unwrap(), special.sop.unwrap()];
+    let mut state = model.state(64).unwrap();
+    let fails = |state: &mut State, index| {
+        catch_unwind(AssertUnwindSafe(|| model.logits(index, state).len())).is_err()
+    };
+    model.prefill(&ids, &mut state).unwrap();
+    let logits = model.logits(4, &mut state).to_vec();
+    assert!(fails(&mut state, 3) && fails(&mut state, 5));
+    state.clear();
+    assert!(fails(&mut state, 4));
+    // Broken off in the last block.
+    let last = model.config().layers - 1;
+    let mut tap = |stage, _, _: &[f32]| match stage {
+        Stage::Layer(layer) if layer == last => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    };
+    assert!(matches!(model.prefill_observed(&ids, &mut state, &mut tap), Err(Error::Cancelled)));
+    assert!(state.is_empty() && fails(&mut state, 4));
+    model.prefill(&ids, &mut state).unwrap();
+    assert_eq!(model.logits(4, &mut state), logits);
+    // So long that the last token's keys are shared out.
+    let long = [&[9; 140], &ids[..]].concat();
+    let mut state = model.state(160).unwrap();
+    model.prefill(&long, &mut state).unwrap();
+    let logits = model.logits(144, &mut state).to_vec();
+    state.clear();
+    model.forward(&long, &mut state).unwrap();
+    assert_eq!(model.logits(144, &mut state), logits);
 }
 
 /// How much keys and values as integers change the logits.

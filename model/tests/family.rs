@@ -125,7 +125,11 @@ fn shards_are_written_whole() {
 fn bits(model: &Model, state: &mut State, prompt: &[u32]) -> (Vec<u32>, usize) {
     let kept = model.reusable(prompt, state);
     state.truncate(kept);
-    model.forward(&prompt[kept..], state).unwrap();
+    if state.is_empty() {
+        model.forward(prompt, state).unwrap();
+    } else {
+        model.prefill(&prompt[kept..], state).unwrap();
+    }
     let mut all = model.logits(prompt.len() - kept - 1, state).to_vec();
     for id in [5, 6] {
         model.forward(&[id], state).unwrap();
@@ -165,6 +169,27 @@ fn what_is_kept_changes_no_bit() {
                 assert!(again.0 == fresh.0, "{name}: {prompt:?}");
             }
         }
+    }
+}
+
+/// A prompt's products are those of its matrices; of the last block, all but one token's share of three of them is left out.
+#[test]
+fn the_products_of_a_prefill_are_those_of_the_matrices() {
+    for name in ["chatglm-6b-tiny/int4", "chatglm2-6b-tiny/int4"] {
+        let model = golden::open(&fixture(name).unwrap(), Activations::Int8);
+        let (inventory, config) = (model.inventory(), model.config());
+        let products = |matrices: &[&str]| -> u64 {
+            let these = inventory.matrices.iter().filter(|matrix| matrices.contains(&matrix.name));
+            these.map(|matrix| (matrix.count * matrix.shape[0] * matrix.shape[1]) as u64).sum()
+        };
+        let qkv = products(&["query, key, value"]);
+        let rest = products(&["attention output", "MLP up", "MLP down"]);
+        let head = (config.vocab * config.hidden) as u64;
+        assert!(qkv > 0 && rest > 0);
+        assert_eq!(inventory.prefill_products(1), qkv + rest + head, "{name}");
+        let ten_more = inventory.prefill_products(11) - inventory.prefill_products(1);
+        let layers = config.layers as u64;
+        assert_eq!(ten_more, 10 * (qkv + rest / layers * (layers - 1)), "{name}");
     }
 }
 

@@ -125,7 +125,7 @@ impl<E: Cached> PairKernel for Blocks<'_, E> {
                 let group = Rows { values: group, depth: most, stride: KEYS, count };
                 product(simd, group, values, &mut parts[1..], len);
                 for row in 0..count {
-                    // Nothing would change, but for a −0 and what is not finite in other rows' keys.
+                    // Nothing would change, but for a −0 and what is not finite in values that it does not see.
                     if attention.seen(share.rows.start + first + row, block) > 0 {
                         let merged = &mut merged[(first + row) * len..][..len];
                         merge(simd, merged, &parts[row * len..][..len]);

@@ -43,6 +43,7 @@ impl<'a, E: Element> Columns<'a, E> {
         down: usize,
         across: usize,
     ) -> Self {
+        assert!(columns > 0 && depth > 0);
         let along = |n: usize, step| (n - 1).checked_mul(step);
         let last =
             along(columns, across).zip(along(depth, down)).and_then(|(a, b)| a.checked_add(b));

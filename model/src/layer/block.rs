@@ -9,6 +9,8 @@
 //! for each tile:   h = r(x, a) + dense(attention(q));  m = norm(h);  x = r(h, m) + down(act(up(m)))
 //! ```
 //!
+//! In the last block the second pass begins at the first token whose logits are wanted.
+//!
 //! `r(x, a)` is what the residual carries on: `x`, or `α·a` with `a = norm(x)` computed once more. Some models have a norm on what `dense` and `down` give, too.
 //!
 //! Every token's numbers are computed from its own row alone, in an order that the tile does not change: neither do the bits.

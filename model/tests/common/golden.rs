@@ -112,8 +112,7 @@ pub fn check_logits(dir: &Path, goldens: &Goldens) {
 
         // The last token alone, and what is cached for those that follow.
         state.clear();
-        let mut tap = |_, _, _: &[f32]| ControlFlow::Continue(());
-        model.prefill(&case.prompt, &mut state, &mut tap).unwrap();
+        model.prefill(&case.prompt, &mut state).unwrap();
         let last = model.logits(case.prompt.len() - 1, &mut state);
         let bits = |logits: &[f32]| logits.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
         assert_eq!(bits(last), bits(&prefill[prefill.len() - vocab..]), "{}", case.name);
