@@ -145,6 +145,7 @@ impl<E: Cached> Attention<'_, E> {
 
     fn run(&self, isa: Isa, share: Share<'_>) {
         SCRATCH.with_borrow_mut(|scratch| {
+            scratch.fit(share.rows.len(), self.cache.shape().head_size);
             E::attend(isa, Blocks { attention: self, share, scratch });
         });
     }

@@ -183,8 +183,8 @@ impl Model {
         State::new(&self.0.config, capacity, self.0.kv, tile, self.identity())
     }
 
-    /// Feeds `ids`: a prompt to an empty state, otherwise tokens that follow. Then [`Model::logits`] can be asked for, of each of them; if
-    /// only those of the last are wanted, [`Model::prefill`] is faster.
+    /// Feeds `ids`: a prompt to an empty state, otherwise tokens that follow. Then [`Model::logits`] can be asked for, of each of
+    /// them; if only those of the last are wanted, [`Model::prefill`] is faster.
     ///
     /// # Errors
     /// If there are no ids, one is not in the vocabulary, they do not fit, or more context follows a prompt that was already
@@ -225,8 +225,8 @@ impl Model {
         self.prefill_observed(ids, state, &mut |_, _, _| ControlFlow::Continue(()))
     }
 
-    /// As [`Model::prefill`], observed as in [`Model::forward_observed`]; of the last block's stages from [`Stage::Attention`] on and of
-    /// [`Stage::FinalNorm`], `tap` is shown the last token alone.
+    /// As [`Model::prefill`], observed as in [`Model::forward_observed`]; of the last block's stages from [`Stage::Attention`] on
+    /// and of [`Stage::FinalNorm`], `tap` is shown the last token alone.
     ///
     /// # Errors
     /// As [`Model::forward_observed`].
@@ -336,7 +336,7 @@ impl Model {
     pub fn logits<'s>(&self, index: usize, state: &'s mut State) -> &'s [f32] {
         self.check_known(&(index..index + 1), state);
         let mut logits = std::mem::take(&mut state.workspace.logits);
-        self.logits_into(index..index + 1, state, &mut logits);
+        self.0.pool.install(|| self.0.head(index..index + 1, state, &mut logits));
         state.workspace.logits = logits;
         &state.workspace.logits
     }
@@ -344,7 +344,8 @@ impl Model {
     /// Writes the logits of `tokens` among those last fed to `out`, `[tokens, vocab]`.
     ///
     /// # Panics
-    /// If fewer tokens were fed, they are not the last one alone after [`Model::prefill`], `out` has another length, or the state is another model's.
+    /// If fewer tokens were fed, they are not the last one alone after [`Model::prefill`], `out` has another length, or the
+    /// state is another model's.
     #[track_caller]
     pub fn logits_into(&self, tokens: Range<usize>, state: &mut State, out: &mut [f32]) {
         self.check_known(&tokens, state);

@@ -90,7 +90,8 @@ impl Inventory {
         })
     }
 
-    /// Multiplications with weights by which a prompt of `tokens`, at least one, is read for the logits of the last: [`Model::prefill`](crate::Model::prefill).
+    /// Multiplications with weights by which a prompt of `tokens`, at least one, is read for the logits of the last:
+    /// [`Model::prefill`](crate::Model::prefill).
     pub fn prefill_products(&self, tokens: usize) -> u64 {
         let config = &self.config;
         let (hidden, inner, width) = (config.hidden, config.inner, config.attention_width());

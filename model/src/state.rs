@@ -64,7 +64,8 @@ pub struct State {
     pub(crate) placement: Option<Placement>,
     /// The tokens in the cache.
     pub(crate) ids: Vec<u32>,
-    /// Of the tokens that the last forward pass fed, those whose logits can be asked for; the rows of `workspace.x` that mean something.
+    /// Of the tokens that the last forward pass fed, those whose logits can be asked for; the rows of `workspace.x` that mean
+    /// something.
     pub(crate) known: Range<usize>,
 }
 

@@ -89,20 +89,20 @@ fn nothing_but_the_ids_decides_the_bits() {
         model.forward(&case.prompt, state).unwrap();
         let mut all = vec![0.0; case.prompt.len() * model.config().vocab];
         model.logits_into(0..case.prompt.len(), state, &mut all);
+        let bits = |logits: Vec<f32>| logits.into_iter().map(f32::to_bits).collect::<Vec<_>>();
         let answer = |state: &mut State| {
             let mut logits = model.logits(case.prompt.len() - 1, state).to_vec();
             for id in &case.greedy {
                 model.forward(&[*id], state).unwrap();
                 logits.extend_from_slice(model.logits(0, state));
             }
-            logits
+            bits(logits)
         };
-        let logits = answer(state);
+        let answered = answer(state);
         state.clear();
         model.prefill(&case.prompt, state).unwrap();
-        assert_eq!(answer(state), logits);
-        all.extend(logits);
-        all.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+        assert_eq!(answer(state), answered);
+        [bits(all), answered].concat()
     };
     let (f32, int8) = (Activations::F32, Activations::Int8);
     for (activations, kv) in [(f32, KvFormat::F32), (int8, KvFormat::F16), (int8, KvFormat::Int8)] {

@@ -61,7 +61,8 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    fn fit(&mut self, rows: usize, head_size: usize) {
+    /// Makes room for that many rows.
+    pub(super) fn fit(&mut self, rows: usize, head_size: usize) {
         let (len, group) = (part_len(head_size), rows.min(GROUP));
         if rows > 1 {
             self.keys.resize(WEIGHTS * head_size, Wide::ZEROS);
@@ -74,7 +75,7 @@ impl Scratch {
     }
 }
 
-/// What is computed of a share.
+/// What is computed of a share; `scratch` fits it.
 pub struct Blocks<'a, E> {
     pub(super) attention: &'a Attention<'a, E>,
     pub(super) share: Share<'a>,
@@ -89,7 +90,6 @@ impl<E: Cached> PairKernel for Blocks<'_, E> {
         let Self { attention, share, scratch } = self;
         let head_size = attention.cache.shape().head_size;
         let (rows, len) = (share.rows.len(), part_len(head_size));
-        scratch.fit(rows, head_size);
         let Scratch { keys: wide_keys, values: wide_values, queries, weights, parts, merged } =
             scratch;
         let cache = attention.cache.head(share.head);
