@@ -31,15 +31,15 @@ mod product;
 pub use cache::{HeadRows, Heads, KvCache, KvShape, OutOfMemory};
 pub use element::Cached;
 
-/// Keys of a block.
-const KEYS: usize = 128;
+/// Positions of a block of keys and values.
+pub const KEYS: usize = 128;
 
 /// Rows that a thread takes at a time: enough to pay for widening a block.
 const TASK_ROWS: usize = if cfg!(test) { 12 } else { 192 };
 const _: () = assert!(TASK_ROWS.is_multiple_of(TILE_ROWS));
 
-/// Tasks that there should be, if rows are enough.
-const TASKS: usize = if cfg!(test) { 1 } else { 16 };
+/// Tasks that there should be for each thread, if there is enough to do.
+const TASKS: usize = if cfg!(test) { 1 } else { 8 };
 
 /// Largest head: 256 elements.
 pub const MAX_HEAD_SIZE: usize = 256;
@@ -81,7 +81,7 @@ pub struct Attention<'a, E> {
 
 impl<E: Cached> Attention<'_, E> {
     /// Writes `[queries][heads][head size]` to `out`, on the threads that there are. `room`, of [`KvShape::room`] elements, holds
-    /// the parts of a single query, whose blocks of keys are shared out, too.
+    /// the parts of a single query, whose blocks of keys are shared out, too, where heads are few.
     ///
     /// # Panics
     /// If a length does not fit, the heads are no multiple of the cache's, or a query sees past the cache.
@@ -106,9 +106,11 @@ impl<E: Cached> Attention<'_, E> {
         let blocks = last.div_ceil(KEYS);
         let rows = queries * self.share();
         let out = &SharedRows::new(out.as_chunks_mut().0, shape.head_size / LANES);
-        if queries > 1 || blocks == 1 {
+        let tasks = TASKS * rayon::current_num_threads();
+        let runs = if queries > 1 { 1 } else { tasks.div_ceil(shape.heads).min(blocks) };
+        if runs == 1 {
             // A few queries are shared out, too, where heads of the cache are few.
-            let most = (rows * shape.heads / TASKS).clamp(TILE_ROWS, TASK_ROWS);
+            let most = (rows * shape.heads / tasks).clamp(TILE_ROWS, TASK_ROWS);
             // As even as whole tiles let them be.
             let step = rows.div_ceil(rows.div_ceil(most)).next_multiple_of(TILE_ROWS);
             let chunks = rows.div_ceil(step);
@@ -121,13 +123,15 @@ impl<E: Cached> Attention<'_, E> {
         }
         let len = part_len(shape.head_size);
         let room = room.as_chunks_mut().0.as_chunks_mut().0;
-        let parts = &SharedRows::new(room, shape.capacity.div_ceil(KEYS) * len);
-        for_each(blocks * shape.heads, |task| {
-            let (block, head) = (task / shape.heads, task % shape.heads);
-            self.run(
-                isa,
-                Share { head, rows: 0..rows, blocks: block..block + 1, to: To::Parts(parts) },
-            );
+        let parts = &SharedRows::new(room, shape.capacity / KEYS * len);
+        // Blocks that lie behind each other, for memory is read fastest in its order.
+        let step = blocks.div_ceil(runs);
+        for_each(runs * shape.heads, |task| {
+            let (first, head) = (task % runs * step, task / runs);
+            for block in first..(first + step).min(blocks) {
+                let blocks = block..block + 1;
+                self.run(isa, Share { head, rows: 0..rows, blocks, to: To::Parts(parts) });
+            }
         });
         for_each(self.heads, |head| {
             // SAFETY: all parts are written, and this head's parts and output are this task's alone.
@@ -204,7 +208,7 @@ mod tests {
                 let mask = Mask { prefix };
                 let total = mask.visible(position + queries - 1);
                 let head_size = eighths * 8;
-                let capacity = total.next_multiple_of(LANES) + 8;
+                let capacity = total.next_multiple_of(KEYS);
                 let shape = KvShape { heads, head_size, capacity };
                 let kv = heads * total * head_size;
                 let q = queries * heads * share * head_size;

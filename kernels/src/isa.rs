@@ -140,7 +140,7 @@ impl Isa {
     fn pairs(self) -> &'static str {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512(_) => "AVX-512, 512 bits (one query of a head, softmax: 256)",
+            Isa::Avx512(_) => "AVX-512, 512 bits (softmax: 256)",
             _ => self.vectors(),
         }
     }

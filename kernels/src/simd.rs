@@ -165,7 +165,11 @@ pub trait Simd: Vectors {
     }
     /// Loads two vectors.
     fn pair_load(self, from: &[[f32; LANES]; 2]) -> Self::Pair;
-    /// Stores them.
+    /// Loads two times eight `f16`, widened.
+    fn pair_load_f16(self, from: &[[f16; LANES]; 2]) -> Self::Pair;
+    /// Loads two times eight bytes, widened.
+    fn pair_load_i8(self, from: &[[i8; LANES]; 2]) -> Self::Pair;
+    /// Stores two vectors.
     fn pair_store(self, v: Self::Pair, to: &mut [[f32; LANES]; 2]);
 
     /// `Σ (nibble − 8) · x` over a block, for the rows of `P` pairs of panels and `T` tokens.

@@ -87,11 +87,11 @@ fn small(isa: Isa, hash: &mut Hash) {
     hash.add(&y);
 }
 
-/// A cache of `shape` with numbers in all but its last four positions.
-fn cache<E: Cached>(isa: Isa, shape: KvShape) -> KvCache<E> {
+/// A cache of `shape` with numbers in its first positions.
+fn cache<E: Cached>(isa: Isa, shape: KvShape, positions: usize) -> KvCache<E> {
     let mut cache = KvCache::new(shape).unwrap();
     let (width, size) = (2 * shape.heads * shape.head_size, shape.head_size);
-    let rows = numbers((shape.capacity - 4) * width, 8);
+    let rows = numbers(positions * width, 8);
     let keys = Heads { first: 0, stride: size };
     let values = Heads { first: shape.heads * size, stride: size };
     cache.store(isa, 0, HeadRows { rows: &rows, width, keys, values });
@@ -99,8 +99,8 @@ fn cache<E: Cached>(isa: Isa, shape: KvShape) -> KvCache<E> {
 }
 
 fn attention<E: Cached>(isa: Isa, hash: &mut Hash) {
-    let (heads, shape) = (4, KvShape { heads: 2, head_size: 24, capacity: 304 });
-    let (cache, size) = (cache::<E>(isa, shape), shape.head_size);
+    let (heads, shape) = (4, KvShape { heads: 2, head_size: 24, capacity: 384 });
+    let (cache, size) = (cache::<E>(isa, shape, 300), shape.head_size);
     for (position, queries) in [(299, 1), (290, 10)] {
         let mask = Mask { prefix: 40 };
         let q = numbers(queries * heads * size, 9);
@@ -127,8 +127,8 @@ fn instruction_sets_differ_in_no_bit() {
 
 /// Tasks of several groups of rows, some of which see keys of a block and some none, against queries alone.
 fn many_queries<E: Cached>(isa: Isa, head_size: usize, queries: usize) {
-    let (heads, shape) = (16, KvShape { heads: 2, head_size, capacity: 208 });
-    let (cache, width) = (cache::<E>(isa, shape), heads * head_size);
+    let (heads, shape) = (16, KvShape { heads: 2, head_size, capacity: 256 });
+    let (cache, width) = (cache::<E>(isa, shape, 204), heads * head_size);
     let q = numbers(queries * width, 9);
     let run = |first: usize, count: usize| {
         let q = &q[first * width..][..count * width];

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use glm_kernels::{
-    Angle, Attention, HeadRows, Isa, KvCache, KvShape, LANES, Mask, OutOfMemory, Q8Rows,
+    Angle, Attention, HeadRows, Isa, KEYS, KvCache, KvShape, Mask, OutOfMemory, Q8Rows,
 };
 use half::f16;
 
@@ -151,7 +151,7 @@ fn zeroed<T: bytemuck::Zeroable>(n: usize) -> Allocated<Vec<T>> {
 }
 
 fn kv_shape(config: &Config, capacity: usize) -> KvShape {
-    let capacity = capacity.next_multiple_of(LANES);
+    let capacity = capacity.next_multiple_of(KEYS);
     KvShape { heads: config.kv_heads, head_size: config.head_size, capacity }
 }
 

@@ -92,7 +92,6 @@ impl<E: Cached> PairKernel for Blocks<'_, E> {
         let (rows, len) = (share.rows.len(), part_len(head_size));
         let Scratch { keys: wide_keys, values: wide_values, queries, weights, parts, merged } =
             scratch;
-        let cache = attention.cache.head(share.head);
         for part in merged.chunks_exact_mut(len) {
             part.fill(ZEROS);
             part[0] = part_head(f32::NEG_INFINITY, 0.0);
@@ -107,9 +106,9 @@ impl<E: Cached> PairKernel for Blocks<'_, E> {
             if most == 0 {
                 break;
             }
-            let keys = Block::new(simd, rows, cache.keys(block, most), wide_keys);
-            let values = Block::new(simd, rows, cache.values(block, most), wide_values);
-            let scales = cache.scales(block);
+            let cached = attention.cache.block(share.head, block);
+            let keys = Block::new(simd, rows, cached.keys(most), wide_keys);
+            let values = Block::new(simd, rows, cached.values(most), wide_values);
             for first in (0..rows).step_by(GROUP) {
                 let count = GROUP.min(rows - first);
                 let group = &queries[first * head_size..];
@@ -118,8 +117,13 @@ impl<E: Cached> PairKernel for Blocks<'_, E> {
                 for row in 0..count {
                     let seen = attention.seen(share.rows.start + first + row, block);
                     let weights = weights[row * WEIGHTS..][..WEIGHTS].as_flattened_mut();
-                    parts[row * len] =
-                        softmax::<S, E>(simd, attention.scale, scales, [seen, most], weights);
+                    parts[row * len] = softmax::<S, E>(
+                        simd,
+                        attention.scale,
+                        cached.scales,
+                        [seen, most],
+                        weights,
+                    );
                 }
                 let group = weights.as_flattened().as_flattened();
                 let group = Rows { values: group, depth: most, stride: KEYS, count };

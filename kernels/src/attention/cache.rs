@@ -4,12 +4,15 @@ use bytemuck::Zeroable;
 use bytemuck::allocation::try_zeroed_vec;
 
 use super::blocks::part_len;
-use super::product::Columns;
+use super::product::{Columns, Strips};
 use super::{Cached, KEYS, MAX_HEAD_SIZE};
 use crate::Isa;
 use crate::parallel::{SharedRows, for_each};
 use crate::quantized::step;
 use crate::simd::{Kernel, LANES, Vectors};
+
+/// Vectors that hold a number for each position of a block.
+const PANELS: usize = KEYS / LANES;
 
 /// Sizes of one layer's cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,14 +21,37 @@ pub struct KvShape {
     pub heads: usize,
     /// Elements of a head, a multiple of 8 up to [`MAX_HEAD_SIZE`].
     pub head_size: usize,
-    /// Positions, a multiple of 8.
+    /// Positions, a multiple of [`KEYS`].
     pub capacity: usize,
 }
 
 impl KvShape {
     /// Elements of the room in which the parts of a query of `heads` heads are put together.
     pub fn room(&self, heads: usize) -> usize {
-        heads * self.capacity.div_ceil(KEYS) * part_len(self.head_size) * 2 * LANES
+        heads * self.blocks() * part_len(self.head_size) * 2 * LANES
+    }
+
+    /// Blocks of a head.
+    fn blocks(&self) -> usize {
+        self.capacity / KEYS
+    }
+
+    /// Vectors of the keys of a block, and of its values.
+    #[inline(always)]
+    fn vectors(&self) -> usize {
+        self.head_size * PANELS
+    }
+
+    /// Where the keys of a block are.
+    #[inline(always)]
+    fn keys(&self) -> Strips {
+        Strips { depth: self.head_size, columns: PANELS }
+    }
+
+    /// Where the values of a block are.
+    #[inline(always)]
+    fn values(&self) -> Strips {
+        Strips { depth: KEYS, columns: self.head_size / LANES }
     }
 
     /// Bytes that keys and values of type `E` take when it is full.
@@ -41,19 +67,17 @@ pub struct OutOfMemory;
 
 /// Keys and values of one layer.
 ///
-/// Keys lie in panels of eight positions, so that a vector holds the scores of eight keys; values lie one position after the
-/// other. Integers have a scale for each head of a position. Floats have none: that memory is never touched, so it costs
-/// nothing.
+/// A query reads it from the first byte of a head to the last: the keys of a block of [`KEYS`] positions, its values, the keys of
+/// the next. A vector of keys holds an element of eight positions, so that a sum of such vectors holds their scores; a vector of
+/// values holds eight elements of a position. Both are columns of vectors to be summed, which [`Strips`] puts in the order of that
+/// sum. Integers have a scale for each head of a position. Floats have none: that memory is never touched, so it costs nothing.
 pub struct KvCache<E> {
     shape: KvShape,
-    /// `[heads][capacity / 8][head size][8]`
-    keys: Vec<[E; LANES]>,
-    /// `[heads][capacity][head size / 8][8]`
-    values: Vec<[E; LANES]>,
-    /// `[heads][capacity / 8][8]`
-    key_scales: Vec<[f32; LANES]>,
-    /// `[heads][capacity / 8][8]`
-    value_scales: Vec<[f32; LANES]>,
+    /// `[heads][capacity / 128]`, and of each block its keys, [`Strips`] of 16 columns of `head size` vectors, and its values,
+    /// [`Strips`] of `head size / 8` columns of 128
+    vectors: Vec<[E; LANES]>,
+    /// `[heads][capacity / 128][keys, values][16][8]`
+    scales: Vec<[f32; LANES]>,
 }
 
 impl<E: Cached> KvCache<E> {
@@ -66,15 +90,13 @@ impl<E: Cached> KvCache<E> {
     /// If the head size or the capacity is not what [`KvShape`] asks for.
     #[track_caller]
     pub fn new(shape: KvShape) -> Result<Self, OutOfMemory> {
-        assert!(shape.head_size.is_multiple_of(LANES) && shape.capacity.is_multiple_of(LANES));
+        assert!(shape.head_size.is_multiple_of(LANES) && shape.capacity.is_multiple_of(KEYS));
         assert!(shape.head_size <= MAX_HEAD_SIZE, "head of {}", shape.head_size);
-        let panels = shape.heads * shape.capacity / LANES;
+        let blocks = shape.heads * shape.blocks();
         Ok(Self {
             shape,
-            keys: zeroed(panels * shape.head_size)?,
-            values: zeroed(panels * shape.head_size)?,
-            key_scales: zeroed(panels)?,
-            value_scales: zeroed(panels)?,
+            vectors: zeroed(blocks * 2 * shape.vectors())?,
+            scales: zeroed(blocks * 2 * PANELS)?,
         })
     }
 
@@ -90,38 +112,30 @@ impl<E: Cached> KvCache<E> {
     /// If a length does not fit or a position is not below the capacity.
     #[track_caller]
     pub fn store(&mut self, isa: Isa, position: usize, rows: HeadRows<'_>) {
-        let KvShape { heads, head_size, capacity } = self.shape;
+        let KvShape { heads, capacity, .. } = self.shape;
         let count = rows.rows.len() / rows.width;
         assert!(rows.rows.len().is_multiple_of(rows.width), "rows of {}", rows.width);
         assert!(position + count <= capacity, "position {position} and {count} more");
-        let panels = capacity / LANES;
-        let keys = &SharedRows::new(&mut self.keys, panels * head_size);
-        let values = &SharedRows::new(&mut self.values, panels * head_size);
-        let key_scales = &SharedRows::new(&mut self.key_scales, panels);
-        let value_scales = &SharedRows::new(&mut self.value_scales, panels);
+        let blocks = self.shape.blocks();
+        let [len, scales_len] = [self.shape.vectors(), PANELS].map(|block| blocks * 2 * block);
+        let vectors = &SharedRows::new(&mut self.vectors, len);
+        let scales = &SharedRows::new(&mut self.scales, scales_len);
         for_each(heads, |head| {
             // SAFETY: each head is one task's.
-            let (keys, values) = unsafe {
-                (
-                    (keys.row(head, 0..panels * head_size), key_scales.row(head, 0..panels)),
-                    (values.row(head, 0..panels * head_size), value_scales.row(head, 0..panels)),
-                )
-            };
-            E::store(isa, Store { size: head_size, head, position, rows, keys, values });
+            let (vectors, scales) =
+                unsafe { (vectors.row(head, 0..len), scales.row(head, 0..scales_len)) };
+            E::store(isa, Store { shape: self.shape, head, position, rows, vectors, scales });
         });
     }
 
-    /// Keys and values of one head.
-    pub(super) fn head(&self, head: usize) -> HeadCache<'_, E> {
-        let KvShape { head_size, capacity, .. } = self.shape;
-        let panels = capacity / LANES;
-        HeadCache {
-            size: head_size,
-            keys: &self.keys[head * panels * head_size..][..panels * head_size],
-            values: &self.values[head * panels * head_size..][..panels * head_size],
-            key_scales: &self.key_scales[head * panels..][..panels],
-            value_scales: &self.value_scales[head * panels..][..panels],
-        }
+    /// A block of a head.
+    #[inline(always)]
+    pub(super) fn block(&self, head: usize, block: usize) -> CachedBlock<'_, E> {
+        let (shape, at) = (self.shape, head * self.shape.blocks() + block);
+        let vectors = &self.vectors[at * 2 * shape.vectors()..][..2 * shape.vectors()];
+        let (keys, values) = vectors.split_at(shape.vectors());
+        let scales = self.scales[at * 2 * PANELS..][..2 * PANELS].split_at(PANELS);
+        CachedBlock { shape, keys, values, scales: scales.into() }
     }
 }
 
@@ -132,13 +146,17 @@ impl<E: Cached> KvCache<E> {
         let scaled = |x: E, scale: f32| if E::SCALED { x.widen() * scale } else { x.widen() };
         let (mut keys, mut values) = (Vec::new(), Vec::new());
         for position in 0..positions {
-            let (panel, lane) = (position / LANES, position % LANES);
-            for head in (0..self.shape.heads).map(|head| self.head(head)) {
-                for i in 0..head.size {
-                    let key = head.keys[panel * head.size + i][lane];
-                    keys.push(scaled(key, head.key_scales[panel][lane]));
-                    let value = head.values.as_flattened()[position * head.size + i];
-                    values.push(scaled(value, head.value_scales[panel][lane]));
+            let (place, lane) = (position % KEYS, position % LANES);
+            let panel = place / LANES;
+            for head in 0..self.shape.heads {
+                let block = self.block(head, position / KEYS);
+                let [key_scale, value_scale] = block.scales.map(|scales| scales[panel][lane]);
+                for i in 0..self.shape.head_size {
+                    let (first, step) = self.shape.keys().column(panel);
+                    keys.push(scaled(block.keys[first + i * step][lane], key_scale));
+                    let (first, step) = self.shape.values().column(i / LANES);
+                    let value = block.values[first + place * step][i % LANES];
+                    values.push(scaled(value, value_scale));
                 }
             }
         }
@@ -150,36 +168,28 @@ fn zeroed<T: Zeroable>(n: usize) -> Result<Vec<T>, OutOfMemory> {
     try_zeroed_vec(n).map_err(|()| OutOfMemory)
 }
 
-/// One head of a cache.
-pub(super) struct HeadCache<'a, E> {
-    size: usize,
+/// A block of a head.
+pub(super) struct CachedBlock<'a, E> {
+    shape: KvShape,
     keys: &'a [[E; LANES]],
     values: &'a [[E; LANES]],
-    key_scales: &'a [[f32; LANES]],
-    value_scales: &'a [[f32; LANES]],
+    /// Of the keys and of the values.
+    pub(super) scales: [&'a [[f32; LANES]]; 2],
 }
 
-impl<'a, E: Cached> HeadCache<'a, E> {
-    /// The first `n` keys of a block, rounded up to panels, each a column.
+impl<'a, E: Cached> CachedBlock<'a, E> {
+    /// The first `n` keys, rounded up to eight, of which eight are a column.
     #[inline(always)]
-    pub(super) fn keys(&self, block: usize, n: usize) -> Columns<'a, E> {
-        let (depth, columns) = (self.size, n.div_ceil(LANES));
-        let vectors = &self.keys[block * KEYS / LANES * depth..][..columns * depth];
-        Columns::new(vectors, depth, columns, 1, depth)
+    pub(super) fn keys(&self, n: usize) -> Columns<'a, E> {
+        let strips = self.shape.keys();
+        Columns::new(self.keys, strips, strips.depth, n.div_ceil(LANES))
     }
 
-    /// The first `n` values of a block; eight elements of all are a column.
+    /// The first `n` values; eight elements of all are a column.
     #[inline(always)]
-    pub(super) fn values(&self, block: usize, n: usize) -> Columns<'a, E> {
-        let (depth, columns) = (n, self.size / LANES);
-        let vectors = &self.values[block * KEYS * columns..][..depth * columns];
-        Columns::new(vectors, depth, columns, columns, 1)
-    }
-
-    /// Of the keys and of the values of a block on.
-    #[inline(always)]
-    pub(super) fn scales(&self, block: usize) -> [&'a [[f32; LANES]]; 2] {
-        [self.key_scales, self.value_scales].map(|scales| &scales[block * KEYS / LANES..])
+    pub(super) fn values(&self, n: usize) -> Columns<'a, E> {
+        let strips = self.shape.values();
+        Columns::new(self.values, strips, n, strips.columns)
     }
 }
 
@@ -215,14 +225,13 @@ impl Heads {
 
 /// Keys and values of one head that are to be stored.
 pub struct Store<'a, E> {
-    size: usize,
+    shape: KvShape,
     head: usize,
     position: usize,
     rows: HeadRows<'a>,
-    /// `[capacity / 8][head size][8]`, and their scales
-    keys: (&'a mut [[E; LANES]], &'a mut [[f32; LANES]]),
-    /// `[capacity][head size / 8][8]`, and their scales
-    values: (&'a mut [[E; LANES]], &'a mut [[f32; LANES]]),
+    /// As in the cache.
+    vectors: &'a mut [[E; LANES]],
+    scales: &'a mut [[f32; LANES]],
 }
 
 impl<E: Cached> Kernel for Store<'_, E> {
@@ -230,23 +239,29 @@ impl<E: Cached> Kernel for Store<'_, E> {
 
     #[inline(always)]
     fn run<S: Vectors>(self, simd: S) {
-        let size = self.size;
-        let (keys, key_scales) = self.keys;
-        let (values, value_scales) = self.values;
+        let (size, len) = (self.shape.head_size, self.shape.vectors());
         for (row, position) in self.rows.rows.chunks_exact(self.rows.width).zip(self.position..) {
-            let (panel, lane) = (position / LANES, position % LANES);
+            let (block, place) = (position / KEYS, position % KEYS);
+            let (panel, lane) = (place / LANES, place % LANES);
+            let vectors = &mut self.vectors[block * 2 * len..][..2 * len];
+            let (keys, values) = vectors.split_at_mut(len);
+            let scales = &mut self.scales[block * 2 * PANELS..][..2 * PANELS];
+
             let (from, _) = row[self.rows.keys.at(self.head)..][..size].as_chunks::<LANES>();
-            let inverse = scale::<S, E>(simd, from, &mut key_scales[panel][lane]);
-            let panel = &mut keys[panel * size..][..size];
-            for (to, key) in panel.chunks_exact_mut(LANES).zip(from) {
+            let inverse = scale::<S, E>(simd, from, &mut scales[panel][lane]);
+            let (first, step) = self.shape.keys().column(panel);
+            for (i, key) in from.iter().enumerate() {
                 let narrow = E::narrow(simd, simd.mul(simd.load(key), inverse));
-                to.iter_mut().zip(narrow).for_each(|(to, key)| to[lane] = key);
+                for (j, key) in narrow.into_iter().enumerate() {
+                    keys[first + (i * LANES + j) * step][lane] = key;
+                }
             }
+
             let (from, _) = row[self.rows.values.at(self.head)..][..size].as_chunks::<LANES>();
-            let inverse = scale::<S, E>(simd, from, &mut value_scales[position / LANES][lane]);
-            let vectors = size / LANES;
-            for (to, value) in values[position * vectors..][..vectors].iter_mut().zip(from) {
-                *to = E::narrow(simd, simd.mul(simd.load(value), inverse));
+            let inverse = scale::<S, E>(simd, from, &mut scales[PANELS + panel][lane]);
+            for (column, value) in from.iter().enumerate() {
+                let (first, step) = self.shape.values().column(column);
+                values[first + place * step] = E::narrow(simd, simd.mul(simd.load(value), inverse));
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Products of rows and a block: queries and its keys, weights and its values.
 
+use super::Cached;
 use crate::parallel::{Tile, tiles};
 use crate::simd::{Element, LANES, Simd, Vectors};
 
@@ -21,46 +22,56 @@ pub(super) const ZEROS: Pair = [[0.0; LANES]; 2];
 /// Rows that columns meet at a time: their sums take twelve registers (NEON: 24), more than hide the latency of the multiply-add.
 pub(super) const TILE_ROWS: usize = 6;
 
-/// Keys or values of a block as the cache holds them: `depth` vectors, to be weighed and summed, in each of `columns`.
+/// Columns that stand together: as many sums as a query has at a time, enough to hide the latency of the multiply-add.
+const STRIP: usize = 8;
+
+/// Where the vectors of a matrix are whose columns stand together by eight, the first of all of them, then the second:
+/// `[columns / 8][depth][8]`; of the last columns there may be less than eight.
+#[derive(Clone, Copy)]
+pub(super) struct Strips {
+    /// Vectors of a column.
+    pub(super) depth: usize,
+    pub(super) columns: usize,
+}
+
+impl Strips {
+    /// Where the first vector of a column is, and how far from one to the next.
+    #[inline(always)]
+    pub(super) fn column(self, column: usize) -> (usize, usize) {
+        let first = column - column % STRIP;
+        (first * self.depth + column % STRIP, (self.columns - first).min(STRIP))
+    }
+}
+
+/// Keys or values of a block as the cache holds them, of which the first `columns` are looked at, and of those `depth` vectors.
 #[derive(Clone, Copy)]
 pub(super) struct Columns<'a, E> {
     vectors: &'a [[E; LANES]],
+    strips: Strips,
     depth: usize,
     columns: usize,
-    down: usize,
-    across: usize,
 }
 
 impl<'a, E: Element> Columns<'a, E> {
-    /// A vector of a column lies `down` vectors behind the one before, and a column `across` behind the one before; `vectors`
-    /// end with the last.
+    /// The first `columns` of what is held in `strips`, and of those the first `depth` vectors.
     #[track_caller]
     #[inline(always)]
     pub(super) fn new(
         vectors: &'a [[E; LANES]],
+        strips: Strips,
         depth: usize,
         columns: usize,
-        down: usize,
-        across: usize,
     ) -> Self {
-        assert!(columns > 0 && depth > 0);
-        let along = |n: usize, step| (n - 1).checked_mul(step);
-        let last =
-            along(columns, across).zip(along(depth, down)).and_then(|(a, b)| a.checked_add(b));
-        assert_eq!(last, Some(vectors.len() - 1), "{columns} columns of {depth} vectors");
-        Self { vectors, depth, columns, down, across }
+        assert!(depth <= strips.depth && columns <= strips.columns, "{columns} of {depth}");
+        assert_eq!(Some(vectors.len()), strips.depth.checked_mul(strips.columns));
+        Self { vectors, strips, depth, columns }
     }
 
-    /// A vector of a column.
-    ///
-    /// # Safety
-    /// There are more than `column` columns, and they are deeper than `i`.
+    /// The first vectors of up to eight columns, from a multiple of eight on, and how far from one to the next.
     #[inline(always)]
-    unsafe fn at(&self, column: usize, i: usize) -> &'a [E; LANES] {
-        debug_assert!(column < self.columns && i < self.depth);
-        // SAFETY: no vector of any column is behind the last one's last, which `new` has found among `vectors`; the products do
-        // not overflow, since those for the last did not. To look again costs a fifth of the time.
-        unsafe { self.vectors.get_unchecked(column * self.across + i * self.down) }
+    fn strip(&self, first: usize) -> (&'a [[E; LANES]], usize) {
+        let (start, step) = self.strips.column(first);
+        (&self.vectors[start..][..self.depth * step], step)
     }
 
     /// All of it as `f32`, two columns side by side: `[columns / 2][depth]`. A last one that is left alone stands there twice.
@@ -69,11 +80,12 @@ impl<'a, E: Element> Columns<'a, E> {
         let to = &mut to[..self.columns.div_ceil(2) * self.depth];
         for (pair, to) in to.chunks_exact_mut(self.depth).enumerate() {
             let columns = [2 * pair, (2 * pair + 1).min(self.columns - 1)];
-            for i in 0..to.len() {
+            let (vectors, step) = self.strip(columns[0] - columns[0] % STRIP);
+            let vectors = vectors.chunks_exact(step);
+            for (to, vectors) in to.iter_mut().zip(vectors) {
                 for half in 0..2 {
-                    // SAFETY: `to` has a pair for every two columns, each of their depth.
-                    let vector = unsafe { self.at(columns[half], i) };
-                    simd.store(E::load(simd, vector), &mut to[i].0[half]);
+                    let vector = &vectors[columns[half] % STRIP];
+                    simd.store(E::load(simd, vector), &mut to.0[half]);
                 }
             }
         }
@@ -114,7 +126,7 @@ pub(super) struct Rows<'a> {
 
 /// `out[row][column] = Σ rows[row][i] · columns[column][i]`; one row of `out` begins `stride` pairs behind the other.
 #[inline(always)]
-pub(super) fn product<S: Simd, E: Element>(
+pub(super) fn product<S: Simd, E: Cached>(
     simd: S,
     rows: Rows<'_>,
     block: Block<'_, E>,
@@ -139,46 +151,63 @@ pub(super) fn product<S: Simd, E: Element>(
 
 /// `out[column] = Σ row[i] · columns[column][i]`, for one row.
 #[inline(always)]
-fn one_row<S: Vectors, E: Element>(
+fn one_row<S: Simd, E: Cached>(
     simd: S,
     row: &[f32],
     columns: Columns<'_, E>,
-    out: &mut [[f32; LANES]],
-) {
-    // As many sums at a time as hide the latency of the multiply-add.
-    const SUMS: usize = 8;
-    let mut column = 0;
-    while column + SUMS <= columns.columns {
-        sums_of_one::<SUMS, S, E>(simd, row, columns, column, out);
-        column += SUMS;
-    }
-    for column in column..columns.columns {
-        sums_of_one::<1, S, E>(simd, row, columns, column, out);
-    }
-}
-
-#[inline(always)]
-fn sums_of_one<const C: usize, S: Vectors, E: Element>(
-    simd: S,
-    row: &[f32],
-    columns: Columns<'_, E>,
-    first: usize,
     out: &mut [[f32; LANES]],
 ) {
     let row = &row[..columns.depth];
-    assert!(first + C <= columns.columns);
-    let mut sums = [simd.splat(0.0); C];
-    for i in 0..row.len() {
-        let factor = simd.splat(row[i]);
-        for c in 0..C {
-            // SAFETY: as asserted above, and the row is as long as columns are deep.
-            let vector = unsafe { columns.at(first + c, i) };
-            sums[c] = simd.fma(factor, E::load(simd, vector), sums[c]);
+    for first in (0..columns.columns).step_by(STRIP) {
+        let (vectors, step) = columns.strip(first);
+        let out = &mut out[first..][..step];
+        if step == STRIP {
+            whole_strip(simd, row, vectors.as_chunks().0, out);
+        } else {
+            for column in 0..step {
+                one_column(simd, row, &vectors[column..], step, &mut out[column]);
+            }
         }
     }
-    for c in 0..C {
-        simd.store(sums[c], &mut out[first + c]);
+}
+
+/// `out[column] = Σ row[i] · strip[i][column]`
+#[inline(always)]
+fn whole_strip<S: Simd, E: Cached>(
+    simd: S,
+    row: &[f32],
+    strip: &[[[E; LANES]; STRIP]],
+    out: &mut [[f32; LANES]],
+) {
+    let row = &row[..strip.len()];
+    let mut sums = [simd.pair_splat(0.0); STRIP / 2];
+    for i in 0..row.len() {
+        let factor = simd.pair_splat(row[i]);
+        let (pairs, _) = strip[i].as_chunks();
+        for p in 0..STRIP / 2 {
+            sums[p] = simd.pair_fma(factor, E::load_pair(simd, &pairs[p]), sums[p]);
+        }
     }
+    let (out, _) = out.as_chunks_mut();
+    for p in 0..STRIP / 2 {
+        simd.pair_store(sums[p], &mut out[p]);
+    }
+}
+
+/// `out = Σ row[i] · vectors[i · step]`
+#[inline(always)]
+fn one_column<S: Vectors, E: Element>(
+    simd: S,
+    row: &[f32],
+    vectors: &[[E; LANES]],
+    step: usize,
+    out: &mut [f32; LANES],
+) {
+    let mut sum = simd.splat(0.0);
+    for i in 0..row.len() {
+        sum = simd.fma(simd.splat(row[i]), E::load(simd, &vectors[i * step]), sum);
+    }
+    simd.store(sum, out);
 }
 
 struct Sums<'a, const P: usize, S> {

@@ -54,6 +54,14 @@ macro_rules! pair_words {
             [self.load(a), self.load(b)]
         }
         #[inline(always)]
+        fn pair_load_f16(self, [a, b]: &[[f16; LANES]; 2]) -> Self::Pair {
+            [self.load_f16(a), self.load_f16(b)]
+        }
+        #[inline(always)]
+        fn pair_load_i8(self, [a, b]: &[[i8; LANES]; 2]) -> Self::Pair {
+            [self.load_i8(a), self.load_i8(b)]
+        }
+        #[inline(always)]
         fn pair_store(self, v: Self::Pair, [a, b]: &mut [[f32; LANES]; 2]) {
             self.store(v[0], a);
             self.store(v[1], b);

@@ -254,6 +254,14 @@ impl Simd for Scalar {
         *from
     }
     #[inline(always)]
+    fn pair_load_f16(self, [a, b]: &[[f16; LANES]; 2]) -> [F32; 2] {
+        [self.load_f16(a), self.load_f16(b)]
+    }
+    #[inline(always)]
+    fn pair_load_i8(self, [a, b]: &[[i8; LANES]; 2]) -> [F32; 2] {
+        [self.load_i8(a), self.load_i8(b)]
+    }
+    #[inline(always)]
     fn pair_store(self, v: [F32; 2], to: &mut [F32; 2]) {
         *to = v;
     }

@@ -62,6 +62,7 @@ struct Pairs {
     a: [Lanes; 2],
     b: [Lanes; 2],
     scales: [[u16; LANES]; 2],
+    bytes: [[i8; LANES]; 2],
 }
 
 impl PairKernel for Pairs {
@@ -75,6 +76,8 @@ impl PairKernel for Pairs {
         for (word, v) in [
             ("pair_load", a),
             ("pair_splat", simd.pair_splat(self.b[1][7])),
+            ("pair_load_f16", simd.pair_load_f16(&scales)),
+            ("pair_load_i8", simd.pair_load_i8(&self.bytes)),
             ("pair_scales", simd.pair_scales([&scales[0], &scales[1]])),
             ("pair_mul", simd.pair_mul(a, b)),
         ] {
@@ -235,8 +238,9 @@ prop_compose! {
         a in [lanes(), lanes()],
         b in [lanes(), lanes()],
         scales in any::<[[u16; LANES]; 2]>(),
+        bytes in any::<[[i8; LANES]; 2]>(),
     ) -> Pairs {
-        Pairs { a, b, scales }
+        Pairs { a, b, scales, bytes }
     }
 }
 

@@ -131,6 +131,16 @@ impl Simd for Avx512 {
         unsafe { _mm512_loadu_ps(from.as_ptr().cast()) }
     }
     #[inline(always)]
+    fn pair_load_f16(self, from: &[[f16; LANES]; 2]) -> __m512 {
+        // SAFETY: 32 readable bytes, any alignment; `f16` is a transparent u16. `self` proves the rest.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast())) }
+    }
+    #[inline(always)]
+    fn pair_load_i8(self, from: &[[i8; LANES]; 2]) -> __m512 {
+        // SAFETY: sixteen readable bytes, any alignment. `self` proves the rest.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.as_ptr().cast()))) }
+    }
+    #[inline(always)]
     fn pair_store(self, v: __m512, to: &mut [[f32; LANES]; 2]) {
         // SAFETY: sixteen writable f32, any alignment; `self` proves the rest.
         unsafe { _mm512_storeu_ps(to.as_mut_ptr().cast(), v) }
