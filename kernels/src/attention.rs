@@ -124,11 +124,10 @@ impl<E: Cached> Attention<'_, E> {
         let len = part_len(shape.head_size);
         let room = room.as_chunks_mut().0.as_chunks_mut().0;
         let parts = &SharedRows::new(room, shape.capacity / KEYS * len);
-        // Blocks that lie behind each other, for memory is read fastest in its order.
-        let step = blocks.div_ceil(runs);
         for_each(runs * shape.heads, |task| {
-            let (first, head) = (task % runs * step, task / runs);
-            for block in first..(first + step).min(blocks) {
+            let (run, head) = (task % runs, task / runs);
+            // Blocks that lie behind each other, for memory is read fastest in its order.
+            for block in run * blocks / runs..(run + 1) * blocks / runs {
                 let blocks = block..block + 1;
                 self.run(isa, Share { head, rows: 0..rows, blocks, to: To::Parts(parts) });
             }
@@ -208,7 +207,7 @@ mod tests {
                 let mask = Mask { prefix };
                 let total = mask.visible(position + queries - 1);
                 let head_size = eighths * 8;
-                let capacity = total.next_multiple_of(KEYS);
+                let capacity = (total + 1).next_multiple_of(KEYS);
                 let shape = KvShape { heads, head_size, capacity };
                 let kv = heads * total * head_size;
                 let q = queries * heads * share * head_size;
@@ -233,9 +232,12 @@ mod tests {
         let rows: Vec<_> = rows.flat_map(|(k, v)| [k, v].concat()).collect();
         let stride = shape.head_size;
         let (k, v) = (Heads { first: 0, stride }, Heads { first: width, stride });
-        // In two parts, as prompts come.
+        // In two parts, as prompts come, and then what no query sees.
         let (first, rest) = rows.split_at(rows.len() / width / 4 * 2 * width);
-        for (position, rows) in [(0, first), (first.len() / 2 / width, rest)] {
+        let second = first.len() / 2 / width;
+        let end = second + rest.len() / 2 / width;
+        let unseen = vec![f32::NAN; (shape.capacity - end) * 2 * width];
+        for (position, rows) in [(0, first), (second, rest), (end, &unseen[..])] {
             let rows = HeadRows { rows, width: 2 * width, keys: k, values: v };
             cache.store(isa, position, rows);
         }

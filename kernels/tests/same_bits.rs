@@ -144,6 +144,34 @@ fn many_queries<E: Cached>(isa: Isa, head_size: usize, queries: usize) {
     }
 }
 
+/// Blocks of one query, shared out in runs that are not all of one length.
+fn long_context<E: Cached>(isa: Isa) {
+    let (heads, positions) = (4, 1100);
+    let shape = KvShape { heads: 2, head_size: 24, capacity: 1152 };
+    let (cache, q) = (cache::<E>(isa, shape, positions), numbers(heads * shape.head_size, 9));
+    let run = |threads| {
+        let (mut room, mut out) = (vec![f32::NAN; shape.room(heads)], vec![f32::NAN; q.len()]);
+        let (position, mask) = (positions - 1, Mask { prefix: 0 });
+        let query = Attention { queries: &q, heads, cache: &cache, position, mask, scale: 0.2 };
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| query.forward(isa, &mut room, &mut out));
+        out.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+    };
+    let alone = run(1);
+    for threads in 2..6 {
+        assert_eq!(run(threads), alone, "{isa}: {threads} threads");
+    }
+}
+
+#[test]
+fn a_long_context_is_the_same_on_any_number_of_threads() {
+    for isa in Isa::available() {
+        long_context::<f32>(isa);
+        long_context::<half::f16>(isa);
+        long_context::<i8>(isa);
+    }
+}
+
 #[test]
 fn a_query_among_many_gets_the_bits_it_gets_alone() {
     for isa in Isa::available() {

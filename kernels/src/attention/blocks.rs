@@ -92,10 +92,6 @@ impl<E: Cached> PairKernel for Blocks<'_, E> {
         let (rows, len) = (share.rows.len(), part_len(head_size));
         let Scratch { keys: wide_keys, values: wide_values, queries, weights, parts, merged } =
             scratch;
-        for part in merged.chunks_exact_mut(len) {
-            part.fill(ZEROS);
-            part[0] = part_head(f32::NEG_INFINITY, 0.0);
-        }
         for row in 0..rows {
             let query = attention.query(share.head, share.rows.start + row);
             queries[row * head_size..][..head_size].copy_from_slice(query);
@@ -129,10 +125,14 @@ impl<E: Cached> PairKernel for Blocks<'_, E> {
                 let group = Rows { values: group, depth: most, stride: KEYS, count };
                 product(simd, group, values, &mut parts[1..], len);
                 for row in 0..count {
-                    // Nothing would change, but for a −0 and what is not finite in values that it does not see.
-                    if attention.seen(share.rows.start + first + row, block) > 0 {
-                        let merged = &mut merged[(first + row) * len..][..len];
-                        merge(simd, merged, &parts[row * len..][..len]);
+                    let part = &parts[row * len..][..len];
+                    let merged = &mut merged[(first + row) * len..][..len];
+                    if block == share.blocks.start {
+                        // Which all rows see: of the first key on, or those of one query.
+                        merged.copy_from_slice(part);
+                    } else if attention.seen(share.rows.start + first + row, block) > 0 {
+                        // Else nothing would change, but for a −0 and what is not finite in values that it does not see.
+                        merge(simd, merged, part);
                     }
                 }
             }

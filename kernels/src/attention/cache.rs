@@ -54,7 +54,7 @@ impl KvShape {
         Strips { depth: KEYS, columns: self.head_size / LANES }
     }
 
-    /// Bytes that keys and values of type `E` take when it is full.
+    /// Bytes that keys and values of type `E` take when it is full, of whatever capacity.
     pub fn bytes<E: Cached>(&self) -> usize {
         let scale = if E::SCALED { size_of::<f32>() } else { 0 };
         2 * self.heads * self.capacity * (self.head_size * size_of::<E>() + scale)

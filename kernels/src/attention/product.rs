@@ -62,7 +62,7 @@ impl<'a, E: Element> Columns<'a, E> {
         depth: usize,
         columns: usize,
     ) -> Self {
-        assert!(depth <= strips.depth && columns <= strips.columns, "{columns} of {depth}");
+        assert!(depth <= strips.depth && columns <= strips.columns, "more than there is");
         assert_eq!(Some(vectors.len()), strips.depth.checked_mul(strips.columns));
         Self { vectors, strips, depth, columns }
     }
@@ -149,7 +149,8 @@ pub(super) fn product<S: Simd, E: Cached>(
     }
 }
 
-/// `out[column] = Σ row[i] · columns[column][i]`, for one row.
+/// `out[column] = Σ row[i] · columns[column][i]`, for one row. A strip of eight is summed whole, so there is room for eight in
+/// `out`, and whatever comes of the columns that are not looked at stands there.
 #[inline(always)]
 fn one_row<S: Simd, E: Cached>(
     simd: S,
