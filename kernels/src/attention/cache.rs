@@ -69,7 +69,8 @@ pub struct OutOfMemory;
 ///
 /// A query reads it from the first byte of a head to the last: the keys of a block of [`KEYS`] positions, its values, the keys of
 /// the next. A vector of keys holds an element of eight positions, so that a sum of such vectors holds their scores; a vector of
-/// values holds eight elements of a position. Both are columns of vectors to be summed, and lie in the order of that sum. Integers have a scale for each head of a position. Floats have none: that memory is never touched, so it costs nothing.
+/// values holds eight elements of a position. Both are columns of vectors to be summed, and lie in the order of that sum. Integers have
+/// a scale for each head of a position. Floats have none: that memory is never touched, so it costs nothing.
 pub struct KvCache<E> {
     shape: KvShape,
     /// `[heads][capacity / 128]`, and of each block its keys, [`Strips`] of 16 columns of `head size` vectors, and its values,
