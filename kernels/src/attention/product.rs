@@ -67,10 +67,10 @@ impl<'a, E: Element> Columns<'a, E> {
         Self { vectors, strips, depth, columns }
     }
 
-    /// The first vectors of up to eight columns, from a multiple of eight on, and how far from one to the next.
+    /// The first vectors of the columns that stand together with `column`, and how many those are.
     #[inline(always)]
-    fn strip(&self, first: usize) -> (&'a [[E; LANES]], usize) {
-        let (start, step) = self.strips.column(first);
+    fn strip(&self, column: usize) -> (&'a [[E; LANES]], usize) {
+        let (start, step) = self.strips.column(column - column % STRIP);
         (&self.vectors[start..][..self.depth * step], step)
     }
 
@@ -80,7 +80,7 @@ impl<'a, E: Element> Columns<'a, E> {
         let to = &mut to[..self.columns.div_ceil(2) * self.depth];
         for (pair, to) in to.chunks_exact_mut(self.depth).enumerate() {
             let columns = [2 * pair, (2 * pair + 1).min(self.columns - 1)];
-            let (vectors, step) = self.strip(columns[0] - columns[0] % STRIP);
+            let (vectors, step) = self.strip(columns[0]);
             let vectors = vectors.chunks_exact(step);
             for (to, vectors) in to.iter_mut().zip(vectors) {
                 for half in 0..2 {
