@@ -11,6 +11,11 @@ use crate::quantized::Q8Rows;
 use crate::simd::{Kernel, LANES, PairKernel, Simd, Vectors};
 use crate::{Activation, Isa, Matrix, Panels, Storage};
 
+/// Panels that are computed together from quantised inputs. They lie a quarter of the matrix apart, so that a thread reads four
+/// runs of memory that go on from one to the next: neighbours would be four runs that all end with them, and memory is slow to
+/// start.
+const TOGETHER: usize = 4;
+
 mod dense;
 mod panels;
 
@@ -71,22 +76,23 @@ impl Linear<'_> {
             return;
         }
         let panels = rows.div_ceil(LANES);
-        // Whole numbers of what is computed together.
-        let least = match x {
+        let together = match x {
             Input::F32(_) => 1,
-            Input::Q8(_) => 4,
+            Input::Q8(_) => TOGETHER,
         };
-        let step = ((TASK_BYTES / self.panel_bytes().max(1) / least).max(1) * least).min(panels);
+        // As many places from which panels are computed together, each so far from the other.
+        let apart = panels.div_ceil(together);
+        let step = (TASK_BYTES / (together * self.panel_bytes()).max(1)).clamp(1, apart);
         let y = &SharedRows::new(y, rows);
-        for_each(panels.div_ceil(step), |task| {
-            let panels = task * step..((task + 1) * step).min(panels);
+        for_each(apart.div_ceil(step), |task| {
+            let places = task * step..((task + 1) * step).min(apart);
             match (self.weight.storage(), x) {
                 (Storage::Panels(weight), Input::Q8(x)) => ROOM.with_borrow_mut(|room| {
-                    isa.run_pairs(Integers { linear: self, weight, x, panels, y, room });
+                    isa.run_pairs(Integers { linear: self, weight, x, places, apart, y, room });
                 }),
                 (_, Input::Q8(_)) => panic!("quantised inputs need weights in panels"),
                 (storage, Input::F32(x)) => {
-                    isa.run(Floats { linear: self, storage, tokens, x, panels, y })
+                    isa.run(Floats { linear: self, storage, tokens, x, panels: places, y })
                 }
             }
         });
@@ -133,12 +139,13 @@ impl Kernel for Floats<'_> {
     }
 }
 
-/// The panels that one thread computes from quantised inputs.
+/// The panels that one thread computes from quantised inputs: [`TOGETHER`] for each of `places`, `apart` from each other.
 struct Integers<'a> {
     linear: &'a Linear<'a>,
     weight: Panels<'a>,
     x: &'a Q8Rows,
-    panels: Range<usize>,
+    places: Range<usize>,
+    apart: usize,
     y: &'a SharedRows<'a>,
     room: &'a mut Room,
 }
@@ -148,17 +155,19 @@ impl PairKernel for Integers<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self { linear, weight, x, panels, y, room } = self;
+        let Self { linear, weight, x, places, apart, y, room } = self;
         // Pairs that are read together share the broadcast of activations; for one token, registers are enough for two anywhere.
-        let together = if x.rows() == 1 { 2 } else { S::PAIRS };
-        for first in panels.clone().step_by(2 * together) {
-            let out = Outputs { simd, linear, y, panel: first };
-            if x.rows() == 1 {
-                panels::one_token_q8(out, panels.end, &weight, x);
-            } else if S::PAIRS == 2 {
-                panels::pairs_q8::<S, 2>(out, panels.end, &weight, x, room);
-            } else {
-                panels::pairs_q8::<S, 1>(out, panels.end, &weight, x, room);
+        let pairs = if x.rows() == 1 { TOGETHER / 2 } else { S::PAIRS };
+        for place in places {
+            for first in (place..weight.shape().panels()).step_by(2 * pairs * apart) {
+                let out = Outputs { simd, linear, y, panel: first };
+                if x.rows() == 1 {
+                    panels::one_token_q8(out, apart, &weight, x);
+                } else if S::PAIRS == 2 {
+                    panels::pairs_q8::<S, 2>(out, apart, &weight, x, room);
+                } else {
+                    panels::pairs_q8::<S, 1>(out, apart, &weight, x, room);
+                }
             }
         }
     }

@@ -2,15 +2,19 @@
 //!
 //! A forward pass has some hundred steps a token, and to fork and join for each would cost more than some of them. So
 //! [`together`] enters the pool once. Its caller leads and the other threads follow: the leader publishes a step,
-//! everybody claims tasks of it from a counter, and the leader goes on when all are done. A follower that has lost its core
-//! between two tasks is not waited for; one that has lost it within a task is, so tasks are small.
+//! everybody takes tasks of it, and the leader goes on when all are done. A follower that has lost its core between two tasks
+//! is not waited for; one that has lost it within a task is, so tasks are small.
+//!
+//! Each thread has a share of the tasks, neighbours in their order, and helps others when its own are done. So what it reads
+//! goes on from task to task where it does in memory, and that is fast from the start: a processor takes some lines to see
+//! that it should read ahead.
 
 use std::cell::{Cell, UnsafeCell};
 use std::hint::spin_loop;
 use std::marker::PhantomData;
 use std::ops::Range;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::thread::yield_now;
 
 /// Runs `lead` with the other threads of the current rayon pool at its side, for all [`for_each`] in it.
@@ -21,9 +25,9 @@ pub fn together<R: Send>(lead: impl FnOnce() -> R + Send) -> R {
     if threads == 1 || !matches!(ROLE.get(), Role::Alone) {
         return lead();
     }
-    let team = &Team::default();
+    let team = &Team::new(threads);
     rayon::scope(|scope| {
-        (1..threads).for_each(|_| scope.spawn(|_| team.follow()));
+        (1..threads).for_each(|me| scope.spawn(move |_| team.follow(me)));
         // Dropped in the reverse order: first there is no leader any more, then the followers go home.
         let _home = Dismiss(team);
         let _role = Playing::new(Role::Leading(team));
@@ -32,6 +36,9 @@ pub fn together<R: Send>(lead: impl FnOnce() -> R + Send) -> R {
 }
 
 /// Calls `task` for every index below `n`, in any order, on the threads of the current team, or else of the current pool.
+///
+/// # Panics
+/// If `n` is 2³² or more.
 pub fn for_each(n: usize, task: impl Fn(usize) + Sync) {
     match ROLE.get() {
         _ if n <= 1 => (0..n).for_each(task),
@@ -81,16 +88,21 @@ struct Line<T>(T);
 struct Step {
     task: *const (dyn Fn(usize) + Sync),
     n: usize,
+    /// Tells it from those before it.
+    number: u64,
 }
 
+/// Shares of tasks that there are at most; more threads have some of them together.
+const SHARES: usize = 32;
+
 /// A leader and those who follow.
-#[derive(Default)]
 struct Team {
     /// The number of the step from bit 32 on, [`OPEN`], [`DISMISSED`], [`FAILED`], and below them how many followers are in the
     /// step.
     state: Line<AtomicU64>,
-    /// The next task of the step.
-    next: Line<AtomicUsize>,
+    /// The last step in which a task of a share was taken from bit 32 on, and below it how many were in that step.
+    taken: [Line<AtomicU64>; SHARES],
+    shares: usize,
     step: UnsafeCell<Option<Step>>,
 }
 
@@ -100,33 +112,44 @@ const DISMISSED: u64 = 1 << 17;
 /// A follower left a step by a panic.
 const FAILED: u64 = 1 << 18;
 const FOLLOWERS: u64 = OPEN - 1;
+/// What lies below the number of a step.
+const LOW: u64 = u32::MAX as u64;
 
 // SAFETY: `step` is written by the leader alone, while no follower is in a step (see `lead`), and read by followers that are in
 // one. The task that it points to can be shared, and outlives the step.
 unsafe impl Sync for Team {}
 
 impl Team {
+    fn new(threads: usize) -> Self {
+        Self {
+            state: Line::default(),
+            taken: Default::default(),
+            shares: threads.min(SHARES),
+            step: UnsafeCell::default(),
+        }
+    }
+
     /// Publishes a step, takes part in it, and returns when all of it is done.
     fn lead(&self, n: usize, task: &(dyn Fn(usize) + Sync)) {
+        assert!(n as u64 <= LOW, "{n} tasks");
         // SAFETY: only the lifetime is taken away; `Close` keeps this call from returning or unwinding before the last follower
         // has left the step, and none enters it afterwards.
         let task: *const (dyn Fn(usize) + Sync + 'static) = unsafe { std::mem::transmute(task) };
-        let step = Step { task, n };
+        let number = ((self.state.0.load(Relaxed) >> 32) + 1) & LOW;
+        let step = Step { task, n, number };
         // SAFETY: the step before is closed and was left by all, so nobody else looks at this.
         unsafe { *self.step.get() = Some(step) };
-        self.next.0.store(0, Relaxed);
-        let number = (self.state.0.load(Relaxed) >> 32).wrapping_add(1);
         // Release: whoever enters sees the step, and all that was done before it.
         self.state.0.store(number << 32 | OPEN, Release);
         let close = Close(self);
-        self.take_part(step);
+        self.take_part(step, 0);
         drop(close);
         // The step is not whole, and nothing may build on it. What went wrong reaches the caller through the pool.
         assert!(self.state.0.load(Acquire) & FAILED == 0, "a task of this step failed");
     }
 
-    /// Takes part in steps until there will be none any more.
-    fn follow(&self) {
+    /// Takes part in steps, as number `me` of the team, until there will be none any more.
+    fn follow(&self, me: usize) {
         // A leader that waits for something else in its pool may be handed this.
         if !matches!(ROLE.get(), Role::Alone) {
             return;
@@ -149,23 +172,39 @@ impl Team {
             patience = Patience::default();
             // SAFETY: while this follower is counted in the step, the leader neither changes nor ends it.
             if let Some(step) = unsafe { *self.step.get() } {
-                self.take_part(step);
+                self.take_part(step, me);
             }
         }
     }
 
-    fn take_part(&self, step: Step) {
+    /// Does what is left of the share of number `me`, then of those after it.
+    fn take_part(&self, step: Step, me: usize) {
         let _role = Playing::new(Role::Busy);
-        loop {
-            let index = self.next.0.fetch_add(1, Relaxed);
-            if index >= step.n {
-                return;
+        for share in me..me + self.shares {
+            let share = share % self.shares;
+            let first = start(step.n, self.shares, share);
+            let tasks = start(step.n, self.shares, share + 1) - first;
+            while let Some(index) = self.take(step.number, share, tasks) {
+                // SAFETY: the step is not over, so its task lives.
+                let task = unsafe { &*step.task };
+                task(first + index);
             }
-            // SAFETY: the step is not over, so its task lives.
-            let task = unsafe { &*step.task };
-            task(index);
         }
     }
+
+    /// Takes one of the `tasks` of a share in step `number`, if there is one left.
+    fn take(&self, number: u64, share: usize, tasks: usize) -> Option<usize> {
+        let next = |taken: u64| if taken >> 32 == number { taken & LOW } else { 0 };
+        let take =
+            |taken| Some(next(taken) + 1).filter(|&t| t <= tasks as u64).map(|t| number << 32 | t);
+        let taken = self.taken[share].0.fetch_update(Relaxed, Relaxed, take).ok()?;
+        Some(next(taken) as usize)
+    }
+}
+
+/// The first of `n` tasks that belongs to share `share` of `shares`, as even as can be.
+fn start(n: usize, shares: usize, share: usize) -> usize {
+    n / shares * share + n % shares * share / shares
 }
 
 /// Lets nobody into a step any more, and waits for those who are in it.
@@ -313,6 +352,7 @@ fn tile<const T: usize, W: Tile>(first: usize, tokens: usize, work: &mut W) -> u
 #[cfg(test)]
 mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::atomic::AtomicUsize;
 
     use super::*;
 
@@ -346,6 +386,37 @@ mod tests {
                 assert_eq!(pool.install(|| steps(n)), alone, "{threads} threads");
             }
         }
+    }
+
+    #[test]
+    fn shares_are_even_and_leave_nothing_out() {
+        for n in [0, 1, 5, 64, 1000, LOW as usize] {
+            for shares in [1, 2, 3, SHARES] {
+                assert_eq!((start(n, shares, 0), start(n, shares, shares)), (0, n));
+                for share in 0..shares {
+                    let tasks = start(n, shares, share + 1) - start(n, shares, share);
+                    assert!(tasks.abs_diff(n / shares) <= 1, "{n} tasks, {shares} shares");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn threads_beyond_the_shares_help_out() {
+        let (done, seen) = (AtomicUsize::new(0), AtomicU64::new(0));
+        pool(SHARES + 3).install(|| {
+            together(|| {
+                for _ in 0..20 {
+                    seen.store(0, Relaxed);
+                    for_each(60, |i| {
+                        done.fetch_add(1, Relaxed);
+                        seen.fetch_or(1 << i, Relaxed);
+                    });
+                    assert_eq!(seen.load(Relaxed), (1 << 60) - 1);
+                }
+            });
+        });
+        assert_eq!(done.load(Relaxed), 20 * 60);
     }
 
     #[test]

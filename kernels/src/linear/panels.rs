@@ -39,17 +39,17 @@ pub(super) struct Room {
 /// Many tokens meet Q4 weights that are unpacked once, so many blocks at a time that they stay in the nearest cache until all
 /// tokens have met them.
 ///
-/// The pairs begin at `out.panel`; of panels from `end` on, which only fill up the last pair, nothing is stored.
+/// The first panel is `out.panel`, and each is `apart` behind the one before; those that do not exist are only computed.
 #[inline(always)]
 pub(super) fn pairs_q8<S: Simd, const P: usize>(
     out: Outputs<'_, S>,
-    end: usize,
+    apart: usize,
     weight: &Panels<'_>,
     x: &Q8Rows,
     room: &mut Room,
 ) {
     let (tokens, blocks) = (x.padded_rows(), weight.shape().blocks());
-    let pairs = Pairs::<P>::new(weight, out.panel, end);
+    let pairs = Pairs::<P>::new(weight, out.panel, apart);
     let Room { unpacked, sums } = room;
     sums.resize(tokens * P, [[0.0; LANES]; 2]);
     match weight.shape().bits {
@@ -76,19 +76,19 @@ pub(super) fn pairs_q8<S: Simd, const P: usize>(
             );
         }
     }
-    store::<S, P>(out, end, &sums[..x.rows() * P]);
+    store::<S, P>(out, apart, &sums[..x.rows() * P]);
 }
 
 /// As [`pairs_q8`] for two pairs, for the only token there is.
 #[inline(always)]
 pub(super) fn one_token_q8<S: Simd>(
     out: Outputs<'_, S>,
-    end: usize,
+    apart: usize,
     weight: &Panels<'_>,
     x: &Q8Rows,
 ) {
     let (simd, chunk) = (out.simd, 0..weight.shape().blocks());
-    let pairs = Pairs::<2>::new(weight, out.panel, end);
+    let pairs = Pairs::<2>::new(weight, out.panel, apart);
     let sums = &mut [[[0.0; LANES]; 2]; 2];
     match weight.shape().bits {
         Bits::Four => {
@@ -100,15 +100,16 @@ pub(super) fn one_token_q8<S: Simd>(
             Integer { simd, weights, pairs, x, chunk, sums }.tile([0]);
         }
     }
-    store::<S, 2>(out, end, sums);
+    store::<S, 2>(out, apart, sums);
 }
 
 /// Makes outputs of `sums`, `[tokens][P]`.
 #[inline(always)]
-fn store<S: Simd, const P: usize>(out: Outputs<'_, S>, end: usize, sums: &[[[f32; LANES]; 2]]) {
+fn store<S: Simd, const P: usize>(out: Outputs<'_, S>, apart: usize, sums: &[[[f32; LANES]; 2]]) {
+    let left = out.linear.weight.rows().div_ceil(LANES) - out.panel;
     for (token, sums) in sums.as_flattened().chunks_exact(2 * P).enumerate() {
-        for i in 0..sums.len().min(end - out.panel) {
-            let out = Outputs { panel: out.panel + i, ..out };
+        for i in 0..sums.len().min(left.div_ceil(apart)) {
+            let out = Outputs { panel: out.panel + i * apart, ..out };
             out.store(token, out.simd.load(&sums[i]));
         }
     }
@@ -134,14 +135,15 @@ struct Pairs<'a, const P: usize> {
 }
 
 impl<'a, const P: usize> Pairs<'a, P> {
-    /// Those from `first` on; from `end` on the last one is repeated.
+    /// The panel `first` and those `apart` from it and from each other; for what does not exist, the last one.
     #[inline(always)]
-    fn new(weight: &Panels<'a>, first: usize, end: usize) -> Self {
+    fn new(weight: &Panels<'a>, first: usize, apart: usize) -> Self {
+        let last = weight.shape().panels() - 1;
         let group_blocks = weight.shape().group_blocks;
         let mut pairs = Self { bytes: [[&[]; 2]; P], scales: [[&[]; 2]; P], group_blocks };
         for p in 0..P {
             for h in 0..2 {
-                let panel = (first + 2 * p + h).min(end - 1);
+                let panel = (first + (2 * p + h) * apart).min(last);
                 (pairs.bytes[p][h], pairs.scales[p][h]) = weight.panel(panel);
             }
         }
