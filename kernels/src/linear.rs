@@ -1,4 +1,4 @@
-//! `y = act(x·Wᵀ + b)`: check, split the rows of `W` among the threads, then one panel of eight rows at a time.
+//! `y = act(x·Wᵀ + b)`: check, split the rows of `W` among the threads, then panels of eight rows.
 //!
 //! Every output is summed in an order that depends on the columns alone, whatever the number of tokens, threads or panels
 //! that are computed beside it. So the same token gives the same bits in a prompt of any length.
@@ -11,9 +11,8 @@ use crate::quantized::Q8Rows;
 use crate::simd::{Kernel, LANES, PairKernel, Simd, Vectors};
 use crate::{Activation, Isa, Matrix, Panels, Storage};
 
-/// Panels that are computed together from quantised inputs. They lie a quarter of the matrix apart, so that a thread reads four
-/// runs of memory that go on from one to the next: neighbours would be four runs that all end with them, and memory is slow to
-/// start.
+/// Panels that are computed together. They lie a quarter of the matrix apart, so that a thread reads four runs of memory that
+/// go on from one panel to the next: those of neighbours would all end with them, and memory is slow to start.
 const TOGETHER: usize = 4;
 
 mod dense;
@@ -76,23 +75,18 @@ impl Linear<'_> {
             return;
         }
         let panels = rows.div_ceil(LANES);
-        let together = match x {
-            Input::F32(_) => 1,
-            Input::Q8(_) => TOGETHER,
-        };
-        // As many places from which panels are computed together, each so far from the other.
-        let apart = panels.div_ceil(together);
-        let step = (TASK_BYTES / (together * self.panel_bytes()).max(1)).clamp(1, apart);
+        let apart = panels.div_ceil(TOGETHER);
+        let step = (TASK_BYTES / (TOGETHER * self.panel_bytes()).max(1)).clamp(1, apart);
         let y = &SharedRows::new(y, rows);
         for_each(apart.div_ceil(step), |task| {
             let places = task * step..((task + 1) * step).min(apart);
             match (self.weight.storage(), x) {
                 (Storage::Panels(weight), Input::Q8(x)) => ROOM.with_borrow_mut(|room| {
-                    isa.run_pairs(Integers { linear: self, weight, x, places, apart, y, room });
+                    isa.run_pairs(Integers { linear: self, weight, x, places, y, room });
                 }),
                 (_, Input::Q8(_)) => panic!("quantised inputs need weights in panels"),
                 (storage, Input::F32(x)) => {
-                    isa.run(Floats { linear: self, storage, tokens, x, panels: places, y })
+                    isa.run(Floats { linear: self, storage, tokens, x, places, y })
                 }
             }
         });
@@ -111,13 +105,13 @@ thread_local! {
     static ROOM: RefCell<Room> = RefCell::default();
 }
 
-/// The panels that one thread computes from inputs as they are.
+/// What one thread computes from inputs as they are: [`TOGETHER`] panels from each of `places` on.
 struct Floats<'a> {
     linear: &'a Linear<'a>,
     storage: Storage<'a>,
     tokens: usize,
     x: &'a [f32],
-    panels: Range<usize>,
+    places: Range<usize>,
     y: &'a SharedRows<'a>,
 }
 
@@ -126,26 +120,25 @@ impl Kernel for Floats<'_> {
 
     #[inline(always)]
     fn run<S: Vectors>(self, simd: S) {
-        let Self { linear, storage, tokens, x, panels, y } = self;
-        for panel in panels {
-            let out = Outputs { simd, linear, y, panel };
+        let Self { linear, storage, tokens, x, places, y } = self;
+        for place in places {
+            let out = Outputs::new(simd, linear, y, place);
             match &storage {
-                Storage::F32(w) => dense::panel(out, w, tokens, x),
-                Storage::F16(w) => dense::panel(out, w, tokens, x),
-                Storage::BF16(w) => dense::panel(out, w, tokens, x),
-                Storage::Panels(w) => panels::panel_f32(out, w, tokens, x),
+                Storage::F32(w) => dense::panels(out, w, tokens, x),
+                Storage::F16(w) => dense::panels(out, w, tokens, x),
+                Storage::BF16(w) => dense::panels(out, w, tokens, x),
+                Storage::Panels(w) => panels::panels_f32(out, w, tokens, x),
             }
         }
     }
 }
 
-/// The panels that one thread computes from quantised inputs: [`TOGETHER`] for each of `places`, `apart` from each other.
+/// As [`Floats`], from quantised inputs.
 struct Integers<'a> {
     linear: &'a Linear<'a>,
     weight: Panels<'a>,
     x: &'a Q8Rows,
     places: Range<usize>,
-    apart: usize,
     y: &'a SharedRows<'a>,
     room: &'a mut Room,
 }
@@ -155,34 +148,51 @@ impl PairKernel for Integers<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self { linear, weight, x, places, apart, y, room } = self;
-        // Pairs that are read together share the broadcast of activations; for one token, registers are enough for two anywhere.
-        let pairs = if x.rows() == 1 { TOGETHER / 2 } else { S::PAIRS };
+        let Self { linear, weight, x, places, y, room } = self;
+        const { assert!(TOGETHER == 4) };
         for place in places {
-            for first in (place..weight.shape().panels()).step_by(2 * pairs * apart) {
-                let out = Outputs { simd, linear, y, panel: first };
-                if x.rows() == 1 {
-                    panels::one_token_q8(out, apart, &weight, x);
-                } else if S::PAIRS == 2 {
-                    panels::pairs_q8::<S, 2>(out, apart, &weight, x, room);
-                } else {
-                    panels::pairs_q8::<S, 1>(out, apart, &weight, x, room);
+            let out = Outputs::new(simd, linear, y, place);
+            // Pairs that are read together share the broadcast of activations; for one token, registers are enough for two
+            // anywhere.
+            if x.rows() == 1 {
+                panels::one_token_q8(out, &weight, x);
+            } else if S::PAIRS == 2 {
+                panels::pairs_q8::<S, 2>(out, &weight, x, room);
+            } else {
+                panels::pairs_q8::<S, 1>(out, &weight, x, room);
+                if let Some(out) = out.further(2) {
+                    panels::pairs_q8::<S, 1>(out, &weight, x, room);
                 }
             }
         }
     }
 }
 
-/// Where the eight outputs of a panel go.
+/// Where the eight outputs of a panel go, and of those that are computed with it.
 #[derive(Clone, Copy)]
 struct Outputs<'a, S> {
     simd: S,
     linear: &'a Linear<'a>,
     y: &'a SharedRows<'a>,
     panel: usize,
+    /// Panels from it to the one that is computed with it.
+    apart: usize,
 }
 
-impl<S: Vectors> Outputs<'_, S> {
+impl<'a, S: Vectors> Outputs<'a, S> {
+    #[inline(always)]
+    fn new(simd: S, linear: &'a Linear<'a>, y: &'a SharedRows<'a>, panel: usize) -> Self {
+        let panels = linear.weight.rows().div_ceil(LANES);
+        Self { simd, linear, y, panel, apart: panels.div_ceil(TOGETHER) }
+    }
+
+    /// The `n`th panel from this one on that is computed with it; the last ones may not exist.
+    #[inline(always)]
+    fn further(self, n: usize) -> Option<Self> {
+        let panel = self.panel + n * self.apart;
+        (panel * LANES < self.linear.weight.rows()).then_some(Self { panel, ..self })
+    }
+
     /// The first row of the panel, and how many of its eight exist.
     #[inline(always)]
     fn rows(&self) -> (usize, usize) {
@@ -259,7 +269,7 @@ mod tests {
     }
 
     fn cases() -> impl Strategy<Value = Case> {
-        (kinds(), 1usize..28, 1usize..40, 1usize..200, any::<bool>()).prop_flat_map(
+        (kinds(), 1usize..28, 1usize..70, 1usize..200, any::<bool>()).prop_flat_map(
             |(kind, tokens, rows, cols, biased)| {
                 (values(rows * cols), values(rows), values(tokens * cols)).prop_map(
                     move |(weight, bias, x)| {

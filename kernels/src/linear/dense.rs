@@ -3,13 +3,13 @@
 //! Each (row, token) pair has one accumulator of eight partial sums, so how many pairs are computed at once is free to follow
 //! the registers: about eight accumulators hide the latency of the multiply-add.
 
-use super::Outputs;
+use super::{Outputs, TOGETHER};
 use crate::parallel::{Tile, tiles};
 use crate::simd::{Element, LANES, Vectors};
 
-/// The panel's outputs for all tokens of `x`, `[tokens][cols]`.
+/// The outputs of the panels that `out` names for all tokens of `x`, `[tokens][cols]`.
 #[inline(always)]
-pub(super) fn panel<E: Element, S: Vectors>(
+pub(super) fn panels<E: Element, S: Vectors>(
     out: Outputs<'_, S>,
     weight: &[E],
     tokens: usize,
@@ -29,42 +29,48 @@ impl<E: Element, S: Vectors> Tile for Dense<'_, E, S> {
 
     #[inline(always)]
     fn tile<const T: usize>(&mut self, tokens: [usize; T]) {
-        let mut sums = [[0.0; LANES]; T];
-        match T {
-            1 => self.dots::<8, T>(tokens, &mut sums),
-            2 => self.dots::<4, T>(tokens, &mut sums),
-            _ => self.dots::<2, T>(tokens, &mut sums),
-        }
-        for (token, sums) in tokens.into_iter().zip(&sums) {
-            self.out.store(token, self.out.simd.load(sums));
+        const { assert!(TOGETHER == 4) };
+        if T <= 2 {
+            self.dots::<4, T>(self.out, tokens);
+        } else {
+            self.dots::<2, T>(self.out, tokens);
+            if let Some(out) = self.out.further(2) {
+                self.dots::<2, T>(out, tokens);
+            }
         }
     }
 }
 
 impl<E: Element, S: Vectors> Dense<'_, E, S> {
-    /// Sums of the panel's rows for `T` tokens, `R` rows at a time.
+    /// The outputs of `P` panels for `T` tokens, one row of each panel at a time.
     #[inline(always)]
-    fn dots<const R: usize, const T: usize>(
-        &self,
-        tokens: [usize; T],
-        sums: &mut [[f32; LANES]; T],
-    ) {
-        let cols = self.out.linear.weight.cols();
-        let (first, rows) = self.out.rows();
+    fn dots<const P: usize, const T: usize>(&self, out: Outputs<'_, S>, tokens: [usize; T]) {
+        let (rows, cols) = (out.linear.weight.rows(), out.linear.weight.cols());
         let mut x = [&self.x[..0]; T];
         for t in 0..T {
             x[t] = &self.x[tokens[t] * cols..][..cols];
         }
-        for row in (0..rows).step_by(R) {
-            let mut weights = [&self.weight[..0]; R];
-            for (r, weights) in weights.iter_mut().enumerate() {
-                // Rows past the last repeat it; their sums are not stored.
-                *weights = &self.weight[(first + (row + r).min(rows - 1)) * cols..][..cols];
+        let mut sums = [[[0.0; LANES]; T]; P];
+        // No panel has more rows than the first.
+        let (first, lanes) = out.rows();
+        for lane in 0..lanes {
+            let mut weights = [&self.weight[..0]; P];
+            for p in 0..P {
+                // For a row that does not exist, the last one; its sums are not stored.
+                let row = (first + p * out.apart * LANES + lane).min(rows - 1);
+                weights[p] = &self.weight[row * cols..][..cols];
             }
-            let dots = dot(self.out.simd, weights, x);
-            for (r, dots) in dots.iter().enumerate().take(rows - row) {
-                for (sums, dot) in sums.iter_mut().zip(dots) {
-                    sums[row + r] = *dot;
+            let dots = dot(out.simd, weights, x);
+            for p in 0..P {
+                for t in 0..T {
+                    sums[p][t][lane] = dots[p][t];
+                }
+            }
+        }
+        for p in 0..P {
+            if let Some(out) = out.further(p) {
+                for t in 0..T {
+                    out.store(tokens[t], out.simd.load(&sums[p][t]));
                 }
             }
         }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use half::f16;
 
-use super::Outputs;
+use super::{Outputs, TOGETHER};
 use crate::format::{Bits, Panels};
 use crate::parallel::{Tile, tiles};
 use crate::quantized::{BUNDLE, Q8Rows};
@@ -12,16 +12,20 @@ use crate::simd::{
     BLOCK, Block, LANES, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd, UNPACKED_BLOCK_BYTES, Vectors,
 };
 
-/// The panel's outputs for all tokens of `x`, `[tokens][cols]`: weights are widened to `f32`.
+/// The outputs of the panels that `out` names for all tokens of `x`, `[tokens][cols]`: weights are widened to `f32`.
 #[inline(always)]
-pub(super) fn panel_f32<S: Vectors>(
+pub(super) fn panels_f32<S: Vectors>(
     out: Outputs<'_, S>,
     weight: &Panels<'_>,
     tokens: usize,
     x: &[f32],
 ) {
-    let (bytes, scales) = weight.panel(out.panel);
-    tiles(tokens, &mut Widened { out, weight, bytes, scales, x });
+    for n in 0..TOGETHER {
+        if let Some(out) = out.further(n) {
+            let (bytes, scales) = weight.panel(out.panel);
+            tiles(tokens, &mut Widened { out, weight, bytes, scales, x });
+        }
+    }
 }
 
 /// What a thread needs while it multiplies, kept from one time to the next.
@@ -33,23 +37,20 @@ pub(super) struct Room {
     sums: Vec<[[f32; LANES]; 2]>,
 }
 
-/// The outputs of `P` pairs of panels for all tokens of `x`: integer dot products, scaled once a block. What panels share is
-/// the broadcast of activations.
+/// The outputs of the first `P` pairs of the panels of `out` for all tokens of `x`: integer dot products, scaled once a block.
+/// What panels share is the broadcast of activations.
 ///
 /// Many tokens meet Q4 weights that are unpacked once, so many blocks at a time that they stay in the nearest cache until all
 /// tokens have met them.
-///
-/// The first panel is `out.panel`, and each is `apart` behind the one before; those that do not exist are only computed.
 #[inline(always)]
 pub(super) fn pairs_q8<S: Simd, const P: usize>(
     out: Outputs<'_, S>,
-    apart: usize,
     weight: &Panels<'_>,
     x: &Q8Rows,
     room: &mut Room,
 ) {
     let (tokens, blocks) = (x.padded_rows(), weight.shape().blocks());
-    let pairs = Pairs::<P>::new(weight, out.panel, apart);
+    let pairs = Pairs::<P>::new(weight, out);
     let Room { unpacked, sums } = room;
     sums.resize(tokens * P, [[0.0; LANES]; 2]);
     match weight.shape().bits {
@@ -76,19 +77,14 @@ pub(super) fn pairs_q8<S: Simd, const P: usize>(
             );
         }
     }
-    store::<S, P>(out, apart, &sums[..x.rows() * P]);
+    store::<S, P>(out, &sums[..x.rows() * P]);
 }
 
 /// As [`pairs_q8`] for two pairs, for the only token there is.
 #[inline(always)]
-pub(super) fn one_token_q8<S: Simd>(
-    out: Outputs<'_, S>,
-    apart: usize,
-    weight: &Panels<'_>,
-    x: &Q8Rows,
-) {
+pub(super) fn one_token_q8<S: Simd>(out: Outputs<'_, S>, weight: &Panels<'_>, x: &Q8Rows) {
     let (simd, chunk) = (out.simd, 0..weight.shape().blocks());
-    let pairs = Pairs::<2>::new(weight, out.panel, apart);
+    let pairs = Pairs::<2>::new(weight, out);
     let sums = &mut [[[0.0; LANES]; 2]; 2];
     match weight.shape().bits {
         Bits::Four => {
@@ -100,17 +96,17 @@ pub(super) fn one_token_q8<S: Simd>(
             Integer { simd, weights, pairs, x, chunk, sums }.tile([0]);
         }
     }
-    store::<S, 2>(out, apart, sums);
+    store::<S, 2>(out, sums);
 }
 
 /// Makes outputs of `sums`, `[tokens][P]`.
 #[inline(always)]
-fn store<S: Simd, const P: usize>(out: Outputs<'_, S>, apart: usize, sums: &[[[f32; LANES]; 2]]) {
-    let left = out.linear.weight.rows().div_ceil(LANES) - out.panel;
+fn store<S: Simd, const P: usize>(out: Outputs<'_, S>, sums: &[[[f32; LANES]; 2]]) {
     for (token, sums) in sums.as_flattened().chunks_exact(2 * P).enumerate() {
-        for i in 0..sums.len().min(left.div_ceil(apart)) {
-            let out = Outputs { panel: out.panel + i * apart, ..out };
-            out.store(token, out.simd.load(&sums[i]));
+        for i in 0..sums.len() {
+            if let Some(out) = out.further(i) {
+                out.store(token, out.simd.load(&sums[i]));
+            }
         }
     }
 }
@@ -135,15 +131,15 @@ struct Pairs<'a, const P: usize> {
 }
 
 impl<'a, const P: usize> Pairs<'a, P> {
-    /// The panel `first` and those `apart` from it and from each other; for what does not exist, the last one.
+    /// Those of `out`; for one that does not exist, the last that does.
     #[inline(always)]
-    fn new(weight: &Panels<'a>, first: usize, apart: usize) -> Self {
+    fn new<S: Vectors>(weight: &Panels<'a>, out: Outputs<'_, S>) -> Self {
         let last = weight.shape().panels() - 1;
         let group_blocks = weight.shape().group_blocks;
         let mut pairs = Self { bytes: [[&[]; 2]; P], scales: [[&[]; 2]; P], group_blocks };
         for p in 0..P {
             for h in 0..2 {
-                let panel = (first + (2 * p + h) * apart).min(last);
+                let panel = (out.panel + (2 * p + h) * out.apart).min(last);
                 (pairs.bytes[p][h], pairs.scales[p][h]) = weight.panel(panel);
             }
         }
