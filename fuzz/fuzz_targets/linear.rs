@@ -10,7 +10,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: (u8, u8, u8, bool, u8, Vec<u8>, Vec<i8>)| {
     let (tokens, rows, cols, four, group, bytes, x) = input;
-    let (tokens, rows) = (usize::from(tokens % 40) + 1, usize::from(rows % 40) + 1);
+    let (tokens, rows) = (usize::from(tokens % 40) + 1, usize::from(rows % 70) + 1);
     let cols = usize::from(cols) * 3 + 1;
     let bits = if four { Bits::Four } else { Bits::Eight };
     let shape = match group % 4 {

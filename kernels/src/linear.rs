@@ -11,8 +11,8 @@ use crate::quantized::Q8Rows;
 use crate::simd::{Kernel, LANES, PairKernel, Simd, Vectors};
 use crate::{Activation, Isa, Matrix, Panels, Storage};
 
-/// Panels that are computed together. They lie a quarter of the matrix apart, so that a thread reads four runs of memory that
-/// go on from one panel to the next: those of neighbours would all end with them, and memory is slow to start.
+/// Panels that are read side by side, a quarter of the matrix apart, so that a thread reads four runs of memory that go on
+/// from one panel to the next: the runs of four neighbours would all end with the panel, and each start is slow.
 const TOGETHER: usize = 4;
 
 mod dense;
@@ -20,8 +20,8 @@ mod panels;
 
 use panels::Room;
 
-/// Weight bytes that a thread takes at a time: long enough to stream, short enough to share out evenly. (Tests share
-/// out their small matrices, too.)
+/// Weight bytes that a thread takes at a time, unless [`TOGETHER`] panels are more: long enough to stream, short enough to
+/// share out evenly. (Tests share out their small matrices, too.)
 const TASK_BYTES: usize = if cfg!(test) { 1 << 10 } else { 64 << 10 };
 
 /// The inputs of a linear layer.
@@ -74,8 +74,7 @@ impl Linear<'_> {
         if tokens == 0 || rows == 0 {
             return;
         }
-        let panels = rows.div_ceil(LANES);
-        let apart = panels.div_ceil(TOGETHER);
+        let apart = self.apart();
         let step = (TASK_BYTES / (TOGETHER * self.panel_bytes()).max(1)).clamp(1, apart);
         let y = &SharedRows::new(y, rows);
         for_each(apart.div_ceil(step), |task| {
@@ -92,6 +91,11 @@ impl Linear<'_> {
         });
     }
 
+    /// Panels `place`, `place + apart`, `place + 2·apart` and so on are computed together, for every place below `apart`.
+    fn apart(&self) -> usize {
+        self.weight.rows().div_ceil(LANES).div_ceil(TOGETHER)
+    }
+
     fn panel_bytes(&self) -> usize {
         match self.weight.storage() {
             Storage::F32(_) => LANES * self.weight.cols() * 4,
@@ -105,7 +109,7 @@ thread_local! {
     static ROOM: RefCell<Room> = RefCell::default();
 }
 
-/// What one thread computes from inputs as they are: [`TOGETHER`] panels from each of `places` on.
+/// What one thread computes from inputs as they are: the panels of `places`, see [`Linear::apart`].
 struct Floats<'a> {
     linear: &'a Linear<'a>,
     storage: Storage<'a>,
@@ -121,13 +125,19 @@ impl Kernel for Floats<'_> {
     #[inline(always)]
     fn run<S: Vectors>(self, simd: S) {
         let Self { linear, storage, tokens, x, places, y } = self;
-        for place in places {
-            let out = Outputs::new(simd, linear, y, place);
-            match &storage {
-                Storage::F32(w) => dense::panels(out, w, tokens, x),
-                Storage::F16(w) => dense::panels(out, w, tokens, x),
-                Storage::BF16(w) => dense::panels(out, w, tokens, x),
-                Storage::Panels(w) => panels::panels_f32(out, w, tokens, x),
+        let together = match &storage {
+            Storage::Panels(_) => 1,
+            _ => dense::together(tokens),
+        };
+        for n in (0..TOGETHER).step_by(together) {
+            for place in places.clone() {
+                let Some(out) = Outputs::new(simd, linear, y, place).further(n) else { continue };
+                match &storage {
+                    Storage::F32(w) => dense::panels(out, w, tokens, x),
+                    Storage::F16(w) => dense::panels(out, w, tokens, x),
+                    Storage::BF16(w) => dense::panels(out, w, tokens, x),
+                    Storage::Panels(w) => panels::panel_f32(out, w, tokens, x),
+                }
             }
         }
     }
@@ -175,15 +185,16 @@ struct Outputs<'a, S> {
     linear: &'a Linear<'a>,
     y: &'a SharedRows<'a>,
     panel: usize,
-    /// Panels from it to the one that is computed with it.
+    /// Panels from it to the next that is computed with it, [`Linear::apart`].
     apart: usize,
 }
 
 impl<'a, S: Vectors> Outputs<'a, S> {
     #[inline(always)]
-    fn new(simd: S, linear: &'a Linear<'a>, y: &'a SharedRows<'a>, panel: usize) -> Self {
-        let panels = linear.weight.rows().div_ceil(LANES);
-        Self { simd, linear, y, panel, apart: panels.div_ceil(TOGETHER) }
+    fn new(simd: S, linear: &'a Linear<'a>, y: &'a SharedRows<'a>, place: usize) -> Self {
+        let apart = linear.apart();
+        debug_assert!(place < apart);
+        Self { simd, linear, y, panel: place, apart }
     }
 
     /// The `n`th panel from this one on that is computed with it; the last ones may not exist.
@@ -204,7 +215,8 @@ impl<'a, S: Vectors> Outputs<'a, S> {
     #[inline(always)]
     fn store(&self, token: usize, sums: S::F32) {
         let (first, rows) = self.rows();
-        // SAFETY: `forward` gives each panel to one thread, and panels are disjoint columns of `y`.
+        // SAFETY: `forward` gives each place below `apart` to one task, which goes only to the panels of that place, those whose
+        // remainder by `apart` it is. So each panel is one task's, and panels are disjoint columns of `y`.
         let y = unsafe { self.y.row(token, first..first + rows) };
         let bias = self.linear.bias.map(|bias| &bias[first..][..rows]);
         if let Ok(y) = y.try_into() {
@@ -376,6 +388,28 @@ mod tests {
                     assert_eq!(together, alone, "{isa}");
                 }
             });
+        }
+    }
+
+    #[test]
+    fn every_panel_has_one_place() {
+        for rows in 1..=300 {
+            let (weight, mut y) = (vec![0.0; rows], vec![0.0; rows]);
+            let weight = Matrix::new(rows, 1, Storage::F32(&weight));
+            let linear = Linear { weight, bias: None, activation: Activation::None };
+            let y = &SharedRows::new(&mut y, rows);
+            let mut times = vec![0; rows.div_ceil(LANES)];
+            for place in 0..linear.apart() {
+                let out = Outputs::new(crate::simd::scalar::Scalar, &linear, y, place);
+                for n in 0..TOGETHER {
+                    let Some(there) = out.further(n) else { continue };
+                    times[there.panel] += 1;
+                    let by_steps = (0..n).try_fold(out, |out, _| out.further(1));
+                    assert_eq!(by_steps.map(|out| out.panel), Some(there.panel));
+                }
+                assert!(out.further(TOGETHER).is_none());
+            }
+            assert!(times.iter().all(|&n| n == 1), "{rows} rows: {times:?}");
         }
     }
 

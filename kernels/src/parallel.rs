@@ -5,9 +5,9 @@
 //! everybody takes tasks of it, and the leader goes on when all are done. A follower that has lost its core between two tasks
 //! is not waited for; one that has lost it within a task is, so tasks are small.
 //!
-//! Each thread has a share of the tasks, neighbours in their order, and helps others when its own are done. So what it reads
-//! goes on from task to task where it does in memory, and that is fast from the start: a processor takes some lines to see
-//! that it should read ahead.
+//! Each thread has a share of the tasks, a run of neighbours, and helps the others when its own are done. So what a task reads
+//! often begins where that of the one before ended, and the processor, which needs some lines to see that it should read ahead,
+//! is doing so already.
 
 use std::cell::{Cell, UnsafeCell};
 use std::hint::spin_loop;
@@ -38,7 +38,7 @@ pub fn together<R: Send>(lead: impl FnOnce() -> R + Send) -> R {
 /// Calls `task` for every index below `n`, in any order, on the threads of the current team, or else of the current pool.
 ///
 /// # Panics
-/// If `n` is 2³² or more.
+/// If a task does; among several threads, if `n` is 2³² or more.
 pub fn for_each(n: usize, task: impl Fn(usize) + Sync) {
     match ROLE.get() {
         _ if n <= 1 => (0..n).for_each(task),
@@ -88,11 +88,11 @@ struct Line<T>(T);
 struct Step {
     task: *const (dyn Fn(usize) + Sync),
     n: usize,
-    /// Tells it from those before it.
+    /// Tells it from those before it; comes round after 2³² steps, of which a team has some hundreds.
     number: u64,
 }
 
-/// Shares of tasks that there are at most; more threads have some of them together.
+/// The most shares that there are, 4 KB on the stack of the leader; of more threads, some have the same share.
 const SHARES: usize = 32;
 
 /// A leader and those who follow.
@@ -100,7 +100,7 @@ struct Team {
     /// The number of the step from bit 32 on, [`OPEN`], [`DISMISSED`], [`FAILED`], and below them how many followers are in the
     /// step.
     state: Line<AtomicU64>,
-    /// The last step in which a task of a share was taken from bit 32 on, and below it how many were in that step.
+    /// For each share: from bit 32 on the last step in which a task of it was taken, below it how many were.
     taken: [Line<AtomicU64>; SHARES],
     shares: usize,
     step: UnsafeCell<Option<Step>>,
@@ -195,16 +195,16 @@ impl Team {
     /// Takes one of the `tasks` of a share in step `number`, if there is one left.
     fn take(&self, number: u64, share: usize, tasks: usize) -> Option<usize> {
         let next = |taken: u64| if taken >> 32 == number { taken & LOW } else { 0 };
-        let take =
-            |taken| Some(next(taken) + 1).filter(|&t| t <= tasks as u64).map(|t| number << 32 | t);
-        let taken = self.taken[share].0.fetch_update(Relaxed, Relaxed, take).ok()?;
-        Some(next(taken) as usize)
+        let take = |taken| (next(taken) < tasks as u64).then(|| number << 32 | (next(taken) + 1));
+        // Relaxed: this settles who takes what and nothing else; what tasks read and write is seen by way of `state`.
+        let taken = self.taken[share].0.fetch_update(Relaxed, Relaxed, take);
+        taken.ok().map(|taken| next(taken) as usize)
     }
 }
 
 /// The first of `n` tasks that belongs to share `share` of `shares`, as even as can be.
 fn start(n: usize, shares: usize, share: usize) -> usize {
-    n / shares * share + n % shares * share / shares
+    n / shares * share + (n % shares * share).div_ceil(shares)
 }
 
 /// Lets nobody into a step any more, and waits for those who are in it.
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_beyond_the_shares_help_out() {
+    fn more_threads_than_shares_do_every_task_once() {
         let (done, seen) = (AtomicUsize::new(0), AtomicU64::new(0));
         pool(SHARES + 3).install(|| {
             together(|| {
@@ -417,6 +417,39 @@ mod tests {
             });
         });
         assert_eq!(done.load(Relaxed), 20 * 60);
+    }
+
+    /// The first task of a share waits for all others of the step, which somebody else has to do.
+    #[test]
+    fn whoever_is_done_helps_the_others() {
+        const TASKS: usize = 12;
+        for threads in [2, 3] {
+            let pool = pool(threads);
+            let done = AtomicUsize::new(0);
+            pool.install(|| {
+                for_each(TASKS, |i| {
+                    while i == 0 && done.load(Relaxed) < TASKS - 1 {
+                        yield_now();
+                    }
+                    done.fetch_add(1, Relaxed);
+                });
+            });
+            assert_eq!(done.load(Relaxed), TASKS);
+        }
+    }
+
+    #[test]
+    fn numbers_of_steps_come_round() {
+        let team = Team::new(3);
+        team.state.0.store((LOW - 2) << 32, Relaxed);
+        for _ in 0..5 {
+            let done = AtomicUsize::new(0);
+            team.lead(10, &|_| {
+                done.fetch_add(1, Relaxed);
+            });
+            assert_eq!(done.load(Relaxed), 10);
+        }
+        assert_eq!(team.state.0.load(Relaxed) >> 32, 2);
     }
 
     #[test]

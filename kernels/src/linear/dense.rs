@@ -1,13 +1,18 @@
 //! Unquantised weights, rows as published: dot products along the columns.
 //!
 //! Each (row, token) pair has one accumulator of eight partial sums, so how many pairs are computed at once is free to follow
-//! the registers: about eight accumulators hide the latency of the multiply-add.
+//! the registers: eight accumulators hide the latency of the multiply-add, and one token, which waits for memory, has four.
 
-use super::{Outputs, TOGETHER};
+use super::Outputs;
 use crate::parallel::{Tile, tiles};
 use crate::simd::{Element, LANES, Vectors};
 
-/// The outputs of the panels that `out` names for all tokens of `x`, `[tokens][cols]`.
+/// Panels that [`panels`] computes. For several tokens, fewer weights stay in the caches from tile to tile.
+pub(super) fn together(tokens: usize) -> usize {
+    if tokens <= 2 { 4 } else { 2 }
+}
+
+/// The outputs of `out` and of the next panels that are computed with it, for all tokens of `x`, `[tokens][cols]`.
 #[inline(always)]
 pub(super) fn panels<E: Element, S: Vectors>(
     out: Outputs<'_, S>,
@@ -15,36 +20,37 @@ pub(super) fn panels<E: Element, S: Vectors>(
     tokens: usize,
     x: &[f32],
 ) {
-    tiles(tokens, &mut Dense { out, weight, x });
+    match together(tokens) {
+        4 => tiles(tokens, &mut Dense::<_, _, 4> { out, weight, x }),
+        _ => tiles(tokens, &mut Dense::<_, _, 2> { out, weight, x }),
+    }
 }
 
-struct Dense<'a, E, S> {
+/// `P` panels at a time.
+struct Dense<'a, E, S, const P: usize> {
     out: Outputs<'a, S>,
     weight: &'a [E],
     x: &'a [f32],
 }
 
-impl<E: Element, S: Vectors> Tile for Dense<'_, E, S> {
+impl<E: Element, S: Vectors, const P: usize> Tile for Dense<'_, E, S, P> {
     const TOKENS: usize = S::TILE;
 
     #[inline(always)]
     fn tile<const T: usize>(&mut self, tokens: [usize; T]) {
-        const { assert!(TOGETHER == 4) };
-        if T <= 2 {
-            self.dots::<4, T>(self.out, tokens);
-        } else {
-            self.dots::<2, T>(self.out, tokens);
-            if let Some(out) = self.out.further(2) {
-                self.dots::<2, T>(out, tokens);
-            }
+        match T {
+            1 | 2 => self.dots::<4, T>(tokens),
+            _ => self.dots::<P, T>(tokens),
         }
     }
 }
 
-impl<E: Element, S: Vectors> Dense<'_, E, S> {
-    /// The outputs of `P` panels for `T` tokens, one row of each panel at a time.
+impl<E: Element, S: Vectors, const P: usize> Dense<'_, E, S, P> {
+    /// The outputs for `T` tokens, `R` rows at a time, as many of each panel.
     #[inline(always)]
-    fn dots<const P: usize, const T: usize>(&self, out: Outputs<'_, S>, tokens: [usize; T]) {
+    fn dots<const R: usize, const T: usize>(&self, tokens: [usize; T]) {
+        const { assert!(R.is_multiple_of(P) && LANES.is_multiple_of(R / P)) };
+        let out = self.out;
         let (rows, cols) = (out.linear.weight.rows(), out.linear.weight.cols());
         let mut x = [&self.x[..0]; T];
         for t in 0..T {
@@ -53,17 +59,17 @@ impl<E: Element, S: Vectors> Dense<'_, E, S> {
         let mut sums = [[[0.0; LANES]; T]; P];
         // No panel has more rows than the first.
         let (first, lanes) = out.rows();
-        for lane in 0..lanes {
-            let mut weights = [&self.weight[..0]; P];
-            for p in 0..P {
+        for lane in (0..lanes).step_by(R / P) {
+            let mut weights = [&self.weight[..0]; R];
+            for r in 0..R {
                 // For a row that does not exist, the last one; its sums are not stored.
-                let row = (first + p * out.apart * LANES + lane).min(rows - 1);
-                weights[p] = &self.weight[row * cols..][..cols];
+                let row = first + r % P * out.apart * LANES + lane + r / P;
+                weights[r] = &self.weight[row.min(rows - 1) * cols..][..cols];
             }
             let dots = dot(out.simd, weights, x);
-            for p in 0..P {
+            for r in 0..R {
                 for t in 0..T {
-                    sums[p][t][lane] = dots[p][t];
+                    sums[r % P][t][lane + r / P] = dots[r][t];
                 }
             }
         }
@@ -84,33 +90,35 @@ fn dot<E: Element, S: Vectors, const R: usize, const T: usize>(
     weights: [&[E]; R],
     x: [&[f32]; T],
 ) -> [[f32; T]; R] {
-    let cols = x[0].len();
-    let whole = cols / LANES * LANES;
+    let vectors = x[0].len() / LANES;
+    // All of one length, so that one look at an index is enough for all.
+    let mut ws = [&[][..]; R];
+    for r in 0..R {
+        ws[r] = &weights[r].as_chunks::<LANES>().0[..vectors];
+    }
+    let mut xs = [&[][..]; T];
+    for t in 0..T {
+        xs[t] = &x[t].as_chunks::<LANES>().0[..vectors];
+    }
     let mut sums = [[simd.splat(0.0); T]; R];
-    for k in (0..whole).step_by(LANES) {
-        let mut xs = [simd.splat(0.0); T];
-        for (to, x) in xs.iter_mut().zip(x) {
-            *to = simd.load(eight(x, k));
+    for i in 0..vectors {
+        let mut x = [simd.splat(0.0); T];
+        for t in 0..T {
+            x[t] = simd.load(&xs[t][i]);
         }
-        for (sums, weights) in sums.iter_mut().zip(weights) {
-            let w = E::load(simd, eight(weights, k));
-            for (sum, x) in sums.iter_mut().zip(xs) {
-                *sum = simd.fma(w, x, *sum);
+        for r in 0..R {
+            let w = E::load(simd, &ws[r][i]);
+            for t in 0..T {
+                sums[r][t] = simd.fma(w, x[t], sums[r][t]);
             }
         }
     }
     let mut dots = [[0.0; T]; R];
-    for ((dots, sums), weights) in dots.iter_mut().zip(sums).zip(weights) {
-        for ((dot, sum), x) in dots.iter_mut().zip(sums).zip(x) {
-            let tail = weights[whole..].iter().zip(&x[whole..]);
-            *dot = tail.fold(simd.sum(sum), |sum, (w, x)| sum + w.widen() * x);
+    for r in 0..R {
+        for t in 0..T {
+            let tail = weights[r].iter().zip(x[t]).skip(vectors * LANES);
+            dots[r][t] = tail.fold(simd.sum(sums[r][t]), |sum, (w, x)| sum + w.widen() * x);
         }
     }
     dots
-}
-
-/// `values[at..at + 8]`
-#[inline(always)]
-fn eight<E>(values: &[E], at: usize) -> &[E; LANES] {
-    values[at..].first_chunk().expect("eight values from `at`")
 }

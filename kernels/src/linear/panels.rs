@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use half::f16;
 
-use super::{Outputs, TOGETHER};
+use super::Outputs;
 use crate::format::{Bits, Panels};
 use crate::parallel::{Tile, tiles};
 use crate::quantized::{BUNDLE, Q8Rows};
@@ -12,20 +12,16 @@ use crate::simd::{
     BLOCK, Block, LANES, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd, UNPACKED_BLOCK_BYTES, Vectors,
 };
 
-/// The outputs of the panels that `out` names for all tokens of `x`, `[tokens][cols]`: weights are widened to `f32`.
+/// The panel's outputs for all tokens of `x`, `[tokens][cols]`: weights are widened to `f32`.
 #[inline(always)]
-pub(super) fn panels_f32<S: Vectors>(
+pub(super) fn panel_f32<S: Vectors>(
     out: Outputs<'_, S>,
     weight: &Panels<'_>,
     tokens: usize,
     x: &[f32],
 ) {
-    for n in 0..TOGETHER {
-        if let Some(out) = out.further(n) {
-            let (bytes, scales) = weight.panel(out.panel);
-            tiles(tokens, &mut Widened { out, weight, bytes, scales, x });
-        }
-    }
+    let (bytes, scales) = weight.panel(out.panel);
+    tiles(tokens, &mut Widened { out, weight, bytes, scales, x });
 }
 
 /// What a thread needs while it multiplies, kept from one time to the next.
@@ -139,7 +135,7 @@ impl<'a, const P: usize> Pairs<'a, P> {
         let mut pairs = Self { bytes: [[&[]; 2]; P], scales: [[&[]; 2]; P], group_blocks };
         for p in 0..P {
             for h in 0..2 {
-                let panel = (out.panel + (2 * p + h) * out.apart).min(last);
+                let panel = out.further(2 * p + h).map_or(last, |out| out.panel);
                 (pairs.bytes[p][h], pairs.scales[p][h]) = weight.panel(panel);
             }
         }
