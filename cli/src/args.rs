@@ -449,12 +449,12 @@ pub struct Bench {
     /// Random weights that share a scale: 32, 64 or 128.
     #[arg(long, value_name = "N", default_value_t = 32, requires = "shape")]
     pub group: usize,
-    /// Lengths of prompts.
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "32,128,512", value_parser = positive)]
-    pub prompts: Vec<usize>,
-    /// Tokens before those that are generated.
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "32,1000")]
-    pub depths: Vec<usize>,
+    /// Lengths of prompts; by default those of 32,128,512 that the model has room for.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = positive)]
+    pub prompts: Option<Vec<usize>>,
+    /// Tokens before those that are generated; by default those of 32,1000 that the model has room for.
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub depths: Option<Vec<usize>>,
     /// Tokens that are generated.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = positive)]
     pub tokens: usize,

@@ -10,21 +10,23 @@ use crate::args::Bench;
 use crate::output::{self, note};
 use crate::{open, units};
 
+/// What is measured where the flags do not say.
+const PROMPTS: [usize; 3] = [32, 128, 512];
+const DEPTHS: [usize; 2] = [32, 1000];
+
 pub fn run(args: &Bench) -> Result<()> {
-    let longest = args.prompts.iter().chain(&args.depths).max().copied().unwrap_or(1);
-    // Where an answer begins is a token, too.
-    let capacity = longest.saturating_add(args.tokens).saturating_add(1);
     let started = Instant::now();
     let model = match &args.shape {
         Some(shape) => {
             let format =
                 QuantizeOptions { bits: args.bits, group: args.group, ..Default::default() };
-            open::random(&args.model, shape, &format, capacity)?
+            open::random(&args.model, shape, &format, Lengths::new(args, usize::MAX).capacity)?
         }
         None => open::model(&args.model, None)?,
     };
     let opened = started.elapsed();
-    let mut state = model.state(capacity)?;
+    let lengths = Lengths::new(args, model.config().max_context);
+    let mut state = model.state(lengths.capacity)?;
     let machine = model.machine();
     let bench = Runs { args, model: &model, machine };
 
@@ -44,10 +46,10 @@ pub fn run(args: &Bench) -> Result<()> {
         ))?;
     }
     let mut results = Vec::new();
-    for &tokens in &args.prompts {
+    for &tokens in &lengths.prompts {
         results.push(bench.show(bench.prompt(tokens, &mut state)?)?);
     }
-    for &depth in &args.depths {
+    for &depth in &lengths.depths {
         results.push(bench.show(bench.decode(depth, &mut state)?)?);
     }
     let memory = peak_memory();
@@ -66,6 +68,29 @@ pub fn run(args: &Bench) -> Result<()> {
     match memory {
         Some(memory) => output::line(&format!("most memory at a time: {}", units::bytes(memory))),
         None => Ok(()),
+    }
+}
+
+/// What is measured.
+struct Lengths {
+    prompts: Vec<usize>,
+    depths: Vec<usize>,
+    /// The context that it takes.
+    capacity: usize,
+}
+
+impl Lengths {
+    /// What is asked for, or what of the defaults a model for `most` tokens has room for.
+    fn new(args: &Bench, most: usize) -> Self {
+        // Where an answer begins is a token, too.
+        let room = |length: usize| length.saturating_add(args.tokens).saturating_add(1);
+        let or = |asked: &Option<Vec<usize>>, defaults: &[usize]| match asked {
+            Some(lengths) => lengths.clone(),
+            None => defaults.iter().copied().filter(|&length| room(length) <= most).collect(),
+        };
+        let (prompts, depths) = (or(&args.prompts, &PROMPTS), or(&args.depths, &DEPTHS));
+        let capacity = room(prompts.iter().chain(&depths).max().copied().unwrap_or(0));
+        Self { prompts, depths, capacity }
     }
 }
 

@@ -76,6 +76,11 @@ fn a_measurement_says_what_the_machine_could_do() {
     }
     let shown = self::said(&[&["bench"][..], &flags].concat(), "");
     assert!(shown.contains("this machine: reads") && shown.lines().count() >= 5, "{shown}");
+    // What is measured by itself has room in the model, whose context is 512.
+    let said = json(&["bench", "--json", "--tokens", "1", "--rounds", "1"]);
+    let tokens: Vec<_> =
+        said["runs"].as_array().unwrap().iter().map(|run| &run["tokens"]).collect();
+    assert_eq!(tokens, [32, 128, 32]);
     let refused = glm(&["bench", "--prompts", "100000"]).output().unwrap();
     assert!(stderr(&refused).contains("512") && !refused.status.success());
 }
