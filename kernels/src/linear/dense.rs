@@ -3,13 +3,13 @@
 //! Each (row, token) pair has one accumulator of eight partial sums, so how many pairs are computed at once is free to follow
 //! the registers: eight accumulators hide the latency of the multiply-add, and one token, which waits for memory, has four.
 
-use super::Outputs;
+use super::{Outputs, TOGETHER};
 use crate::parallel::{Tile, tiles};
 use crate::simd::{Element, LANES, Vectors};
 
-/// Panels that [`panels`] computes. For several tokens, fewer weights stay in the caches from tile to tile.
+/// How many panels [`panels`] computes: half of them for several tokens, so that weights stay in the caches from tile to tile.
 pub(super) fn together(tokens: usize) -> usize {
-    if tokens <= 2 { 4 } else { 2 }
+    if tokens <= 2 { TOGETHER } else { TOGETHER / 2 }
 }
 
 /// The outputs of `out` and of the next panels that are computed with it, for all tokens of `x`, `[tokens][cols]`.
@@ -21,8 +21,8 @@ pub(super) fn panels<E: Element, S: Vectors>(
     x: &[f32],
 ) {
     match together(tokens) {
-        4 => tiles(tokens, &mut Dense::<_, _, 4> { out, weight, x }),
-        _ => tiles(tokens, &mut Dense::<_, _, 2> { out, weight, x }),
+        TOGETHER => tiles(tokens, &mut Dense::<_, _, TOGETHER> { out, weight, x }),
+        _ => tiles(tokens, &mut Dense::<_, _, { TOGETHER / 2 }> { out, weight, x }),
     }
 }
 
@@ -39,7 +39,7 @@ impl<E: Element, S: Vectors, const P: usize> Tile for Dense<'_, E, S, P> {
     #[inline(always)]
     fn tile<const T: usize>(&mut self, tokens: [usize; T]) {
         match T {
-            1 | 2 => self.dots::<4, T>(tokens),
+            1 | 2 => self.dots::<TOGETHER, T>(tokens),
             _ => self.dots::<P, T>(tokens),
         }
     }
@@ -116,7 +116,7 @@ fn dot<E: Element, S: Vectors, const R: usize, const T: usize>(
     let mut dots = [[0.0; T]; R];
     for r in 0..R {
         for t in 0..T {
-            let tail = weights[r].iter().zip(x[t]).skip(vectors * LANES);
+            let tail = weights[r].as_chunks::<LANES>().1.iter().zip(x[t].as_chunks::<LANES>().1);
             dots[r][t] = tail.fold(simd.sum(sums[r][t]), |sum, (w, x)| sum + w.widen() * x);
         }
     }
