@@ -15,12 +15,12 @@
 //! # Ok::<(), glm_model::Error>(())
 //! ```
 
-use crate::chat::Template;
-use crate::checkpoint::{Checkpoint, Format};
-use crate::config::Config;
 use crate::error::Result;
-use crate::glm::{Model, Options};
-use crate::tokenizer::Tokenizer;
+use crate::files::checkpoint::{Checkpoint, Format};
+use crate::files::config::Config;
+use crate::network::model::{Model, Options};
+use crate::text::chat::Template;
+use crate::text::tokenizer::Tokenizer;
 
 /// Where the kernels want their weights to begin.
 #[repr(C, align(64))]

@@ -29,66 +29,38 @@
 
 mod error;
 
-mod folder;
-
-mod fields;
-mod member;
-
-mod checkpoint;
-mod sampling;
-
-mod config;
-
-mod activations;
-mod position;
-mod state;
-
-mod layer;
-mod weights;
-
-mod rewrite;
-mod tokenizer;
-
-mod inventory;
-
-mod glm;
+mod files;
+mod generate;
 mod machine;
-mod quantize;
-
-mod polish;
-mod stream;
-
-mod chat;
-
-mod session;
-
-mod cores;
-mod fill;
-mod random;
-mod score;
+mod network;
+mod text;
 
 #[cfg(feature = "demo")]
 pub mod demo;
 
-pub use activations::Activations;
-pub use chat::{Blank, Fill, Message, Role, Template, answer_ids, blank, fill_prompt, has_blank};
-pub use checkpoint::{Bytes, Checkpoint, Dtype, Format, Tensor};
-pub use config::{
+pub use error::{Error, Result};
+pub use files::checkpoint::{Bytes, Checkpoint, Dtype, Format, Tensor};
+pub use files::config::{
     BlankChoice, Config, Dialect, MaskKind, Mlp, Norm, Positions, QkvOrder, Residual, SpecialIds,
 };
-pub use cores::Cores;
-pub use error::{Error, Result};
-pub use fill::Filled;
-pub use glm::{MAX_THREADS, Model, Options};
+pub use files::inventory::{Inventory, MatrixInfo};
+pub use files::quantize::{GROUPS, QuantizeOptions, Quantized, quantize};
+pub use files::random::RANDOM_SHAPES;
+pub use generate::fill::Filled;
+pub use generate::sampling::Sampling;
+pub use generate::score::Score;
+pub use generate::session::{
+    Answer, CancelToken, DEFAULT_CONTEXT, Finish, Request, Session, TextAnswer,
+};
 pub use glm_kernels::{ISA_VARIABLE, Isa};
-pub use inventory::{Inventory, MatrixInfo};
-pub use layer::{Stage, Tap};
-pub use machine::Machine;
-pub use quantize::{GROUPS, QuantizeOptions, Quantized, quantize};
-pub use random::RANDOM_SHAPES;
-pub use sampling::Sampling;
-pub use score::Score;
-pub use session::{Answer, CancelToken, DEFAULT_CONTEXT, Finish, Request, Session, TextAnswer};
-pub use state::{KvFormat, State};
-pub use stream::TextStream;
-pub use tokenizer::{Special, Tokenizer};
+pub use machine::cores::Cores;
+pub use machine::roofline::Machine;
+pub use network::activations::Activations;
+pub use network::layer::{Stage, Tap};
+pub use network::model::{MAX_THREADS, Model, Options};
+pub use network::state::{KvFormat, State};
+pub use text::chat::{
+    Blank, Fill, Message, Role, Template, answer_ids, blank, fill_prompt, has_blank,
+};
+pub use text::stream::TextStream;
+pub use text::tokenizer::{Special, Tokenizer};

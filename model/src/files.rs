@@ -1,0 +1,11 @@
+//! Model folder → checked, named views of its files.
+
+pub(crate) mod checkpoint;
+pub(crate) mod config;
+pub(crate) mod fields;
+pub(crate) mod inventory;
+pub(crate) mod model_dir;
+pub(crate) mod quantize;
+pub(crate) mod random;
+pub(crate) mod variant;
+pub(crate) mod weights;

@@ -1,0 +1,433 @@
+//! Pickles as data: the opcodes and names that state dictionaries need, and no others.
+//!
+//! A pickle is a program for a machine with a stack and a memo. Python's machine imports and calls
+//! whatever a pickle names; this one knows four calls, all of which only note down their arguments.
+//!
+//! Strings stay in the pickle, containers lie in two flat tables, and a [`Value`] is a number or a
+//! place in one of these: a value of any depth costs nothing to copy or drop, and memory grows with
+//! the number of opcodes run, each of which takes at least a byte. There are no loops in a pickle.
+
+use std::collections::HashMap;
+
+use super::cursor::Cursor;
+use crate::files::checkpoint::Dtype;
+
+/// What a pickle can push on the stack.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Value<'a> {
+    Int(i64),
+    Str(&'a str),
+    Global(Global),
+    /// Its items are [`Pickle::tuple`]. A tuple holds only values made before it.
+    Tuple(usize),
+    /// Its entries are [`Pickle::dict`]. A dictionary may hold itself.
+    Dict(usize),
+    /// The tuple that identifies a storage.
+    Storage(usize),
+    /// The arguments of `_rebuild_tensor_v2`: a tuple of at least four.
+    Tensor(usize),
+    /// No tensor of a state dictionary is in a list, so the items are forgotten.
+    List,
+    /// None, a boolean or a float: part of no tensor.
+    Other,
+}
+
+/// What a pickle may refer to by name.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Global {
+    OrderedDict,
+    RebuildTensor,
+    RebuildParameter,
+    Storage(Dtype),
+}
+
+impl Global {
+    fn find(module: &[u8], name: &[u8]) -> Option<Self> {
+        Some(match (module, name) {
+            (b"collections", b"OrderedDict") => Global::OrderedDict,
+            (b"torch._utils", b"_rebuild_tensor_v2") => Global::RebuildTensor,
+            (b"torch._utils", b"_rebuild_parameter") => Global::RebuildParameter,
+            (b"torch", storage) => Global::Storage(match storage {
+                b"FloatStorage" => Dtype::F32,
+                b"HalfStorage" => Dtype::F16,
+                b"BFloat16Storage" => Dtype::BF16,
+                b"CharStorage" => Dtype::I8,
+                b"ByteStorage" => Dtype::U8,
+                b"DoubleStorage" => Dtype::F64,
+                b"LongStorage" => Dtype::I64,
+                b"IntStorage" => Dtype::I32,
+                b"ShortStorage" => Dtype::I16,
+                b"BoolStorage" => Dtype::Bool,
+                _ => return None,
+            }),
+            _ => return None,
+        })
+    }
+}
+
+/// The value that a pickle describes, and the containers in it.
+#[derive(Debug)]
+pub(super) struct Pickle<'a> {
+    pub(super) root: Value<'a>,
+    tuples: Vec<Vec<Value<'a>>>,
+    dicts: Vec<Vec<(Value<'a>, Value<'a>)>>,
+}
+
+impl<'a> Pickle<'a> {
+    pub(super) fn tuple(&self, tuple: usize) -> &[Value<'a>] {
+        self.tuples.get(tuple).map_or(&[], Vec::as_slice)
+    }
+
+    pub(super) fn dict(&self, dict: usize) -> &[(Value<'a>, Value<'a>)] {
+        self.dicts.get(dict).map_or(&[], Vec::as_slice)
+    }
+
+    pub(super) fn dict_count(&self) -> usize {
+        self.dicts.len()
+    }
+}
+
+/// Runs a pickle to its end. An error begins with the place of the opcode that failed.
+pub(super) fn read(bytes: &[u8]) -> Result<Pickle<'_>, String> {
+    let mut machine = Machine::new(bytes);
+    loop {
+        let at = machine.input.position();
+        match machine.step() {
+            Ok(None) => {}
+            Ok(Some(root)) => {
+                return Ok(Pickle { root, tuples: machine.tuples, dicts: machine.dicts });
+            }
+            Err(problem) => return Err(format!("byte {at}: {problem}")),
+        }
+    }
+}
+
+/// Opcodes by their names in Python's `pickletools`: those of protocol 2, which `torch.save` writes.
+mod op {
+    pub(super) const PROTO: u8 = 0x80;
+    pub(super) const STOP: u8 = b'.';
+    pub(super) const MARK: u8 = b'(';
+
+    pub(super) const NONE: u8 = b'N';
+    pub(super) const NEWTRUE: u8 = 0x88;
+    pub(super) const NEWFALSE: u8 = 0x89;
+    pub(super) const BININT: u8 = b'J';
+    pub(super) const BININT1: u8 = b'K';
+    pub(super) const BININT2: u8 = b'M';
+    pub(super) const LONG1: u8 = 0x8a;
+    pub(super) const BINFLOAT: u8 = b'G';
+    pub(super) const BINUNICODE: u8 = b'X';
+
+    pub(super) const EMPTY_TUPLE: u8 = b')';
+    pub(super) const TUPLE1: u8 = 0x85;
+    pub(super) const TUPLE2: u8 = 0x86;
+    pub(super) const TUPLE3: u8 = 0x87;
+    pub(super) const TUPLE: u8 = b't';
+    pub(super) const EMPTY_LIST: u8 = b']';
+    pub(super) const APPEND: u8 = b'a';
+    pub(super) const APPENDS: u8 = b'e';
+    pub(super) const EMPTY_DICT: u8 = b'}';
+    pub(super) const SETITEM: u8 = b's';
+    pub(super) const SETITEMS: u8 = b'u';
+
+    pub(super) const BINPUT: u8 = b'q';
+    pub(super) const LONG_BINPUT: u8 = b'r';
+    pub(super) const BINGET: u8 = b'h';
+    pub(super) const LONG_BINGET: u8 = b'j';
+
+    pub(super) const GLOBAL: u8 = b'c';
+    pub(super) const BINPERSID: u8 = b'Q';
+    pub(super) const REDUCE: u8 = b'R';
+    pub(super) const BUILD: u8 = b'b';
+}
+
+type Done = Result<(), String>;
+
+struct Machine<'a> {
+    input: Cursor<'a>,
+    stack: Vec<Value<'a>>,
+    /// How long the stack was at each open mark. Nothing below the last is within reach.
+    marks: Vec<usize>,
+    memo: HashMap<u32, Value<'a>>,
+    tuples: Vec<Vec<Value<'a>>>,
+    dicts: Vec<Vec<(Value<'a>, Value<'a>)>>,
+}
+
+impl<'a> Machine<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        Self {
+            input: Cursor::new(bytes),
+            stack: Vec::new(),
+            marks: Vec::new(),
+            memo: HashMap::new(),
+            tuples: Vec::new(),
+            dicts: Vec::new(),
+        }
+    }
+
+    /// Runs one opcode; the last one gives the value of the pickle.
+    fn step(&mut self) -> Result<Option<Value<'a>>, String> {
+        match self.input.u8()? {
+            op::STOP => return self.stop().map(Some),
+            op::PROTO => self.protocol()?,
+            op::MARK => self.marks.push(self.stack.len()),
+
+            op::NONE | op::NEWTRUE | op::NEWFALSE => self.stack.push(Value::Other),
+            op::BININT => {
+                let int = i32::from_le_bytes(self.input.array()?);
+                self.stack.push(Value::Int(int.into()));
+            }
+            op::BININT1 => {
+                let int = self.input.u8()?;
+                self.stack.push(Value::Int(int.into()));
+            }
+            op::BININT2 => {
+                let int = self.input.u16()?;
+                self.stack.push(Value::Int(int.into()));
+            }
+            op::LONG1 => self.long()?,
+            op::BINFLOAT => {
+                self.input.take(8)?;
+                self.stack.push(Value::Other);
+            }
+            op::BINUNICODE => self.string()?,
+
+            op::EMPTY_TUPLE => self.tuple(0)?,
+            op::TUPLE1 => self.tuple(1)?,
+            op::TUPLE2 => self.tuple(2)?,
+            op::TUPLE3 => self.tuple(3)?,
+            op::TUPLE => {
+                let items = self.pop_to_mark()?;
+                self.push_tuple(items);
+            }
+            op::EMPTY_LIST => self.stack.push(Value::List),
+            op::APPEND => {
+                self.pop()?;
+                self.check_list()?;
+            }
+            op::APPENDS => {
+                self.pop_to_mark()?;
+                self.check_list()?;
+            }
+            op::EMPTY_DICT => self.push_dict(),
+            op::SETITEM => {
+                let items = self.pop_many(2)?;
+                self.set_items(&items)?;
+            }
+            op::SETITEMS => {
+                let items = self.pop_to_mark()?;
+                self.set_items(&items)?;
+            }
+
+            op::BINPUT => {
+                let key = self.input.u8()?;
+                self.put(key.into())?;
+            }
+            op::LONG_BINPUT => {
+                let key = self.input.u32()?;
+                self.put(key)?;
+            }
+            op::BINGET => {
+                let key = self.input.u8()?;
+                self.get(key.into())?;
+            }
+            op::LONG_BINGET => {
+                let key = self.input.u32()?;
+                self.get(key)?;
+            }
+
+            op::GLOBAL => self.global()?,
+            op::BINPERSID => self.storage()?,
+            op::REDUCE => self.call()?,
+            op::BUILD => self.set_attributes()?,
+            opcode => {
+                let symbol = char::from(opcode).escape_default();
+                return Err(format!("opcode {opcode:#04x} ('{symbol}') has no place in weights"));
+            }
+        }
+        Ok(None)
+    }
+
+    fn protocol(&mut self) -> Done {
+        match self.input.u8()? {
+            2 => Ok(()),
+            other => Err(format!("pickle protocol {other}, expected 2")),
+        }
+    }
+
+    fn stop(&mut self) -> Result<Value<'a>, String> {
+        let root = self.pop()?;
+        if !self.stack.is_empty() || !self.marks.is_empty() || !self.input.is_empty() {
+            return Err("STOP before everything was used".into());
+        }
+        Ok(root)
+    }
+
+    /// A little-endian integer of as many bytes as it says; eight hold all that a size can be.
+    fn long(&mut self) -> Done {
+        let len = self.input.u8()?.into();
+        let bytes = self.input.take(len)?;
+        let negative = bytes.last().is_some_and(|&byte| byte >= 0x80);
+        let mut wide = if negative { [0xff; 8] } else { [0; 8] };
+        wide.get_mut(..len)
+            .ok_or_else(|| format!("an integer of {len} bytes"))?
+            .copy_from_slice(bytes);
+        self.stack.push(Value::Int(i64::from_le_bytes(wide)));
+        Ok(())
+    }
+
+    fn string(&mut self) -> Done {
+        let len = self.input.u32()?;
+        let len = usize::try_from(len).map_err(|_| "a string longer than memory")?;
+        let text = str::from_utf8(self.input.take(len)?).map_err(|_| "text that is not UTF-8")?;
+        self.stack.push(Value::Str(text));
+        Ok(())
+    }
+
+    fn pop(&mut self) -> Result<Value<'a>, String> {
+        self.reach(1)?;
+        self.stack.pop().ok_or_else(|| "an empty stack".into())
+    }
+
+    fn pop_many(&mut self, n: usize) -> Result<Vec<Value<'a>>, String> {
+        let start = self.reach(n)?;
+        Ok(self.stack.split_off(start))
+    }
+
+    /// Where the last `n` values begin, if there are that many above the last mark.
+    fn reach(&self, n: usize) -> Result<usize, String> {
+        let bottom = self.marks.last().copied().unwrap_or(0);
+        let start = self.stack.len().checked_sub(n).filter(|&start| start >= bottom);
+        start.ok_or_else(|| format!("needs {n} values, finds fewer"))
+    }
+
+    fn pop_to_mark(&mut self) -> Result<Vec<Value<'a>>, String> {
+        let start = self.marks.pop().ok_or("no mark")?;
+        Ok(self.stack.split_off(start))
+    }
+
+    fn tuple(&mut self, n: usize) -> Done {
+        let items = self.pop_many(n)?;
+        self.push_tuple(items);
+        Ok(())
+    }
+
+    fn push_tuple(&mut self, items: Vec<Value<'a>>) {
+        self.stack.push(Value::Tuple(self.tuples.len()));
+        self.tuples.push(items);
+    }
+
+    fn pop_tuple(&mut self) -> Result<(usize, &[Value<'a>]), String> {
+        match self.pop()? {
+            Value::Tuple(tuple) => Ok((tuple, self.tuples.get(tuple).map_or(&[], Vec::as_slice))),
+            _ => Err("expects a tuple".into()),
+        }
+    }
+
+    fn push_dict(&mut self) {
+        self.stack.push(Value::Dict(self.dicts.len()));
+        self.dicts.push(Vec::new());
+    }
+
+    fn check_list(&mut self) -> Done {
+        match self.stack.get(self.reach(1)?) {
+            Some(Value::List) => Ok(()),
+            _ => Err("appends to what is not a list".into()),
+        }
+    }
+
+    fn set_items(&mut self, items: &[Value<'a>]) -> Done {
+        let (pairs, []) = items.as_chunks::<2>() else {
+            return Err("a key without a value".into());
+        };
+        let target = self.stack.get(self.reach(1)?);
+        let Some(&Value::Dict(dict)) = target else {
+            return Err("sets items of what is not a dictionary".into());
+        };
+        let dict = self.dicts.get_mut(dict).ok_or("no such dictionary")?;
+        dict.extend(pairs.iter().map(|&[key, value]| (key, value)));
+        Ok(())
+    }
+
+    fn put(&mut self, key: u32) -> Done {
+        let value = self.stack.get(self.reach(1)?).ok_or("an empty stack")?;
+        self.memo.insert(key, *value);
+        Ok(())
+    }
+
+    fn get(&mut self, key: u32) -> Done {
+        let value = self.memo.get(&key).ok_or_else(|| format!("nothing under memo key {key}"))?;
+        self.stack.push(*value);
+        Ok(())
+    }
+
+    fn global(&mut self) -> Done {
+        let (module, name) = (self.input.line()?, self.input.line()?);
+        let global = Global::find(module, name).ok_or_else(|| {
+            let (module, name) = (module.escape_ascii(), name.escape_ascii());
+            format!("refers to {module}.{name}, which has no place in weights; nothing was run")
+        })?;
+        self.stack.push(Value::Global(global));
+        Ok(())
+    }
+
+    fn storage(&mut self) -> Done {
+        match self.pop_tuple()? {
+            (tuple, [Value::Str("storage"), ..]) => {
+                self.stack.push(Value::Storage(tuple));
+                Ok(())
+            }
+            _ => Err("a persistent id that is not a storage".into()),
+        }
+    }
+
+    /// Calls the function below the arguments.
+    fn call(&mut self) -> Done {
+        let (tuple, arguments) = self.pop_tuple()?;
+        let arguments = (arguments.len(), arguments.first().copied());
+        let Value::Global(function) = self.pop()? else {
+            return Err("calls what is not a function".into());
+        };
+        match (function, arguments) {
+            (Global::OrderedDict, (0, _)) => self.push_dict(),
+            (Global::RebuildTensor, (6, _)) => self.stack.push(Value::Tensor(tuple)),
+            (Global::RebuildParameter, (3, Some(tensor @ Value::Tensor(_)))) => {
+                self.stack.push(tensor);
+            }
+            (function, (n, _)) => return Err(format!("calls {function:?} with {n} arguments")),
+        }
+        Ok(())
+    }
+
+    /// Modules leave their versions on the dictionary as an attribute, `_metadata`: not a tensor.
+    fn set_attributes(&mut self) -> Done {
+        let attributes = self.pop()?;
+        match (self.stack.get(self.reach(1)?), attributes) {
+            (Some(Value::Dict(_)), Value::Dict(_)) => Ok(()),
+            _ => Err("sets attributes of what is not a dictionary".into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn int(opcodes: &[u8]) -> i64 {
+        match read(&[b"\x80\x02", opcodes, b"."].concat()).unwrap().root {
+            Value::Int(int) => int,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn integers_of_every_width() {
+        assert_eq!(int(b"K\xff"), 255);
+        assert_eq!(int(b"M\xff\xff"), 65535);
+        assert_eq!(int(b"J\xfe\xff\xff\xff"), -2);
+        assert_eq!(int(b"\x8a\x00"), 0);
+        assert_eq!(int(b"\x8a\x01\xff"), -1);
+        assert_eq!(int(b"\x8a\x05\x00\x00\x00\x80\x00"), 1 << 31);
+        assert_eq!(int(b"\x8a\x08\x00\x00\x00\x00\x00\x00\x00\x80"), i64::MIN);
+    }
+}

@@ -1,0 +1,487 @@
+//! `config.json` → one [`Config`]. What differs between the models of the family is data here; nothing later asks for a name.
+//!
+//! Each published dialect of `config.json` has a file under `config/` that turns it into a [`Config`], and a row in
+//! [`READERS`]. The next relative is another such file and, if its tensors have other names, another table of names (see
+//! `weights/names.rs`); only a part that no relative has had needs a new variant of an enum here and a branch in `layer/`.
+
+use std::path::Path;
+
+use glm_kernels::Heads;
+
+use crate::error::{Error, Result};
+use crate::files::checkpoint::SHARDS;
+use crate::files::fields::Fields;
+use crate::files::model_dir::{CONFIG as FILE, ModelDir};
+use crate::generate::sampling::Sampling;
+
+mod chatglm;
+mod chatglm2;
+mod glm;
+mod glm130b;
+mod transformers;
+
+/// Reads one dialect of `config.json`.
+struct Reader {
+    /// The models that have it, for people.
+    models: &'static str,
+    recognises: fn(&Fields) -> bool,
+    read: fn(&Fields) -> Result<Config>,
+}
+
+const READERS: [Reader; 5] =
+    [chatglm::READER, chatglm2::READER, transformers::READER, glm::READER, glm130b::READER];
+
+/// What a folder without the file means.
+pub(crate) use glm130b::PUBLISHED as UNWRITTEN;
+
+/// How the authors choose ids.
+pub(crate) const GENERATION: &str = "generation_config.json";
+
+/// How activations are normalised.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub enum Norm {
+    /// LayerNorm with weight and bias.
+    Layer {
+        /// Added to the variance.
+        eps: f32,
+    },
+    /// RMSNorm with weight.
+    Rms {
+        /// Added to the mean of the squares.
+        eps: f32,
+    },
+}
+
+/// What lies between the two matrices of the MLP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Mlp {
+    /// GELU in its tanh form.
+    GeluTanh,
+    /// GELU with the error function.
+    GeluErf,
+    /// `silu(gate) · up`; the first matrix holds the gate's rows, then up's.
+    SwiGlu,
+    /// `up · gelu(gate)` with the error function; the first matrix holds up's rows, then the gate's.
+    GeGlu,
+}
+
+impl Mlp {
+    /// Whether the first matrix has rows for a gate, too.
+    pub fn is_gated(self) -> bool {
+        matches!(self, Mlp::SwiGlu | Mlp::GeGlu)
+    }
+}
+
+/// How positions enter.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub enum Positions {
+    /// As vectors, one for each of two positions, that are added to the embedding.
+    Learned,
+    /// Each half of a query's and key's head is rotated by one of two positions, within it element `i` against element
+    /// `i + half/2`; inverse frequencies `base^(−2i/half)` are rounded to `f16`, as the published code keeps them.
+    Halves {
+        /// Base of the frequencies.
+        base: f32,
+    },
+    /// A whole head is rotated by one position, element `i` against element `i + size/2`; inverse frequencies
+    /// `base^(−2i/size)` are rounded to `f16`.
+    Whole {
+        /// Base of the frequencies.
+        base: f32,
+    },
+    /// The first `elements` of a head are rotated by one position, element `2i` against element `2i + 1`, with the inverse
+    /// frequency `base^(−2i/elements)`.
+    Pairs {
+        /// Base of the frequencies.
+        base: f32,
+        /// Elements of a head that are rotated.
+        elements: usize,
+        /// Divides the position.
+        stretch: f32,
+    },
+}
+
+/// Which tokens see which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MaskKind {
+    /// A token sees those before it.
+    Causal,
+    /// All before the first `sop` see each other in both directions; it and what follows are causal, and stand where the blank
+    /// is that they fill.
+    Prefix(BlankChoice),
+}
+
+/// Which of several blanks is filled; of one kind always the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BlankChoice {
+    /// `[gMASK]`, or else `[MASK]`.
+    GmaskFirst,
+    /// Whichever comes first.
+    Leftmost,
+    /// `[MASK]`, or else `[sMASK]`, or else `[gMASK]`; what fills a `[gMASK]` stands after the context instead.
+    MaskFirst,
+}
+
+/// How a block's input is carried past attention and MLP.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub enum Residual {
+    /// `x + f(norm(x))`
+    Plain,
+    /// `α·norm(x) + f(norm(x))`
+    Scaled(f32),
+}
+
+/// How the rows of the query-key-value matrix are ordered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum QkvOrder {
+    /// For each head its query, its key, its value.
+    PerHead,
+    /// All queries, all keys, all values.
+    Concatenated,
+}
+
+/// Whose names the tensors have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Dialect {
+    /// ChatGLM-6B's.
+    ChatGlm,
+    /// ChatGLM2-6B's, which ChatGLM3-6B and GLM-4-9B have taken over.
+    ChatGlm2,
+    /// Those of transformers' own `glm` and `glm4`.
+    Transformers,
+    /// The original GLM's.
+    Glm,
+    /// GLM-130B's.
+    Glm130B,
+}
+
+/// Ids with a meaning of their own, as far as a model has them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SpecialIds {
+    /// Begins the answer (`<sop>`).
+    pub sop: Option<u32>,
+    /// Any of these ends the answer.
+    pub ends: Vec<u32>,
+    /// A short blank (`[MASK]`).
+    pub mask: Option<u32>,
+    /// A blank for a sentence (`[sMASK]`).
+    pub smask: Option<u32>,
+    /// A blank of any length (`[gMASK]`).
+    pub gmask: Option<u32>,
+}
+
+impl SpecialIds {
+    /// Blanks and the beginning of an answer, which is called `sop`; no ends.
+    pub(crate) fn named(sop: &str, id: impl Fn(&str) -> Option<u32>) -> Self {
+        let (mask, smask, gmask) = (id("[MASK]"), id("[sMASK]"), id("[gMASK]"));
+        Self { sop: id(sop), ends: Vec::new(), mask, smask, gmask }
+    }
+
+    /// The blanks by their names.
+    pub(crate) fn blanks(&self) -> [(&'static str, Option<u32>); 3] {
+        [("[MASK]", self.mask), ("[sMASK]", self.smask), ("[gMASK]", self.gmask)]
+    }
+}
+
+/// Sizes and kinds of a model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The architecture's published name.
+    pub architecture: &'static str,
+    /// Blocks.
+    pub layers: usize,
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// Heads of queries.
+    pub heads: usize,
+    /// Heads of keys and values.
+    pub kv_heads: usize,
+    /// Elements of a head.
+    pub head_size: usize,
+    /// Width between the matrices of the MLP.
+    pub inner: usize,
+    /// Rows of the embedding.
+    pub vocab: usize,
+    /// Positions that the model was made for.
+    pub max_context: usize,
+    /// Normalisation.
+    pub norm: Norm,
+    /// MLP.
+    pub mlp: Mlp,
+    /// Positions.
+    pub positions: Positions,
+    /// Visibility.
+    pub mask: MaskKind,
+    /// Residual.
+    pub residual: Residual,
+    /// Order of query, key and value.
+    pub qkv: QkvOrder,
+    /// Whether query, key and value have biases.
+    pub qkv_bias: bool,
+    /// Whether the other linear layers have biases.
+    pub linear_bias: bool,
+    /// Whether attention and MLP each have a norm on their output, too.
+    pub output_norms: bool,
+    /// Names of the tensors.
+    pub dialect: Dialect,
+    /// Whether a checkpoint without a head means the embedding (`tie_word_embeddings`; where it is not said, true in
+    /// ChatGLM-6B and false in those after it).
+    pub tied_head: bool,
+    /// Special ids.
+    pub special: SpecialIds,
+    /// How its authors choose ids, with seed 0: as the `chat` of the published code does (for models without one, as that of
+    /// ChatGLM2), except where `generation_config.json` says otherwise.
+    pub sampling: Sampling,
+}
+
+impl Config {
+    /// Refuses a context of no token, or of more than the model was made for.
+    pub(crate) fn check_capacity(&self, capacity: usize) -> Result<()> {
+        let max = self.max_context;
+        if (1..=max).contains(&capacity) {
+            return Ok(());
+        }
+        Err(Error::Setting {
+            setting: "context",
+            range: format!("from 1 to {max}, for which the model was made"),
+            found: capacity.to_string(),
+        })
+    }
+
+    /// Reads `config.json` of a model's folder, and `generation_config.json` and `added_tokens.json` beside it.
+    ///
+    /// # Errors
+    /// If there is none, it is no JSON object, the architecture is not supported (the error lists those that are), or a size
+    /// is missing or outside its range.
+    pub fn open(dir: &Path) -> Result<Self> {
+        Self::of_folder(&ModelDir::open(dir)?)
+    }
+
+    /// The same from files that are in memory, by their names.
+    ///
+    /// # Errors
+    /// As [`Config::open`].
+    pub fn from_files(files: &[(&str, &[u8])]) -> Result<Self> {
+        Self::of_folder(&ModelDir::of(files))
+    }
+
+    pub(crate) fn of_folder(folder: &ModelDir) -> Result<Self> {
+        let fields = match folder.has(FILE) {
+            // GLM-130B was published without one.
+            false if folder.has(SHARDS) => Fields::parse(folder, FILE, UNWRITTEN)?,
+            false => return Err(folder.error(FILE, "is missing, or no regular file")),
+            true => Fields::open(folder, FILE)?,
+        };
+        let Some(reader) = READERS.iter().find(|reader| (reader.recognises)(&fields)) else {
+            let supported: Vec<_> = READERS.iter().map(|reader| reader.models).collect();
+            return Err(fields.error(format!(
+                "model_type {} with architectures {} is not supported; supported: {}",
+                fields.shown("model_type"),
+                fields.shown("architectures"),
+                supported.join("; ")
+            )));
+        };
+        let mut config = (reader.read)(&fields)?;
+        config.sampling = config.sampling.or_as_said(&Fields::open(folder, GENERATION)?)?;
+        Ok(config)
+    }
+
+    /// Rows of the query-key-value matrix.
+    pub(crate) fn qkv_rows(&self) -> usize {
+        (self.heads + 2 * self.kv_heads) * self.head_size
+    }
+
+    /// Rows of the MLP's first matrix.
+    pub(crate) fn up_rows(&self) -> usize {
+        if self.mlp.is_gated() { 2 * self.inner } else { self.inner }
+    }
+
+    /// Where in a row that the query-key-value matrix gives queries, keys and values are.
+    pub(crate) fn heads_at(&self) -> [Heads; 3] {
+        let size = self.head_size;
+        let (firsts, stride) = match self.qkv {
+            QkvOrder::PerHead => ([0, 1, 2], 3 * size),
+            QkvOrder::Concatenated => ([0, self.heads, self.heads + self.kv_heads], size),
+        };
+        firsts.map(|first| Heads { first: first * size, stride })
+    }
+
+    /// Width of all heads together.
+    pub(crate) fn attention_width(&self) -> usize {
+        self.heads * self.head_size
+    }
+}
+
+/// What the dialects have in common.
+impl Fields<'_> {
+    fn vocab(&self, name: &str) -> Result<usize> {
+        self.size(name, 1..=1 << 24)
+    }
+
+    fn hidden(&self) -> Result<usize> {
+        self.size("hidden_size", 8..=1 << 17)
+    }
+
+    fn heads(&self) -> Result<usize> {
+        self.size("num_attention_heads", 1..=1 << 10)
+    }
+
+    fn layers(&self, name: &str) -> Result<usize> {
+        self.size(name, 1..=1 << 10)
+    }
+
+    fn inner(&self, name: &str) -> Result<usize> {
+        self.size(name, 1..=1 << 20)
+    }
+
+    fn context(&self, name: &str) -> Result<usize> {
+        self.size(name, 1..=1 << 21)
+    }
+
+    /// The size of a head where the heads share the hidden size.
+    fn head_size(&self, hidden: usize, heads: usize) -> Result<usize> {
+        if !hidden.is_multiple_of(heads) {
+            return Err(self.error(format!(
+                "hidden_size {hidden} is no multiple of num_attention_heads {heads}"
+            )));
+        }
+        self.check_head_size("hidden_size / num_attention_heads", hidden / heads)
+    }
+
+    fn check_head_size(&self, what: &str, size: usize) -> Result<usize> {
+        if size.is_multiple_of(8) && (8..=glm_kernels::MAX_HEAD_SIZE).contains(&size) {
+            return Ok(size);
+        }
+        Err(self.error(format!(
+            "{what} is a head size of {size}; it must be a multiple of 8 up to {}",
+            glm_kernels::MAX_HEAD_SIZE
+        )))
+    }
+
+    /// How many heads share their keys and values: all of `heads` in `name` groups.
+    fn kv_heads(&self, name: &str, heads: usize) -> Result<usize> {
+        let groups = self.size(name, 1..=heads)?;
+        if heads.is_multiple_of(groups) {
+            return Ok(groups);
+        }
+        Err(self.error(format!("{heads} heads cannot share {groups} {name}")))
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) const TINY: &str = r#"{
+        "model_type": "chatglm", "architectures": ["ChatGLMModel"], "num_layers": 2, "hidden_size": 64,
+        "num_attention_heads": 2, "inner_hidden_size": 256, "vocab_size": 100, "max_sequence_length": 2048,
+        "layernorm_epsilon": 1e-5, "position_encoding_2d": true,
+        "bos_token_id": 94, "eos_token_id": 95, "mask_token_id": 90, "gmask_token_id": 91
+    }"#;
+
+    fn parse(text: &str) -> Result<Config> {
+        Config::from_files(&[(FILE, text.as_bytes())])
+    }
+
+    #[test]
+    fn chatglm_6b_is_read() {
+        let config = parse(TINY).unwrap();
+        assert_eq!((config.head_size, config.kv_heads, config.inner), (32, 2, 256));
+        assert_eq!(config.special.gmask, Some(91));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (from, to, expected) in [
+            ("\"chatglm\"", "\"llama\"", "llama"),
+            ("\"num_layers\": 2", "\"num_layers\": 0", "num_layers must be an integer from 1"),
+            ("\"num_layers\": 2", "\"num_layers\": 1e99", "num_layers"),
+            ("\"hidden_size\": 64", "\"hidden_size\": 60", "head size"),
+            ("\"hidden_size\": 64", "\"hidden_size\": 18446744073709551615", "hidden_size"),
+            ("\"num_attention_heads\": 2", "\"num_attention_heads\": 3", "num_attention_heads"),
+            ("1e-5", "-1", "layernorm_epsilon must be a positive"),
+            ("\"bos_token_id\": 94", "\"bos_token_id\": 100", "bos_token_id"),
+            (
+                "\"position_encoding_2d\": true",
+                "\"position_encoding_2d\": false",
+                "position_encoding_2d",
+            ),
+        ] {
+            let error = parse(&TINY.replace(from, to)).unwrap_err().to_string();
+            assert!(error.starts_with(FILE) && error.contains(expected), "{error}");
+        }
+        assert!(parse("[1]").is_err() && parse("{").is_err());
+        let unknown = parse("{}").unwrap_err().to_string();
+        assert!(unknown.contains("supported: ChatGLM-6B"), "{unknown}");
+    }
+
+    const RELATIVES: [&str; 5] = [
+        r#"{"model_type": "chatglm", "_name_or_path": "THUDM/chatglm2-6b-32k", "num_layers": 2, "hidden_size": 64,
+            "num_attention_heads": 4, "kv_channels": 16, "multi_query_attention": true, "multi_query_group_num": 2,
+            "ffn_hidden_size": 100, "padded_vocab_size": 100, "seq_length": 32768, "layernorm_epsilon": 1e-5,
+            "add_qkv_bias": true, "rope_ratio": 16, "eos_token_id": 2}"#,
+        r#"{"model_type": "glm", "num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "head_dim": 16,
+            "num_key_value_heads": 2, "intermediate_size": 100, "vocab_size": 100, "max_position_embeddings": 8192,
+            "rms_norm_eps": 1e-5, "attention_bias": true, "eos_token_id": [5, 6]}"#,
+        r#"{"model_type": "glm4", "num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4,
+            "num_key_value_heads": 2, "intermediate_size": 100, "vocab_size": 100, "max_position_embeddings": 8192,
+            "rms_norm_eps": 1e-5, "rope_parameters": {"rope_theta": 500, "partial_rotary_factor": 1.0}}"#,
+        r#"{"model_type": "glm", "block_position_encoding": true, "num_layers": 2, "hidden_size": 64,
+            "num_attention_heads": 4, "vocab_size": 100, "max_sequence_length": 128, "sop_token_id": 90,
+            "mask_token_id": 91}"#,
+        glm130b::PUBLISHED,
+    ];
+
+    #[test]
+    fn the_relatives_are_read() {
+        let [two, native, four, glm, large] = RELATIVES.map(|text| parse(text).unwrap());
+        let pairs = |base, elements, stretch| Positions::Pairs { base, elements, stretch };
+        assert_eq!((two.kv_heads, two.positions), (2, pairs(1e4, 8, 16.0)));
+        assert_eq!((native.qkv_bias, native.positions), (true, pairs(1e4, 8, 1.0)));
+        assert_eq!((&native.special.ends[..], native.output_norms), (&[5, 6][..], false));
+        assert_eq!((four.output_norms, four.positions), (true, pairs(500.0, 16, 1.0)));
+        assert_eq!((glm.inner, glm.special.mask, glm.special.gmask), (256, Some(91), None));
+        assert_eq!((large.head_size, large.residual), (128, Residual::Scaled(140f32.sqrt())));
+        let three = parse(&RELATIVES[0].replace("chatglm2-6b-32k", "chatglm3-6b-32k")).unwrap();
+        assert_eq!((three.architecture, three.positions), ("ChatGLM3-6B", pairs(16e4, 8, 1.0)));
+    }
+
+    #[test]
+    fn what_the_network_is_not_built_for_is_refused() {
+        for (relative, from, to, expected) in [
+            (0, "\"add_qkv_bias\"", "\"rmsnorm\": false, \"add_qkv_bias\"", "rmsnorm must be true"),
+            (0, "\"multi_query_group_num\": 2", "\"multi_query_group_num\": 3", "cannot share 3"),
+            (0, "\"rope_ratio\": 16", "\"rope_ratio\": 0", "rope_ratio must be a positive"),
+            (
+                0,
+                "\"eos_token_id\": 2",
+                "\"eos_token_id\": 100",
+                "eos_token_id must be ids below 100",
+            ),
+            (1, "\"head_dim\": 16", "\"head_dim\": 17", "head size of 17"),
+            (1, "\"head_dim\": 16", "\"head_dim\": 16, \"hidden_act\": \"gelu\"", "hidden_act"),
+            (
+                1,
+                "\"head_dim\": 16",
+                "\"head_dim\": 16, \"partial_rotary_factor\": 0.01",
+                "rotates 0",
+            ),
+            (2, "\"rope_theta\"", "\"rope_type\": \"yarn\", \"rope_theta\"", "of type \"yarn\""),
+            (3, "\"sop_token_id\": 90", "\"sop_token_id\": 100", "sop_token_id must be an integer"),
+            (4, "\"layernorm_order\": \"post\"", "\"layernorm_order\": \"pre\"", "layernorm_order"),
+        ] {
+            let text = RELATIVES[relative].replace(from, to);
+            assert_ne!(text, RELATIVES[relative], "{from}");
+            let error = parse(&text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! `glm` and `glm4` of the transformers library: GLM-4-9B, GLM-Edge; GLM-4-0414, GLM-Z1.
+//!
+//! Source: `models/glm` and `models/glm4` of huggingface/transformers.
+
+use super::{
+    Config, Dialect, Fields, MaskKind, Mlp, Norm, Positions, QkvOrder, Reader, Residual, SpecialIds,
+};
+use crate::error::Result;
+use crate::files::variant::Variant;
+use crate::generate::sampling::Sampling;
+
+pub(super) const READER: Reader = Reader {
+    models: "GLM-4-9B, GLM-Edge (architecture GlmForCausalLM), GLM-4-0414, GLM-Z1 (Glm4ForCausalLM)",
+    recognises: |fields| match fields.text("model_type") {
+        // The original GLM has the same model_type.
+        Some("glm") => !fields.has("block_position_encoding") && fields.has("num_key_value_heads"),
+        Some("glm4") => true,
+        _ => false,
+    },
+    read,
+};
+
+fn read(fields: &Fields) -> Result<Config> {
+    let is_glm4 = fields.text("model_type") == Some("glm4");
+    if let Some(act) = fields.get("hidden_act").filter(|act| *act != "silu") {
+        return Err(fields.error(format!("hidden_act must be \"silu\", found {act}")));
+    }
+    let (hidden, heads, vocab) = (fields.hidden()?, fields.heads()?, fields.vocab("vocab_size")?);
+    let head_size = match fields.has("head_dim") {
+        true => {
+            let size = fields.size("head_dim", 1..=glm_kernels::MAX_HEAD_SIZE)?;
+            fields.check_head_size("head_dim", size)?
+        }
+        false => fields.head_size(hidden, heads)?,
+    };
+    Ok(Config {
+        architecture: match Variant::of(fields.folder())? {
+            // The newer GLM-4 has a name of its own, which is not always written out.
+            Some(member) if member.name != "GLM-4" => member.name,
+            _ if is_glm4 => "GLM-4-0414",
+            _ => "GLM-4",
+        },
+        layers: fields.layers("num_hidden_layers")?,
+        hidden,
+        heads,
+        kv_heads: fields.kv_heads("num_key_value_heads", heads)?,
+        head_size,
+        inner: fields.inner("intermediate_size")?,
+        vocab,
+        max_context: fields.context("max_position_embeddings")?,
+        norm: Norm::Rms { eps: fields.positive("rms_norm_eps")? },
+        mlp: Mlp::SwiGlu,
+        positions: positions(fields, head_size)?,
+        mask: MaskKind::Causal,
+        residual: Residual::Plain,
+        qkv: QkvOrder::Concatenated,
+        qkv_bias: fields.flag("attention_bias", false)?,
+        linear_bias: false,
+        output_norms: is_glm4,
+        dialect: Dialect::Transformers,
+        tied_head: fields.flag("tie_word_embeddings", false)?,
+        sampling: Sampling::published(0.8, 0.8),
+        special: SpecialIds { ends: fields.ids("eos_token_id", vocab)?, ..SpecialIds::default() },
+    })
+}
+
+/// Version 5 of the library keeps all about rotation in `rope_parameters`; before, it lay beside the sizes.
+fn positions(fields: &Fields, head_size: usize) -> Result<Positions> {
+    for scaled in ["rope_scaling", "rope_parameters"] {
+        let object = fields.nested(scaled);
+        let kind = object.get("rope_type").or_else(|| object.get("type"));
+        if let Some(kind) = kind.filter(|kind| *kind != "default") {
+            return Err(fields.error(format!("{scaled} of type {kind} is not supported: remove it, and the model reads up to max_position_embeddings tokens")));
+        }
+    }
+    let nested = fields.nested("rope_parameters");
+    let number = |name, default| nested.positive_or(name, fields.positive_or(name, default)?);
+    let factor = number("partial_rotary_factor", 0.5)?;
+    let elements = (head_size as f32 * factor) as usize;
+    if !(2..=head_size).contains(&elements) || !elements.is_multiple_of(2) {
+        return Err(fields.error(format!(
+            "partial_rotary_factor {factor} rotates {elements} of {head_size} elements of a head: no even number up to all"
+        )));
+    }
+    let base = number("rope_theta", 10_000.0)?;
+    Ok(Positions::Pairs { base, elements, stretch: 1.0 })
+}

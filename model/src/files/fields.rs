@@ -1,0 +1,145 @@
+//! The fields of a JSON file in a model's folder, read with errors that name file, field and range.
+
+use std::ops::RangeInclusive;
+
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+use crate::files::model_dir::ModelDir;
+
+/// The fields of one file. `null` counts as missing.
+pub(crate) struct Fields<'f> {
+    folder: &'f ModelDir<'f>,
+    file: &'static str,
+    json: Map<String, Value>,
+}
+
+impl<'f> Fields<'f> {
+    /// The fields of a file; none where there is no such file.
+    ///
+    /// # Errors
+    /// As [`ModelDir::json`].
+    pub(crate) fn open(folder: &'f ModelDir<'f>, file: &'static str) -> Result<Self> {
+        Ok(Self { folder, file, json: folder.json(file)? })
+    }
+
+    /// Those of a text that stands for a file which is not there.
+    ///
+    /// # Errors
+    /// If it is no JSON object.
+    pub(crate) fn parse(folder: &'f ModelDir<'f>, file: &'static str, text: &str) -> Result<Self> {
+        let json = serde_json::from_str(text);
+        let json =
+            json.map_err(|error| folder.error(file, format!("is no JSON object: {error}")))?;
+        Ok(Self { folder, file, json })
+    }
+
+    /// The fields of an object within; none where there is no such object.
+    pub(crate) fn nested(&self, name: &str) -> Self {
+        let json = self.get(name).and_then(Value::as_object).cloned().unwrap_or_default();
+        Self { json, ..*self }
+    }
+
+    /// Where the file is.
+    pub(crate) fn folder(&self) -> &'f ModelDir<'f> {
+        self.folder
+    }
+
+    /// A field that is there.
+    pub(crate) fn get(&self, name: &str) -> Option<&Value> {
+        self.json.get(name).filter(|value| !value.is_null())
+    }
+
+    /// Whether a field is there.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
+
+    /// A text, if the field is one.
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        self.get(name)?.as_str()
+    }
+
+    /// How a field is shown in an error.
+    pub(crate) fn shown(&self, name: &str) -> String {
+        self.json.get(name).map_or_else(|| "missing".to_owned(), Value::to_string)
+    }
+
+    /// What is wrong with the file.
+    pub(crate) fn error(&self, problem: impl Into<String>) -> Error {
+        self.folder.error(self.file, problem)
+    }
+
+    /// An integer in a range.
+    pub(crate) fn size(&self, name: &str, range: RangeInclusive<usize>) -> Result<usize> {
+        let value = self.get(name).and_then(Value::as_u64);
+        let size = value.and_then(|value| usize::try_from(value).ok());
+        size.filter(|size| range.contains(size)).ok_or_else(|| {
+            let (low, high) = range.into_inner();
+            let found = self.shown(name);
+            self.error(format!("{name} must be an integer from {low} to {high}, found {found}"))
+        })
+    }
+
+    /// True or false, or what it is where it is not said.
+    pub(crate) fn flag(&self, name: &str, default: bool) -> Result<bool> {
+        match self.get(name) {
+            None => Ok(default),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(other) => Err(self.error(format!("{name} must be true or false, found {other}"))),
+        }
+    }
+
+    /// Checks that a flag, where it is given, has the value that the network is built for.
+    pub(crate) fn require(&self, name: &str, value: bool) -> Result<()> {
+        match self.flag(name, value)? == value {
+            true => Ok(()),
+            false => Err(self.error(format!("{name} must be {value}"))),
+        }
+    }
+
+    /// A number.
+    pub(crate) fn number_or(&self, name: &str, default: f32) -> Result<f32> {
+        let Some(value) = self.get(name) else { return Ok(default) };
+        let number = value.as_f64().map(|number| number as f32);
+        number.ok_or_else(|| self.error(format!("{name} must be a number, found {value}")))
+    }
+
+    /// A positive number.
+    pub(crate) fn positive(&self, name: &str) -> Result<f32> {
+        let value = self.get(name).and_then(Value::as_f64).map(|value| value as f32);
+        value.filter(|value| *value > 0.0 && value.is_finite()).ok_or_else(|| {
+            let found = self.shown(name);
+            self.error(format!("{name} must be a positive number, found {found}"))
+        })
+    }
+
+    /// A positive number, or what it is where it is not said.
+    pub(crate) fn positive_or(&self, name: &str, default: f32) -> Result<f32> {
+        if self.has(name) { self.positive(name) } else { Ok(default) }
+    }
+
+    /// An id of the vocabulary.
+    pub(crate) fn id(&self, name: &str, vocab: usize) -> Result<u32> {
+        Ok(self.size(name, 0..=vocab - 1)? as u32)
+    }
+
+    /// An id that need not be there.
+    pub(crate) fn id_or_none(&self, name: &str, vocab: usize) -> Result<Option<u32>> {
+        self.has(name).then(|| self.id(name, vocab)).transpose()
+    }
+
+    /// One id, or a list of them.
+    pub(crate) fn ids(&self, name: &str, vocab: usize) -> Result<Vec<u32>> {
+        let id = |value: &Value| value.as_u64().filter(|&id| id < vocab as u64).map(|id| id as u32);
+        let ids = match self.get(name) {
+            None => Some(Vec::new()),
+            Some(Value::Array(ids)) => ids.iter().map(id).collect(),
+            Some(value) => id(value).map(|id| vec![id]),
+        };
+        ids.ok_or_else(|| {
+            let found = self.shown(name);
+            self.error(format!("{name} must be ids below {vocab}, found {found}"))
+        })
+    }
+}

@@ -1,0 +1,153 @@
+//! The small files of a model's folder, wherever they are.
+
+use crate::error::{Error, Result};
+use serde_json::{Map, Value};
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// Largest file that is read: `tokenizer.json` of GLM-4 has 20 MB. Bounds memory.
+const MAX_FILE: u64 = 64 << 20;
+
+/// Sizes and kinds of the model.
+pub(crate) const CONFIG: &str = "config.json";
+
+/// In it, under which name or path the model was published.
+pub(crate) const CONFIG_NAME: &str = "_name_or_path";
+
+/// What is said of the tokenizer.
+pub(crate) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+
+/// A chat template that is not in `tokenizer_config.json`.
+pub(crate) const TEMPLATE: &str = "chat_template.jinja";
+
+/// Names of added tokens and their ids.
+pub(crate) const ADDED_TOKENS: &str = "added_tokens.json";
+
+/// Files by their names: those of a folder, or some that are in memory.
+pub(crate) struct ModelDir<'a> {
+    path: PathBuf,
+    files: Option<&'a [(&'a str, &'a [u8])]>,
+}
+
+impl<'a> ModelDir<'a> {
+    /// A folder on the disk.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        if !std::fs::metadata(path).map_err(Error::io(path))?.is_dir() {
+            return Err(Error::file(path, "is not a folder"));
+        }
+        Ok(ModelDir { path: path.into(), files: None })
+    }
+
+    /// The files at hand.
+    pub(crate) fn of(files: &'a [(&'a str, &'a [u8])]) -> Self {
+        ModelDir { path: PathBuf::new(), files: Some(files) }
+    }
+
+    /// Whether there is such a file, and a regular one: opening a pipe waits until somebody writes to it.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        match self.files {
+            Some(files) => files.iter().any(|(n, _)| *n == name),
+            None => self.path.join(name).is_file(),
+        }
+    }
+
+    /// Where the folder is; empty if it is in memory.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What the model may be called, in lower case, best first: the last part of the name or path that it, or its tokenizer, was
+    /// published under, and the folder's own name.
+    ///
+    /// # Errors
+    /// As [`ModelDir::json`].
+    pub(crate) fn names(&self) -> Result<Vec<String>> {
+        let (config, tokenizer) = (self.json(CONFIG)?, self.json(TOKENIZER_CONFIG)?);
+        let published = [config.get(CONFIG_NAME), tokenizer.get("name_or_path")];
+        let last = |path: &str| {
+            let name = path.trim_end_matches(['/', '\\']).rsplit(['/', '\\']).next();
+            name.unwrap_or_default().to_lowercase()
+        };
+        let published = published.into_iter().flatten().filter_map(Value::as_str).map(last);
+        let own = self.own_name().map(|name| name.to_lowercase());
+        Ok(published.chain(own).filter(|name| !name.is_empty()).collect())
+    }
+
+    /// What the folder on the disk is called.
+    pub(crate) fn own_name(&self) -> Option<String> {
+        // "." is called something, too.
+        let path = self.path.canonicalize().ok()?;
+        Some(path.file_name()?.to_string_lossy().into_owned())
+    }
+
+    /// What is wrong with a file.
+    pub(crate) fn error(&self, name: &str, problem: impl Into<String>) -> Error {
+        Error::file(&self.path.join(name), problem)
+    }
+
+    /// The bytes of a file.
+    ///
+    /// # Errors
+    /// If the file is not there, too large, or cannot be read.
+    pub(crate) fn read(&self, name: &str) -> Result<Cow<'a, [u8]>> {
+        if !self.has(name) {
+            return Err(self.error(name, "is missing, or no regular file"));
+        }
+        if let Some(files) = self.files {
+            let file = files.iter().find(|(n, _)| *n == name);
+            return Ok(Cow::Borrowed(file.map_or(&[], |(_, bytes)| *bytes)));
+        }
+        let path = self.path.join(name);
+        let mut bytes = Vec::new();
+        File::open(&path)
+            .and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes))
+            .map_err(Error::io(&path))?;
+        if bytes.len() as u64 > MAX_FILE {
+            return Err(self.error(name, format!("is larger than {MAX_FILE} bytes")));
+        }
+        Ok(Cow::Owned(bytes))
+    }
+
+    /// A JSON object; an empty one where there is no such file.
+    ///
+    /// # Errors
+    /// If the file is no JSON object, or cannot be read.
+    pub(crate) fn json(&self, name: &str) -> Result<Map<String, Value>> {
+        if !self.has(name) {
+            return Ok(Map::new());
+        }
+        let json = self.read(name)?;
+        serde_json::from_slice(&json)
+            .map_err(|e| self.error(name, format!("is no JSON object: {e}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_is_called_by_the_last_part_of_its_names_and_by_its_folder() {
+        for (published, tokenizer, expected) in [
+            (Some("THUDM/ChatGLM3-6B"), None, &["chatglm3-6b", "q4"][..]),
+            (Some("/base/chatglm2/"), Some("a/b"), &["chatglm2", "b", "q4"]),
+            (Some("C:\\base\\x"), None, &["x", "q4"]),
+            (Some("/"), None, &["q4"]),
+            (None, Some("THUDM/chatglm2-6b"), &["chatglm2-6b", "q4"]),
+        ] {
+            let config = serde_json::json!({ CONFIG_NAME: published }).to_string();
+            let tokenizer = serde_json::json!({ "name_or_path": tokenizer }).to_string();
+            let files = [(CONFIG, config.as_bytes()), (TOKENIZER_CONFIG, tokenizer.as_bytes())];
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("Q4");
+            std::fs::create_dir(&path).unwrap();
+            let folder = ModelDir { path: path.join("."), ..ModelDir::of(&files) };
+            assert_eq!(folder.names().unwrap(), expected, "{published:?} {tokenizer:?}");
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! Which tensors a model is made of: every matrix and vector with its size and the pieces it is published in.
+
+use std::ops::Range;
+
+use super::names::{Names, names};
+use crate::error::Result;
+use crate::files::checkpoint::Checkpoint;
+use crate::files::config::{Config, Norm, Positions};
+
+/// A matrix of `rows` × `cols`, or a vector of `rows` with one column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Source {
+    /// What it is called when it is whole.
+    pub(crate) name: String,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) is_vector: bool,
+    /// What it is made of where there is no tensor of its own name. Together they cover it, each part once.
+    pub(crate) pieces: Vec<Piece>,
+    /// Tensors that repeat the whole.
+    pub(crate) copies: Vec<String>,
+}
+
+impl Source {
+    /// The piece that a tensor of its own name is.
+    pub(crate) fn whole(&self) -> Piece {
+        below(&self.name, "", &(0..self.rows), self.cols)
+    }
+}
+
+/// Some rows of a tensor, and where they belong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Piece {
+    pub(crate) name: String,
+    /// Rows of the tensor.
+    pub(crate) height: usize,
+    /// The first of its rows that is meant.
+    pub(crate) first: usize,
+    /// Where they go.
+    pub(crate) rows: Range<usize>,
+    /// Where they go; as wide as the tensor.
+    pub(crate) cols: Range<usize>,
+}
+
+/// How several shards make a whole.
+#[derive(Debug, Clone, Copy)]
+enum Join {
+    /// One below the other.
+    Rows,
+    /// Each has a run of the first half and one of the second.
+    Halves,
+    /// Side by side.
+    Columns,
+    /// All are the same.
+    Copies,
+}
+
+/// Weights and bias.
+pub(crate) struct LinearMap {
+    pub(crate) weight: Source,
+    pub(crate) bias: Option<Source>,
+}
+
+/// One block.
+pub(crate) struct BlockMap {
+    pub(crate) attention_norm: LinearMap,
+    pub(crate) qkv: LinearMap,
+    pub(crate) dense: LinearMap,
+    pub(crate) dense_norm: Option<LinearMap>,
+    pub(crate) mlp_norm: LinearMap,
+    pub(crate) up: LinearMap,
+    pub(crate) down: LinearMap,
+    pub(crate) down_norm: Option<LinearMap>,
+}
+
+/// A whole model.
+pub(crate) struct Map {
+    pub(crate) embedding: Source,
+    pub(crate) positions: Option<[Source; 2]>,
+    pub(crate) blocks: Vec<BlockMap>,
+    pub(crate) final_norm: LinearMap,
+    /// `None` where the embedding serves as the head.
+    pub(crate) head: Option<Source>,
+    /// The end of the names of tensors that are passed over.
+    pub(crate) ignored: &'static str,
+}
+
+impl Map {
+    /// Where in `checkpoint` each part of the model is.
+    ///
+    /// # Errors
+    /// At the first tensor that is missing, misshapen, of a type that is not read, or superfluous.
+    pub(crate) fn of(config: &Config, checkpoint: &Checkpoint) -> Result<Self> {
+        let map = Self::expected(config, checkpoint);
+        map.check(checkpoint, config)?;
+        Ok(map)
+    }
+
+    /// Where each part should be.
+    pub(crate) fn expected(config: &Config, checkpoint: &Checkpoint) -> Self {
+        Builder { config, checkpoint, names: names(config.dialect) }.map()
+    }
+
+    /// All matrices and vectors.
+    pub(crate) fn sources(&self) -> impl Iterator<Item = &Source> {
+        let blocks = self.blocks.iter().flat_map(BlockMap::parts);
+        let parts = blocks.chain([&self.final_norm]);
+        let parts = parts.flat_map(|part| [Some(&part.weight), part.bias.as_ref()]).flatten();
+        [&self.embedding]
+            .into_iter()
+            .chain(self.positions.iter().flatten())
+            .chain(&self.head)
+            .chain(parts)
+    }
+}
+
+impl BlockMap {
+    fn parts(&self) -> impl Iterator<Item = &LinearMap> {
+        let norms = [&self.attention_norm, &self.mlp_norm].into_iter();
+        let norms = norms.chain(&self.dense_norm).chain(&self.down_norm);
+        [&self.qkv, &self.dense, &self.up, &self.down].into_iter().chain(norms)
+    }
+}
+
+struct Builder<'a> {
+    config: &'a Config,
+    checkpoint: &'a Checkpoint,
+    names: &'static Names,
+}
+
+impl Builder<'_> {
+    fn map(&self) -> Map {
+        let (config, names) = (self.config, self.names);
+        let prefix = match self.checkpoint.names().next() {
+            Some(name) if !names.prefix.is_empty() && name.starts_with(names.prefix) => {
+                names.prefix
+            }
+            _ => "",
+        };
+        let table = |name: &str, rows| {
+            let name = format!("{prefix}{name}.weight");
+            self.source(name, (rows, config.hidden), Join::Rows)
+        };
+        let head = names.head.map(|head| table(head, config.vocab));
+        let is_head_there = |head: &Source| self.checkpoint.get(&head.name).is_some();
+        let positions = match config.positions {
+            Positions::Learned => names.positions,
+            _ => None,
+        };
+        Map {
+            embedding: table(names.embedding, config.vocab),
+            positions: positions.map(|both| both.map(|name| table(name, config.max_context + 1))),
+            blocks: (0..config.layers)
+                .map(|index| self.block(&format!("{prefix}{}.{index}.", names.blocks)))
+                .collect(),
+            final_norm: self.norm(format!("{prefix}{}", names.final_norm)),
+            head: head.filter(|head| !config.tied_head || is_head_there(head)),
+            ignored: names.ignored,
+        }
+    }
+
+    fn block(&self, block: &str) -> BlockMap {
+        let (config, names) = (self.config, self.names);
+        let (hidden, inner, width) = (config.hidden, config.inner, config.attention_width());
+        let up = if config.mlp.is_gated() { Join::Halves } else { Join::Rows };
+        let linear =
+            |name, shape, bias, join| self.linear(format!("{block}{name}"), shape, bias, join);
+        let norm = |name| self.norm(format!("{block}{name}"));
+        let output_norm = |name| config.output_norms.then(|| norm(name));
+        let mut qkv = linear(names.qkv, (config.qkv_rows(), hidden), config.qkv_bias, Join::Rows);
+        if let Some(apart) = names.apart {
+            let kv = config.kv_heads * config.head_size;
+            let [q, k, v] = apart.map(|name| format!("{block}{name}"));
+            let apart = [(q, 0..width), (k, width..width + kv), (v, width + kv..width + 2 * kv)];
+            qkv.weight.pieces =
+                apart.iter().map(|(name, rows)| below(name, ".weight", rows, hidden)).collect();
+            if let Some(bias) = &mut qkv.bias {
+                bias.pieces =
+                    apart.iter().map(|(name, rows)| below(name, ".bias", rows, 1)).collect();
+            }
+        }
+        BlockMap {
+            attention_norm: norm(names.attention_norm),
+            qkv,
+            dense: linear(names.dense, (hidden, width), config.linear_bias, Join::Columns),
+            dense_norm: output_norm(names.dense_norm),
+            mlp_norm: norm(names.mlp_norm),
+            up: linear(names.up, (config.up_rows(), hidden), config.linear_bias, up),
+            down: linear(names.down, (hidden, inner), config.linear_bias, Join::Columns),
+            down_norm: output_norm(names.down_norm),
+        }
+    }
+
+    fn linear(
+        &self,
+        name: String,
+        (rows, cols): (usize, usize),
+        bias: bool,
+        join: Join,
+    ) -> LinearMap {
+        // Columns are inputs, of which the bias has none.
+        let bias_join = if let Join::Columns = join { Join::Copies } else { join };
+        let bias = bias.then(|| self.vector(format!("{name}.bias"), rows, bias_join));
+        LinearMap { weight: self.source(format!("{name}.weight"), (rows, cols), join), bias }
+    }
+
+    fn norm(&self, name: String) -> LinearMap {
+        let vector =
+            |part: &str| self.vector(format!("{name}.{part}"), self.config.hidden, Join::Copies);
+        let bias = matches!(self.config.norm, Norm::Layer { .. }).then(|| vector("bias"));
+        LinearMap { weight: vector("weight"), bias }
+    }
+
+    fn vector(&self, name: String, n: usize, join: Join) -> Source {
+        Source { is_vector: true, ..self.source(name, (n, 1), join) }
+    }
+
+    fn source(&self, name: String, (rows, cols): (usize, usize), join: Join) -> Source {
+        let shards = self.checkpoint.shards();
+        let mut source =
+            Source { name, rows, cols, is_vector: false, pieces: Vec::new(), copies: Vec::new() };
+        let whole = |name: &str| below(name, "", &(0..rows), cols);
+        if shards.is_empty() {
+            source.pieces = vec![whole(&source.name)];
+            return source;
+        }
+        let n = shards.len();
+        // One shard is the whole, however it would be joined with others.
+        let join = if n == 1 { Join::Rows } else { join };
+        for (index, shard) in shards.iter().enumerate() {
+            let name = format!("{shard}{}", source.name);
+            match join {
+                Join::Copies if index > 0 => source.copies.push(name),
+                Join::Copies => source.pieces.push(whole(&name)),
+                Join::Rows => source.pieces.push(below(&name, "", &share(rows, n, index), cols)),
+                Join::Columns => {
+                    let cols = share(cols, n, index);
+                    source.pieces.push(Piece { cols, ..whole(&name) });
+                }
+                Join::Halves => {
+                    let half = share(rows / 2, n, index);
+                    for start in [0, rows / 2] {
+                        let first = if start == 0 { 0 } else { half.len() };
+                        let rows = start + half.start..start + half.end;
+                        let piece = below(&name, "", &rows, cols);
+                        source.pieces.push(Piece { height: 2 * half.len(), first, ..piece });
+                    }
+                }
+            }
+        }
+        source
+    }
+}
+
+/// All rows of a tensor, at `rows` of the whole.
+fn below(name: &str, end: &str, rows: &Range<usize>, cols: usize) -> Piece {
+    Piece {
+        name: format!("{name}{end}"),
+        height: rows.len(),
+        first: 0,
+        rows: rows.clone(),
+        cols: 0..cols,
+    }
+}
+
+/// The part of `0..whole` that shard `index` of `n` has. A remainder goes to the last; the shapes will not fit then.
+fn share(whole: usize, n: usize, index: usize) -> Range<usize> {
+    let part = whole / n;
+    index * part..if index + 1 == n { whole } else { (index + 1) * part }
+}

@@ -1,0 +1,419 @@
+//! One matrix as a checkpoint stores it.
+//!
+//! | stored as | `name` | `name` with `weight_scale` |
+//! |---|---|---|
+//! | plain | F32, F16 or BF16 `[rows, cols]` | |
+//! | official INT8 | I8 `[rows, cols]` | F16 `[rows]` |
+//! | official INT4 | I8 `[rows, cols / 2]`, the even column in the high nibble, two's complement | F16 `[rows]` |
+//! | panels | U8 `[panels, blocks, block bytes]` | F16 `[panels, groups, 8]` |
+//!
+//! Panels are the kernels' layout (see `glm_kernels::Panels`). A file that holds them says so in its metadata, with the
+//! number of columns that share a scale. All but panels may come in several tensors, see [`Source`]; where those lie side by
+//! side, each has its own scale for a row.
+
+use glm_kernels::quantize::{Unquantizable, pack_panel, pack_scales, quantize_row};
+use glm_kernels::{BLOCK, Bits, LANES, Shape};
+use half::f16;
+use rayon::prelude::*;
+
+use super::map::{Piece, Source};
+use super::{PLAIN, widen_into};
+use crate::error::Result;
+use crate::files::checkpoint::{Bytes, Checkpoint, Dtype, Tensor};
+use crate::network::layer::Weight;
+
+/// The metadata key that marks a file in the kernels' layout.
+pub(crate) const LAYOUT_KEY: &str = "glm.layout";
+/// Its value: the layout and its version.
+pub(crate) const LAYOUT_NAME: &str = "panels-1";
+/// The metadata key for the columns that share a scale: a number, or `row`.
+pub(crate) const GROUP_KEY: &str = "glm.group";
+
+/// The scale that belongs to a matrix: `….weight` → `….weight_scale`.
+pub(crate) fn scale_name(name: &str) -> String {
+    format!("{name}_scale")
+}
+
+/// The metadata value for a group; `None` is the whole row.
+pub(crate) fn group_value(group: Option<usize>) -> String {
+    group.map_or_else(|| ROW.to_owned(), |group| group.to_string())
+}
+
+const ROW: &str = "row";
+
+/// A matrix in a checkpoint, its types and shapes checked.
+pub(crate) struct Stored<'a> {
+    pub(crate) name: &'a str,
+    rows: usize,
+    cols: usize,
+    form: Form<'a>,
+}
+
+enum Form<'a> {
+    Plain(Vec<Part<'a>>),
+    /// The official formats: integers row after row, a scale for each row of each part. Without a shape, parts side by side
+    /// are not whole blocks of the kernels' layout; the published models' are.
+    Rows(Option<Shape>, Vec<Part<'a>>),
+    Panels {
+        shape: Shape,
+        bytes: &'a Tensor,
+        scales: &'a Tensor,
+    },
+}
+
+/// A piece of a matrix.
+struct Part<'a> {
+    tensor: &'a Tensor,
+    scales: Option<&'a Tensor>,
+    bits: Option<Bits>,
+    piece: Piece,
+}
+
+impl<'a> Stored<'a> {
+    /// Finds a matrix.
+    ///
+    /// # Errors
+    /// If it or its scales are missing, or of a type or shape that is none of the above.
+    pub(crate) fn find(checkpoint: &'a Checkpoint, source: &'a Source) -> Result<Self> {
+        let form = match checkpoint.get(&source.name) {
+            Some(tensor) if tensor.dtype() == Dtype::U8 => panels(checkpoint, tensor, source)?,
+            Some(_) => parts(checkpoint, source, &[source.whole()])?,
+            None => parts(checkpoint, source, &source.pieces)?,
+        };
+        Ok(Self { name: &source.name, rows: source.rows, cols: source.cols, form })
+    }
+
+    /// The tensors that hold its numbers, each once.
+    pub(crate) fn tensors(&self) -> Vec<&'a Tensor> {
+        let mut tensors: Vec<&Tensor> = match &self.form {
+            Form::Panels { bytes, .. } => vec![bytes],
+            Form::Plain(parts) | Form::Rows(_, parts) => parts.iter().map(|p| p.tensor).collect(),
+        };
+        tensors.dedup_by_key(|tensor| tensor.name());
+        tensors
+    }
+
+    /// The tensors that hold its scales.
+    pub(crate) fn scales(&self) -> Vec<&'a Tensor> {
+        match &self.form {
+            Form::Panels { scales, .. } => vec![scales],
+            Form::Plain(parts) | Form::Rows(_, parts) => {
+                parts.iter().filter_map(|part| part.scales).collect()
+            }
+        }
+    }
+
+    /// Rows and columns.
+    pub(crate) fn size(&self) -> [usize; 2] {
+        [self.rows, self.cols]
+    }
+
+    /// The shape in which integers and scales are kept as they are, if it was quantised and they can be.
+    pub(crate) fn shape(&self) -> Option<Shape> {
+        match self.form {
+            Form::Plain(_) => None,
+            Form::Rows(shape, _) => shape,
+            Form::Panels { shape, .. } => Some(shape),
+        }
+    }
+
+    /// Whether its authors, or we, have quantised it.
+    pub(crate) fn is_quantised(&self) -> bool {
+        !matches!(self.form, Form::Plain(_))
+    }
+
+    /// The tensor, where it is one and plain.
+    pub(crate) fn plain(&self) -> Option<&'a Tensor> {
+        match &self.form {
+            Form::Plain(parts) if parts.len() == 1 => Some(parts[0].tensor),
+            _ => None,
+        }
+    }
+
+    /// Whether the kernels cannot read it where it lies.
+    pub(crate) fn is_copied(&self) -> bool {
+        self.plain().is_none() && !matches!(self.form, Form::Panels { .. })
+    }
+
+    /// Bytes of weights and scales once it is loaded.
+    pub(crate) fn loaded_bytes(&self) -> u64 {
+        let bytes = match self.shape() {
+            Some(shape) => shape.bytes() + 2 * shape.scales(),
+            None => self.rows * self.cols * self.joined_dtype().size(),
+        };
+        bytes as u64
+    }
+
+    /// How its weights are stored, in words.
+    pub(crate) fn format(&self) -> String {
+        let Some(shape) = self.shape() else { return self.joined_dtype().to_string() };
+        let bits = match shape.bits {
+            Bits::Four => "INT4",
+            Bits::Eight => "INT8",
+        };
+        match shape.groups() {
+            1 => format!("{bits}, a scale a row"),
+            _ => format!("{bits}, groups of {}", shape.group_blocks * BLOCK),
+        }
+    }
+
+    /// The matrix as the kernels read it: where it lies if possible, else put together in memory.
+    pub(crate) fn load(&self) -> Result<Weight> {
+        if let Form::Panels { shape, bytes, scales } = self.form {
+            return Ok(Weight::panels(shape, bytes.data().clone(), scales.data()));
+        }
+        if let Some(tensor) = self.plain() {
+            return Ok(Weight::plain(tensor.dtype(), self.size(), tensor.data()));
+        }
+        let Some(shape) = self.shape() else {
+            let dtype = self.joined_dtype();
+            let mut bytes = vec![0; self.rows * self.cols * dtype.size()];
+            self.join(0, &mut bytes);
+            return Ok(Weight::plain(dtype, self.size(), &Bytes::from(bytes)));
+        };
+        let mut bytes = vec![0; shape.bytes()];
+        let mut scales = vec![f16::ZERO; shape.scales()];
+        self.pack(&shape, 0, &mut bytes, &mut scales)?;
+        let scales = bytemuck::cast_slice(&scales).to_vec();
+        Ok(Weight::panels(shape, bytes.into(), &scales.into()))
+    }
+
+    /// The type of the matrix as a whole: that of its parts if they agree, else the one that holds them all.
+    pub(crate) fn joined_dtype(&self) -> Dtype {
+        match &self.form {
+            Form::Plain(parts) => {
+                let dtype = parts[0].tensor.dtype();
+                let agree = parts.iter().all(|part| part.tensor.dtype() == dtype);
+                if agree { dtype } else { Dtype::F32 }
+            }
+            // An integer of eight bits times a scale of f16 is exact in f32.
+            _ => Dtype::F32,
+        }
+    }
+
+    /// Writes the rows from `first` on, as many as `bytes` holds, in [`joined_dtype`](Self::joined_dtype).
+    pub(crate) fn join(&self, first: usize, bytes: &mut [u8]) {
+        let dtype = self.joined_dtype();
+        let rows = bytes.par_chunks_exact_mut(self.cols * dtype.size()).enumerate();
+        rows.for_each(|(row, bytes)| {
+            for part in self.parts_of(first + row) {
+                let cols = &part.piece.cols;
+                let to = &mut bytes[cols.start * dtype.size()..cols.end * dtype.size()];
+                match part.tensor.dtype() {
+                    same if same == dtype => to.copy_from_slice(part.row(first + row)),
+                    _ => {
+                        let mut values = vec![0.0; cols.len()];
+                        part.values(first + row, &mut values);
+                        to.copy_from_slice(bytemuck::cast_slice(&values));
+                    }
+                }
+            }
+        });
+    }
+
+    /// Writes the panels from `first` on, as many as `bytes` and `scales` hold, on the threads of the current pool.
+    ///
+    /// Official integers and scales are moved as they are; plain weights are quantised as `shape` says.
+    ///
+    /// # Errors
+    /// At a weight that cannot be quantised.
+    pub(crate) fn pack(
+        &self,
+        shape: &Shape,
+        first: usize,
+        bytes: &mut [u8],
+        scales: &mut [f16],
+    ) -> Result<()> {
+        bytes
+            .par_chunks_mut(shape.panel_bytes())
+            .zip(scales.par_chunks_mut(shape.groups() * LANES))
+            .enumerate()
+            .try_for_each(|(i, (bytes, scales))| self.pack_one(shape, first + i, bytes, scales))
+    }
+
+    fn pack_one(
+        &self,
+        shape: &Shape,
+        panel: usize,
+        bytes: &mut [u8],
+        scales: &mut [f16],
+    ) -> Result<()> {
+        let first = panel * LANES;
+        let rows = (shape.rows - first).min(LANES);
+        let mut integers = vec![0; rows * shape.cols];
+        let mut row_scales = vec![f16::ZERO; rows * shape.groups()];
+        let targets = integers.chunks_mut(shape.cols).zip(row_scales.chunks_mut(shape.groups()));
+        for (row, (integers, scales)) in (first..).zip(targets) {
+            self.integers(shape, row, integers, scales)?;
+        }
+        pack_panel(shape, &integers, bytes);
+        pack_scales(shape.groups(), &row_scales, scales);
+        Ok(())
+    }
+
+    /// Integers and scales of one row.
+    fn integers(
+        &self,
+        shape: &Shape,
+        row: usize,
+        integers: &mut [i8],
+        scales: &mut [f16],
+    ) -> Result<()> {
+        if self.is_quantised() {
+            for part in self.parts_of(row) {
+                let cols = part.piece.cols.clone();
+                let group = shape.group_blocks * BLOCK;
+                scales[cols.start / group..cols.end.div_ceil(group)].fill(part.scale(row));
+                part.integers(row, &mut integers[cols]);
+            }
+            return Ok(());
+        }
+        let mut values = vec![0.0; shape.cols];
+        for part in self.parts_of(row) {
+            part.values(row, &mut values[part.piece.cols.clone()]);
+        }
+        quantize_row(shape, &values, integers, scales).map_err(|bad| {
+            let Unquantizable { col, value } = bad;
+            let part = self.parts_of(row).find(|part| part.piece.cols.contains(&col));
+            let tensor = part.map_or(self.tensors()[0], |part| part.tensor);
+            tensor.error(format!("[{row}, {col}] is {value}, which cannot be quantised"))
+        })
+    }
+
+    fn parts_of(&self, row: usize) -> impl Iterator<Item = &Part<'a>> {
+        let parts = match &self.form {
+            Form::Plain(parts) | Form::Rows(_, parts) => &parts[..],
+            Form::Panels { .. } => unreachable!("panels are never taken apart"),
+        };
+        parts.iter().filter(move |part| part.piece.rows.contains(&row))
+    }
+}
+
+impl<'a> Part<'a> {
+    fn find(checkpoint: &'a Checkpoint, piece: &Piece) -> Result<Self> {
+        let tensor = checkpoint.tensor(&piece.name)?;
+        let (rows, cols) = (piece.height, piece.cols.len());
+        if tensor.dtype() != Dtype::I8 {
+            tensor.expect(&PLAIN, &[rows, cols])?;
+            return Ok(Self { tensor, scales: None, bits: None, piece: piece.clone() });
+        }
+        let bits = if tensor.shape() == [rows, cols / 2] && cols.is_multiple_of(2) {
+            Bits::Four
+        } else {
+            tensor.expect(&[Dtype::I8], &[rows, cols])?;
+            Bits::Eight
+        };
+        let scales = checkpoint.tensor(&scale_name(tensor.name()))?;
+        scales.expect(&[Dtype::F16], &[rows])?;
+        Ok(Self { tensor, scales: Some(scales), bits: Some(bits), piece: piece.clone() })
+    }
+
+    /// Which row of the tensor is row `row` of the matrix.
+    fn own_row(&self, row: usize) -> usize {
+        row - self.piece.rows.start + self.piece.first
+    }
+
+    fn row(&self, row: usize) -> &'a [u8] {
+        let bytes = self.tensor.bytes();
+        let n = bytes.len() / self.piece.height;
+        &bytes[self.own_row(row) * n..][..n]
+    }
+
+    fn scale(&self, row: usize) -> f16 {
+        let scales = self.scales.map_or(&[][..], |scales| scales.bytes().as_chunks().0);
+        f16::from_le_bytes(scales[self.own_row(row)])
+    }
+
+    fn integers(&self, row: usize, out: &mut [i8]) {
+        let bytes = self.row(row);
+        match self.bits {
+            Some(Bits::Four) => {
+                for (pair, &byte) in out.chunks_exact_mut(2).zip(bytes) {
+                    pair.copy_from_slice(&[byte as i8 >> 4, (byte << 4) as i8 >> 4]);
+                }
+            }
+            _ => out.copy_from_slice(bytemuck::cast_slice(bytes)),
+        }
+    }
+
+    fn values(&self, row: usize, out: &mut [f32]) {
+        if self.bits.is_none() {
+            return widen_into(self.tensor.dtype(), self.row(row), out);
+        }
+        let mut integers = vec![0; out.len()];
+        self.integers(row, &mut integers);
+        let scale = self.scale(row).to_f32();
+        out.iter_mut().zip(integers).for_each(|(out, q)| *out = f32::from(q) * scale);
+    }
+}
+
+fn parts<'a>(checkpoint: &'a Checkpoint, source: &Source, pieces: &[Piece]) -> Result<Form<'a>> {
+    let parts: Vec<_> =
+        pieces.iter().map(|piece| Part::find(checkpoint, piece)).collect::<Result<_>>()?;
+    let bits = parts[0].bits;
+    if let Some(other) = parts.iter().find(|part| part.bits != bits) {
+        let first = parts[0].tensor.name();
+        return Err(other
+            .tensor
+            .error(format!("is not quantised as {first} is, and both are one matrix")));
+    }
+    let Some(bits) = bits else { return Ok(Form::Plain(parts)) };
+    let width = pieces[0].cols.len();
+    let shape = if width == source.cols {
+        Some(Shape::per_row(source.rows, source.cols, bits))
+    } else {
+        let whole_blocks = width.is_multiple_of(BLOCK) && source.cols.is_multiple_of(width);
+        whole_blocks.then(|| Shape::grouped(source.rows, source.cols, bits, width))
+    };
+    Ok(Form::Rows(shape, parts))
+}
+
+fn panels<'a>(checkpoint: &'a Checkpoint, bytes: &'a Tensor, source: &Source) -> Result<Form<'a>> {
+    let (rows, cols) = (source.rows, source.cols);
+    let metadata = checkpoint.metadata();
+    let layout = metadata.get(LAYOUT_KEY).map(String::as_str);
+    if layout != Some(LAYOUT_NAME) {
+        return Err(bytes.error(format!(
+            "is quantised in the layout {}, and this version reads {LAYOUT_NAME:?}: quantise the original again",
+            layout.map_or_else(|| "of no name".to_owned(), |layout| format!("{layout:?}"))
+        )));
+    }
+    let bits = match bytes.shape().last() {
+        Some(&n) if n == Bits::Eight.block_bytes() => Bits::Eight,
+        _ => Bits::Four,
+    };
+    let scales = checkpoint.tensor(&scale_name(bytes.name()))?;
+    let group = metadata.get(GROUP_KEY).map_or("missing", String::as_str);
+    let shape = match group.parse::<usize>() {
+        Ok(group) if matches!(group, 32 | 64 | 128) => Shape::grouped(rows, cols, bits, group),
+        _ if group == ROW => equal_groups(rows, cols, bits, scales),
+        _ => {
+            return Err(
+                bytes.error(format!("{GROUP_KEY} must be 32, 64, 128 or row, found {group}"))
+            );
+        }
+    };
+    bytes.expect(&[Dtype::U8], &panel_shape(&shape))?;
+    scales.expect(&[Dtype::F16], &scale_shape(&shape))?;
+    Ok(Form::Panels { shape, bytes, scales })
+}
+
+/// A row has one scale, or as many as the shards that it came from.
+fn equal_groups(rows: usize, cols: usize, bits: Bits, scales: &Tensor) -> Shape {
+    match scales.shape().get(1) {
+        Some(&n) if n > 1 && cols.is_multiple_of(n) && (cols / n).is_multiple_of(BLOCK) => {
+            Shape::grouped(rows, cols, bits, cols / n)
+        }
+        _ => Shape::per_row(rows, cols, bits),
+    }
+}
+
+/// Shape of the tensor that holds a matrix in panels.
+pub(crate) fn panel_shape(shape: &Shape) -> [usize; 3] {
+    [shape.panels(), shape.cols.div_ceil(BLOCK), shape.bits.block_bytes()]
+}
+
+/// Shape of the tensor that holds its scales.
+pub(crate) fn scale_shape(shape: &Shape) -> [usize; 3] {
+    [shape.panels(), shape.groups(), LANES]
+}

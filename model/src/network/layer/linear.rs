@@ -1,0 +1,72 @@
+//! A linear layer and the choice of its inputs' type.
+
+use glm_kernels::{Activation, Input, Isa, Q8Rows, for_each_row};
+
+use super::Weight;
+use crate::network::activations::Activations;
+
+/// `y = act(x·Wᵀ + b)`
+pub(crate) struct Linear {
+    /// `[outputs, inputs]`
+    pub(crate) weight: Weight,
+    /// `[outputs]`
+    pub(crate) bias: Option<Vec<f32>>,
+    pub(crate) activation: Activation,
+}
+
+impl From<Weight> for Linear {
+    fn from(weight: Weight) -> Self {
+        Self { weight, bias: None, activation: Activation::None }
+    }
+}
+
+/// What a forward pass runs with.
+pub(crate) struct Context<'a> {
+    pub(crate) isa: Isa,
+    pub(crate) activations: Activations,
+    /// Room for the quantised inputs of a linear layer.
+    pub(crate) quantised: &'a mut Q8Rows,
+}
+
+impl Linear {
+    /// `x`: `[tokens, inputs]` → `y`: `[tokens, outputs]`.
+    pub(crate) fn forward(&self, context: &mut Context<'_>, x: &[f32], y: &mut [f32]) {
+        let input = if self.takes_integers(context) {
+            context.quantised.quantize(context.isa, x, self.weight.cols());
+            Input::Q8(context.quantised)
+        } else {
+            Input::F32(x)
+        };
+        self.kernel().forward(context.isa, input, y);
+    }
+
+    /// As [`Self::forward`], of tokens whose rows `fill` writes to `x` first, so that who writes one can quantise it at once.
+    pub(crate) fn forward_filled(
+        &self,
+        context: &mut Context<'_>,
+        x: &mut [f32],
+        fill: impl Fn(usize, &mut [f32]) + Sync,
+        y: &mut [f32],
+    ) {
+        let input = if self.takes_integers(context) {
+            context.quantised.fill(context.isa, x, self.weight.cols(), fill);
+            Input::Q8(context.quantised)
+        } else {
+            for_each_row(x, self.weight.cols(), fill);
+            Input::F32(x)
+        };
+        self.kernel().forward(context.isa, input, y);
+    }
+
+    fn takes_integers(&self, context: &Context<'_>) -> bool {
+        context.activations == Activations::Int8 && self.weight.is_quantised()
+    }
+
+    fn kernel(&self) -> glm_kernels::Linear<'_> {
+        glm_kernels::Linear {
+            weight: self.weight.matrix(),
+            bias: self.bias.as_deref(),
+            activation: self.activation,
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Text ↔ ids: tokenizers, chat templates, streaming decoder.
+
+pub(crate) mod chat;
+pub(crate) mod postprocess;
+pub(crate) mod rewrite;
+pub(crate) mod stream;
+pub(crate) mod tokenizer;

@@ -1,0 +1,394 @@
+//! Text to ids and back.
+//!
+//! The family has seven tokenizers of three kinds, and what lies in a model's folder says which it is:
+//!
+//! ```text
+//! ice_text.model               SentencePiece unigram      ChatGLM-6B, GLM-130B
+//! tokenizer.model              SentencePiece BPE          ChatGLM2, ChatGLM3, CodeGeeX2
+//! cog-pretrain.model           SentencePiece BPE          GLM-10B-Chinese
+//! tokenizer.model              tiktoken ranks             GLM-4
+//! vocab.json, merges.txt       byte-level BPE             GLM-10B
+//! tokenizer.json               byte-level BPE             transformers' glm and glm4, and others
+//! ```
+//!
+//! Each has a file here that reads it and says what is special about it. What they do is the same:
+//!
+//! ```text
+//! text → names of special ids found, text between them → pieces → ids
+//! ids → pieces and bytes → text, passes over it → text
+//! ```
+
+mod added;
+mod bpe;
+mod byte_level;
+mod chatglm;
+mod chatglm2;
+mod decoder;
+mod glm10b;
+mod glm130b;
+mod glm4;
+mod gpt2;
+mod normalizer;
+mod sentencepiece;
+mod settings;
+mod split;
+#[cfg(test)]
+pub(crate) mod testing;
+mod transformers;
+mod trie;
+
+use crate::error::{Error, Result};
+use crate::files::config::SpecialIds;
+use crate::files::model_dir::{ADDED_TOKENS, ModelDir};
+use added::{Added, Shown, Stretch, Token};
+use byte_level::ByteLevel;
+pub(crate) use decoder::Decoder;
+use decoder::Decoding;
+use sentencepiece::{Kind, SentencePiece};
+pub(crate) use settings::FILE as SETTINGS_FILE;
+use std::fmt;
+use std::path::Path;
+
+const NEWLINE: &str = "<n>";
+const TAB: &str = "<|tab|>";
+/// The longest run of blanks that has a piece.
+const LONGEST_RUN: usize = 80;
+
+/// All files that a tokenizer may be made of.
+pub(crate) const FILES: [&str; 9] = [
+    SETTINGS_FILE,
+    "special_tokens_map.json",
+    chatglm::FILE,
+    chatglm2::FILE,
+    transformers::FILE,
+    glm10b::CHINESE,
+    glm10b::VOCAB,
+    glm10b::MERGES,
+    ADDED_TOKENS,
+];
+
+/// Longest text in bytes that is encoded; some thousand times the context. Bounds time and memory.
+const MAX_TEXT: usize = 16 << 20;
+
+/// Ids are below this; the models have some hundred thousand.
+const MAX_ID: u32 = 1 << 24;
+
+/// The ids with a meaning of their own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Special {
+    /// Blanks, and the beginning and end of an answer. A conversation may end answers with other ids as well; see
+    /// [`Template::stop_ids`](crate::Template::stop_ids).
+    pub ids: SpecialIds,
+    /// What fills up the shorter prompts of a batch.
+    pub pad: Option<u32>,
+    /// What stands before every prompt.
+    pub before: Vec<u32>,
+    /// What stands after every prompt.
+    pub after: Vec<u32>,
+}
+
+/// Whose tokenizer it is, which says how prompts are built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Family {
+    ChatGlm,
+    ChatGlm2,
+    ChatGlm3,
+    Glm4,
+    Glm10b,
+    Glm130b,
+    Other,
+}
+
+/// Turns text into ids and ids into text, exactly as the model's official tokenizer does.
+pub struct Tokenizer {
+    family: Family,
+    model: Model,
+    /// Added to the ids of the model: image tokens that come before them.
+    offset: u32,
+    added: Added,
+    special: Special,
+    decoding: Decoding,
+    size: u32,
+}
+
+/// What cuts a text into pieces.
+enum Model {
+    Pieces(SentencePiece),
+    Bytes(ByteLevel),
+}
+
+impl Model {
+    /// # Errors
+    /// If the text is too long for it.
+    fn encode(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
+        match self {
+            Model::Pieces(model) => {
+                let encoded = model.encode(text, ids);
+                encoded.ok_or_else(|| {
+                    Error::Prompt("the text is too long when it is normalised".into())
+                })
+            }
+            Model::Bytes(model) => {
+                model.encode(text, ids);
+                Ok(())
+            }
+        }
+    }
+
+    fn find(&self, piece: &str) -> Option<u32> {
+        match self {
+            Model::Pieces(model) => model.find(piece),
+            Model::Bytes(model) => model.find(piece),
+        }
+    }
+
+    fn has(&self, id: u32) -> bool {
+        match self {
+            Model::Pieces(model) => model.piece(id as usize).is_some(),
+            Model::Bytes(model) => model.token(id).is_some(),
+        }
+    }
+
+    fn len(&self) -> u32 {
+        match self {
+            Model::Pieces(model) => model.len() as u32,
+            Model::Bytes(model) => model.len(),
+        }
+    }
+}
+
+/// What a tokenizer is made of.
+struct Build {
+    family: Family,
+    model: Model,
+    offset: u32,
+    added: Vec<Token>,
+    special: Special,
+    decoding: Decoding,
+}
+
+impl Build {
+    fn finish(self) -> Result<Tokenizer, String> {
+        let Build { family, model, offset, added, special, decoding } = self;
+        let added = Added::new(added)?;
+        let size = (offset + model.len()).max(added.len());
+        Ok(Tokenizer { family, model, offset, added, special, decoding, size })
+    }
+}
+
+impl Tokenizer {
+    /// Opens the tokenizer in a model's folder: whatever of `ice_text.model`, `tokenizer.model`,
+    /// `tokenizer.json`, `vocab.json` with `merges.txt`, or `cog-pretrain.model` lies there, and the
+    /// `tokenizer_config.json` and `added_tokens.json` beside it.
+    ///
+    /// # Errors
+    /// If none of them is there, or one is not what the models of the family need; the error says
+    /// which.
+    pub fn open(dir: &Path) -> Result<Self> {
+        Self::of_folder(&ModelDir::open(dir)?)
+    }
+
+    /// The same from files that are in memory, by their names.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::open`]. No bytes make it panic or allocate more than some hundred times their
+    /// own size.
+    pub fn from_files(files: &[(&str, &[u8])]) -> Result<Self> {
+        Self::of_folder(&ModelDir::of(files))
+    }
+
+    fn of_folder(folder: &ModelDir) -> Result<Self> {
+        if folder.has(chatglm::FILE) {
+            return match glm130b::recognises(folder)? {
+                true => glm130b::open(folder),
+                false => chatglm::open(folder),
+            };
+        }
+        if folder.has(chatglm2::FILE) {
+            let file = folder.read(chatglm2::FILE)?;
+            return match glm4::recognises(&file) {
+                true => glm4::open(folder, &file),
+                false => chatglm2::open(folder),
+            };
+        }
+        if folder.has(transformers::FILE) {
+            return transformers::open(folder);
+        }
+        if folder.has(glm10b::VOCAB) {
+            return glm10b::open_english(folder);
+        }
+        if folder.has(glm10b::CHINESE) {
+            return glm10b::open_chinese(folder);
+        }
+        let names =
+            [chatglm::FILE, chatglm2::FILE, transformers::FILE, glm10b::VOCAB, glm10b::CHINESE];
+        let problem = format!("no tokenizer here; looked for {}", names.join(", "));
+        Err(Error::file(folder.path(), problem))
+    }
+
+    /// How many ids there are, the highest and one more. A model may have more rows than this; they
+    /// have no text.
+    pub fn vocab_size(&self) -> usize {
+        self.size as usize
+    }
+
+    /// The ids with a meaning of their own.
+    pub fn special(&self) -> &Special {
+        &self.special
+    }
+
+    pub(crate) fn family(&self) -> Family {
+        self.family
+    }
+
+    /// The id of the piece written exactly so, such as `<|tab|>`, `[sMASK]` or `<|user|>`. May look
+    /// through all pieces.
+    pub fn id(&self, piece: &str) -> Option<u32> {
+        let of_model = || self.model.find(piece).map(|id| id + self.offset);
+        self.added.find(piece).or_else(of_model)
+    }
+
+    /// The name of an id that is no part of what is said, such as `[gMASK]` or `<|user|>`.
+    pub fn special_name(&self, id: u32) -> Option<&str> {
+        self.added.get(id).filter(|token| token.special).map(|token| token.name.as_str())
+    }
+
+    /// Whether decoding shows this id by its name though it is no part of what is said.
+    pub(crate) fn names_special(&self, id: u32) -> bool {
+        let is_named = |token: &&Token| matches!(token.shown, Shown::Within(_) | Shown::Apart(_));
+        self.added.get(id).filter(is_named).is_some_and(|token| token.special)
+    }
+
+    /// The ids of a text, with nothing put before or after it.
+    ///
+    /// Which names of special ids become these ids if they are written in the text differs: in
+    /// ChatGLM-6B it is `[MASK]`, `<sop>`, `<eop>`, `<pad>` and `<unk>`, in ChatGLM2, ChatGLM3 and GLM-130B
+    /// none, in the others all.
+    ///
+    /// # Errors
+    /// If the text is longer than 16 MiB, or becomes so when it is normalised.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        self.encode_stretches(text, false)
+    }
+
+    /// As [`Tokenizer::encode`], and ChatGLM3's roles such as `<|user|>` become their ids, too. Only for
+    /// texts that are known to be a conversation: in others a role must not come from what somebody
+    /// wrote.
+    ///
+    /// # Errors
+    /// If the text is longer than 16 MiB, or becomes so when it is normalised.
+    pub fn encode_with_roles(&self, text: &str) -> Result<Vec<u32>> {
+        self.encode_stretches(text, true)
+    }
+
+    fn encode_stretches(&self, text: &str, with_roles: bool) -> Result<Vec<u32>> {
+        if text.len() > MAX_TEXT {
+            let (length, most) = (text.len(), MAX_TEXT);
+            return Err(Error::Prompt(format!(
+                "the text has {length} bytes, and {most} are the most"
+            )));
+        }
+        let (mut ids, mut encoded) = (Vec::new(), Ok(()));
+        self.added.split(text, with_roles, |stretch| match stretch {
+            Stretch::Text(text) if encoded.is_ok() => encoded = self.encode_plain(text, &mut ids),
+            Stretch::Text(_) => {}
+            Stretch::Id(id) => ids.push(id),
+        });
+        encoded.map(|()| ids)
+    }
+
+    fn encode_plain(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
+        let first = ids.len();
+        match self.family {
+            Family::ChatGlm => self.model.encode(&chatglm::spell_out_blanks(text), ids)?,
+            _ => self.model.encode(text, ids)?,
+        }
+        ids[first..].iter_mut().for_each(|id| *id += self.offset);
+        Ok(())
+    }
+
+    /// The text of ids, as the official tokenizer writes it. Some show special ids by their names, some
+    /// do not; [`TextStream::without_special`](crate::TextStream::without_special) never does.
+    ///
+    /// # Errors
+    /// If an id has no text; see [`Tokenizer::knows`].
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        let mut decoder = self.decoder();
+        let mut text = String::new();
+        for &id in ids {
+            self.push(&mut decoder, id, &mut text)?;
+        }
+        decoder.finish(&mut text);
+        Ok(text)
+    }
+
+    /// Whether the tokenizer has this id.
+    pub fn knows(&self, id: u32) -> bool {
+        id < self.offset || self.model.has(id - self.offset) || self.added.get(id).is_some()
+    }
+
+    pub(crate) fn decoder(&self) -> Decoder {
+        Decoder::new(self.decoding)
+    }
+
+    /// Gives a decoder its next id; appends to `text` what no later id can change.
+    pub(crate) fn push(&self, decoder: &mut Decoder, id: u32, text: &mut String) -> Result<()> {
+        if let Some(token) = self.added.get(id) {
+            match (&token.shown, &self.model) {
+                (Shown::Ignored, _) => {}
+                (Shown::Hidden, _) => decoder.part_bytes(text),
+                (Shown::Within(name), Model::Bytes(_)) => decoder.push_bytes(name.as_bytes(), text),
+                (Shown::Within(name), Model::Pieces(_)) => decoder.push_verbatim(name, text),
+                (Shown::Apart(name), _) => decoder.push_apart(name, text),
+            }
+            return Ok(());
+        }
+        let Some(piece) = id.checked_sub(self.offset) else {
+            decoder.push_verbatim(&format!("<image_{id}>"), text);
+            return Ok(());
+        };
+        let known = match &self.model {
+            Model::Pieces(model) => push_piece(model, decoder, piece, text),
+            Model::Bytes(model) => model.token(piece).map(|token| decoder.push_bytes(token, text)),
+        };
+        known.ok_or_else(|| {
+            let size = self.size;
+            Error::Ids(format!("id {id} has no text: the tokenizer has {size} ids"))
+        })
+    }
+}
+
+fn push_piece(
+    model: &SentencePiece,
+    decoder: &mut Decoder,
+    id: u32,
+    text: &mut String,
+) -> Option<()> {
+    let piece = model.piece(id as usize)?;
+    match piece.kind {
+        Kind::Byte(byte) => decoder.push_bytes(&[byte], text),
+        Kind::Control => decoder.part_bytes(text),
+        Kind::Unknown => decoder.push_verbatim(model.unknown_surface(), text),
+        _ => decoder.push_piece(&piece.text, text),
+    }
+    Some(())
+}
+
+impl fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let mut shown = f.debug_struct("Tokenizer");
+        shown
+            .field("family", &self.family)
+            .field("vocab_size", &self.vocab_size())
+            .field("special", &self.special)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What Python's `str.strip` takes away: four separators more than Unicode's white space.
+pub(crate) fn is_space(c: char) -> bool {
+    c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,153 @@
+//! GLM-10B and its relatives: GPT-2's `vocab.json` and `merges.txt`, or for Chinese
+//! `cog-pretrain.model`, a SentencePiece BPE model; and `added_tokens.json`.
+//!
+//! Added tokens are found wherever they are written. `[CLS]` stands before a text, `<|endoftext|>`
+//! after it.
+
+use super::added::{Shown, Token};
+use super::byte_level::{ByteLevel, Merges};
+use super::decoder::{Decoding, Invalid};
+use super::gpt2;
+use super::sentencepiece::SentencePiece;
+use super::settings;
+use super::split::{GPT2, Splitter};
+use super::{Build, Family, Model, Special, SpecialIds, Tokenizer};
+use crate::error::Result;
+use crate::files::fields::Fields;
+use crate::files::model_dir::{ADDED_TOKENS as ADDED, ModelDir};
+
+pub(super) const VOCAB: &str = "vocab.json";
+pub(super) const MERGES: &str = "merges.txt";
+pub(super) const CHINESE: &str = "cog-pretrain.model";
+const SOP: &str = "<|startofpiece|>";
+
+pub(super) fn open_english(folder: &ModelDir) -> Result<Tokenizer> {
+    let vocab =
+        gpt2::vocab(&folder.json(VOCAB)?).map_err(|problem| folder.error(VOCAB, problem))?;
+    let merges = folder.read(MERGES)?;
+    let model = gpt2::merges_of_lines(&merges, &vocab)
+        .and_then(|merges| {
+            ByteLevel::new(
+                gpt2::tokens(vocab)?,
+                Merges::Pairs(merges),
+                false,
+                vec![Splitter::new(GPT2)?],
+            )
+        })
+        .map_err(|problem| folder.error(MERGES, problem))?;
+    open(folder, Model::Bytes(model), VOCAB)
+}
+
+pub(super) fn open_chinese(folder: &ModelDir) -> Result<Tokenizer> {
+    let model = SentencePiece::open(folder, CHINESE)?;
+    open(folder, Model::Pieces(model), CHINESE)
+}
+
+fn open(folder: &ModelDir, model: Model, file: &str) -> Result<Tokenizer> {
+    let settings = settings::open(folder)?;
+    let added = added(folder, &settings, &model)?;
+    let id = |name: &str| {
+        let token = added.iter().find(|token| token.name == name);
+        let problem = || folder.error(ADDED, format!("has no {name}, which every prompt needs"));
+        token.map(|token| token.id).ok_or_else(problem)
+    };
+    let optional = |name: &str| id(name).ok();
+    let (sop, ends) = (Some(id(SOP)?), vec![id("<|endofpiece|>")?]);
+    let special = Special {
+        ids: SpecialIds { sop, ends, ..SpecialIds::named(SOP, optional) },
+        pad: settings.name("pad_token")?.and_then(optional),
+        before: vec![id("[CLS]")?],
+        after: vec![id("<|endoftext|>")?],
+    };
+    let pieces = matches!(model, Model::Pieces(_));
+    let decoding = Decoding {
+        clean_up: settings.flag("clean_up_tokenization_spaces", true)?,
+        joint: " ",
+        invalid: if pieces { Invalid::Each } else { Invalid::Together },
+        ..Decoding::default()
+    };
+    Build { family: Family::Glm10b, model, offset: 0, added, special, decoding }
+        .finish()
+        .map_err(|problem| folder.error(file, problem))
+}
+
+/// The tokens of `added_tokens.json`, and `<|endoftext|>`, which the English vocabulary has itself.
+fn added(folder: &ModelDir, settings: &Fields, model: &Model) -> Result<Vec<Token>> {
+    let mut ids = Vec::new();
+    for (name, id) in folder.json(ADDED)? {
+        let id = id.as_u64().and_then(|id| u32::try_from(id).ok());
+        let id = id.ok_or_else(|| folder.error(ADDED, format!("{name:?} has no id")))?;
+        ids.push((id, name));
+    }
+    let end = "<|endoftext|>";
+    ids.extend(model.find(end).map(|id| (id, end.to_owned())));
+    const ROLES: [&str; 6] =
+        ["eos_token", "pad_token", "cls_token", "mask_token", "unk_token", "sep_token"];
+    let mut tokens = Vec::new();
+    for (id, name) in ids {
+        let mut token = Token::new(id, &name);
+        for role in ROLES {
+            if settings.name(role)? == Some(&name) {
+                token.strips = settings.strips(role);
+            }
+        }
+        // transformers joins those that are special by name to the text around them, and sets the
+        // others apart from it.
+        let named = ROLES.iter().any(|role| settings.name(role).is_ok_and(|n| n == Some(&name)));
+        if settings.is_additional(&name) || !named {
+            token.shown = Shown::Apart(name);
+        }
+        tokens.push(token);
+    }
+    Ok(tokens)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::vocab;
+    use super::*;
+
+    const TOKENS: &str = r#"{"[CLS]": 300, "<|startofpiece|>": 301, "<|endofpiece|>": 302, "[MASK]": 303, "[gMASK]": 304}"#;
+    const SETTINGS: &str = r#"{"cls_token": "[CLS]", "eos_token": "<|endoftext|>",
+        "mask_token": {"content": "[MASK]", "lstrip": true}, "additional_special_tokens": ["[gMASK]"]}"#;
+
+    fn open(merges: &str, added: &str) -> Result<Tokenizer> {
+        let vocab = vocab(&["<|endoftext|>", "ab", "Ġa", "Ġab"]);
+        let files = [
+            (VOCAB, vocab.as_str()),
+            (MERGES, merges),
+            (ADDED, added),
+            ("tokenizer_config.json", SETTINGS),
+        ];
+        Tokenizer::from_files(&files.map(|(name, text)| (name, text.as_bytes())))
+    }
+
+    #[test]
+    fn pairs_are_joined_in_the_order_of_their_lines() {
+        let t = open("#version: 0.2\nĠ a\na b\n", TOKENS).expect("sound files");
+        let id = |piece: &str| t.id(piece).expect("a piece");
+        assert_eq!(t.encode("ab ab").unwrap(), [id("ab"), id(" a"), id("b")]);
+        assert_eq!(t.encode(" [MASK] [gMASK]").unwrap(), [303, id(" "), 304]);
+        // Among the text, or apart from it.
+        assert_eq!(t.decode(&[303, id("ab"), 304, id(" a")]).unwrap(), "[MASK]ab [gMASK]  a");
+        assert_eq!(
+            (&t.special().before[..], &t.special().after[..]),
+            (&[300][..], &[id("<|endoftext|>")][..])
+        );
+        assert_eq!(t.decode(&[id(" "), id(".")]).unwrap(), ".");
+    }
+
+    #[test]
+    fn broken_files_are_refused_and_named() {
+        for (merges, added, problem) in [
+            ("a c", TOKENS, "merges.txt: merge 0"),
+            ("ab", TOKENS, "merges.txt: merge 0"),
+            ("", "{}", "added_tokens.json: has no"),
+            ("", r#"{"x": -1}"#, "added_tokens.json: \"x\" has no id"),
+            ("", "[", "added_tokens.json: is no JSON object"),
+        ] {
+            let error = open(merges, added).expect_err(problem).to_string();
+            assert!(error.starts_with(problem), "{error}");
+        }
+    }
+}

@@ -1,0 +1,432 @@
+//! SentencePiece models: the file, and the two ways to cut a text into its pieces.
+//!
+//! A BPE model (ChatGLM2, ChatGLM3, GLM-10B-Chinese) begins with single characters and joins
+//! neighbours, those first that make the piece with the highest score; see [`super::bpe`].
+//!
+//! A unigram model (ChatGLM-6B, GLM-130B) takes the way with the highest sum of scores. For each
+//! place in the text the best way to get there is kept, and extended by every piece that begins
+//! there:
+//!
+//! ```text
+//! for place in text, left to right
+//!     for piece that the text has at place
+//!         best[place + length] = max(best[place + length], best[place] + score)
+//! ```
+//!
+//! Ways often have the same pieces in another order ("a aa" and "aa a"), and then rounding decides.
+//! To choose as SentencePiece does, since its version 0.2.2, sums are `f32` and the first of equals
+//! stays. Older versions compared sums in `f64`, which decides a few of a thousand repetitive texts
+//! otherwise.
+
+use super::MAX_TEXT;
+use super::bpe::{self, Joined, Part};
+use super::normalizer::{BLANK, Normalizer};
+use super::trie::Trie;
+use crate::error::Error;
+use crate::files::model_dir::ModelDir;
+use prost::Message;
+use std::cmp::Ordering;
+
+/// Longest text in bytes that is cut into pieces once it is normalised, and how many times longer than before that can be:
+/// a blank takes three bytes, and U+FDFA becomes eleven times as long.
+const MAX_NORMALISED: usize = 2 * MAX_TEXT;
+const MAX_GROWTH: usize = 16;
+
+/// Largest file that is read; ChatGLM-6B's has 2.7 MB. Bounds what a damaged file can make us
+/// allocate.
+pub(super) const MAX_FILE: usize = 16 << 20;
+
+/// Longest piece in bytes, 48 in ChatGLM-6B; the cost of a text grows with it.
+const MAX_PIECE: usize = 512;
+
+/// An unknown character scores this much less than the worst piece.
+const UNKNOWN_PENALTY: f32 = 10.0;
+
+/// The file: `sentencepiece_model.proto` of SentencePiece, as far as it matters here.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct ModelProto {
+    #[prost(message, repeated, tag = "1")]
+    pub(super) pieces: Vec<PieceProto>,
+    #[prost(message, optional, tag = "2")]
+    pub(super) trainer: Option<TrainerSpec>,
+    #[prost(message, optional, tag = "3")]
+    pub(super) normalizer: Option<NormalizerSpec>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct PieceProto {
+    #[prost(string, optional, tag = "1")]
+    pub(super) piece: Option<String>,
+    #[prost(float, optional, tag = "2")]
+    pub(super) score: Option<f32>,
+    #[prost(int32, optional, tag = "3")]
+    pub(super) kind: Option<i32>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct TrainerSpec {
+    #[prost(int32, optional, tag = "3")]
+    pub(super) model_type: Option<i32>,
+    #[prost(bool, optional, tag = "24")]
+    pub(super) treat_whitespace_as_suffix: Option<bool>,
+    #[prost(bool, optional, tag = "35")]
+    pub(super) byte_fallback: Option<bool>,
+    #[prost(string, optional, tag = "44")]
+    pub(super) unk_surface: Option<String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct NormalizerSpec {
+    #[prost(bytes = "vec", optional, tag = "2")]
+    pub(super) precompiled_charsmap: Option<Vec<u8>>,
+    #[prost(bool, optional, tag = "3")]
+    pub(super) add_dummy_prefix: Option<bool>,
+    #[prost(bool, optional, tag = "4")]
+    pub(super) remove_extra_whitespaces: Option<bool>,
+    #[prost(bool, optional, tag = "5")]
+    pub(super) escape_whitespaces: Option<bool>,
+}
+
+/// What a piece is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Normal,
+    Unknown,
+    /// Only ever given by id, and invisible in a text.
+    Control,
+    /// Found in a text wherever it is written.
+    UserDefined,
+    Unused,
+    /// One byte of a character that has no piece.
+    Byte(u8),
+}
+
+pub(super) struct Piece {
+    pub(super) text: String,
+    pub(super) kind: Kind,
+    score: f32,
+}
+
+/// How a text is cut.
+enum Algorithm {
+    Unigram {
+        unknown_score: f32,
+        best_score: f32,
+    },
+    /// For each piece, how many scores are better than its own.
+    Bpe {
+        ranks: Vec<u32>,
+    },
+}
+
+/// A model with its normaliser.
+pub(super) struct SentencePiece {
+    pieces: Vec<Piece>,
+    normalizer: Normalizer,
+    trie: Trie,
+    algorithm: Algorithm,
+    unknown: u32,
+    unknown_surface: String,
+    collapse: bool,
+    bytes: Option<Box<[u32; 256]>>,
+}
+
+impl SentencePiece {
+    /// Reads a model file of a folder.
+    ///
+    /// # Errors
+    /// What is wrong with the file.
+    pub(super) fn open(folder: &ModelDir, name: &str) -> Result<Self, Error> {
+        let file = folder.read(name)?;
+        Self::parse(&file).map_err(|problem| folder.error(name, problem))
+    }
+
+    /// Reads a model file.
+    ///
+    /// # Errors
+    /// What is wrong with the file.
+    pub(super) fn parse(file: &[u8]) -> Result<Self, String> {
+        if file.len() > MAX_FILE {
+            return Err(format!("{} bytes are too many for a SentencePiece model", file.len()));
+        }
+        let proto =
+            ModelProto::decode(file).map_err(|e| format!("not a SentencePiece model: {e}"))?;
+        // They come last, and a file cut between two pieces is still sound protobuf.
+        let (Some(trainer), Some(spec)) = (proto.trainer, proto.normalizer) else {
+            return Err("no settings of a SentencePiece model: the file may be cut short".into());
+        };
+        check_settings(&trainer, &spec)?;
+        let collapse = spec.remove_extra_whitespaces.unwrap_or(true);
+        let pieces =
+            proto.pieces.into_iter().zip(0..).map(read_piece).collect::<Result<Vec<_>, _>>()?;
+        let unknown = only_unknown(&pieces)?;
+        let bytes = byte_table(&pieces, trainer.byte_fallback())?;
+        let sorted = sort(&pieces)?;
+        let of_kind = |kinds: &[Kind]| -> Vec<_> {
+            sorted
+                .iter()
+                .filter(|(_, id)| kinds.contains(&pieces[*id as usize].kind))
+                .copied()
+                .collect()
+        };
+        let map = spec.precompiled_charsmap.unwrap_or_default();
+        let normalizer = Normalizer::new(&map, &of_kind(&[Kind::UserDefined]), collapse)?;
+        let trie = Trie::new(&of_kind(&[Kind::Normal, Kind::UserDefined]));
+        let algorithm =
+            if trainer.model_type == Some(BPE) { bpe(&pieces)? } else { unigram(&pieces) };
+        Ok(SentencePiece {
+            normalizer,
+            trie,
+            algorithm,
+            unknown,
+            unknown_surface: trainer.unk_surface.unwrap_or_else(|| " ⁇ ".into()),
+            collapse,
+            bytes,
+            pieces,
+        })
+    }
+
+    /// Whether the model makes runs of blanks one.
+    pub(super) fn collapses(&self) -> bool {
+        self.collapse
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.pieces.len()
+    }
+
+    pub(super) fn piece(&self, id: usize) -> Option<&Piece> {
+        self.pieces.get(id)
+    }
+
+    /// The piece written `text`; a search through all of them.
+    pub(super) fn find(&self, text: &str) -> Option<u32> {
+        self.pieces.iter().position(|p| p.text == text).map(|id| id as u32)
+    }
+
+    /// How the unknown piece is shown in a text.
+    pub(super) fn unknown_surface(&self) -> &str {
+        &self.unknown_surface
+    }
+
+    /// Appends the ids of `text`; `None` if it is too long when it is normalised.
+    pub(super) fn encode(&self, text: &str, ids: &mut Vec<u32>) -> Option<()> {
+        let most = MAX_NORMALISED.min(text.len().saturating_mul(MAX_GROWTH) + 64);
+        let text = self.normalizer.normalize(text, most)?;
+        let way = match &self.algorithm {
+            Algorithm::Unigram { unknown_score, best_score } => {
+                self.best_way(&text, *unknown_score, *best_score)
+            }
+            Algorithm::Bpe { ranks } => self.merged(&text, ranks),
+        };
+        let mut after_unknown = false;
+        for Part { start, end, id } in way {
+            let is_unknown = id == self.unknown;
+            match &self.bytes {
+                Some(table) if is_unknown => {
+                    ids.extend(text[start..end].bytes().map(|b| table[usize::from(b)]))
+                }
+                // Without pieces for bytes, a run of unknown characters is one unknown piece.
+                None if is_unknown && after_unknown => {}
+                _ => ids.push(id),
+            }
+            after_unknown = is_unknown;
+        }
+        Some(())
+    }
+
+    /// Characters joined to pieces. User-defined pieces are found beforehand and stay as they are.
+    fn merged(&self, text: &str, ranks: &[u32]) -> Vec<Part> {
+        let id = |start, end| self.trie.get(&text.as_bytes()[start..end]);
+        let mut parts = Vec::with_capacity(text.len() / 2);
+        let mut start = 0;
+        while let Some(first) = text[start..].chars().next() {
+            let length = self.normalizer.verbatim(&text[start..]).unwrap_or(first.len_utf8());
+            let end = start + length;
+            parts.push(Part { start, end, id: id(start, end).unwrap_or(self.unknown) });
+            start = end;
+        }
+        let stays = |part: Part| self.pieces[part.id as usize].kind == Kind::UserDefined;
+        bpe::merge(parts, |left, right| {
+            if stays(left) || stays(right) {
+                return None;
+            }
+            let id = id(left.start, right.end)?;
+            Some(Joined { rank: ranks[id as usize], id })
+        })
+    }
+
+    fn best_way(&self, text: &str, unknown_score: f32, best_score: f32) -> Vec<Part> {
+        let mut best = vec![Best::default(); text.len() + 1];
+        for (place, c) in text.char_indices() {
+            let here = best[place].score;
+            let mut has_single = false;
+            for (length, id) in self.trie.prefixes(&text.as_bytes()[place..]) {
+                has_single |= length == c.len_utf8();
+                let score = self.score(id, length, best_score);
+                best[place + length].offer(here + score, place, id);
+            }
+            if !has_single {
+                best[place + c.len_utf8()].offer(here + unknown_score, place, self.unknown);
+            }
+        }
+        let mut way = Vec::new();
+        let mut end = text.len();
+        while let Some(start) = best[end].start {
+            way.push(Part { start, end, id: best[end].id });
+            end = start;
+        }
+        way.reverse();
+        way
+    }
+
+    /// A user-defined piece scores so well that it always wins.
+    fn score(&self, id: u32, length: usize, best_score: f32) -> f32 {
+        let piece = &self.pieces[id as usize];
+        match piece.kind {
+            Kind::UserDefined => length as f32 * best_score - 0.1,
+            _ => piece.score,
+        }
+    }
+}
+
+/// The best way known to one place: its score and its last piece.
+#[derive(Clone, Default)]
+struct Best {
+    start: Option<usize>,
+    id: u32,
+    score: f32,
+}
+
+impl Best {
+    fn offer(&mut self, score: f32, start: usize, id: u32) {
+        if self.start.is_none() || score > self.score {
+            *self = Best { start: Some(start), id, score };
+        }
+    }
+}
+
+/// `TrainerSpec.ModelType`.
+const UNIGRAM: i32 = 1;
+const BPE: i32 = 2;
+
+fn unigram(pieces: &[Piece]) -> Algorithm {
+    let scores = || pieces.iter().filter(|p| p.kind == Kind::Normal).map(|p| p.score);
+    Algorithm::Unigram {
+        unknown_score: scores().reduce(f32::min).unwrap_or(0.0) - UNKNOWN_PENALTY,
+        // SentencePiece begins with the smallest positive number, and scores are negative as a rule.
+        best_score: scores().fold(f32::MIN_POSITIVE, f32::max),
+    }
+}
+
+fn bpe(pieces: &[Piece]) -> Result<Algorithm, String> {
+    if let Some(id) = pieces.iter().position(|piece| piece.kind == Kind::Unused) {
+        return Err(format!("piece {id} is unused, which is not supported in a BPE model"));
+    }
+    let mut order: Vec<usize> = (0..pieces.len()).collect();
+    // Scores are finite, so they are ordered.
+    order
+        .sort_by(|&a, &b| pieces[b].score.partial_cmp(&pieces[a].score).unwrap_or(Ordering::Equal));
+    let mut ranks = vec![0; pieces.len()];
+    let mut rank = 0;
+    for pair in order.windows(2) {
+        rank += u32::from(pieces[pair[0]].score != pieces[pair[1]].score);
+        ranks[pair[1]] = rank;
+    }
+    Ok(Algorithm::Bpe { ranks })
+}
+
+/// Other settings exist, and no model of the family has them; taking no notice of them would give
+/// wrong ids.
+fn check_settings(trainer: &TrainerSpec, spec: &NormalizerSpec) -> Result<(), String> {
+    let kind = trainer.model_type.unwrap_or(UNIGRAM);
+    if ![UNIGRAM, BPE].contains(&kind) {
+        return Err(format!(
+            "a SentencePiece model of kind {kind}, neither unigram (1) nor BPE (2)"
+        ));
+    }
+    let is_usual = !trainer.treat_whitespace_as_suffix()
+        && spec.add_dummy_prefix.unwrap_or(true)
+        && spec.escape_whitespaces.unwrap_or(true);
+    is_usual.then_some(()).ok_or_else(|| "settings for blanks that no GLM has".into())
+}
+
+fn read_piece((proto, id): (PieceProto, u32)) -> Result<Piece, String> {
+    let text = proto.piece.unwrap_or_default();
+    if text.is_empty() || text.len() > MAX_PIECE {
+        return Err(format!("piece {id} has {} bytes", text.len()));
+    }
+    let score = proto.score.unwrap_or(0.0);
+    if !score.is_finite() {
+        return Err(format!("piece {id} has the score {score}"));
+    }
+    let kind = match proto.kind.unwrap_or(1) {
+        1 => Kind::Normal,
+        2 => Kind::Unknown,
+        3 => Kind::Control,
+        4 => Kind::UserDefined,
+        5 => Kind::Unused,
+        6 => Kind::Byte(
+            read_byte(&text).ok_or_else(|| format!("piece {id}, {text:?}, is not a byte"))?,
+        ),
+        other => return Err(format!("piece {id} is of the unknown kind {other}")),
+    };
+    Ok(Piece { text, kind, score })
+}
+
+/// The byte that a piece such as `<0x0A>` stands for.
+fn read_byte(piece: &str) -> Option<u8> {
+    let byte = u8::from_str_radix(piece.strip_prefix("<0x")?.strip_suffix('>')?, 16).ok()?;
+    (format!("<0x{byte:02X}>") == piece).then_some(byte)
+}
+
+fn only_unknown(pieces: &[Piece]) -> Result<u32, String> {
+    let mut unknown = pieces.iter().zip(0..).filter(|(p, _)| p.kind == Kind::Unknown);
+    match (unknown.next(), unknown.next()) {
+        (Some((_, id)), None) => Ok(id),
+        (None, _) => Err("no piece stands for the unknown".into()),
+        _ => Err("several pieces stand for the unknown".into()),
+    }
+}
+
+/// The ids of all bytes, if the model has byte fallback.
+fn byte_table(pieces: &[Piece], byte_fallback: bool) -> Result<Option<Box<[u32; 256]>>, String> {
+    let mut table = [None; 256];
+    for (piece, id) in pieces.iter().zip(0..) {
+        if let Kind::Byte(byte) = piece.kind {
+            table[usize::from(byte)] = Some(id);
+        }
+    }
+    match (byte_fallback, table.iter().flatten().count()) {
+        (false, 0) => Ok(None),
+        (false, _) => Err("pieces for bytes without byte fallback".into()),
+        (true, 256) => Ok(Some(Box::new(table.map(Option::unwrap_or_default)))),
+        (true, n) => Err(format!("byte fallback with pieces for {n} of 256 bytes")),
+    }
+}
+
+/// All pieces sorted by their bytes.
+fn sort(pieces: &[Piece]) -> Result<Vec<(&str, u32)>, String> {
+    // The first eight bytes as a number decide most comparisons without a look at the text.
+    let head = |text: &str| {
+        let mut head = [0; 8];
+        head.iter_mut().zip(text.bytes()).for_each(|(h, b)| *h = b);
+        u64::from_be_bytes(head)
+    };
+    let mut sorted: Vec<_> =
+        pieces.iter().zip(0..).map(|(p, id)| (head(&p.text), p.text.as_str(), id)).collect();
+    sorted.sort_unstable();
+    if let Some(twice) = sorted.windows(2).find(|pair| pair[0].1 == pair[1].1) {
+        return Err(format!(
+            "the pieces {} and {} are both {:?}",
+            twice[0].2, twice[1].2, twice[0].1
+        ));
+    }
+    Ok(sorted.into_iter().map(|(_, text, id)| (text, id)).collect())
+}
+
+/// The text of a piece with blanks for `▁`, without the first of them at the start of a text.
+pub(super) fn surface(piece: &str, at_start: bool) -> String {
+    let piece = if at_start { piece.strip_prefix(BLANK).unwrap_or(piece) } else { piece };
+    piece.replace(BLANK, " ")
+}
