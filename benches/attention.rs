@@ -5,7 +5,7 @@ use criterion::{
     BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
 };
 use glm_benches::random;
-use glm_kernels::{Attention, Cached, HeadRows, Heads, Isa, KvCache, KvShape, Mask};
+use glm_kernels::{Attention, Cached, HeadRows, Heads, Isa, KEYS, KvCache, KvPage, KvShape, Mask, Partials};
 use half::f16;
 
 const HEADS: usize = 32;
@@ -44,7 +44,7 @@ fn run<E: Cached>(
     queries: usize,
     keys: usize,
 ) {
-    let kv = KvShape { heads: kv_heads, head_size: HEAD_SIZE, capacity: keys };
+    let kv = KvShape { layers: 1, heads: kv_heads, head_size: HEAD_SIZE };
     let width = kv_heads * HEAD_SIZE;
     // Repeated: speed does not depend on the values.
     let rows = random(128 * 2 * width, 1.0);
@@ -52,33 +52,35 @@ fn run<E: Cached>(
     let q = random(queries * HEADS * HEAD_SIZE, 1.0);
     let mut out = vec![f32::NAN; q.len()];
     group.throughput(match queries {
-        1 => Throughput::Bytes(kv.bytes::<E>() as u64),
+        1 => Throughput::Bytes((kv.page_bytes::<E>() * keys / KEYS) as u64),
         _ => Throughput::Elements((2 * queries * keys * HEADS * HEAD_SIZE) as u64),
     });
     for isa in Isa::available() {
         if matches!(isa, Isa::Scalar(_)) && keys > 128 {
             continue; // It would take minutes, and says no more.
         }
-        let mut cache = KvCache::<E>::new(kv).expect("memory");
-        for position in (0..keys).step_by(128) {
+        let mut cache = KvCache::<E>::new(kv);
+        for position in (0..keys).step_by(KEYS) {
+            cache.push(KvPage::new(kv).expect("memory"));
             let rows = HeadRows { rows: &rows, width: 2 * width, keys: k, values: v };
-            cache.store(isa, position, rows);
+            cache.store(isa, 0, position, rows);
         }
         let attention = Attention {
             queries: &q,
             heads: HEADS,
             cache: &cache,
+            layer: 0,
             position: keys - queries,
             mask: Mask { prefix: keys },
             scale: (HEAD_SIZE as f32).powf(-0.5),
         };
-        let mut room = vec![0.0; kv.room(HEADS)];
-        attention.forward(isa, &mut room, &mut out);
+        let mut partials = Partials::default();
+        attention.forward(isa, &mut partials, &mut out);
         // A weighted mean lies within the values.
         assert!(out.iter().all(|x| x.abs() < 4.0), "attention leaves the range of its values");
         let shape = format!("{HEADS} heads on {kv_heads} {format} × {keys} keys");
         group.bench_function(BenchmarkId::new(shape, isa), |b| {
-            b.iter(|| attention.forward(isa, &mut room, &mut out));
+            b.iter(|| attention.forward(isa, &mut partials, &mut out));
         });
     }
 }

@@ -1,23 +1,23 @@
 //! `softmax(q·kᵀ · scale)·v` by blocks of keys.
 //!
-//! For each block of 128 keys a query has a part: the largest score `m`, the sum `s` of the weights `p = e^(score − m)`, and
-//! `o = p·v`. Parts are merged one after the other,
+//! For each block of 128 keys, a page of the cache, a query has a partial result: the largest score `m`, the sum `s` of the
+//! weights `p = e^(score − m)`, and `o = p·v`. Partial results are merged in the order of the blocks,
 //!
 //! ```text
 //! m″ = max(m, m′)     s″ = s · e^(m − m″) + s′ · e^(m′ − m″)     o″ = o · e^(m − m″) + o′ · e^(m′ − m″)
 //! ```
 //!
-//! and a query gets `o / s`, so that no row of scores is ever whole. Blocks start at multiples of 128 of the key position
-//! and are merged in their order, whoever computes them and whatever queries are beside each other: a query gets the same
-//! bits alone and among others, and on any number of threads, as long as the values are finite.
+//! and the output of a query is `o / s`, so that a whole row of scores is never stored. Blocks start at multiples of 128 of the
+//! key position and are merged in their order, whichever thread computes them and whatever other queries are computed with
+//! them: a query gets the same bits alone and among others, and on any number of threads, as long as the values are finite.
 //!
-//! Queries of a prompt and heads that share a head of the cache are rows of the same products, for which a block is widened
-//! to `f32` once.
+//! Queries of a prompt and query heads that share a head of the cache are rows of the same products, for which a block is
+//! widened to `f32` once.
 
 use std::cell::RefCell;
 
 use blocks::{Blocks, MergeParts, Scratch, Share, To, part_len};
-use product::TILE_ROWS;
+use product::{Pair, TILE_ROWS, ZEROS};
 
 use crate::Isa;
 use crate::parallel::{SharedRows, for_each};
@@ -28,26 +28,26 @@ mod cache;
 mod element;
 mod product;
 
-pub use cache::{HeadRows, Heads, KvCache, KvShape, OutOfMemory};
+pub use cache::{HeadRows, Heads, KvCache, KvPage, KvShape, OutOfMemory};
 pub use element::Cached;
 
-/// Positions of a block of keys and values.
+/// Positions of a page of keys and values.
 pub const KEYS: usize = 128;
 
-/// Rows that a thread takes at a time: enough to pay for widening a block.
+/// Rows of a task: enough to pay for widening a block.
 const TASK_ROWS: usize = if cfg!(test) { 12 } else { 192 };
 const _: () = assert!(TASK_ROWS.is_multiple_of(TILE_ROWS));
 
-/// Tasks that there should be for each thread, if there is enough to do.
+/// Tasks for each thread, if there is enough work.
 const TASKS: usize = if cfg!(test) { 1 } else { 8 };
 
 /// Largest head: 256 elements.
 pub const MAX_HEAD_SIZE: usize = 256;
 
-/// What a query may look at: a rule, not a matrix.
+/// Which keys a query sees: a rule, not a matrix.
 ///
 /// The first `prefix` positions see each other in both directions; every later one sees them, those before it and itself.
-/// A prefix of 0 is the causal mask. What any query sees is a run of keys from the first on, so one number says it all.
+/// A prefix of 0 is the causal mask. The keys that a query sees always start at the first, so a count describes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mask {
     /// Positions that see each other in both directions.
@@ -62,7 +62,18 @@ impl Mask {
     }
 }
 
-/// Attention of some queries to the cached keys and values.
+/// Partial results of a single query, `[heads][blocks]`, kept from one call to the next. Grows to the longest context seen.
+#[derive(Default)]
+pub struct Partials(Vec<Pair>);
+
+impl Partials {
+    /// Bytes for a query of `heads` heads of `head_size` elements behind `positions` positions.
+    pub fn bytes(heads: usize, head_size: usize, positions: usize) -> usize {
+        heads * positions.div_ceil(KEYS) * part_len(head_size) * size_of::<Pair>()
+    }
+}
+
+/// Attention of queries of one sequence to its cached keys and values.
 #[derive(Clone, Copy)]
 pub struct Attention<'a, E> {
     /// `[queries][heads][head size]`
@@ -71,44 +82,46 @@ pub struct Attention<'a, E> {
     pub heads: usize,
     /// Keys and values of all positions that any query sees.
     pub cache: &'a KvCache<E>,
+    /// Which layer of the cache.
+    pub layer: usize,
     /// Position of the first query.
     pub position: usize,
-    /// What a query sees.
+    /// Which keys a query sees.
     pub mask: Mask,
     /// Multiplies the scores; 1/√(head size).
     pub scale: f32,
 }
 
 impl<E: Cached> Attention<'_, E> {
-    /// Writes `[queries][heads][head size]` to `out`, on the threads that there are. `room`, of [`KvShape::room`] elements, holds
-    /// the parts of a single query, whose blocks of keys are shared out, too, where heads are few.
+    /// Writes `[queries][heads][head size]` to `out`, on the threads of the current pool.
     ///
     /// # Panics
-    /// If a length does not fit, the heads are no multiple of the cache's, or a query sees past the cache.
+    /// If a length does not fit, the heads are no multiple of the cache's, there is no such layer, or a query sees past the
+    /// cache.
     #[track_caller]
-    pub fn forward(&self, isa: Isa, room: &mut [f32], out: &mut [f32]) {
+    pub fn forward(&self, isa: Isa, partials: &mut Partials, out: &mut [f32]) {
         let shape = self.cache.shape();
         let width = self.heads * shape.head_size;
-        assert!(
-            self.heads.is_multiple_of(shape.heads),
-            "{} heads share {}",
-            self.heads,
-            shape.heads
-        );
-        assert!(self.queries.len().is_multiple_of(width) && out.len() == self.queries.len());
-        assert_eq!(room.len(), shape.room(self.heads), "room for the parts");
+        let shares = shape.heads > 0 && self.heads.is_multiple_of(shape.heads);
+        assert!(shares, "{} heads share {}", self.heads, shape.heads);
+        assert!(self.layer < shape.layers, "layer {} of {}", self.layer, shape.layers);
+        assert!(width > 0 && self.queries.len().is_multiple_of(width), "queries of {width}");
+        assert_eq!(out.len(), self.queries.len(), "outputs of the queries");
         let queries = self.queries.len() / width;
         if queries == 0 {
             return;
         }
         let last = self.mask.visible(self.position + queries - 1);
-        assert!(last <= shape.capacity, "{last} visible keys in a cache of {}", shape.capacity);
         let blocks = last.div_ceil(KEYS);
+        assert!(
+            blocks <= self.cache.pages(),
+            "{last} visible keys in {} pages",
+            self.cache.pages()
+        );
         let rows = queries * self.share();
         let out = &SharedRows::new(out.as_chunks_mut().0, shape.head_size / LANES);
         let tasks = TASKS * rayon::current_num_threads();
-        let runs = if queries > 1 { 1 } else { tasks.div_ceil(shape.heads).min(blocks) };
-        if runs == 1 {
+        if queries > 1 || blocks == 1 {
             // A few queries are shared out, too, where heads of the cache are few.
             let most = (rows * shape.heads / tasks).clamp(TILE_ROWS, TASK_ROWS);
             // As even as whole tiles let them be.
@@ -121,13 +134,15 @@ impl<E: Cached> Attention<'_, E> {
             });
             return;
         }
+        // The heads of a page follow each other in memory, so a task takes a run of them.
         let len = part_len(shape.head_size);
-        let room = room.as_chunks_mut().0.as_chunks_mut().0;
-        let parts = &SharedRows::new(room, shape.capacity / KEYS * len);
-        for_each(runs * shape.heads, |task| {
-            let (run, head) = (task % runs, task / runs);
-            // Blocks that lie behind each other, for memory is read fastest in its order.
-            for block in run * blocks / runs..(run + 1) * blocks / runs {
+        partials.0.resize(partials.0.len().max(self.heads * blocks * len), ZEROS);
+        let parts = &SharedRows::new(&mut partials.0[..self.heads * blocks * len], blocks * len);
+        let pairs = blocks * shape.heads;
+        let tasks = tasks.min(pairs);
+        for_each(tasks, |task| {
+            for pair in task * pairs / tasks..(task + 1) * pairs / tasks {
+                let (block, head) = (pair / shape.heads, pair % shape.heads);
                 let blocks = block..block + 1;
                 self.run(isa, Share { head, rows: 0..rows, blocks, to: To::Parts(parts) });
             }
@@ -207,8 +222,7 @@ mod tests {
                 let mask = Mask { prefix };
                 let total = mask.visible(position + queries - 1);
                 let head_size = eighths * 8;
-                let capacity = (total + 1).next_multiple_of(KEYS);
-                let shape = KvShape { heads, head_size, capacity };
+                let shape = KvShape { layers: 2, heads, head_size };
                 let kv = heads * total * head_size;
                 let q = queries * heads * share * head_size;
                 (values(q), values(kv), values(kv)).prop_map(move |(queries, keys, values)| Case {
@@ -226,7 +240,7 @@ mod tests {
 
     fn store<E: Cached>(case: &Case, isa: Isa) -> KvCache<E> {
         let shape = case.shape;
-        let mut cache = KvCache::new(shape).unwrap();
+        let mut cache = KvCache::new(shape);
         let width = shape.heads * shape.head_size;
         let rows = case.keys.chunks(width).zip(case.values.chunks(width));
         let rows: Vec<_> = rows.flat_map(|(k, v)| [k, v].concat()).collect();
@@ -236,10 +250,18 @@ mod tests {
         let (first, rest) = rows.split_at(rows.len() / width / 4 * 2 * width);
         let second = first.len() / 2 / width;
         let end = second + rest.len() / 2 / width;
-        let unseen = vec![f32::NAN; (shape.capacity - end) * 2 * width];
-        for (position, rows) in [(0, first), (second, rest), (end, &unseen[..])] {
+        let pages = (end + 1).div_ceil(KEYS);
+        (0..pages).for_each(|_| cache.push(KvPage::new(shape).unwrap()));
+        let unseen = vec![f32::NAN; pages * KEYS * 2 * width];
+        let rest_of_page = &unseen[end * 2 * width..];
+        for (layer, position, rows) in [
+            (0, 0, &unseen[..]),
+            (LAYER, 0, first),
+            (LAYER, second, rest),
+            (LAYER, end, rest_of_page),
+        ] {
             let rows = HeadRows { rows, width: 2 * width, keys: k, values: v };
-            cache.store(isa, position, rows);
+            cache.store(isa, layer, position, rows);
         }
         cache
     }
@@ -256,15 +278,18 @@ mod tests {
             queries: &case.queries[queries.start * width..queries.end * width],
             heads,
             cache,
+            layer: LAYER,
             position: case.position + queries.start,
             mask: case.mask,
             scale: SCALE,
         };
-        let mut room = vec![f32::NAN; case.shape.room(heads)];
         let mut out = vec![f32::NAN; attention.queries.len()];
-        attention.forward(isa, &mut room, &mut out);
+        attention.forward(isa, &mut Partials::default(), &mut out);
         out
     }
+
+    /// The layer under test; the one before it holds what must not be read.
+    const LAYER: usize = 1;
 
     /// Keeps scores, whose size the rounding error of their exponentials follows, below about 100.
     const SCALE: f32 = 0.02;
@@ -297,7 +322,7 @@ mod tests {
         fn attention_to_integers_is_its_definition(case in cases()) {
             for isa in Isa::available() {
                 let cache = store::<i8>(&case, isa);
-                let held = cache.values(case.keys.len() / case.shape.heads / case.shape.head_size);
+                let held = cache.values(LAYER, case.keys.len() / case.shape.heads / case.shape.head_size);
                 let stored = [&case.keys, &case.values];
                 for (held, stored) in held.iter().zip(stored) {
                     let size = case.shape.head_size;
@@ -357,6 +382,39 @@ mod tests {
         assert_eq!(together, one_by_one, "{isa}");
         let by_one_thread = bits(ONE_THREAD.install(|| run(case, cache, isa, 0..queries)));
         assert_eq!(together, by_one_thread, "{isa}");
+    }
+
+    #[test]
+    fn a_shared_page_is_replaced_before_it_is_written() {
+        let shape = KvShape { layers: 1, heads: 1, head_size: 8 };
+        let page = || KvPage::<f32>::new(shape).unwrap();
+        let mut a = KvCache::new(shape);
+        a.push(page());
+        let heads = Heads { first: 0, stride: 8 };
+        let isa = Isa::available().pop().unwrap();
+        let store = |cache: &mut KvCache<f32>, position: usize, value: f32| {
+            let rows = HeadRows { rows: &[value; 8], width: 8, keys: heads, values: heads };
+            cache.store(isa, 0, position, rows);
+        };
+        store(&mut a, 0, 1.0);
+        let mut b = a.fork(1);
+        assert!(a.is_shared(0) && b.is_shared(0));
+        let refused =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| store(&mut b, 1, 2.0)));
+        assert!(refused.is_err());
+        assert!(b.replace(0, page()).is_none(), "the other cache still has it");
+        store(&mut b, 1, 2.0);
+        store(&mut a, 1, 3.0);
+        let keys = |cache: &KvCache<f32>| cache.values(0, 2)[0].clone();
+        assert_eq!((keys(&a)[0], keys(&a)[8]), (1.0, 3.0));
+        assert_eq!((keys(&b)[0], keys(&b)[8]), (1.0, 2.0));
+        let mut freed = 0;
+        let c = a.fork(1);
+        a.truncate(0, |_| freed += 1);
+        assert_eq!(freed, 0);
+        drop(c);
+        b.truncate(0, |_| freed += 1);
+        assert_eq!((freed, b.pages()), (1, 0));
     }
 
     #[test]

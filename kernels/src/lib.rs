@@ -46,7 +46,8 @@ mod rope;
 
 pub use activation::{Activation, Gate};
 pub use attention::{
-    Attention, Cached, HeadRows, Heads, KEYS, KvCache, KvShape, MAX_HEAD_SIZE, Mask, OutOfMemory,
+    Attention, Cached, HeadRows, Heads, KEYS, KvCache, KvPage, KvShape, MAX_HEAD_SIZE, Mask,
+    OutOfMemory, Partials,
 };
 pub use format::{Bits, Matrix, Panels, Shape, Storage, quantize};
 pub use isa::{ISA_VARIABLE, Isa, UnknownIsa};

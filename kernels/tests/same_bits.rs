@@ -3,8 +3,8 @@
 
 use glm_kernels::quantize::{pack_panel, pack_scales, quantize_row};
 use glm_kernels::{
-    Activation, Attention, Bits, Cached, Gate, HeadRows, Heads, Input, Isa, KvCache, KvShape,
-    LayerNorm, Linear, Mask, Matrix, Panels, Q8Rows, RmsNorm, Shape, Storage,
+    Activation, Attention, Bits, Cached, Gate, HeadRows, Heads, Input, Isa, KEYS, KvCache, KvPage,
+    KvShape, LayerNorm, Linear, Mask, Matrix, Panels, Partials, Q8Rows, RmsNorm, Shape, Storage,
 };
 use half::{bf16, f16};
 
@@ -89,24 +89,26 @@ fn small(isa: Isa, hash: &mut Hash) {
 
 /// A cache of `shape` with numbers in its first positions.
 fn cache<E: Cached>(isa: Isa, shape: KvShape, positions: usize) -> KvCache<E> {
-    let mut cache = KvCache::new(shape).unwrap();
+    let mut cache = KvCache::new(shape);
+    (0..positions.div_ceil(KEYS)).for_each(|_| cache.push(KvPage::new(shape).unwrap()));
     let (width, size) = (2 * shape.heads * shape.head_size, shape.head_size);
     let rows = numbers(positions * width, 8);
     let keys = Heads { first: 0, stride: size };
     let values = Heads { first: shape.heads * size, stride: size };
-    cache.store(isa, 0, HeadRows { rows: &rows, width, keys, values });
+    cache.store(isa, 0, 0, HeadRows { rows: &rows, width, keys, values });
     cache
 }
 
 fn attention<E: Cached>(isa: Isa, hash: &mut Hash) {
-    let (heads, shape) = (4, KvShape { heads: 2, head_size: 24, capacity: 384 });
+    let (heads, shape) = (4, KvShape { layers: 1, heads: 2, head_size: 24 });
     let (cache, size) = (cache::<E>(isa, shape, 300), shape.head_size);
     for (position, queries) in [(299, 1), (290, 10)] {
         let mask = Mask { prefix: 40 };
         let q = numbers(queries * heads * size, 9);
-        let (mut room, mut out) = (vec![f32::NAN; shape.room(heads)], vec![f32::NAN; q.len()]);
-        let queries = Attention { queries: &q, heads, cache: &cache, position, mask, scale: 0.2 };
-        queries.forward(isa, &mut room, &mut out);
+        let (mut partials, mut out) = (Partials::default(), vec![f32::NAN; q.len()]);
+        let queries =
+            Attention { queries: &q, heads, cache: &cache, layer: 0, position, mask, scale: 0.2 };
+        queries.forward(isa, &mut partials, &mut out);
         hash.add(&out);
     }
 }
@@ -127,15 +129,16 @@ fn instruction_sets_differ_in_no_bit() {
 
 /// Tasks of several groups of rows, some of which see keys of a block and some none, against queries alone.
 fn many_queries<E: Cached>(isa: Isa, head_size: usize, queries: usize) {
-    let (heads, shape) = (16, KvShape { heads: 2, head_size, capacity: 256 });
+    let (heads, shape) = (16, KvShape { layers: 1, heads: 2, head_size });
     let (cache, width) = (cache::<E>(isa, shape, 204), heads * head_size);
     let q = numbers(queries * width, 9);
     let run = |first: usize, count: usize| {
         let q = &q[first * width..][..count * width];
-        let (mut room, mut out) = (vec![f32::NAN; shape.room(heads)], vec![f32::NAN; q.len()]);
+        let (mut partials, mut out) = (Partials::default(), vec![f32::NAN; q.len()]);
         let (position, mask) = (204 - queries + first, Mask { prefix: 0 });
-        let queries = Attention { queries: q, heads, cache: &cache, position, mask, scale: 0.2 };
-        queries.forward(isa, &mut room, &mut out);
+        let queries =
+            Attention { queries: q, heads, cache: &cache, layer: 0, position, mask, scale: 0.2 };
+        queries.forward(isa, &mut partials, &mut out);
         out.into_iter().map(f32::to_bits).collect::<Vec<_>>()
     };
     let together = run(0, queries);
@@ -147,14 +150,15 @@ fn many_queries<E: Cached>(isa: Isa, head_size: usize, queries: usize) {
 /// Blocks of one query, shared out in runs that are not all of one length.
 fn long_context<E: Cached>(isa: Isa) {
     let (heads, positions) = (4, 1100);
-    let shape = KvShape { heads: 2, head_size: 24, capacity: 1152 };
+    let shape = KvShape { layers: 1, heads: 2, head_size: 24 };
     let (cache, q) = (cache::<E>(isa, shape, positions), numbers(heads * shape.head_size, 9));
     let run = |threads| {
-        let (mut room, mut out) = (vec![f32::NAN; shape.room(heads)], vec![f32::NAN; q.len()]);
+        let (mut partials, mut out) = (Partials::default(), vec![f32::NAN; q.len()]);
         let (position, mask) = (positions - 1, Mask { prefix: 0 });
-        let query = Attention { queries: &q, heads, cache: &cache, position, mask, scale: 0.2 };
+        let query =
+            Attention { queries: &q, heads, cache: &cache, layer: 0, position, mask, scale: 0.2 };
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| query.forward(isa, &mut room, &mut out));
+        pool.install(|| query.forward(isa, &mut partials, &mut out));
         out.into_iter().map(f32::to_bits).collect::<Vec<_>>()
     };
     let alone = run(1);

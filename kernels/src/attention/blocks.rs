@@ -102,7 +102,7 @@ impl<E: Cached> PairKernel for Blocks<'_, E> {
             if most == 0 {
                 break;
             }
-            let cached = attention.cache.block(share.head, block);
+            let cached = attention.cache.head(block, attention.layer, share.head);
             let keys = Block::new(simd, rows, cached.keys(most), wide_keys);
             let values = Block::new(simd, rows, cached.values(most), wide_values);
             for first in (0..rows).step_by(GROUP) {

@@ -1,9 +1,10 @@
-//! Cached keys and values, as the attention kernel reads them.
+//! Cached keys and values in pages, as the attention kernel reads them.
+
+use std::sync::Arc;
 
 use bytemuck::Zeroable;
 use bytemuck::allocation::try_zeroed_vec;
 
-use super::blocks::part_len;
 use super::product::{Columns, Strips};
 use super::{Cached, KEYS, MAX_HEAD_SIZE};
 use crate::Isa;
@@ -11,53 +12,43 @@ use crate::parallel::{SharedRows, for_each};
 use crate::quantized::step;
 use crate::simd::{Kernel, LANES, Vectors};
 
-/// Vectors that hold a number for each position of a block.
+/// Vectors that hold a number for each position of a page.
 const PANELS: usize = KEYS / LANES;
 
-/// Sizes of one layer's cache.
+/// Sizes of the cached keys and values of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KvShape {
-    /// Heads of keys and values.
+    /// Layers.
+    pub layers: usize,
+    /// Heads of keys and values in a layer.
     pub heads: usize,
     /// Elements of a head, a multiple of 8 up to [`MAX_HEAD_SIZE`].
     pub head_size: usize,
-    /// Positions, a multiple of [`KEYS`].
-    pub capacity: usize,
 }
 
 impl KvShape {
-    /// Elements of the room in which the parts of a query of `heads` heads are put together.
-    pub fn room(&self, heads: usize) -> usize {
-        heads * self.blocks() * part_len(self.head_size) * 2 * LANES
-    }
-
-    /// Blocks of a head.
-    fn blocks(&self) -> usize {
-        self.capacity / KEYS
-    }
-
-    /// Vectors of the keys of a block, and of its values.
+    /// Vectors of the keys of one head in a page, and of its values.
     #[inline(always)]
     fn vectors(&self) -> usize {
         self.head_size * PANELS
     }
 
-    /// Where the keys of a block are.
+    /// Where the keys of one head are.
     #[inline(always)]
     fn keys(&self) -> Strips {
         Strips { depth: self.head_size, columns: PANELS }
     }
 
-    /// Where the values of a block are.
+    /// Where the values of one head are.
     #[inline(always)]
     fn values(&self) -> Strips {
         Strips { depth: KEYS, columns: self.head_size / LANES }
     }
 
-    /// Bytes that keys and values of type `E` take when it is full, of whatever capacity.
-    pub fn bytes<E: Cached>(&self) -> usize {
+    /// Bytes of a page whose elements have type `E`.
+    pub fn page_bytes<E: Cached>(&self) -> usize {
         let scale = if E::SCALED { size_of::<f32>() } else { 0 };
-        2 * self.heads * self.capacity * (self.head_size * size_of::<E>() + scale)
+        2 * self.layers * self.heads * KEYS * (self.head_size * size_of::<E>() + scale)
     }
 }
 
@@ -65,39 +56,78 @@ impl KvShape {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfMemory;
 
-/// Keys and values of one layer.
+/// Keys and values of [`KEYS`] consecutive positions of one sequence, in all layers.
 ///
-/// A query reads it from the first byte of a head to the last: the keys of a block of [`KEYS`] positions, its values, the keys of
-/// the next. A vector of keys holds an element of eight positions, so that a sum of such vectors holds their scores; a vector of
-/// values holds eight elements of a position. Both are columns of vectors to be summed, and lie in the order of that sum. Integers have
-/// a scale for each head of a position. Floats have none: that memory is never touched, so it costs nothing.
-pub struct KvCache<E> {
+/// A query of one token reads a layer from its first byte to its last: the keys of a head, its values, the keys of the next
+/// head. A vector of keys holds one element of eight positions, so that a sum of such vectors holds their scores; a vector of
+/// values holds eight elements of one position. Both are columns of vectors to be summed, stored in the order of that sum.
+/// Integers have a scale for each head of a position; floats have none.
+pub struct KvPage<E> {
     shape: KvShape,
-    /// `[heads][capacity / 128]`, and of each block its keys, [`Strips`] of 16 columns of `head size` vectors, and its values,
+    /// `[layers][heads]`, and of each head its keys, [`Strips`] of 16 columns of `head size` vectors, and its values,
     /// [`Strips`] of `head size / 8` columns of 128
     vectors: Vec<[E; LANES]>,
-    /// `[heads][capacity / 128][keys, values][16][8]`
+    /// `[layers][heads][keys, values][16][8]`; empty for floats
     scales: Vec<[f32; LANES]>,
 }
 
-impl<E: Cached> KvCache<E> {
-    /// An empty cache. The system gives its pages as they are first written.
+impl<E: Cached> KvPage<E> {
+    /// A page of zeros. The operating system provides its memory when it is first written.
     ///
     /// # Errors
     /// If there is no memory for it.
     ///
     /// # Panics
-    /// If the head size or the capacity is not what [`KvShape`] asks for.
+    /// If the head size is not what [`KvShape`] asks for, or the size overflows.
     #[track_caller]
     pub fn new(shape: KvShape) -> Result<Self, OutOfMemory> {
-        assert!(shape.head_size.is_multiple_of(LANES) && shape.capacity.is_multiple_of(KEYS));
-        assert!(shape.head_size <= MAX_HEAD_SIZE, "head of {}", shape.head_size);
-        let blocks = shape.heads * shape.blocks();
-        Ok(Self {
-            shape,
-            vectors: zeroed(blocks * 2 * shape.vectors())?,
-            scales: zeroed(blocks * 2 * PANELS)?,
-        })
+        let KvShape { layers, heads, head_size } = shape;
+        assert!(head_size.is_multiple_of(LANES), "head of {head_size}, no multiple of {LANES}");
+        assert!(head_size <= MAX_HEAD_SIZE, "head of {head_size}");
+        let heads = layers.checked_mul(heads).expect("heads of all layers");
+        let zeroed_of = |each: usize| heads.checked_mul(2 * each).expect("elements of a page");
+        let scales = if E::SCALED { PANELS } else { 0 };
+        let (vectors, scales) = (zeroed_of(shape.vectors()), zeroed_of(scales));
+        Ok(Self { shape, vectors: zeroed(vectors)?, scales: zeroed(scales)? })
+    }
+
+    /// Makes this page a copy of `other`.
+    ///
+    /// # Panics
+    /// If their shapes differ.
+    #[track_caller]
+    pub fn copy_from(&mut self, other: &Self) {
+        assert_eq!(self.shape, other.shape, "shapes of the pages");
+        self.vectors.copy_from_slice(&other.vectors);
+        self.scales.copy_from_slice(&other.scales);
+    }
+
+    /// One head of a layer.
+    #[inline(always)]
+    fn head(&self, layer: usize, head: usize) -> CachedHead<'_, E> {
+        let shape = self.shape;
+        let at = layer * shape.heads + head;
+        let vectors = &self.vectors[at * 2 * shape.vectors()..][..2 * shape.vectors()];
+        let (keys, values) = vectors.split_at(shape.vectors());
+        let scales = match E::SCALED {
+            true => self.scales[at * 2 * PANELS..][..2 * PANELS].split_at(PANELS),
+            false => (&[][..], &[][..]),
+        };
+        CachedHead { shape, keys, values, scales: scales.into() }
+    }
+}
+
+/// Keys and values of one sequence: its pages in order. Sequences with the same beginning may share pages; a shared page is
+/// never written.
+pub struct KvCache<E> {
+    shape: KvShape,
+    pages: Vec<Arc<KvPage<E>>>,
+}
+
+impl<E: Cached> KvCache<E> {
+    /// A cache without pages.
+    pub fn new(shape: KvShape) -> Self {
+        Self { shape, pages: Vec::new() }
     }
 
     /// Its sizes.
@@ -105,52 +135,119 @@ impl<E: Cached> KvCache<E> {
         self.shape
     }
 
-    /// Stores keys and values of positions from `position` on, one for each of `rows`, narrowed to the cache's type, on the
-    /// threads that there are.
-    ///
-    /// # Panics
-    /// If a length does not fit or a position is not below the capacity.
-    #[track_caller]
-    pub fn store(&mut self, isa: Isa, position: usize, rows: HeadRows<'_>) {
-        let KvShape { heads, capacity, .. } = self.shape;
-        let count = rows.rows.len() / rows.width;
-        assert!(rows.rows.len().is_multiple_of(rows.width), "rows of {}", rows.width);
-        assert!(position + count <= capacity, "position {position} and {count} more");
-        let blocks = self.shape.blocks();
-        let [len, scales_len] = [self.shape.vectors(), PANELS].map(|block| blocks * 2 * block);
-        let vectors = &SharedRows::new(&mut self.vectors, len);
-        let scales = &SharedRows::new(&mut self.scales, scales_len);
-        for_each(heads, |head| {
-            // SAFETY: each head is one task's.
-            let (vectors, scales) =
-                unsafe { (vectors.row(head, 0..len), scales.row(head, 0..scales_len)) };
-            E::store(isa, Store { shape: self.shape, head, position, rows, vectors, scales });
-        });
+    /// How many pages it has; each holds [`KEYS`] positions.
+    pub fn pages(&self) -> usize {
+        self.pages.len()
     }
 
-    /// A block of a head.
-    #[inline(always)]
-    pub(super) fn block(&self, head: usize, block: usize) -> CachedBlock<'_, E> {
-        let (shape, at) = (self.shape, head * self.shape.blocks() + block);
-        let vectors = &self.vectors[at * 2 * shape.vectors()..][..2 * shape.vectors()];
-        let (keys, values) = vectors.split_at(shape.vectors());
-        let scales = self.scales[at * 2 * PANELS..][..2 * PANELS].split_at(PANELS);
-        CachedBlock { shape, keys, values, scales: scales.into() }
+    /// Adds `page` at the end.
+    ///
+    /// # Panics
+    /// If its shape is another.
+    #[track_caller]
+    pub fn push(&mut self, page: KvPage<E>) {
+        assert_eq!(page.shape, self.shape, "shape of a page");
+        self.pages.push(Arc::new(page));
     }
+
+    /// Removes all pages but the first `len`, and passes on those that no other cache shares.
+    pub fn truncate(&mut self, len: usize, mut free: impl FnMut(KvPage<E>)) {
+        // `into_inner` gives a page to exactly one of several owners that let go of it at the same time.
+        self.pages
+            .drain(len.min(self.pages.len())..)
+            .filter_map(Arc::into_inner)
+            .for_each(&mut free);
+    }
+
+    /// A cache that shares the first `len` pages.
+    #[must_use]
+    pub fn fork(&self, len: usize) -> Self {
+        Self { shape: self.shape, pages: self.pages[..len.min(self.pages.len())].to_vec() }
+    }
+
+    /// Whether another cache shares page `index`, so that it must be replaced by a copy before it is written.
+    pub fn is_shared(&self, index: usize) -> bool {
+        Arc::strong_count(&self.pages[index]) > 1
+    }
+
+    /// Copies page `index` into `page` and puts that in its place; returns the old one if no other cache shares it any more.
+    ///
+    /// # Panics
+    /// If the shapes differ or there is no such page.
+    #[track_caller]
+    pub fn replace(&mut self, index: usize, mut page: KvPage<E>) -> Option<KvPage<E>> {
+        page.copy_from(&self.pages[index]);
+        let old = std::mem::replace(&mut self.pages[index], Arc::new(page));
+        Arc::into_inner(old)
+    }
+
+    /// Stores in `layer` keys and values of the positions from `position` on, one for each of `rows`, narrowed to the cache's
+    /// type, on the threads of the current pool.
+    ///
+    /// # Panics
+    /// If a length does not fit, a position is on no page, or its page is shared.
+    #[track_caller]
+    pub fn store(&mut self, isa: Isa, layer: usize, position: usize, rows: HeadRows<'_>) {
+        let shape = self.shape;
+        rows.check(shape);
+        assert!(layer < shape.layers, "layer {layer} of {}", shape.layers);
+        let count = rows.rows.len() / rows.width;
+        let (vectors_len, scales_len) = (2 * shape.vectors(), 2 * PANELS);
+        let mut stored = 0;
+        while stored < count {
+            let (page, first) = ((position + stored) / KEYS, (position + stored) % KEYS);
+            let here = (KEYS - first).min(count - stored);
+            let page = self.pages.get_mut(page).expect("a page for every position");
+            let page = Arc::get_mut(page).expect("a page that is written is not shared");
+            let vectors = layer_of(&mut page.vectors, layer, shape.heads * vectors_len);
+            let scales = match E::SCALED {
+                true => layer_of(&mut page.scales, layer, shape.heads * scales_len),
+                false => &mut [],
+            };
+            let vectors = &SharedRows::new(vectors, vectors_len);
+            let scales = &SharedRows::new(scales, scales_len);
+            let rows =
+                HeadRows { rows: &rows.rows[stored * rows.width..][..here * rows.width], ..rows };
+            for_each(shape.heads, |head| {
+                // SAFETY: each head is one task's.
+                let vectors = unsafe { vectors.row(head, 0..vectors_len) };
+                let scales = match E::SCALED {
+                    // SAFETY: each head is one task's.
+                    true => unsafe { scales.row(head, 0..scales_len) },
+                    false => &mut [],
+                };
+                E::store(isa, Store { shape, head, first, rows, vectors, scales });
+            });
+            stored += here;
+        }
+    }
+
+    /// One head of a layer in a page.
+    #[inline(always)]
+    pub(super) fn head(&self, page: usize, layer: usize, head: usize) -> CachedHead<'_, E> {
+        self.pages[page].head(layer, head)
+    }
+}
+
+/// The part of a page that belongs to a layer.
+fn layer_of<T>(values: &mut [T], layer: usize, len: usize) -> &mut [T] {
+    &mut values[layer * len..][..len]
 }
 
 #[cfg(test)]
 impl<E: Cached> KvCache<E> {
-    /// The keys and the values of the first positions, `[positions][heads][head size]`, as `f32`.
-    pub(super) fn values(&self, positions: usize) -> [Vec<f32>; 2] {
+    /// The keys and the values of the first positions in a layer, `[positions][heads][head size]`, as `f32`.
+    pub(super) fn values(&self, layer: usize, positions: usize) -> [Vec<f32>; 2] {
         let scaled = |x: E, scale: f32| if E::SCALED { x.widen() * scale } else { x.widen() };
         let (mut keys, mut values) = (Vec::new(), Vec::new());
         for position in 0..positions {
             let (place, lane) = (position % KEYS, position % LANES);
             let panel = place / LANES;
             for head in 0..self.shape.heads {
-                let block = self.block(head, position / KEYS);
-                let [key_scale, value_scale] = block.scales.map(|scales| scales[panel][lane]);
+                let block = self.head(position / KEYS, layer, head);
+                let scale =
+                    |scales: &[[f32; LANES]]| if E::SCALED { scales[panel][lane] } else { 1.0 };
+                let [key_scale, value_scale] = block.scales.map(scale);
                 for i in 0..self.shape.head_size {
                     let (first, step) = self.shape.keys().column(panel);
                     keys.push(scaled(block.keys[first + i * step][lane], key_scale));
@@ -168,16 +265,16 @@ fn zeroed<T: Zeroable>(n: usize) -> Result<Vec<T>, OutOfMemory> {
     try_zeroed_vec(n).map_err(|()| OutOfMemory)
 }
 
-/// A block of a head.
-pub(super) struct CachedBlock<'a, E> {
+/// Keys and values of one head in a page.
+pub(super) struct CachedHead<'a, E> {
     shape: KvShape,
     keys: &'a [[E; LANES]],
     values: &'a [[E; LANES]],
-    /// Of the keys and of the values.
+    /// Of the keys and of the values; empty for floats.
     pub(super) scales: [&'a [[f32; LANES]]; 2],
 }
 
-impl<'a, E: Cached> CachedBlock<'a, E> {
+impl<'a, E: Cached> CachedHead<'a, E> {
     /// The first `n` keys, rounded up to eight, of which eight are a column.
     #[inline(always)]
     pub(super) fn keys(&self, n: usize) -> Columns<'a, E> {
@@ -215,6 +312,21 @@ pub struct Heads {
     pub stride: usize,
 }
 
+impl HeadRows<'_> {
+    /// Checks that each row has all heads of `shape`.
+    #[track_caller]
+    fn check(&self, shape: KvShape) {
+        let HeadRows { rows, width, keys, values } = *self;
+        assert!(width > 0 && rows.len().is_multiple_of(width), "rows of {width}");
+        for heads in [keys, values] {
+            let last = shape.heads.checked_sub(1).and_then(|last| last.checked_mul(heads.stride));
+            let end =
+                last.and_then(|last| last.checked_add(heads.first)?.checked_add(shape.head_size));
+            assert!(end.is_some_and(|end| end <= width), "heads in rows of {width}");
+        }
+    }
+}
+
 impl Heads {
     /// Where a head begins.
     #[inline(always)]
@@ -227,9 +339,10 @@ impl Heads {
 pub struct Store<'a, E> {
     shape: KvShape,
     head: usize,
-    position: usize,
+    /// The first position within the page.
+    first: usize,
     rows: HeadRows<'a>,
-    /// As in the cache.
+    /// As in the page.
     vectors: &'a mut [[E; LANES]],
     scales: &'a mut [[f32; LANES]],
 }
@@ -239,16 +352,13 @@ impl<E: Cached> Kernel for Store<'_, E> {
 
     #[inline(always)]
     fn run<S: Vectors>(self, simd: S) {
-        let (size, len) = (self.shape.head_size, self.shape.vectors());
-        for (row, position) in self.rows.rows.chunks_exact(self.rows.width).zip(self.position..) {
-            let (block, place) = (position / KEYS, position % KEYS);
+        let size = self.shape.head_size;
+        let (keys, values) = self.vectors.split_at_mut(self.shape.vectors());
+        for (row, place) in self.rows.rows.chunks_exact(self.rows.width).zip(self.first..) {
             let (panel, lane) = (place / LANES, place % LANES);
-            let vectors = &mut self.vectors[block * 2 * len..][..2 * len];
-            let (keys, values) = vectors.split_at_mut(len);
-            let scales = &mut self.scales[block * 2 * PANELS..][..2 * PANELS];
 
             let (from, _) = row[self.rows.keys.at(self.head)..][..size].as_chunks::<LANES>();
-            let inverse = scale::<S, E>(simd, from, &mut scales[panel][lane]);
+            let inverse = scale::<S, E>(simd, from, self.scales, panel, lane);
             let (first, step) = self.shape.keys().column(panel);
             for (i, key) in from.iter().enumerate() {
                 let narrow = E::narrow(simd, simd.mul(simd.load(key), inverse));
@@ -258,7 +368,7 @@ impl<E: Cached> Kernel for Store<'_, E> {
             }
 
             let (from, _) = row[self.rows.values.at(self.head)..][..size].as_chunks::<LANES>();
-            let inverse = scale::<S, E>(simd, from, &mut scales[PANELS + panel][lane]);
+            let inverse = scale::<S, E>(simd, from, self.scales, PANELS + panel, lane);
             for (column, value) in from.iter().enumerate() {
                 let (first, step) = self.shape.values().column(column);
                 values[first + place * step] = E::narrow(simd, simd.mul(simd.load(value), inverse));
@@ -267,13 +377,20 @@ impl<E: Cached> Kernel for Store<'_, E> {
     }
 }
 
-/// Writes the scale of a head, where it has one; returns what its values are multiplied by before they are narrowed.
+/// Writes the scale of a head of a position, where the type has scales; returns the factor for its values before they are
+/// narrowed.
 #[inline(always)]
-fn scale<S: Vectors, E: Cached>(simd: S, head: &[[f32; LANES]], scale: &mut f32) -> S::F32 {
+fn scale<S: Vectors, E: Cached>(
+    simd: S,
+    head: &[[f32; LANES]],
+    scales: &mut [[f32; LANES]],
+    panel: usize,
+    lane: usize,
+) -> S::F32 {
     if !E::SCALED {
         return simd.splat(1.0);
     }
     let step = step(simd, head);
-    *scale = step.scale;
+    scales[panel][lane] = step.scale;
     simd.splat(step.inverse)
 }
