@@ -21,6 +21,12 @@ pub struct Placement {
 }
 
 impl Placement {
+    /// That of a prompt with so many tokens of bidirectional context.
+    #[cfg(test)]
+    pub(crate) fn with_context(context: usize) -> Self {
+        Self { context, blank: None }
+    }
+
     /// The placement of a prompt. Without `sop`, all of it is context.
     ///
     /// # Errors

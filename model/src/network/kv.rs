@@ -1,0 +1,294 @@
+//! Keys and values of all sequences of a model: pages of 128 positions, taken from one pool with a budget.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use glm_kernels::{
+    Attention, Cached, HeadRows, Isa, KEYS, KvCache, KvPage, KvShape, Mask, OutOfMemory, Partials,
+};
+use half::f16;
+
+use crate::error::{Error, Result};
+use crate::files::config::Config;
+use crate::network::activations::Activations;
+
+/// In what type keys and values are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KvFormat {
+    /// Unchanged; for comparing with other implementations.
+    F32,
+    /// Rounded to half precision; half of that memory.
+    F16,
+    /// 8-bit integers with a scale for each head of a token; a quarter of that memory.
+    Int8,
+}
+
+impl KvFormat {
+    /// The default for a type of activations.
+    pub(crate) fn of(activations: Activations) -> Self {
+        match activations {
+            Activations::F32 => Self::F32,
+            Activations::Int8 => Self::F16,
+        }
+    }
+
+    /// Bytes of the keys and values of one token.
+    pub(crate) fn bytes_per_token(self, config: &Config) -> u64 {
+        (self.page_bytes(shape(config)) / KEYS) as u64
+    }
+
+    /// Bytes of a page.
+    pub(crate) fn page_bytes(self, shape: KvShape) -> usize {
+        match self {
+            Self::F32 => shape.page_bytes::<f32>(),
+            Self::F16 => shape.page_bytes::<f16>(),
+            Self::Int8 => shape.page_bytes::<i8>(),
+        }
+    }
+}
+
+/// Sizes of a model's keys and values.
+pub(crate) fn shape(config: &Config) -> KvShape {
+    KvShape { layers: config.layers, heads: config.kv_heads, head_size: config.head_size }
+}
+
+/// Bytes of returned pages that a pool keeps for the next sequence rather than give them back to the operating system.
+const KEPT_BYTES: usize = 256 << 20;
+
+/// The memory for keys and values of all sequences of a model. A clone is the same pool.
+///
+/// A sequence takes a page for every 128 positions when it first needs them and returns its pages when it is dropped or
+/// truncated. A page that several sequences share counts once.
+#[derive(Clone)]
+pub struct KvPool(Arc<Pool>);
+
+struct Pool {
+    shape: KvShape,
+    format: KvFormat,
+    page_bytes: usize,
+    /// Most pages in use at a time, if that is limited.
+    budget: Option<usize>,
+    pages: Mutex<Pages>,
+}
+
+#[derive(Default)]
+struct Pages {
+    /// Pages that sequences have.
+    used: usize,
+    /// Pages that were returned; of the pool's format alone.
+    free: Free,
+}
+
+#[derive(Default)]
+struct Free {
+    f32: Vec<KvPage<f32>>,
+    f16: Vec<KvPage<f16>>,
+    int8: Vec<KvPage<i8>>,
+}
+
+/// Keys and values of one sequence.
+pub(crate) enum SequenceCache {
+    F32(KvCache<f32>),
+    F16(KvCache<f16>),
+    Int8(KvCache<i8>),
+}
+
+/// Does the same with a cache of whatever type; with the list of free pages of that type, where one is given.
+macro_rules! with_cache {
+    ($cache:expr, $c:ident => $do:expr) => {
+        match $cache {
+            SequenceCache::F32($c) => $do,
+            SequenceCache::F16($c) => $do,
+            SequenceCache::Int8($c) => $do,
+        }
+    };
+    ($cache:expr, $free:expr, ($c:ident, $f:ident) => $do:expr) => {
+        match $cache {
+            SequenceCache::F32($c) => {
+                let $f = &mut $free.f32;
+                $do
+            }
+            SequenceCache::F16($c) => {
+                let $f = &mut $free.f16;
+                $do
+            }
+            SequenceCache::Int8($c) => {
+                let $f = &mut $free.int8;
+                $do
+            }
+        }
+    };
+}
+
+impl KvPool {
+    /// A pool that hands out at most `budget` bytes of pages, or as many as the operating system gives.
+    pub(crate) fn new(config: &Config, format: KvFormat, budget: Option<u64>) -> Self {
+        let shape = shape(config);
+        let page_bytes = format.page_bytes(shape);
+        let budget = budget.map(|bytes| {
+            usize::try_from(bytes / page_bytes.max(1) as u64).unwrap_or(usize::MAX)
+        });
+        Self(Arc::new(Pool { shape, format, page_bytes, budget, pages: Mutex::default() }))
+    }
+
+    /// Bytes of a page: keys and values of 128 positions in all layers.
+    pub fn page_bytes(&self) -> u64 {
+        self.0.page_bytes as u64
+    }
+
+    /// Bytes of pages that sequences have at the moment.
+    pub fn used_bytes(&self) -> u64 {
+        (self.lock().used * self.0.page_bytes) as u64
+    }
+
+    /// Bytes of pages that sequences may still take; `None` if only the machine's memory limits that.
+    pub fn free_bytes(&self) -> Option<u64> {
+        let used = self.lock().used;
+        self.0.budget.map(|budget| ((budget - used) * self.0.page_bytes) as u64)
+    }
+
+    /// A cache without pages.
+    pub(crate) fn cache(&self) -> SequenceCache {
+        let shape = self.0.shape;
+        match self.0.format {
+            KvFormat::F32 => SequenceCache::F32(KvCache::new(shape)),
+            KvFormat::F16 => SequenceCache::F16(KvCache::new(shape)),
+            KvFormat::Int8 => SequenceCache::Int8(KvCache::new(shape)),
+        }
+    }
+
+    /// Gives `cache`, which holds `len` positions, pages for `needed` of them, and copies the page that the next position is
+    /// on if another sequence shares it.
+    ///
+    /// # Errors
+    /// If that exceeds the budget or the machine's memory. The caller then returns what is too much by [`KvPool::trim`].
+    pub(crate) fn reserve(
+        &self,
+        cache: &mut SequenceCache,
+        len: usize,
+        needed: usize,
+    ) -> Result<()> {
+        let mut pages = self.lock();
+        let Pages { used, free } = &mut *pages;
+        with_cache!(cache, free, (cache, free) => self.0.reserve(cache, len, needed, used, free))
+    }
+
+    /// Takes back all pages of `cache` but those of its first `len` positions.
+    pub(crate) fn trim(&self, cache: &mut SequenceCache, len: usize) {
+        let mut pages = self.lock();
+        let Pages { used, free } = &mut *pages;
+        with_cache!(cache, free, (cache, free) => {
+            cache.truncate(len.div_ceil(KEYS), |page| self.0.take_back(page, used, free));
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Pages> {
+        // Counts and lists are consistent after every statement.
+        self.0.pages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pool {
+    fn reserve<E: Cached>(
+        &self,
+        cache: &mut KvCache<E>,
+        len: usize,
+        needed: usize,
+        used: &mut usize,
+        free: &mut Vec<KvPage<E>>,
+    ) -> Result<()> {
+        let pages = needed.div_ceil(KEYS);
+        let next = len / KEYS;
+        let shared = next < cache.pages().min(pages) && cache.is_shared(next);
+        let more = pages.saturating_sub(cache.pages()) + usize::from(shared);
+        if let Some(budget) = self.budget
+            && *used + more > budget
+        {
+            let bytes = |pages: usize| (pages * self.page_bytes) as u64;
+            return Err(Error::KvBudget {
+                needed: bytes(more),
+                free: bytes(budget - *used),
+                budget: bytes(budget),
+            });
+        }
+        let mut take = || -> Result<KvPage<E>> {
+            let page = free.pop().map_or_else(|| KvPage::new(self.shape), Ok);
+            let page = page.map_err(|OutOfMemory| Error::Memory {
+                capacity: needed,
+                bytes: (pages * self.page_bytes) as u64,
+            })?;
+            *used += 1;
+            Ok(page)
+        };
+        if shared {
+            let page = take()?;
+            if let Some(old) = cache.replace(next, page) {
+                self.take_back(old, used, free);
+            }
+            return self.reserve(cache, len, needed, used, free);
+        }
+        while cache.pages() < pages {
+            cache.push(take()?);
+        }
+        Ok(())
+    }
+
+    fn take_back<E: Cached>(
+        &self,
+        page: KvPage<E>,
+        used: &mut usize,
+        free: &mut Vec<KvPage<E>>,
+    ) {
+        *used -= 1;
+        if (free.len() + 1) * self.page_bytes <= KEPT_BYTES {
+            free.push(page);
+        }
+    }
+}
+
+impl SequenceCache {
+    /// A cache that shares the pages of the first `len` positions.
+    pub(crate) fn fork(&self, len: usize) -> Self {
+        let pages = len.div_ceil(KEYS);
+        match self {
+            Self::F32(cache) => Self::F32(cache.fork(pages)),
+            Self::F16(cache) => Self::F16(cache.fork(pages)),
+            Self::Int8(cache) => Self::Int8(cache.fork(pages)),
+        }
+    }
+
+    /// Bytes of its pages, shared ones included.
+    pub(crate) fn bytes(&self, page_bytes: u64) -> u64 {
+        with_cache!(self, cache => cache.pages() as u64 * page_bytes)
+    }
+
+    /// Stores keys and values of the tokens from `position` on in `layer`.
+    pub(crate) fn store(&mut self, isa: Isa, layer: usize, position: usize, rows: HeadRows<'_>) {
+        with_cache!(self, cache => cache.store(isa, layer, position, rows));
+    }
+
+    /// Attention of some queries, `[queries, heads, head size]`, into `out`.
+    pub(crate) fn attend(
+        &self,
+        isa: Isa,
+        layer: usize,
+        of: Queries<'_>,
+        partials: &mut Partials,
+        out: &mut [f32],
+    ) {
+        let Queries { queries, heads, position, mask } = of;
+        with_cache!(self, cache => {
+            let scale = 1.0 / (cache.shape().head_size as f32).sqrt();
+            let attention = Attention { queries, heads, cache, layer, position, mask, scale };
+            attention.forward(isa, partials, out);
+        });
+    }
+}
+
+/// Queries of one sequence from `position` on.
+pub(crate) struct Queries<'a> {
+    /// `[queries, heads, head size]`
+    pub(crate) queries: &'a [f32],
+    pub(crate) heads: usize,
+    pub(crate) position: usize,
+    pub(crate) mask: Mask,
+}

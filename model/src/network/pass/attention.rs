@@ -1,0 +1,94 @@
+//! Attention of a layer: projections and cache, then attention and its output projection.
+
+use std::ops::Range;
+
+use glm_kernels::{HeadRows, SharedRows, for_each_row};
+
+use super::{Context, Pass, add_rows, position, rows_mut, scale_residual, show};
+use crate::files::config::Residual;
+use crate::network::hook::HookPoint;
+use crate::network::kv::Queries;
+use crate::network::layer::{Attention, Layer, Linear, LinearRole, Norm};
+use crate::network::workspace::Workspace;
+
+impl Pass<'_, '_> {
+    /// Queries of `rows` into the workspace, keys and values into the caches.
+    pub(super) fn project(&mut self, index: usize, layer: &Layer<Linear, Norm>, rows: Range<usize>) {
+        let Self { config, rotation, chunks, workspace, options, isa, activations, .. } = self;
+        let Workspace { x, queries, angles, normed, wide, quantized, segments, .. } =
+            &mut **workspace;
+        let Attention::Grouped { qkv: projection, .. } = &layer.attention;
+        let (n, isa) = (rows.len(), *isa);
+        let x = rows_mut(x, &rows, config.hidden);
+        let normed = &mut normed[..n * config.hidden];
+        let qkv = &mut wide[..n * config.qkv_rows()];
+        let norm = |row, y: &mut _| layer.attention_norm.token(isa, x, row, y);
+        let mut context = Context { isa, activations: *activations, quantized };
+        projection.forward_filled(&mut context, normed, norm, qkv);
+        show(options, segments, HookPoint::Input(index, LinearRole::Qkv), normed, rows.clone());
+
+        let (size, width) = (config.head_size, config.attention_width());
+        let per_token = crate::network::rope::angles_per_token(config);
+        let [queries_at, keys, values] = config.heads_at();
+        let queries = &SharedRows::new(rows_mut(queries, &rows, width), width);
+        for_each_row(qkv, config.qkv_rows(), |row, qkv| {
+            let angles = &angles[(rows.start + row) * per_token..][..per_token];
+            // SAFETY: each row is one task's.
+            let query = unsafe { queries.row(row, 0..width) };
+            for (head, query) in query.chunks_exact_mut(size).enumerate() {
+                query.copy_from_slice(&qkv[queries_at.at(head)..][..size]);
+                rotation.rotate(angles, query);
+            }
+            for head in 0..config.kv_heads {
+                rotation.rotate(angles, &mut qkv[keys.at(head)..][..size]);
+            }
+        });
+        for segment in segments.iter().filter_map(|segment| segment.within(&rows)) {
+            let sequence = &mut *chunks[segment.chunk].sequence;
+            let qkv = &qkv[(segment.row - rows.start) * config.qkv_rows()..];
+            let qkv = &qkv[..segment.count * config.qkv_rows()];
+            let heads = HeadRows { rows: qkv, width: config.qkv_rows(), keys, values };
+            sequence.cache.store(isa, index, sequence.ids.len() + segment.token, heads);
+        }
+    }
+
+    /// `x = r(x, a) + output(attention)`
+    pub(super) fn attend(&mut self, index: usize, layer: &Layer<Linear, Norm>, rows: Range<usize>) {
+        let Self { config, chunks, workspace, options, isa, activations, .. } = self;
+        let Workspace {
+            x, queries, normed, branch, wide, quantized, partials, segments, placements, ..
+        } = &mut **workspace;
+        let Attention::Grouped { output, .. } = &layer.attention;
+        let (n, isa, hidden) = (rows.len(), *isa, config.hidden);
+        let x = rows_mut(x, &rows, hidden);
+        let normed = &mut normed[..n * hidden];
+        if let Residual::Scaled(_) = config.residual {
+            layer.attention_norm.forward(isa, x, normed);
+            scale_residual(config.residual, hidden, normed, x);
+        }
+        let width = config.attention_width();
+        let attended = &mut wide[..n * width];
+        for segment in segments.iter().filter_map(|segment| segment.within(&rows)) {
+            let (placement, position) = position(chunks, placements, &segment);
+            let of = Queries {
+                queries: &queries[segment.row * width..][..segment.count * width],
+                heads: config.heads,
+                position,
+                mask: placement.mask(),
+            };
+            let out = &mut attended[(segment.row - rows.start) * width..][..segment.count * width];
+            chunks[segment.chunk].sequence.cache.attend(isa, index, of, partials, out);
+        }
+        let role = HookPoint::Input(index, LinearRole::AttentionOutput);
+        show(options, segments, role, attended, rows.clone());
+        let branch = &mut branch[..n * hidden];
+        let mut context = Context { isa, activations: *activations, quantized };
+        output.forward(&mut context, attended, branch);
+        show(options, segments, HookPoint::Attention(index), branch, rows);
+        let branch = layer.attention_output_norm.as_ref().map_or(&*branch, |norm| {
+            norm.forward(isa, branch, normed);
+            normed
+        });
+        add_rows(hidden, branch, x);
+    }
+}

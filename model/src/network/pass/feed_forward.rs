@@ -1,0 +1,80 @@
+//! The feed-forward part of a layer.
+
+use std::ops::Range;
+
+use glm_kernels::{Activation, Gate, Isa};
+
+use super::{Context, Pass, add_rows, rows_mut, scale_residual, show};
+use crate::files::config::Mlp;
+use crate::network::hook::HookPoint;
+use crate::network::layer::{FeedForward, Layer, Linear, LinearRole, Norm};
+use crate::network::workspace::Workspace;
+
+impl Pass<'_, '_> {
+    /// `x = r(x, m) + down(act(up(m)))`
+    pub(super) fn feed_forward(
+        &mut self,
+        index: usize,
+        layer: &Layer<Linear, Norm>,
+        rows: Range<usize>,
+    ) {
+        let Self { config, workspace, options, isa, activations, .. } = self;
+        let Workspace { x, normed, branch, wide, gated, quantized, segments, .. } =
+            &mut **workspace;
+        let FeedForward::Dense { up, down } = &layer.feed_forward;
+        let (n, isa, hidden) = (rows.len(), *isa, config.hidden);
+        let x = rows_mut(x, &rows, hidden);
+        let normed = &mut normed[..n * hidden];
+        let inside = &mut wide[..n * config.up_rows()];
+        let norm = |row, y: &mut _| layer.feed_forward_norm.token(isa, x, row, y);
+        let mut context = Context { isa, activations: *activations, quantized };
+        up.forward_filled(&mut context, normed, norm, inside);
+        show(options, segments, HookPoint::Input(index, LinearRole::Up), normed, rows.clone());
+        scale_residual(config.residual, hidden, normed, x);
+
+        let branch = &mut branch[..n * hidden];
+        let input = match GateKind::of(config.mlp) {
+            None => {
+                down.forward(&mut context, inside, branch);
+                &*inside
+            }
+            Some(kind) => {
+                let gated = &mut gated[..n * config.intermediate_size];
+                let gate = |row, y: &mut _| kind.row(isa, inside, row, y);
+                down.forward_filled(&mut context, gated, gate, branch);
+                &*gated
+            }
+        };
+        show(options, segments, HookPoint::Input(index, LinearRole::Down), input, rows.clone());
+        show(options, segments, HookPoint::FeedForward(index), branch, rows);
+        let branch = layer.feed_forward_output_norm.as_ref().map_or(&*branch, |norm| {
+            norm.forward(isa, branch, normed);
+            normed
+        });
+        add_rows(hidden, branch, x);
+    }
+}
+
+/// How the inside of an MLP is gated.
+struct GateKind {
+    activation: Activation,
+    /// Whether the gate is the first half of the output of `up`.
+    first: bool,
+}
+
+impl GateKind {
+    fn of(mlp: Mlp) -> Option<Self> {
+        match mlp {
+            Mlp::GeluTanh | Mlp::GeluErf => None,
+            Mlp::SwiGlu => Some(Self { activation: Activation::Silu, first: true }),
+            Mlp::GeGlu => Some(Self { activation: Activation::GeluErf, first: false }),
+        }
+    }
+
+    /// Gates row `row` of `up`, `[rows, 2 · intermediate size]`, into `y`, `[intermediate size]`.
+    fn row(&self, isa: Isa, up: &[f32], row: usize, y: &mut [f32]) {
+        let (first, second) = up[2 * y.len() * row..][..2 * y.len()].split_at(y.len());
+        let (gate, up) = if self.first { (first, second) } else { (second, first) };
+        isa.run(Gate { activation: self.activation, gate, up, y });
+    }
+}
