@@ -94,7 +94,7 @@ fn sizes(model: &Inventory) -> Vec<String> {
         ("layers", config.layers.to_string()),
         ("hidden size", config.hidden.to_string()),
         ("heads", format!("{heads}, of size {}", config.head_size)),
-        ("inside the MLP", config.inner.to_string()),
+        ("inside the MLP", config.intermediate_size.to_string()),
         ("vocabulary", config.vocab.to_string()),
         ("context", config.max_context.to_string()),
     ];
@@ -177,7 +177,7 @@ fn json(model: &Inventory) -> Value {
         "heads": config.heads,
         "kv_heads": config.kv_heads,
         "head_size": config.head_size,
-        "inner": config.inner,
+        "inner": config.intermediate_size,
         "vocab": config.vocab,
         "context": config.max_context,
         "matrices": matrices.collect::<Vec<_>>(),

@@ -41,7 +41,7 @@ pub mod demo;
 pub use error::{Error, Result};
 pub use files::checkpoint::{Bytes, Checkpoint, Dtype, Format, Tensor};
 pub use files::config::{
-    BlankChoice, Config, Dialect, MaskKind, Mlp, Norm, Positions, QkvOrder, Residual, SpecialIds,
+    BlankChoice, Config, Dialect, MaskKind, Mlp, Norm, QkvOrder, Residual, Rope, SpecialIds,
 };
 pub use files::inventory::{Inventory, MatrixInfo};
 pub use files::quantize::{GROUPS, QuantizeOptions, Quantized, quantize};

@@ -74,33 +74,33 @@ impl Mlp {
     }
 }
 
-/// How positions enter.
+/// How queries and keys are rotated by their positions (rotary position embedding).
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
-pub enum Positions {
-    /// As vectors, one for each of two positions, that are added to the embedding.
-    Learned,
-    /// Each half of a query's and key's head is rotated by one of two positions, within it element `i` against element
-    /// `i + half/2`; inverse frequencies `base^(−2i/half)` are rounded to `f16`, as the published code keeps them.
-    Halves {
+pub enum Rope {
+    /// No rotation. The model adds a learned vector for each of its two positions to the embedding instead.
+    None,
+    /// The 2D rotation of ChatGLM-6B. Each half of a head is rotated by one of two positions, element `i` of the half with
+    /// element `i + half/2`. The inverse frequencies `base^(−2i/half)` are rounded to `f16`, as in the published code.
+    TwoD {
         /// Base of the frequencies.
         base: f32,
     },
-    /// A whole head is rotated by one position, element `i` against element `i + size/2`; inverse frequencies
-    /// `base^(−2i/size)` are rounded to `f16`.
-    Whole {
+    /// The rotation of GPT-NeoX. A whole head is rotated by one position, element `i` with element `i + size/2`. The inverse
+    /// frequencies `base^(−2i/size)` are rounded to `f16`.
+    NeoX {
         /// Base of the frequencies.
         base: f32,
     },
-    /// The first `elements` of a head are rotated by one position, element `2i` against element `2i + 1`, with the inverse
-    /// frequency `base^(−2i/elements)`.
-    Pairs {
+    /// The rotation of GPT-J. The first `rotary_dim` elements of a head are rotated by one position, element `2i` with element
+    /// `2i + 1`, with the inverse frequency `base^(−2i/rotary_dim)`.
+    Interleaved {
         /// Base of the frequencies.
         base: f32,
         /// Elements of a head that are rotated.
-        elements: usize,
-        /// Divides the position.
-        stretch: f32,
+        rotary_dim: usize,
+        /// Divides the position (linear scaling).
+        scaling_factor: f32,
     },
 }
 
@@ -207,7 +207,7 @@ pub struct Config {
     /// Elements of a head.
     pub head_size: usize,
     /// Width between the matrices of the MLP.
-    pub inner: usize,
+    pub intermediate_size: usize,
     /// Rows of the embedding.
     pub vocab: usize,
     /// Positions that the model was made for.
@@ -216,8 +216,8 @@ pub struct Config {
     pub norm: Norm,
     /// MLP.
     pub mlp: Mlp,
-    /// Positions.
-    pub positions: Positions,
+    /// Rotary position embedding.
+    pub rope: Rope,
     /// Visibility.
     pub mask: MaskKind,
     /// Residual.
@@ -301,7 +301,7 @@ impl Config {
 
     /// Rows of the MLP's first matrix.
     pub(crate) fn up_rows(&self) -> usize {
-        if self.mlp.is_gated() { 2 * self.inner } else { self.inner }
+        if self.mlp.is_gated() { 2 * self.intermediate_size } else { self.intermediate_size }
     }
 
     /// Where in a row that the query-key-value matrix gives queries, keys and values are.
@@ -338,7 +338,7 @@ impl Fields<'_> {
         self.size(name, 1..=1 << 10)
     }
 
-    fn inner(&self, name: &str) -> Result<usize> {
+    fn intermediate_size(&self, name: &str) -> Result<usize> {
         self.size(name, 1..=1 << 20)
     }
 
@@ -394,7 +394,7 @@ pub(crate) mod tests {
     #[test]
     fn chatglm_6b_is_read() {
         let config = parse(TINY).unwrap();
-        assert_eq!((config.head_size, config.kv_heads, config.inner), (32, 2, 256));
+        assert_eq!((config.head_size, config.kv_heads, config.intermediate_size), (32, 2, 256));
         assert_eq!(config.special.gmask, Some(91));
     }
 
@@ -443,15 +443,22 @@ pub(crate) mod tests {
     #[test]
     fn the_relatives_are_read() {
         let [two, native, four, glm, large] = RELATIVES.map(|text| parse(text).unwrap());
-        let pairs = |base, elements, stretch| Positions::Pairs { base, elements, stretch };
-        assert_eq!((two.kv_heads, two.positions), (2, pairs(1e4, 8, 16.0)));
-        assert_eq!((native.qkv_bias, native.positions), (true, pairs(1e4, 8, 1.0)));
+        let rope = |base, rotary_dim, scaling_factor| Rope::Interleaved {
+            base,
+            rotary_dim,
+            scaling_factor,
+        };
+        assert_eq!((two.kv_heads, two.rope), (2, rope(1e4, 8, 16.0)));
+        assert_eq!((native.qkv_bias, native.rope), (true, rope(1e4, 8, 1.0)));
         assert_eq!((&native.special.ends[..], native.output_norms), (&[5, 6][..], false));
-        assert_eq!((four.output_norms, four.positions), (true, pairs(500.0, 16, 1.0)));
-        assert_eq!((glm.inner, glm.special.mask, glm.special.gmask), (256, Some(91), None));
+        assert_eq!((four.output_norms, four.rope), (true, rope(500.0, 16, 1.0)));
+        assert_eq!(
+            (glm.intermediate_size, glm.special.mask, glm.special.gmask),
+            (256, Some(91), None)
+        );
         assert_eq!((large.head_size, large.residual), (128, Residual::Scaled(140f32.sqrt())));
         let three = parse(&RELATIVES[0].replace("chatglm2-6b-32k", "chatglm3-6b-32k")).unwrap();
-        assert_eq!((three.architecture, three.positions), ("ChatGLM3-6B", pairs(16e4, 8, 1.0)));
+        assert_eq!((three.architecture, three.rope), ("ChatGLM3-6B", rope(16e4, 8, 1.0)));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::files::checkpoint::Checkpoint;
 use crate::files::config::Config;
 use crate::files::weights::{Map, Source, Stored};
 use crate::network::activations::Activations;
+use crate::network::layer::LinearRole;
 use crate::network::state::{KvFormat, State};
 
 /// A matrix of a model.
@@ -57,28 +58,28 @@ impl Inventory {
     /// That of a map that was checked.
     pub(crate) fn of(config: &Config, map: &Map, checkpoint: &Checkpoint) -> Result<Self> {
         let mut list = List { checkpoint, matrices: Vec::new(), copied: 0 };
-        let embedding = list.add("word embeddings", [&map.embedding])?;
-        for (name, table) in
-            ["positions", "block positions"].into_iter().zip(map.positions.iter().flatten())
-        {
+        let network = &map.network;
+        let embedding = list.add("word embeddings", [&network.embedding])?;
+        let positions = network.positions.iter().flatten();
+        for (name, table) in ["positions", "block positions"].into_iter().zip(positions) {
             list.add(name, [table])?;
         }
-        let blocks = || map.blocks.iter();
-        let mut per_token =
-            list.add("query, key, value", blocks().map(|block| &block.qkv.weight))?;
-        per_token += list.add("attention output", blocks().map(|block| &block.dense.weight))?;
-        per_token += list.add("MLP up", blocks().map(|block| &block.up.weight))?;
-        per_token += list.add("MLP down", blocks().map(|block| &block.down.weight))?;
-        let is_head_tied = match &map.head {
+        let is_head_tied = match &network.head {
             None => true,
-            Some(head) => same_bytes(checkpoint, head, &map.embedding)?,
+            Some(head) => same_bytes(checkpoint, &head.weight, &network.embedding)?,
         };
-        per_token += match &map.head {
-            Some(head) if !is_head_tied => list.add("head", [head])?,
-            _ => embedding,
-        };
-        let is_quantised = blocks().any(|block| {
-            Stored::find(checkpoint, &block.qkv.weight).is_ok_and(|stored| stored.shape().is_some())
+        let mut per_token = if is_head_tied { embedding } else { 0 };
+        for role in LinearRole::ALL {
+            if role == LinearRole::Head && is_head_tied {
+                continue;
+            }
+            let linears = network.linears().filter(|(other, _)| *other == role);
+            per_token += list.add(role.name(), linears.map(|(_, linear)| &linear.weight))?;
+        }
+        let is_quantised = network.linears().any(|(role, linear)| {
+            role == LinearRole::Qkv
+                && Stored::find(checkpoint, &linear.weight)
+                    .is_ok_and(|stored| stored.shape().is_some())
         });
         Ok(Self {
             config: config.clone(),
@@ -94,10 +95,10 @@ impl Inventory {
     /// [`Model::prefill`](crate::Model::prefill).
     pub fn prefill_products(&self, tokens: usize) -> u64 {
         let config = &self.config;
-        let (hidden, inner, width) = (config.hidden, config.inner, config.attention_width());
+        let (hidden, width) = (config.hidden, config.attention_width());
         let (layers, tokens) = (config.layers as u64, tokens as u64);
         let qkv = (hidden * config.qkv_rows()) as u64;
-        let rest = (hidden * (width + config.up_rows() + inner)) as u64;
+        let rest = (hidden * (width + config.up_rows() + config.intermediate_size)) as u64;
         let head = (hidden * config.vocab) as u64;
         tokens * layers * qkv + (tokens * (layers - 1) + 1) * rest + head
     }

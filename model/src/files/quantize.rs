@@ -285,7 +285,8 @@ impl<'a> Plan<'a> {
         // A checkpoint that its authors quantised keeps what they left alone.
         let official = stored.iter().any(Stored::is_quantised);
         // Only ever looked up, row by row.
-        let is_table = |name: &str| map.positions.iter().flatten().any(|table| table.name == name);
+        let is_table =
+            |name: &str| map.network.positions.iter().flatten().any(|table| table.name == name);
         for matrix in stored {
             let [rows, cols] = matrix.size();
             match matrix.shape() {

@@ -8,16 +8,16 @@ use std::collections::BTreeSet;
 use glm_kernels::Activation;
 use half::{bf16, f16};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::files::checkpoint::{Checkpoint, Dtype, Tensor};
 use crate::files::config::{self, Config, Mlp};
-use crate::network::layer::{Block, Linear, Norm, Weight, Weights};
+use crate::network::layer::{Convert, Linear, LinearRole, Norm, Weight, Weights};
 
 mod map;
 mod names;
 mod stored;
 
-use map::{BlockMap, LinearMap};
+use map::{LinearSource, NormSource};
 pub(crate) use map::{Map, Source};
 pub(crate) use stored::{
     GROUP_KEY, LAYOUT_KEY, LAYOUT_NAME, Stored, group_value, panel_shape, scale_name, scale_shape,
@@ -66,10 +66,8 @@ impl Map {
             tensors.into_iter().map(|tensor| (tensor.bytes().as_ptr_range(), tensor)).collect();
         ranges.sort_by_key(|(range, _)| range.start);
         let is_table = |tensor: &Tensor| {
-            [Some(&self.embedding), self.head.as_ref()]
-                .into_iter()
-                .flatten()
-                .any(|t| t.name == tensor.name())
+            let head = self.network.head.iter().map(|head| &head.weight);
+            head.chain([&self.network.embedding]).any(|table| table.name == tensor.name())
         };
         for pair in ranges.windows(2) {
             let [(first, a), (second, b)] = pair else { continue };
@@ -92,8 +90,9 @@ impl Map {
 
     /// The head, if it is plain, the same as the embedding and config.json lets it be left out: it need not be stored twice.
     pub(crate) fn duplicate(&self, config: &Config, checkpoint: &Checkpoint) -> Option<&Source> {
-        let source = self.head.as_ref()?;
-        let [head, embedding] = [source, &self.embedding].map(|table| checkpoint.get(&table.name));
+        let source = &self.network.head.as_ref()?.weight;
+        let [head, embedding] =
+            [source, &self.network.embedding].map(|table| checkpoint.get(&table.name));
         let (head, embedding) = (head?, embedding?);
         let plain = checkpoint.get(&scale_name(head.name())).is_none();
         let same = head.dtype() == embedding.dtype() && head.bytes() == embedding.bytes();
@@ -150,48 +149,9 @@ pub(crate) struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    /// All layers.
+    /// All weights.
     pub(crate) fn load(&mut self, map: &Map) -> Result<Weights> {
-        let embedding = self.matrix(&map.embedding)?;
-        let positions = match &map.positions {
-            Some([first, second]) => Some([self.matrix(first)?, self.matrix(second)?]),
-            None => None,
-        };
-        let blocks = map.blocks.iter().enumerate().map(|(index, block)| self.block(index, block));
-        let blocks = blocks.collect::<Result<_>>()?;
-        let head = match &map.head {
-            Some(head) => self.matrix(head)?,
-            None => embedding.clone(),
-        };
-        let final_norm = self.norm(&map.final_norm)?;
-        Ok(Weights { embedding, positions, blocks, final_norm, head: head.into() })
-    }
-
-    fn block(&mut self, index: usize, map: &BlockMap) -> Result<Block> {
-        let activation = match self.config.mlp {
-            Mlp::GeluTanh => Activation::GeluTanh,
-            Mlp::GeluErf => Activation::GeluErf,
-            Mlp::SwiGlu | Mlp::GeGlu => Activation::None,
-        };
-        let output_norm =
-            |norm: &Option<LinearMap>| norm.as_ref().map(|norm| self.norm(norm)).transpose();
-        Ok(Block {
-            index,
-            attention_norm: self.norm(&map.attention_norm)?,
-            dense_norm: output_norm(&map.dense_norm)?,
-            mlp_norm: self.norm(&map.mlp_norm)?,
-            down_norm: output_norm(&map.down_norm)?,
-            qkv: self.linear(&map.qkv, Activation::None)?,
-            dense: self.linear(&map.dense, Activation::None)?,
-            up: self.linear(&map.up, activation)?,
-            down: self.linear(&map.down, Activation::None)?,
-        })
-    }
-
-    fn linear(&mut self, map: &LinearMap, activation: Activation) -> Result<Linear> {
-        let weight = self.matrix(&map.weight)?;
-        let bias = map.bias.as_ref().map(|bias| vector(self.checkpoint, bias)).transpose()?;
-        Ok(Linear { weight, bias, activation })
+        map.network.try_map(self)
     }
 
     fn matrix(&mut self, source: &Source) -> Result<Weight> {
@@ -202,11 +162,35 @@ impl Loader<'_> {
         Ok(weight)
     }
 
-    fn norm(&self, map: &LinearMap) -> Result<Norm> {
+    fn bias(&self, source: Option<&Source>) -> Result<Option<Vec<f32>>> {
+        source.map(|source| vector(self.checkpoint, source)).transpose()
+    }
+}
+
+impl<'a> Convert<'a, Source, LinearSource, NormSource> for Loader<'_> {
+    type Table = Weight;
+    type Linear = Linear;
+    type Norm = Norm;
+    type Error = Error;
+
+    fn table(&mut self, table: &'a Source) -> Result<Weight> {
+        self.matrix(table)
+    }
+
+    fn linear(&mut self, role: LinearRole, linear: &'a LinearSource) -> Result<Linear> {
+        let activation = match (role, self.config.mlp) {
+            (LinearRole::Up, Mlp::GeluTanh) => Activation::GeluTanh,
+            (LinearRole::Up, Mlp::GeluErf) => Activation::GeluErf,
+            _ => Activation::None,
+        };
+        let weight = self.matrix(&linear.weight)?;
+        Ok(Linear { weight, bias: self.bias(linear.bias.as_ref())?, activation })
+    }
+
+    fn norm(&mut self, norm: &'a NormSource) -> Result<Norm> {
         let (config::Norm::Layer { eps } | config::Norm::Rms { eps }) = self.config.norm;
-        let weight = vector(self.checkpoint, &map.weight)?;
-        let bias = map.bias.as_ref().map(|bias| vector(self.checkpoint, bias)).transpose()?;
-        Ok(Norm { weight, bias, eps })
+        let weight = vector(self.checkpoint, &norm.weight)?;
+        Ok(Norm { weight, bias: self.bias(norm.bias.as_ref())?, eps })
     }
 }
 

@@ -1,33 +1,227 @@
-//! The parts of a model: structs of weights, each with its forward.
+//! The parts of a network as data, and the forward pass of each.
+//!
+//! [`Network`] and [`Layer`] are generic: the same structure holds the names of tensors, the tensors of a checkpoint or the
+//! loaded weights. This file alone lists the parts of a layer; whoever needs all of them visits or maps the structure.
 
 mod block;
 mod linear;
 mod norm;
 mod weight;
 
-pub(crate) use block::{Block, Pass, rows, rows_mut, tiles};
+pub(crate) use block::{Pass, rows, rows_mut, tiles};
 pub use block::{Stage, Tap};
 pub(crate) use linear::{Context, Linear};
 pub(crate) use norm::Norm;
 pub(crate) use weight::Weight;
 
-impl Weights {
-    /// The matrices that every token is multiplied with, in this order.
-    pub(crate) fn matrices(&self) -> impl Iterator<Item = &Weight> {
-        let blocks = self.blocks.iter();
-        let linears = blocks.flat_map(|block| [&block.qkv, &block.dense, &block.up, &block.down]);
-        linears.chain([&self.head]).map(|linear| &linear.weight)
+/// A whole network. `T` stands for a table of which rows are looked up, `L` for a linear layer, `N` for a norm.
+pub(crate) struct Network<T, L, N> {
+    /// `[vocab, hidden]`
+    pub(crate) embedding: T,
+    /// Learned positions and block positions, `[max context + 1, hidden]` each.
+    pub(crate) positions: Option<[T; 2]>,
+    pub(crate) layers: Vec<Layer<L, N>>,
+    pub(crate) final_norm: N,
+    /// `[vocab, hidden]`, without bias. `None` if the embedding is also the head.
+    pub(crate) head: Option<L>,
+}
+
+/// One transformer layer. `L` stands for a linear layer, `N` for a norm.
+pub(crate) struct Layer<L, N> {
+    pub(crate) attention_norm: N,
+    pub(crate) attention: Attention<L>,
+    /// Normalizes the output of the attention.
+    pub(crate) attention_output_norm: Option<N>,
+    pub(crate) feed_forward_norm: N,
+    pub(crate) feed_forward: FeedForward<L>,
+    /// Normalizes the output of the feed-forward part.
+    pub(crate) feed_forward_output_norm: Option<N>,
+}
+
+/// The attention of a layer.
+pub(crate) enum Attention<L> {
+    /// Grouped-query attention; multi-head attention is the case with one head a group.
+    Grouped {
+        /// Query, key and value projections in one matrix, `[qkv rows, hidden]`.
+        qkv: L,
+        /// `[hidden, heads · head size]`
+        output: L,
+    },
+}
+
+/// The feed-forward part of a layer.
+pub(crate) enum FeedForward<L> {
+    /// An MLP that every token passes.
+    Dense {
+        /// `[intermediate size, hidden]`; a gated MLP has gate and up in one matrix of twice as many rows.
+        up: L,
+        /// `[hidden, intermediate size]`
+        down: L,
+    },
+}
+
+/// What a linear layer is in the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum LinearRole {
+    /// Query, key and value projections.
+    Qkv,
+    /// Output projection of the attention.
+    AttentionOutput,
+    /// First matrix of the MLP, with the gate if there is one.
+    Up,
+    /// Second matrix of the MLP.
+    Down,
+    /// Projection to the logits.
+    Head,
+}
+
+impl LinearRole {
+    /// All roles, in the order in which a token meets them.
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Qkv, Self::AttentionOutput, Self::Up, Self::Down, Self::Head];
+
+    /// The name for people.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Qkv => "query, key, value",
+            Self::AttentionOutput => "attention output",
+            Self::Up => "MLP up",
+            Self::Down => "MLP down",
+            Self::Head => "head",
+        }
     }
 }
 
-/// All weights of a model. Never changed once loaded.
-pub(crate) struct Weights {
-    /// `[vocab, hidden]`
-    pub(crate) embedding: Weight,
-    /// Learned positions and block positions, `[max context + 1, hidden]`
-    pub(crate) positions: Option<[Weight; 2]>,
-    pub(crate) blocks: Vec<Block>,
-    pub(crate) final_norm: Norm,
-    /// `[vocab, hidden]`, without bias
-    pub(crate) head: Linear,
+/// Converts the parts of a network, for [`Network::try_map`].
+pub(crate) trait Convert<'a, T: 'a, L: 'a, N: 'a> {
+    type Table;
+    type Linear;
+    type Norm;
+    type Error;
+
+    fn table(&mut self, table: &'a T) -> Result<Self::Table, Self::Error>;
+    fn linear(&mut self, role: LinearRole, linear: &'a L) -> Result<Self::Linear, Self::Error>;
+    fn norm(&mut self, norm: &'a N) -> Result<Self::Norm, Self::Error>;
+}
+
+/// The network that `C` makes of one of `T`, `L` and `N`.
+type Converted<'a, C, T, L, N> = Network<
+    <C as Convert<'a, T, L, N>>::Table,
+    <C as Convert<'a, T, L, N>>::Linear,
+    <C as Convert<'a, T, L, N>>::Norm,
+>;
+
+impl<T, L, N> Network<T, L, N> {
+    /// The embedding and the learned positions.
+    pub(crate) fn tables(&self) -> impl Iterator<Item = &T> {
+        [&self.embedding].into_iter().chain(self.positions.iter().flatten())
+    }
+
+    /// All linear layers, in the order in which a token meets them.
+    pub(crate) fn linears(&self) -> impl Iterator<Item = (LinearRole, &L)> {
+        let layers = self.layers.iter().flat_map(Layer::linears);
+        layers.chain(self.head.iter().map(|head| (LinearRole::Head, head)))
+    }
+
+    /// All norms, in the order in which a token meets them.
+    pub(crate) fn norms(&self) -> impl Iterator<Item = &N> {
+        self.layers.iter().flat_map(Layer::norms).chain([&self.final_norm])
+    }
+
+    /// The same network with every part converted.
+    ///
+    /// # Errors
+    /// The first error of `convert`.
+    pub(crate) fn try_map<'a, C: Convert<'a, T, L, N>>(
+        &'a self,
+        convert: &mut C,
+    ) -> Result<Converted<'a, C, T, L, N>, C::Error> {
+        Ok(Network {
+            embedding: convert.table(&self.embedding)?,
+            positions: match &self.positions {
+                Some([first, second]) => Some([convert.table(first)?, convert.table(second)?]),
+                None => None,
+            },
+            head: match &self.head {
+                Some(head) => Some(convert.linear(LinearRole::Head, head)?),
+                None => None,
+            },
+            layers: self
+                .layers
+                .iter()
+                .map(|layer| layer.try_map(convert))
+                .collect::<Result<_, _>>()?,
+            final_norm: convert.norm(&self.final_norm)?,
+        })
+    }
+}
+
+impl<L, N> Layer<L, N> {
+    /// All linear layers, in the order in which a token meets them.
+    pub(crate) fn linears(&self) -> impl Iterator<Item = (LinearRole, &L)> {
+        let Attention::Grouped { qkv, output } = &self.attention;
+        let FeedForward::Dense { up, down } = &self.feed_forward;
+        [
+            (LinearRole::Qkv, qkv),
+            (LinearRole::AttentionOutput, output),
+            (LinearRole::Up, up),
+            (LinearRole::Down, down),
+        ]
+        .into_iter()
+    }
+
+    /// All norms, in the order in which a token meets them.
+    pub(crate) fn norms(&self) -> impl Iterator<Item = &N> {
+        let attention = [&self.attention_norm].into_iter().chain(&self.attention_output_norm);
+        let feed_forward =
+            [&self.feed_forward_norm].into_iter().chain(&self.feed_forward_output_norm);
+        attention.chain(feed_forward)
+    }
+
+    fn try_map<'a, T: 'a, C: Convert<'a, T, L, N>>(
+        &'a self,
+        convert: &mut C,
+    ) -> Result<Layer<C::Linear, C::Norm>, C::Error> {
+        let Attention::Grouped { qkv, output } = &self.attention;
+        let FeedForward::Dense { up, down } = &self.feed_forward;
+        Ok(Layer {
+            attention_norm: convert.norm(&self.attention_norm)?,
+            attention: Attention::Grouped {
+                qkv: convert.linear(LinearRole::Qkv, qkv)?,
+                output: convert.linear(LinearRole::AttentionOutput, output)?,
+            },
+            attention_output_norm: match &self.attention_output_norm {
+                Some(norm) => Some(convert.norm(norm)?),
+                None => None,
+            },
+            feed_forward_norm: convert.norm(&self.feed_forward_norm)?,
+            feed_forward: FeedForward::Dense {
+                up: convert.linear(LinearRole::Up, up)?,
+                down: convert.linear(LinearRole::Down, down)?,
+            },
+            feed_forward_output_norm: match &self.feed_forward_output_norm {
+                Some(norm) => Some(convert.norm(norm)?),
+                None => None,
+            },
+        })
+    }
+}
+
+/// All weights of a model. They never change once they are loaded.
+pub(crate) type Weights = Network<Weight, Linear, Norm>;
+
+impl Weights {
+    /// The matrices that every token is multiplied with, in the order in which it meets them.
+    pub(crate) fn matrices(&self) -> impl Iterator<Item = &Weight> {
+        let tied_head = self.head.is_none().then_some(&self.embedding);
+        self.linears().map(|(_, linear)| &linear.weight).chain(tied_head)
+    }
+
+    /// `x`: `[tokens, hidden]` after the final norm → `logits`: `[tokens, vocab]`.
+    pub(crate) fn logits(&self, context: &mut Context<'_>, x: &[f32], logits: &mut [f32]) {
+        match &self.head {
+            Some(head) => head.forward(context, x, logits),
+            None => Linear::from(self.embedding.clone()).forward(context, x, logits),
+        }
+    }
 }

@@ -10,7 +10,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::error::{Error, Result};
 use crate::files::checkpoint::Checkpoint;
-use crate::files::config::{Config, Positions};
+use crate::files::config::{Config, Rope};
 use crate::files::inventory::Inventory;
 use crate::files::weights::{Loader, Map};
 use crate::generate::sampling::Sampling;
@@ -388,8 +388,8 @@ impl Inner {
         }
         self.set_angles(pass, workspace);
         let mut context = Context { isa: self.isa, activations: self.activations, quantised };
-        for block in &self.weights.blocks {
-            block.forward(pass, workspace, &mut cache[block.index], &mut context, tap)?;
+        for (index, (layer, cache)) in self.weights.layers.iter().zip(cache).enumerate() {
+            layer.forward(index, pass, workspace, cache, &mut context, tap)?;
         }
         for tokens in tiles(pass.wanted..pass.tokens, workspace.tile) {
             let normed = &mut workspace.normed[..tokens.len() * hidden];
@@ -407,15 +407,15 @@ impl Inner {
         if n == 0 {
             return;
         }
-        let stretch = match self.config.positions {
-            Positions::Pairs { stretch, .. } => stretch,
+        let scaling_factor = match self.config.rope {
+            Rope::Interleaved { scaling_factor, .. } => scaling_factor,
             _ => 1.0,
         };
         let tokens = workspace.angles.chunks_exact_mut(n).take(pass.tokens).enumerate();
         tokens.for_each(|(token, row)| {
             let positions = pass.placement.at(pass.start + token);
             for (row, position) in row.chunks_exact_mut(self.frequencies.len()).zip(positions) {
-                angles(&self.frequencies, position as f32 / stretch, row);
+                angles(&self.frequencies, position as f32 / scaling_factor, row);
             }
         });
     }
@@ -424,7 +424,7 @@ impl Inner {
         let State { workspace, quantised, .. } = state;
         let mut context = Context { isa: self.isa, activations: self.activations, quantised };
         let x = rows(&workspace.x, &tokens, self.config.hidden);
-        self.weights.head.forward(&mut context, x, logits);
+        self.weights.logits(&mut context, x, logits);
     }
 }
 
@@ -445,17 +445,17 @@ pub(crate) fn pool(threads: Option<usize>) -> Result<ThreadPool> {
 }
 
 fn frequencies(config: &Config) -> Vec<f32> {
-    let (base, elements, rounded) = match config.positions {
-        Positions::Learned => return Vec::new(),
-        Positions::Halves { base } => (base, config.head_size / 2, true),
-        Positions::Whole { base } => (base, config.head_size, true),
-        Positions::Pairs { base, elements, .. } => (base, elements, false),
+    let (base, rotary_dim, rounded) = match config.rope {
+        Rope::None => return Vec::new(),
+        Rope::TwoD { base } => (base, config.head_size / 2, true),
+        Rope::NeoX { base } => (base, config.head_size, true),
+        Rope::Interleaved { base, rotary_dim, .. } => (base, rotary_dim, false),
     };
     let frequency = |i| {
-        let exponent = (2 * i) as f32 / elements as f32;
+        let exponent = (2 * i) as f32 / rotary_dim as f32;
         let power = libm::pow(f64::from(base), f64::from(exponent)) as f32;
         let exact = 1.0 / power;
         if rounded { f16::from_f32(exact).to_f32() } else { exact }
     };
-    (0..elements / 2).map(frequency).collect()
+    (0..rotary_dim / 2).map(frequency).collect()
 }

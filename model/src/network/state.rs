@@ -8,7 +8,7 @@ use glm_kernels::{
 use half::f16;
 
 use crate::error::{Error, Result};
-use crate::files::config::{Config, Positions};
+use crate::files::config::{Config, Rope};
 use crate::network::activations::Activations;
 use crate::network::placement::Placement;
 
@@ -162,17 +162,17 @@ fn widest(config: &Config) -> usize {
 
 /// Angles of a token.
 fn angles(config: &Config) -> usize {
-    match config.positions {
-        Positions::Learned => 0,
+    match config.rope {
+        Rope::None => 0,
         // Two positions, each for half a head.
-        Positions::Halves { .. } | Positions::Whole { .. } => config.head_size / 2,
-        Positions::Pairs { elements, .. } => elements / 2,
+        Rope::TwoD { .. } | Rope::NeoX { .. } => config.head_size / 2,
+        Rope::Interleaved { rotary_dim, .. } => rotary_dim / 2,
     }
 }
 
 /// Width of a gated row.
 fn gated(config: &Config) -> usize {
-    if config.mlp.is_gated() { config.inner } else { 0 }
+    if config.mlp.is_gated() { config.intermediate_size } else { 0 }
 }
 
 /// Width of a row that has a norm after it.
@@ -186,7 +186,7 @@ fn room(config: &Config, capacity: usize) -> usize {
 }
 
 fn widest_input(config: &Config) -> usize {
-    config.hidden.max(config.inner).max(config.attention_width())
+    config.hidden.max(config.intermediate_size).max(config.attention_width())
 }
 
 /// Room for activations.
@@ -203,7 +203,7 @@ pub(crate) struct Workspace {
     pub(crate) branch: Vec<f32>,
     /// Query-key-value, attention output or MLP inside, `[tile, widest]`
     pub(crate) wide: Vec<f32>,
-    /// MLP inside behind its gate, `[tile, inner]`; empty without one
+    /// MLP inside behind its gate, `[tile, intermediate size]`; empty without one
     pub(crate) gated: Vec<f32>,
     /// A normalised branch, `[tile, hidden]`; empty where branches are not
     pub(crate) output: Vec<f32>,

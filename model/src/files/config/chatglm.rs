@@ -3,8 +3,8 @@
 //! Source: `configuration_chatglm.py` and `modeling_chatglm.py` of THUDM/chatglm-6b.
 
 use super::{
-    BlankChoice, Config, Dialect, Fields, MaskKind, Mlp, Norm, Positions, QkvOrder, Reader,
-    Residual, SpecialIds,
+    BlankChoice, Config, Dialect, Fields, MaskKind, Mlp, Norm, QkvOrder, Reader, Residual, Rope,
+    SpecialIds,
 };
 use crate::error::Result;
 use crate::generate::sampling::Sampling;
@@ -31,12 +31,12 @@ fn read(fields: &Fields) -> Result<Config> {
         heads,
         kv_heads: heads,
         head_size: fields.head_size(hidden, heads)?,
-        inner: fields.inner("inner_hidden_size")?,
+        intermediate_size: fields.intermediate_size("inner_hidden_size")?,
         vocab,
         max_context: fields.context("max_sequence_length")?,
         norm: Norm::Layer { eps: fields.positive("layernorm_epsilon")? },
         mlp: Mlp::GeluTanh,
-        positions: Positions::Halves { base: 10_000.0 },
+        rope: Rope::TwoD { base: 10_000.0 },
         mask: MaskKind::Prefix(BlankChoice::GmaskFirst),
         residual: Residual::Scaled((2.0 * RESIDUAL_LAYERS).sqrt()),
         qkv: QkvOrder::PerHead,

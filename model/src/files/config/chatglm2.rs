@@ -5,7 +5,7 @@
 //! glm-4-9b-chat.
 
 use super::{
-    Config, Dialect, Fields, MaskKind, Mlp, Norm, Positions, QkvOrder, Reader, Residual, SpecialIds,
+    Config, Dialect, Fields, MaskKind, Mlp, Norm, QkvOrder, Reader, Residual, Rope, SpecialIds,
 };
 use crate::error::Result;
 use crate::files::variant::Variant;
@@ -43,12 +43,12 @@ fn read(fields: &Fields) -> Result<Config> {
             false => heads,
         },
         head_size: fields.check_head_size("kv_channels", head_size)?,
-        inner: fields.inner("ffn_hidden_size")?,
+        intermediate_size: fields.intermediate_size("ffn_hidden_size")?,
         vocab,
         max_context: fields.context("seq_length")?,
         norm: Norm::Rms { eps: fields.positive("layernorm_epsilon")? },
         mlp: Mlp::SwiGlu,
-        positions: positions(fields, head_size, member.is_some_and(|member| member.is_chatglm2))?,
+        rope: rope(fields, head_size, member.is_some_and(|member| member.is_chatglm2))?,
         mask: MaskKind::Causal,
         residual: Residual::Plain,
         qkv: QkvOrder::Concatenated,
@@ -63,11 +63,11 @@ fn read(fields: &Fields) -> Result<Config> {
 }
 
 /// `rope_ratio` multiplies the base of the frequencies, except in ChatGLM2-6B-32K, where it divides the position.
-fn positions(fields: &Fields, head_size: usize, is_chatglm2: bool) -> Result<Positions> {
+fn rope(fields: &Fields, head_size: usize, is_chatglm2: bool) -> Result<Rope> {
     let ratio = fields.positive_or("rope_ratio", 1.0)?;
-    let (base, stretch) = match is_chatglm2 {
+    let (base, scaling_factor) = match is_chatglm2 {
         true => (10_000.0, ratio),
         false => (10_000.0 * ratio, 1.0),
     };
-    Ok(Positions::Pairs { base, elements: head_size / 2, stretch })
+    Ok(Rope::Interleaved { base, rotary_dim: head_size / 2, scaling_factor })
 }

@@ -6,8 +6,8 @@
 //! Source: `configuration_glm.py`, `modeling_glm.py` and `tokenization_glm.py` of THUDM/glm-10b.
 
 use super::{
-    BlankChoice, Config, Dialect, Fields, MaskKind, Mlp, Norm, Positions, QkvOrder, Reader,
-    Residual, SpecialIds,
+    BlankChoice, Config, Dialect, Fields, MaskKind, Mlp, Norm, QkvOrder, Reader, Residual, Rope,
+    SpecialIds,
 };
 use crate::error::Result;
 use crate::files::model_dir::ADDED_TOKENS;
@@ -41,12 +41,12 @@ fn read(fields: &Fields) -> Result<Config> {
         heads,
         kv_heads: heads,
         head_size: fields.head_size(hidden, heads)?,
-        inner: 4 * hidden,
+        intermediate_size: 4 * hidden,
         vocab,
         max_context: fields.context("max_sequence_length")?,
         norm: Norm::Layer { eps: EPS },
         mlp: Mlp::GeluErf,
-        positions: Positions::Learned,
+        rope: Rope::None,
         mask: MaskKind::Prefix(BlankChoice::Leftmost),
         residual: Residual::Plain,
         qkv: QkvOrder::Concatenated,

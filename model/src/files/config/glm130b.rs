@@ -4,8 +4,8 @@
 //! `glm130B_model.py`.
 
 use super::{
-    BlankChoice, Config, Dialect, Fields, MaskKind, Mlp, Norm, Positions, QkvOrder, Reader,
-    Residual, SpecialIds,
+    BlankChoice, Config, Dialect, Fields, MaskKind, Mlp, Norm, QkvOrder, Reader, Residual, Rope,
+    SpecialIds,
 };
 use crate::error::Result;
 use crate::generate::sampling::Sampling;
@@ -33,12 +33,12 @@ fn read(fields: &Fields) -> Result<Config> {
         heads,
         kv_heads: heads,
         head_size: fields.head_size(hidden, heads)?,
-        inner: fields.inner("inner_hidden_size")?,
+        intermediate_size: fields.intermediate_size("inner_hidden_size")?,
         vocab,
         max_context: fields.context("max_sequence_length")?,
         norm: Norm::Layer { eps: EPS },
         mlp: Mlp::GeGlu,
-        positions: Positions::Whole { base: fields.positive_or("rotary_base", 10_000.0)? },
+        rope: Rope::NeoX { base: fields.positive_or("rotary_base", 10_000.0)? },
         mask: MaskKind::Prefix(BlankChoice::MaskFirst),
         residual: Residual::Scaled((2.0 * layers as f32).sqrt()),
         qkv: QkvOrder::PerHead,

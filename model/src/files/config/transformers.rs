@@ -3,7 +3,7 @@
 //! Source: `models/glm` and `models/glm4` of huggingface/transformers.
 
 use super::{
-    Config, Dialect, Fields, MaskKind, Mlp, Norm, Positions, QkvOrder, Reader, Residual, SpecialIds,
+    Config, Dialect, Fields, MaskKind, Mlp, Norm, QkvOrder, Reader, Residual, Rope, SpecialIds,
 };
 use crate::error::Result;
 use crate::files::variant::Variant;
@@ -45,12 +45,12 @@ fn read(fields: &Fields) -> Result<Config> {
         heads,
         kv_heads: fields.kv_heads("num_key_value_heads", heads)?,
         head_size,
-        inner: fields.inner("intermediate_size")?,
+        intermediate_size: fields.intermediate_size("intermediate_size")?,
         vocab,
         max_context: fields.context("max_position_embeddings")?,
         norm: Norm::Rms { eps: fields.positive("rms_norm_eps")? },
         mlp: Mlp::SwiGlu,
-        positions: positions(fields, head_size)?,
+        rope: rope(fields, head_size)?,
         mask: MaskKind::Causal,
         residual: Residual::Plain,
         qkv: QkvOrder::Concatenated,
@@ -65,7 +65,7 @@ fn read(fields: &Fields) -> Result<Config> {
 }
 
 /// Version 5 of the library keeps all about rotation in `rope_parameters`; before, it lay beside the sizes.
-fn positions(fields: &Fields, head_size: usize) -> Result<Positions> {
+fn rope(fields: &Fields, head_size: usize) -> Result<Rope> {
     for scaled in ["rope_scaling", "rope_parameters"] {
         let object = fields.nested(scaled);
         let kind = object.get("rope_type").or_else(|| object.get("type"));
@@ -76,12 +76,12 @@ fn positions(fields: &Fields, head_size: usize) -> Result<Positions> {
     let nested = fields.nested("rope_parameters");
     let number = |name, default| nested.positive_or(name, fields.positive_or(name, default)?);
     let factor = number("partial_rotary_factor", 0.5)?;
-    let elements = (head_size as f32 * factor) as usize;
-    if !(2..=head_size).contains(&elements) || !elements.is_multiple_of(2) {
+    let rotary_dim = (head_size as f32 * factor) as usize;
+    if !(2..=head_size).contains(&rotary_dim) || !rotary_dim.is_multiple_of(2) {
         return Err(fields.error(format!(
-            "partial_rotary_factor {factor} rotates {elements} of {head_size} elements of a head: no even number up to all"
+            "partial_rotary_factor {factor} rotates {rotary_dim} of {head_size} elements of a head: no even number up to all"
         )));
     }
     let base = number("rope_theta", 10_000.0)?;
-    Ok(Positions::Pairs { base, elements, stretch: 1.0 })
+    Ok(Rope::Interleaved { base, rotary_dim, scaling_factor: 1.0 })
 }

@@ -5,7 +5,8 @@ use std::ops::Range;
 use super::names::{Names, names};
 use crate::error::Result;
 use crate::files::checkpoint::Checkpoint;
-use crate::files::config::{Config, Norm, Positions};
+use crate::files::config::{Config, Norm, Rope};
+use crate::network::layer::{Attention, FeedForward, Layer, Network};
 
 /// A matrix of `rows` × `cols`, or a vector of `rows` with one column.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,33 +56,22 @@ enum Join {
     Copies,
 }
 
-/// Weights and bias.
-pub(crate) struct LinearMap {
+/// The sources of a linear layer.
+pub(crate) struct LinearSource {
     pub(crate) weight: Source,
     pub(crate) bias: Option<Source>,
 }
 
-/// One block.
-pub(crate) struct BlockMap {
-    pub(crate) attention_norm: LinearMap,
-    pub(crate) qkv: LinearMap,
-    pub(crate) dense: LinearMap,
-    pub(crate) dense_norm: Option<LinearMap>,
-    pub(crate) mlp_norm: LinearMap,
-    pub(crate) up: LinearMap,
-    pub(crate) down: LinearMap,
-    pub(crate) down_norm: Option<LinearMap>,
+/// The sources of a norm.
+pub(crate) struct NormSource {
+    pub(crate) weight: Source,
+    pub(crate) bias: Option<Source>,
 }
 
-/// A whole model.
+/// The sources of a whole model.
 pub(crate) struct Map {
-    pub(crate) embedding: Source,
-    pub(crate) positions: Option<[Source; 2]>,
-    pub(crate) blocks: Vec<BlockMap>,
-    pub(crate) final_norm: LinearMap,
-    /// `None` where the embedding serves as the head.
-    pub(crate) head: Option<Source>,
-    /// The end of the names of tensors that are passed over.
+    pub(crate) network: Network<Source, LinearSource, NormSource>,
+    /// Tensors whose names end like this are ignored.
     pub(crate) ignored: &'static str,
 }
 
@@ -103,22 +93,11 @@ impl Map {
 
     /// All matrices and vectors.
     pub(crate) fn sources(&self) -> impl Iterator<Item = &Source> {
-        let blocks = self.blocks.iter().flat_map(BlockMap::parts);
-        let parts = blocks.chain([&self.final_norm]);
-        let parts = parts.flat_map(|part| [Some(&part.weight), part.bias.as_ref()]).flatten();
-        [&self.embedding]
-            .into_iter()
-            .chain(self.positions.iter().flatten())
-            .chain(&self.head)
-            .chain(parts)
-    }
-}
-
-impl BlockMap {
-    fn parts(&self) -> impl Iterator<Item = &LinearMap> {
-        let norms = [&self.attention_norm, &self.mlp_norm].into_iter();
-        let norms = norms.chain(&self.dense_norm).chain(&self.down_norm);
-        [&self.qkv, &self.dense, &self.up, &self.down].into_iter().chain(norms)
+        let network = &self.network;
+        let linears = network.linears().map(|(_, linear)| (&linear.weight, &linear.bias));
+        let norms = network.norms().map(|norm| (&norm.weight, &norm.bias));
+        let parts = linears.chain(norms).flat_map(|(weight, bias)| [Some(weight), bias.as_ref()]);
+        network.tables().chain(parts.flatten())
     }
 }
 
@@ -141,36 +120,37 @@ impl Builder<'_> {
             let name = format!("{prefix}{name}.weight");
             self.source(name, (rows, config.hidden), Join::Rows)
         };
-        let head = names.head.map(|head| table(head, config.vocab));
-        let is_head_there = |head: &Source| self.checkpoint.get(&head.name).is_some();
-        let positions = match config.positions {
-            Positions::Learned => names.positions,
+        let is_head_there = |head: &LinearSource| self.checkpoint.get(&head.weight.name).is_some();
+        let head =
+            names.head.map(|head| LinearSource { weight: table(head, config.vocab), bias: None });
+        let positions = match config.rope {
+            Rope::None => names.positions,
             _ => None,
         };
-        Map {
+        let network = Network {
             embedding: table(names.embedding, config.vocab),
             positions: positions.map(|both| both.map(|name| table(name, config.max_context + 1))),
-            blocks: (0..config.layers)
-                .map(|index| self.block(&format!("{prefix}{}.{index}.", names.blocks)))
+            layers: (0..config.layers)
+                .map(|index| self.layer(&format!("{prefix}{}.{index}.", names.layers)))
                 .collect(),
             final_norm: self.norm(format!("{prefix}{}", names.final_norm)),
             head: head.filter(|head| !config.tied_head || is_head_there(head)),
-            ignored: names.ignored,
-        }
+        };
+        Map { network, ignored: names.ignored }
     }
 
-    fn block(&self, block: &str) -> BlockMap {
+    fn layer(&self, layer: &str) -> Layer<LinearSource, NormSource> {
         let (config, names) = (self.config, self.names);
-        let (hidden, inner, width) = (config.hidden, config.inner, config.attention_width());
+        let (hidden, width) = (config.hidden, config.attention_width());
         let up = if config.mlp.is_gated() { Join::Halves } else { Join::Rows };
         let linear =
-            |name, shape, bias, join| self.linear(format!("{block}{name}"), shape, bias, join);
-        let norm = |name| self.norm(format!("{block}{name}"));
+            |name, shape, bias, join| self.linear(format!("{layer}{name}"), shape, bias, join);
+        let norm = |name| self.norm(format!("{layer}{name}"));
         let output_norm = |name| config.output_norms.then(|| norm(name));
         let mut qkv = linear(names.qkv, (config.qkv_rows(), hidden), config.qkv_bias, Join::Rows);
         if let Some(apart) = names.apart {
             let kv = config.kv_heads * config.head_size;
-            let [q, k, v] = apart.map(|name| format!("{block}{name}"));
+            let [q, k, v] = apart.map(|name| format!("{layer}{name}"));
             let apart = [(q, 0..width), (k, width..width + kv), (v, width + kv..width + 2 * kv)];
             qkv.weight.pieces =
                 apart.iter().map(|(name, rows)| below(name, ".weight", rows, hidden)).collect();
@@ -179,15 +159,24 @@ impl Builder<'_> {
                     apart.iter().map(|(name, rows)| below(name, ".bias", rows, 1)).collect();
             }
         }
-        BlockMap {
+        let output =
+            linear(names.attention_output, (hidden, width), config.linear_bias, Join::Columns);
+        let down = linear(
+            names.down,
+            (hidden, config.intermediate_size),
+            config.linear_bias,
+            Join::Columns,
+        );
+        Layer {
             attention_norm: norm(names.attention_norm),
-            qkv,
-            dense: linear(names.dense, (hidden, width), config.linear_bias, Join::Columns),
-            dense_norm: output_norm(names.dense_norm),
-            mlp_norm: norm(names.mlp_norm),
-            up: linear(names.up, (config.up_rows(), hidden), config.linear_bias, up),
-            down: linear(names.down, (hidden, inner), config.linear_bias, Join::Columns),
-            down_norm: output_norm(names.down_norm),
+            attention: Attention::Grouped { qkv, output },
+            attention_output_norm: output_norm(names.attention_output_norm),
+            feed_forward_norm: norm(names.feed_forward_norm),
+            feed_forward: FeedForward::Dense {
+                up: linear(names.up, (config.up_rows(), hidden), config.linear_bias, up),
+                down,
+            },
+            feed_forward_output_norm: output_norm(names.feed_forward_output_norm),
         }
     }
 
@@ -197,18 +186,18 @@ impl Builder<'_> {
         (rows, cols): (usize, usize),
         bias: bool,
         join: Join,
-    ) -> LinearMap {
+    ) -> LinearSource {
         // Columns are inputs, of which the bias has none.
         let bias_join = if let Join::Columns = join { Join::Copies } else { join };
         let bias = bias.then(|| self.vector(format!("{name}.bias"), rows, bias_join));
-        LinearMap { weight: self.source(format!("{name}.weight"), (rows, cols), join), bias }
+        LinearSource { weight: self.source(format!("{name}.weight"), (rows, cols), join), bias }
     }
 
-    fn norm(&self, name: String) -> LinearMap {
+    fn norm(&self, name: String) -> NormSource {
         let vector =
             |part: &str| self.vector(format!("{name}.{part}"), self.config.hidden, Join::Copies);
         let bias = matches!(self.config.norm, Norm::Layer { .. }).then(|| vector("bias"));
-        LinearMap { weight: vector("weight"), bias }
+        NormSource { weight: vector("weight"), bias }
     }
 
     fn vector(&self, name: String, n: usize, join: Join) -> Source {

@@ -2,26 +2,26 @@
 
 use crate::files::config::Dialect;
 
-/// The names of one dialect, without `.weight` and `.bias`; those of a block without its number.
+/// The names of one dialect, without `.weight` and `.bias`; those of a layer without its number.
 pub(super) struct Names {
     /// May stand before all names, or not.
     pub(super) prefix: &'static str,
     pub(super) embedding: &'static str,
     /// Learned positions and block positions.
     pub(super) positions: Option<[&'static str; 2]>,
-    /// What the number of a block and a dot follow.
-    pub(super) blocks: &'static str,
+    /// What a dot and the number of a layer follow.
+    pub(super) layers: &'static str,
     pub(super) attention_norm: &'static str,
     /// Query, key and value in one matrix; a file of ours has it where the published one has three.
     pub(super) qkv: &'static str,
     /// Query, key and value, where they are published apart.
     pub(super) apart: Option<[&'static str; 3]>,
-    pub(super) dense: &'static str,
-    pub(super) dense_norm: &'static str,
-    pub(super) mlp_norm: &'static str,
+    pub(super) attention_output: &'static str,
+    pub(super) attention_output_norm: &'static str,
+    pub(super) feed_forward_norm: &'static str,
     pub(super) up: &'static str,
     pub(super) down: &'static str,
-    pub(super) down_norm: &'static str,
+    pub(super) feed_forward_output_norm: &'static str,
     pub(super) final_norm: &'static str,
     /// `None` where the embedding is always the head, too.
     pub(super) head: Option<&'static str>,
@@ -43,16 +43,16 @@ const CHATGLM: Names = Names {
     prefix: "",
     embedding: "transformer.word_embeddings",
     positions: None,
-    blocks: "transformer.layers",
+    layers: "transformer.layers",
     attention_norm: "input_layernorm",
     qkv: "attention.query_key_value",
     apart: None,
-    dense: "attention.dense",
-    dense_norm: "",
-    mlp_norm: "post_attention_layernorm",
+    attention_output: "attention.dense",
+    attention_output_norm: "",
+    feed_forward_norm: "post_attention_layernorm",
     up: "mlp.dense_h_to_4h",
     down: "mlp.dense_4h_to_h",
-    down_norm: "",
+    feed_forward_output_norm: "",
     final_norm: "transformer.final_layernorm",
     head: Some("lm_head"),
     ignored: "rotary_emb.inv_freq",
@@ -60,9 +60,9 @@ const CHATGLM: Names = Names {
 
 const CHATGLM2: Names = Names {
     embedding: "transformer.embedding.word_embeddings",
-    blocks: "transformer.encoder.layers",
+    layers: "transformer.encoder.layers",
     qkv: "self_attention.query_key_value",
-    dense: "self_attention.dense",
+    attention_output: "self_attention.dense",
     final_norm: "transformer.encoder.final_layernorm",
     head: Some("transformer.output_layer"),
     ignored: "rotary_pos_emb.inv_freq",
@@ -71,14 +71,14 @@ const CHATGLM2: Names = Names {
 
 const TRANSFORMERS: Names = Names {
     embedding: "model.embed_tokens",
-    blocks: "model.layers",
+    layers: "model.layers",
     qkv: "self_attn.qkv_proj",
     apart: Some(["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]),
-    dense: "self_attn.o_proj",
-    dense_norm: "post_self_attn_layernorm",
+    attention_output: "self_attn.o_proj",
+    attention_output_norm: "post_self_attn_layernorm",
     up: "mlp.gate_up_proj",
     down: "mlp.down_proj",
-    down_norm: "post_mlp_layernorm",
+    feed_forward_output_norm: "post_mlp_layernorm",
     final_norm: "model.norm",
     ..CHATGLM
 };

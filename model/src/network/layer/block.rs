@@ -6,12 +6,12 @@
 //!
 //! ```text
 //! for each tile:   a = norm(x);  q, k, v = qkv(a), rotated;  k and v into the cache
-//! for each tile:   h = r(x, a) + dense(attention(q));  m = norm(h);  x = r(h, m) + down(act(up(m)))
+//! for each tile:   h = r(x, a) + output(attention(q));  m = norm(h);  x = r(h, m) + down(act(up(m)))
 //! ```
 //!
 //! In the last block the second pass begins at the first token whose logits are wanted.
 //!
-//! `r(x, a)` is what the residual carries on: `x`, or `α·a` with `a = norm(x)` computed once more. Some models have a norm on what `dense` and `down` give, too.
+//! `r(x, a)` is what the residual carries on: `x`, or `α·a` with `a = norm(x)` computed once more. Some models have a norm on what `output` and `down` give, too.
 //!
 //! Every token's numbers are computed from its own row alone, in an order that the tile does not change: neither do the bits.
 
@@ -22,27 +22,10 @@ use glm_kernels::{
 };
 
 use super::linear::Context;
-use super::{Linear, Norm};
-use crate::files::config::{Config, Mlp, Positions, Residual};
+use super::{Attention, FeedForward, Layer, Linear, Norm};
+use crate::files::config::{Config, Mlp, Residual, Rope};
 use crate::network::placement::Placement;
 use crate::network::state::{LayerCache, Queries, Workspace};
-
-/// Weights of one block.
-pub(crate) struct Block {
-    /// Which block it is.
-    pub(crate) index: usize,
-    pub(crate) attention_norm: Norm,
-    pub(crate) qkv: Linear,
-    pub(crate) dense: Linear,
-    /// On the output of `dense`.
-    pub(crate) dense_norm: Option<Norm>,
-    pub(crate) mlp_norm: Norm,
-    /// Of a gated MLP both matrices, one after the other.
-    pub(crate) up: Linear,
-    pub(crate) down: Linear,
-    /// On the output of `down`.
-    pub(crate) down_norm: Option<Norm>,
-}
 
 /// A point in the forward pass at which activations can be looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -83,10 +66,11 @@ pub(crate) fn tiles(tokens: Range<usize>, size: usize) -> impl Iterator<Item = R
     tokens.clone().step_by(size).map(move |first| first..(first + size).min(tokens.end))
 }
 
-impl Block {
-    /// Takes `workspace.x` one block further.
+impl Layer<Linear, Norm> {
+    /// Takes `workspace.x` through this layer, which is number `index`.
     pub(crate) fn forward(
         &self,
+        index: usize,
         pass: &Pass<'_>,
         workspace: &mut Workspace,
         cache: &mut LayerCache,
@@ -97,12 +81,12 @@ impl Block {
         for tokens in tiles(0..pass.tokens, tile) {
             self.project(pass, tokens, workspace, cache, context);
         }
-        let is_last = self.index + 1 == pass.config.layers;
+        let is_last = index + 1 == pass.config.layers;
         for tokens in tiles(if is_last { pass.wanted } else { 0 }..pass.tokens, tile) {
-            self.attend(pass, tokens.clone(), workspace, cache, context, tap)?;
-            self.feed_forward(pass, tokens.clone(), workspace, context, tap)?;
+            self.attend(index, pass, tokens.clone(), workspace, cache, context, tap)?;
+            self.feed_forward(index, pass, tokens.clone(), workspace, context, tap)?;
             let width = pass.config.hidden;
-            tap(Stage::Layer(self.index), tokens.start, rows(&workspace.x, &tokens, width))?;
+            tap(Stage::Layer(index), tokens.start, rows(&workspace.x, &tokens, width))?;
         }
         ControlFlow::Continue(())
     }
@@ -123,7 +107,8 @@ impl Block {
         let qkv = &mut workspace.wide[..n * config.qkv_rows()];
         let isa = context.isa;
         let norm = |token, y: &mut _| self.attention_norm.token(isa, x, token, y);
-        self.qkv.forward_filled(context, normed, norm, qkv);
+        let Attention::Grouped { qkv: projection, .. } = &self.attention;
+        projection.forward_filled(context, normed, norm, qkv);
         let (size, width) = (config.head_size, config.attention_width());
         let angles = &workspace.angles;
         let n = workspace.angles_per_token;
@@ -136,19 +121,21 @@ impl Block {
             let query = unsafe { queries.row(row, 0..width) };
             for (head, query) in query.chunks_exact_mut(size).enumerate() {
                 query.copy_from_slice(&qkv[queries_at.at(head)..][..size]);
-                rotate(config.positions, angles, query);
+                rotate(config.rope, angles, query);
             }
             for head in 0..config.kv_heads {
-                rotate(config.positions, angles, &mut qkv[keys.at(head)..][..size]);
+                rotate(config.rope, angles, &mut qkv[keys.at(head)..][..size]);
             }
         });
         let rows = HeadRows { rows: qkv, width: config.qkv_rows(), keys, values };
         cache.store(context.isa, pass.start + tokens.start, rows);
     }
 
-    /// `x = r(x, a) + dense(attention)`
+    /// `x = r(x, a) + output(attention)`
+    #[expect(clippy::too_many_arguments, reason = "the pass is to be rewritten")]
     fn attend(
         &self,
+        index: usize,
         pass: &Pass<'_>,
         tokens: Range<usize>,
         workspace: &mut Workspace,
@@ -170,9 +157,11 @@ impl Block {
         let queries = Queries { queries, heads: config.heads, position: first, mask };
         cache.attend(context.isa, queries, &mut workspace.parts, attended);
         let branch = &mut workspace.branch[..n * config.hidden];
-        self.dense.forward(context, attended, branch);
-        tap(Stage::Attention(self.index), tokens.start, branch)?;
-        let branch = normalised(&self.dense_norm, context.isa, branch, &mut workspace.output);
+        let Attention::Grouped { output, .. } = &self.attention;
+        output.forward(context, attended, branch);
+        tap(Stage::Attention(index), tokens.start, branch)?;
+        let branch =
+            normalised(&self.attention_output_norm, context.isa, branch, &mut workspace.output);
         add_residual(config.residual, config.hidden, normed, branch, x);
         ControlFlow::Continue(())
     }
@@ -180,6 +169,7 @@ impl Block {
     /// `x = r(x, m) + mlp(m)`
     fn feed_forward(
         &self,
+        index: usize,
         pass: &Pass<'_>,
         tokens: Range<usize>,
         workspace: &mut Workspace,
@@ -190,32 +180,34 @@ impl Block {
         let x = rows_mut(&mut workspace.x, &tokens, config.hidden);
         let normed = &mut workspace.normed[..n * config.hidden];
         let isa = context.isa;
+        let FeedForward::Dense { up: first, down } = &self.feed_forward;
         let up = &mut workspace.wide[..n * config.up_rows()];
-        let norm = |token, y: &mut _| self.mlp_norm.token(isa, x, token, y);
-        self.up.forward_filled(context, normed, norm, up);
+        let norm = |token, y: &mut _| self.feed_forward_norm.token(isa, x, token, y);
+        first.forward_filled(context, normed, norm, up);
         let branch = &mut workspace.branch[..n * config.hidden];
         match gate_of(config.mlp) {
-            None => self.down.forward(context, up, branch),
+            None => down.forward(context, up, branch),
             Some(gated) => {
-                let inner = &mut workspace.gated[..n * config.inner];
+                let gated_up = &mut workspace.gated[..n * config.intermediate_size];
                 let gate = |token, y: &mut _| gated.token(isa, up, token, y);
-                self.down.forward_filled(context, inner, gate, branch);
+                down.forward_filled(context, gated_up, gate, branch);
             }
         }
-        tap(Stage::Mlp(self.index), tokens.start, branch)?;
-        let branch = normalised(&self.down_norm, context.isa, branch, &mut workspace.output);
+        tap(Stage::Mlp(index), tokens.start, branch)?;
+        let branch =
+            normalised(&self.feed_forward_output_norm, context.isa, branch, &mut workspace.output);
         add_residual(config.residual, config.hidden, normed, branch, x);
         ControlFlow::Continue(())
     }
 }
 
 /// Rotates a head by its token's angles.
-fn rotate(positions: Positions, angles: &[Angle], head: &mut [f32]) {
-    match positions {
-        Positions::Learned => {}
-        Positions::Whole { .. } => rotate_halves(head, angles),
-        Positions::Pairs { elements, .. } => rotate_pairs(&mut head[..elements], angles),
-        Positions::Halves { .. } => {
+fn rotate(rope: Rope, angles: &[Angle], head: &mut [f32]) {
+    match rope {
+        Rope::None => {}
+        Rope::NeoX { .. } => rotate_halves(head, angles),
+        Rope::Interleaved { rotary_dim, .. } => rotate_pairs(&mut head[..rotary_dim], angles),
+        Rope::TwoD { .. } => {
             let half = head.len() / 2;
             let both = head.chunks_exact_mut(half).zip(angles.chunks_exact(angles.len() / 2));
             both.for_each(|(half, angles)| rotate_halves(half, angles));
@@ -239,7 +231,7 @@ fn gate_of(mlp: Mlp) -> Option<GatedBy> {
 }
 
 impl GatedBy {
-    /// Gates what `up` gives a token, `[2 · inner]`, into `y`, `[inner]`.
+    /// Gates what `up` gives a token, `[2 · intermediate size]`, into `y`, `[intermediate size]`.
     fn token(&self, isa: Isa, up: &[f32], token: usize, y: &mut [f32]) {
         let (first, second) = up[2 * y.len() * token..][..2 * y.len()].split_at(y.len());
         let (gate, up) = if self.first { (first, second) } else { (second, first) };
