@@ -73,6 +73,23 @@ pub enum Error {
         /// What it takes.
         bytes: u64,
     },
+    /// The budget for keys and values is used up.
+    #[error(
+        "keys and values need {} more, and {} of the {} set aside for them are free: end a conversation, choose smaller \
+         contexts, or raise the limit",
+        megabytes(*needed), megabytes(*free), megabytes(*budget)
+    )]
+    KvBudget {
+        /// Bytes that are needed.
+        needed: u64,
+        /// Bytes of the budget that are free.
+        free: u64,
+        /// Bytes of the budget.
+        budget: u64,
+    },
+    /// A sequence or a workspace was made by another model than the one it was given to.
+    #[error("the {0} belongs to another model than the one that runs")]
+    OtherModel(&'static str),
     /// The work was cancelled.
     #[error("cancelled")]
     Cancelled,
@@ -87,6 +104,10 @@ pub enum Error {
         "the model's logits are not finite: the weights are damaged or not what the config says"
     )]
     NotFinite,
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
 }
 
 impl Error {

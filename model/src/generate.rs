@@ -1,6 +1,7 @@
 //! Logits → ids → answers.
 
+pub(crate) mod draft;
 pub(crate) mod fill;
+pub(crate) mod generation;
 pub(crate) mod sampling;
 pub(crate) mod score;
-pub(crate) mod session;

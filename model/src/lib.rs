@@ -46,19 +46,22 @@ pub use files::config::{
 pub use files::inventory::{Inventory, MatrixInfo};
 pub use files::quantize::{GROUPS, QuantizeOptions, Quantized, quantize};
 pub use files::random::RANDOM_SHAPES;
-pub use generate::fill::Filled;
-pub use generate::sampling::Sampling;
-pub use generate::score::Score;
-pub use generate::session::{
-    Answer, CancelToken, DEFAULT_CONTEXT, Finish, Request, Session, TextAnswer,
-};
-pub use glm_kernels::{ISA_VARIABLE, Isa};
+pub use generate::draft::{Draft, DraftStats, MAX_DRAFT};
+pub use generate::fill::{Filled, fill};
+pub use generate::generation::{FinishReason, Generation, Request, TextGeneration, check_prompt};
+pub use generate::sampling::{Sampler, Sampling};
+pub use generate::score::{Score, score};
+pub use glm_kernels::{ISA_VARIABLE, Isa, for_each, for_each_row};
 pub use machine::cores::Cores;
-pub use machine::roofline::Machine;
+pub use machine::roofline::Roofline;
 pub use network::activations::Activations;
-pub use network::layer::{Stage, Tap};
-pub use network::model::{MAX_THREADS, Model, Options};
-pub use network::state::{KvFormat, State};
+pub use network::chunk::{Chunk, Logits};
+pub use network::hook::{CancelToken, Hook, HookPoint, HookRows, LogitsSink, Progress, RunOptions};
+pub use network::kv::{KvFormat, KvPool};
+pub use network::layer::LinearRole;
+pub use network::model::{DEFAULT_CONTEXT, MAX_THREADS, Model, Options};
+pub use network::sequence::Sequence;
+pub use network::workspace::Workspace;
 pub use text::chat::{
     Blank, Fill, Message, Role, Template, answer_ids, blank, fill_prompt, has_blank,
 };

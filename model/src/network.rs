@@ -1,7 +1,13 @@
 //! Layers, cache and the pass: ids → logits.
 
 pub(crate) mod activations;
+pub(crate) mod chunk;
+pub(crate) mod hook;
+pub(crate) mod kv;
 pub(crate) mod layer;
 pub(crate) mod model;
+pub(crate) mod pass;
 pub(crate) mod placement;
-pub(crate) mod state;
+pub(crate) mod rope;
+pub(crate) mod sequence;
+pub(crate) mod workspace;

@@ -7,8 +7,9 @@ use crate::files::checkpoint::Checkpoint;
 use crate::files::config::Config;
 use crate::files::weights::{Map, Source, Stored};
 use crate::network::activations::Activations;
+use crate::network::kv::KvFormat;
 use crate::network::layer::LinearRole;
-use crate::network::state::{KvFormat, State};
+use crate::network::workspace::Workspace;
 
 /// A matrix of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,7 +93,7 @@ impl Inventory {
     }
 
     /// Multiplications with weights by which a prompt of `tokens`, at least one, is read for the logits of the last:
-    /// [`Model::prefill`](crate::Model::prefill).
+    /// [`Model::run`](crate::Model::run).
     pub fn prefill_products(&self, tokens: usize) -> u64 {
         let config = &self.config;
         let (hidden, width) = (config.hidden, config.attention_width());
@@ -113,9 +114,10 @@ impl Inventory {
         if self.is_quantised { Activations::Int8 } else { Activations::F32 }
     }
 
-    /// Bytes that a context of `capacity` tokens takes: keys and values of the type that suits the activations, and all the rest.
-    pub fn state_bytes(&self, capacity: usize) -> (u64, u64) {
-        State::bytes(&self.config, capacity, KvFormat::of(self.activations()))
+    /// Bytes that a context of `capacity` tokens takes when it is full: keys and values of the default type, and the workspace.
+    pub fn context_bytes(&self, capacity: usize) -> (u64, u64) {
+        let kv = KvFormat::of(self.activations());
+        (kv.bytes(&self.config, capacity), Workspace::bytes(&self.config, capacity))
     }
 }
 

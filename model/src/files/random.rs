@@ -17,8 +17,8 @@ use crate::files::weights::{
     scale_shape,
 };
 use crate::network::activations::Activations;
-use crate::network::model::{Model, Options};
-use crate::network::state::State;
+use crate::network::model::Options;
+use crate::network::workspace::Workspace;
 
 /// A shape that was published: a name, and its `config.json` as far as it matters.
 const SHAPES: [(&str, &str); 4] = [
@@ -57,37 +57,28 @@ pub const RANDOM_SHAPES: [&str; 4] = [SHAPES[0].0, SHAPES[1].0, SHAPES[2].0, SHA
 /// The tensors begin on a multiple of this.
 const ALIGNMENT: usize = 64;
 
-impl Model {
-    /// A model of the shape of a published one, one of [`RANDOM_SHAPES`], with random weights in memory, quantised as `format`
-    /// says.
-    ///
-    /// # Errors
-    /// If there is no shape of that name, an option is outside its range, or the memory cannot be had.
-    pub fn random(name: &str, format: &QuantizeOptions, options: &Options) -> Result<Self> {
-        let config = published(name)?;
-        let checkpoint = random(&tensors(&config, format)?, format.group)?;
-        Self::load(config, &checkpoint, options, &mut |_, _| {})
-    }
+/// Configuration and random weights of a published shape, see [`Model::random`](crate::Model::random).
+pub(crate) fn checkpoint(name: &str, format: &QuantizeOptions) -> Result<(Config, Checkpoint)> {
+    let config = published(name)?;
+    let checkpoint = random(&tensors(&config, format)?, format.group)?;
+    Ok((config, checkpoint))
+}
 
-    /// Bytes of memory that [`Model::random`] and a state of `capacity` tokens take.
-    ///
-    /// # Errors
-    /// As that, but for the memory; and if the model has no room for so many tokens.
-    pub fn random_bytes(
-        name: &str,
-        format: &QuantizeOptions,
-        options: &Options,
-        capacity: usize,
-    ) -> Result<u64> {
-        let config = published(name)?;
-        config.check_capacity(capacity)?;
-        // Random weights are quantised.
-        let kv = options.kv(options.activations.unwrap_or(Activations::Int8));
-        let (cache, workspace) = State::bytes(&config, capacity, kv);
-        let weights =
-            tensors(&config, format)?.iter().map(|tensor| tensor.bytes() as u64).sum::<u64>();
-        Ok(weights + cache + workspace)
-    }
+/// See [`Model::random_bytes`](crate::Model::random_bytes).
+pub(crate) fn bytes(
+    name: &str,
+    format: &QuantizeOptions,
+    options: &Options,
+    capacity: usize,
+) -> Result<u64> {
+    let config = published(name)?;
+    config.check_capacity(capacity)?;
+    // Random weights are quantized.
+    let kv = options.kv(options.activations.unwrap_or(Activations::Int8));
+    let tensors = tensors(&config, format)?;
+    let weights = tensors.iter().map(|tensor| tensor.bytes() as u64).sum::<u64>();
+    let cache = kv.bytes(&config, capacity);
+    Ok(weights + cache + Workspace::bytes(&config, capacity))
 }
 
 /// The configuration of a published shape.
@@ -213,6 +204,9 @@ fn noise() -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::network::chunk::Chunk;
+    use crate::network::hook::RunOptions;
+    use crate::network::model::Model;
 
     #[test]
     fn every_shape_is_a_model() {
@@ -239,9 +233,11 @@ mod tests {
                 let model =
                     Model::load(config.clone(), &checkpoint, &options, &mut |_, _| {}).unwrap();
                 assert_eq!(model.inventory().copied_bytes, 0, "{name}");
-                let mut state = model.state(16).unwrap();
-                model.forward(&[1, 2, 3], &mut state).unwrap();
-                let logits = model.logits(2, &mut state);
+                let mut sequence = model.sequence(Some(16)).unwrap();
+                let mut workspace = model.workspace().unwrap();
+                let mut chunks = [Chunk::last(&mut sequence, &[1, 2, 3])];
+                let logits = model.run(&mut workspace, &mut chunks, RunOptions::default());
+                let logits = logits.unwrap().last(0);
                 let mean = logits.iter().map(|x| x * x).sum::<f32>() / logits.len() as f32;
                 assert!((0.1..10.0).contains(&mean), "{name}: {mean}");
             }

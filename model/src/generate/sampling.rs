@@ -83,7 +83,7 @@ impl Sampling {
 }
 
 /// Chooses ids, one after the other.
-pub(crate) struct Sampler {
+pub struct Sampler {
     sampling: Sampling,
     random: ChaCha8Rng,
     /// `[vocab]`: whether the id occurred in prompt or answer.
@@ -100,9 +100,11 @@ struct Candidate {
 }
 
 impl Sampler {
+    /// A sampler for rows of `vocab` logits that follow `prompt`.
+    ///
     /// # Errors
     /// If a number of `sampling` is outside its range.
-    pub(crate) fn new(sampling: &Sampling, vocab: usize, prompt: &[u32]) -> Result<Self> {
+    pub fn new(sampling: &Sampling, vocab: usize, prompt: &[u32]) -> Result<Self> {
         sampling.validate()?;
         let mut sampler = Self {
             sampling: sampling.clone(),
@@ -120,14 +122,17 @@ impl Sampler {
         }
     }
 
-    /// The next id.
+    /// The next id, from its logits, one for each id of the vocabulary.
     ///
     /// # Errors
-    /// If a logit is not finite.
-    pub(crate) fn choose(&mut self, logits: &[f32]) -> Result<u32> {
+    /// If a logit is not finite, or there are none.
+    pub fn choose(&mut self, logits: &[f32]) -> Result<u32> {
         let penalty = self.sampling.repetition_penalty;
         let penalised = |logit: f32| if logit > 0.0 { logit / penalty } else { logit * penalty };
         self.candidates.clear();
+        if logits.is_empty() || logits.len() != self.seen.len() {
+            return Err(Error::NotFinite);
+        }
         for ((id, &logit), &seen) in (0..).zip(logits).zip(&self.seen) {
             let weight = if seen { penalised(logit) } else { logit };
             if !weight.is_finite() {

@@ -1,7 +1,11 @@
 //! How likely given answers are.
 
 use crate::error::{Error, Result};
-use crate::generate::session::{CancelToken, Session};
+use crate::generate::generation::check_prompt;
+use crate::network::chunk::Chunk;
+use crate::network::hook::{CancelToken, RunOptions};
+use crate::network::model::Model;
+use crate::network::sequence::Sequence;
 
 /// Natural logarithms of probabilities.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -14,42 +18,80 @@ pub struct Score {
     pub tokens: usize,
 }
 
-impl Session {
-    /// Scores each of `answers` to `prompt`, which is read once; any of `ends` ends an answer.
-    ///
-    /// # Errors
-    /// If the prompt is not one that can be answered, an answer has no ids or one outside the vocabulary, prompt and an answer do
-    /// not fit in the context together, or it was cancelled.
-    pub fn score(
-        &mut self,
-        prompt: &[u32],
-        answers: &[Vec<u32>],
-        ends: &[u32],
-        cancel: &CancelToken,
-    ) -> Result<Vec<Score>> {
-        let mut watch = |_, _, _: &[f32]| cancel.flow();
-        self.check_prompt(prompt)?;
-        if answers.iter().any(Vec::is_empty) {
-            return Err(Error::Prompt("an answer without any ids cannot be scored".to_owned()));
-        }
-        let (model, state) = (self.model.clone(), &mut self.state);
-        let kept = model.reusable(prompt, state);
-        state.truncate(kept);
-        model.prefill_observed(&prompt[kept..], state, &mut watch)?;
-        let first = model.logits(prompt.len() - kept - 1, state).to_vec();
+/// Most tokens of answers that are scored in one pass, unless a single answer is longer.
+const PASS_TOKENS: usize = 128;
+
+/// Most answers that are scored in one pass: each has a copy of the last page of the prompt.
+const PASS_ANSWERS: usize = 8;
+
+/// Scores each of `answers` to `prompt`, which is read once, into `sequence`; any of `ends` ends an answer. Several answers are
+/// scored in one pass.
+///
+/// # Errors
+/// If the prompt is not one that can be answered, an answer has no ids or one outside the vocabulary, prompt and an answer do
+/// not fit in the context together, or it was cancelled.
+pub fn score(
+    model: &Model,
+    sequence: &mut Sequence,
+    prompt: &[u32],
+    answers: &[Vec<u32>],
+    ends: &[u32],
+    cancel: &CancelToken,
+) -> Result<Vec<Score>> {
+    check_prompt(model, prompt, sequence.capacity())?;
+    if answers.iter().any(Vec::is_empty) {
+        return Err(Error::Prompt("an answer without any ids cannot be scored".to_owned()));
+    }
+    sequence.truncate(model.reusable(prompt, sequence));
+    model.with_workspace(|workspace| {
+        let rest = &prompt[sequence.len()..];
+        let options = RunOptions::default().cancelled_by(cancel);
+        let first = model.run(workspace, &mut [Chunk::last(sequence, rest)], options)?;
+        let first = first.last(0).to_vec();
         let mut scores = Vec::with_capacity(answers.len());
-        for answer in answers {
-            state.truncate(prompt.len());
-            model.forward_observed(answer, state, &mut watch)?;
-            let mut log_probability = log_probability(&first, &answer[..1])?;
-            for (index, id) in answer[1..].iter().enumerate() {
-                log_probability += self::log_probability(model.logits(index, state), &[*id])?;
-            }
-            let end = self::log_probability(model.logits(answer.len() - 1, state), ends)?;
-            scores.push(Score { log_probability, end, tokens: answer.len() });
+        while scores.len() < answers.len() {
+            let batch = &answers[scores.len()..];
+            let mut tokens = 0;
+            let fits = |answer: &&Vec<u32>| {
+                tokens += answer.len();
+                tokens <= PASS_TOKENS
+            };
+            let count = batch.iter().take(PASS_ANSWERS).take_while(fits).count().max(1);
+            let batch = &batch[..count];
+            let mut batch_scores = batch
+                .iter()
+                .map(|answer| {
+                    let log_probability = log_probability(&first, &answer[..1])?;
+                    Ok(Score { log_probability, end: 0.0, tokens: answer.len() })
+                })
+                .collect::<Result<Vec<_>>>()?;
+            let mut failed = Ok(());
+            let mut sink = |answer: usize, token: usize, logits: &[f32]| {
+                let score = &mut batch_scores[answer];
+                // The logits of a token are those of the one that follows it.
+                let scored = match batch[answer].get(token + 1) {
+                    Some(&next) => log_probability(logits, &[next]).map(|log| {
+                        score.log_probability += log;
+                    }),
+                    None => log_probability(logits, ends).map(|end| score.end = end),
+                };
+                if failed.is_ok() {
+                    failed = scored;
+                }
+            };
+            let mut forks: Vec<_> = batch.iter().map(|_| sequence.fork(prompt.len())).collect();
+            let mut chunks: Vec<_> = forks
+                .iter_mut()
+                .zip(batch)
+                .map(|(fork, answer)| Chunk::all(fork, answer))
+                .collect();
+            let options = RunOptions::default().cancelled_by(cancel).with_logits(&mut sink);
+            model.run(workspace, &mut chunks, options)?;
+            failed?;
+            scores.extend(batch_scores);
         }
         Ok(scores)
-    }
+    })
 }
 
 /// The logarithm of the probability of any of `ids`.

@@ -1,51 +1,42 @@
-//! What the machine can do at best, with the threads, the instructions and the weights of a model.
+//! The roofline: what the machine can do at best with given threads, instructions and weights.
 
 use std::time::{Duration, Instant};
 
-use glm_kernels::{probe, together};
+use glm_kernels::{Isa, probe};
 
-use crate::network::model::Model;
-
-/// The limits that a forward pass runs into.
+/// The two limits of a forward pass.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Machine {
-    /// Bytes a second at which the weights are read and nothing else is done: from memory, or from the caches if they fit there.
+#[non_exhaustive]
+pub struct Roofline {
+    /// Bytes a second when the weights are read and nothing else is done: from memory, or from the caches if they fit there.
     pub bytes: f64,
-    /// Multiply-adds a second of the instructions that quantised weights are multiplied with, operands in registers.
+    /// Multiply-adds a second of the instructions that quantized weights are multiplied with, operands in registers.
     pub multiply_adds: f64,
 }
 
-/// How long each limit is measured at least.
+/// Least time for which each limit is measured.
 const TIME: Duration = Duration::from_millis(500);
 
-impl Model {
-    /// Reads once all weights that every token is multiplied with, so that mapped ones are in memory before the first token
-    /// needs them.
-    pub fn preload(&self) {
-        let read = || self.weights().matrices().for_each(|m| probe::read(self.isa(), m.bytes()));
-        self.pool().install(|| together(read));
-    }
-
-    /// Measures the machine, the best of several runs; takes some seconds.
-    pub fn machine(&self) -> Machine {
-        let (isa, threads) = (self.isa(), self.threads());
-        let weights: Vec<_> = self.weights().matrices().map(|matrix| matrix.bytes()).collect();
+impl Roofline {
+    /// Measures both with the threads of the current parallel region.
+    pub(crate) fn measure(isa: Isa, threads: usize, weights: &[&[u8]]) -> Self {
         let size = weights.iter().map(|bytes| bytes.len() as u64).sum();
-        let read = || {
-            best(|| {
-                weights.iter().for_each(|bytes| probe::read(isa, bytes));
-                size
-            })
-        };
-        let multiply = || best(|| probe::multiply_adds(isa, threads, 1 << 16));
-        let bytes = self.pool().install(|| together(read));
-        Machine { bytes, multiply_adds: self.pool().install(|| together(multiply)) }
+        let bytes = best(|| {
+            read(isa, weights.iter().copied());
+            size
+        });
+        Self { bytes, multiply_adds: best(|| probe::multiply_adds(isa, threads, 1 << 16)) }
     }
 }
 
-/// The best rate of what `work` says it has done, a second.
+/// Reads all bytes once.
+pub(crate) fn read<'a>(isa: Isa, weights: impl Iterator<Item = &'a [u8]>) {
+    weights.for_each(|bytes| probe::read(isa, bytes));
+}
+
+/// The best rate, a second; `work` returns how much it has done.
 fn best(work: impl Fn() -> u64) -> f64 {
-    // Once for what is not in memory yet.
+    // Once to bring everything into memory.
     work();
     let (begun, mut best) = (Instant::now(), 0f64);
     while begun.elapsed() < TIME {

@@ -36,6 +36,11 @@ impl KvFormat {
         (self.page_bytes(shape(config)) / KEYS) as u64
     }
 
+    /// Bytes of the keys and values of a sequence of `tokens` tokens.
+    pub(crate) fn bytes(self, config: &Config, tokens: usize) -> u64 {
+        tokens.div_ceil(KEYS) as u64 * self.page_bytes(shape(config)) as u64
+    }
+
     /// Bytes of a page.
     pub(crate) fn page_bytes(self, shape: KvShape) -> usize {
         match self {
@@ -124,9 +129,8 @@ impl KvPool {
     pub(crate) fn new(config: &Config, format: KvFormat, budget: Option<u64>) -> Self {
         let shape = shape(config);
         let page_bytes = format.page_bytes(shape);
-        let budget = budget.map(|bytes| {
-            usize::try_from(bytes / page_bytes.max(1) as u64).unwrap_or(usize::MAX)
-        });
+        let budget = budget
+            .map(|bytes| usize::try_from(bytes / page_bytes.max(1) as u64).unwrap_or(usize::MAX));
         Self(Arc::new(Pool { shape, format, page_bytes, budget, pages: Mutex::default() }))
     }
 
@@ -232,12 +236,7 @@ impl Pool {
         Ok(())
     }
 
-    fn take_back<E: Cached>(
-        &self,
-        page: KvPage<E>,
-        used: &mut usize,
-        free: &mut Vec<KvPage<E>>,
-    ) {
+    fn take_back<E: Cached>(&self, page: KvPage<E>, used: &mut usize, free: &mut Vec<KvPage<E>>) {
         *used -= 1;
         if (free.len() + 1) * self.page_bytes <= KEPT_BYTES {
             free.push(page);

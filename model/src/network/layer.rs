@@ -1,15 +1,12 @@
-//! The parts of a network as data, and the forward pass of each.
+//! The parts of a network as data. The pass over them is in `pass.rs`.
 //!
 //! [`Network`] and [`Layer`] are generic: the same structure holds the names of tensors, the tensors of a checkpoint or the
 //! loaded weights. This file alone lists the parts of a layer; whoever needs all of them visits or maps the structure.
 
-mod block;
 mod linear;
 mod norm;
 mod weight;
 
-pub(crate) use block::{Pass, rows, rows_mut, tiles};
-pub use block::{Stage, Tap};
 pub(crate) use linear::{Context, Linear};
 pub(crate) use norm::Norm;
 pub(crate) use weight::Weight;
@@ -62,7 +59,8 @@ pub(crate) enum FeedForward<L> {
 
 /// What a linear layer is in the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum LinearRole {
+#[non_exhaustive]
+pub enum LinearRole {
     /// Query, key and value projections.
     Qkv,
     /// Output projection of the attention.

@@ -1,37 +1,63 @@
-//! A model: its configuration and weights, and the forward pass from ids to logits.
+//! A model: configuration, weights and threads, and everything that is asked of them.
 
-use std::ops::{ControlFlow, Range};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use glm_kernels::{Isa, angles, together};
-use half::f16;
+use glm_kernels::{Isa, together};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::error::{Error, Result};
 use crate::files::checkpoint::Checkpoint;
-use crate::files::config::{Config, Rope};
+use crate::files::config::{Config, MaskKind, SpecialIds};
 use crate::files::inventory::Inventory;
+use crate::files::quantize::QuantizeOptions;
+use crate::files::random;
 use crate::files::weights::{Loader, Map};
 use crate::generate::sampling::Sampling;
 use crate::machine::cores::Cores;
+use crate::machine::roofline::{self, Roofline};
 use crate::network::activations::Activations;
-use crate::network::layer::{Context, Pass, Stage, Tap, Weights, rows, rows_mut, tiles};
+use crate::network::chunk::{Chunk, Logits};
+use crate::network::hook::RunOptions;
+use crate::network::kv::{KvFormat, KvPool};
+use crate::network::layer::Weights;
+use crate::network::pass::{Pass, SINK_ROWS};
 use crate::network::placement::Placement;
-use crate::network::state::{KvFormat, State, TILE, Workspace};
+use crate::network::rope::Rotation;
+use crate::network::sequence::Sequence;
+use crate::network::workspace::{TILE, Workspace};
+use crate::text::tokenizer::Tokenizer;
 
 /// Most threads that a model may be given.
 pub const MAX_THREADS: usize = 1024;
 
+/// The default context in tokens. Some models were made for a million, whose keys and values would take more memory than most
+/// machines have.
+pub const DEFAULT_CONTEXT: usize = 32_768;
+
+/// Idle workspaces that a model keeps.
+const IDLE_WORKSPACES: usize = 2;
+
 /// How a model is opened.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct Options {
     /// Threads of a forward pass; by default as many as there are fast cores that the process may use.
     pub threads: Option<usize>,
-    /// Type of the activations; by default 8-bit for quantised weights. Plain weights always take `f32`.
+    /// Type of the activations; by default 8-bit for quantized weights. Plain weights always take `f32`.
     pub activations: Option<Activations>,
-    /// Type of cached keys and values; by default that of `f32` activations, otherwise `f16`.
+    /// Type of cached keys and values; by default `f32` for `f32` activations, otherwise `f16`.
     pub kv: Option<KvFormat>,
+    /// Most bytes of keys and values of all sequences together; by default only the machine's memory limits them.
+    pub kv_budget: Option<u64>,
+}
+
+impl Options {
+    /// The type of keys and values: the one that is asked for, or the default for the activations.
+    pub(crate) fn kv(&self, activations: Activations) -> KvFormat {
+        self.kv.unwrap_or(KvFormat::of(activations))
+    }
 }
 
 /// Weights of a model, mapped or in memory, and the threads that work on them. Never changes; a clone is the same model.
@@ -39,24 +65,21 @@ pub struct Options {
 pub struct Model(Arc<Inner>);
 
 struct Inner {
+    /// Tells it from all other models of the process.
+    identity: u64,
     config: Config,
     weights: Weights,
-    /// Inverse frequencies of the rotation.
-    frequencies: Vec<f32>,
+    rotation: Rotation,
     activations: Activations,
-    kv: KvFormat,
     isa: Isa,
     pool: ThreadPool,
     inventory: Inventory,
+    kv: KvFormat,
+    kv_pool: KvPool,
+    idle: Mutex<Vec<Workspace>>,
 }
 
-impl Options {
-    /// The type of keys and values: the one that is asked for, or what suits the activations.
-    pub(crate) fn kv(&self, activations: Activations) -> KvFormat {
-        self.kv.unwrap_or(KvFormat::of(activations))
-    }
-}
-
+/// Opening.
 impl Model {
     /// Opens the model in a folder: `config.json` and weights as published or as `glm quantize` writes them.
     ///
@@ -82,7 +105,7 @@ impl Model {
         Self::load(Config::open(dir)?, &Checkpoint::open(dir)?, options, progress)
     }
 
-    /// Makes a model of what is open already; `progress` as in [`Model::open_with_progress`].
+    /// Makes a model of an open checkpoint; `progress` as in [`Model::open_with_progress`].
     ///
     /// # Errors
     /// As [`Model::open`].
@@ -92,6 +115,7 @@ impl Model {
         options: &Options,
         progress: &mut (dyn FnMut(u64, u64) + Send),
     ) -> Result<Self> {
+        static IDENTITIES: AtomicU64 = AtomicU64::new(0);
         let isa = Isa::choose().map_err(|error| Error::Isa(error.to_string()))?;
         let pool = pool(options.threads)?;
         let map = Map::of(&config, checkpoint)?;
@@ -105,19 +129,48 @@ impl Model {
             Some(Activations::F32) => Activations::F32,
             _ => inventory.activations(),
         };
-        let frequencies = frequencies(&config);
+        let kv = options.kv(activations);
         Ok(Self(Arc::new(Inner {
+            identity: IDENTITIES.fetch_add(1, Ordering::Relaxed),
+            rotation: Rotation::new(&config),
+            kv_pool: KvPool::new(&config, kv, options.kv_budget),
             config,
             weights,
-            frequencies,
             activations,
-            kv: options.kv(activations),
             isa,
             pool,
             inventory,
+            kv,
+            idle: Mutex::default(),
         })))
     }
 
+    /// A model with the shape of a published one, one of [`RANDOM_SHAPES`](crate::RANDOM_SHAPES), and random weights in memory,
+    /// quantized as `format` says.
+    ///
+    /// # Errors
+    /// If there is no shape of that name, an option is outside its range, or there is no memory for it.
+    pub fn random(name: &str, format: &QuantizeOptions, options: &Options) -> Result<Self> {
+        let (config, checkpoint) = random::checkpoint(name, format)?;
+        Self::load(config, &checkpoint, options, &mut |_, _| {})
+    }
+
+    /// Bytes of memory that [`Model::random`] takes together with a sequence of `capacity` tokens.
+    ///
+    /// # Errors
+    /// As [`Model::random`], except for the memory; and if the model has no room for so many tokens.
+    pub fn random_bytes(
+        name: &str,
+        format: &QuantizeOptions,
+        options: &Options,
+        capacity: usize,
+    ) -> Result<u64> {
+        random::bytes(name, format, options, capacity)
+    }
+}
+
+/// What it is.
+impl Model {
     /// Sizes and kinds.
     pub fn config(&self) -> &Config {
         &self.0.config
@@ -138,6 +191,11 @@ impl Model {
         self.0.kv.bytes_per_token(&self.0.config)
     }
 
+    /// The memory for keys and values of all its sequences.
+    pub fn kv_pool(&self) -> &KvPool {
+        &self.0.kv_pool
+    }
+
     /// Instructions that the kernels use.
     pub fn isa(&self) -> Isa {
         self.0.isa
@@ -148,15 +206,7 @@ impl Model {
         self.0.pool.current_num_threads()
     }
 
-    pub(crate) fn weights(&self) -> &Weights {
-        &self.0.weights
-    }
-
-    pub(crate) fn pool(&self) -> &ThreadPool {
-        &self.0.pool
-    }
-
-    /// Its matrices, and what they take.
+    /// Its matrices, and the memory they take.
     pub fn inventory(&self) -> &Inventory {
         &self.0.inventory
     }
@@ -166,122 +216,151 @@ impl Model {
         &self.0.config.sampling
     }
 
-    /// Memory for up to `capacity` tokens.
+    /// Checks that a tokenizer belongs to this model: that both mean the same by the special ids.
     ///
     /// # Errors
-    /// If `capacity` is 0 or more than the model was made for, or there is no memory for it.
-    pub fn state(&self, capacity: usize) -> Result<State> {
-        self.state_with_tile(capacity, TILE)
-    }
-
-    /// As [`Model::state`], with `tile` tokens passing a layer together. The logits do not depend on it, to the last bit.
-    ///
-    /// # Errors
-    /// As [`Model::state`].
-    pub fn state_with_tile(&self, capacity: usize, tile: usize) -> Result<State> {
-        self.0.config.check_capacity(capacity)?;
-        State::new(&self.0.config, capacity, self.0.kv, tile, self.identity())
-    }
-
-    /// Feeds `ids`: a prompt to an empty state, otherwise tokens that follow. Then [`Model::logits`] can be asked for, of each of
-    /// them; if only those of the last are wanted, [`Model::prefill`] is faster.
-    ///
-    /// # Errors
-    /// If there are no ids, one is not in the vocabulary, they do not fit, or more context follows a prompt that was already
-    /// fed: a bidirectional context is fed whole. The state is as before.
-    ///
-    /// # Panics
-    /// If the state is another model's.
-    pub fn forward(&self, ids: &[u32], state: &mut State) -> Result<()> {
-        self.forward_observed(ids, state, &mut |_, _, _| ControlFlow::Continue(()))
-    }
-
-    /// As [`Model::forward`]; `tap` is shown the activations: a [`Stage`], the index of the first token among `ids`, and rows
-    /// `[tokens, hidden]`, a tile of tokens at a time. It can break off the pass.
-    ///
-    /// # Errors
-    /// As [`Model::forward`], and [`Error::Cancelled`] where `tap` breaks off; no logits can then be asked for.
-    ///
-    /// # Panics
-    /// As [`Model::forward`].
-    pub fn forward_observed(
-        &self,
-        ids: &[u32],
-        state: &mut State,
-        tap: &mut Tap<'_>,
-    ) -> Result<()> {
-        self.pass(ids, 0, state, tap)
-    }
-
-    /// As [`Model::forward`], faster, where only the last token's logits are wanted, as before an answer: of the other tokens the
-    /// last block computes keys and values only. Logits can be asked for at index `ids.len() - 1` alone.
-    ///
-    /// # Errors
-    /// As [`Model::forward`].
-    ///
-    /// # Panics
-    /// As [`Model::forward`].
-    pub fn prefill(&self, ids: &[u32], state: &mut State) -> Result<()> {
-        self.prefill_observed(ids, state, &mut |_, _, _| ControlFlow::Continue(()))
-    }
-
-    /// As [`Model::prefill`], observed as in [`Model::forward_observed`]; of the last block's stages from [`Stage::Attention`] on
-    /// and of [`Stage::FinalNorm`], `tap` is shown the last token alone.
-    ///
-    /// # Errors
-    /// As [`Model::forward_observed`].
-    ///
-    /// # Panics
-    /// As [`Model::forward`].
-    pub fn prefill_observed(
-        &self,
-        ids: &[u32],
-        state: &mut State,
-        tap: &mut Tap<'_>,
-    ) -> Result<()> {
-        self.pass(ids, ids.len().saturating_sub(1), state, tap)
-    }
-
-    /// Feeds `ids`, of which those from index `wanted` on leave the last block.
-    fn pass(&self, ids: &[u32], wanted: usize, state: &mut State, tap: &mut Tap<'_>) -> Result<()> {
-        self.check_state(state);
-        let placement = self.placement(ids, state)?;
-        let inner = &*self.0;
-        let (config, start, tokens) = (&inner.config, state.len(), ids.len());
-        let pass = Pass { config, placement, start, tokens, wanted };
-        // Until the pass is through, there are no tokens whose logits could be asked for.
-        state.known = 0..0;
-        if inner.pool.install(|| together(|| inner.layers(ids, &pass, state, tap))).is_break() {
-            return Err(Error::Cancelled);
+    /// If they differ, naming the ids.
+    pub fn check_tokenizer(&self, tokenizer: &Tokenizer) -> Result<()> {
+        let Config { vocab, special: model, .. } = self.config();
+        let text = &tokenizer.special().ids;
+        let other = |problem: String| {
+            Err(Error::Ids(format!("the tokenizer is another model's: {problem}")))
+        };
+        if tokenizer.vocab_size() > *vocab {
+            return other(format!("it has {} ids, and the model {vocab}", tokenizer.vocab_size()));
         }
-        state.placement = Some(placement);
-        state.ids.extend_from_slice(ids);
-        state.known = wanted..tokens;
-        Ok(())
+        let ids = |special: &SpecialIds| [("sop", special.sop)].into_iter().chain(special.blanks());
+        // A model whose files do not mention an id leaves it to the tokenizer.
+        let mut pairs = ids(model).zip(ids(text)).filter(|((_, id), _)| id.is_some());
+        match pairs.find(|((_, model), (_, text))| model != text) {
+            None => Ok(()),
+            Some(((name, model), (_, text))) => {
+                let shown = |id: Option<u32>| id.map_or("missing".to_owned(), |id| id.to_string());
+                other(format!("{name} is {} in it, and {} in the model", shown(text), shown(model)))
+            }
+        }
+    }
+}
+
+/// What it computes.
+impl Model {
+    /// An empty sequence of at most `capacity` tokens; without it, of as many as the model was made for, up to
+    /// [`DEFAULT_CONTEXT`]. It takes memory only as it grows.
+    ///
+    /// # Errors
+    /// If `capacity` is 0 or more than the model was made for.
+    pub fn sequence(&self, capacity: Option<usize>) -> Result<Sequence> {
+        let capacity = capacity.unwrap_or(self.0.config.max_context.min(DEFAULT_CONTEXT));
+        self.0.config.check_capacity(capacity)?;
+        Ok(Sequence::new(self.0.identity, &self.0.kv_pool, capacity))
     }
 
-    #[track_caller]
-    fn check_state(&self, state: &State) {
-        assert_eq!(state.model, self.identity(), "a state serves the model it was made by");
+    /// Memory for the passes of one caller.
+    ///
+    /// # Errors
+    /// If the operating system does not give it.
+    pub fn workspace(&self) -> Result<Workspace> {
+        self.workspace_with_tile(TILE)
     }
 
-    /// That `tokens` of those last fed have logits.
-    #[track_caller]
-    fn check_known(&self, tokens: &Range<usize>, state: &State) {
-        self.check_state(state);
-        let known = &state.known;
-        assert!(
-            known.start <= tokens.start && tokens.end <= known.end,
-            "logits of {tokens:?}; of the tokens last fed, {known:?} have some"
-        );
+    /// As [`Model::workspace`], with `tile` rows passing a layer together. The logits do not depend on it, to the last bit.
+    ///
+    /// # Errors
+    /// As [`Model::workspace`].
+    pub fn workspace_with_tile(&self, tile: usize) -> Result<Workspace> {
+        Workspace::new(self.0.identity, &self.0.config, tile)
     }
 
-    fn identity(&self) -> usize {
-        Arc::as_ptr(&self.0).addr()
+    /// Does something with a workspace that is not in use, so that callers who take turns share one.
+    pub(crate) fn with_workspace<R>(
+        &self,
+        work: impl FnOnce(&mut Workspace) -> Result<R>,
+    ) -> Result<R> {
+        let idle = || self.0.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = idle().pop();
+        let mut workspace = taken.map_or_else(|| self.workspace(), Ok)?;
+        let done = work(&mut workspace);
+        let mut idle = idle();
+        if idle.len() < IDLE_WORKSPACES {
+            idle.push(workspace);
+        }
+        done
     }
 
-    fn placement(&self, ids: &[u32], state: &State) -> Result<Placement> {
-        let config = &self.0.config;
+    /// Appends the ids of every chunk to its sequence and returns the logits of the tokens that are wanted.
+    ///
+    /// A pass reads the weights once for up to 256 tokens, whichever sequences they belong to. The logits of a token do not
+    /// depend, to the last bit, on the other chunks, on how a prompt is cut into chunks, or on the number of threads.
+    ///
+    /// A sequence begins with a prompt. A causal model takes it in one chunk or in several; a bidirectional context, which ends
+    /// before the first `sop`, must be in the first chunk.
+    ///
+    /// # Errors
+    /// If there are no ids in a chunk, one is not in the vocabulary, they do not fit in the context, or more context follows a
+    /// bidirectional context; if a sequence or the workspace belongs to another model, or wanted tokens are not among the ids; if
+    /// there is no memory; [`Error::Cancelled`] if the pass was cancelled. All sequences are then as before.
+    pub fn run<'w>(
+        &self,
+        workspace: &'w mut Workspace,
+        chunks: &mut [Chunk<'_>],
+        options: RunOptions<'_>,
+    ) -> Result<Logits<'w>> {
+        let inner = &*self.0;
+        let config = &inner.config;
+        if workspace.model != inner.identity {
+            return Err(Error::OtherModel("workspace"));
+        }
+        workspace.placements.clear();
+        for chunk in &*chunks {
+            workspace.placements.push(self.placement(chunk)?);
+        }
+        let mut rows = workspace.tile;
+        for (chunk, placement) in chunks.iter().zip(&workspace.placements) {
+            if chunk.sequence.len() < placement.context() {
+                rows = rows.max(chunk.ids.len());
+            }
+        }
+        workspace.fit_rows(config, rows)?;
+        let keeps_logits = options.logits.is_none();
+        workspace.wanted.set(chunks.iter().map(|chunk| chunk.wanted.len()));
+        let wanted = workspace.wanted.total();
+        workspace.fit_logits(config, if keeps_logits { wanted } else { wanted.min(SINK_ROWS) })?;
+
+        let reserved = chunks.iter_mut().try_for_each(|c| c.sequence.reserve(c.ids.len()));
+        let done = reserved.and_then(|()| {
+            let mut pass = Pass {
+                config,
+                weights: &inner.weights,
+                rotation: &inner.rotation,
+                isa: inner.isa,
+                activations: inner.activations,
+                chunks,
+                workspace,
+                options,
+            };
+            let flow = inner.pool.install(|| together(|| pass.run()));
+            if flow.is_break() { Err(Error::Cancelled) } else { Ok(()) }
+        });
+        if let Err(error) = done {
+            chunks.iter_mut().for_each(|chunk| chunk.sequence.trim());
+            return Err(error);
+        }
+        for (chunk, placement) in chunks.iter_mut().zip(&workspace.placements) {
+            chunk.sequence.placement = Some(*placement);
+            chunk.sequence.ids.extend_from_slice(chunk.ids);
+        }
+        if !keeps_logits {
+            workspace.wanted.set(std::iter::empty());
+        }
+        Ok(Logits::new(&workspace.logits, config.vocab, &workspace.wanted))
+    }
+
+    /// Where the tokens of a chunk's sequence are placed, if the chunk is sound.
+    fn placement(&self, chunk: &Chunk<'_>) -> Result<Placement> {
+        let (config, ids, sequence) = (&self.0.config, chunk.ids, &*chunk.sequence);
+        if sequence.model != self.0.identity {
+            return Err(Error::OtherModel("sequence"));
+        }
         if ids.is_empty() {
             return Err(Error::Ids("there are no ids to feed".to_owned()));
         }
@@ -289,21 +368,27 @@ impl Model {
             let problem = format!("id {id} is outside the vocabulary of {} ids", config.vocab);
             return Err(Error::Ids(problem));
         }
-        let needed = state.len() + ids.len();
-        if needed > state.capacity() {
+        let wanted = &chunk.wanted;
+        if wanted.start > wanted.end || wanted.end > ids.len() {
+            let problem = format!("logits of tokens {wanted:?} are wanted of {} tokens", ids.len());
+            return Err(Error::Ids(problem));
+        }
+        let needed = sequence.len() + ids.len();
+        if needed > sequence.capacity() {
             return Err(Error::ContextFull {
                 needed,
-                capacity: state.capacity(),
+                capacity: sequence.capacity(),
                 max: config.max_context,
             });
         }
         let place = |ids: &[u32]| Placement::of(ids, config.mask, &config.special);
-        match state.placement {
+        match sequence.placement {
             None => place(ids),
-            Some(placement) if placement.context() < state.len() => Ok(placement),
+            Some(placement) if placement.context() < sequence.len() => Ok(placement),
             // All that was fed is context. An answer may begin now; more context would have to be fed with the rest.
-            Some(_) => match place(&[&state.ids, ids].concat())? {
-                placement if placement.context() == state.len() => Ok(placement),
+            Some(_) if config.mask == MaskKind::Causal => place(&[]),
+            Some(_) => match place(&[&sequence.ids, ids].concat())? {
+                placement if placement.context() == sequence.len() => Ok(placement),
                 _ => Err(Error::Ids(
                     "the prompt has no start of an answer (sop), so nothing can follow it"
                         .to_owned(),
@@ -312,119 +397,33 @@ impl Model {
         }
     }
 
-    /// How many tokens of `prompt`, from the first on, a state has already, so that [`State::truncate`] to so many and feeding
-    /// the rest gives the same bits as feeding all of it to an empty state. At least the last token is always fed.
+    /// How many tokens of `prompt`, from the first on, a sequence has already, so that [`Sequence::truncate`] to so many and
+    /// feeding the rest gives the same bits as feeding all of it to an empty sequence. At least the last token is always fed.
     ///
-    /// A causal model can keep whatever begins alike. A bidirectional context is kept whole or not at all: a new question
+    /// A causal model can keep any common beginning. A bidirectional context is kept whole or not at all: a new question
     /// changes all of it, another answer to the same question nothing.
-    pub fn reusable(&self, prompt: &[u32], state: &State) -> usize {
+    pub fn reusable(&self, prompt: &[u32], sequence: &Sequence) -> usize {
         let config = &self.0.config;
         let placement = Placement::of(prompt, config.mask, &config.special).ok();
-        let alike = prompt.iter().zip(&state.ids).take_while(|(a, b)| a == b).count();
-        let alike = alike.min(prompt.len().saturating_sub(1));
-        match (placement, state.placement) {
-            (Some(new), Some(old)) if new == old && new.context() <= alike => alike,
+        let common = prompt.iter().zip(&sequence.ids).take_while(|(a, b)| a == b).count();
+        let common = common.min(prompt.len().saturating_sub(1));
+        match (placement, sequence.placement) {
+            (Some(new), Some(old)) if new == old && new.context() <= common => common,
             _ => 0,
         }
     }
 
-    /// The logits of token `index` among those last fed, one for each id of the vocabulary.
-    ///
-    /// # Panics
-    /// If fewer tokens were fed, it is not the last one after [`Model::prefill`], or the state is another model's.
-    #[track_caller]
-    pub fn logits<'s>(&self, index: usize, state: &'s mut State) -> &'s [f32] {
-        self.check_known(&(index..index + 1), state);
-        let mut logits = std::mem::take(&mut state.workspace.logits);
-        self.0.pool.install(|| self.0.head(index..index + 1, state, &mut logits));
-        state.workspace.logits = logits;
-        &state.workspace.logits
+    /// Reads all weights that every token is multiplied with, so that mapped ones are in memory before the first token
+    /// needs them.
+    pub fn preload(&self) {
+        let weights = || self.0.weights.matrices().map(|matrix| matrix.bytes());
+        self.0.pool.install(|| together(|| roofline::read(self.0.isa, weights())));
     }
 
-    /// Writes the logits of `tokens` among those last fed to `out`, `[tokens, vocab]`.
-    ///
-    /// # Panics
-    /// If fewer tokens were fed, they are not the last one alone after [`Model::prefill`], `out` has another length, or the
-    /// state is another model's.
-    #[track_caller]
-    pub fn logits_into(&self, tokens: Range<usize>, state: &mut State, out: &mut [f32]) {
-        self.check_known(&tokens, state);
-        let vocab = self.0.config.vocab;
-        assert_eq!(out.len(), tokens.len() * vocab, "logits of {tokens:?}");
-        let tile = state.workspace.tile;
-        self.0.pool.install(|| {
-            for (tokens, out) in tiles(tokens, tile).zip(out.chunks_mut(tile * vocab)) {
-                self.0.head(tokens, state, out);
-            }
-        });
-    }
-}
-
-impl Inner {
-    fn layers(
-        &self,
-        ids: &[u32],
-        pass: &Pass<'_>,
-        state: &mut State,
-        tap: &mut Tap<'_>,
-    ) -> ControlFlow<()> {
-        let State { cache, workspace, quantised, .. } = state;
-        let hidden = self.config.hidden;
-        let embedding = self.weights.embedding.matrix();
-        for (&id, x) in ids.iter().zip(workspace.x.chunks_exact_mut(hidden)) {
-            embedding.row(id as usize, x);
-        }
-        tap(Stage::Embedding, 0, &workspace.x[..ids.len() * hidden])?;
-        if let Some(tables) = &self.weights.positions {
-            for (token, x) in workspace.x[..ids.len() * hidden].chunks_exact_mut(hidden).enumerate()
-            {
-                for (table, position) in tables.iter().zip(pass.placement.at(pass.start + token)) {
-                    let row = &mut workspace.normed[..hidden];
-                    table.matrix().row(position, row);
-                    x.iter_mut().zip(row).for_each(|(x, p)| *x += *p);
-                }
-            }
-            tap(Stage::Positions, 0, &workspace.x[..ids.len() * hidden])?;
-        }
-        self.set_angles(pass, workspace);
-        let mut context = Context { isa: self.isa, activations: self.activations, quantised };
-        for (index, (layer, cache)) in self.weights.layers.iter().zip(cache).enumerate() {
-            layer.forward(index, pass, workspace, cache, &mut context, tap)?;
-        }
-        for tokens in tiles(pass.wanted..pass.tokens, workspace.tile) {
-            let normed = &mut workspace.normed[..tokens.len() * hidden];
-            let x = rows_mut(&mut workspace.x, &tokens, hidden);
-            self.weights.final_norm.forward(self.isa, x, normed);
-            x.copy_from_slice(normed);
-            tap(Stage::FinalNorm, tokens.start, x)?;
-        }
-        ControlFlow::Continue(())
-    }
-
-    /// The angles of all tokens that are fed, which all blocks share.
-    fn set_angles(&self, pass: &Pass<'_>, workspace: &mut Workspace) {
-        let n = workspace.angles_per_token;
-        if n == 0 {
-            return;
-        }
-        let scaling_factor = match self.config.rope {
-            Rope::Interleaved { scaling_factor, .. } => scaling_factor,
-            _ => 1.0,
-        };
-        let tokens = workspace.angles.chunks_exact_mut(n).take(pass.tokens).enumerate();
-        tokens.for_each(|(token, row)| {
-            let positions = pass.placement.at(pass.start + token);
-            for (row, position) in row.chunks_exact_mut(self.frequencies.len()).zip(positions) {
-                angles(&self.frequencies, position as f32 / scaling_factor, row);
-            }
-        });
-    }
-
-    fn head(&self, tokens: Range<usize>, state: &mut State, logits: &mut [f32]) {
-        let State { workspace, quantised, .. } = state;
-        let mut context = Context { isa: self.isa, activations: self.activations, quantised };
-        let x = rows(&workspace.x, &tokens, self.config.hidden);
-        self.weights.logits(&mut context, x, logits);
+    /// Measures what the machine can do at best with these weights and threads, the best of several runs. Takes some seconds.
+    pub fn roofline(&self) -> Roofline {
+        let weights: Vec<_> = self.0.weights.matrices().map(|matrix| matrix.bytes()).collect();
+        self.0.pool.install(|| together(|| Roofline::measure(self.0.isa, self.threads(), &weights)))
     }
 }
 
@@ -442,20 +441,4 @@ pub(crate) fn pool(threads: Option<usize>) -> Result<ThreadPool> {
     };
     let builder = ThreadPoolBuilder::new().num_threads(threads);
     builder.thread_name(|i| format!("glm-{i}")).build().map_err(Error::Threads)
-}
-
-fn frequencies(config: &Config) -> Vec<f32> {
-    let (base, rotary_dim, rounded) = match config.rope {
-        Rope::None => return Vec::new(),
-        Rope::TwoD { base } => (base, config.head_size / 2, true),
-        Rope::NeoX { base } => (base, config.head_size, true),
-        Rope::Interleaved { base, rotary_dim, .. } => (base, rotary_dim, false),
-    };
-    let frequency = |i| {
-        let exponent = (2 * i) as f32 / rotary_dim as f32;
-        let power = libm::pow(f64::from(base), f64::from(exponent)) as f32;
-        let exact = 1.0 / power;
-        if rounded { f16::from_f32(exact).to_f32() } else { exact }
-    };
-    (0..rotary_dim / 2).map(frequency).collect()
 }

@@ -23,7 +23,7 @@ use crate::files::config::{Config, Residual};
 use crate::network::activations::Activations;
 use crate::network::chunk::{Chunk, Cursor, Planned, Segment};
 use crate::network::hook::{HookPoint, HookRows, RunOptions};
-use crate::network::layer::{Layer, Linear, Norm, Weights};
+use crate::network::layer::{Context, Layer, Linear, Norm, Weights};
 use crate::network::placement::Placement;
 use crate::network::rope::Rotation;
 use crate::network::workspace::Workspace;
@@ -32,7 +32,7 @@ mod attention;
 mod feed_forward;
 
 /// A pass over `chunks`, which were checked, and whose sequences have memory for them.
-pub(crate) struct Pass<'p, 'c> {
+pub(crate) struct Pass<'p, 'c, 'o> {
     pub(crate) config: &'p Config,
     pub(crate) weights: &'p Weights,
     pub(crate) rotation: &'p Rotation,
@@ -40,18 +40,10 @@ pub(crate) struct Pass<'p, 'c> {
     pub(crate) activations: Activations,
     pub(crate) chunks: &'p mut [Chunk<'c>],
     pub(crate) workspace: &'p mut Workspace,
-    pub(crate) options: RunOptions<'p>,
+    pub(crate) options: RunOptions<'o>,
 }
 
-/// What a linear layer is computed with.
-pub(crate) struct Context<'a> {
-    pub(crate) isa: Isa,
-    pub(crate) activations: Activations,
-    /// Memory for the quantized inputs.
-    pub(crate) quantized: &'a mut glm_kernels::Q8Rows,
-}
-
-impl Pass<'_, '_> {
+impl Pass<'_, '_, '_> {
     /// Computes everything; breaks off where that is asked for.
     pub(crate) fn run(&mut self) -> ControlFlow<()> {
         let total: usize = self.chunks.iter().map(|chunk| chunk.ids.len()).sum();
@@ -160,7 +152,8 @@ impl Pass<'_, '_> {
         segments.retain_mut(|segment| {
             let wanted = &chunks[segment.chunk].wanted;
             let token = wanted.start.max(segment.token);
-            let Some(count @ 1..) = wanted.end.min(segment.token + segment.count).checked_sub(token)
+            let Some(count @ 1..) =
+                wanted.end.min(segment.token + segment.count).checked_sub(token)
             else {
                 return false;
             };

@@ -24,16 +24,16 @@ impl From<Weight> for Linear {
 pub(crate) struct Context<'a> {
     pub(crate) isa: Isa,
     pub(crate) activations: Activations,
-    /// Room for the quantised inputs of a linear layer.
-    pub(crate) quantised: &'a mut Q8Rows,
+    /// Room for the quantized inputs of a linear layer.
+    pub(crate) quantized: &'a mut Q8Rows,
 }
 
 impl Linear {
     /// `x`: `[tokens, inputs]` → `y`: `[tokens, outputs]`.
     pub(crate) fn forward(&self, context: &mut Context<'_>, x: &[f32], y: &mut [f32]) {
         let input = if self.takes_integers(context) {
-            context.quantised.quantize(context.isa, x, self.weight.cols());
-            Input::Q8(context.quantised)
+            context.quantized.quantize(context.isa, x, self.weight.cols());
+            Input::Q8(context.quantized)
         } else {
             Input::F32(x)
         };
@@ -49,8 +49,8 @@ impl Linear {
         y: &mut [f32],
     ) {
         let input = if self.takes_integers(context) {
-            context.quantised.fill(context.isa, x, self.weight.cols(), fill);
-            Input::Q8(context.quantised)
+            context.quantized.fill(context.isa, x, self.weight.cols(), fill);
+            Input::Q8(context.quantized)
         } else {
             for_each_row(x, self.weight.cols(), fill);
             Input::F32(x)

@@ -4,16 +4,21 @@ use std::ops::Range;
 
 use glm_kernels::{HeadRows, SharedRows, for_each_row};
 
-use super::{Context, Pass, add_rows, position, rows_mut, scale_residual, show};
+use super::{Pass, add_rows, position, rows_mut, scale_residual, show};
 use crate::files::config::Residual;
 use crate::network::hook::HookPoint;
 use crate::network::kv::Queries;
-use crate::network::layer::{Attention, Layer, Linear, LinearRole, Norm};
+use crate::network::layer::{Attention, Context, Layer, Linear, LinearRole, Norm};
 use crate::network::workspace::Workspace;
 
-impl Pass<'_, '_> {
+impl Pass<'_, '_, '_> {
     /// Queries of `rows` into the workspace, keys and values into the caches.
-    pub(super) fn project(&mut self, index: usize, layer: &Layer<Linear, Norm>, rows: Range<usize>) {
+    pub(super) fn project(
+        &mut self,
+        index: usize,
+        layer: &Layer<Linear, Norm>,
+        rows: Range<usize>,
+    ) {
         let Self { config, rotation, chunks, workspace, options, isa, activations, .. } = self;
         let Workspace { x, queries, angles, normed, wide, quantized, segments, .. } =
             &mut **workspace;
@@ -56,7 +61,16 @@ impl Pass<'_, '_> {
     pub(super) fn attend(&mut self, index: usize, layer: &Layer<Linear, Norm>, rows: Range<usize>) {
         let Self { config, chunks, workspace, options, isa, activations, .. } = self;
         let Workspace {
-            x, queries, normed, branch, wide, quantized, partials, segments, placements, ..
+            x,
+            queries,
+            normed,
+            branch,
+            wide,
+            quantized,
+            partials,
+            segments,
+            placements,
+            ..
         } = &mut **workspace;
         let Attention::Grouped { output, .. } = &layer.attention;
         let (n, isa, hidden) = (rows.len(), *isa, config.hidden);

@@ -4,13 +4,13 @@ use std::ops::Range;
 
 use glm_kernels::{Activation, Gate, Isa};
 
-use super::{Context, Pass, add_rows, rows_mut, scale_residual, show};
+use super::{Pass, add_rows, rows_mut, scale_residual, show};
 use crate::files::config::Mlp;
 use crate::network::hook::HookPoint;
-use crate::network::layer::{FeedForward, Layer, Linear, LinearRole, Norm};
+use crate::network::layer::{Context, FeedForward, Layer, Linear, LinearRole, Norm};
 use crate::network::workspace::Workspace;
 
-impl Pass<'_, '_> {
+impl Pass<'_, '_, '_> {
     /// `x = r(x, m) + down(act(up(m)))`
     pub(super) fn feed_forward(
         &mut self,
