@@ -5,7 +5,9 @@ use criterion::{
     BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
 };
 use glm_benches::random;
-use glm_kernels::{Attention, Cached, HeadRows, Heads, Isa, KEYS, KvCache, KvPage, KvShape, Mask, Partials};
+use glm_kernels::{
+    Attention, Cached, HeadRows, Heads, Isa, KEYS, KvCache, KvPage, KvShape, Mask, Partials,
+};
 use half::f16;
 
 const HEADS: usize = 32;

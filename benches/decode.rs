@@ -5,7 +5,7 @@ use std::cell::LazyCell;
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use glm_model::{Model, Options, QuantizeOptions};
+use glm_model::{Chunk, Model, Options, QuantizeOptions, RunOptions};
 
 fn decode(c: &mut Criterion) {
     let mut group = c.benchmark_group("decode");
@@ -17,21 +17,24 @@ fn decode(c: &mut Criterion) {
             .expect("3.5 GB of memory")
     });
     for depth in [16, 512] {
-        let mut state = LazyCell::new(|| {
+        let mut run = LazyCell::new(|| {
             let special = &model.config().special;
             let (gmask, sop) = (special.gmask.expect("a blank"), special.sop.expect("a start"));
             let mut ids = vec![5; depth - 2];
             ids.extend([gmask, sop]);
-            let mut state = model.state(depth + 1).expect("memory");
-            model.prefill(&ids, &mut state).expect("a prompt");
-            state
+            let mut sequence = model.sequence(Some(depth + 1)).expect("a sequence");
+            let mut workspace = model.workspace().expect("memory");
+            let mut prompt = [Chunk::none(&mut sequence, &ids)];
+            model.run(&mut workspace, &mut prompt, RunOptions::default()).expect("a prompt");
+            (sequence, workspace)
         });
         group.bench_function(BenchmarkId::new("ChatGLM-6B INT4", depth), |b| {
-            let state = LazyCell::force_mut(&mut state);
+            let (sequence, workspace) = LazyCell::force_mut(&mut run);
             b.iter(|| {
-                state.truncate(depth);
-                model.forward(black_box(&[5]), state).expect("a token");
-                assert!(model.logits(0, state)[7].is_finite());
+                sequence.truncate(depth);
+                let mut chunks = [Chunk::last(sequence, black_box(&[5]))];
+                let logits = model.run(workspace, &mut chunks, RunOptions::default());
+                assert!(logits.expect("a token").last(0)[7].is_finite());
             });
         });
     }

@@ -5,7 +5,7 @@ use std::error::Error;
 use std::io::{Write, stdout};
 use std::path::Path;
 
-use glm_model::{Message, Model, Options, Request, Role, Session, Template, Tokenizer};
+use glm_model::{Generation, Message, Model, Options, Request, Role, Template, Tokenizer};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = env::args().skip(1);
@@ -17,10 +17,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     model.check_tokenizer(&tokenizer)?;
     let template = Template::open(Path::new(&dir), &tokenizer)?;
 
-    let mut session = Session::new(&model, None)?;
     let prompt = template.prompt_ids(&tokenizer, &[Message::new(Role::User, question)])?;
     let request = Request::chat(&model, 7).ending_as(&template, &tokenizer);
-    let answer = session.generate(&prompt, &request)?;
+    let answer = Generation::new(&model, model.sequence(None)?, &prompt, request)?;
     for piece in answer.text(template.stream(&tokenizer)) {
         print!("{}", piece?);
         stdout().flush()?;

@@ -2,14 +2,15 @@
 //! trained from nothing by the recipe in `model/demo/`. It knows only the handful of things it was taught.
 //!
 //! ```
-//! use glm_model::{Message, Options, Request, Role, Sampling, Session, demo};
+//! use glm_model::{Generation, Message, Options, Request, Role, Sampling, demo};
 //!
 //! let (model, tokenizer) = (demo::model(&Options::default())?, demo::tokenizer()?);
 //! let template = demo::template(&tokenizer)?;
-//! let mut session = Session::new(&model, None)?;
 //! let prompt = template.prompt_ids(&tokenizer, &[Message::new(Role::User, "你好")])?;
-//! let request = Request { sampling: Sampling::greedy(), ..Request::chat(&model, 0) };
-//! let answer = session.generate(&prompt, &request)?.text(template.stream(&tokenizer));
+//! let mut request = Request::chat(&model, 0);
+//! request.sampling = Sampling::greedy();
+//! let answer = Generation::new(&model, model.sequence(None)?, &prompt, request)?;
+//! let answer = answer.text(template.stream(&tokenizer));
 //! let answer = answer.collect::<Result<String, _>>()?;
 //! assert!(answer.contains("你好"), "{answer}");
 //! # Ok::<(), glm_model::Error>(())

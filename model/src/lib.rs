@@ -1,31 +1,34 @@
 //! Models of the GLM family on a CPU: a folder as its authors published it, or as `glm quantize` wrote it, and answers.
 //!
 //! ```no_run
-//! use glm_model::{Message, Model, Options, Request, Role, Session, Template, Tokenizer};
+//! use glm_model::{Generation, Message, Model, Options, Request, Role, Template, Tokenizer};
 //!
 //! let dir = "chatglm-6b-int4".as_ref();
 //! let model = Model::open(dir, &Options::default())?;
 //! let tokenizer = Tokenizer::open(dir)?;
 //! let template = Template::open(dir, &tokenizer)?;
-//! let mut session = Session::new(&model, None)?;
 //! let prompt = template.prompt_ids(&tokenizer, &[Message::new(Role::User, "你好")])?;
 //! let request = Request::chat(&model, 7).ending_as(&template, &tokenizer);
-//! let answer = session.generate(&prompt, &request)?;
+//! let answer = Generation::new(&model, model.sequence(None)?, &prompt, request)?;
 //! for piece in answer.text(template.stream(&tokenizer)) {
 //!     print!("{}", piece?);
 //! }
 //! # Ok::<(), glm_model::Error>(())
 //! ```
 //!
-//! Inside, two flows meet in [`Session`]; a module uses only those above it in this list:
+//! The crate has two flows. A module uses only those above it in this list:
 //!
 //! ```text
-//! file → weights → layer → kernel          checkpoint, config → weights → layer → glm_kernels
-//! text → ids → logits → text               tokenizer, chat → session (glm, sampling) → stream
+//! files       model folder → checkpoint, configuration, weights
+//! text        text ↔ ids: tokenizers, chat templates, streaming decoder
+//! network     ids → logits: layers, keys and values, the pass
+//! generate    logits → ids: sampling, drafting, generation
+//! machine     cores and limits of this machine
 //! ```
 //!
-//! A [`Model`] never changes and is shared by any number of sessions and threads; a [`Session`] owns all memory that does.
-//! The same ids give the same bits on any number of threads, however a prompt is cut into tiles.
+//! A [`Model`] never changes and is shared by any number of threads. What a conversation has computed is in its [`Sequence`]; one
+//! [`Model::run`] takes new tokens of several sequences. The same ids give the same bits on any number of threads, however a
+//! prompt is cut, and whatever other sequences are in the pass.
 
 mod error;
 

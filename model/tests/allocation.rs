@@ -6,7 +6,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use common::fixture;
-use glm_model::{Activations, Model, Options};
+use glm_model::{Activations, Chunk, Model, Options, RunOptions};
 
 /// Counts what is allocated.
 struct Counting;
@@ -39,17 +39,21 @@ fn a_token_costs_no_memory() {
         [("chatglm-6b-tiny/int4", Activations::Int8), ("chatglm-6b-tiny/bin-f16", Activations::F32)]
     {
         let dir = fixture(name).unwrap();
-        let options =
-            Options { threads: Some(2), activations: Some(activations), ..Options::default() };
+        let mut options = Options::default();
+        (options.threads, options.activations) = (Some(2), Some(activations));
         let model = Model::open(dir, &options).unwrap();
-        let mut state = model.state(400).unwrap();
+        let (mut sequence, mut workspace) =
+            (model.sequence(Some(400)).unwrap(), model.workspace().unwrap());
         let special = &model.config().special;
-        model.forward(&[5, special.gmask.unwrap(), special.sop.unwrap()], &mut state).unwrap();
-        model.logits(2, &mut state);
+        let prompt = [5, special.gmask.unwrap(), special.sop.unwrap()];
+        let mut run = |ids: &[u32]| {
+            let mut chunks = [Chunk::last(&mut sequence, ids)];
+            model.run(&mut workspace, &mut chunks, RunOptions::default()).unwrap();
+        };
+        run(&prompt);
         let mut step = || {
             let before = ALLOCATIONS.load(Relaxed);
-            model.forward(&[7], &mut state).unwrap();
-            model.logits(0, &mut state);
+            run(&[7]);
             ALLOCATIONS.load(Relaxed) - before
         };
         for _ in 0..150 {

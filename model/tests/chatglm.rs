@@ -6,15 +6,17 @@ mod golden;
 
 use std::fs;
 use std::ops::ControlFlow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use common::fixture;
 use glm_model::{
-    Activations, CancelToken, Error, Fill, Finish, KvFormat, Model, Options, QuantizeOptions,
-    Request, Sampling, Session, Stage, State, Tokenizer, quantize,
+    Activations, CancelToken, Chunk, Error, Fill, FinishReason, Generation, HookPoint, HookRows,
+    KvFormat, Model, Options, QuantizeOptions, Request, RunOptions, Sampling, Tokenizer, fill,
+    quantize,
 };
-use golden::{Goldens, check_activations, check_logits, int8_error, logits_error, open};
+use golden::{
+    Goldens, Runner, bits, check_activations, check_logits, int8_error, logits_error, open, with,
+};
 
 #[test]
 fn tiny_in_every_form_gives_the_recorded_logits() {
@@ -71,92 +73,82 @@ fn quantising_the_official_formats_changes_nothing() {
         // The same integers and scales in the same order: the same bits.
         let bits = |dir: &Path| {
             let model = open(dir, Activations::Int8);
-            let mut state = model.state(64).unwrap();
-            model.forward(&goldens.cases[0].prompt, &mut state).unwrap();
-            model.logits(0, &mut state).iter().map(|x| x.to_bits()).collect::<Vec<_>>()
+            golden::bits(&Runner::new(&model, 64).all(&goldens.cases[0].prompt))
         };
         assert_eq!(bits(&dir), bits(target.path()));
     }
 }
 
-/// The same bits for any number of threads, any tile of tokens, and a session used before.
+/// The same bits for any number of threads, any tile of tokens, and a sequence used before.
 #[test]
 fn nothing_but_the_ids_decides_the_bits() {
     let dir = fixture("chatglm-6b-tiny/int4").unwrap();
     let goldens = Goldens::open(&dir);
     let case = goldens.cases.iter().max_by_key(|case| case.prompt.len()).unwrap();
-    let run = |model: &Model, state: &mut State| {
-        model.forward(&case.prompt, state).unwrap();
-        let mut all = vec![0.0; case.prompt.len() * model.config().vocab];
-        model.logits_into(0..case.prompt.len(), state, &mut all);
-        let bits = |logits: Vec<f32>| logits.into_iter().map(f32::to_bits).collect::<Vec<_>>();
-        let answer = |state: &mut State| {
-            let mut logits = model.logits(case.prompt.len() - 1, state).to_vec();
-            for id in &case.greedy {
-                model.forward(&[*id], state).unwrap();
-                logits.extend_from_slice(model.logits(0, state));
-            }
-            bits(logits)
+    let run = |runner: &mut Runner| {
+        let all = runner.all(&case.prompt);
+        let answer = |runner: &mut Runner| {
+            let each = case.greedy.iter().map(|&id| runner.last(&[id]));
+            bits(&each.collect::<Vec<_>>().concat())
         };
-        let answered = answer(state);
-        state.clear();
-        model.prefill(&case.prompt, state).unwrap();
-        assert_eq!(answer(state), answered);
-        [bits(all), answered].concat()
+        let answered = answer(runner);
+        runner.sequence.clear();
+        let last = runner.last(&case.prompt);
+        assert_eq!(bits(&last), bits(&all[all.len() - last.len()..]));
+        assert_eq!(answer(runner), answered);
+        [bits(&all), answered].concat()
     };
     let (f32, int8) = (Activations::F32, Activations::Int8);
     for (activations, kv) in [(f32, KvFormat::F32), (int8, KvFormat::F16), (int8, KvFormat::Int8)] {
         let mut results = Vec::new();
         for threads in [1, 2, 3, 7] {
-            let options =
-                Options { threads: Some(threads), activations: Some(activations), kv: Some(kv) };
+            let options = with(|options: &mut Options| {
+                options.threads = Some(threads);
+                options.activations = Some(activations);
+                options.kv = Some(kv);
+            });
             let model = Model::open(&dir, &options).unwrap();
             for tile in [1, 3, 16, 256] {
-                let mut state = model.state_with_tile(64, tile).unwrap();
-                results.push(run(&model, &mut state));
-                state.clear();
-                model.forward(&[7, 301, 304, 9], &mut state).unwrap();
-                state.clear();
-                results.push(run(&model, &mut state));
+                let mut runner = Runner::new(&model, 64);
+                runner.workspace = model.workspace_with_tile(tile).unwrap();
+                results.push(run(&mut runner));
+                runner.sequence.clear();
+                runner.all(&[7, 301, 304, 9]);
+                runner.sequence.clear();
+                results.push(run(&mut runner));
             }
         }
         assert!(results.iter().all(|result| *result == results[0]), "{activations:?}, {kv:?}");
     }
 }
 
-/// Logits are those of the tokens that passed the last block, or nobody's.
+/// A pass that is cancelled, in any layer, leaves everything as it was.
 #[test]
-fn after_a_prefill_only_the_last_token_has_logits() {
+fn a_cancelled_pass_changes_nothing() {
     let model = Model::open(fixture("chatglm-6b-tiny/int4").unwrap(), &Options::default()).unwrap();
     let special = &model.config().special;
     let ids = [5, 6, 7, special.gmask.unwrap(), special.sop.unwrap()];
-    let mut state = model.state(64).unwrap();
-    let fails = |state: &mut State, index| {
-        catch_unwind(AssertUnwindSafe(|| model.logits(index, state).len())).is_err()
-    };
-    model.prefill(&ids, &mut state).unwrap();
-    let logits = model.logits(4, &mut state).to_vec();
-    assert!(fails(&mut state, 3) && fails(&mut state, 5));
-    state.clear();
-    assert!(fails(&mut state, 4));
-    // Broken off in the last block.
-    let last = model.config().layers - 1;
-    let mut tap = |stage, _, _: &[f32]| match stage {
-        Stage::Layer(layer) if layer == last => ControlFlow::Break(()),
-        _ => ControlFlow::Continue(()),
-    };
-    assert!(matches!(model.prefill_observed(&ids, &mut state, &mut tap), Err(Error::Cancelled)));
-    assert!(state.is_empty() && fails(&mut state, 4));
-    model.prefill(&ids, &mut state).unwrap();
-    assert_eq!(model.logits(4, &mut state), logits);
-    // So long that the last token's keys are shared out.
-    let long = [&[9; 140], &ids[..]].concat();
-    let mut state = model.state(160).unwrap();
-    model.prefill(&long, &mut state).unwrap();
-    let logits = model.logits(144, &mut state).to_vec();
-    state.clear();
-    model.forward(&long, &mut state).unwrap();
-    assert_eq!(model.logits(144, &mut state), logits);
+    let mut runner = Runner::new(&model, 64);
+    let expected = [runner.last(&ids), runner.last(&[9])];
+    runner.sequence.clear();
+    for layer in 0..model.config().layers {
+        for (fed, next) in [(0, &ids[..]), (1, &[9])] {
+            let cancel = CancelToken::default();
+            let mut hook = |point, _: &HookRows<'_>| {
+                if point == HookPoint::Layer(layer) {
+                    cancel.cancel();
+                }
+            };
+            let options = RunOptions::default().cancelled_by(&cancel).with_hook(&mut hook);
+            let mut chunks = [Chunk::last(&mut runner.sequence, next)];
+            let done = model.run(&mut runner.workspace, &mut chunks, options);
+            assert!(matches!(done, Err(Error::Cancelled)));
+            let tokens = if fed == 0 { 0 } else { ids.len() };
+            assert_eq!(runner.sequence.len(), tokens);
+            assert_eq!(bits(&runner.last(next)), bits(&expected[fed]));
+        }
+        runner.sequence.clear();
+    }
 }
 
 /// How much keys and values as integers change the logits.
@@ -165,76 +157,74 @@ fn integer_keys_and_values_cost_little() {
     // Measured: 0.0047, and with few heads of few elements 0.0235.
     for (name, bound) in [("chatglm-6b-tiny/int4", 0.007), ("chatglm2-6b-tiny/int4", 0.035)] {
         let dir = fixture(name).unwrap();
-        let options = Options {
-            threads: Some(2),
-            activations: Some(Activations::F32),
-            kv: Some(KvFormat::Int8),
-        };
+        let options = with(|options: &mut Options| {
+            options.threads = Some(2);
+            options.activations = Some(Activations::F32);
+            options.kv = Some(KvFormat::Int8);
+        });
         let model = Model::open(&dir, &options).unwrap();
         assert!(logits_error(&model, &Goldens::open(&dir), 0.1) < bound, "{name}");
     }
 }
 
 #[test]
-fn a_session_answers_as_recorded_and_stops_where_it_is_told() {
+fn a_generation_answers_as_recorded_and_stops_where_it_is_told() {
     let dir = fixture("chatglm-6b-tiny/bin-f16").unwrap();
     let goldens = Goldens::open(dir.parent().unwrap());
     let model = Model::open(&dir, &Options::default()).unwrap();
-    let mut session = Session::new(&model, None).unwrap();
-    let request = |max_new_tokens, stop_ids: &[u32]| Request {
-        sampling: Sampling::greedy(),
-        max_new_tokens,
-        stop_ids: stop_ids.to_vec(),
-        cancel: CancelToken::default(),
+    let request = |max_new_tokens, stop_ids: &[u32]| {
+        let mut request = Request::new(Sampling::greedy());
+        (request.max_new_tokens, request.stop_ids) = (max_new_tokens, stop_ids.to_vec());
+        request
+    };
+    let generate = |prompt: &[u32], request: &Request, capacity| {
+        Generation::new(&model, model.sequence(capacity).unwrap(), prompt, request.clone())
     };
     for case in &goldens.cases {
-        let mut answer = session.generate(&case.prompt, &request(Some(12), &[])).unwrap();
+        let mut answer = generate(&case.prompt, &request(Some(12), &[]), None).unwrap();
         let ids: Vec<_> = answer.by_ref().map(Result::unwrap).collect();
         assert_eq!(
-            (ids, answer.finish()),
-            (case.greedy.clone(), Some(Finish::Length)),
+            (ids, answer.finish_reason()),
+            (case.greedy.clone(), Some(FinishReason::Length)),
             "{}",
             case.name
         );
 
         let stop = case.greedy[4];
         let first = case.greedy.iter().position(|&id| id == stop).unwrap();
-        let mut answer = session.generate(&case.prompt, &request(None, &[stop])).unwrap();
+        let mut answer = generate(&case.prompt, &request(None, &[stop]), None).unwrap();
         assert_eq!(answer.by_ref().count(), first + 1);
-        assert_eq!(answer.finish(), Some(Finish::Stop));
+        assert_eq!(answer.finish_reason(), Some(FinishReason::Stop));
     }
 
     let prompt = &goldens.cases[0].prompt;
-    let mut small = Session::new(&model, Some(prompt.len() + 3)).unwrap();
-    let mut answer = small.generate(prompt, &request(None, &[])).unwrap();
-    assert_eq!((answer.by_ref().count(), answer.finish()), (4, Some(Finish::Context)));
+    let small = Some(prompt.len() + 3);
+    let mut answer = generate(prompt, &request(None, &[]), small).unwrap();
+    assert_eq!((answer.by_ref().count(), answer.finish_reason()), (4, Some(FinishReason::Context)));
+    let error = |prompt: &[u32]| {
+        let error = generate(prompt, &request(None, &[]), small)
+            .and_then(|answer| answer.collect::<Result<Vec<_>, _>>());
+        error.unwrap_err().to_string()
+    };
     let full: Vec<_> = [7; 90].into_iter().chain([301, 304]).collect();
-    let error = small.generate(&full, &request(None, &[])).err().unwrap().to_string();
-    assert!(error.contains("93 tokens are needed") && error.contains("holds 6"), "{error}");
-    assert!(
-        small
-            .generate(&[7, 8], &request(None, &[]))
-            .err()
-            .unwrap()
-            .to_string()
-            .contains("sop, 304")
-    );
-    assert!(small.generate(&[7, 304], &request(None, &[])).is_err());
-    assert!(
-        small
-            .generate(&[320, 301, 304], &request(None, &[]))
-            .err()
-            .unwrap()
-            .to_string()
-            .contains("id 320")
-    );
+    let text = error(&full);
+    assert!(text.contains("93 tokens are needed") && text.contains("holds 6"), "{text}");
+    assert!(error(&[7, 8]).contains("sop, 304"));
+    assert!(error(&[7, 304]).contains("blank"));
+    assert!(error(&[320, 301, 304]).contains("id 320"));
+    assert!(error(&[]).contains("sop"));
 
     let cancelled = request(None, &[]);
-    let mut answer = session.generate(prompt, &cancelled).unwrap();
+    let mut answer = generate(prompt, &cancelled, None).unwrap();
     assert!(answer.next().is_some());
     cancelled.cancel.cancel();
-    assert_eq!((answer.next().is_none(), answer.finish()), (true, Some(Finish::Cancelled)));
-    assert!(matches!(session.generate(prompt, &cancelled), Err(Error::Cancelled)));
+    let reason = Some(FinishReason::Cancelled);
+    assert_eq!((answer.next().is_none(), answer.finish_reason()), (true, reason));
+    // Cancelled while the prompt is read: the same kind of end.
+    let mut answer = generate(prompt, &cancelled, None).unwrap();
+    answer.read_prompt(&mut |_| {}).unwrap();
+    assert_eq!((answer.next().is_none(), answer.finish_reason()), (true, reason));
+    assert!(answer.into_sequence().is_empty());
 }
 
 /// A seed gives the same ids at any number of threads, and another seed others.
@@ -242,19 +232,14 @@ fn a_session_answers_as_recorded_and_stops_where_it_is_told() {
 fn a_seed_decides_what_is_drawn() {
     let dir = fixture("chatglm-6b-tiny/int4").unwrap();
     let draw = |threads, seed| {
-        let options = Options { threads: Some(threads), ..Options::default() };
-        let mut session = Session::new(&Model::open(&dir, &options).unwrap(), None).unwrap();
-        let request = Request {
-            sampling: Sampling { temperature: 1.0, top_p: 1.0, seed, ..Sampling::greedy() },
-            max_new_tokens: Some(20),
-            stop_ids: Vec::new(),
-            cancel: CancelToken::default(),
-        };
-        session
-            .generate(&[5, 6, 301, 304], &request)
-            .unwrap()
-            .map(Result::unwrap)
-            .collect::<Vec<_>>()
+        let options = with(|options: &mut Options| options.threads = Some(threads));
+        let model = Model::open(&dir, &options).unwrap();
+        let sampling = Sampling { temperature: 1.0, top_p: 1.0, seed, ..Sampling::greedy() };
+        let mut request = Request::new(sampling);
+        request.max_new_tokens = Some(20);
+        let sequence = model.sequence(None).unwrap();
+        let answer = Generation::new(&model, sequence, &[5, 6, 301, 304], request).unwrap();
+        answer.map(Result::unwrap).collect::<Vec<_>>()
     };
     assert_eq!(draw(1, 7), draw(3, 7));
     assert_ne!(draw(1, 7), draw(1, 8));
@@ -295,17 +280,18 @@ fn a_text_is_filled_blank_by_blank() {
     let dir = demo("int4");
     let model = Model::open(&dir, &Options::default()).unwrap();
     let tokenizer = Tokenizer::open(&dir).unwrap();
-    let mut session = Session::new(&model, None).unwrap();
     let text = "12, 14, [MASK], 18, [MASK], 22";
-    let request = Request { sampling: Sampling::greedy(), ..Request::chat(&model, 0) };
-    let mut fill = Fill::new(&tokenizer, text).unwrap();
-    while let Some(prompt) = fill.prompt() {
-        let ids: Result<Vec<_>, _> = session.generate(&prompt, &request).unwrap().collect();
-        fill.fill(&tokenizer, &ids.unwrap()).unwrap();
+    let mut request = Request::chat(&model, 0);
+    request.sampling = Sampling::greedy();
+    let mut blanks = Fill::new(&tokenizer, text).unwrap();
+    while let Some(prompt) = blanks.prompt() {
+        let sequence = model.sequence(None).unwrap();
+        let answer = Generation::new(&model, sequence, &prompt, request.clone()).unwrap();
+        blanks.fill(&tokenizer, &answer.collect::<Result<Vec<_>, _>>().unwrap()).unwrap();
     }
-    let filled = session.fill(&tokenizer, text, &request).unwrap();
-    assert_eq!((filled.spans.len(), filled.finish), (2, Finish::Stop));
-    assert_eq!((filled.text, &filled.spans[..]), (fill.written(), fill.spans()));
+    let filled = fill(&model, &tokenizer, text, &request, None).unwrap();
+    assert_eq!((filled.spans.len(), filled.finish), (2, FinishReason::Stop));
+    assert_eq!((filled.text, &filled.spans[..]), (blanks.written(), blanks.spans()));
     assert!(filled.problem.is_none());
-    assert!(session.fill(&tokenizer, "no blank", &request).is_err());
+    assert!(fill(&model, &tokenizer, "no blank", &request, None).is_err());
 }

@@ -10,10 +10,10 @@ use std::path::Path;
 
 use common::fixture;
 use glm_model::{
-    Activations, CancelToken, Checkpoint, Model, Options, QuantizeOptions, Request, Sampling,
-    Session, State, quantize,
+    Activations, CancelToken, Checkpoint, Generation, Model, Options, QuantizeOptions, Request,
+    Sampling, quantize, score,
 };
-use golden::{Goldens, check_activations, check_logits, int8_error};
+use golden::{Goldens, Runner, check_activations, check_logits, int8_error};
 use tempfile::TempDir;
 
 /// Every model with the forms in which its fixture is stored, and what 8-bit activations may cost where a form is quantised.
@@ -122,23 +122,17 @@ fn shards_are_written_whole() {
 }
 
 /// All logits of `prompt`'s last token and of what follows it, as bits, and how many tokens were kept.
-fn bits(model: &Model, state: &mut State, prompt: &[u32]) -> (Vec<u32>, usize) {
-    let kept = model.reusable(prompt, state);
-    state.truncate(kept);
-    if state.is_empty() {
-        model.forward(prompt, state).unwrap();
-    } else {
-        model.prefill(&prompt[kept..], state).unwrap();
-    }
-    let mut all = model.logits(prompt.len() - kept - 1, state).to_vec();
+fn bits(runner: &mut Runner, prompt: &[u32]) -> (Vec<u32>, usize) {
+    let kept = runner.model.reusable(prompt, &runner.sequence);
+    runner.sequence.truncate(kept);
+    let mut all = runner.last(&prompt[kept..]);
     for id in [5, 6] {
-        model.forward(&[id], state).unwrap();
-        all.extend_from_slice(model.logits(0, state));
+        all.extend_from_slice(&runner.last(&[id]));
     }
-    (all.into_iter().map(f32::to_bits).collect(), kept)
+    (golden::bits(&all), kept)
 }
 
-/// What is kept of a state gives the bits of a state that begins anew.
+/// Tokens that are kept give the bits of a sequence that begins anew.
 #[test]
 fn what_is_kept_changes_no_bit() {
     let context = [7, 8, 9, 10, 11, 12];
@@ -160,11 +154,11 @@ fn what_is_kept_changes_no_bit() {
         for activations in [Activations::F32, Activations::Int8] {
             let model = golden::open(&dir, activations);
             for (prompt, kept) in cases {
-                let mut used = model.state(64).unwrap();
-                bits(&model, &mut used, &answered[..8]);
-                assert_eq!(used.ids(), answered);
-                let fresh = bits(&model, &mut model.state(64).unwrap(), prompt);
-                let again = bits(&model, &mut used, prompt);
+                let mut used = Runner::new(&model, 64);
+                bits(&mut used, &answered[..8]);
+                assert_eq!(used.sequence.ids(), answered);
+                let fresh = bits(&mut Runner::new(&model, 64), prompt);
+                let again = bits(&mut used, prompt);
                 assert_eq!((again.1, fresh.1), (*kept, 0), "{name}: {prompt:?}");
                 assert!(again.0 == fresh.0, "{name}: {prompt:?}");
             }
@@ -200,8 +194,12 @@ const ENDS: [u32; 2] = [22, 197];
 fn scores_are_those_of_the_recorded_logits() {
     let dir = fixture("glm-130b-narrow/int4").unwrap();
     let goldens = Goldens::open(&dir);
-    let mut session = Session::new(&golden::open(&dir, Activations::F32), Some(256)).unwrap();
-    let vocab = session.model().config().vocab;
+    let model = golden::open(&dir, Activations::F32);
+    let mut sequence = model.sequence(Some(256)).unwrap();
+    let vocab = model.config().vocab;
+    let mut score = |prompt: &[u32], answers: &[Vec<u32>]| {
+        score(&model, &mut sequence, prompt, answers, &ENDS, &CancelToken::default())
+    };
     for case in &goldens.cases {
         let prefill = goldens.tensor(case, "prefill_logits").unwrap();
         let decoded = goldens.tensor(case, "decode_logits").unwrap();
@@ -212,21 +210,21 @@ fn scores_are_those_of_the_recorded_logits() {
         };
         let each: Vec<_> = rows.zip(&case.greedy).map(|(row, &id)| log_softmax(row, id)).collect();
         let answers = [case.greedy[..1].to_vec(), case.greedy.clone(), vec![7, 8]];
-        let scores = session.score(&case.prompt, &answers, &ENDS, &CancelToken::default()).unwrap();
+        let scores = score(&case.prompt, &answers).unwrap();
         assert!((scores[0].log_probability - each[0]).abs() < 1e-3, "{}", case.name);
         let all: f64 = each.iter().sum();
         assert!((scores[1].log_probability - all).abs() < 1e-3 * 12.0, "{}", case.name);
         assert!(scores[2].log_probability < scores[0].log_probability && scores[2].end < 0.0);
-        // The same again, from a session that has been used.
-        assert_eq!(
-            session.score(&case.prompt, &answers, &ENDS, &CancelToken::default()).unwrap(),
-            scores
-        );
+        // The same again, from a sequence that has been used.
+        assert_eq!(score(&case.prompt, &answers).unwrap(), scores);
+        // Each alone, and many: the same.
+        let many: Vec<_> = answers.iter().cycle().take(20).cloned().collect();
+        let expected: Vec<_> = scores.iter().cycle().take(20).copied().collect();
+        assert_eq!(score(&case.prompt, &many).unwrap(), expected);
+        assert_eq!(score(&case.prompt, &answers[1..2]).unwrap(), scores[1..2]);
     }
     let prompt = &goldens.cases[0].prompt;
-    let mut refused = |answers: &[Vec<u32>]| {
-        session.score(prompt, answers, &ENDS, &CancelToken::default()).is_err()
-    };
+    let mut refused = |answers: &[Vec<u32>]| score(prompt, answers).is_err();
     assert!(refused(&[vec![]]) && refused(&[vec![9999]]) && refused(&[vec![7; 300]]));
 }
 
@@ -237,20 +235,17 @@ fn several_blanks_are_filled_as_by_the_published_code() {
         let Some(dir) = fixture(&format!("{name}/mp2")) else { continue };
         let json = std::fs::read_to_string(dir.join("../golden.json")).unwrap();
         let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-        let mut session = Session::new(&golden::open(&dir, Activations::F32), None).unwrap();
+        let model = golden::open(&dir, Activations::F32);
         let runs = json["fill_blanks"].as_array().unwrap();
         assert!(!runs.is_empty());
         for step in runs.iter().flat_map(|run| run["steps"].as_array().unwrap()) {
             let ids = |name: &str| serde_json::from_value::<Vec<u32>>(step[name].clone()).unwrap();
             let expected = ids("generated_ids");
-            let config = session.model().config();
-            let request = Request {
-                sampling: Sampling::greedy(),
-                max_new_tokens: Some(expected.len()),
-                stop_ids: config.special.ends.clone(),
-                cancel: CancelToken::default(),
-            };
-            let answer = session.generate(&ids("input_ids"), &request).unwrap();
+            let mut request = Request::new(Sampling::greedy());
+            request.max_new_tokens = Some(expected.len());
+            request.stop_ids = model.config().special.ends.clone();
+            let sequence = model.sequence(None).unwrap();
+            let answer = Generation::new(&model, sequence, &ids("input_ids"), request).unwrap();
             assert_eq!(answer.collect::<Result<Vec<_>, _>>().unwrap(), expected, "{name}");
         }
     }

@@ -8,7 +8,8 @@ use std::path::Path;
 
 use common::fixture;
 use glm_model::{
-    Activations, Checkpoint, Config, Error, Model, Options, QuantizeOptions, State, quantize,
+    Activations, Checkpoint, Chunk, Config, Error, Model, Options, QuantizeOptions, RunOptions,
+    quantize,
 };
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
@@ -23,17 +24,14 @@ fn quantized(bits: usize, group: usize) -> TempDir {
 }
 
 fn logits(dir: &Path, activations: Activations) -> Vec<f32> {
-    let model = Model::open(
-        dir,
-        &Options { threads: Some(2), activations: Some(activations), ..Options::default() },
-    )
-    .unwrap();
-    let mut state: State = model.state(64).unwrap();
+    let mut options = Options::default();
+    (options.threads, options.activations) = (Some(2), Some(activations));
+    let model = Model::open(dir, &options).unwrap();
     let ids: Vec<u32> = (0..40).map(|i| i * 7 % 300).chain([301, 304, 12, 13]).collect();
-    model.forward(&ids, &mut state).unwrap();
-    let mut out = vec![0.0; ids.len() * model.config().vocab];
-    model.logits_into(0..ids.len(), &mut state, &mut out);
-    out
+    let (mut sequence, mut workspace) = (model.sequence(None).unwrap(), model.workspace().unwrap());
+    let mut chunks = [Chunk::all(&mut sequence, &ids)];
+    let logits = model.run(&mut workspace, &mut chunks, RunOptions::default()).unwrap();
+    logits.chunk(0).flatten().copied().collect()
 }
 
 fn relative_error(logits: &[f32], exact: &[f32]) -> f32 {
@@ -300,11 +298,13 @@ fn plain_weights_take_f32_whatever_is_asked() {
 
 /// A model and what it gives out can be used from any thread.
 #[test]
-fn models_and_sessions_can_be_sent_and_models_shared() {
+fn models_and_generations_can_be_sent_and_models_shared() {
     fn shared<T: Send + Sync>() {}
     fn sent<T: Send>() {}
     shared::<Model>();
-    sent::<glm_model::Session>();
+    sent::<glm_model::Generation>();
+    sent::<glm_model::Workspace>();
+    shared::<glm_model::KvPool>();
 }
 
 #[cfg(unix)]

@@ -211,19 +211,20 @@ impl Generation {
             return Some(FinishReason::Length);
         }
         let given = self.prompt_tokens + self.count;
-        (given >= self.sequence.capacity()).then_some(FinishReason::Context)
+        // The id drawn last need not fit.
+        (given > self.sequence.capacity()).then_some(FinishReason::Context)
     }
 
     /// Draws at least one more id.
     fn draw(&mut self) -> Result<()> {
-        // The last token was drawn and not fed yet. Drafts end where the answer must end anyway.
+        // Drafts are tokens that fit in the context beside those given out, and end where the answer must end.
         let given = self.prompt_tokens + self.count;
-        let room = self.sequence.capacity() - given;
-        let left = self.request.max_new_tokens.map_or(room, |most| (most - self.count).min(room));
+        let fit = self.sequence.capacity() - given;
+        let most = self.request.max_new_tokens.map_or(fit, |most| fit.min(most - self.count - 1));
         let Self { model, sequence, sampler, next, drawn, request, drafter, .. } = self;
         let before = sequence.len();
         if let Some(drafter) = drafter {
-            next.extend_from_slice(drafter.propose(left.saturating_sub(1)));
+            next.extend_from_slice(drafter.propose(most));
         }
         let drafted = next.len() - 1;
         let started = std::time::Instant::now();

@@ -111,8 +111,10 @@ impl Segment {
     pub(crate) fn within(&self, rows: &Range<usize>) -> Option<Self> {
         let first = self.row.max(rows.start);
         let end = (self.row + self.count).min(rows.end);
-        let token = self.token + first.checked_sub(self.row)?;
-        (first < end).then_some(Self { token, row: first, count: end - first, ..*self })
+        (first < end).then(|| {
+            let token = self.token + first - self.row;
+            Self { token, row: first, count: end - first, ..*self }
+        })
     }
 }
 

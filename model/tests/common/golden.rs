@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::ops::ControlFlow;
 use std::path::Path;
 
-use glm_model::{Activations, Model, Options, Stage};
+use glm_model::{
+    Activations, Chunk, HookPoint, HookRows, Model, Options, RunOptions, Sequence, Workspace,
+};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -89,43 +90,80 @@ pub fn argmax(logits: &[f32]) -> u32 {
 /// The published code itself is 1e-5 away from exact arithmetic.
 const TOLERANCE: f32 = 2e-4;
 
+/// The default of `T` with something changed.
+pub fn with<T: Default>(change: impl FnOnce(&mut T)) -> T {
+    let mut value = T::default();
+    change(&mut value);
+    value
+}
+
 pub fn open(dir: &Path, activations: Activations) -> Model {
-    Model::open(
-        dir,
-        &Options { activations: Some(activations), threads: Some(2), ..Options::default() },
-    )
-    .unwrap()
+    let options = with(|options: &mut Options| {
+        options.activations = Some(activations);
+        options.threads = Some(2);
+    });
+    Model::open(dir, &options).unwrap()
+}
+
+/// A model and one sequence.
+pub struct Runner {
+    pub model: Model,
+    pub sequence: Sequence,
+    pub workspace: Workspace,
+}
+
+#[allow(dead_code)] // Each test file uses some.
+impl Runner {
+    /// With room for `capacity` tokens, or as many as the model was made for.
+    pub fn new(model: &Model, capacity: usize) -> Self {
+        let capacity = capacity.min(model.config().max_context);
+        let (sequence, workspace) = (model.sequence(Some(capacity)), model.workspace());
+        Self { model: model.clone(), sequence: sequence.unwrap(), workspace: workspace.unwrap() }
+    }
+
+    /// Feeds `ids`; logits of all of them.
+    pub fn all(&mut self, ids: &[u32]) -> Vec<f32> {
+        let mut chunks = [Chunk::all(&mut self.sequence, ids)];
+        let logits = self.model.run(&mut self.workspace, &mut chunks, RunOptions::default());
+        logits.unwrap().chunk(0).flatten().copied().collect()
+    }
+
+    /// Feeds `ids`; logits of the last.
+    pub fn last(&mut self, ids: &[u32]) -> Vec<f32> {
+        let mut chunks = [Chunk::last(&mut self.sequence, ids)];
+        let logits = self.model.run(&mut self.workspace, &mut chunks, RunOptions::default());
+        logits.unwrap().last(0).to_vec()
+    }
+}
+
+pub fn bits(logits: &[f32]) -> Vec<u32> {
+    logits.iter().map(|x| x.to_bits()).collect()
 }
 
 /// Prefill logits, decode logits and greedy ids of every case of a model.
 pub fn check_logits(dir: &Path, goldens: &Goldens) {
     let model = open(dir, Activations::F32);
     let vocab = model.config().vocab;
-    let mut state = model.state(model.config().max_context.min(512)).unwrap();
+    let mut runner = Runner::new(&model, 512);
     for case in &goldens.cases {
-        state.clear();
-        model.forward(&case.prompt, &mut state).unwrap();
-        let mut prefill = vec![f32::NAN; case.prompt.len() * vocab];
-        model.logits_into(0..case.prompt.len(), &mut state, &mut prefill);
+        runner.sequence.clear();
+        let prefill = runner.all(&case.prompt);
         let worst = distance(&prefill, &goldens.tensor(case, "prefill_logits").unwrap());
         assert!(worst < TOLERANCE, "{}: prefill is off by {worst}", case.name);
 
         // The last token alone, and what is cached for those that follow.
-        state.clear();
-        model.prefill(&case.prompt, &mut state).unwrap();
-        let last = model.logits(case.prompt.len() - 1, &mut state);
-        let bits = |logits: &[f32]| logits.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-        assert_eq!(bits(last), bits(&prefill[prefill.len() - vocab..]), "{}", case.name);
+        runner.sequence.clear();
+        let last = runner.last(&case.prompt);
+        assert_eq!(bits(&last), bits(&prefill[prefill.len() - vocab..]), "{}", case.name);
 
-        assert_eq!(argmax(&prefill[prefill.len() - vocab..]), case.greedy[0], "{}", case.name);
+        assert_eq!(argmax(&last), case.greedy[0], "{}", case.name);
         let decoded = goldens.tensor(case, "decode_logits").unwrap();
         for (step, expected) in decoded.chunks(vocab).enumerate() {
-            model.forward(&case.greedy[step..=step], &mut state).unwrap();
-            let logits = model.logits(0, &mut state);
-            let worst = distance(logits, expected);
+            let logits = runner.last(&case.greedy[step..=step]);
+            let worst = distance(&logits, expected);
             assert!(worst < TOLERANCE, "{}: step {step} is off by {worst}", case.name);
             if let Some(&next) = case.greedy.get(step + 1) {
-                assert_eq!(argmax(logits), next, "{}: step {step}", case.name);
+                assert_eq!(argmax(&logits), next, "{}: step {step}", case.name);
             }
         }
     }
@@ -136,23 +174,26 @@ pub fn check_activations(dir: &Path, goldens: &Goldens) {
     let mut compared = 0;
     for case in &goldens.cases {
         let mut seen = HashMap::<_, Vec<f32>>::new();
-        let mut state = model.state_with_tile(256, 5).unwrap();
-        let mut tap = |stage, first: usize, rows: &[f32]| {
-            let name = match stage {
-                Stage::Embedding => "embedding".to_owned(),
-                Stage::Positions => "embedding_plus_positions".to_owned(),
-                Stage::Attention(layer) => format!("layer{layer}.attention"),
-                Stage::Mlp(layer) => format!("layer{layer}.mlp"),
-                Stage::Layer(layer) => format!("layer{layer}"),
-                Stage::FinalNorm => "final_norm".to_owned(),
-                other => panic!("{other:?} is not recorded"),
+        let mut hook = |point: HookPoint, rows: &HookRows<'_>| {
+            let name = match point {
+                HookPoint::Embedding => "embedding".to_owned(),
+                HookPoint::Positions => "embedding_plus_positions".to_owned(),
+                HookPoint::Attention(layer) => format!("layer{layer}.attention"),
+                HookPoint::FeedForward(layer) => format!("layer{layer}.mlp"),
+                HookPoint::Layer(layer) => format!("layer{layer}"),
+                HookPoint::FinalNorm => "final_norm".to_owned(),
+                _ => return,
             };
             let all = seen.entry(name).or_default();
-            assert_eq!(all.len(), first * model.config().hidden);
-            all.extend_from_slice(rows);
-            ControlFlow::Continue(())
+            for (chunk, first, rows) in rows.chunks() {
+                assert_eq!((chunk, all.len()), (0, first * model.config().hidden));
+                all.extend_from_slice(rows);
+            }
         };
-        model.forward_observed(&case.prompt, &mut state, &mut tap).unwrap();
+        let mut sequence = model.sequence(None).unwrap();
+        let mut workspace = model.workspace_with_tile(5).unwrap();
+        let options = RunOptions::default().with_hook(&mut hook);
+        model.run(&mut workspace, &mut [Chunk::all(&mut sequence, &case.prompt)], options).unwrap();
         for name in goldens.names(case, "act.") {
             let worst =
                 distance(&seen[&name], &goldens.tensor(case, &format!("act.{name}")).unwrap());
@@ -171,29 +212,26 @@ pub fn int8_error(dir: &Path, goldens: &Goldens, sure: f32) -> f32 {
 
 /// As [`int8_error`], of a model that is open.
 pub fn logits_error(model: &Model, goldens: &Goldens, sure: f32) -> f32 {
-    let mut state = model.state(model.config().max_context.min(512)).unwrap();
+    let mut runner = Runner::new(model, 512);
     let (mut error, mut size) = (0.0, 0.0);
     let mut add = |logits: &[f32], expected: &[f32]| {
         error += logits.iter().zip(expected).map(|(l, e)| f64::from(l - e).powi(2)).sum::<f64>();
         size += expected.iter().map(|&e| f64::from(e).powi(2)).sum::<f64>();
     };
     for case in &goldens.cases {
-        state.clear();
-        model.forward(&case.prompt, &mut state).unwrap();
-        let mut index = case.prompt.len() - 1;
+        runner.sequence.clear();
+        let mut logits = runner.last(&case.prompt);
         let vocab = model.config().vocab;
         let prefill = goldens.tensor(case, "prefill_logits").unwrap();
         let decoded = goldens.tensor(case, "decode_logits").unwrap();
         let rows = [&prefill[prefill.len() - vocab..]].into_iter().chain(decoded.chunks(vocab));
         for (step, expected) in rows.enumerate() {
-            let logits = model.logits(index, &mut state);
-            add(logits, expected);
+            add(&logits, expected);
             let Some(&next) = case.greedy.get(step) else { break };
             if case.margins[step] > sure {
-                assert_eq!(argmax(logits), next, "{}: step {step}", case.name);
+                assert_eq!(argmax(&logits), next, "{}: step {step}", case.name);
             }
-            model.forward(&[next], &mut state).unwrap();
-            index = 0;
+            logits = runner.last(&[next]);
         }
     }
     let relative = (error / size).sqrt() as f32;
