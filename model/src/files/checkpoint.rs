@@ -20,6 +20,7 @@ mod shards;
 mod tensor;
 mod tensor_parallel;
 mod torch;
+mod writer;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -30,6 +31,7 @@ use crate::error::{Error, Result};
 
 pub use bytes::Bytes;
 pub use tensor::{Dtype, Tensor};
+pub use writer::{SafetensorsLayout, TensorSpec};
 
 /// How a file stores its tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,10 +9,10 @@ use half::f16;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::error::{Error, Result};
-use crate::files::checkpoint::Checkpoint;
 use crate::files::config::{Config, Rope};
 use crate::files::inventory::Inventory;
-use crate::files::weights::{Loader, Map};
+use crate::files::model_files::ModelFiles;
+use crate::files::weights;
 use crate::generate::sampling::Sampling;
 use crate::machine::cores::Cores;
 use crate::network::activations::Activations;
@@ -78,29 +78,22 @@ impl Model {
         options: &Options,
         progress: &mut (dyn FnMut(u64, u64) + Send),
     ) -> Result<Self> {
-        let dir = dir.as_ref();
-        Self::load(Config::open(dir)?, &Checkpoint::open(dir)?, options, progress)
+        Self::load(&ModelFiles::open(dir)?, options, progress)
     }
 
-    /// Makes a model of what is open already; `progress` as in [`Model::open_with_progress`].
+    /// Loads the weights of files that are open already; `progress` as in [`Model::open_with_progress`].
     ///
     /// # Errors
     /// As [`Model::open`].
     pub fn load(
-        config: Config,
-        checkpoint: &Checkpoint,
+        files: &ModelFiles,
         options: &Options,
         progress: &mut (dyn FnMut(u64, u64) + Send),
     ) -> Result<Self> {
         let isa = Isa::choose().map_err(|error| Error::Isa(error.to_string()))?;
         let pool = pool(options.threads)?;
-        let map = Map::of(&config, checkpoint)?;
-        let inventory = Inventory::of(&config, &map, checkpoint)?;
-
-        let total = map.matrix_bytes(checkpoint)?;
-        let mut progress = |done| progress(done, total);
-        let mut loader = Loader { config: &config, checkpoint, progress: &mut progress, done: 0 };
-        let weights = pool.install(|| loader.load(&map))?;
+        let (config, inventory) = (files.config().clone(), files.inventory().clone());
+        let weights = pool.install(|| weights::load(&files.network, &config, progress))?;
         let activations = match options.activations {
             Some(Activations::F32) => Activations::F32,
             _ => inventory.activations(),
