@@ -43,7 +43,7 @@ pub fn model(args: &args::Model, tokenizer: Option<&Tokenizer>) -> Result<Model>
     if args.preload {
         model.preload();
     }
-    if args.activations == Some(ActivationType::Int8) && !model.inventory().is_quantised {
+    if args.activations == Some(ActivationType::Int8) && !model.inventory().is_quantized {
         note("--activations int8 changes nothing: only quantised weights meet int8");
     }
     Ok(model)
@@ -212,7 +212,7 @@ pub fn remarks(source: &Source, inventory: &Inventory) -> Vec<String> {
     let folder = name(source);
     let weights = weights(inventory);
     let format = weights.split(',').next().unwrap_or_default();
-    if !inventory.is_quantised {
+    if !inventory.is_quantized {
         let share = if format == "F32" { "an eighth" } else { "a quarter" };
         let read = bytes(inventory.bytes_per_token);
         remarks.push(format!(

@@ -75,7 +75,7 @@ mod tests {
         }
         let model = model(&Options::default()).unwrap();
         assert_eq!(model.inventory().copied_bytes, 0);
-        assert!(model.inventory().is_quantised && model.inventory().is_head_tied);
+        assert!(model.inventory().is_quantized && model.inventory().is_head_tied);
         model.check_tokenizer(&tokenizer().unwrap()).unwrap();
     }
 }

@@ -70,7 +70,7 @@ fn index_of(name: &str) -> String {
 /// ```no_run
 /// use glm_model::{Checkpoint, Dtype};
 ///
-/// let checkpoint = Checkpoint::open("chatglm-6b".as_ref())?;
+/// let checkpoint = Checkpoint::open("chatglm-6b")?;
 /// let head = checkpoint.tensor("lm_head.weight")?;
 /// head.expect(&[Dtype::F16], &[130528, 4096])?;
 /// let kept = head.data().clone(); // outlives the checkpoint
@@ -98,7 +98,8 @@ impl Checkpoint {
     ///
     /// [`Error::Io`] if a file cannot be opened, [`Error::File`] or [`Error::Tensor`] if there is no
     /// checkpoint, or a file is damaged, cut off, hostile, or not what the index says.
-    pub fn open(path: &Path) -> Result<Self> {
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
         if !path.is_dir() {
             return Self::new(path, Format::of(path).read(path)?);
         }

@@ -8,6 +8,7 @@ use crate::network::state::{KvFormat, State};
 
 /// A matrix of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct MatrixInfo {
     /// What it is.
     pub name: &'static str,
@@ -23,6 +24,7 @@ pub struct MatrixInfo {
 
 /// All matrices of a model.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Inventory {
     /// Sizes and kinds.
     pub config: Config,
@@ -33,7 +35,7 @@ pub struct Inventory {
     /// Bytes of weights that every generated token reads.
     pub bytes_per_token: u64,
     /// Whether blocks have quantised matrices that the kernels can read.
-    pub is_quantised: bool,
+    pub is_quantized: bool,
     /// Whether the embedding serves as the head, too.
     pub is_head_tied: bool,
 }
@@ -60,7 +62,7 @@ impl Inventory {
             let linears = network.linears().filter(|(other, _)| *other == role);
             bytes_per_token += list.add(role.name(), linears.map(|(_, linear)| &linear.weight));
         }
-        let is_quantised = network
+        let is_quantized = network
             .linears()
             .any(|(role, linear)| role == LinearRole::Qkv && linear.weight.shape().is_some());
         Self {
@@ -68,7 +70,7 @@ impl Inventory {
             matrices: list.matrices,
             copied_bytes: list.copied,
             bytes_per_token,
-            is_quantised,
+            is_quantized,
             is_head_tied,
         }
     }
@@ -92,7 +94,7 @@ impl Inventory {
 
     /// The type of activations that suits the weights: 8-bit where there are quantised ones to meet.
     pub fn activations(&self) -> Activations {
-        if self.is_quantised { Activations::Int8 } else { Activations::F32 }
+        if self.is_quantized { Activations::Int8 } else { Activations::F32 }
     }
 
     /// Bytes that a context of `capacity` tokens takes: keys and values of the type that suits the activations, and all the rest.

@@ -52,6 +52,7 @@ pub const GROUPS: [usize; 3] = [32, 64, 128];
 
 /// How weights are quantised that are not quantised yet.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct QuantizeOptions {
     /// Bits of a weight: 4 or 8.
     pub bits: usize,
@@ -61,15 +62,23 @@ pub struct QuantizeOptions {
     pub threads: Option<usize>,
 }
 
+impl QuantizeOptions {
+    /// `bits` a weight, `group` columns to a scale, and the default number of threads.
+    pub fn new(bits: usize, group: usize) -> Self {
+        Self { bits, group, threads: None }
+    }
+}
+
 impl Default for QuantizeOptions {
     /// Four bits in groups of 32.
     fn default() -> Self {
-        Self { bits: 4, group: 32, threads: None }
+        Self::new(4, 32)
     }
 }
 
 /// What [`quantize`] did.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Quantized {
     /// Bytes of tensors read.
     pub source_bytes: u64,
@@ -91,11 +100,12 @@ pub struct Quantized {
 /// finite, the target holds a model, something cannot be read or written, or `progress` breaks off. The target is then as it
 /// was, except that an empty folder may have been made.
 pub fn quantize(
-    source: &Path,
-    target: &Path,
+    source: impl AsRef<Path>,
+    target: impl AsRef<Path>,
     options: &QuantizeOptions,
     progress: &mut (dyn FnMut(u64, u64, &str) -> ControlFlow<()> + Send),
 ) -> Result<Quantized> {
+    let (source, target) = (source.as_ref(), target.as_ref());
     let bits = bits(options)?;
     let pool = pool(options.threads)?;
     let config = Config::open(source)?;

@@ -185,7 +185,7 @@ mod tests {
             .fold(config.to_owned(), |config, change| small(&config, change));
             let config = Config::from_files(&[("config.json", small.as_bytes())]).unwrap();
             for (bits, group) in [(4, 32), (8, 64)] {
-                let format = QuantizeOptions { bits, group, ..Default::default() };
+                let format = QuantizeOptions::new(bits, group);
                 let tensors = tensors(&config, &format).unwrap();
                 let checkpoint = random(&tensors, group).unwrap();
                 let options = Options::default();
