@@ -18,8 +18,7 @@ pub fn run(args: &Bench) -> Result<()> {
     let started = Instant::now();
     let model = match &args.shape {
         Some(shape) => {
-            let format =
-                QuantizeOptions { bits: args.bits, group: args.group, ..Default::default() };
+            let format = QuantizeOptions::new(args.bits, args.group);
             open::random(&args.model, shape, &format, Lengths::new(args, usize::MAX).capacity)?
         }
         None => open::model(&args.model, None)?,

@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn causes_are_named_once() {
-        let error = glm_model::Config::open("/nowhere".as_ref()).context("the model");
+        let error = glm_model::Config::open("/nowhere").context("the model");
         let text = message(&error.unwrap_err());
         assert!(text.starts_with("the model: /nowhere: "), "{text}");
         assert_eq!(text.matches("os error").count(), 1, "{text}");

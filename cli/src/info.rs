@@ -188,6 +188,6 @@ fn json(model: &Inventory) -> Value {
         },
         "bytes_per_token": model.bytes_per_token,
         "memory": memory.collect::<Vec<_>>(),
-        "quantised": model.is_quantised,
+        "quantised": model.is_quantized,
     })
 }

@@ -3,8 +3,7 @@
 use std::io::Write;
 
 use anyhow::{Result, ensure};
-use glm_model::{CancelToken, Error, Model, Stage, State};
-use serde_json::json;
+use glm_model::{CancelToken, Dtype, Error, Model, SafetensorsLayout, Stage, State, TensorSpec};
 
 use crate::args::Logits;
 use crate::interrupt::{self, Again};
@@ -49,7 +48,8 @@ fn write(
     out: &mut impl Write,
 ) -> Result<()> {
     let vocab = model.config().vocab;
-    out.write_all(&header(tokens, vocab))?;
+    let tensor = TensorSpec::new("logits", Dtype::F32, [tokens, vocab]);
+    out.write_all(SafetensorsLayout::new(&[tensor], &[]).header())?;
     let mut logits = vec![0.0; TILE.min(tokens) * vocab];
     for first in (0..tokens).step_by(TILE) {
         ensure!(!cancel.is_cancelled(), Error::Cancelled);
@@ -59,34 +59,4 @@ fn write(
         logits.iter().try_for_each(|logit| out.write_all(&logit.to_le_bytes()))?;
     }
     Ok(())
-}
-
-/// The length of the JSON, and the JSON with blanks at its end so that the numbers begin on a multiple of 8.
-fn header(tokens: usize, vocab: usize) -> Vec<u8> {
-    let tensor = json!({
-        "dtype": "F32",
-        "shape": [tokens, vocab],
-        "data_offsets": [0, tokens * vocab * 4],
-    });
-    let mut json = json!({ "logits": tensor }).to_string().into_bytes();
-    json.resize(json.len().next_multiple_of(8), b' ');
-    [(json.len() as u64).to_le_bytes().as_slice(), &json].concat()
-}
-
-#[cfg(test)]
-mod tests {
-    use safetensors::SafeTensors;
-
-    use super::*;
-
-    #[test]
-    fn the_header_is_that_of_a_safetensors_file() {
-        for tokens in [1, 12, 123] {
-            let mut file = header(tokens, 5);
-            assert_eq!(file.len() % 8, 0);
-            file.resize(file.len() + tokens * 20, 0);
-            let file = SafeTensors::deserialize(&file).unwrap();
-            assert_eq!(file.tensor("logits").unwrap().shape(), [tokens, 5]);
-        }
-    }
 }

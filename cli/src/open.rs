@@ -6,7 +6,8 @@ use anyhow::{Result, bail};
 #[cfg(feature = "demo")]
 use glm_model::demo;
 use glm_model::{
-    Activations, Dialect, Inventory, Model, Options, QuantizeOptions, Template, Tokenizer,
+    Activations, Dialect, Inventory, Model, ModelFiles, Options, QuantizeOptions, Template,
+    Tokenizer,
 };
 
 use crate::args::{self, ActivationType, Source};
@@ -20,10 +21,10 @@ const NOTICEABLE: Duration = Duration::from_millis(300);
 /// Opens the model with a bar, and notes what `glm quantize` would make better. A tokenizer must be this model's.
 pub fn model(args: &args::Model, tokenizer: Option<&Tokenizer>) -> Result<Model> {
     // Told before the work begins, from the headers alone.
-    if let Some(dir) = &args.source.model {
-        let inventory = Inventory::open(dir)?;
-        remarks(&args.source, &inventory).iter().for_each(|remark| note(remark));
-        check_memory(&inventory, free_memory())?;
+    let files = args.source.model.as_ref().map(ModelFiles::open).transpose()?;
+    if let Some(files) = &files {
+        remarks(&args.source, files.inventory()).iter().for_each(|remark| note(remark));
+        check_memory(files.inventory(), free_memory())?;
     }
     let started = Instant::now();
     let bar = progress::bytes();
@@ -35,14 +36,14 @@ pub fn model(args: &args::Model, tokenizer: Option<&Tokenizer>) -> Result<Model>
             bar.set_position(done);
         }
     };
-    let model = load(args, &mut show);
+    let model = load(args, files.as_ref(), &mut show);
     bar.finish_and_clear();
     let model = model?;
     tokenizer.map_or(Ok(()), |tokenizer| model.check_tokenizer(tokenizer))?;
     if args.preload {
         model.preload();
     }
-    if args.activations == Some(ActivationType::Int8) && !model.inventory().is_quantised {
+    if args.activations == Some(ActivationType::Int8) && !model.inventory().is_quantized {
         note("--activations int8 changes nothing: only quantised weights meet int8");
     }
     Ok(model)
@@ -114,9 +115,13 @@ fn check_memory(inventory: &Inventory, there_is: u64) -> Result<()> {
     Ok(())
 }
 
-fn load(args: &args::Model, progress: &mut (dyn FnMut(u64, u64) + Send)) -> Result<Model> {
-    Ok(match &args.source.model {
-        Some(dir) => Model::open_with_progress(dir, &args.options(), progress)?,
+fn load(
+    args: &args::Model,
+    files: Option<&ModelFiles>,
+    progress: &mut (dyn FnMut(u64, u64) + Send),
+) -> Result<Model> {
+    Ok(match files {
+        Some(files) => Model::load(files, &args.options(), progress)?,
         None => demo::model(&args.options())?,
     })
 }
@@ -141,7 +146,7 @@ pub fn template(source: &Source, named: Option<&str>, tokenizer: &Tokenizer) -> 
 /// What the model's weights are; without loading them where it has a folder.
 pub fn inventory(source: &Source) -> Result<Inventory> {
     match &source.model {
-        Some(dir) => Ok(Inventory::open(dir)?),
+        Some(dir) => Ok(ModelFiles::open(dir)?.inventory().clone()),
         None => Ok(demo::model(&Options::default())?.inventory().clone()),
     }
 }
@@ -207,7 +212,7 @@ pub fn remarks(source: &Source, inventory: &Inventory) -> Vec<String> {
     let folder = name(source);
     let weights = weights(inventory);
     let format = weights.split(',').next().unwrap_or_default();
-    if !inventory.is_quantised {
+    if !inventory.is_quantized {
         let share = if format == "F32" { "an eighth" } else { "a quarter" };
         let read = bytes(inventory.bytes_per_token);
         remarks.push(format!(
@@ -254,7 +259,8 @@ mod tests {
     fn a_model_that_would_not_fit_into_memory_is_refused() {
         let models =
             Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/models/chatglm-6b-tiny");
-        let open = |variant: &str| Inventory::open(models.join(variant)).unwrap();
+        let open =
+            |variant: &str| ModelFiles::open(models.join(variant)).unwrap().inventory().clone();
         let (copied, mapped) = (open("int4"), open("bin-f16"));
         let needed = copied.copied_bytes;
         let refusal = check_memory(&copied, needed - 1).unwrap_err().to_string();

@@ -14,7 +14,8 @@ use crate::units::{bytes, seconds};
 pub fn run(args: &Quantize) -> Result<()> {
     let started = Instant::now();
     let cancel = interrupt::token(Again::Waits)?;
-    let options = QuantizeOptions { bits: args.bits, group: args.group, threads: args.threads };
+    let mut options = QuantizeOptions::new(args.bits, args.group);
+    options.threads = args.threads;
     let bar = progress::bytes();
     let mut show = |done, total, tensor: &str| {
         bar.set_length(total);

@@ -19,6 +19,7 @@
 use crate::error::Result;
 use crate::files::checkpoint::{Checkpoint, Format};
 use crate::files::config::Config;
+use crate::files::model_files::ModelFiles;
 use crate::network::model::{Model, Options};
 use crate::text::chat::Template;
 use crate::text::tokenizer::Tokenizer;
@@ -41,7 +42,8 @@ const FILES: [(&str, &[u8]); 3] = [
 /// If an option is outside its range.
 pub fn model(options: &Options) -> Result<Model> {
     let checkpoint = Checkpoint::from_bytes(Format::Safetensors, &WEIGHTS.0[..])?;
-    Model::load(Config::from_files(&FILES)?, &checkpoint, options, &mut |_, _| {})
+    let files = ModelFiles::new(Config::from_files(&FILES)?, &checkpoint)?;
+    Model::load(&files, options, &mut |_, _| {})
 }
 
 /// Its tokenizer.
@@ -74,7 +76,7 @@ mod tests {
         }
         let model = model(&Options::default()).unwrap();
         assert_eq!(model.inventory().copied_bytes, 0);
-        assert!(model.inventory().is_quantised && model.inventory().is_head_tied);
+        assert!(model.inventory().is_quantized && model.inventory().is_head_tied);
         model.check_tokenizer(&tokenizer().unwrap()).unwrap();
     }
 }

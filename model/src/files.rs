@@ -5,6 +5,7 @@ pub(crate) mod config;
 pub(crate) mod fields;
 pub(crate) mod inventory;
 pub(crate) mod model_dir;
+pub(crate) mod model_files;
 pub(crate) mod quantize;
 pub(crate) mod random;
 pub(crate) mod variant;

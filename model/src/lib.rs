@@ -42,11 +42,14 @@ mod text;
 pub mod demo;
 
 pub use error::{Error, Result};
-pub use files::checkpoint::{Bytes, Checkpoint, Dtype, Format, Tensor};
+pub use files::checkpoint::{
+    Bytes, Checkpoint, Dtype, Format, SafetensorsLayout, Tensor, TensorSpec,
+};
 pub use files::config::{
     BlankChoice, Config, Dialect, MaskKind, Mlp, Norm, QkvOrder, Residual, Rope, SpecialIds,
 };
 pub use files::inventory::{Inventory, MatrixInfo};
+pub use files::model_files::ModelFiles;
 pub use files::quantize::{GROUPS, QuantizeOptions, Quantized, quantize};
 pub use files::random::RANDOM_SHAPES;
 pub use generate::draft::{Draft, DraftStats, MAX_DRAFT};

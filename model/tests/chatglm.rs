@@ -266,7 +266,7 @@ fn trained_weights_in_int4_choose_as_in_f32() {
 fn the_bundled_int4_is_the_bundled_f16_quantised() {
     let target = tempfile::tempdir().unwrap();
     let options = QuantizeOptions::default();
-    quantize(&demo("f16"), target.path(), &options, &mut |_, _, _| ControlFlow::Continue(()))
+    quantize(demo("f16"), target.path(), &options, &mut |_, _, _| ControlFlow::Continue(()))
         .unwrap();
     for file in ["model.safetensors", "config.json", "ice_text.model", "tokenizer_config.json"] {
         let read = |folder: &Path| fs::read(folder.join(file)).unwrap();

@@ -87,7 +87,7 @@ fn every_form_gives_the_recorded_activations() {
 fn every_form_can_be_quantised() {
     for_each_form(|name, dir, goldens| {
         let target = tempfile::tempdir().unwrap();
-        let options = QuantizeOptions { bits: 8, ..QuantizeOptions::default() };
+        let options = QuantizeOptions::new(8, 32);
         let done = quantize(dir, target.path(), &options, &mut |_, _, _| ControlFlow::Continue(()));
         let done = done.unwrap_or_else(|error| panic!("{name}: {error}"));
         println!("{name}: {done:?}");

@@ -540,7 +540,7 @@ fn safetensors_come_before_torch() {
     let folder = folder(&[("model.safetensors", &safetensors), ("pytorch_model.bin", torch)]);
     let checkpoint = Checkpoint::open(folder.path()).unwrap();
     assert_eq!(checkpoint.tensor("a").unwrap().path(), folder.path().join("model.safetensors"));
-    let single = Checkpoint::open(&folder.path().join("model.safetensors")).unwrap();
+    let single = Checkpoint::open(folder.path().join("model.safetensors")).unwrap();
     assert!(single.names().eq(checkpoint.names()));
 }
 

@@ -18,7 +18,8 @@ use tempfile::TempDir;
 fn quantized(bits: usize, group: usize) -> TempDir {
     let target = tempfile::tempdir().unwrap();
     let source = fixture("chatglm-6b-tiny/bin-f16").unwrap();
-    let options = QuantizeOptions { bits, group, threads: Some(2) };
+    let mut options = QuantizeOptions::new(bits, group);
+    options.threads = Some(2);
     quantize(&source, target.path(), &options, &mut |_, _, _| ControlFlow::Continue(())).unwrap();
     target
 }
@@ -135,7 +136,7 @@ fn a_quantised_folder_is_not_quantised_again_nor_overwritten() {
     assert!(over.contains("already: remove it, or name another folder"), "{over}");
     assert_eq!(fs::read(target.path().join("model.safetensors")).unwrap(), before);
     for (bits, group) in [(5, 32), (4, 48)] {
-        let options = QuantizeOptions { bits, group, threads: None };
+        let options = QuantizeOptions::new(bits, group);
         assert!(matches!(run(&source, elsewhere.path(), &options), Error::Setting { .. }));
     }
     assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);

@@ -20,6 +20,7 @@ mod shards;
 mod tensor;
 mod tensor_parallel;
 mod torch;
+mod writer;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -30,6 +31,7 @@ use crate::error::{Error, Result};
 
 pub use bytes::Bytes;
 pub use tensor::{Dtype, Tensor};
+pub use writer::{SafetensorsLayout, TensorSpec};
 
 /// How a file stores its tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +70,7 @@ fn index_of(name: &str) -> String {
 /// ```no_run
 /// use glm_model::{Checkpoint, Dtype};
 ///
-/// let checkpoint = Checkpoint::open("chatglm-6b".as_ref())?;
+/// let checkpoint = Checkpoint::open("chatglm-6b")?;
 /// let head = checkpoint.tensor("lm_head.weight")?;
 /// head.expect(&[Dtype::F16], &[130528, 4096])?;
 /// let kept = head.data().clone(); // outlives the checkpoint
@@ -96,7 +98,8 @@ impl Checkpoint {
     ///
     /// [`Error::Io`] if a file cannot be opened, [`Error::File`] or [`Error::Tensor`] if there is no
     /// checkpoint, or a file is damaged, cut off, hostile, or not what the index says.
-    pub fn open(path: &Path) -> Result<Self> {
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
         if !path.is_dir() {
             return Self::new(path, Format::of(path).read(path)?);
         }

@@ -193,6 +193,7 @@ impl SpecialIds {
 
 /// Sizes and kinds of a model.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Config {
     /// The architecture's published name.
     pub architecture: &'static str,
@@ -261,8 +262,8 @@ impl Config {
     /// # Errors
     /// If there is none, it is no JSON object, the architecture is not supported (the error lists those that are), or a size
     /// is missing or outside its range.
-    pub fn open(dir: &Path) -> Result<Self> {
-        Self::of_folder(&ModelDir::open(dir)?)
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
+        Self::of_folder(&ModelDir::open(dir.as_ref())?)
     }
 
     /// The same from files that are in memory, by their names.
@@ -290,7 +291,7 @@ impl Config {
             )));
         };
         let mut config = (reader.read)(&fields)?;
-        config.sampling = config.sampling.or_as_said(&Fields::open(folder, GENERATION)?)?;
+        config.sampling = config.sampling.with_overrides(&Fields::open(folder, GENERATION)?)?;
         Ok(config)
     }
 

@@ -1,11 +1,7 @@
 //! What a model's weights are and where their bytes lie, found without loading them.
 
-use std::path::Path;
-
-use crate::error::Result;
-use crate::files::checkpoint::Checkpoint;
 use crate::files::config::Config;
-use crate::files::weights::{Map, Source, Stored};
+use crate::files::weights::{StoredMatrix, StoredNetwork};
 use crate::network::activations::Activations;
 use crate::network::kv::KvFormat;
 use crate::network::layer::LinearRole;
@@ -13,6 +9,7 @@ use crate::network::workspace::Workspace;
 
 /// A matrix of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct MatrixInfo {
     /// What it is.
     pub name: &'static str,
@@ -28,6 +25,7 @@ pub struct MatrixInfo {
 
 /// All matrices of a model.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Inventory {
     /// Sizes and kinds.
     pub config: Config,
@@ -38,58 +36,44 @@ pub struct Inventory {
     /// Bytes of weights that every generated token reads.
     pub bytes_per_token: u64,
     /// Whether blocks have quantised matrices that the kernels can read.
-    pub is_quantised: bool,
+    pub is_quantized: bool,
     /// Whether the embedding serves as the head, too.
     pub is_head_tied: bool,
 }
 
 impl Inventory {
-    /// Looks into the model in a folder, which costs no more than its files' headers whatever the model's size.
-    ///
-    /// # Errors
-    /// If a file is missing or damaged, or the weights are not those that `config.json` describes.
-    pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
-        let dir = dir.as_ref();
-        let config = Config::open(dir)?;
-        let checkpoint = Checkpoint::open(dir)?;
-        let map = Map::of(&config, &checkpoint)?;
-        Self::of(&config, &map, &checkpoint)
-    }
-
-    /// That of a map that was checked.
-    pub(crate) fn of(config: &Config, map: &Map, checkpoint: &Checkpoint) -> Result<Self> {
-        let mut list = List { checkpoint, matrices: Vec::new(), copied: 0 };
-        let network = &map.network;
-        let embedding = list.add("word embeddings", [&network.embedding])?;
+    /// The inventory of the tensors that were found for `config`.
+    pub(crate) fn new(config: Config, network: &StoredNetwork) -> Self {
+        let mut list = List { matrices: Vec::new(), copied: 0 };
+        let embedding = list.add("word embeddings", [&network.embedding]);
         let positions = network.positions.iter().flatten();
         for (name, table) in ["positions", "block positions"].into_iter().zip(positions) {
-            list.add(name, [table])?;
+            list.add(name, [table]);
         }
-        let is_head_tied = match &network.head {
-            None => true,
-            Some(head) => same_bytes(checkpoint, &head.weight, &network.embedding)?,
-        };
-        let mut per_token = if is_head_tied { embedding } else { 0 };
+        let first_byte = |matrix: &StoredMatrix| matrix.tensors()[0].bytes().as_ptr();
+        let is_head_tied = network
+            .head
+            .as_ref()
+            .is_none_or(|head| first_byte(&head.weight) == first_byte(&network.embedding));
+        let mut bytes_per_token = if is_head_tied { embedding } else { 0 };
         for role in LinearRole::ALL {
             if role == LinearRole::Head && is_head_tied {
                 continue;
             }
             let linears = network.linears().filter(|(other, _)| *other == role);
-            per_token += list.add(role.name(), linears.map(|(_, linear)| &linear.weight))?;
+            bytes_per_token += list.add(role.name(), linears.map(|(_, linear)| &linear.weight));
         }
-        let is_quantised = network.linears().any(|(role, linear)| {
-            role == LinearRole::Qkv
-                && Stored::find(checkpoint, &linear.weight)
-                    .is_ok_and(|stored| stored.shape().is_some())
-        });
-        Ok(Self {
-            config: config.clone(),
+        let is_quantized = network
+            .linears()
+            .any(|(role, linear)| role == LinearRole::Qkv && linear.weight.shape().is_some());
+        Self {
+            config,
             matrices: list.matrices,
             copied_bytes: list.copied,
-            bytes_per_token: per_token,
-            is_quantised,
+            bytes_per_token,
+            is_quantized,
             is_head_tied,
-        })
+        }
     }
 
     /// Multiplications with weights by which a prompt of `tokens`, at least one, is read for the logits of the last:
@@ -111,7 +95,7 @@ impl Inventory {
 
     /// The type of activations that suits the weights: 8-bit where there are quantised ones to meet.
     pub fn activations(&self) -> Activations {
-        if self.is_quantised { Activations::Int8 } else { Activations::F32 }
+        if self.is_quantized { Activations::Int8 } else { Activations::F32 }
     }
 
     /// Bytes that a context of `capacity` tokens takes when it is full: keys and values of the default type, and the workspace.
@@ -121,39 +105,31 @@ impl Inventory {
     }
 }
 
-fn same_bytes(checkpoint: &Checkpoint, a: &Source, b: &Source) -> Result<bool> {
-    let [a, b] = [Stored::find(checkpoint, a)?, Stored::find(checkpoint, b)?];
-    let first = |stored: &Stored<'_>| stored.tensors()[0].bytes().as_ptr();
-    Ok(first(&a) == first(&b))
-}
-
-struct List<'a> {
-    checkpoint: &'a Checkpoint,
+struct List {
     matrices: Vec<MatrixInfo>,
     copied: u64,
 }
 
-impl<'a> List<'a> {
-    /// Adds a kind of matrix; returns the bytes of all of them.
-    fn add(
+impl List {
+    /// Adds the matrices of one kind; returns the bytes of all of them.
+    fn add<'a>(
         &mut self,
         name: &'static str,
-        sources: impl IntoIterator<Item = &'a Source>,
-    ) -> Result<u64> {
+        matrices: impl IntoIterator<Item = &'a StoredMatrix>,
+    ) -> u64 {
         let mut info: Option<MatrixInfo> = None;
-        for source in sources {
-            let stored = Stored::find(self.checkpoint, source)?;
-            let bytes = stored.loaded_bytes();
-            if stored.is_copied() {
+        for matrix in matrices {
+            let bytes = matrix.loaded_bytes();
+            if matrix.is_copied() {
                 self.copied += bytes;
             }
-            let (shape, format) = (stored.size(), stored.format());
+            let (shape, format) = (matrix.size(), matrix.format());
             let info = info.get_or_insert(MatrixInfo { name, count: 0, shape, format, bytes: 0 });
             info.count += 1;
             info.bytes += bytes;
         }
         let bytes = info.as_ref().map_or(0, |info| info.bytes);
         self.matrices.extend(info);
-        Ok(bytes)
+        bytes
     }
 }

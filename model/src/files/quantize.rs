@@ -7,7 +7,6 @@
 //! with the model. The file has a temporary name until it is complete and on the disk, so a folder that was not finished
 //! never loads.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::ops::ControlFlow;
@@ -15,17 +14,17 @@ use std::path::{Path, PathBuf};
 
 use glm_kernels::{Bits, LANES, Shape};
 use half::f16;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tempfile::NamedTempFile;
 
 use crate::error::{Error, Result};
-use crate::files::checkpoint::{self, Checkpoint, Dtype};
+use crate::files::checkpoint::{self, Checkpoint, Dtype, SafetensorsLayout, TensorSpec};
 use crate::files::config::{Config, GENERATION, UNWRITTEN};
 use crate::files::model_dir::{CONFIG, CONFIG_NAME, ModelDir, TEMPLATE};
 use crate::files::variant::tells;
 use crate::files::weights::{
-    GROUP_KEY, LAYOUT_KEY, LAYOUT_NAME, Map, Source, Stored, group_value, panel_shape, scale_name,
-    scale_shape, vector,
+    LAYOUT_KEY, StoredMatrix, StoredNetwork, StoredVector, layout_metadata, panel_shape, resolve,
+    scale_name, scale_shape,
 };
 use crate::network::model::pool;
 use crate::text::tokenizer;
@@ -45,9 +44,6 @@ const PART_START: &str = "model.";
 /// How it ends.
 const PART_END: &str = ".part";
 
-/// The data of a file begin on a multiple of this.
-const ALIGNMENT: usize = 64;
-
 /// Bytes of panels that are in memory at a time.
 const PIECE: usize = 8 << 20;
 
@@ -56,6 +52,7 @@ pub const GROUPS: [usize; 3] = [32, 64, 128];
 
 /// How weights are quantised that are not quantised yet.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct QuantizeOptions {
     /// Bits of a weight: 4 or 8.
     pub bits: usize,
@@ -65,15 +62,23 @@ pub struct QuantizeOptions {
     pub threads: Option<usize>,
 }
 
+impl QuantizeOptions {
+    /// `bits` a weight, `group` columns to a scale, and the default number of threads.
+    pub fn new(bits: usize, group: usize) -> Self {
+        Self { bits, group, threads: None }
+    }
+}
+
 impl Default for QuantizeOptions {
     /// Four bits in groups of 32.
     fn default() -> Self {
-        Self { bits: 4, group: 32, threads: None }
+        Self::new(4, 32)
     }
 }
 
 /// What [`quantize`] did.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Quantized {
     /// Bytes of tensors read.
     pub source_bytes: u64,
@@ -95,11 +100,12 @@ pub struct Quantized {
 /// finite, the target holds a model, something cannot be read or written, or `progress` breaks off. The target is then as it
 /// was, except that an empty folder may have been made.
 pub fn quantize(
-    source: &Path,
-    target: &Path,
+    source: impl AsRef<Path>,
+    target: impl AsRef<Path>,
     options: &QuantizeOptions,
     progress: &mut (dyn FnMut(u64, u64, &str) -> ControlFlow<()> + Send),
 ) -> Result<Quantized> {
+    let (source, target) = (source.as_ref(), target.as_ref());
     let bits = bits(options)?;
     let pool = pool(options.threads)?;
     let config = Config::open(source)?;
@@ -107,8 +113,8 @@ pub fn quantize(
     if checkpoint.metadata().contains_key(LAYOUT_KEY) {
         return Err(Error::file(source, "is quantised and in the kernels' layout already"));
     }
-    let map = Map::of(&config, &checkpoint)?;
-    let plan = Plan::new(&config, &map, &checkpoint, bits, options.group)?;
+    let network = resolve(&config, &checkpoint)?;
+    let plan = Plan::new(&config, &network, bits, options.group);
     fs::create_dir_all(target).map_err(Error::io(target))?;
     prepare(target)?;
     let mut file = temporary_file(target)?;
@@ -235,149 +241,89 @@ fn sync_folder(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A tensor of the file to be.
-struct Entry {
-    name: String,
-    dtype: String,
-    shape: Vec<usize>,
-    start: usize,
-    len: usize,
+/// Where the data of a tensor of the new file come from.
+enum Data<'a> {
+    /// A matrix in panels. The next tensor of the plan has its scales.
+    Panels(&'a StoredMatrix, Shape),
+    /// A matrix that is copied as it is.
+    Copy(&'a StoredMatrix),
+    Vector(Vec<u8>),
 }
 
-/// What is written where.
+/// The tensors of the new file and their data.
 struct Plan<'a> {
-    /// In the order of their data.
-    entries: Vec<Entry>,
-    /// Matrices with the entries of their panels and scales.
-    matrices: Vec<(Stored<'a>, Shape, usize, usize)>,
-    /// Matrices that are written as numbers, with their entry.
-    copies: Vec<(Stored<'a>, usize)>,
-    /// Vectors, with their entry.
-    vectors: Vec<(Vec<u8>, usize)>,
-    header: Vec<u8>,
+    tensors: Vec<TensorSpec>,
+    /// Each with the index of its (first) tensor.
+    data: Vec<(usize, Data<'a>)>,
+    layout: SafetensorsLayout,
     summary: Quantized,
 }
 
 impl<'a> Plan<'a> {
-    fn new(
-        config: &Config,
-        map: &'a Map,
-        checkpoint: &'a Checkpoint,
-        bits: Bits,
-        group: usize,
-    ) -> Result<Self> {
-        let shared = map.duplicate(config, checkpoint).map(|source| source.name.clone());
-        let mut plan = Plan {
-            entries: Vec::new(),
-            matrices: Vec::new(),
-            copies: Vec::new(),
-            vectors: Vec::new(),
-            header: Vec::new(),
-            summary: Quantized { source_bytes: 0, bytes: 0, quantized: 0, kept: 0, shared: None },
-        };
-        let mut sources: Vec<_> = map.sources().collect();
-        sources.retain(|source| Some(&source.name) != shared.as_ref());
-        sources.sort_by_key(|source| &source.name);
-        let (vectors, matrices): (Vec<_>, Vec<_>) =
-            sources.into_iter().partition(|source| source.is_vector);
-        let stored = matrices.into_iter().map(|source| Stored::find(checkpoint, source));
-        let stored = stored.collect::<Result<Vec<_>>>()?;
-        // A checkpoint that its authors quantised keeps what they left alone.
-        let official = stored.iter().any(Stored::is_quantised);
-        // Only ever looked up, row by row.
+    fn new(config: &Config, network: &'a StoredNetwork, bits: Bits, group: usize) -> Self {
+        let shared = network.duplicate_head(config).map(|head| head.name.clone());
+        let mut matrices: Vec<_> = network.matrices().collect();
+        matrices.retain(|matrix| Some(&matrix.name) != shared.as_ref());
+        matrices.sort_by_key(|matrix| &matrix.name);
+        let mut vectors: Vec<_> = network.vectors().collect();
+        vectors.sort_by_key(|vector| &vector.name);
+        // What the authors of a quantized checkpoint left unquantized stays so.
+        let official = matrices.iter().any(|matrix| matrix.is_quantized());
+        let group = (!official).then_some(group);
+        // Only single rows of these are ever looked up.
         let is_table =
-            |name: &str| map.network.positions.iter().flatten().any(|table| table.name == name);
-        for matrix in stored {
+            |name: &str| network.positions.iter().flatten().any(|table| table.name == name);
+        let mut plan = Plan {
+            tensors: Vec::new(),
+            data: Vec::new(),
+            layout: SafetensorsLayout::new(&[], &[]),
+            summary: Quantized { source_bytes: 0, bytes: 0, quantized: 0, kept: 0, shared },
+        };
+        for matrix in matrices {
             let [rows, cols] = matrix.size();
-            match matrix.shape() {
-                Some(shape) => {
+            match (matrix.shape(), group) {
+                (Some(shape), _) => {
                     plan.summary.kept += 1;
-                    plan.add_matrix(matrix, shape);
+                    plan.add_panels(matrix, shape);
                 }
-                None if official || is_table(matrix.name) => plan.add_copy(matrix),
-                None => {
+                (None, Some(group)) if !is_table(&matrix.name) => {
                     plan.summary.quantized += 1;
-                    plan.add_matrix(matrix, Shape::grouped(rows, cols, bits, group));
+                    plan.add_panels(matrix, Shape::grouped(rows, cols, bits, group));
+                }
+                (None, _) => {
+                    let dtype = matrix.joined_dtype();
+                    let tensor = TensorSpec::new(&matrix.name, dtype, [rows, cols]);
+                    plan.add(tensor, Data::Copy(matrix));
                 }
             }
         }
-        for source in vectors {
-            plan.add_vector(checkpoint, source)?;
-        }
-        plan.summary.shared = shared;
-        plan.place();
-        plan.header = plan.header(if official { None } else { Some(group) });
-        Ok(plan)
+        vectors.into_iter().for_each(|vector| plan.add_vector(vector));
+        plan.layout = SafetensorsLayout::new(&plan.tensors, &layout_metadata(group));
+        plan
     }
 
-    fn add(&mut self, name: &str, dtype: &str, shape: &[usize], len: usize) -> usize {
-        let (name, dtype, shape) = (name.to_owned(), dtype.to_owned(), shape.to_vec());
-        self.entries.push(Entry { name, dtype, shape, start: 0, len });
-        self.entries.len() - 1
+    fn add(&mut self, tensor: TensorSpec, data: Data<'a>) {
+        self.data.push((self.tensors.len(), data));
+        self.tensors.push(tensor);
     }
 
-    fn add_copy(&mut self, matrix: Stored<'a>) {
-        let (dtype, [rows, cols]) = (matrix.joined_dtype(), matrix.size());
-        let len = rows * cols * dtype.size();
-        let entry = self.add(matrix.name, &dtype.to_string(), &[rows, cols], len);
-        self.copies.push((matrix, entry));
+    fn add_panels(&mut self, matrix: &'a StoredMatrix, shape: Shape) {
+        let panels = TensorSpec::new(&matrix.name, Dtype::U8, panel_shape(&shape));
+        self.add(panels, Data::Panels(matrix, shape));
+        let scales = TensorSpec::new(scale_name(&matrix.name), Dtype::F16, scale_shape(&shape));
+        self.tensors.push(scales);
     }
 
-    /// A vector as its tensor has it, or put together in `f32`.
-    fn add_vector(&mut self, checkpoint: &Checkpoint, source: &Source) -> Result<()> {
-        let name = &source.name;
-        let (dtype, bytes) = match checkpoint.get(name) {
+    /// Adds a vector: its tensor as it is, or its pieces joined in `f32`.
+    fn add_vector(&mut self, vector: &StoredVector) {
+        let (dtype, bytes) = match vector.whole() {
             Some(tensor) => (tensor.dtype(), tensor.bytes().to_vec()),
             None => {
-                let values = vector(checkpoint, source)?;
+                let values = vector.load();
                 (Dtype::F32, values.iter().flat_map(|value| value.to_le_bytes()).collect())
             }
         };
-        let entry = self.add(name, &dtype.to_string(), &[source.rows], bytes.len());
-        self.vectors.push((bytes, entry));
-        Ok(())
-    }
-
-    fn add_matrix(&mut self, matrix: Stored<'a>, shape: Shape) {
-        let name = matrix.name;
-        let panels = self.add(name, "U8", &panel_shape(&shape), shape.bytes());
-        let scales = scale_name(name);
-        let scales = self.add(&scales, "F16", &scale_shape(&shape), shape.scales() * 2);
-        self.matrices.push((matrix, shape, panels, scales));
-    }
-
-    /// Gives every entry its place. The format allows no gaps, so those that would put the next one off a multiple of 64
-    /// come last, the ones with the widest elements first.
-    fn place(&mut self) {
-        let mut order: Vec<_> = (0..self.entries.len()).collect();
-        order.sort_by_key(|&i| {
-            let entry = &self.entries[i];
-            let last = !entry.len.is_multiple_of(ALIGNMENT);
-            (last, last && entry.dtype != "F32", last && entry.dtype == "U8")
-        });
-        let mut start = 0;
-        for i in order {
-            self.entries[i].start = start;
-            start += self.entries[i].len;
-        }
-    }
-
-    fn header(&self, group: Option<usize>) -> Vec<u8> {
-        // Names in order, whatever order the JSON library keeps: the same model gives the same bytes.
-        let metadata =
-            json!({ "format": "glm", GROUP_KEY: group_value(group), LAYOUT_KEY: LAYOUT_NAME });
-        let mut entries = BTreeMap::from([("__metadata__", metadata)]);
-        for entry in &self.entries {
-            let offsets = [entry.start, entry.start + entry.len];
-            let value =
-                json!({ "data_offsets": offsets, "dtype": entry.dtype, "shape": entry.shape });
-            entries.insert(&entry.name, value);
-        }
-        let header = entries.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        let mut json = Value::Object(header).to_string().into_bytes();
-        let padded = (json.len() + 8).next_multiple_of(ALIGNMENT) - 8;
-        json.resize(padded, b' ');
-        json
+        self.add(TensorSpec::new(&vector.name, dtype, [vector.len]), Data::Vector(bytes));
     }
 
     /// Writes the file and waits until it is on the disk; returns its size.
@@ -387,28 +333,26 @@ impl<'a> Plan<'a> {
         path: &Path,
         progress: &mut (dyn FnMut(u64, u64, &str) -> ControlFlow<()> + Send),
     ) -> Result<u64> {
-        let data = 8 + self.header.len();
-        let total = (data + self.entries.iter().map(|entry| entry.len).sum::<usize>()) as u64;
+        let total = self.layout.file_len() as u64;
         let mut out = Output { file, path: path.to_owned(), written: 0, total, progress };
-        out.put(0, "header", &(self.header.len() as u64).to_le_bytes())?;
-        out.put(8, "header", &self.header)?;
-        for (bytes, entry) in &self.vectors {
-            let entry = &self.entries[*entry];
-            out.put(data + entry.start, &entry.name, bytes)?;
-        }
-        for (matrix, entry) in &self.copies {
-            write_copy(matrix, data + self.entries[*entry].start, &mut out)?;
-        }
-        for (matrix, shape, panels, scales) in &self.matrices {
-            let (panels, scales) = (&self.entries[*panels], &self.entries[*scales]);
-            write_matrix(matrix, shape, (data + panels.start, data + scales.start), &mut out)?;
+        out.put(0, "header", self.layout.header())?;
+        for (index, data) in &self.data {
+            let at = self.layout.range(*index).start;
+            match data {
+                Data::Vector(bytes) => out.put(at, &self.tensors[*index].name, bytes)?,
+                Data::Copy(matrix) => write_copy(matrix, at, &mut out)?,
+                Data::Panels(matrix, shape) => {
+                    let scales_at = self.layout.range(index + 1).start;
+                    write_panels(matrix, shape, (at, scales_at), &mut out)?;
+                }
+            }
         }
         out.file.sync_all().map_err(Error::io(path))?;
         Ok(total)
     }
 }
 
-fn write_copy(matrix: &Stored<'_>, at: usize, out: &mut Output<'_>) -> Result<()> {
+fn write_copy(matrix: &StoredMatrix, at: usize, out: &mut Output<'_>) -> Result<()> {
     let [rows, cols] = matrix.size();
     let row_bytes = cols * matrix.joined_dtype().size();
     let step = (PIECE / row_bytes).clamp(1, rows);
@@ -416,18 +360,18 @@ fn write_copy(matrix: &Stored<'_>, at: usize, out: &mut Output<'_>) -> Result<()
     for first in (0..rows).step_by(step) {
         let bytes = &mut bytes[..step.min(rows - first) * row_bytes];
         matrix.join(first, bytes);
-        out.put(at + first * row_bytes, matrix.name, bytes)?;
+        out.put(at + first * row_bytes, &matrix.name, bytes)?;
     }
     Ok(())
 }
 
-fn write_matrix(
-    matrix: &Stored<'_>,
+fn write_panels(
+    matrix: &StoredMatrix,
     shape: &Shape,
     (panels_at, scales_at): (usize, usize),
     out: &mut Output<'_>,
 ) -> Result<()> {
-    let name = matrix.name;
+    let name = &matrix.name;
     let (panel_bytes, panel_scales) = (shape.panel_bytes(), shape.groups() * LANES);
     let step = (PIECE / panel_bytes).clamp(1, shape.panels());
     let mut bytes = vec![0; step * panel_bytes];

@@ -1,21 +1,15 @@
 //! Models of random weights, quantised: as large as the published ones and as fast, and nothing to download. What they say means nothing.
 
-use std::collections::BTreeMap;
-
 use bytemuck::cast_slice_mut;
 use glm_kernels::{Bits, Shape};
 use half::f16;
 use memmap2::MmapMut;
-use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
-use crate::files::checkpoint::{Bytes, Checkpoint, Format};
+use crate::files::checkpoint::{Bytes, Checkpoint, Dtype, Format, SafetensorsLayout, TensorSpec};
 use crate::files::config::Config;
 use crate::files::quantize::{QuantizeOptions, bits};
-use crate::files::weights::{
-    GROUP_KEY, LAYOUT_KEY, LAYOUT_NAME, Map, Source, group_value, panel_shape, scale_name,
-    scale_shape,
-};
+use crate::files::weights::{Map, Source, layout_metadata, panel_shape, scale_name, scale_shape};
 use crate::network::activations::Activations;
 use crate::network::model::Options;
 use crate::network::workspace::Workspace;
@@ -54,9 +48,6 @@ const SHAPES: [(&str, &str); 4] = [
 /// The names that [`Model::random`] knows.
 pub const RANDOM_SHAPES: [&str; 4] = [SHAPES[0].0, SHAPES[1].0, SHAPES[2].0, SHAPES[3].0];
 
-/// The tensors begin on a multiple of this.
-const ALIGNMENT: usize = 64;
-
 /// Configuration and random weights of a published shape, see [`Model::random`](crate::Model::random).
 pub(crate) fn checkpoint(name: &str, format: &QuantizeOptions) -> Result<(Config, Checkpoint)> {
     let config = published(name)?;
@@ -76,7 +67,7 @@ pub(crate) fn bytes(
     // Random weights are quantized.
     let kv = options.kv(options.activations.unwrap_or(Activations::Int8));
     let tensors = tensors(&config, format)?;
-    let weights = tensors.iter().map(|tensor| tensor.bytes() as u64).sum::<u64>();
+    let weights = tensors.iter().map(|(tensor, _)| tensor.bytes() as u64).sum::<u64>();
     let cache = kv.bytes(&config, capacity);
     Ok(weights + cache + Workspace::bytes(&config, capacity))
 }
@@ -92,25 +83,13 @@ fn published(name: &str) -> Result<Config> {
     Config::from_files(&[("config.json", config.as_bytes())])
 }
 
-/// The tensors of a model.
-fn tensors(config: &Config, format: &QuantizeOptions) -> Result<Vec<Entry>> {
+/// The tensors of a model, each with what fills it.
+fn tensors(config: &Config, format: &QuantizeOptions) -> Result<Vec<(TensorSpec, Fill)>> {
     let bits = bits(format)?;
-    let nothing = Checkpoint::from_bytes(Format::Safetensors, b"\x02\0\0\0\0\0\0\0{}".as_slice())?;
-    let map = Map::expected(config, &nothing);
-    Ok(map.sources().flat_map(|source| entries(source, bits, format.group)).collect())
-}
-
-/// A tensor that is to be made, and what its elements are.
-struct Entry {
-    name: String,
-    shape: Vec<usize>,
-    fill: Fill,
-}
-
-impl Entry {
-    fn bytes(&self) -> usize {
-        self.shape.iter().product::<usize>() * self.fill.dtype().1
-    }
+    let nothing = SafetensorsLayout::new(&[], &[]).header().to_vec();
+    let map = Map::new(config, &Checkpoint::from_bytes(Format::Safetensors, nothing)?);
+    let matrices = map.matrices().flat_map(|source| matrix(source, bits, format.group));
+    Ok(matrices.chain(map.vectors().map(vector)).collect())
 }
 
 #[derive(Clone, Copy)]
@@ -123,61 +102,34 @@ enum Fill {
     Numbers(f32),
 }
 
-impl Fill {
-    fn dtype(self) -> (&'static str, usize) {
-        match self {
-            Fill::Integers => ("U8", 1),
-            Fill::Scales(_) => ("F16", 2),
-            Fill::Numbers(_) => ("F32", 4),
-        }
-    }
+fn vector(source: &Source) -> (TensorSpec, Fill) {
+    let value = if source.name.ends_with(".bias") { 0.0 } else { 1.0 };
+    (TensorSpec::new(&source.name, Dtype::F32, [source.rows]), Fill::Numbers(value))
 }
 
-fn entries(source: &Source, bits: Bits, group: usize) -> Vec<Entry> {
-    let name = source.name.clone();
-    if source.is_vector {
-        let value = if name.ends_with(".bias") { 0.0 } else { 1.0 };
-        return vec![Entry { name, shape: vec![source.rows], fill: Fill::Numbers(value) }];
-    }
+fn matrix(source: &Source, bits: Bits, group: usize) -> [(TensorSpec, Fill); 2] {
     let shape = Shape::grouped(source.rows, source.cols, bits, group);
-    // Uniform integers have a deviation of a quarter of their range; outputs are to be about as large as inputs.
+    // The standard deviation of these uniform integers; outputs are to be about as large as inputs.
     let deviation = if bits == Bits::Four { 4.6 } else { 74.0 };
     let scale = 1.0 / (deviation * (source.cols as f32).sqrt());
-    let panels = panel_shape(&shape).to_vec();
-    let scales = scale_shape(&shape).to_vec();
-    vec![
-        Entry { name: scale_name(&name), shape: scales, fill: Fill::Scales(scale) },
-        Entry { name, shape: panels, fill: Fill::Integers },
-    ]
+    let scales = TensorSpec::new(scale_name(&source.name), Dtype::F16, scale_shape(&shape));
+    let panels = TensorSpec::new(&source.name, Dtype::U8, panel_shape(&shape));
+    [(scales, Fill::Scales(scale)), (panels, Fill::Integers)]
 }
 
-fn random(entries: &[Entry], group: usize) -> Result<Checkpoint> {
-    let (mut start, mut places) = (0, Vec::new());
-    let metadata =
-        json!({ "format": "glm", GROUP_KEY: group_value(Some(group)), LAYOUT_KEY: LAYOUT_NAME });
-    let mut header = BTreeMap::from([("__metadata__".to_owned(), metadata)]);
-    for entry in entries {
-        let (dtype, _) = entry.fill.dtype();
-        let end = start + entry.bytes();
-        let value = json!({ "dtype": dtype, "shape": entry.shape, "data_offsets": [start, end] });
-        header.insert(entry.name.clone(), value);
-        places.push(start..end);
-        start = end;
-    }
-    let header = Value::Object(header.into_iter().collect()).to_string();
-    let header = format!("{header:<0$}", (header.len() + 8).next_multiple_of(ALIGNMENT) - 8);
-    let data = 8 + header.len();
-    let mut bytes = MmapMut::map_anon(data + start)
+fn random(tensors: &[(TensorSpec, Fill)], group: usize) -> Result<Checkpoint> {
+    let specs: Vec<_> = tensors.iter().map(|(tensor, _)| tensor.clone()).collect();
+    let layout = SafetensorsLayout::new(&specs, &layout_metadata(Some(group)));
+    let mut bytes = MmapMut::map_anon(layout.file_len())
         .map_err(|source| Error::Io { path: "memory".into(), source })?;
-    // Answers came some per cent faster from large pages.
+    // Generation was some per cent faster with huge pages.
     #[cfg(target_os = "linux")]
     let _ = bytes.advise(memmap2::Advice::HugePage);
-    bytes[..8].copy_from_slice(&(header.len() as u64).to_le_bytes());
-    bytes[8..data].copy_from_slice(header.as_bytes());
+    bytes[..layout.header().len()].copy_from_slice(layout.header());
     let noise = noise();
-    for (entry, place) in entries.iter().zip(places) {
-        let bytes = &mut bytes[data + place.start..data + place.end];
-        match entry.fill {
+    for (index, (_, fill)) in tensors.iter().enumerate() {
+        let bytes = &mut bytes[layout.range(index)];
+        match *fill {
             Fill::Integers => bytes.chunks_mut(noise.len()).for_each(|part| {
                 part.copy_from_slice(&noise[..part.len()]);
             }),
@@ -204,6 +156,7 @@ fn noise() -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::model_files::ModelFiles;
     use crate::network::chunk::Chunk;
     use crate::network::hook::RunOptions;
     use crate::network::model::Model;
@@ -226,12 +179,12 @@ mod tests {
             .fold(config.to_owned(), |config, change| small(&config, change));
             let config = Config::from_files(&[("config.json", small.as_bytes())]).unwrap();
             for (bits, group) in [(4, 32), (8, 64)] {
-                let format = QuantizeOptions { bits, group, ..Default::default() };
+                let format = QuantizeOptions::new(bits, group);
                 let tensors = tensors(&config, &format).unwrap();
                 let checkpoint = random(&tensors, group).unwrap();
                 let options = Options::default();
-                let model =
-                    Model::load(config.clone(), &checkpoint, &options, &mut |_, _| {}).unwrap();
+                let files = ModelFiles::new(config.clone(), &checkpoint).unwrap();
+                let model = Model::load(&files, &options, &mut |_, _| {}).unwrap();
                 assert_eq!(model.inventory().copied_bytes, 0, "{name}");
                 let mut sequence = model.sequence(Some(16)).unwrap();
                 let mut workspace = model.workspace().unwrap();

@@ -1,7 +1,8 @@
 //! Named tensors → layers.
 //!
-//! `names.rs` has a table of names for each dialect, and nothing else knows them. With the sizes of a [`Config`] a table becomes
-//! a [`Map`]: every tensor the model has, against which a checkpoint is checked before anything is loaded or written.
+//! [`names`] has a table of tensor names for each dialect; no other module knows names. A [`Config`] and a table give a [`Map`]: the
+//! source of every tensor of the model. [`resolve`] finds the sources in a checkpoint, once, and checks the checkpoint as a whole.
+//! Loading, quantizing and the inventory start from the result, a [`StoredNetwork`].
 
 use std::collections::BTreeSet;
 
@@ -11,194 +12,188 @@ use half::{bf16, f16};
 use crate::error::{Error, Result};
 use crate::files::checkpoint::{Checkpoint, Dtype, Tensor};
 use crate::files::config::{self, Config, Mlp};
-use crate::network::layer::{Convert, Linear, LinearRole, Norm, Weight, Weights};
+use crate::network::layer::{Convert, Linear, LinearRole, Network, Norm, Weight, Weights};
 
 mod map;
 mod names;
 mod stored;
+mod vector;
 
-use map::{LinearSource, NormSource};
 pub(crate) use map::{Map, Source};
 pub(crate) use stored::{
-    GROUP_KEY, LAYOUT_KEY, LAYOUT_NAME, Stored, group_value, panel_shape, scale_name, scale_shape,
+    LAYOUT_KEY, StoredMatrix, layout_metadata, panel_shape, scale_name, scale_shape,
 };
+pub(crate) use vector::StoredVector;
 
-/// Types of weights that are not quantised.
+/// Types of weights that are not quantized.
 const PLAIN: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::BF16];
 
-impl Map {
-    /// Checks that `checkpoint` holds these tensors, with these shapes, and no others.
-    ///
-    /// # Errors
-    /// At the first tensor that is missing, misshapen, of a type that is not read, or superfluous.
-    fn check(&self, checkpoint: &Checkpoint, config: &Config) -> Result<()> {
-        let mut known = BTreeSet::new();
-        let mut numbers = Vec::new();
-        for source in self.sources() {
-            let tensors = if source.is_vector {
-                vector_pieces(checkpoint, source)?
-            } else {
-                let stored = Stored::find(checkpoint, source)?;
-                known.extend(stored.scales().iter().map(|tensor| tensor.name()));
-                stored.tensors()
-            };
-            known.extend(tensors.iter().map(|tensor| tensor.name()));
-            known.extend(source.copies.iter().map(String::as_str));
-            numbers.extend(tensors);
-        }
-        self.check_apart(numbers)?;
-        let is_known = |name: &str| known.contains(name) || name.ends_with(self.ignored);
-        match checkpoint.names().find(|name| !is_known(name)) {
-            None => Ok(()),
-            Some(name) => {
-                let Config { architecture, layers, .. } = config;
-                Err(checkpoint.tensor(name)?.error(format!(
-                    "is no part of {architecture} with the {layers} layers that config.json says"
-                )))
-            }
-        }
+/// What stands for a linear layer or a norm before it is loaded: a weight `W`, and a bias `B` if the model has one.
+pub(crate) struct Affine<W, B> {
+    pub(crate) weight: W,
+    pub(crate) bias: Option<B>,
+}
+
+type StoredLinear = Affine<StoredMatrix, StoredVector>;
+type StoredNorm = Affine<StoredVector, StoredVector>;
+
+/// The tensors of a model in a checkpoint, found and checked.
+pub(crate) type StoredNetwork = Network<StoredMatrix, StoredLinear, StoredNorm>;
+
+impl StoredNetwork {
+    /// All matrices.
+    pub(crate) fn matrices(&self) -> impl Iterator<Item = &StoredMatrix> {
+        self.tables().chain(self.linears().map(|(_, linear)| &linear.weight))
     }
 
-    /// Checks that no two tensors share bytes, but for embedding and head, which may: many tensors made of the same bytes would
-    /// take many times the memory of the file.
-    fn check_apart(&self, tensors: Vec<&Tensor>) -> Result<()> {
+    /// All vectors.
+    pub(crate) fn vectors(&self) -> impl Iterator<Item = &StoredVector> {
+        let biases = self.linears().filter_map(|(_, linear)| linear.bias.as_ref());
+        let norms = self.norms().flat_map(|norm| [Some(&norm.weight), norm.bias.as_ref()]);
+        biases.chain(norms.flatten())
+    }
+
+    /// The head, if it is plain and equal to the embedding and `config.json` allows a checkpoint without it: then it need not be
+    /// written.
+    pub(crate) fn duplicate_head(&self, config: &Config) -> Option<&StoredMatrix> {
+        let stored = &self.head.as_ref()?.weight;
+        let (head, embedding) = (stored.plain()?, self.embedding.plain()?);
+        let same = head.dtype() == embedding.dtype() && head.bytes() == embedding.bytes();
+        (config.tied_head && same).then_some(stored)
+    }
+
+    /// Checks that no two tensors share bytes. Embedding and head may. Many tensors of the same bytes would take many times the
+    /// memory of the file.
+    fn check_apart(&self) -> Result<()> {
+        let matrices = self.matrices().flat_map(StoredMatrix::tensors);
+        let tensors = matrices.chain(self.vectors().flat_map(StoredVector::tensors));
         let mut ranges: Vec<_> =
-            tensors.into_iter().map(|tensor| (tensor.bytes().as_ptr_range(), tensor)).collect();
+            tensors.map(|tensor| (tensor.bytes().as_ptr_range(), tensor)).collect();
         ranges.sort_by_key(|(range, _)| range.start);
-        let is_table = |tensor: &Tensor| {
-            let head = self.network.head.iter().map(|head| &head.weight);
-            head.chain([&self.network.embedding]).any(|table| table.name == tensor.name())
+        let may_be_shared = |tensor: &Tensor| {
+            let head = self.head.iter().map(|head| &head.weight);
+            head.chain([&self.embedding]).any(|table| table.name == tensor.name())
         };
         for pair in ranges.windows(2) {
             let [(first, a), (second, b)] = pair else { continue };
-            let may_share = first == second && is_table(a) && is_table(b);
+            let may_share = first == second && may_be_shared(a) && may_be_shared(b);
             if second.start < first.end && !may_share {
                 return Err(b.error(format!("shares its bytes with {}", a.name())));
             }
         }
         Ok(())
     }
-
-    /// Bytes of all matrices as they are stored, without scales.
-    ///
-    /// # Errors
-    /// As [`Map::check`].
-    pub(crate) fn matrix_bytes(&self, checkpoint: &Checkpoint) -> Result<u64> {
-        let matrices = self.sources().filter(|source| !source.is_vector);
-        matrices.map(|source| Ok(stored_bytes(&Stored::find(checkpoint, source)?))).sum()
-    }
-
-    /// The head, if it is plain, the same as the embedding and config.json lets it be left out: it need not be stored twice.
-    pub(crate) fn duplicate(&self, config: &Config, checkpoint: &Checkpoint) -> Option<&Source> {
-        let source = &self.network.head.as_ref()?.weight;
-        let [head, embedding] =
-            [source, &self.network.embedding].map(|table| checkpoint.get(&table.name));
-        let (head, embedding) = (head?, embedding?);
-        let plain = checkpoint.get(&scale_name(head.name())).is_none();
-        let same = head.dtype() == embedding.dtype() && head.bytes() == embedding.bytes();
-        (config.tied_head && plain && same).then_some(source)
-    }
 }
 
-fn stored_bytes(stored: &Stored<'_>) -> u64 {
-    stored.tensors().iter().map(|tensor| tensor.bytes().len() as u64).sum()
-}
-
-/// The tensors that a vector is made of, checked.
-fn vector_pieces<'a>(checkpoint: &'a Checkpoint, source: &Source) -> Result<Vec<&'a Tensor>> {
-    for name in &source.copies {
-        checkpoint.tensor(name)?.expect(&PLAIN, &[source.rows])?;
-    }
-    let whole = [source.whole()];
-    let pieces = if checkpoint.get(&source.name).is_some() { &whole[..] } else { &source.pieces };
-    let mut tensors = Vec::new();
-    for piece in pieces {
-        let tensor = checkpoint.tensor(&piece.name)?;
-        tensor.expect(&PLAIN, &[piece.height])?;
-        tensors.push(tensor);
-    }
-    tensors.dedup_by_key(|tensor| tensor.name());
-    Ok(tensors)
-}
-
-/// The numbers of a vector, from all its pieces.
+/// Finds the tensors of a model in `checkpoint`.
 ///
 /// # Errors
-/// If a piece is missing or misshapen.
-pub(crate) fn vector(checkpoint: &Checkpoint, source: &Source) -> Result<Vec<f32>> {
-    if let [tensor] = vector_pieces(checkpoint, source)?[..]
-        && tensor.shape() == [source.rows]
-    {
-        return Ok(widen(tensor));
+/// At a tensor that is missing, misshapen, of a type that is not read, or not part of the model, and if tensors share bytes.
+pub(crate) fn resolve(config: &Config, checkpoint: &Checkpoint) -> Result<StoredNetwork> {
+    let map = Map::new(config, checkpoint);
+    let network = map.network.try_map(&mut Resolve { checkpoint })?;
+    network.check_apart()?;
+    let copies = map.vectors().flat_map(|source| &source.copies);
+    let mut known: BTreeSet<_> = copies.map(String::as_str).collect();
+    for matrix in network.matrices() {
+        known.extend(matrix.tensors().iter().map(|tensor| tensor.name()));
+        known.extend(matrix.scales().iter().map(|tensor| tensor.name()));
     }
-    let mut out = vec![0.0; source.rows];
-    for piece in &source.pieces {
-        let values = widen(checkpoint.tensor(&piece.name)?);
-        out[piece.rows.clone()].copy_from_slice(&values[piece.first..][..piece.rows.len()]);
+    for vector in network.vectors() {
+        known.extend(vector.tensors().iter().map(|tensor| tensor.name()));
     }
-    Ok(out)
+    let is_known = |name: &str| known.contains(name) || name.ends_with(map.ignored);
+    if let Some(name) = checkpoint.names().find(|name| !is_known(name)) {
+        let Config { architecture, layers, .. } = config;
+        return Err(checkpoint.tensor(name)?.error(format!(
+            "is no part of {architecture} with the {layers} layers that config.json says"
+        )));
+    }
+    Ok(network)
 }
 
-/// Takes tensors out of a checkpoint that was checked against a map.
-pub(crate) struct Loader<'a> {
-    pub(crate) config: &'a Config,
-    pub(crate) checkpoint: &'a Checkpoint,
-    /// Called after each matrix with the bytes of the checkpoint that are done.
-    pub(crate) progress: &'a mut (dyn FnMut(u64) + Send),
-    pub(crate) done: u64,
+/// Sources → stored tensors.
+struct Resolve<'c> {
+    checkpoint: &'c Checkpoint,
 }
 
-impl Loader<'_> {
-    /// All weights.
-    pub(crate) fn load(&mut self, map: &Map) -> Result<Weights> {
-        map.network.try_map(self)
-    }
-
-    fn matrix(&mut self, source: &Source) -> Result<Weight> {
-        let stored = Stored::find(self.checkpoint, source)?;
-        let weight = stored.load()?;
-        self.done += stored_bytes(&stored);
-        (self.progress)(self.done);
-        Ok(weight)
-    }
-
-    fn bias(&self, source: Option<&Source>) -> Result<Option<Vec<f32>>> {
-        source.map(|source| vector(self.checkpoint, source)).transpose()
+impl Resolve<'_> {
+    fn vector(&self, source: Option<&Source>) -> Result<Option<StoredVector>> {
+        source.map(|source| StoredVector::find(self.checkpoint, source)).transpose()
     }
 }
 
-impl<'a> Convert<'a, Source, LinearSource, NormSource> for Loader<'_> {
+impl<'a> Convert<'a, Source, Affine<Source, Source>, Affine<Source, Source>> for Resolve<'_> {
+    type Table = StoredMatrix;
+    type Linear = StoredLinear;
+    type Norm = StoredNorm;
+    type Error = Error;
+
+    fn table(&mut self, table: &'a Source) -> Result<StoredMatrix> {
+        StoredMatrix::find(self.checkpoint, table)
+    }
+
+    fn linear(
+        &mut self,
+        _: LinearRole,
+        linear: &'a Affine<Source, Source>,
+    ) -> Result<StoredLinear> {
+        let weight = StoredMatrix::find(self.checkpoint, &linear.weight)?;
+        Ok(Affine { weight, bias: self.vector(linear.bias.as_ref())? })
+    }
+
+    fn norm(&mut self, norm: &'a Affine<Source, Source>) -> Result<StoredNorm> {
+        let weight = StoredVector::find(self.checkpoint, &norm.weight)?;
+        Ok(Affine { weight, bias: self.vector(norm.bias.as_ref())? })
+    }
+}
+
+/// Loads all weights. `progress` is called after each matrix with the bytes of the checkpoint that are loaded, and all there are.
+pub(crate) fn load(
+    network: &StoredNetwork,
+    config: &Config,
+    progress: &mut (dyn FnMut(u64, u64) + Send),
+) -> Result<Weights> {
+    let total = network.matrices().map(StoredMatrix::stored_bytes).sum();
+    network.try_map(&mut Load { config, progress, done: 0, total })
+}
+
+/// Stored tensors → weights.
+struct Load<'l> {
+    config: &'l Config,
+    progress: &'l mut (dyn FnMut(u64, u64) + Send),
+    done: u64,
+    total: u64,
+}
+
+impl<'a> Convert<'a, StoredMatrix, StoredLinear, StoredNorm> for Load<'_> {
     type Table = Weight;
     type Linear = Linear;
     type Norm = Norm;
     type Error = Error;
 
-    fn table(&mut self, table: &'a Source) -> Result<Weight> {
-        self.matrix(table)
+    fn table(&mut self, table: &'a StoredMatrix) -> Result<Weight> {
+        let weight = table.load()?;
+        self.done += table.stored_bytes();
+        (self.progress)(self.done, self.total);
+        Ok(weight)
     }
 
-    fn linear(&mut self, role: LinearRole, linear: &'a LinearSource) -> Result<Linear> {
+    fn linear(&mut self, role: LinearRole, linear: &'a StoredLinear) -> Result<Linear> {
         let activation = match (role, self.config.mlp) {
             (LinearRole::Up, Mlp::GeluTanh) => Activation::GeluTanh,
             (LinearRole::Up, Mlp::GeluErf) => Activation::GeluErf,
             _ => Activation::None,
         };
-        let weight = self.matrix(&linear.weight)?;
-        Ok(Linear { weight, bias: self.bias(linear.bias.as_ref())?, activation })
+        let bias = linear.bias.as_ref().map(StoredVector::load);
+        Ok(Linear { weight: self.table(&linear.weight)?, bias, activation })
     }
 
-    fn norm(&mut self, norm: &'a NormSource) -> Result<Norm> {
+    fn norm(&mut self, norm: &'a StoredNorm) -> Result<Norm> {
         let (config::Norm::Layer { eps } | config::Norm::Rms { eps }) = self.config.norm;
-        let weight = vector(self.checkpoint, &norm.weight)?;
-        Ok(Norm { weight, bias: self.bias(norm.bias.as_ref())?, eps })
+        let bias = norm.bias.as_ref().map(StoredVector::load);
+        Ok(Norm { weight: norm.weight.load(), bias, eps })
     }
-}
-
-/// The numbers of a plain tensor as `f32`.
-fn widen(tensor: &Tensor) -> Vec<f32> {
-    let mut out = vec![0.0; tensor.bytes().len() / tensor.dtype().size()];
-    widen_into(tensor.dtype(), tensor.bytes(), &mut out);
-    out
 }
 
 /// Widens little-endian F32, F16 or BF16 numbers, as many as `out` holds, at any alignment.
@@ -215,6 +210,6 @@ fn widen_into(dtype: Dtype, bytes: &[u8], out: &mut [f32]) {
         Dtype::BF16 => {
             out.iter_mut().zip(halves).for_each(|(o, b)| *o = bf16::from_le_bytes(*b).to_f32());
         }
-        other => unreachable!("{other} was refused when the manifest was checked"),
+        other => unreachable!("{other} was refused when the tensor was found"),
     }
 }

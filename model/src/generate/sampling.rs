@@ -42,7 +42,7 @@ impl Sampling {
     ///
     /// # Errors
     /// If a number in it is outside its range.
-    pub(crate) fn or_as_said(mut self, file: &Fields) -> Result<Self> {
+    pub(crate) fn with_overrides(mut self, file: &Fields) -> Result<Self> {
         for (name, number) in [
             ("temperature", &mut self.temperature),
             ("top_p", &mut self.top_p),
@@ -313,7 +313,8 @@ mod tests {
         const FILE: &str = "generation_config.json";
         let read = |text: &str| {
             let files = [(FILE, text.as_bytes())];
-            Sampling::published(0.95, 0.7).or_as_said(&Fields::open(&ModelDir::of(&files), FILE)?)
+            Sampling::published(0.95, 0.7)
+                .with_overrides(&Fields::open(&ModelDir::of(&files), FILE)?)
         };
         assert_eq!(read("{}").unwrap(), Sampling::published(0.95, 0.7));
         let sampling = read(

@@ -8,12 +8,11 @@ use glm_kernels::{Isa, together};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::error::{Error, Result};
-use crate::files::checkpoint::Checkpoint;
 use crate::files::config::{Config, MaskKind, SpecialIds};
 use crate::files::inventory::Inventory;
+use crate::files::model_files::ModelFiles;
 use crate::files::quantize::QuantizeOptions;
-use crate::files::random;
-use crate::files::weights::{Loader, Map};
+use crate::files::{random, weights};
 use crate::generate::sampling::Sampling;
 use crate::machine::cores::Cores;
 use crate::machine::roofline::{self, Roofline};
@@ -101,30 +100,23 @@ impl Model {
         options: &Options,
         progress: &mut (dyn FnMut(u64, u64) + Send),
     ) -> Result<Self> {
-        let dir = dir.as_ref();
-        Self::load(Config::open(dir)?, &Checkpoint::open(dir)?, options, progress)
+        Self::load(&ModelFiles::open(dir)?, options, progress)
     }
 
-    /// Makes a model of an open checkpoint; `progress` as in [`Model::open_with_progress`].
+    /// Loads the weights of files that are open already; `progress` as in [`Model::open_with_progress`].
     ///
     /// # Errors
     /// As [`Model::open`].
     pub fn load(
-        config: Config,
-        checkpoint: &Checkpoint,
+        files: &ModelFiles,
         options: &Options,
         progress: &mut (dyn FnMut(u64, u64) + Send),
     ) -> Result<Self> {
         static IDENTITIES: AtomicU64 = AtomicU64::new(0);
         let isa = Isa::choose().map_err(|error| Error::Isa(error.to_string()))?;
         let pool = pool(options.threads)?;
-        let map = Map::of(&config, checkpoint)?;
-        let inventory = Inventory::of(&config, &map, checkpoint)?;
-
-        let total = map.matrix_bytes(checkpoint)?;
-        let mut progress = |done| progress(done, total);
-        let mut loader = Loader { config: &config, checkpoint, progress: &mut progress, done: 0 };
-        let weights = pool.install(|| loader.load(&map))?;
+        let (config, inventory) = (files.config().clone(), files.inventory().clone());
+        let weights = pool.install(|| weights::load(&files.network, &config, progress))?;
         let activations = match options.activations {
             Some(Activations::F32) => Activations::F32,
             _ => inventory.activations(),
@@ -152,7 +144,7 @@ impl Model {
     /// If there is no shape of that name, an option is outside its range, or there is no memory for it.
     pub fn random(name: &str, format: &QuantizeOptions, options: &Options) -> Result<Self> {
         let (config, checkpoint) = random::checkpoint(name, format)?;
-        Self::load(config, &checkpoint, options, &mut |_, _| {})
+        Self::load(&ModelFiles::new(config, &checkpoint)?, options, &mut |_, _| {})
     }
 
     /// Bytes of memory that [`Model::random`] takes together with a sequence of `capacity` tokens.

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
+use super::Affine;
 use super::names::{Names, names};
-use crate::error::Result;
 use crate::files::checkpoint::Checkpoint;
 use crate::files::config::{Config, Norm, Rope};
 use crate::network::layer::{Attention, FeedForward, Layer, Network};
@@ -15,7 +15,6 @@ pub(crate) struct Source {
     pub(crate) name: String,
     pub(crate) rows: usize,
     pub(crate) cols: usize,
-    pub(crate) is_vector: bool,
     /// What it is made of where there is no tensor of its own name. Together they cover it, each part once.
     pub(crate) pieces: Vec<Piece>,
     /// Tensors that repeat the whole.
@@ -56,48 +55,32 @@ enum Join {
     Copies,
 }
 
-/// The sources of a linear layer.
-pub(crate) struct LinearSource {
-    pub(crate) weight: Source,
-    pub(crate) bias: Option<Source>,
-}
-
-/// The sources of a norm.
-pub(crate) struct NormSource {
-    pub(crate) weight: Source,
-    pub(crate) bias: Option<Source>,
-}
+/// The sources of a linear layer or a norm.
+type Part = Affine<Source, Source>;
 
 /// The sources of a whole model.
 pub(crate) struct Map {
-    pub(crate) network: Network<Source, LinearSource, NormSource>,
+    pub(crate) network: Network<Source, Part, Part>,
     /// Tensors whose names end like this are ignored.
     pub(crate) ignored: &'static str,
 }
 
 impl Map {
-    /// Where in `checkpoint` each part of the model is.
-    ///
-    /// # Errors
-    /// At the first tensor that is missing, misshapen, of a type that is not read, or superfluous.
-    pub(crate) fn of(config: &Config, checkpoint: &Checkpoint) -> Result<Self> {
-        let map = Self::expected(config, checkpoint);
-        map.check(checkpoint, config)?;
-        Ok(map)
-    }
-
-    /// Where each part should be.
-    pub(crate) fn expected(config: &Config, checkpoint: &Checkpoint) -> Self {
+    /// The sources of the model `config`. Shards, a prefix of the names and whether there is a head are those of `checkpoint`.
+    pub(crate) fn new(config: &Config, checkpoint: &Checkpoint) -> Self {
         Builder { config, checkpoint, names: names(config.dialect) }.map()
     }
 
-    /// All matrices and vectors.
-    pub(crate) fn sources(&self) -> impl Iterator<Item = &Source> {
-        let network = &self.network;
-        let linears = network.linears().map(|(_, linear)| (&linear.weight, &linear.bias));
-        let norms = network.norms().map(|norm| (&norm.weight, &norm.bias));
-        let parts = linears.chain(norms).flat_map(|(weight, bias)| [Some(weight), bias.as_ref()]);
-        network.tables().chain(parts.flatten())
+    /// All matrices.
+    pub(crate) fn matrices(&self) -> impl Iterator<Item = &Source> {
+        self.network.tables().chain(self.network.linears().map(|(_, linear)| &linear.weight))
+    }
+
+    /// All vectors.
+    pub(crate) fn vectors(&self) -> impl Iterator<Item = &Source> {
+        let biases = self.network.linears().filter_map(|(_, linear)| linear.bias.as_ref());
+        let norms = self.network.norms().flat_map(|norm| [Some(&norm.weight), norm.bias.as_ref()]);
+        biases.chain(norms.flatten())
     }
 }
 
@@ -120,9 +103,8 @@ impl Builder<'_> {
             let name = format!("{prefix}{name}.weight");
             self.source(name, (rows, config.hidden), Join::Rows)
         };
-        let is_head_there = |head: &LinearSource| self.checkpoint.get(&head.weight.name).is_some();
-        let head =
-            names.head.map(|head| LinearSource { weight: table(head, config.vocab), bias: None });
+        let is_head_there = |head: &Part| self.checkpoint.get(&head.weight.name).is_some();
+        let head = names.head.map(|head| Affine { weight: table(head, config.vocab), bias: None });
         let positions = match config.rope {
             Rope::None => names.positions,
             _ => None,
@@ -139,7 +121,7 @@ impl Builder<'_> {
         Map { network, ignored: names.ignored }
     }
 
-    fn layer(&self, layer: &str) -> Layer<LinearSource, NormSource> {
+    fn layer(&self, layer: &str) -> Layer<Part, Part> {
         let (config, names) = (self.config, self.names);
         let (hidden, width) = (config.hidden, config.attention_width());
         let up = if config.mlp.is_gated() { Join::Halves } else { Join::Rows };
@@ -180,34 +162,27 @@ impl Builder<'_> {
         }
     }
 
-    fn linear(
-        &self,
-        name: String,
-        (rows, cols): (usize, usize),
-        bias: bool,
-        join: Join,
-    ) -> LinearSource {
+    fn linear(&self, name: String, (rows, cols): (usize, usize), bias: bool, join: Join) -> Part {
         // Columns are inputs, of which the bias has none.
         let bias_join = if let Join::Columns = join { Join::Copies } else { join };
         let bias = bias.then(|| self.vector(format!("{name}.bias"), rows, bias_join));
-        LinearSource { weight: self.source(format!("{name}.weight"), (rows, cols), join), bias }
+        Affine { weight: self.source(format!("{name}.weight"), (rows, cols), join), bias }
     }
 
-    fn norm(&self, name: String) -> NormSource {
+    fn norm(&self, name: String) -> Part {
         let vector =
             |part: &str| self.vector(format!("{name}.{part}"), self.config.hidden, Join::Copies);
         let bias = matches!(self.config.norm, Norm::Layer { .. }).then(|| vector("bias"));
-        NormSource { weight: vector("weight"), bias }
+        Affine { weight: vector("weight"), bias }
     }
 
     fn vector(&self, name: String, n: usize, join: Join) -> Source {
-        Source { is_vector: true, ..self.source(name, (n, 1), join) }
+        self.source(name, (n, 1), join)
     }
 
     fn source(&self, name: String, (rows, cols): (usize, usize), join: Join) -> Source {
         let shards = self.checkpoint.shards();
-        let mut source =
-            Source { name, rows, cols, is_vector: false, pieces: Vec::new(), copies: Vec::new() };
+        let mut source = Source { name, rows, cols, pieces: Vec::new(), copies: Vec::new() };
         let whole = |name: &str| below(name, "", &(0..rows), cols);
         if shards.is_empty() {
             source.pieces = vec![whole(&source.name)];

@@ -25,80 +25,82 @@ use crate::network::layer::Weight;
 /// The metadata key that marks a file in the kernels' layout.
 pub(crate) const LAYOUT_KEY: &str = "glm.layout";
 /// Its value: the layout and its version.
-pub(crate) const LAYOUT_NAME: &str = "panels-1";
+const LAYOUT_NAME: &str = "panels-1";
 /// The metadata key for the columns that share a scale: a number, or `row`.
-pub(crate) const GROUP_KEY: &str = "glm.group";
+const GROUP_KEY: &str = "glm.group";
 
 /// The scale that belongs to a matrix: `….weight` → `….weight_scale`.
 pub(crate) fn scale_name(name: &str) -> String {
     format!("{name}_scale")
 }
 
-/// The metadata value for a group; `None` is the whole row.
-pub(crate) fn group_value(group: Option<usize>) -> String {
-    group.map_or_else(|| ROW.to_owned(), |group| group.to_string())
+/// The metadata of a file in the kernels' layout. `group` is the number of columns that share a scale; `None` is the whole row.
+pub(crate) fn layout_metadata(group: Option<usize>) -> [(&'static str, String); 3] {
+    let group = group.map_or_else(|| ROW.to_owned(), |group| group.to_string());
+    [("format", "glm".to_owned()), (GROUP_KEY, group), (LAYOUT_KEY, LAYOUT_NAME.to_owned())]
 }
 
+/// The value of [`GROUP_KEY`] for whole rows.
 const ROW: &str = "row";
 
 /// A matrix in a checkpoint, its types and shapes checked.
-pub(crate) struct Stored<'a> {
-    pub(crate) name: &'a str,
+pub(crate) struct StoredMatrix {
+    pub(crate) name: String,
     rows: usize,
     cols: usize,
-    form: Form<'a>,
+    form: Form,
 }
 
-enum Form<'a> {
-    Plain(Vec<Part<'a>>),
+enum Form {
+    Plain(Vec<Part>),
     /// The official formats: integers row after row, a scale for each row of each part. Without a shape, parts side by side
     /// are not whole blocks of the kernels' layout; the published models' are.
-    Rows(Option<Shape>, Vec<Part<'a>>),
+    Rows(Option<Shape>, Vec<Part>),
     Panels {
         shape: Shape,
-        bytes: &'a Tensor,
-        scales: &'a Tensor,
+        bytes: Tensor,
+        scales: Tensor,
     },
 }
 
 /// A piece of a matrix.
-struct Part<'a> {
-    tensor: &'a Tensor,
-    scales: Option<&'a Tensor>,
+struct Part {
+    tensor: Tensor,
+    scales: Option<Tensor>,
     bits: Option<Bits>,
     piece: Piece,
 }
 
-impl<'a> Stored<'a> {
+impl StoredMatrix {
     /// Finds a matrix.
     ///
     /// # Errors
     /// If it or its scales are missing, or of a type or shape that is none of the above.
-    pub(crate) fn find(checkpoint: &'a Checkpoint, source: &'a Source) -> Result<Self> {
+    pub(crate) fn find(checkpoint: &Checkpoint, source: &Source) -> Result<Self> {
         let form = match checkpoint.get(&source.name) {
             Some(tensor) if tensor.dtype() == Dtype::U8 => panels(checkpoint, tensor, source)?,
             Some(_) => parts(checkpoint, source, &[source.whole()])?,
             None => parts(checkpoint, source, &source.pieces)?,
         };
-        Ok(Self { name: &source.name, rows: source.rows, cols: source.cols, form })
+        Ok(Self { name: source.name.clone(), rows: source.rows, cols: source.cols, form })
     }
 
     /// The tensors that hold its numbers, each once.
-    pub(crate) fn tensors(&self) -> Vec<&'a Tensor> {
+    pub(crate) fn tensors(&self) -> Vec<&Tensor> {
         let mut tensors: Vec<&Tensor> = match &self.form {
             Form::Panels { bytes, .. } => vec![bytes],
-            Form::Plain(parts) | Form::Rows(_, parts) => parts.iter().map(|p| p.tensor).collect(),
+            Form::Plain(parts) | Form::Rows(_, parts) => parts.iter().map(|p| &p.tensor).collect(),
         };
         tensors.dedup_by_key(|tensor| tensor.name());
         tensors
     }
 
     /// The tensors that hold its scales.
-    pub(crate) fn scales(&self) -> Vec<&'a Tensor> {
+    pub(crate) fn scales(&self) -> Vec<&Tensor> {
         match &self.form {
             Form::Panels { scales, .. } => vec![scales],
             Form::Plain(parts) | Form::Rows(_, parts) => {
-                parts.iter().filter_map(|part| part.scales).collect()
+                parts.iter().filter_map(|part| part.scales.as_ref()).collect()
             }
         }
     }
@@ -118,14 +120,14 @@ impl<'a> Stored<'a> {
     }
 
     /// Whether its authors, or we, have quantised it.
-    pub(crate) fn is_quantised(&self) -> bool {
+    pub(crate) fn is_quantized(&self) -> bool {
         !matches!(self.form, Form::Plain(_))
     }
 
     /// The tensor, where it is one and plain.
-    pub(crate) fn plain(&self) -> Option<&'a Tensor> {
+    pub(crate) fn plain(&self) -> Option<&Tensor> {
         match &self.form {
-            Form::Plain(parts) if parts.len() == 1 => Some(parts[0].tensor),
+            Form::Plain(parts) if parts.len() == 1 => Some(&parts[0].tensor),
             _ => None,
         }
     }
@@ -133,6 +135,11 @@ impl<'a> Stored<'a> {
     /// Whether the kernels cannot read it where it lies.
     pub(crate) fn is_copied(&self) -> bool {
         self.plain().is_none() && !matches!(self.form, Form::Panels { .. })
+    }
+
+    /// Bytes of its tensors as they are stored, scales not counted.
+    pub(crate) fn stored_bytes(&self) -> u64 {
+        self.tensors().iter().map(|tensor| tensor.bytes().len() as u64).sum()
     }
 
     /// Bytes of weights and scales once it is loaded.
@@ -159,8 +166,8 @@ impl<'a> Stored<'a> {
 
     /// The matrix as the kernels read it: where it lies if possible, else put together in memory.
     pub(crate) fn load(&self) -> Result<Weight> {
-        if let Form::Panels { shape, bytes, scales } = self.form {
-            return Ok(Weight::panels(shape, bytes.data().clone(), scales.data()));
+        if let Form::Panels { shape, bytes, scales } = &self.form {
+            return Ok(Weight::panels(*shape, bytes.data().clone(), scales.data()));
         }
         if let Some(tensor) = self.plain() {
             return Ok(Weight::plain(tensor.dtype(), self.size(), tensor.data()));
@@ -259,7 +266,7 @@ impl<'a> Stored<'a> {
         integers: &mut [i8],
         scales: &mut [f16],
     ) -> Result<()> {
-        if self.is_quantised() {
+        if self.is_quantized() {
             for part in self.parts_of(row) {
                 let cols = part.piece.cols.clone();
                 let group = shape.group_blocks * BLOCK;
@@ -275,12 +282,12 @@ impl<'a> Stored<'a> {
         quantize_row(shape, &values, integers, scales).map_err(|bad| {
             let Unquantizable { col, value } = bad;
             let part = self.parts_of(row).find(|part| part.piece.cols.contains(&col));
-            let tensor = part.map_or(self.tensors()[0], |part| part.tensor);
+            let tensor = part.map_or(self.tensors()[0], |part| &part.tensor);
             tensor.error(format!("[{row}, {col}] is {value}, which cannot be quantised"))
         })
     }
 
-    fn parts_of(&self, row: usize) -> impl Iterator<Item = &Part<'a>> {
+    fn parts_of(&self, row: usize) -> impl Iterator<Item = &Part> {
         let parts = match &self.form {
             Form::Plain(parts) | Form::Rows(_, parts) => &parts[..],
             Form::Panels { .. } => unreachable!("panels are never taken apart"),
@@ -289,13 +296,18 @@ impl<'a> Stored<'a> {
     }
 }
 
-impl<'a> Part<'a> {
-    fn find(checkpoint: &'a Checkpoint, piece: &Piece) -> Result<Self> {
+impl Part {
+    fn find(checkpoint: &Checkpoint, piece: &Piece) -> Result<Self> {
         let tensor = checkpoint.tensor(&piece.name)?;
         let (rows, cols) = (piece.height, piece.cols.len());
         if tensor.dtype() != Dtype::I8 {
             tensor.expect(&PLAIN, &[rows, cols])?;
-            return Ok(Self { tensor, scales: None, bits: None, piece: piece.clone() });
+            return Ok(Self {
+                tensor: tensor.clone(),
+                scales: None,
+                bits: None,
+                piece: piece.clone(),
+            });
         }
         let bits = if tensor.shape() == [rows, cols / 2] && cols.is_multiple_of(2) {
             Bits::Four
@@ -305,7 +317,12 @@ impl<'a> Part<'a> {
         };
         let scales = checkpoint.tensor(&scale_name(tensor.name()))?;
         scales.expect(&[Dtype::F16], &[rows])?;
-        Ok(Self { tensor, scales: Some(scales), bits: Some(bits), piece: piece.clone() })
+        Ok(Self {
+            tensor: tensor.clone(),
+            scales: Some(scales.clone()),
+            bits: Some(bits),
+            piece: piece.clone(),
+        })
     }
 
     /// Which row of the tensor is row `row` of the matrix.
@@ -313,14 +330,14 @@ impl<'a> Part<'a> {
         row - self.piece.rows.start + self.piece.first
     }
 
-    fn row(&self, row: usize) -> &'a [u8] {
+    fn row(&self, row: usize) -> &[u8] {
         let bytes = self.tensor.bytes();
         let n = bytes.len() / self.piece.height;
         &bytes[self.own_row(row) * n..][..n]
     }
 
     fn scale(&self, row: usize) -> f16 {
-        let scales = self.scales.map_or(&[][..], |scales| scales.bytes().as_chunks().0);
+        let scales = self.scales.as_ref().map_or(&[][..], |scales| scales.bytes().as_chunks().0);
         f16::from_le_bytes(scales[self.own_row(row)])
     }
 
@@ -347,7 +364,7 @@ impl<'a> Part<'a> {
     }
 }
 
-fn parts<'a>(checkpoint: &'a Checkpoint, source: &Source, pieces: &[Piece]) -> Result<Form<'a>> {
+fn parts(checkpoint: &Checkpoint, source: &Source, pieces: &[Piece]) -> Result<Form> {
     let parts: Vec<_> =
         pieces.iter().map(|piece| Part::find(checkpoint, piece)).collect::<Result<_>>()?;
     let bits = parts[0].bits;
@@ -368,7 +385,7 @@ fn parts<'a>(checkpoint: &'a Checkpoint, source: &Source, pieces: &[Piece]) -> R
     Ok(Form::Rows(shape, parts))
 }
 
-fn panels<'a>(checkpoint: &'a Checkpoint, bytes: &'a Tensor, source: &Source) -> Result<Form<'a>> {
+fn panels(checkpoint: &Checkpoint, bytes: &Tensor, source: &Source) -> Result<Form> {
     let (rows, cols) = (source.rows, source.cols);
     let metadata = checkpoint.metadata();
     let layout = metadata.get(LAYOUT_KEY).map(String::as_str);
@@ -395,7 +412,7 @@ fn panels<'a>(checkpoint: &'a Checkpoint, bytes: &'a Tensor, source: &Source) ->
     };
     bytes.expect(&[Dtype::U8], &panel_shape(&shape))?;
     scales.expect(&[Dtype::F16], &scale_shape(&shape))?;
-    Ok(Form::Panels { shape, bytes, scales })
+    Ok(Form::Panels { shape, bytes: bytes.clone(), scales: scales.clone() })
 }
 
 /// A row has one scale, or as many as the shards that it came from.

@@ -1,0 +1,56 @@
+//! A model on the disk, opened once: for its inventory and for its weights.
+
+use std::path::Path;
+
+use crate::error::Result;
+use crate::files::checkpoint::Checkpoint;
+use crate::files::config::Config;
+use crate::files::inventory::Inventory;
+use crate::files::weights::{StoredNetwork, resolve};
+
+/// The files of a model: the configuration and every tensor, found and checked. No weights are loaded yet.
+///
+/// ```no_run
+/// use glm_model::{Model, ModelFiles, Options};
+///
+/// let files = ModelFiles::open("chatglm-6b")?;
+/// println!("{} bytes are copied into memory", files.inventory().copied_bytes);
+/// let model = Model::load(&files, &Options::default(), &mut |_, _| {})?;
+/// # Ok::<(), glm_model::Error>(())
+/// ```
+pub struct ModelFiles {
+    inventory: Inventory,
+    pub(crate) network: StoredNetwork,
+}
+
+impl ModelFiles {
+    /// Opens the model in a folder: `config.json` and weights as published or as `glm quantize` writes them. Only the headers of the
+    /// files are read, whatever the size of the model.
+    ///
+    /// # Errors
+    /// If a file is missing or damaged, or the weights are not those that `config.json` describes.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
+        let dir = dir.as_ref();
+        Self::new(Config::open(dir)?, &Checkpoint::open(dir)?)
+    }
+
+    /// Finds the tensors of the model `config` in `checkpoint`.
+    ///
+    /// # Errors
+    /// If the tensors are not those of `config`.
+    pub fn new(config: Config, checkpoint: &Checkpoint) -> Result<Self> {
+        let network = resolve(&config, checkpoint)?;
+        let inventory = Inventory::new(config, &network);
+        Ok(Self { inventory, network })
+    }
+
+    /// Sizes and kinds.
+    pub fn config(&self) -> &Config {
+        &self.inventory.config
+    }
+
+    /// The matrices, and what they take.
+    pub fn inventory(&self) -> &Inventory {
+        &self.inventory
+    }
+}
