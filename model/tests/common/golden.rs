@@ -107,7 +107,9 @@ pub fn check_logits(dir: &Path, goldens: &Goldens) {
         model.forward(&case.prompt, &mut state).unwrap();
         let mut prefill = vec![f32::NAN; case.prompt.len() * vocab];
         model.logits_into(0..case.prompt.len(), &mut state, &mut prefill);
-        let worst = distance(&prefill, &goldens.tensor(case, "prefill_logits").unwrap());
+        // Of a long prompt, the last rows alone may be recorded.
+        let recorded = goldens.tensor(case, "prefill_logits").unwrap();
+        let worst = distance(&prefill[prefill.len() - recorded.len()..], &recorded);
         assert!(worst < TOLERANCE, "{}: prefill is off by {worst}", case.name);
 
         // The last token alone, and what is cached for those that follow.
@@ -136,7 +138,8 @@ pub fn check_activations(dir: &Path, goldens: &Goldens) {
     let mut compared = 0;
     for case in &goldens.cases {
         let mut seen = HashMap::<_, Vec<f32>>::new();
-        let mut state = model.state_with_tile(256, 5).unwrap();
+        let context = model.config().max_context.min(256);
+        let mut state = model.state_with_tile(context, 5).unwrap();
         let mut tap = |stage, first: usize, rows: &[f32]| {
             let name = match stage {
                 Stage::Embedding => "embedding".to_owned(),
