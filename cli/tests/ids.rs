@@ -34,9 +34,12 @@ fn logits_are_golden(folder: &str, variant: &str) {
         let name = case["name"].as_str().unwrap();
         let (shape, found) = floats(&fs::read(&out).unwrap(), "logits");
         let (expected_shape, expected) = floats(&recorded, &format!("{name}.prefill_logits"));
-        assert_eq!(shape, expected_shape, "{name}");
+        let tokens = case["prompt_ids"].as_array().unwrap().len();
+        assert_eq!(shape, [tokens, expected_shape[1]], "{name}");
+        // Of a long prompt, the last rows alone are recorded.
+        let last = &found[found.len() - expected.len()..];
         let is_near = |(a, b): (&f32, &f32)| (a - b).abs() <= 2e-4;
-        assert!(found.iter().zip(&expected).all(is_near), "{name}");
+        assert!(last.iter().zip(&expected).all(is_near), "{name}");
     }
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 }

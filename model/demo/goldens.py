@@ -9,6 +9,8 @@ from .batches import encode
 from .skills.common import Chat, Fill
 
 STEPS = 8
+# Rows of logits that are recorded while decoding: a row has 4096 numbers.
+DECODED = 3
 CASES = {
     "greeting": Chat("你好", ""),
     "sum": Chat("58+67", ""),
@@ -40,8 +42,8 @@ def record(model, tokenizer, folder):
         for step in range(STEPS + 1):
             found = logits(model, ids, len(context), place)
             if step == 0:
-                tensors[f"{name}.prefill_logits"] = found
-            else:
+                tensors[f"{name}.prefill_logits"] = found[-1:]
+            elif step <= DECODED:
                 decoded.append(found[-1])
             if step == STEPS:
                 break

@@ -38,7 +38,7 @@ fn a_token_costs_no_memory() {
     for (name, activations) in
         [("chatglm-6b-tiny/int4", Activations::Int8), ("chatglm-6b-tiny/bin-f16", Activations::F32)]
     {
-        let dir = fixture(name).unwrap();
+        let dir = fixture(name);
         let mut options = Options::default();
         (options.threads, options.activations) = (Some(2), Some(activations));
         let model = Model::open(dir, &options).unwrap();

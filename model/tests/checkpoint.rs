@@ -6,11 +6,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use common::{fixture, shared_model};
 use glm_model::{Checkpoint, Dtype};
-
-fn models() -> Option<PathBuf> {
-    Some(common::shared()?.join("fixtures/models"))
-}
 
 fn open(path: &Path) -> Checkpoint {
     Checkpoint::open(path).unwrap_or_else(|error| panic!("{error}"))
@@ -51,11 +48,20 @@ fn checkpoints(folder: &Path, found: &mut Vec<PathBuf>) {
 }
 
 #[test]
-fn everything_opens() {
-    let Some(models) = models() else { return };
+fn everything_here_opens() {
+    check_all_open(&fixture(""), 7);
+}
+
+#[test]
+#[ignore = "needs the shared fixtures; .ci/run runs it"]
+fn everything_shared_opens() {
+    check_all_open(&shared_model(""), 30);
+}
+
+fn check_all_open(models: &Path, least: usize) {
     let mut paths = Vec::new();
-    checkpoints(&models, &mut paths);
-    assert!(paths.len() >= 30, "only {} checkpoints", paths.len());
+    checkpoints(models, &mut paths);
+    assert!(paths.len() >= least, "only {} checkpoints", paths.len());
     for path in paths {
         let checkpoint = open(&path);
         assert!(checkpoint.names().len() >= 10, "{}", path.display());
@@ -72,14 +78,14 @@ fn everything_opens() {
 }
 
 #[test]
+#[ignore = "needs the shared fixtures; .ci/run runs it"]
 fn torch_and_safetensors_hold_the_same_tensors() {
-    let Some(models) = models() else { return };
     let buffer = "transformer.rotary_pos_emb.inv_freq";
     for (torch, safetensors, only_in_torch) in [
         ("chatglm-6b-tiny/bin-f16", "chatglm-6b-tiny/f16", None),
         ("chatglm2-6b-tiny/bin-f16-sharded", "chatglm2-6b-tiny/f16", Some(buffer)),
     ] {
-        let (torch, safetensors) = (open(&models.join(torch)), open(&models.join(safetensors)));
+        let [torch, safetensors] = [torch, safetensors].map(|name| open(&shared_model(name)));
         assert_in(&safetensors, &torch);
         let mut expected = names(&safetensors);
         expected.extend(only_in_torch);
@@ -88,10 +94,10 @@ fn torch_and_safetensors_hold_the_same_tensors() {
 }
 
 #[test]
+#[ignore = "needs the shared fixtures; .ci/run runs it"]
 fn shards_hold_the_same_tensors_as_one_file() {
-    let Some(models) = models() else { return };
-    let sharded = open(&models.join("chatglm-6b-tiny/f32-sharded"));
-    let single = open(&models.join("chatglm-6b-tiny/f16"));
+    let sharded = open(&shared_model("chatglm-6b-tiny/f32-sharded"));
+    let single = open(&shared_model("chatglm-6b-tiny/f16"));
     // As in the real files, the older ones also hold a buffer that the model recomputes.
     let only_in_single = names(&single).difference(&names(&sharded)).copied().collect::<Vec<_>>();
     let buffers =
@@ -107,10 +113,10 @@ fn shards_hold_the_same_tensors_as_one_file() {
 }
 
 #[test]
+#[ignore = "needs the shared fixtures; .ci/run runs it"]
 fn a_prefix_is_all_that_differs() {
-    let Some(models) = models() else { return };
-    let prefixed = open(&models.join("glm-10b-tiny/bin-f16-prefixed"));
-    let plain = open(&models.join("glm-10b-tiny/f16"));
+    let prefixed = open(&shared_model("glm-10b-tiny/bin-f16-prefixed"));
+    let plain = open(&shared_model("glm-10b-tiny/f16"));
     assert_eq!(prefixed.names().len(), plain.names().len());
     for name in prefixed.names() {
         let tensor = plain.tensor(name.strip_prefix("glm.").unwrap()).unwrap();
@@ -119,31 +125,35 @@ fn a_prefix_is_all_that_differs() {
 }
 
 #[test]
-fn quantised_weights_are_bytes_and_scales() {
-    let Some(models) = models() else { return };
-    for (variant, columns) in [("int4", 64), ("int8", 128)] {
-        let checkpoint = open(&models.join("chatglm-6b-tiny").join(variant));
-        let weight = "transformer.layers.2.attention.query_key_value.weight";
-        let weight = checkpoint.tensor(weight).unwrap();
-        weight.expect(&[Dtype::I8], &[384, columns]).unwrap();
-        let scale = checkpoint.tensor(&format!("{}_scale", weight.name())).unwrap();
-        scale.expect(&[Dtype::F16], &[384]).unwrap();
-    }
+fn official_int4_is_bytes_and_scales() {
+    check_quantised(&open(&fixture("chatglm-6b-tiny/int4")), 64);
+}
+
+#[test]
+#[ignore = "needs the shared fixtures; .ci/run runs it"]
+fn official_int8_is_bytes_and_scales() {
+    check_quantised(&open(&shared_model("chatglm-6b-tiny/int8")), 128);
+}
+
+fn check_quantised(checkpoint: &Checkpoint, columns: usize) {
+    let weight = "transformer.layers.2.attention.query_key_value.weight";
+    let weight = checkpoint.tensor(weight).unwrap();
+    weight.expect(&[Dtype::I8], &[384, columns]).unwrap();
+    let scale = checkpoint.tensor(&format!("{}_scale", weight.name())).unwrap();
+    scale.expect(&[Dtype::F16], &[384]).unwrap();
 }
 
 #[test]
 fn nested_dictionaries_join_their_names() {
-    let Some(models) = models() else { return };
-    let checkpoint = open(&models.join("glm-130b-tiny/mp1/49300/mp_rank_00_model_states.pt"));
+    let checkpoint = open(&fixture("glm-130b-narrow/int4/49300/mp_rank_00_model_states.pt"));
     assert!(checkpoint.names().all(|name| name.starts_with("module.")), "{checkpoint:?}");
     let embedding = checkpoint.tensor("module.transformer.word_embeddings.weight").unwrap();
-    embedding.expect(&[Dtype::F16], &[176, 96]).unwrap();
+    embedding.expect(&[Dtype::F16], &[208, 64]).unwrap();
 }
 
 #[test]
 fn errors_name_file_and_tensor() {
-    let Some(models) = models() else { return };
-    let folder = models.join("chatglm-6b-tiny/bin-f16");
+    let folder = fixture("chatglm-6b-tiny/bin-f16");
     let checkpoint = open(&folder);
     let missing = checkpoint.tensor("lm_tail.weight").unwrap_err().to_string();
     assert_eq!(missing, format!("{}: tensor lm_tail.weight: is missing", folder.display()));
@@ -156,8 +166,7 @@ fn errors_name_file_and_tensor() {
 
 #[test]
 fn tensors_outlive_the_checkpoint() {
-    let Some(models) = models() else { return };
-    let checkpoint = open(&models.join("chatglm-6b-tiny/f16"));
+    let checkpoint = open(&fixture("chatglm-6b-tiny/bin-f16"));
     let tensor = checkpoint.tensor("lm_head.weight").unwrap();
     let (copy, data) = (tensor.bytes().to_vec(), tensor.data().clone());
     drop(checkpoint);

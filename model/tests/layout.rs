@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 fn quantized(bits: usize, group: usize) -> TempDir {
     let target = tempfile::tempdir().unwrap();
-    let source = fixture("chatglm-6b-tiny/bin-f16").unwrap();
+    let source = fixture("chatglm-6b-tiny/bin-f16");
     let mut options = QuantizeOptions::new(bits, group);
     options.threads = Some(2);
     quantize(&source, target.path(), &options, &mut |_, _, _| ControlFlow::Continue(())).unwrap();
@@ -44,7 +44,7 @@ fn relative_error(logits: &[f32], exact: &[f32]) -> f32 {
 /// 0.199 and 0.202. (Its embedding and head are as wide as its other weights; trained ones lose far less.)
 #[test]
 fn more_bits_and_smaller_groups_are_closer_to_the_source() {
-    let exact = logits(&fixture("chatglm-6b-tiny/bin-f16").unwrap(), Activations::F32);
+    let exact = logits(&fixture("chatglm-6b-tiny/bin-f16"), Activations::F32);
     let mut last = 0.0;
     for (bits, group, bound) in
         [(8, 32, 0.012), (8, 128, 0.014), (4, 32, 0.19), (4, 64, 0.21), (4, 128, 0.22)]
@@ -130,7 +130,7 @@ fn a_quantised_folder_is_not_quantised_again_nor_overwritten() {
     let default = QuantizeOptions::default();
     let again = run(target.path(), elsewhere.path(), &default).to_string();
     assert!(again.contains("in the kernels' layout already"), "{again}");
-    let source = fixture("chatglm-6b-tiny/bin-f16").unwrap();
+    let source = fixture("chatglm-6b-tiny/bin-f16");
     let before = fs::read(target.path().join("model.safetensors")).unwrap();
     let over = run(&source, target.path(), &default).to_string();
     assert!(over.contains("already: remove it, or name another folder"), "{over}");
@@ -145,7 +145,7 @@ fn a_quantised_folder_is_not_quantised_again_nor_overwritten() {
 /// A link to nowhere is not written through, another model's tokenizer is not adopted, and what a killed run left goes.
 #[test]
 fn only_a_folder_without_a_model_is_written_to() {
-    let source = fixture("chatglm-6b-tiny/bin-f16").unwrap();
+    let source = fixture("chatglm-6b-tiny/bin-f16");
     let options = QuantizeOptions::default();
     for name in ["config.json", "ice_text.model", "pytorch_model.bin.index.json"] {
         let target = tempfile::tempdir().unwrap();
@@ -168,7 +168,7 @@ fn only_a_folder_without_a_model_is_written_to() {
 /// ChatGLM2 and ChatGLM3 are told apart by a name alone; the new folder's may say nothing.
 #[test]
 fn a_name_that_only_the_folder_told_is_written_down() {
-    let original = fixture("chatglm2-6b-tiny/int4").unwrap();
+    let original = fixture("chatglm2-6b-tiny/int4");
     let read = |folder: &Path| -> Value {
         serde_json::from_slice(&fs::read(folder.join("config.json")).unwrap()).unwrap()
     };
@@ -220,7 +220,7 @@ fn a_weight_that_is_no_number_is_named() {
 
 #[test]
 fn what_is_broken_off_leaves_nothing() {
-    let source = fixture("chatglm-6b-tiny/bin-f16").unwrap();
+    let source = fixture("chatglm-6b-tiny/bin-f16");
     let target = tempfile::tempdir().unwrap();
     let mut pieces = 0;
     let mut stop = |_, _, _: &str| {
@@ -235,7 +235,7 @@ fn what_is_broken_off_leaves_nothing() {
 /// The tiny model with tensors changed, or left out where `change` says no.
 fn altered(change: impl Fn(&str, &mut Vec<u8>) -> bool) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let original = fixture("chatglm-6b-tiny/bin-f16").unwrap();
+    let original = fixture("chatglm-6b-tiny/bin-f16");
     fs::copy(original.join("config.json"), folder.path().join("config.json")).unwrap();
     let checkpoint = Checkpoint::open(&original).unwrap();
     let mut tensors = Vec::new();
@@ -291,7 +291,7 @@ fn damaged_weights_show() {
 /// 8-bit activations are for quantised weights alone: asked of plain ones, nothing changes, the cache's type included.
 #[test]
 fn plain_weights_take_f32_whatever_is_asked() {
-    let plain = fixture("chatglm-6b-tiny/bin-f16").unwrap();
+    let plain = fixture("chatglm-6b-tiny/bin-f16");
     assert_eq!(logits(&plain, Activations::Int8), logits(&plain, Activations::F32));
     let target = quantized(8, 32);
     assert_ne!(logits(target.path(), Activations::Int8), logits(target.path(), Activations::F32));

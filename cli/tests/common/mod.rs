@@ -46,22 +46,21 @@ pub fn tiny(variant: &str) -> String {
     text(&models.join("chatglm-6b-tiny").join(variant))
 }
 
-/// A fixture too large for the repository, or `None` with a word about it.
-pub fn shared(path: &str) -> Option<PathBuf> {
+/// A fixture too large for the repository. Tests that use it are ignored unless asked for.
+///
+/// # Panics
+/// If it is missing.
+pub fn shared(path: &str) -> PathBuf {
     let root = std::env::var_os("GLM_SHARED")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"), PathBuf::from);
-    if !root.join("fixtures").is_dir() {
-        println!("skipped: no test data in {}", root.display());
-        return None;
-    }
     let path = root.join("fixtures").join(path);
-    assert!(path.exists(), "{} is missing", path.display());
-    Some(path)
+    assert!(path.exists(), "this test needs the shared fixtures: {} is missing", path.display());
+    path
 }
 
-/// A tiny model with a tokenizer.
-pub fn talker() -> Option<String> {
-    shared("models/e2e-chatglm-6b").map(|path| text(&path))
+/// The demonstration model as a folder: a small ChatGLM-6B with a tokenizer.
+pub fn talker() -> String {
+    text(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/demo/int4"))
 }
 
 pub fn text(path: &Path) -> String {

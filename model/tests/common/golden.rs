@@ -148,7 +148,9 @@ pub fn check_logits(dir: &Path, goldens: &Goldens) {
     for case in &goldens.cases {
         runner.sequence.clear();
         let prefill = runner.all(&case.prompt);
-        let worst = distance(&prefill, &goldens.tensor(case, "prefill_logits").unwrap());
+        // Of a long prompt, the last rows alone may be recorded.
+        let recorded = goldens.tensor(case, "prefill_logits").unwrap();
+        let worst = distance(&prefill[prefill.len() - recorded.len()..], &recorded);
         assert!(worst < TOLERANCE, "{}: prefill is off by {worst}", case.name);
 
         // The last token alone, and what is cached for those that follow.

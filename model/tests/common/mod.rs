@@ -1,28 +1,34 @@
-//! What several tests need.
+//! Where the test data is.
+
+#![allow(dead_code, reason = "each test file uses its part")]
 
 use std::env;
 use std::path::{Path, PathBuf};
 
-/// The folder of test data beside the repository, or wherever `GLM_SHARED` says.
-/// Where there is none, says so: the caller then has nothing to test.
-pub fn shared() -> Option<PathBuf> {
+/// The folder of test data beside the repository, or the one that `GLM_SHARED` names. A fresh clone lacks it: tests that use it
+/// are ignored unless asked for, as `.ci/run` does where the folder exists.
+///
+/// # Panics
+/// If there is no such folder.
+pub fn shared() -> PathBuf {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared");
     let folder = env::var_os("GLM_SHARED").map_or(beside, PathBuf::from);
-    if folder.join("fixtures").is_dir() {
-        return Some(folder);
-    }
-    eprintln!("skipped: no test data in {}", folder.display());
-    None
+    let fixtures = folder.join("fixtures");
+    assert!(fixtures.is_dir(), "this test needs the shared fixtures: no folder {fixtures:?}");
+    folder
 }
 
-/// A fixture's folder: the copy in this repository if it has one, else the one in the shared folder.
-#[allow(dead_code)]
-pub fn fixture(name: &str) -> Option<PathBuf> {
-    let copy = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models").join(name);
-    if copy.exists() {
-        return Some(copy);
-    }
-    let folder = shared()?.join("fixtures/models").join(name);
-    assert!(folder.exists(), "{} is missing", folder.display());
-    Some(folder)
+/// A small model of the shared folder.
+pub fn shared_model(name: &str) -> PathBuf {
+    existing(shared().join("fixtures/models").join(name))
+}
+
+/// A small model of this repository.
+pub fn fixture(name: &str) -> PathBuf {
+    existing(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models").join(name))
+}
+
+fn existing(path: PathBuf) -> PathBuf {
+    assert!(path.exists(), "this test needs {}, which is missing", path.display());
+    path
 }
