@@ -1,4 +1,4 @@
-//! What a model's weights are and where their bytes lie, found without loading them.
+//! The matrices of a model: shapes, formats and sizes, found without loading the weights.
 
 use crate::files::config::Config;
 use crate::files::weights::{StoredMatrix, StoredNetwork};
@@ -6,19 +6,19 @@ use crate::network::activations::Activations;
 use crate::network::layer::LinearRole;
 use crate::network::state::{KvFormat, State};
 
-/// A matrix of a model.
+/// A kind of matrix in a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MatrixInfo {
-    /// What it is.
+    /// What the matrix is, for people.
     pub name: &'static str,
-    /// How many there are of it.
+    /// The number of such matrices.
     pub count: usize,
     /// Rows and columns.
     pub shape: [usize; 2],
-    /// How its weights are stored.
+    /// The format of the weights, for people.
     pub format: String,
-    /// Bytes of all of them, once loaded.
+    /// Bytes of all of them once they are loaded.
     pub bytes: u64,
 }
 
@@ -28,15 +28,15 @@ pub struct MatrixInfo {
 pub struct Inventory {
     /// Sizes and kinds.
     pub config: Config,
-    /// Each matrix; those of a block once for all blocks.
+    /// Every kind of matrix; one entry stands for all layers.
     pub matrices: Vec<MatrixInfo>,
-    /// Bytes that do not lie as the kernels read them, and are copied into memory when the model is opened.
+    /// Bytes that loading copies into memory, because they are not stored in the kernels' layout.
     pub copied_bytes: u64,
-    /// Bytes of weights that every generated token reads.
+    /// Bytes of weights that are read for every generated token.
     pub bytes_per_token: u64,
-    /// Whether blocks have quantised matrices that the kernels can read.
+    /// Whether the layers have quantized matrices that the kernels can use.
     pub is_quantized: bool,
-    /// Whether the embedding serves as the head, too.
+    /// Whether the embedding is also the head.
     pub is_head_tied: bool,
 }
 
@@ -75,8 +75,8 @@ impl Inventory {
         }
     }
 
-    /// Multiplications with weights by which a prompt of `tokens`, at least one, is read for the logits of the last:
-    /// [`Model::prefill`](crate::Model::prefill).
+    /// Multiplications with weights in [`Model::prefill`](crate::Model::prefill) of `tokens` tokens, at least one, and the logits
+    /// of the last.
     pub fn prefill_products(&self, tokens: usize) -> u64 {
         let config = &self.config;
         let (hidden, width) = (config.hidden, config.attention_width());
@@ -92,12 +92,12 @@ impl Inventory {
         self.matrices.iter().map(|matrix| matrix.bytes).sum()
     }
 
-    /// The type of activations that suits the weights: 8-bit where there are quantised ones to meet.
+    /// The default type of the activations: 8-bit if there are quantized matrices.
     pub fn activations(&self) -> Activations {
         if self.is_quantized { Activations::Int8 } else { Activations::F32 }
     }
 
-    /// Bytes that a context of `capacity` tokens takes: keys and values of the type that suits the activations, and all the rest.
+    /// Bytes of a state of `capacity` tokens: keys and values in their default type, and the rest.
     pub fn state_bytes(&self, capacity: usize) -> (u64, u64) {
         State::bytes(&self.config, capacity, KvFormat::of(self.activations()))
     }

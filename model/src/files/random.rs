@@ -1,4 +1,4 @@
-//! Models of random weights, quantised: as large as the published ones and as fast, and nothing to download. What they say means nothing.
+//! Models with random quantized weights: the size and speed of published models without a download. Their output has no meaning.
 
 use bytemuck::cast_slice_mut;
 use glm_kernels::{Bits, Shape};
@@ -15,7 +15,7 @@ use crate::network::activations::Activations;
 use crate::network::model::{Model, Options};
 use crate::network::state::State;
 
-/// A shape that was published: a name, and its `config.json` as far as it matters.
+/// Published models: name, and the relevant part of `config.json`.
 const SHAPES: [(&str, &str); 4] = [
     (
         "chatglm-6b",
@@ -46,25 +46,25 @@ const SHAPES: [(&str, &str); 4] = [
     ),
 ];
 
-/// The names that [`Model::random`] knows.
+/// The names that [`Model::random`] accepts.
 pub const RANDOM_SHAPES: [&str; 4] = [SHAPES[0].0, SHAPES[1].0, SHAPES[2].0, SHAPES[3].0];
 
 impl Model {
-    /// A model of the shape of a published one, one of [`RANDOM_SHAPES`], with random weights in memory, quantised as `format`
-    /// says.
+    /// A model of the shape of the published model `name`, one of [`RANDOM_SHAPES`]. Its weights are random, in memory, and
+    /// quantized in `format`.
     ///
     /// # Errors
-    /// If there is no shape of that name, an option is outside its range, or the memory cannot be had.
+    /// If the name is unknown, an option is outside its range, or there is not enough memory.
     pub fn random(name: &str, format: &QuantizeOptions, options: &Options) -> Result<Self> {
         let config = published(name)?;
         let checkpoint = random(&tensors(&config, format)?, format.group)?;
         Self::load(&ModelFiles::new(config, &checkpoint)?, options, &mut |_, _| {})
     }
 
-    /// Bytes of memory that [`Model::random`] and a state of `capacity` tokens take.
+    /// Bytes of memory for [`Model::random`] and a state of `capacity` tokens.
     ///
     /// # Errors
-    /// As that, but for the memory; and if the model has no room for so many tokens.
+    /// As [`Model::random`], except for memory; and if the model does not support `capacity` tokens.
     pub fn random_bytes(
         name: &str,
         format: &QuantizeOptions,
@@ -73,7 +73,7 @@ impl Model {
     ) -> Result<u64> {
         let config = published(name)?;
         config.check_capacity(capacity)?;
-        // Random weights are quantised.
+        // Random weights are quantized.
         let kv = options.kv(options.activations.unwrap_or(Activations::Int8));
         let (cache, workspace) = State::bytes(&config, capacity, kv);
         let weights =
@@ -150,7 +150,7 @@ fn random(tensors: &[(TensorSpec, Fill)], group: usize) -> Result<Checkpoint> {
     Checkpoint::from_bytes(Format::Safetensors, Bytes::from(bytes))
 }
 
-/// Random bytes, repeated for all weights: speed does not depend on them, and to make gigabytes would take long.
+/// Random bytes, which are repeated for all weights. Speed does not depend on them, and generating gigabytes takes long.
 fn noise() -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
     let mut next = || {
@@ -159,7 +159,7 @@ fn noise() -> Vec<u8> {
         state ^= state << 17;
         (state >> 32) as u8
     };
-    // Of a length that no row has, so that rows differ.
+    // No row has this length, so rows differ.
     (0..(1 << 20) + 37).map(|_| next()).collect()
 }
 
