@@ -1,4 +1,4 @@
-//! Checkpoints: a folder or a file → named tensors. Bytes only; what they mean is said elsewhere.
+//! Checkpoints: a folder or a file → named tensors. This module only knows bytes; `weights` gives them a meaning.
 //!
 //! Two formats are read, each in one file or in several with an index:
 //!
@@ -7,12 +7,12 @@
 //! | safetensors | `model.safetensors` | `model.safetensors.index.json` |
 //! | torch, zip with a pickle | `pytorch_model.bin` | `pytorch_model.bin.index.json` |
 //!
-//! GLM-130B lies in a folder of SwissArmyTransformer: `latest` names a folder of torch files, one for each shard of the model. The
-//! names of their tensors are then those of the shards, see [`Checkpoint::shards`].
+//! GLM-130B is a folder of SwissArmyTransformer: `latest` names a folder of torch files, one for each rank of tensor parallelism. The
+//! names of the tensors begin with the name of the rank, see [`Checkpoint::shards`].
 //!
-//! Files are not trusted. Every length is compared with the file before it is believed, and a pickle
-//! is read as data: nothing in it is run. Whatever a file holds, reading it ends with tensors or with
-//! an error that names the file, in time and memory that grow with the file's headers and no faster.
+//! Files are not trusted. Every length is compared with the size of the file before it is used, and a pickle is read as data:
+//! nothing in it is executed. Reading any file gives tensors or an error that names the file. Time and memory are linear in the size
+//! of the file's headers.
 
 mod bytes;
 mod safetensors;
@@ -42,20 +42,20 @@ pub enum Format {
     Torch,
 }
 
-/// What one file holds.
+/// The contents of one file.
 struct Contents {
     tensors: Vec<Tensor>,
     metadata: BTreeMap<String, String>,
 }
 
-/// The file in a folder of SwissArmyTransformer that names the folder of its shards.
+/// The file in a folder of SwissArmyTransformer that names the folder of the shards.
 pub(crate) const SHARDS: &str = "latest";
 
-/// What a folder may hold, most wanted first.
+/// The file names that are looked for, in order of preference.
 const SINGLE: [(&str, Format); 2] =
     [("model.safetensors", Format::Safetensors), ("pytorch_model.bin", Format::Torch)];
 
-/// The files by any of which a folder is a checkpoint.
+/// A folder with any of these files is a checkpoint.
 pub(crate) fn entries() -> impl Iterator<Item = String> {
     let single = SINGLE.iter().flat_map(|(name, _)| [(*name).to_owned(), index_of(name)]);
     single.chain([SHARDS.to_owned()])
@@ -81,18 +81,18 @@ pub struct Checkpoint {
     path: PathBuf,
     tensors: BTreeMap<Arc<str>, Tensor>,
     metadata: BTreeMap<String, String>,
-    /// What the names of each shard's tensors begin with.
+    /// The prefix of the tensor names of each shard.
     shards: Vec<String>,
 }
 
 impl Checkpoint {
-    /// Opens a folder with a checkpoint, safetensors before torch where both are there, or one file.
+    /// Opens a folder with a checkpoint, or one file. Of safetensors and torch in the same folder, safetensors is opened.
     ///
     /// The files are mapped, not read: do not change them in place while the checkpoint or any
     /// [`Bytes`] of it live (replacing a file by renaming another over it is harmless).
     ///
     /// A torch file may nest its dictionaries; names are then joined by dots, as in
-    /// `module.transformer.word_embeddings.weight`. Whatever else it holds is passed over.
+    /// `module.transformer.word_embeddings.weight`. Other values are ignored.
     ///
     /// # Errors
     ///
@@ -127,7 +127,7 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// As [`open`](Checkpoint::open), in the name of a file called `memory`.
+    /// As [`open`](Checkpoint::open); the file is called `memory`.
     pub fn from_bytes(format: Format, bytes: impl Into<Bytes>) -> Result<Self> {
         let path = Path::new("memory");
         Self::new(path, format.parse(path, &bytes.into())?)
@@ -174,12 +174,12 @@ impl Checkpoint {
         &self.metadata
     }
 
-    /// Where each tensor of the model is cut into shards: what the names of each shard's tensors begin with, in order.
+    /// The prefixes of the tensor names of each shard, in order, if the tensors are split for tensor parallelism.
     pub fn shards(&self) -> &[String] {
         &self.shards
     }
 
-    /// The size of all tensors; bytes that several share count for each.
+    /// Bytes of all tensors. Bytes that several tensors share are counted for each of them.
     pub fn total_bytes(&self) -> u64 {
         self.tensors.values().fold(0, |sum, tensor| sum.saturating_add(tensor.bytes().len() as u64))
     }

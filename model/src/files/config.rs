@@ -1,8 +1,9 @@
-//! `config.json` → one [`Config`]. What differs between the models of the family is data here; nothing later asks for a name.
+//! `config.json` → one [`Config`]. Every difference between the models is data in it, so later code never asks for a model's
+//! name.
 //!
 //! Each published dialect of `config.json` has a file under `config/` that turns it into a [`Config`], and a row in
-//! [`READERS`]. The next relative is another such file and, if its tensors have other names, another table of names (see
-//! `weights/names.rs`); only a part that no relative has had needs a new variant of an enum here and a branch in `layer/`.
+//! [`READERS`]. To support another model, add such a file and, if its tensors have other names, a table in `weights/names.rs`.
+//! Only a component that no supported model has needs a new variant of an enum here and a branch in `layer/`.
 
 use std::path::Path;
 
@@ -22,7 +23,7 @@ mod transformers;
 
 /// Reads one dialect of `config.json`.
 struct Reader {
-    /// The models that have it, for people.
+    /// The models with this dialect, for people.
     models: &'static str,
     recognises: fn(&Fields) -> bool,
     read: fn(&Fields) -> Result<Config>,
@@ -31,13 +32,13 @@ struct Reader {
 const READERS: [Reader; 5] =
     [chatglm::READER, chatglm2::READER, transformers::READER, glm::READER, glm130b::READER];
 
-/// What a folder without the file means.
+/// The configuration of a folder without `config.json`.
 pub(crate) use glm130b::PUBLISHED as UNWRITTEN;
 
-/// How the authors choose ids.
+/// The sampling parameters that the authors recommend.
 pub(crate) const GENERATION: &str = "generation_config.json";
 
-/// How activations are normalised.
+/// How activations are normalized.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum Norm {
@@ -53,11 +54,11 @@ pub enum Norm {
     },
 }
 
-/// What lies between the two matrices of the MLP.
+/// The activation function of the MLP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Mlp {
-    /// GELU in its tanh form.
+    /// GELU, tanh approximation.
     GeluTanh,
     /// GELU with the error function.
     GeluErf,
@@ -68,7 +69,7 @@ pub enum Mlp {
 }
 
 impl Mlp {
-    /// Whether the first matrix has rows for a gate, too.
+    /// Whether the first matrix also has the rows of a gate.
     pub fn is_gated(self) -> bool {
         matches!(self, Mlp::SwiGlu | Mlp::GeGlu)
     }
@@ -104,30 +105,30 @@ pub enum Rope {
     },
 }
 
-/// Which tokens see which.
+/// Which tokens attend to which.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MaskKind {
-    /// A token sees those before it.
+    /// Every token attends to itself and those before it.
     Causal,
-    /// All before the first `sop` see each other in both directions; it and what follows are causal, and stand where the blank
-    /// is that they fill.
+    /// Tokens before the first `sop` attend to each other in both directions. `sop` and the tokens after it are causal; their
+    /// position is that of the blank they fill.
     Prefix(BlankChoice),
 }
 
-/// Which of several blanks is filled; of one kind always the first.
+/// Which blank is filled if a prompt has several; of one kind, always the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BlankChoice {
     /// `[gMASK]`, or else `[MASK]`.
     GmaskFirst,
-    /// Whichever comes first.
+    /// The first blank of any kind.
     Leftmost,
-    /// `[MASK]`, or else `[sMASK]`, or else `[gMASK]`; what fills a `[gMASK]` stands after the context instead.
+    /// `[MASK]`, or else `[sMASK]`, or else `[gMASK]`. Tokens that fill a `[gMASK]` have the position after the context instead.
     MaskFirst,
 }
 
-/// How a block's input is carried past attention and MLP.
+/// The residual connection around attention and MLP.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum Residual {
@@ -137,25 +138,25 @@ pub enum Residual {
     Scaled(f32),
 }
 
-/// How the rows of the query-key-value matrix are ordered.
+/// The order of the rows of the query-key-value matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum QkvOrder {
-    /// For each head its query, its key, its value.
+    /// Head by head: its query, key and value.
     PerHead,
     /// All queries, all keys, all values.
     Concatenated,
 }
 
-/// Whose names the tensors have.
+/// The naming scheme of the tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Dialect {
     /// ChatGLM-6B's.
     ChatGlm,
-    /// ChatGLM2-6B's, which ChatGLM3-6B and GLM-4-9B have taken over.
+    /// ChatGLM2-6B's, also used by ChatGLM3-6B and GLM-4-9B.
     ChatGlm2,
-    /// Those of transformers' own `glm` and `glm4`.
+    /// The one of `glm` and `glm4` in the transformers library.
     Transformers,
     /// The original GLM's.
     Glm,
@@ -163,12 +164,12 @@ pub enum Dialect {
     Glm130B,
 }
 
-/// Ids with a meaning of their own, as far as a model has them.
+/// Ids of special tokens, as far as a model has them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SpecialIds {
     /// Begins the answer (`<sop>`).
     pub sop: Option<u32>,
-    /// Any of these ends the answer.
+    /// Each of these ends the answer.
     pub ends: Vec<u32>,
     /// A short blank (`[MASK]`).
     pub mask: Option<u32>,
@@ -179,13 +180,13 @@ pub struct SpecialIds {
 }
 
 impl SpecialIds {
-    /// Blanks and the beginning of an answer, which is called `sop`; no ends.
+    /// The blanks, and the start of an answer, whose token is called `sop`; no ends.
     pub(crate) fn named(sop: &str, id: impl Fn(&str) -> Option<u32>) -> Self {
         let (mask, smask, gmask) = (id("[MASK]"), id("[sMASK]"), id("[gMASK]"));
         Self { sop: id(sop), ends: Vec::new(), mask, smask, gmask }
     }
 
-    /// The blanks by their names.
+    /// The blanks with their names.
     pub(crate) fn blanks(&self) -> [(&'static str, Option<u32>); 3] {
         [("[MASK]", self.mask), ("[sMASK]", self.smask), ("[gMASK]", self.gmask)]
     }
@@ -195,9 +196,9 @@ impl SpecialIds {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Config {
-    /// The architecture's published name.
+    /// The published name of the architecture.
     pub architecture: &'static str,
-    /// Blocks.
+    /// Transformer layers.
     pub layers: usize,
     /// Width of the residual stream.
     pub hidden: usize,
@@ -211,7 +212,7 @@ pub struct Config {
     pub intermediate_size: usize,
     /// Rows of the embedding.
     pub vocab: usize,
-    /// Positions that the model was made for.
+    /// Largest context the model supports, in tokens.
     pub max_context: usize,
     /// Normalisation.
     pub norm: Norm,
@@ -219,9 +220,9 @@ pub struct Config {
     pub mlp: Mlp,
     /// Rotary position embedding.
     pub rope: Rope,
-    /// Visibility.
+    /// Attention mask.
     pub mask: MaskKind,
-    /// Residual.
+    /// Residual connection.
     pub residual: Residual,
     /// Order of query, key and value.
     pub qkv: QkvOrder,
@@ -229,22 +230,22 @@ pub struct Config {
     pub qkv_bias: bool,
     /// Whether the other linear layers have biases.
     pub linear_bias: bool,
-    /// Whether attention and MLP each have a norm on their output, too.
+    /// Whether the outputs of attention and MLP are normalized, too.
     pub output_norms: bool,
     /// Names of the tensors.
     pub dialect: Dialect,
-    /// Whether a checkpoint without a head means the embedding (`tie_word_embeddings`; where it is not said, true in
-    /// ChatGLM-6B and false in those after it).
+    /// Whether the embedding is the head of a checkpoint without one (`tie_word_embeddings`; its default is true for ChatGLM-6B
+    /// and false for later models).
     pub tied_head: bool,
     /// Special ids.
     pub special: SpecialIds,
-    /// How its authors choose ids, with seed 0: as the `chat` of the published code does (for models without one, as that of
-    /// ChatGLM2), except where `generation_config.json` says otherwise.
+    /// The authors' sampling parameters, with seed 0: the defaults of `chat` in the published code (of ChatGLM2's for models
+    /// without `chat`), overridden by `generation_config.json`.
     pub sampling: Sampling,
 }
 
 impl Config {
-    /// Refuses a context of no token, or of more than the model was made for.
+    /// Checks that a context of `capacity` tokens is neither empty nor larger than the model supports.
     pub(crate) fn check_capacity(&self, capacity: usize) -> Result<()> {
         let max = self.max_context;
         if (1..=max).contains(&capacity) {
@@ -305,7 +306,7 @@ impl Config {
         if self.mlp.is_gated() { 2 * self.intermediate_size } else { self.intermediate_size }
     }
 
-    /// Where in a row that the query-key-value matrix gives queries, keys and values are.
+    /// Where queries, keys and values are in an output row of the query-key-value matrix.
     pub(crate) fn heads_at(&self) -> [Heads; 3] {
         let size = self.head_size;
         let (firsts, stride) = match self.qkv {
@@ -321,7 +322,7 @@ impl Config {
     }
 }
 
-/// What the dialects have in common.
+/// Fields that several dialects have, with their ranges.
 impl Fields<'_> {
     fn vocab(&self, name: &str) -> Result<usize> {
         self.size(name, 1..=1 << 24)
@@ -347,7 +348,7 @@ impl Fields<'_> {
         self.size(name, 1..=1 << 21)
     }
 
-    /// The size of a head where the heads share the hidden size.
+    /// The size of a head if all heads together have the hidden size.
     fn head_size(&self, hidden: usize, heads: usize) -> Result<usize> {
         if !hidden.is_multiple_of(heads) {
             return Err(self.error(format!(
@@ -367,7 +368,7 @@ impl Fields<'_> {
         )))
     }
 
-    /// How many heads share their keys and values: all of `heads` in `name` groups.
+    /// The number of key-value heads in field `name`, of which `heads` must be a multiple.
     fn kv_heads(&self, name: &str, heads: usize) -> Result<usize> {
         let groups = self.size(name, 1..=heads)?;
         if heads.is_multiple_of(groups) {

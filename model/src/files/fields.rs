@@ -1,4 +1,4 @@
-//! The fields of a JSON file in a model's folder, read with errors that name file, field and range.
+//! The fields of a JSON file in a model's folder. Errors name the file, the field and the allowed range.
 
 use std::ops::RangeInclusive;
 
@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result};
 use crate::files::model_dir::ModelDir;
 
-/// The fields of one file. `null` counts as missing.
+/// The fields of one file. A field that is `null` counts as missing.
 pub(crate) struct Fields<'f> {
     folder: &'f ModelDir<'f>,
     file: &'static str,
@@ -15,7 +15,7 @@ pub(crate) struct Fields<'f> {
 }
 
 impl<'f> Fields<'f> {
-    /// The fields of a file; none where there is no such file.
+    /// The fields of a file; no fields if the file is missing.
     ///
     /// # Errors
     /// As [`ModelDir::json`].
@@ -23,10 +23,10 @@ impl<'f> Fields<'f> {
         Ok(Self { folder, file, json: folder.json(file)? })
     }
 
-    /// Those of a text that stands for a file which is not there.
+    /// The fields of `text`, which replaces a missing file.
     ///
     /// # Errors
-    /// If it is no JSON object.
+    /// If the text is no JSON object.
     pub(crate) fn parse(folder: &'f ModelDir<'f>, file: &'static str, text: &str) -> Result<Self> {
         let json = serde_json::from_str(text);
         let json =
@@ -34,38 +34,38 @@ impl<'f> Fields<'f> {
         Ok(Self { folder, file, json })
     }
 
-    /// The fields of an object within; none where there is no such object.
+    /// The fields of a nested object; no fields if it is missing.
     pub(crate) fn nested(&self, name: &str) -> Self {
         let json = self.get(name).and_then(Value::as_object).cloned().unwrap_or_default();
         Self { json, ..*self }
     }
 
-    /// Where the file is.
+    /// The folder of the file.
     pub(crate) fn folder(&self) -> &'f ModelDir<'f> {
         self.folder
     }
 
-    /// A field that is there.
+    /// A field, if it is present.
     pub(crate) fn get(&self, name: &str) -> Option<&Value> {
         self.json.get(name).filter(|value| !value.is_null())
     }
 
-    /// Whether a field is there.
+    /// Whether a field is present.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.get(name).is_some()
     }
 
-    /// A text, if the field is one.
+    /// A string, if the field is present and is one.
     pub(crate) fn text(&self, name: &str) -> Option<&str> {
         self.get(name)?.as_str()
     }
 
-    /// How a field is shown in an error.
+    /// The value of a field as an error shows it.
     pub(crate) fn shown(&self, name: &str) -> String {
         self.json.get(name).map_or_else(|| "missing".to_owned(), Value::to_string)
     }
 
-    /// What is wrong with the file.
+    /// An error about the file.
     pub(crate) fn error(&self, problem: impl Into<String>) -> Error {
         self.folder.error(self.file, problem)
     }
@@ -81,7 +81,7 @@ impl<'f> Fields<'f> {
         })
     }
 
-    /// True or false, or what it is where it is not said.
+    /// A boolean, or `default` if the field is missing.
     pub(crate) fn flag(&self, name: &str, default: bool) -> Result<bool> {
         match self.get(name) {
             None => Ok(default),
@@ -90,7 +90,7 @@ impl<'f> Fields<'f> {
         }
     }
 
-    /// Checks that a flag, where it is given, has the value that the network is built for.
+    /// Checks that a flag, if present, has the only value that this implementation supports.
     pub(crate) fn require(&self, name: &str, value: bool) -> Result<()> {
         match self.flag(name, value)? == value {
             true => Ok(()),
@@ -98,7 +98,7 @@ impl<'f> Fields<'f> {
         }
     }
 
-    /// A number.
+    /// A number, or `default` if the field is missing.
     pub(crate) fn number_or(&self, name: &str, default: f32) -> Result<f32> {
         let Some(value) = self.get(name) else { return Ok(default) };
         let number = value.as_f64().map(|number| number as f32);
@@ -114,22 +114,22 @@ impl<'f> Fields<'f> {
         })
     }
 
-    /// A positive number, or what it is where it is not said.
+    /// A positive number, or `default` if the field is missing.
     pub(crate) fn positive_or(&self, name: &str, default: f32) -> Result<f32> {
         if self.has(name) { self.positive(name) } else { Ok(default) }
     }
 
-    /// An id of the vocabulary.
+    /// A token id, less than `vocab`.
     pub(crate) fn id(&self, name: &str, vocab: usize) -> Result<u32> {
         Ok(self.size(name, 0..=vocab - 1)? as u32)
     }
 
-    /// An id that need not be there.
+    /// A token id, if the field is present.
     pub(crate) fn id_or_none(&self, name: &str, vocab: usize) -> Result<Option<u32>> {
         self.has(name).then(|| self.id(name, vocab)).transpose()
     }
 
-    /// One id, or a list of them.
+    /// Token ids: the field is one id, a list of them, or missing.
     pub(crate) fn ids(&self, name: &str, vocab: usize) -> Result<Vec<u32>> {
         let id = |value: &Value| value.as_u64().filter(|&id| id < vocab as u64).map(|id| id as u32);
         let ids = match self.get(name) {

@@ -1,4 +1,4 @@
-//! What a model's weights are and where their bytes lie, found without loading them.
+//! The matrices of a model: shapes, formats and sizes, found without loading the weights.
 
 use crate::files::config::Config;
 use crate::files::weights::{StoredMatrix, StoredNetwork};
@@ -7,19 +7,19 @@ use crate::network::kv::KvFormat;
 use crate::network::layer::LinearRole;
 use crate::network::workspace::Workspace;
 
-/// A matrix of a model.
+/// A kind of matrix in a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MatrixInfo {
-    /// What it is.
+    /// What the matrix is, for people.
     pub name: &'static str,
-    /// How many there are of it.
+    /// The number of such matrices.
     pub count: usize,
     /// Rows and columns.
     pub shape: [usize; 2],
-    /// How its weights are stored.
+    /// The format of the weights, for people.
     pub format: String,
-    /// Bytes of all of them, once loaded.
+    /// Bytes of all of them once they are loaded.
     pub bytes: u64,
 }
 
@@ -29,15 +29,15 @@ pub struct MatrixInfo {
 pub struct Inventory {
     /// Sizes and kinds.
     pub config: Config,
-    /// Each matrix; those of a block once for all blocks.
+    /// Every kind of matrix; one entry stands for all layers.
     pub matrices: Vec<MatrixInfo>,
-    /// Bytes that do not lie as the kernels read them, and are copied into memory when the model is opened.
+    /// Bytes that loading copies into memory, because they are not stored in the kernels' layout.
     pub copied_bytes: u64,
-    /// Bytes of weights that every generated token reads.
+    /// Bytes of weights that are read for every generated token.
     pub bytes_per_token: u64,
-    /// Whether blocks have quantised matrices that the kernels can read.
+    /// Whether the layers have quantized matrices that the kernels can use.
     pub is_quantized: bool,
-    /// Whether the embedding serves as the head, too.
+    /// Whether the embedding is also the head.
     pub is_head_tied: bool,
 }
 
@@ -93,7 +93,7 @@ impl Inventory {
         self.matrices.iter().map(|matrix| matrix.bytes).sum()
     }
 
-    /// The type of activations that suits the weights: 8-bit where there are quantised ones to meet.
+    /// The default type of the activations: 8-bit if there are quantized matrices.
     pub fn activations(&self) -> Activations {
         if self.is_quantized { Activations::Int8 } else { Activations::F32 }
     }

@@ -1,4 +1,4 @@
-//! The small files of a model's folder, wherever they are.
+//! The small files of a model's folder, on the disk or in memory.
 
 use crate::error::{Error, Result};
 use serde_json::{Map, Value};
@@ -7,35 +7,35 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// Largest file that is read: `tokenizer.json` of GLM-4 has 20 MB. Bounds memory.
+/// Largest file that is read; bounds memory. `tokenizer.json` of GLM-4 has 20 MB.
 const MAX_FILE: u64 = 64 << 20;
 
-/// Sizes and kinds of the model.
+/// The configuration of the model.
 pub(crate) const CONFIG: &str = "config.json";
 
-/// In it, under which name or path the model was published.
+/// The field of it with the name or path under which the model was published.
 pub(crate) const CONFIG_NAME: &str = "_name_or_path";
 
-/// What is said of the tokenizer.
+/// The configuration of the tokenizer.
 pub(crate) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
-/// A chat template that is not in `tokenizer_config.json`.
+/// The chat template, if it is not in `tokenizer_config.json`.
 pub(crate) const TEMPLATE: &str = "chat_template.jinja";
 
 /// Names of added tokens and their ids.
 pub(crate) const ADDED_TOKENS: &str = "added_tokens.json";
 
-/// Files by their names: those of a folder, or some that are in memory.
+/// Files by name: those of a folder on the disk, or some in memory.
 pub(crate) struct ModelDir<'a> {
     path: PathBuf,
     files: Option<&'a [(&'a str, &'a [u8])]>,
 }
 
 impl<'a> ModelDir<'a> {
-    /// A folder on the disk.
+    /// Opens a folder on the disk.
     ///
     /// # Errors
-    /// If there is none.
+    /// If `path` is no folder.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         if !std::fs::metadata(path).map_err(Error::io(path))?.is_dir() {
             return Err(Error::file(path, "is not a folder"));
@@ -43,12 +43,12 @@ impl<'a> ModelDir<'a> {
         Ok(ModelDir { path: path.into(), files: None })
     }
 
-    /// The files at hand.
+    /// Files in memory.
     pub(crate) fn of(files: &'a [(&'a str, &'a [u8])]) -> Self {
         ModelDir { path: PathBuf::new(), files: Some(files) }
     }
 
-    /// Whether there is such a file, and a regular one: opening a pipe waits until somebody writes to it.
+    /// Whether the file exists and is a regular file. Opening a pipe would block until somebody writes to it.
     pub(crate) fn has(&self, name: &str) -> bool {
         match self.files {
             Some(files) => files.iter().any(|(n, _)| *n == name),
@@ -56,13 +56,13 @@ impl<'a> ModelDir<'a> {
         }
     }
 
-    /// Where the folder is; empty if it is in memory.
+    /// The path of the folder; empty for files in memory.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What the model may be called, in lower case, best first: the last part of the name or path that it, or its tokenizer, was
-    /// published under, and the folder's own name.
+    /// Possible names of the model in lower case, most reliable first: the last part of the name or path under which the model
+    /// was published, the same of its tokenizer, and the name of the folder.
     ///
     /// # Errors
     /// As [`ModelDir::json`].
@@ -78,14 +78,14 @@ impl<'a> ModelDir<'a> {
         Ok(published.chain(own).filter(|name| !name.is_empty()).collect())
     }
 
-    /// What the folder on the disk is called.
+    /// The name of the folder on the disk.
     pub(crate) fn own_name(&self) -> Option<String> {
-        // "." is called something, too.
+        // Canonical, so that "." has a name, too.
         let path = self.path.canonicalize().ok()?;
         Some(path.file_name()?.to_string_lossy().into_owned())
     }
 
-    /// What is wrong with a file.
+    /// An error about a file.
     pub(crate) fn error(&self, name: &str, problem: impl Into<String>) -> Error {
         Error::file(&self.path.join(name), problem)
     }
@@ -93,7 +93,7 @@ impl<'a> ModelDir<'a> {
     /// The bytes of a file.
     ///
     /// # Errors
-    /// If the file is not there, too large, or cannot be read.
+    /// If the file is missing, too large, or cannot be read.
     pub(crate) fn read(&self, name: &str) -> Result<Cow<'a, [u8]>> {
         if !self.has(name) {
             return Err(self.error(name, "is missing, or no regular file"));
@@ -113,7 +113,7 @@ impl<'a> ModelDir<'a> {
         Ok(Cow::Owned(bytes))
     }
 
-    /// A JSON object; an empty one where there is no such file.
+    /// A file as a JSON object; an empty object if the file is missing.
     ///
     /// # Errors
     /// If the file is no JSON object, or cannot be read.

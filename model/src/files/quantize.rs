@@ -1,11 +1,9 @@
-//! Any supported checkpoint → a folder in the kernels' layout, ready to be mapped.
-//! What is published in pieces is written whole.
+//! Any supported checkpoint → a folder in the kernels' layout, ready to be mapped. Split tensors are joined.
 //!
-//! The output is one safetensors file whose data begin on a multiple of 64, beside copies of the configuration and the
-//! tokenizer. Matrices become panels of integers (see `weights/stored.rs`); the official INT4 and INT8 keep their integers
-//! and scales and are only put in order; all else is copied as it is. Tensor after tensor, in pieces: memory does not grow
-//! with the model. The file has a temporary name until it is complete and on the disk, so a folder that was not finished
-//! never loads.
+//! The output is one safetensors file and copies of the configuration and the tokenizer. Matrices become panels of integers (see
+//! `weights/stored.rs`). The official INT4 and INT8 keep their integers and scales; only their order changes. Everything else is
+//! copied. Tensors are written one after another in pieces, so memory does not grow with the model. The file has a temporary name
+//! until it is complete and on the disk, so an unfinished folder never loads.
 
 use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom, Write};
@@ -29,28 +27,28 @@ use crate::files::weights::{
 use crate::network::model::pool;
 use crate::text::tokenizer;
 
-/// The file that is written, and the one that a folder is opened by.
+/// The file of weights in the new folder.
 const WEIGHTS: &str = "model.safetensors";
 
-/// What goes along with weights, configuration and tokenizer, where it is there.
+/// Files that are copied if they exist, beside those of the tokenizer.
 const COMPANIONS: [&str; 4] = [GENERATION, TEMPLATE, "LICENSE", "MODEL_LICENSE"];
 
 fn companions() -> impl Iterator<Item = &'static str> {
     COMPANIONS.into_iter().chain(tokenizer::FILES)
 }
 
-/// How the name of an unfinished file begins.
+/// Start of the name of an unfinished file.
 const PART_START: &str = "model.";
-/// How it ends.
+/// End of the name of an unfinished file.
 const PART_END: &str = ".part";
 
-/// Bytes of panels that are in memory at a time.
+/// Bytes of a matrix that are in memory at a time.
 const PIECE: usize = 8 << 20;
 
 /// Columns that may share a scale.
 pub const GROUPS: [usize; 3] = [32, 64, 128];
 
-/// How weights are quantised that are not quantised yet.
+/// The format of weights that are quantized.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct QuantizeOptions {
@@ -58,7 +56,7 @@ pub struct QuantizeOptions {
     pub bits: usize,
     /// Columns that share a scale, one of [`GROUPS`].
     pub group: usize,
-    /// Threads; by default as many as the process may use.
+    /// Threads. Default: as many as the process may use.
     pub threads: Option<usize>,
 }
 
@@ -84,21 +82,21 @@ pub struct Quantized {
     pub source_bytes: u64,
     /// Bytes of the file written.
     pub bytes: u64,
-    /// Matrices that were quantised.
+    /// Matrices that were quantized.
     pub quantized: usize,
-    /// Matrices that were quantised before and kept their integers and scales.
+    /// Matrices that were quantized before and kept their integers and scales.
     pub kept: usize,
     /// A matrix left out because it is the same as the embedding.
     pub shared: Option<String>,
 }
 
-/// Writes the model in folder `source` to folder `target`, quantised. `progress` is told the bytes written, the bytes there
-/// will be and the tensor at hand, and can break off.
+/// Quantizes the model in folder `source` and writes it to folder `target`. `progress` gets the bytes written, the bytes in total
+/// and the name of the tensor, and can cancel.
 ///
 /// # Errors
 /// If the source is no supported model or is in the kernels' layout already, an option is outside its range, a weight is not
-/// finite, the target holds a model, something cannot be read or written, or `progress` breaks off. The target is then as it
-/// was, except that an empty folder may have been made.
+/// finite, the target holds a model, a file cannot be read or written, or `progress` cancels. The target is then unchanged, except
+/// that an empty folder may have been created.
 pub fn quantize(
     source: impl AsRef<Path>,
     target: impl AsRef<Path>,
@@ -111,7 +109,7 @@ pub fn quantize(
     let config = Config::open(source)?;
     let checkpoint = Checkpoint::open(source)?;
     if checkpoint.metadata().contains_key(LAYOUT_KEY) {
-        return Err(Error::file(source, "is quantised and in the kernels' layout already"));
+        return Err(Error::file(source, "is quantized and in the kernels' layout already"));
     }
     let network = resolve(&config, &checkpoint)?;
     let plan = Plan::new(&config, &network, bits, options.group);
@@ -124,7 +122,7 @@ pub fn quantize(
     Ok(Quantized { source_bytes: checkpoint.total_bytes(), bytes, ..plan.summary })
 }
 
-/// Refuses a folder with anything of a model in it, be it a link to nowhere, and removes what a killed run has left.
+/// Checks that the folder has no file of a model, not even a dangling link, and removes unfinished files of killed runs.
 fn prepare(target: &Path) -> Result<()> {
     let refused = companions().chain([CONFIG]).map(str::to_owned).chain(checkpoint::entries());
     for name in refused {
@@ -144,7 +142,7 @@ fn prepare(target: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Puts the companions beside the finished file and gives it its name: last, for with it the folder is a model. At an error
+/// Writes the companions and then renames the finished file: last, because its name makes the folder a model. After an error
 /// everything is removed again.
 fn publish(source: &Path, target: &Path, file: NamedTempFile) -> Result<()> {
     let path = target.join(WEIGHTS);
@@ -160,15 +158,15 @@ fn publish(source: &Path, target: &Path, file: NamedTempFile) -> Result<()> {
         .and_then(|_| sync_folder(target));
     if published.is_err() {
         for name in companions.into_iter().chain([CONFIG, WEIGHTS]) {
-            // Best effort: the first error is the one to report.
+            // Best effort; the first error is reported.
             let _ = fs::remove_file(target.join(name));
         }
     }
     published
 }
 
-/// `config.json` of the new folder: that of the source, or the published one where there is none. A name that only the
-/// source's folder told is written down.
+/// `config.json` of the new folder: that of the source, or the published one if the source has none. If only the name of the
+/// source folder tells the variant, the name is added to the file.
 fn configuration(source: &Path) -> Result<Vec<u8>> {
     let folder = ModelDir::open(source)?;
     if !folder.has(CONFIG) {
@@ -177,7 +175,7 @@ fn configuration(source: &Path) -> Result<Vec<u8>> {
     let names = folder.names()?;
     let told = names.iter().position(|name| tells(name));
     match folder.own_name() {
-        // The folder's own is the last of its names.
+        // The name of the folder is the last of the names.
         Some(own)
             if told.is_some_and(|told| told + 1 == names.len()) && tells(&own.to_lowercase()) =>
         {
@@ -189,7 +187,7 @@ fn configuration(source: &Path) -> Result<Vec<u8>> {
     }
 }
 
-/// Writes a new file, until it is on the disk.
+/// Writes a new file and waits until it is on the disk.
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let written = File::create_new(path).and_then(|mut file| {
         file.write_all(bytes)?;
@@ -198,7 +196,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     written.map_err(Error::io(path))
 }
 
-/// Copies a file, until it is on the disk.
+/// Copies a file and waits until the copy is on the disk.
 fn copy(from: &Path, to: &Path) -> Result<()> {
     let mut source = File::open(from).map_err(Error::io(from))?;
     let copied = File::create_new(to).and_then(|mut file| {
@@ -208,7 +206,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     copied.map_err(Error::io(to))
 }
 
-/// The bits of a weight, once all options are checked.
+/// Checks all options; returns the bits of a weight.
 pub(crate) fn bits(options: &QuantizeOptions) -> Result<Bits> {
     let error = |setting, range: String, found: usize| Error::Setting {
         setting,
@@ -225,7 +223,7 @@ pub(crate) fn bits(options: &QuantizeOptions) -> Result<Bits> {
     }
 }
 
-/// A file with a temporary name and the permissions of any new file.
+/// A file with a temporary name and the usual permissions of a new file.
 fn temporary_file(folder: &Path) -> Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]
@@ -233,7 +231,7 @@ fn temporary_file(folder: &Path) -> Result<NamedTempFile> {
     builder.prefix(PART_START).suffix(PART_END).tempfile_in(folder).map_err(Error::io(folder))
 }
 
-/// Makes the new name durable, where folders can be synced.
+/// Makes the new name durable, on systems that can sync folders.
 fn sync_folder(folder: &Path) -> Result<()> {
     if cfg!(unix) {
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::io(folder))?;

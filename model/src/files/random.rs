@@ -1,4 +1,4 @@
-//! Models of random weights, quantised: as large as the published ones and as fast, and nothing to download. What they say means nothing.
+//! Models with random quantized weights: the size and speed of published models without a download. Their output has no meaning.
 
 use bytemuck::cast_slice_mut;
 use glm_kernels::{Bits, Shape};
@@ -14,7 +14,7 @@ use crate::network::activations::Activations;
 use crate::network::model::Options;
 use crate::network::workspace::Workspace;
 
-/// A shape that was published: a name, and its `config.json` as far as it matters.
+/// Published models: name, and the relevant part of `config.json`.
 const SHAPES: [(&str, &str); 4] = [
     (
         "chatglm-6b",
@@ -45,7 +45,7 @@ const SHAPES: [(&str, &str); 4] = [
     ),
 ];
 
-/// The names that [`Model::random`] knows.
+/// The names that [`Model::random`] accepts.
 pub const RANDOM_SHAPES: [&str; 4] = [SHAPES[0].0, SHAPES[1].0, SHAPES[2].0, SHAPES[3].0];
 
 /// Configuration and random weights of a published shape, see [`Model::random`](crate::Model::random).
@@ -140,7 +140,7 @@ fn random(tensors: &[(TensorSpec, Fill)], group: usize) -> Result<Checkpoint> {
     Checkpoint::from_bytes(Format::Safetensors, Bytes::from(bytes))
 }
 
-/// Random bytes, repeated for all weights: speed does not depend on them, and to make gigabytes would take long.
+/// Random bytes, which are repeated for all weights. Speed does not depend on them, and generating gigabytes takes long.
 fn noise() -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
     let mut next = || {
@@ -149,7 +149,7 @@ fn noise() -> Vec<u8> {
         state ^= state << 17;
         (state >> 32) as u8
     };
-    // Of a length that no row has, so that rows differ.
+    // No row has this length, so rows differ.
     (0..(1 << 20) + 37).map(|_| next()).collect()
 }
 

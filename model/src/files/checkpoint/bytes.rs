@@ -10,35 +10,34 @@ use memmap2::{Mmap, MmapMut};
 
 use crate::error::{Error, Result};
 
-/// A shared, read-only run of bytes: a part of a mapped file, or of a copy in memory.
+/// Shared, read-only bytes: a part of a mapped file or of memory.
 ///
 /// A clone costs a reference count and keeps the whole file mapped.
 ///
-/// The bytes begin wherever the file put them, which need not be a multiple of the size of what
-/// they mean: read numbers with `from_le_bytes`, or ask for [`aligned`](Bytes::aligned) bytes.
+/// The bytes may be misaligned for the numbers in them: read these with `from_le_bytes`, or use [`aligned`](Bytes::aligned)
+/// bytes.
 #[derive(Clone)]
 pub struct Bytes {
     owner: Arc<dyn AsRef<[u8]> + Send + Sync>,
-    /// Lies inside the owner's bytes: `slice` is the only one to narrow it.
+    /// Always inside the bytes of the owner; only `slice` changes it.
     range: Range<usize>,
 }
 
 impl Bytes {
     /// Maps a whole file. Its pages are read when they are first touched.
     pub(super) fn map(path: &Path) -> Result<Self> {
-        // Asked before opening, for opening a pipe waits until somebody writes to it.
+        // Checked before opening, because opening a pipe blocks until somebody writes to it.
         if !fs::metadata(path).map_err(Error::io(path))?.is_file() {
             return Err(Error::file(path, "is not a regular file"));
         }
         let file = File::open(path).map_err(Error::io(path))?;
-        // SAFETY: the map is only read, and as bytes any content is valid. What cannot be ruled out
-        // is another process changing the file meanwhile: a shortened file ends this process with
-        // SIGBUS, and bytes that change behind a `&[u8]` break a promise to the compiler. Everyone
-        // who maps a file accepts this; `Checkpoint::open` says so to its callers. What is checked
-        // once and then believed (headers, pickles) is copied first, so a change reaches weights only.
+        // SAFETY: the map is only read, and bytes may have any content. Another process can still change the file: truncation
+        // ends this process with SIGBUS, and bytes that change behind a `&[u8]` are undefined behavior. Every user of a map
+        // accepts this; `Checkpoint::open` documents it. Headers and pickles are copied before they are checked, so a change can
+        // affect weights only.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path))?;
-        // Where the file system keeps large pages (ext4, XFS), weights are mapped in them: a little faster to read in most runs, and
-        // sooner there. Elsewhere the hint changes nothing.
+        // Some file systems (ext4, XFS) can map huge pages. Weights were then a little faster to read in most runs, and resident
+        // sooner. Other file systems ignore the hint.
         #[cfg(target_os = "linux")]
         let _ = map.advise(memmap2::Advice::HugePage);
         Ok(Self::new(map))
@@ -49,7 +48,7 @@ impl Bytes {
         Self { owner: Arc::new(owner), range }
     }
 
-    /// A part of these bytes, counted from their start; `None` if it does not lie inside them.
+    /// A part of these bytes, relative to their start; `None` if it is out of bounds.
     pub fn slice(&self, part: Range<usize>) -> Option<Self> {
         if part.start > part.end || part.end > self.len() {
             return None;
@@ -58,7 +57,7 @@ impl Bytes {
         Some(Self { owner: Arc::clone(&self.owner), range })
     }
 
-    /// The same bytes at an address divisible by `align`: these ones if they already lie so, else a copy.
+    /// The same bytes at an address divisible by `align`: a clone if they are aligned already, else a copy.
     ///
     /// # Panics
     ///
@@ -76,7 +75,7 @@ impl Bytes {
     }
 }
 
-/// How many bytes to skip until the address is divisible by `align`.
+/// Bytes to skip until the address is divisible by `align`.
 fn gap(bytes: &[u8], align: usize) -> usize {
     bytes.as_ptr().addr().wrapping_neg() % align
 }

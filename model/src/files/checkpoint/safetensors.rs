@@ -1,9 +1,8 @@
-//! safetensors: a length, a header in JSON, then the tensors end to end.
+//! The safetensors format: the length of the header, the header in JSON, the data of the tensors.
 //!
-//! The `safetensors` crate reads the header and checks that the tensors' bytes follow each other
-//! without gap or overlap and are as long as their types and shapes say. The frame around it is
-//! read here, because the crate adds the lengths up unchecked and admits headers of 100 MB, which
-//! its parser turns into gigabytes. Added are the rules against repeated names and for our types.
+//! The `safetensors` crate parses the header and checks that the tensors have no gaps or overlaps and that their lengths match types
+//! and shapes. The frame around the header is read here, because the crate adds lengths without overflow checks and accepts headers
+//! of 100 MB, for which its parser takes gigabytes. Repeated names and unsupported types are also rejected here.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -18,7 +17,7 @@ use crate::error::{self, Error};
 /// Enough for a hundred thousand tensors in one file.
 const MAX_HEADER: u64 = 16 << 20;
 
-/// Reads the header and cuts out the tensors.
+/// Reads the header and returns the tensors.
 pub(super) fn read(path: &Arc<Path>, file: &Bytes) -> error::Result<Contents> {
     let (header, data) = split(file).map_err(|problem| Error::file(path, problem))?;
     let metadata = parse(&header, data.len()).map_err(|problem| Error::file(path, problem))?;
@@ -35,7 +34,7 @@ pub(super) fn read(path: &Arc<Path>, file: &Bytes) -> error::Result<Contents> {
     Ok(Contents { tensors, metadata })
 }
 
-/// The header, copied so that nobody can change it between check and use, and the data after it.
+/// The header and the data after it. The header is copied, so that no other process can change it between check and use.
 fn split(file: &Bytes) -> Result<(Vec<u8>, Bytes), String> {
     let Some((length, rest)) = file.split_first_chunk::<8>() else {
         return Err(format!("is cut off: {} bytes are no safetensors file", file.len()));
@@ -62,7 +61,7 @@ fn parse(header: &[u8], data_len: usize) -> Result<Metadata, String> {
     Ok(metadata)
 }
 
-/// JSON leaves open which of two equal names counts, so two readers may see two models.
+/// Rejects repeated names. JSON does not define which of two equal names counts, so two readers could see different models.
 fn unique_names(header: &[u8]) -> serde_json::Result<()> {
     struct Names;
 

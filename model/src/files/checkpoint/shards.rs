@@ -1,4 +1,4 @@
-//! Many files as one: an index says which tensor is in which file.
+//! Checkpoints in several files, with an index of the tensors in each.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path};
@@ -8,23 +8,23 @@ use serde::Deserialize;
 use super::{Bytes, Format, Tensor};
 use crate::error::{Error, Result};
 
-/// Published indices have some ten kilobytes.
+/// Largest index. Published ones have tens of kilobytes.
 const MAX_INDEX: usize = 16 << 20;
 
 /// `*.index.json` as transformers writes it.
 #[derive(Deserialize)]
 struct Index {
-    /// Tensor → file name. Whatever else the index says repeats what the files say.
+    /// Tensor → file name. The other fields of the index are redundant.
     weight_map: BTreeMap<String, String>,
 }
 
-/// Reads every file that the index names and checks that each holds what the index says, no less and no more.
+/// Reads every file of the index and checks that each has exactly the tensors that the index lists.
 pub(super) fn read(index_path: &Path, format: Format) -> Result<Vec<Tensor>> {
     let file = Bytes::map(index_path)?;
     if file.len() > MAX_INDEX {
         return Err(Error::file(index_path, format!("is larger than {MAX_INDEX} bytes")));
     }
-    // Copied so that nobody can change it between check and use.
+    // Copied, so that no other process can change it between check and use.
     let json = file.to_vec();
     let index: Index = serde_json::from_slice(&json)
         .map_err(|error| Error::file(index_path, error.to_string()))?;
@@ -43,7 +43,7 @@ pub(super) fn read(index_path: &Path, format: Format) -> Result<Vec<Tensor>> {
     Ok(tensors)
 }
 
-/// A shard lies beside its index.
+/// Checks that a file is in the folder of the index.
 fn check_name(index_path: &Path, shard: &str) -> Result<()> {
     if is_plain_name(shard) {
         return Ok(());
@@ -51,7 +51,7 @@ fn check_name(index_path: &Path, shard: &str) -> Result<()> {
     Err(Error::file(index_path, format!("{shard:?} is not the name of a file in its folder")))
 }
 
-/// Whether a name is that of something in the folder at hand, and does not lead anywhere else, on any system.
+/// Whether a name is a plain file name, which on no system leads out of the folder.
 pub(super) fn is_plain_name(name: &str) -> bool {
     let mut components = Path::new(name).components();
     matches!(components.next(), Some(Component::Normal(_)))

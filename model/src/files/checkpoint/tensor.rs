@@ -1,4 +1,4 @@
-//! A name, a type, a shape and bytes.
+//! One tensor: name, type, shape and bytes.
 
 use std::fmt;
 use std::ops::Range;
@@ -8,15 +8,15 @@ use std::sync::Arc;
 use super::Bytes;
 use crate::error::{Error, Result};
 
-/// More axes than any tensor of the family has; what claims more is damaged.
+/// Largest number of axes. No supported model has a tensor with more.
 pub(super) const MAX_RANK: usize = 8;
 
 /// The type of a tensor's elements, little-endian in the file.
 ///
-/// Weights are of the first five types. The others occur in buffers that the models do not use, and
-/// are here so that such a tensor can be named in an error or passed over.
+/// Weights have the first five types. Buffers that no model uses have the others; such a tensor must be readable to be ignored or
+/// named in an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
+#[expect(missing_docs, reason = "the names are the usual ones")]
 pub enum Dtype {
     F32,
     F16,
@@ -48,7 +48,7 @@ impl fmt::Display for Dtype {
     }
 }
 
-/// A tensor of a checkpoint: contiguous, row-major, its last axis fastest.
+/// A tensor of a checkpoint, contiguous and row-major.
 #[derive(Debug, Clone)]
 pub struct Tensor {
     path: Arc<Path>,
@@ -116,13 +116,13 @@ impl Tensor {
         &self.shape
     }
 
-    /// Its elements, little-endian, row-major: as many bytes as type and shape say. They may be
-    /// misaligned for the type, see [`Bytes`].
+    /// Its elements, little-endian and row-major. The length follows from type and shape. The bytes may be misaligned for the type,
+    /// see [`Bytes`].
     pub fn bytes(&self) -> &[u8] {
         &self.data
     }
 
-    /// The same bytes, to be kept without borrowing the checkpoint.
+    /// The same bytes; a clone does not borrow the checkpoint.
     pub fn data(&self) -> &Bytes {
         &self.data
     }

@@ -1,4 +1,4 @@
-//! A folder of SwissArmyTransformer: the shards of a model that was trained on several devices.
+//! A folder of SwissArmyTransformer: the shards of a model that was trained with tensor parallelism.
 //!
 //! ```text
 //! latest                                  "49300"
@@ -14,16 +14,16 @@ use super::shards::is_plain_name;
 use super::{Format, SHARDS, Tensor};
 use crate::error::{Error, Result};
 
-/// Where a file has its tensors; the rest is the trainer's.
+/// Prefix of the model's tensors; the other values belong to the trainer.
 const MODULE: &str = "module.";
 
-/// GLM-130B has 8; one for every of its heads would be 96.
+/// Largest number of shards. GLM-130B has 8; one for each of its heads would be 96.
 const MAX_SHARDS: usize = 256;
 
-/// Longest name of the folder that `latest` names.
+/// Longest name of a folder in `latest`.
 const MAX_NAME: u64 = 255;
 
-/// What the names of each shard's tensors begin with, and the tensors of all shards.
+/// The prefix of the tensor names of each shard, and the tensors of all shards.
 pub(super) fn read(dir: &Path) -> Result<(Vec<String>, Vec<Tensor>)> {
     let folder = dir.join(iteration(&dir.join(SHARDS))?);
     let (mut prefixes, mut all) = (Vec::new(), Vec::new());
@@ -47,7 +47,7 @@ fn rank(index: usize) -> String {
     format!("mp_rank_{index:02}")
 }
 
-/// The name of a folder, in a file.
+/// Reads the name of a folder from a file.
 fn iteration(path: &Path) -> Result<String> {
     if !path.is_file() {
         return Err(Error::file(path, "is not a regular file"));
@@ -62,7 +62,7 @@ fn iteration(path: &Path) -> Result<String> {
     Err(Error::file(path, format!("{name:?} is not the name of a folder beside it")))
 }
 
-/// How many shards there are.
+/// The number of shards.
 fn count(folder: &Path) -> Result<usize> {
     let mut found = 0;
     for entry in fs::read_dir(folder).map_err(Error::io(folder))? {

@@ -1,4 +1,4 @@
-//! What `torch.save` writes: a zip archive of storages, and a pickle that says how tensors lie in them.
+//! The format of `torch.save`: a zip archive of storages, and a pickle that describes the tensors in them.
 //!
 //! ```text
 //! archive/data.pkl     {"lm_head.weight": _rebuild_tensor_v2(('storage', HalfStorage, "0", …), offset, shape, strides), …}
@@ -6,7 +6,7 @@
 //! archive/data/0       the bytes of storage "0", uncompressed, so that a tensor is a part of the file
 //! ```
 //!
-//! The archive's parts are found by [`zip`], the pickle is read by [`pickle`]; here both are put together.
+//! [`zip`] reads the archive and [`pickle`] the pickle; this module combines both.
 
 mod cursor;
 mod pickle;
@@ -23,14 +23,14 @@ use super::tensor::{MAX_RANK, elements};
 use super::{Bytes, Contents, Dtype, Tensor};
 use crate::error::{self, Error};
 
-/// A tensor costs its pickle about 200 bytes: enough for twenty thousand in one file.
+/// Largest pickle. A tensor takes about 200 bytes of it, so one file can have twenty thousand.
 const MAX_PICKLE: usize = 4 << 20;
 /// Longest name, prefixes included.
 const MAX_NAME: usize = 512;
-/// How deep dictionaries may lie in dictionaries.
+/// Largest nesting depth of dictionaries.
 const MAX_DEPTH: usize = 8;
 
-/// Reads the archive and its pickle, and cuts out the tensors.
+/// Reads the archive and its pickle, and returns the tensors.
 pub(super) fn read(path: &Arc<Path>, file: &Bytes) -> error::Result<Contents> {
     let fail = |problem| Error::file(path, problem);
     let archive = open(file).map_err(fail)?;
@@ -58,7 +58,7 @@ fn open(file: &[u8]) -> Result<Archive, String> {
     }
 }
 
-/// Copied so that nobody can change it between check and use.
+/// The pickle, copied so that no other process can change it between check and use.
 fn copy_pickle(archive: &Archive, file: &[u8]) -> Result<Vec<u8>, String> {
     let range = archive.find("data.pkl");
     let pickle = range.and_then(|range| file.get(range)).ok_or("is a zip file without data.pkl")?;
@@ -68,8 +68,8 @@ fn copy_pickle(archive: &Archive, file: &[u8]) -> Result<Vec<u8>, String> {
     Ok(pickle.to_vec())
 }
 
-/// Walks the dictionaries. Each is entered once, so that neither a cycle nor a dictionary that holds
-/// another twice, which holds another twice, and so on, makes the walk longer than the pickle.
+/// Finds the tensors in nested dictionaries. Each dictionary is visited at most once. Otherwise a cycle, or dictionaries that each
+/// contain the next one twice, would take far more steps than the pickle is long.
 fn named_tensors<'a>(pickle: &'a Pickle) -> Result<Vec<(String, &'a [Value<'a>])>, String> {
     let Value::Dict(root) = pickle.root else {
         return Err("data.pkl is not a dictionary of tensors".into());
@@ -93,13 +93,13 @@ fn named_tensors<'a>(pickle: &'a Pickle) -> Result<Vec<(String, &'a [Value<'a>])
                 }
                 (Value::Str(key), Value::Tensor(arguments)) => {
                     let name = name(&prefix, key)?;
-                    // Twice the same name ends the walk before a short pickle can fill the memory with it.
+                    // Repeated names are an error here already, so that a short pickle cannot fill the memory with them.
                     if !names.insert(name.clone()) {
                         return Err(format!("tensor {name}: appears twice"));
                     }
                     tensors.push((name, pickle.tuple(arguments)));
                 }
-                _ => {} // Step counts, versions and the like.
+                _ => {} // For example step counts and versions.
             }
         }
     }
@@ -113,14 +113,14 @@ fn name(prefix: &str, key: &str) -> Result<String, String> {
     Ok(format!("{prefix}{key}"))
 }
 
-/// What the pickle and the archive say of a tensor.
+/// A tensor as pickle and archive describe it.
 struct Place {
     dtype: Dtype,
     shape: Vec<usize>,
     range: Range<usize>,
 }
 
-/// Where in the file a tensor lies, from the arguments of `_rebuild_tensor_v2`.
+/// The place of a tensor in the file, from the arguments of `_rebuild_tensor_v2`.
 fn locate(pickle: &Pickle, archive: &Archive, arguments: &[Value]) -> Result<Place, String> {
     let &[Value::Storage(storage), Value::Int(offset), shape, strides, ..] = arguments else {
         return Err("is not made from a storage, an offset, a shape and strides".into());
@@ -146,7 +146,7 @@ fn find_storage(archive: &Archive, id: &[Value]) -> Result<(Dtype, Range<usize>)
     else {
         return Err("its storage is not a type, a key, a device and a size".into());
     };
-    // Many tensors may name one key: a long one must not be copied for each.
+    // Many tensors may have the same key, and a long key must not be copied for each of them.
     let entry = (key.len() <= MAX_NAME).then(|| archive.find(&format!("data/{key}"))).flatten();
     let entry = entry.ok_or("its storage is not in the file")?;
     let len = usize::try_from(count).ok().and_then(|count| count.checked_mul(dtype.size()));
@@ -171,7 +171,7 @@ fn sizes(pickle: &Pickle, value: Value) -> Result<Vec<usize>, String> {
     items.iter().map(size).collect()
 }
 
-/// Whether the elements follow each other without gaps, the last axis fastest.
+/// Whether the elements are row-major without gaps.
 fn is_row_major(shape: &[usize], strides: &[usize]) -> bool {
     let mut expected = Some(1usize);
     let follows = |(&size, &stride): (&usize, &usize)| {
@@ -179,7 +179,7 @@ fn is_row_major(shape: &[usize], strides: &[usize]) -> bool {
         expected = expected.and_then(|expected| expected.checked_mul(size));
         fits
     };
-    // Without elements, nothing lies anywhere.
+    // The strides of an empty tensor do not matter.
     shape.len() == strides.len()
         && (shape.contains(&0) || shape.iter().zip(strides).rev().all(follows))
 }

@@ -1,4 +1,4 @@
-//! ChatGLM-6B, the first version: `model_type` "chatglm" with `inner_hidden_size` (its successors call it otherwise).
+//! ChatGLM-6B, the first version: `model_type` "chatglm" with `inner_hidden_size` (later versions have another name for it).
 //!
 //! Source: `configuration_chatglm.py` and `modeling_chatglm.py` of THUDM/chatglm-6b.
 
@@ -17,7 +17,7 @@ pub(super) const READER: Reader = Reader {
     read,
 };
 
-/// The published code scales residuals by √(2·28) whatever the number of layers: the count never reaches its blocks.
+/// The published code scales residuals by √(2·28) for any number of layers, because it does not pass the number to its layers.
 const RESIDUAL_LAYERS: f32 = 28.0;
 
 fn read(fields: &Fields) -> Result<Config> {

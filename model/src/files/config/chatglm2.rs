@@ -1,5 +1,5 @@
-//! ChatGLM2-6B and what has its network: ChatGLM3-6B, CodeGeeX2-6B, GLM-4-9B as first published. `model_type` "chatglm" with
-//! `ffn_hidden_size`.
+//! ChatGLM2-6B and models of the same architecture: ChatGLM3-6B, CodeGeeX2-6B, GLM-4-9B as first published.
+//! `model_type` "chatglm" with `ffn_hidden_size`.
 //!
 //! Source: `configuration_chatglm.py` and `modeling_chatglm.py` of THUDM/chatglm2-6b, chatglm2-6b-32k, chatglm3-6b and
 //! glm-4-9b-chat.
@@ -28,13 +28,13 @@ fn read(fields: &Fields) -> Result<Config> {
     ] {
         fields.require(name, value)?;
     }
-    let member = Variant::of(fields.folder())?;
+    let variant = Variant::of(fields.folder())?;
     let heads = fields.heads()?;
     let vocab = fields.vocab("padded_vocab_size")?;
     let head_size = fields.size("kv_channels", 1..=glm_kernels::MAX_HEAD_SIZE)?;
     let linear_bias = fields.flag("add_bias_linear", false)?;
     Ok(Config {
-        architecture: member.map_or("ChatGLM3 or GLM-4", |member| member.name),
+        architecture: variant.map_or("ChatGLM3 or GLM-4", |variant| variant.name),
         layers: fields.layers("num_layers")?,
         hidden: fields.hidden()?,
         heads,
@@ -48,7 +48,7 @@ fn read(fields: &Fields) -> Result<Config> {
         max_context: fields.context("seq_length")?,
         norm: Norm::Rms { eps: fields.positive("layernorm_epsilon")? },
         mlp: Mlp::SwiGlu,
-        rope: rope(fields, head_size, member.is_some_and(|member| member.is_chatglm2))?,
+        rope: rope(fields, head_size, variant.is_some_and(|variant| variant.is_chatglm2))?,
         mask: MaskKind::Causal,
         residual: Residual::Plain,
         qkv: QkvOrder::Concatenated,
@@ -62,7 +62,7 @@ fn read(fields: &Fields) -> Result<Config> {
     })
 }
 
-/// `rope_ratio` multiplies the base of the frequencies, except in ChatGLM2-6B-32K, where it divides the position.
+/// `rope_ratio` multiplies the base of the frequencies. In ChatGLM2-6B-32K it divides the position instead.
 fn rope(fields: &Fields, head_size: usize, is_chatglm2: bool) -> Result<Rope> {
     let ratio = fields.positive_or("rope_ratio", 1.0)?;
     let (base, scaling_factor) = match is_chatglm2 {

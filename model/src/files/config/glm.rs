@@ -1,7 +1,7 @@
 //! The original GLM, which fills blanks: GLM-2B, GLM-10B, and GLM-Large and GLM-10B in Chinese.
 //!
-//! The special ids are the tokenizer's: `added_tokens.json` beside `config.json`. Where there is none, `config.json` may have
-//! them itself; without any, weights can be looked at and quantised, and nothing more.
+//! The special ids are in `added_tokens.json`, or else in `config.json`. Without them the weights can be inspected and quantized,
+//! but the model cannot generate.
 //!
 //! Source: `configuration_glm.py`, `modeling_glm.py` and `tokenization_glm.py` of THUDM/glm-10b.
 
@@ -24,7 +24,7 @@ pub(super) const READER: Reader = Reader {
 /// Fixed in the published code.
 const EPS: f32 = 1e-5;
 
-/// Names in `added_tokens.json`, and in a `config.json` that has the ids itself.
+/// Names in `added_tokens.json`, and in a `config.json` with the ids.
 const SOP: [&str; 2] = ["<|startofpiece|>", "sop_token_id"];
 const EOP: [&str; 2] = ["<|endofpiece|>", "eop_token_id"];
 const MASKS: [[&str; 2]; 3] =

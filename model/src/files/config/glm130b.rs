@@ -1,4 +1,4 @@
-//! GLM-130B. Its folders have no `config.json`: without one, [`PUBLISHED`] is what they hold.
+//! GLM-130B. It was published without a `config.json`; [`PUBLISHED`] takes its place.
 //!
 //! Source: `configs/model_glm_130b.sh`, `initialize.py` and `generate.py` of THUDM/GLM-130B; SwissArmyTransformer's
 //! `glm130B_model.py`.
@@ -16,7 +16,7 @@ pub(super) const READER: Reader = Reader {
     read,
 };
 
-/// A flag of that name never reaches the layers.
+/// A flag of that name has no effect on the layers in the published code.
 const EPS: f32 = 1e-5;
 
 fn read(fields: &Fields) -> Result<Config> {
@@ -58,7 +58,7 @@ fn read(fields: &Fields) -> Result<Config> {
     })
 }
 
-/// The `config.json` of the published model.
+/// The published model as a `config.json`.
 pub(crate) const PUBLISHED: &str = r#"{
     "model_type": "glm-130b", "num_layers": 70, "hidden_size": 12288, "inner_hidden_size": 32768, "num_attention_heads": 96,
     "vocab_size": 150528, "max_sequence_length": 2048, "layernorm_order": "post", "rotary_base": 10000,

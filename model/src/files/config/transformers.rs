@@ -35,8 +35,8 @@ fn read(fields: &Fields) -> Result<Config> {
     };
     Ok(Config {
         architecture: match Variant::of(fields.folder())? {
-            // The newer GLM-4 has a name of its own, which is not always written out.
-            Some(member) if member.name != "GLM-4" => member.name,
+            // GLM-4-0414 has its own name, which folders often shorten.
+            Some(variant) if variant.name != "GLM-4" => variant.name,
             _ if is_glm4 => "GLM-4-0414",
             _ => "GLM-4",
         },
@@ -64,7 +64,7 @@ fn read(fields: &Fields) -> Result<Config> {
     })
 }
 
-/// Version 5 of the library keeps all about rotation in `rope_parameters`; before, it lay beside the sizes.
+/// Version 5 of the library has the fields in `rope_parameters`, earlier versions at the top level.
 fn rope(fields: &Fields, head_size: usize) -> Result<Rope> {
     for scaled in ["rope_scaling", "rope_parameters"] {
         let object = fields.nested(scaled);

@@ -1,4 +1,4 @@
-//! Which tensors a model is made of: every matrix and vector with its size and the pieces it is published in.
+//! The tensors of a model: every matrix and vector, with its size and the pieces it may be published in.
 
 use std::ops::Range;
 
@@ -11,43 +11,43 @@ use crate::network::layer::{Attention, FeedForward, Layer, Network};
 /// A matrix of `rows` × `cols`, or a vector of `rows` with one column.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Source {
-    /// What it is called when it is whole.
+    /// The name of the tensor that holds all of it.
     pub(crate) name: String,
     pub(crate) rows: usize,
     pub(crate) cols: usize,
-    /// What it is made of where there is no tensor of its own name. Together they cover it, each part once.
+    /// The pieces it consists of if there is no tensor of that name. They cover it without overlap.
     pub(crate) pieces: Vec<Piece>,
-    /// Tensors that repeat the whole.
+    /// Tensors that repeat all of it.
     pub(crate) copies: Vec<String>,
 }
 
 impl Source {
-    /// The piece that a tensor of its own name is.
+    /// The tensor that holds all of it, as one piece.
     pub(crate) fn whole(&self) -> Piece {
         below(&self.name, "", &(0..self.rows), self.cols)
     }
 }
 
-/// Some rows of a tensor, and where they belong.
+/// Some rows of a tensor, and their place in the matrix or vector.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Piece {
     pub(crate) name: String,
     /// Rows of the tensor.
     pub(crate) height: usize,
-    /// The first of its rows that is meant.
+    /// The first row of the tensor that belongs to the piece.
     pub(crate) first: usize,
-    /// Where they go.
+    /// The rows of the whole that the piece fills.
     pub(crate) rows: Range<usize>,
-    /// Where they go; as wide as the tensor.
+    /// The columns of the whole that the piece fills, as many as the tensor has.
     pub(crate) cols: Range<usize>,
 }
 
-/// How several shards make a whole.
+/// How the shards of tensor parallelism form the whole.
 #[derive(Debug, Clone, Copy)]
 enum Join {
     /// One below the other.
     Rows,
-    /// Each has a run of the first half and one of the second.
+    /// Each shard has rows of the first half and rows of the second: gate and up of a gated MLP.
     Halves,
     /// Side by side.
     Columns,
@@ -163,7 +163,7 @@ impl Builder<'_> {
     }
 
     fn linear(&self, name: String, (rows, cols): (usize, usize), bias: bool, join: Join) -> Part {
-        // Columns are inputs, of which the bias has none.
+        // Shards of columns divide the inputs, so each has the whole bias.
         let bias_join = if let Join::Columns = join { Join::Copies } else { join };
         let bias = bias.then(|| self.vector(format!("{name}.bias"), rows, bias_join));
         Affine { weight: self.source(format!("{name}.weight"), (rows, cols), join), bias }
@@ -189,7 +189,7 @@ impl Builder<'_> {
             return source;
         }
         let n = shards.len();
-        // One shard is the whole, however it would be joined with others.
+        // A single shard is the whole, whatever `join` says.
         let join = if n == 1 { Join::Rows } else { join };
         for (index, shard) in shards.iter().enumerate() {
             let name = format!("{shard}{}", source.name);
@@ -227,7 +227,7 @@ fn below(name: &str, end: &str, rows: &Range<usize>, cols: usize) -> Piece {
     }
 }
 
-/// The part of `0..whole` that shard `index` of `n` has. A remainder goes to the last; the shapes will not fit then.
+/// The part of `0..whole` in shard `index` of `n`. The last shard gets the remainder; then the shapes do not match.
 fn share(whole: usize, n: usize, index: usize) -> Range<usize> {
     let part = whole / n;
     index * part..if index + 1 == n { whole } else { (index + 1) * part }

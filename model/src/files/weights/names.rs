@@ -1,20 +1,20 @@
-//! What the published files call their tensors: one table for each dialect.
+//! The names of tensors in published files: one table for each dialect.
 
 use crate::files::config::Dialect;
 
-/// The names of one dialect, without `.weight` and `.bias`; those of a layer without its number.
+/// The names of one dialect, without `.weight` and `.bias`. Names of a layer's tensors are relative to the layer.
 pub(super) struct Names {
-    /// May stand before all names, or not.
+    /// Prefix that all names of a checkpoint have, or none.
     pub(super) prefix: &'static str,
     pub(super) embedding: &'static str,
     /// Learned positions and block positions.
     pub(super) positions: Option<[&'static str; 2]>,
-    /// What a dot and the number of a layer follow.
+    /// The list of layers; a dot and the number of the layer follow.
     pub(super) layers: &'static str,
     pub(super) attention_norm: &'static str,
-    /// Query, key and value in one matrix; a file of ours has it where the published one has three.
+    /// Query, key and value in one matrix. Quantized files always have this one.
     pub(super) qkv: &'static str,
-    /// Query, key and value, where they are published apart.
+    /// Query, key and value, if the published files have three matrices.
     pub(super) apart: Option<[&'static str; 3]>,
     pub(super) attention_output: &'static str,
     pub(super) attention_output_norm: &'static str,
@@ -23,9 +23,9 @@ pub(super) struct Names {
     pub(super) down: &'static str,
     pub(super) feed_forward_output_norm: &'static str,
     pub(super) final_norm: &'static str,
-    /// `None` where the embedding is always the head, too.
+    /// `None` if the embedding is always the head, too.
     pub(super) head: Option<&'static str>,
-    /// The end of the names of tensors that published files hold and no model reads.
+    /// Tensors whose names end like this are in published files, and no model uses them.
     pub(super) ignored: &'static str,
 }
 

@@ -8,8 +8,8 @@
 //! | panels | U8 `[panels, blocks, block bytes]` | F16 `[panels, groups, 8]` |
 //!
 //! Panels are the kernels' layout (see `glm_kernels::Panels`). A file that holds them says so in its metadata, with the
-//! number of columns that share a scale. All but panels may come in several tensors, see [`Source`]; where those lie side by
-//! side, each has its own scale for a row.
+//! number of columns that share a scale. All formats but panels may be split into several tensors, see [`Source`]. Tensors side by
+//! side have a scale each for the same row.
 
 use glm_kernels::quantize::{Unquantizable, pack_panel, pack_scales, quantize_row};
 use glm_kernels::{BLOCK, Bits, LANES, Shape};
@@ -29,7 +29,7 @@ const LAYOUT_NAME: &str = "panels-1";
 /// The metadata key for the columns that share a scale: a number, or `row`.
 const GROUP_KEY: &str = "glm.group";
 
-/// The scale that belongs to a matrix: `….weight` → `….weight_scale`.
+/// The name of the scales of a matrix: `….weight` → `….weight_scale`.
 pub(crate) fn scale_name(name: &str) -> String {
     format!("{name}_scale")
 }
@@ -53,8 +53,8 @@ pub(crate) struct StoredMatrix {
 
 enum Form {
     Plain(Vec<Part>),
-    /// The official formats: integers row after row, a scale for each row of each part. Without a shape, parts side by side
-    /// are not whole blocks of the kernels' layout; the published models' are.
+    /// The official formats: integers in rows, and a scale for each row of each part. The shape is `None` if parts side by side
+    /// are not a multiple of the kernels' block; then the matrix is loaded as numbers. No published model has such parts.
     Rows(Option<Shape>, Vec<Part>),
     Panels {
         shape: Shape,
@@ -110,7 +110,7 @@ impl StoredMatrix {
         [self.rows, self.cols]
     }
 
-    /// The shape in which integers and scales are kept as they are, if it was quantised and they can be.
+    /// The kernel shape that keeps the stored integers and scales, if the matrix is quantized and there is such a shape.
     pub(crate) fn shape(&self) -> Option<Shape> {
         match self.form {
             Form::Plain(_) => None,
@@ -119,12 +119,12 @@ impl StoredMatrix {
         }
     }
 
-    /// Whether its authors, or we, have quantised it.
+    /// Whether it is stored quantized, in an official format or in panels.
     pub(crate) fn is_quantized(&self) -> bool {
         !matches!(self.form, Form::Plain(_))
     }
 
-    /// The tensor, where it is one and plain.
+    /// The tensor, if the matrix is one plain tensor.
     pub(crate) fn plain(&self) -> Option<&Tensor> {
         match &self.form {
             Form::Plain(parts) if parts.len() == 1 => Some(&parts[0].tensor),
@@ -132,7 +132,7 @@ impl StoredMatrix {
         }
     }
 
-    /// Whether the kernels cannot read it where it lies.
+    /// Whether loading copies it into memory. Otherwise the kernels read it in the mapped file.
     pub(crate) fn is_copied(&self) -> bool {
         self.plain().is_none() && !matches!(self.form, Form::Panels { .. })
     }
@@ -151,7 +151,7 @@ impl StoredMatrix {
         bytes as u64
     }
 
-    /// How its weights are stored, in words.
+    /// The format of its weights, for people.
     pub(crate) fn format(&self) -> String {
         let Some(shape) = self.shape() else { return self.joined_dtype().to_string() };
         let bits = match shape.bits {
@@ -164,7 +164,7 @@ impl StoredMatrix {
         }
     }
 
-    /// The matrix as the kernels read it: where it lies if possible, else put together in memory.
+    /// The matrix as the kernels read it: in the mapped file if possible, else as a copy in memory.
     pub(crate) fn load(&self) -> Result<Weight> {
         if let Form::Panels { shape, bytes, scales } = &self.form {
             return Ok(Weight::panels(*shape, bytes.data().clone(), scales.data()));
@@ -185,7 +185,7 @@ impl StoredMatrix {
         Ok(Weight::panels(shape, bytes.into(), &scales.into()))
     }
 
-    /// The type of the matrix as a whole: that of its parts if they agree, else the one that holds them all.
+    /// The type of the joined matrix: that of its parts if they agree, else F32, which represents all of them.
     pub(crate) fn joined_dtype(&self) -> Dtype {
         match &self.form {
             Form::Plain(parts) => {
@@ -193,7 +193,7 @@ impl StoredMatrix {
                 let agree = parts.iter().all(|part| part.tensor.dtype() == dtype);
                 if agree { dtype } else { Dtype::F32 }
             }
-            // An integer of eight bits times a scale of f16 is exact in f32.
+            // An 8-bit integer times an f16 scale is exact in f32.
             _ => Dtype::F32,
         }
     }
@@ -220,10 +220,10 @@ impl StoredMatrix {
 
     /// Writes the panels from `first` on, as many as `bytes` and `scales` hold, on the threads of the current pool.
     ///
-    /// Official integers and scales are moved as they are; plain weights are quantised as `shape` says.
+    /// Official integers and scales are reordered without change. Plain weights are quantized to `shape`.
     ///
     /// # Errors
-    /// At a weight that cannot be quantised.
+    /// If a weight cannot be quantized.
     pub(crate) fn pack(
         &self,
         shape: &Shape,
@@ -283,7 +283,7 @@ impl StoredMatrix {
             let Unquantizable { col, value } = bad;
             let part = self.parts_of(row).find(|part| part.piece.cols.contains(&col));
             let tensor = part.map_or(self.tensors()[0], |part| &part.tensor);
-            tensor.error(format!("[{row}, {col}] is {value}, which cannot be quantised"))
+            tensor.error(format!("[{row}, {col}] is {value}, which cannot be quantized"))
         })
     }
 
@@ -325,7 +325,7 @@ impl Part {
         })
     }
 
-    /// Which row of the tensor is row `row` of the matrix.
+    /// The row of the tensor that is row `row` of the matrix.
     fn own_row(&self, row: usize) -> usize {
         row - self.piece.rows.start + self.piece.first
     }
@@ -372,7 +372,7 @@ fn parts(checkpoint: &Checkpoint, source: &Source, pieces: &[Piece]) -> Result<F
         let first = parts[0].tensor.name();
         return Err(other
             .tensor
-            .error(format!("is not quantised as {first} is, and both are one matrix")));
+            .error(format!("is not quantized as {first} is, and both are one matrix")));
     }
     let Some(bits) = bits else { return Ok(Form::Plain(parts)) };
     let width = pieces[0].cols.len();
@@ -391,7 +391,7 @@ fn panels(checkpoint: &Checkpoint, bytes: &Tensor, source: &Source) -> Result<Fo
     let layout = metadata.get(LAYOUT_KEY).map(String::as_str);
     if layout != Some(LAYOUT_NAME) {
         return Err(bytes.error(format!(
-            "is quantised in the layout {}, and this version reads {LAYOUT_NAME:?}: quantise the original again",
+            "is quantized in the layout {}, and this version reads {LAYOUT_NAME:?}: quantize the original again",
             layout.map_or_else(|| "of no name".to_owned(), |layout| format!("{layout:?}"))
         )));
     }
@@ -415,7 +415,7 @@ fn panels(checkpoint: &Checkpoint, bytes: &Tensor, source: &Source) -> Result<Fo
     Ok(Form::Panels { shape, bytes: bytes.clone(), scales: scales.clone() })
 }
 
-/// A row has one scale, or as many as the shards that it came from.
+/// The shape for whole rows: a row has one scale, or one for each shard that it came from.
 fn equal_groups(rows: usize, cols: usize, bits: Bits, scales: &Tensor) -> Shape {
     match scales.shape().get(1) {
         Some(&n) if n > 1 && cols.is_multiple_of(n) && (cols / n).is_multiple_of(BLOCK) => {

@@ -1,6 +1,6 @@
-//! Reading little-endian fields off the front of untrusted bytes.
+//! Reads little-endian fields from untrusted bytes.
 
-/// Bytes yet to be read. What is not there is an error, and nothing is taken then.
+/// The bytes that are not read yet. Reading beyond the end is an error and consumes nothing.
 pub(super) struct Cursor<'a> {
     rest: &'a [u8],
     position: usize,
@@ -11,7 +11,7 @@ impl<'a> Cursor<'a> {
         Self { rest: bytes, position: 0 }
     }
 
-    /// How many bytes have been taken.
+    /// Number of bytes that were read.
     pub(super) fn position(&self) -> usize {
         self.position
     }
@@ -29,7 +29,7 @@ impl<'a> Cursor<'a> {
         Ok(taken)
     }
 
-    /// Up to a newline, which is taken too but not returned.
+    /// Reads a line; returns it without the newline.
     pub(super) fn line(&mut self) -> Result<&'a [u8], String> {
         let end = self.rest.iter().position(|&byte| byte == b'\n').ok_or("a line without end")?;
         let line = self.take(end)?;

@@ -1,18 +1,18 @@
-//! Pickles as data: the opcodes and names that state dictionaries need, and no others.
+//! Reads pickles as data: only the opcodes and names that state dictionaries need.
 //!
-//! A pickle is a program for a machine with a stack and a memo. Python's machine imports and calls
-//! whatever a pickle names; this one knows four calls, all of which only note down their arguments.
+//! A pickle is a program for a machine with a stack and a memo. Python's machine imports and calls any function that the pickle
+//! names. This one accepts three functions, and a call only records its arguments.
 //!
-//! Strings stay in the pickle, containers lie in two flat tables, and a [`Value`] is a number or a
-//! place in one of these: a value of any depth costs nothing to copy or drop, and memory grows with
-//! the number of opcodes run, each of which takes at least a byte. There are no loops in a pickle.
+//! Strings are borrowed from the pickle and containers are in two flat tables. A [`Value`] is a number or an index, so that copying
+//! or dropping a deeply nested value is cheap. Memory is linear in the number of opcodes that run. Each takes at least a byte of the
+//! pickle, and a pickle has no loops.
 
 use std::collections::HashMap;
 
 use super::cursor::Cursor;
 use crate::files::checkpoint::Dtype;
 
-/// What a pickle can push on the stack.
+/// A value on the stack.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Value<'a> {
     Int(i64),
@@ -26,13 +26,13 @@ pub(super) enum Value<'a> {
     Storage(usize),
     /// The arguments of `_rebuild_tensor_v2`: a tuple of at least four.
     Tensor(usize),
-    /// No tensor of a state dictionary is in a list, so the items are forgotten.
+    /// A list. Its items are dropped, because no tensor of a state dictionary is in a list.
     List,
     /// None, a boolean or a float: part of no tensor.
     Other,
 }
 
-/// What a pickle may refer to by name.
+/// A function or type that a pickle may refer to by name.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Global {
     OrderedDict,
@@ -87,7 +87,7 @@ impl<'a> Pickle<'a> {
     }
 }
 
-/// Runs a pickle to its end. An error begins with the place of the opcode that failed.
+/// Runs a pickle to its end. An error begins with the position of the opcode that failed.
 pub(super) fn read(bytes: &[u8]) -> Result<Pickle<'_>, String> {
     let mut machine = Machine::new(bytes);
     loop {
@@ -146,7 +146,7 @@ type Done = Result<(), String>;
 struct Machine<'a> {
     input: Cursor<'a>,
     stack: Vec<Value<'a>>,
-    /// How long the stack was at each open mark. Nothing below the last is within reach.
+    /// Length of the stack at each open mark. Values below the last mark cannot be popped.
     marks: Vec<usize>,
     memo: HashMap<u32, Value<'a>>,
     tuples: Vec<Vec<Value<'a>>>,
@@ -263,7 +263,7 @@ impl<'a> Machine<'a> {
         Ok(root)
     }
 
-    /// A little-endian integer of as many bytes as it says; eight hold all that a size can be.
+    /// A little-endian integer with a length of up to eight bytes, enough for any size.
     fn long(&mut self) -> Done {
         let len = self.input.u8()?.into();
         let bytes = self.input.take(len)?;
@@ -294,7 +294,7 @@ impl<'a> Machine<'a> {
         Ok(self.stack.split_off(start))
     }
 
-    /// Where the last `n` values begin, if there are that many above the last mark.
+    /// Index of the last `n` values, if there are so many above the last mark.
     fn reach(&self, n: usize) -> Result<usize, String> {
         let bottom = self.marks.last().copied().unwrap_or(0);
         let start = self.stack.len().checked_sub(n).filter(|&start| start >= bottom);
@@ -399,7 +399,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// Modules leave their versions on the dictionary as an attribute, `_metadata`: not a tensor.
+    /// Ignores attributes of a dictionary. Modules have their versions in one, `_metadata`.
     fn set_attributes(&mut self) -> Done {
         let attributes = self.pop()?;
         match (self.stack.get(self.reach(1)?), attributes) {

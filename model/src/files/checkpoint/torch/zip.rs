@@ -1,4 +1,4 @@
-//! The zip archives that torch writes, and no others: entries that are stored as they are, in one file.
+//! Reads the zip archives that torch writes, and no others: uncompressed entries in one file.
 //!
 //! ```text
 //! local header · name · extra · data      per entry
@@ -7,10 +7,9 @@
 //! end                                     22 bytes, the last of the file
 //! ```
 //!
-//! zip says most things twice, and programs that believe different copies see different archives.
-//! Here the end is the end of the file, the directory fills the space before it exactly, each local
-//! header agrees with the directory, and no two entries share a byte or a name.
-//! Check sums are not compared: that would read the whole of a file that is to be mapped.
+//! zip stores most facts twice, and programs that trust different copies see different archives. Therefore the end record must be at
+//! the end of the file, the directory must fill the space before it exactly, each local header must agree with the directory, and no
+//! two entries may share a byte or a name. Checksums are not compared, because that would read all of a file that is to be mapped.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -27,21 +26,21 @@ const END_LEN: usize = 22;
 const ZIP64_END_LEN: usize = 56;
 const ZIP64_LOCATOR_LEN: usize = 20;
 
-/// Encrypted in one of three ways.
+/// Flags of three kinds of encryption.
 const ENCRYPTED: u16 = 1 | 1 << 6 | 1 << 13;
-/// The local header leaves the sizes open; they follow the data.
+/// The sizes are not in the local header; they follow the data.
 const SIZES_LATER: u16 = 1 << 3;
 
-/// Where the entries' data lie in the file.
+/// The data of the entries, by name.
 #[derive(Debug)]
 pub(super) struct Archive {
-    /// torch puts everything in one folder, named as the file once was.
+    /// The only folder, which has the original name of the file.
     folder: String,
     entries: BTreeMap<String, Range<usize>>,
 }
 
 impl Archive {
-    /// The place of a file in the archive's folder.
+    /// The data of a file in the folder.
     pub(super) fn find(&self, name: &str) -> Option<Range<usize>> {
         self.entries.get(&format!("{}/{name}", self.folder)).cloned()
     }
@@ -162,7 +161,7 @@ impl Directory {
     }
 }
 
-/// What a field of the short end holds when the zip64 end has the value.
+/// The value of a field in the short end record if its actual value is in the zip64 one.
 const LIMITS: [u64; 3] = [u16::MAX as u64, u32::MAX as u64, u32::MAX as u64];
 
 /// The number of entries, and the directory's length and start.
@@ -214,7 +213,7 @@ impl Entry {
         Ok(Self { name, size, header })
     }
 
-    /// Reads the local header and finds the data behind it, all before `limit`.
+    /// Reads the local header and finds the data after it, all before `limit`.
     fn place(&self, file: &[u8], limit: usize) -> Result<Place, String> {
         let header = usize::try_from(self.header).ok().filter(|&header| header <= limit);
         let header = header.ok_or_else(|| format!("begins at byte {}, outside", self.header))?;
@@ -241,7 +240,7 @@ impl Entry {
         Ok(Place { header, data: start..start + size })
     }
 
-    /// Whether a size in the local header is that of the directory, or left to another place.
+    /// Whether a size in the local header is that of the directory, or refers to another field.
     fn agrees(&self, local: u32, flags: u16) -> bool {
         u64::from(local) == self.size
             || local == u32::MAX
@@ -259,7 +258,7 @@ fn check_stored(flags: u16, method: u16) -> Result<(), String> {
     }
 }
 
-/// The values that did not fit in a header, or nothing.
+/// The values that do not fit into a header, or no bytes.
 fn zip64_extra(extra: &[u8]) -> Result<Cursor<'_>, String> {
     let mut cursor = Cursor::new(extra);
     while !cursor.is_empty() {
