@@ -8,15 +8,14 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use common::runner::{Runner, bits, with};
 use common::{fixture, shared_model};
 use glm_model::{
     Activations, CancelToken, Chunk, Error, Fill, FinishReason, Generation, HookPoint, HookRows,
     KvFormat, Model, Options, QuantizeOptions, Request, RunOptions, Sampling, Tokenizer, fill,
     quantize,
 };
-use golden::{
-    Goldens, Runner, bits, check_activations, check_logits, int8_error, logits_error, open, with,
-};
+use golden::{Goldens, check_activations, check_logits, int8_error, logits_error, open};
 
 #[test]
 fn tiny_gives_the_recorded_logits() {
@@ -100,11 +99,11 @@ fn check_quantising_changes_nothing(dir: &Path) {
     check_logits(target.path(), &goldens);
     assert!(int8_error(target.path(), &goldens, 0.5) < INT8_ACTIVATIONS_ERROR);
     // The same integers and scales in the same order: the same bits.
-    let bits = |dir: &Path| {
+    let of = |dir: &Path| {
         let model = open(dir, Activations::Int8);
-        golden::bits(&Runner::new(&model, 64).all(&goldens.cases[0].prompt))
+        bits(&Runner::new(&model, 64).all(&goldens.cases[0].prompt))
     };
-    assert_eq!(bits(dir), bits(target.path()));
+    assert_eq!(of(dir), of(target.path()));
 }
 
 /// The same bits for any number of threads, any tile of tokens, and a sequence used before.

@@ -4,17 +4,16 @@ mod common;
 #[path = "common/golden.rs"]
 mod golden;
 
-use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use common::{fixture, shared_model};
+use common::runner::Runner;
+use common::{fixture, shared_model, with_added_tokens};
 use glm_model::{
     Activations, CancelToken, Checkpoint, Generation, Model, Options, QuantizeOptions, Request,
     Sampling, quantize, score,
 };
-use golden::{Goldens, Runner, check_activations, check_logits, int8_error};
-use tempfile::TempDir;
+use golden::{Goldens, check_activations, check_logits, int8_error};
 
 /// The models of this repository.
 const HERE: [&str; 3] =
@@ -48,7 +47,7 @@ fn run(name: &str, dir: &Path, check: Check) {
     let own = dir.join("golden.json").exists();
     let goldens = Goldens::open(if own { dir } else { dir.parent().unwrap() });
     if name.starts_with("glm-10b") {
-        check(name, with_added_tokens(dir, &goldens).path(), &goldens);
+        check(name, with_added_tokens(dir, goldens.special.to_string()).path(), &goldens);
     } else {
         check(name, dir, &goldens);
     }
@@ -65,17 +64,6 @@ fn for_each_shared(check: Check) {
             run(&name, &shared_model(&name), check);
         }
     }
-}
-
-/// The original GLM has its special ids from the tokenizer, which the fixture lacks.
-fn with_added_tokens(dir: &Path, goldens: &Goldens) -> TempDir {
-    let copy = tempfile::tempdir().unwrap();
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        fs::copy(&path, copy.path().join(path.file_name().unwrap())).unwrap();
-    }
-    fs::write(copy.path().join("added_tokens.json"), goldens.special.to_string()).unwrap();
-    copy
 }
 
 #[test]
@@ -156,7 +144,7 @@ fn bits(runner: &mut Runner, prompt: &[u32]) -> (Vec<u32>, usize) {
     for id in [5, 6] {
         all.extend_from_slice(&runner.last(&[id]));
     }
-    (golden::bits(&all), kept)
+    (common::runner::bits(&all), kept)
 }
 
 /// Tokens that are kept give the bits of a sequence that begins anew.

@@ -75,11 +75,10 @@ pub enum LinearRole {
 
 impl LinearRole {
     /// All roles, in the order in which a token meets them.
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Qkv, Self::AttentionOutput, Self::Up, Self::Down, Self::Head];
+    pub const ALL: [Self; 5] = [Self::Qkv, Self::AttentionOutput, Self::Up, Self::Down, Self::Head];
 
     /// The name for people.
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Qkv => "query, key, value",
             Self::AttentionOutput => "attention output",

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
-use glm_model::{
-    Activations, Chunk, HookPoint, HookRows, Model, Options, RunOptions, Sequence, Workspace,
-};
+use glm_model::{Activations, Chunk, HookPoint, HookRows, Model, Options, RunOptions};
 use safetensors::SafeTensors;
 use serde_json::Value;
+
+use crate::common::runner::{Runner, bits, with};
 
 /// One recorded conversation of ids.
 pub struct Case {
@@ -90,54 +90,12 @@ pub fn argmax(logits: &[f32]) -> u32 {
 /// The published code itself is 1e-5 away from exact arithmetic.
 const TOLERANCE: f32 = 2e-4;
 
-/// The default of `T` with something changed.
-pub fn with<T: Default>(change: impl FnOnce(&mut T)) -> T {
-    let mut value = T::default();
-    change(&mut value);
-    value
-}
-
 pub fn open(dir: &Path, activations: Activations) -> Model {
     let options = with(|options: &mut Options| {
         options.activations = Some(activations);
         options.threads = Some(2);
     });
     Model::open(dir, &options).unwrap()
-}
-
-/// A model and one sequence.
-pub struct Runner {
-    pub model: Model,
-    pub sequence: Sequence,
-    pub workspace: Workspace,
-}
-
-#[allow(dead_code)] // Each test file uses some.
-impl Runner {
-    /// With room for `capacity` tokens, or as many as the model was made for.
-    pub fn new(model: &Model, capacity: usize) -> Self {
-        let capacity = capacity.min(model.config().max_context);
-        let (sequence, workspace) = (model.sequence(Some(capacity)), model.workspace());
-        Self { model: model.clone(), sequence: sequence.unwrap(), workspace: workspace.unwrap() }
-    }
-
-    /// Feeds `ids`; logits of all of them.
-    pub fn all(&mut self, ids: &[u32]) -> Vec<f32> {
-        let mut chunks = [Chunk::all(&mut self.sequence, ids)];
-        let logits = self.model.run(&mut self.workspace, &mut chunks, RunOptions::default());
-        logits.unwrap().chunk(0).flatten().copied().collect()
-    }
-
-    /// Feeds `ids`; logits of the last.
-    pub fn last(&mut self, ids: &[u32]) -> Vec<f32> {
-        let mut chunks = [Chunk::last(&mut self.sequence, ids)];
-        let logits = self.model.run(&mut self.workspace, &mut chunks, RunOptions::default());
-        logits.unwrap().last(0).to_vec()
-    }
-}
-
-pub fn bits(logits: &[f32]) -> Vec<u32> {
-    logits.iter().map(|x| x.to_bits()).collect()
 }
 
 /// Prefill logits, decode logits and greedy ids of every case of a model.

@@ -2,8 +2,12 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use std::env;
+pub mod runner;
+
 use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use tempfile::TempDir;
 
 /// The folder of test data beside the repository, or the one that `GLM_SHARED` names. A fresh clone lacks it: tests that use it
 /// are ignored unless asked for, as `.ci/run` does where the folder exists.
@@ -31,4 +35,15 @@ pub fn fixture(name: &str) -> PathBuf {
 fn existing(path: PathBuf) -> PathBuf {
     assert!(path.exists(), "this test needs {}, which is missing", path.display());
     path
+}
+
+/// The original GLM has its special ids from the tokenizer, which the fixture lacks.
+pub fn with_added_tokens(dir: &Path, tokens: String) -> TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, copy.path().join(path.file_name().unwrap())).unwrap();
+    }
+    fs::write(copy.path().join("added_tokens.json"), tokens).unwrap();
+    copy
 }

@@ -1,0 +1,474 @@
+//! One pass over chunks of several sequences: bits, memory, and what happens when something goes wrong.
+
+mod common;
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Mutex;
+
+use common::runner::{Runner, bits, with};
+use common::{fixture, with_added_tokens};
+use glm_model::{
+    Activations, Chunk, Draft, Error, FinishReason, Generation, HookPoint, HookRows, KvFormat,
+    LinearRole, Model, Options, Request, RunOptions, Sampling, Sequence, for_each,
+};
+use proptest::prelude::*;
+
+/// Models of each kind: bidirectional and causal, with rotation in 2D, in halves and in pairs, with learned positions.
+const MODELS: [&str; 6] = [
+    "chatglm-6b-tiny/int4",
+    "chatglm2-6b-tiny/int4",
+    "glm-10b-layer",
+    "glm-130b-narrow/int4",
+    "glm-4-9b-chat-hf-layer",
+    "glm-4-0414-layer",
+];
+
+/// The tokens of a sequence, and what of them is a bidirectional context.
+#[derive(Debug, Clone)]
+struct Script {
+    ids: Vec<u32>,
+    /// Tokens that must be fed together.
+    first: usize,
+}
+
+/// Who feeds how many tokens in a pass, and which of their logits are wanted.
+#[derive(Debug, Clone)]
+struct Step {
+    sequence: usize,
+    tokens: usize,
+    wanted: Range<usize>,
+    /// Whether a copy takes the sequence's place, and the original is fed something else.
+    forks: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Mix {
+    lengths: Vec<(usize, usize)>,
+    passes: Vec<Vec<(usize, usize, usize, bool)>>,
+    salt: u32,
+    tile: usize,
+    threads: usize,
+    int8: bool,
+}
+
+fn mixes() -> impl Strategy<Value = Mix> {
+    let lengths = prop::collection::vec((1usize..40, 0usize..12), 1..6);
+    let chunk = (1usize..30, 0usize..30, 0usize..30, prop::bool::weighted(0.1));
+    let passes = prop::collection::vec(prop::collection::vec(chunk, 6), 1..12);
+    let tile = prop_oneof![Just(256usize), 1usize..20];
+    let threads = prop::sample::select(vec![1usize, 2, 3, 7]);
+    (lengths, passes, any::<u32>(), tile, threads, any::<bool>()).prop_map(
+        |(lengths, passes, salt, tile, threads, int8)| Mix {
+            lengths,
+            passes,
+            salt,
+            tile,
+            threads,
+            int8,
+        },
+    )
+}
+
+fn script(model: &Model, (prompt, answer): (usize, usize), salt: u32) -> Script {
+    let config = model.config();
+    let special = &config.special;
+    let mut state = salt;
+    let mut id = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        // Some id without a meaning of its own.
+        let special = [special.sop, special.mask, special.smask, special.gmask];
+        let is_plain = |id: &u32| !special.contains(&Some(*id));
+        (0..config.vocab as u32)
+            .cycle()
+            .skip((state >> 8) as usize % config.vocab)
+            .find(is_plain)
+            .unwrap()
+    };
+    let prompt = prompt.min(config.max_context.min(200) - answer - 2);
+    let mut ids: Vec<u32> = (0..prompt).map(|_| id()).collect();
+    let mut first = 1;
+    if let (Some(sop), Some(blank)) = (special.sop, special.mask.or(special.gmask))
+        && config.mask != glm_model::MaskKind::Causal
+    {
+        ids.push(blank);
+        first = ids.len();
+        ids.push(sop);
+    }
+    ids.extend((0..answer).map(|_| id()));
+    Script { ids, first }
+}
+
+/// Logits of every token, computed alone.
+fn alone(model: &Model, script: &Script) -> Vec<Vec<u32>> {
+    let vocab = model.config().vocab;
+    let all = Runner::new(model, 200).all(&script.ids);
+    all.chunks(vocab).map(bits).collect()
+}
+
+fn open(name: &str, threads: usize, int8: bool) -> Model {
+    let options = with(|options: &mut Options| {
+        options.threads = Some(threads);
+        options.activations = Some(if int8 { Activations::Int8 } else { Activations::F32 });
+        options.kv = Some(if int8 { KvFormat::Int8 } else { KvFormat::F32 });
+    });
+    let dir = fixture(name);
+    if name.starts_with("glm-10b") {
+        // It has its special ids from the tokenizer, which the fixture lacks.
+        let golden = std::fs::read_to_string(dir.join("golden.json")).unwrap();
+        let golden: serde_json::Value = serde_json::from_str(&golden).unwrap();
+        let copy = with_added_tokens(&dir, golden["special"].to_string());
+        return Model::open(copy.path(), &options).unwrap();
+    }
+    Model::open(dir, &options).unwrap()
+}
+
+/// As [`open`], once for all tests.
+fn model(name: &str, threads: usize, int8: bool) -> Model {
+    static OPEN: Mutex<Option<HashMap<(String, usize, bool), Model>>> = Mutex::new(None);
+    let mut models = OPEN.lock().unwrap();
+    let models = models.get_or_insert_default();
+    let key = (name.to_owned(), threads, int8);
+    models.entry(key).or_insert_with(|| open(name, threads, int8)).clone()
+}
+
+/// Runs the passes of a mix; every wanted row must have the bits that it has alone, at one thread.
+fn check(name: &str, mix: &Mix) {
+    let reference = model(name, 1, mix.int8);
+    let model = model(name, mix.threads, mix.int8);
+    let vocab = model.config().vocab;
+    let scripts: Vec<_> = (0..)
+        .zip(&mix.lengths)
+        .map(|(i, &lengths)| script(&model, lengths, mix.salt.wrapping_add(i * 77)))
+        .collect();
+    let expected: Vec<_> = scripts.iter().map(|script| alone(&reference, script)).collect();
+    let mut sequences: Vec<_> = scripts.iter().map(|_| model.sequence(None).unwrap()).collect();
+    let mut workspace = model.workspace_with_tile(mix.tile).unwrap();
+    for pass in &mix.passes {
+        let mut steps = Vec::new();
+        for (sequence, &(tokens, from, to, forks)) in pass.iter().enumerate().take(scripts.len()) {
+            let (script, fed) = (&scripts[sequence], sequences[sequence].len());
+            let left = script.ids.len() - fed;
+            let least = if fed == 0 { script.first } else { 1 };
+            if left == 0 {
+                // Begins anew.
+                sequences[sequence].truncate(from % 3 * 10);
+                continue;
+            }
+            let tokens = tokens.max(least).min(left);
+            let (from, to) = (from % (tokens + 1), to % (tokens + 1));
+            steps.push(Step { sequence, tokens, wanted: from.min(to)..from.max(to), forks });
+        }
+        let mut originals: Vec<Sequence> = Vec::new();
+        for step in steps.iter().filter(|step| step.forks) {
+            let sequence = &mut sequences[step.sequence];
+            let fork = sequence.fork(sequence.len());
+            originals.push(std::mem::replace(sequence, fork));
+        }
+        let mut chunks = Vec::new();
+        let mut rest = sequences.iter_mut().enumerate();
+        for step in &steps {
+            let (_, sequence) = rest.find(|(index, _)| *index == step.sequence).unwrap();
+            let ids = &scripts[step.sequence].ids[sequence.len()..][..step.tokens];
+            chunks.push(Chunk { sequence, ids, wanted: step.wanted.clone() });
+        }
+        // What shares pages is written, too, in the same pass.
+        let other = script(&model, (9, 3), 5);
+        // To a bidirectional context alone, only the start of an answer can be added.
+        for original in originals.iter_mut().filter(|original| original.len() > 42) {
+            chunks.push(Chunk::none(original, &other.ids[other.ids.len() - 2..]));
+        }
+        if chunks.is_empty() {
+            continue;
+        }
+        let before: Vec<_> = chunks.iter().map(|chunk| chunk.sequence.len()).collect();
+        let logits = model.run(&mut workspace, &mut chunks, RunOptions::default()).unwrap();
+        for (index, step) in steps.iter().enumerate() {
+            let rows: Vec<_> = logits.chunk(index).map(bits).collect();
+            let first = before[index] + step.wanted.start;
+            assert_eq!(rows.len(), step.wanted.len());
+            for (i, row) in rows.iter().enumerate() {
+                assert_eq!(row.len(), vocab);
+                assert!(*row == expected[step.sequence][first + i], "{name}: {step:?} row {i}");
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// Bits never depend on other sequences in the pass, on how a prompt is cut, on the tile or the number of threads.
+    #[test]
+    fn every_row_has_the_bits_it_has_alone(mix in mixes()) {
+        MODELS.iter().for_each(|name| check(name, &mix));
+    }
+}
+
+/// A context of several pages, some of them shared, in a pass with others.
+#[test]
+fn long_sequences_share_pages() {
+    for name in ["chatglm2-6b-tiny/int4", "glm-130b-narrow/int4"] {
+        let model = open(name, 2, true);
+        let special = &model.config().special;
+        let blank = [special.gmask.or(special.mask), special.sop].map(|id| id.unwrap_or(9));
+        let prompt = [&[7; 150][..], &blank, &[11; 100]].concat();
+        let mut first = Runner::new(&model, 400);
+        first.last(&prompt);
+        let used = model.kv_pool().used_bytes();
+        let mut forks: Vec<_> = (0..4).map(|_| first.sequence.fork(prompt.len())).collect();
+        assert_eq!(model.kv_pool().used_bytes(), used, "a fork takes no pages");
+        let expected: Vec<_> = (0..4u32)
+            .map(|i| {
+                let mut alone = Runner::new(&model, 400);
+                alone.last(&prompt);
+                bits(&alone.last(&[20 + i]))
+            })
+            .collect();
+        let ids: Vec<_> = (0..4u32).map(|i| [20 + i]).collect();
+        let mut chunks: Vec<_> =
+            forks.iter_mut().zip(&ids).map(|(fork, ids)| Chunk::last(fork, ids)).collect();
+        let logits = model.run(&mut first.workspace, &mut chunks, RunOptions::default()).unwrap();
+        for (i, expected) in expected.iter().enumerate() {
+            assert!(bits(logits.last(i)) == *expected, "{name}: fork {i}");
+        }
+        let page = model.kv_pool().page_bytes();
+        assert_eq!(
+            model.kv_pool().used_bytes(),
+            used + 4 * page,
+            "each has a copy of the last page"
+        );
+        drop(forks);
+        assert_eq!(model.kv_pool().used_bytes(), used);
+        drop(first);
+        assert_eq!(model.kv_pool().used_bytes(), 0);
+    }
+}
+
+#[test]
+fn a_sequence_takes_what_it_needs_and_a_full_pool_loses_nothing() {
+    let dir = fixture("chatglm2-6b-tiny/int4");
+    let page = Model::open(&dir, &Options::default()).unwrap().kv_pool().page_bytes();
+    let options = with(|options: &mut Options| options.kv_budget = Some(3 * page + page / 2));
+    let model = Model::open(&dir, &options).unwrap();
+    let pool = model.kv_pool();
+    let free = || pool.free_bytes().unwrap() / page;
+    let mut workspace = model.workspace().unwrap();
+    let (mut a, mut b) = (model.sequence(None).unwrap(), model.sequence(None).unwrap());
+    assert_eq!((pool.used_bytes(), a.kv_bytes(), free()), (0, 0, 3));
+    let mut feed = |sequence: &mut Sequence, n: usize| {
+        let ids = vec![7; n];
+        let mut chunks = [Chunk::last(sequence, &ids)];
+        let done = model.run(&mut workspace, &mut chunks, RunOptions::default());
+        done.map(|logits| bits(logits.last(0)))
+    };
+    feed(&mut a, 100).unwrap();
+    assert_eq!((a.kv_bytes(), free()), (page, 2));
+    feed(&mut b, 129).unwrap();
+    assert_eq!((b.kv_bytes(), free()), (2 * page, 0));
+    let error = feed(&mut a, 29).unwrap_err();
+    assert!(matches!(error, Error::KvBudget { free: 0, .. }), "{error}");
+    assert!(error.to_string().contains("end a conversation"), "{error}");
+    assert_eq!((a.len(), b.len(), free()), (100, 129, 0));
+    let next = feed(&mut a, 28).unwrap();
+    drop(b);
+    assert_eq!(free(), 2);
+    // The other sequence was never disturbed.
+    let mut alone = model.sequence(None).unwrap();
+    feed(&mut alone, 100).unwrap();
+    assert!(feed(&mut alone, 28).unwrap() == next);
+    drop(alone);
+    feed(&mut a, 1).unwrap();
+    assert_eq!(free(), 1);
+    a.truncate(128);
+    assert_eq!(free(), 2);
+    a.clear();
+    assert_eq!((free(), a.kv_bytes()), (3, 0));
+    // One of two chunks does not fit: neither is fed.
+    let mut b = model.sequence(None).unwrap();
+    let (short, long) = (vec![7; 10], vec![7; 500]);
+    let mut workspace = model.workspace().unwrap();
+    let mut chunks = [Chunk::last(&mut a, &short), Chunk::last(&mut b, &long)];
+    assert!(model.run(&mut workspace, &mut chunks, RunOptions::default()).is_err());
+    assert_eq!((a.len(), b.len(), free()), (0, 0, 3));
+}
+
+#[test]
+fn what_cannot_be_fed_is_refused_and_changes_nothing() {
+    let causal = model("chatglm2-6b-tiny/int4", 2, true);
+    let prefix = model("chatglm-6b-tiny/int4", 2, true);
+    let mut runner = Runner::new(&causal, 16);
+    runner.last(&[5, 6]);
+    let mut foreign = prefix.sequence(None).unwrap();
+    let mut foreign_workspace = prefix.workspace().unwrap();
+    let Runner { model, sequence, workspace } = &mut runner;
+    let mut error = |sequence: &mut Sequence, ids: &[u32], wanted: Range<usize>| {
+        let mut chunks = [Chunk { sequence, ids, wanted }];
+        let done = model.run(workspace, &mut chunks, RunOptions::default());
+        done.err().map(|error| error.to_string()).unwrap_or_default()
+    };
+    assert!(error(sequence, &[], 0..0).contains("no ids"));
+    assert!(error(sequence, &[1 << 30], 0..0).contains("outside the vocabulary"));
+    assert!(error(sequence, &[5], 0..2).contains("wanted"));
+    #[expect(clippy::reversed_empty_ranges, reason = "it is refused")]
+    let reversed = 1..0;
+    assert!(error(sequence, &[5], reversed).contains("wanted"));
+    assert!(error(sequence, &[5; 15], 0..0).contains("17 tokens are needed"));
+    assert!(error(&mut foreign, &[5], 0..0).contains("sequence belongs to another model"));
+    let mut chunks = [Chunk::last(sequence, &[5])];
+    let done = model.run(&mut foreign_workspace, &mut chunks, RunOptions::default());
+    assert!(matches!(done, Err(Error::OtherModel("workspace"))));
+    assert_eq!(sequence.ids(), [5, 6]);
+    // No chunks are no work.
+    assert_eq!(model.run(workspace, &mut [], RunOptions::default()).unwrap().chunk(0).len(), 0);
+
+    // A bidirectional context is whole.
+    let mut runner = Runner::new(&prefix, 16);
+    runner.last(&[5, 6]);
+    let mut chunks = [Chunk::last(&mut runner.sequence, &[7])];
+    let done = prefix.run(&mut runner.workspace, &mut chunks, RunOptions::default());
+    assert!(done.err().unwrap().to_string().contains("sop"));
+    assert_eq!(runner.sequence.ids(), [5, 6]);
+}
+
+#[test]
+fn the_next_model_is_not_taken_for_a_dropped_one() {
+    let dir = fixture("chatglm2-6b-tiny/int4");
+    let open = || Model::open(&dir, &Options::default()).unwrap();
+    let mut sequence = open().sequence(None).unwrap();
+    // Often at the address of the one that was dropped.
+    for _ in 0..20 {
+        let model = open();
+        let mut workspace = model.workspace().unwrap();
+        let mut chunks = [Chunk::last(&mut sequence, &[5])];
+        let done = model.run(&mut workspace, &mut chunks, RunOptions::default());
+        assert!(matches!(done, Err(Error::OtherModel("sequence"))));
+    }
+}
+
+/// A hook sees the inputs of every linear layer, and can spread its work over all threads of the pass.
+#[test]
+fn a_hook_sees_the_inputs_of_every_linear_layer() {
+    for name in ["chatglm-6b-tiny/int4", "chatglm2-6b-tiny/int4", "glm-4-0414-layer"] {
+        let model = model(name, 3, true);
+        let config = model.config();
+        let prompts = [script(&model, (20, 4), 1).ids, script(&model, (7, 0), 2).ids];
+        let mut seen: HashMap<HookPoint, usize> = HashMap::new();
+        let threads = Mutex::new(std::collections::HashSet::new());
+        let mut hook = |point: HookPoint, rows: &HookRows<'_>| {
+            let width = match point {
+                HookPoint::Input(_, LinearRole::AttentionOutput) => config.heads * config.head_size,
+                HookPoint::Input(_, LinearRole::Down) => config.intermediate_size,
+                _ => config.hidden,
+            };
+            assert_eq!(rows.width(), width, "{name}: {point:?}");
+            assert!(rows.values().iter().all(|x| x.is_finite()));
+            let in_chunks: usize = rows.chunks().map(|(_, _, values)| values.len()).sum();
+            assert_eq!(in_chunks, rows.values().len());
+            *seen.entry(point).or_default() += rows.values().len() / width;
+            for_each(64, |_| {
+                std::thread::yield_now();
+                threads.lock().unwrap().insert(std::thread::current().id());
+            });
+        };
+        let mut workspace = model.workspace_with_tile(9).unwrap();
+        let mut sequences = [0, 1].map(|_| model.sequence(None).unwrap());
+        let [a, b] = &mut sequences;
+        let mut chunks = [Chunk::all(a, &prompts[0]), Chunk::all(b, &prompts[1])];
+        let options = RunOptions::default().with_hook(&mut hook);
+        let logits = model.run(&mut workspace, &mut chunks, options).unwrap();
+        let observed: Vec<_> = (0..2).map(|i| logits.chunk(i).map(bits).collect()).collect();
+        let tokens = prompts[0].len() + prompts[1].len();
+        let roles = LinearRole::ALL.into_iter().filter(|role| *role != LinearRole::Head);
+        for point in
+            roles.flat_map(|role| (0..config.layers).map(move |l| HookPoint::Input(l, role)))
+        {
+            assert_eq!(seen.get(&point), Some(&tokens), "{name}: {point:?}");
+        }
+        assert!(threads.lock().unwrap().len() > 1, "one thread did all");
+        // Being observed changes nothing.
+        for (i, prompt) in prompts.iter().enumerate() {
+            let all = Runner::new(&model, 100).all(prompt);
+            let rows: Vec<_> = all.chunks(config.vocab).map(bits).collect();
+            let observed: &Vec<Vec<u32>> = &observed[i];
+            assert!(*observed == rows, "{name}");
+        }
+    }
+}
+
+/// Logits that are passed on row by row are those that are returned.
+#[test]
+fn logits_can_be_taken_as_they_come() {
+    for name in ["chatglm-6b-tiny/int4", "chatglm2-6b-tiny/int4"] {
+        let model = model(name, 2, false);
+        let prompts = [script(&model, (50, 9), 1), script(&model, (7, 2), 2)];
+        let mut rows = Vec::new();
+        let mut sink =
+            |chunk: usize, token: usize, logits: &[f32]| rows.push((chunk, token, bits(logits)));
+        let mut sequences = [0, 1].map(|_| model.sequence(None).unwrap());
+        let [a, b] = &mut sequences;
+        let wanted = prompts[0].ids.len() - 30..prompts[0].ids.len() - 1;
+        let mut chunks = [
+            Chunk { sequence: a, ids: &prompts[0].ids, wanted: wanted.clone() },
+            Chunk::all(b, &prompts[1].ids),
+        ];
+        let options = RunOptions::default().with_logits(&mut sink);
+        let mut workspace = model.workspace_with_tile(23).unwrap();
+        let kept = model.run(&mut workspace, &mut chunks, options).unwrap();
+        assert_eq!((kept.chunk(0).len(), kept.chunk(1).len()), (0, 0));
+        let expected: Vec<_> = prompts.iter().map(|prompt| alone(&model, prompt)).collect();
+        let all = wanted.map(|token| (0, token)).chain((0..prompts[1].ids.len()).map(|t| (1, t)));
+        let all: Vec<_> = all.map(|(c, t)| (c, t, expected[c][t].clone())).collect();
+        assert!(rows == all, "{name}");
+    }
+}
+
+/// An answer is the same with drafts of any length, greedy and drawn, whatever ends it.
+#[test]
+fn drafts_change_no_answer() {
+    let drafts = [Draft::Off, Draft::Auto, Draft::Fixed(1), Draft::Fixed(3), Draft::Fixed(15)];
+    let mut accepted = 0;
+    for name in ["chatglm-6b-tiny/int4", "chatglm2-6b-tiny/int4", "glm-130b-narrow/int4"] {
+        let model = model(name, 2, true);
+        let prompt = script(&model, (12, 0), 3).ids;
+        let samplings = [
+            Sampling::greedy(),
+            Sampling { temperature: 0.3, seed: 7, ..Sampling::greedy() },
+            Sampling { temperature: 0.8, top_k: 3, repetition_penalty: 1.1, ..Sampling::greedy() },
+        ];
+        for sampling in samplings {
+            for (max, capacity, stops) in [
+                (Some(70), None, vec![]),
+                (None, Some(64), vec![]),
+                (Some(60), None, vec![9, 30, 44]),
+            ] {
+                let answer = |draft: Draft| {
+                    let mut request = Request::new(sampling.clone());
+                    request.max_new_tokens = max;
+                    request.stop_ids = stops.clone();
+                    request.draft = draft;
+                    let sequence = model.sequence(capacity).unwrap();
+                    let mut answer = Generation::new(&model, sequence, &prompt, request).unwrap();
+                    let ids: Vec<_> = answer.by_ref().map(Result::unwrap).collect();
+                    let (finish, stats) = (answer.finish_reason(), answer.draft_stats());
+                    let sequence = answer.into_sequence();
+                    let fed = &sequence.ids()[prompt.len()..];
+                    assert!(ids.starts_with(fed) && ids.len() - fed.len() <= 1);
+                    (ids, finish, stats)
+                };
+                let (ids, finish, _) = answer(Draft::Off);
+                assert!(finish.is_some_and(|finish| finish != FinishReason::Cancelled));
+                for draft in drafts {
+                    let (drafted, end, stats) = answer(draft);
+                    assert_eq!((&drafted, end), (&ids, finish), "{name}: {draft:?}");
+                    assert!(stats.accepted <= stats.drafted);
+                    if draft == Draft::Fixed(15) {
+                        accepted += stats.accepted;
+                        assert_eq!(stats.passes + stats.accepted, stats.ids);
+                    }
+                }
+            }
+        }
+    }
+    assert!(accepted > 50, "drafts were tested: {accepted} accepted");
+}
