@@ -52,7 +52,7 @@ pub use format::{Bits, Matrix, Panels, Shape, Storage, quantize};
 pub use isa::{ISA_VARIABLE, Isa, UnknownIsa};
 pub use linear::{Input, Linear};
 pub use norm::{LayerNorm, RmsNorm};
-pub use parallel::{SharedRows, for_each, for_each_row, together};
+pub use parallel::{SharedRows, for_each, for_each_row, parallel_region};
 pub use quantized::Q8Rows;
 pub use rope::{Angle, angles, rotate_halves, rotate_pairs};
 pub use simd::{BLOCK, Element, Kernel, LANES, PairKernel, Simd, Vectors};

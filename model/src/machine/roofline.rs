@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use glm_kernels::{probe, together};
+use glm_kernels::{parallel_region, probe};
 
 use crate::network::model::Model;
 
@@ -23,7 +23,7 @@ impl Model {
     /// needs them.
     pub fn preload(&self) {
         let read = || self.weights().matrices().for_each(|m| probe::read(self.isa(), m.bytes()));
-        self.pool().install(|| together(read));
+        self.pool().install(|| parallel_region(read));
     }
 
     /// Measures the machine, the best of several runs; takes some seconds.
@@ -38,8 +38,8 @@ impl Model {
             })
         };
         let multiply = || best(|| probe::multiply_adds(isa, threads, 1 << 16));
-        let bytes = self.pool().install(|| together(read));
-        Machine { bytes, multiply_adds: self.pool().install(|| together(multiply)) }
+        let bytes = self.pool().install(|| parallel_region(read));
+        Machine { bytes, multiply_adds: self.pool().install(|| parallel_region(multiply)) }
     }
 }
 

@@ -4,7 +4,7 @@ use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::sync::Arc;
 
-use glm_kernels::{Isa, angles, together};
+use glm_kernels::{Isa, angles, parallel_region};
 use half::f16;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -251,7 +251,11 @@ impl Model {
         let pass = Pass { config, placement, start, tokens, wanted };
         // Until the pass is through, there are no tokens whose logits could be asked for.
         state.known = 0..0;
-        if inner.pool.install(|| together(|| inner.layers(ids, &pass, state, tap))).is_break() {
+        if inner
+            .pool
+            .install(|| parallel_region(|| inner.layers(ids, &pass, state, tap)))
+            .is_break()
+        {
             return Err(Error::Cancelled);
         }
         state.placement = Some(placement);
