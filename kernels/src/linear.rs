@@ -237,6 +237,16 @@ impl<'a, S: Vectors> Outputs<'a, S> {
         (first, (self.linear.weight.rows() - first).min(LANES))
     }
 
+    /// The epilogue of a tile for this panel. A token that the tile repeats is stored once: it would be added twice.
+    #[inline(always)]
+    fn store_tile<const T: usize>(&self, tokens: [usize; T], sums: [S::F32; T]) {
+        for t in 0..T {
+            if t == 0 || tokens[t] != tokens[t - 1] {
+                self.store(tokens[t], sums[t]);
+            }
+        }
+    }
+
     /// The epilogue of `token` for this panel: adds the bias, applies the activation, and stores the outputs or adds them.
     #[inline(always)]
     fn store(&self, token: usize, sums: S::F32) {

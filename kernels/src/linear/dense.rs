@@ -76,9 +76,11 @@ impl<E: Element, S: Vectors, const P: usize> Dense<'_, E, S, P> {
         }
         for p in 0..P {
             if let Some(out) = out.further(p) {
+                let mut outputs = [out.simd.splat(0.0); T];
                 for t in 0..T {
-                    out.store(tokens[t], out.simd.load(&sums[p][t]));
+                    outputs[t] = out.simd.load(&sums[p][t]);
                 }
+                out.store_tile(tokens, outputs);
             }
         }
     }

@@ -200,9 +200,7 @@ impl<S: Vectors> Tile for Widened<'_, S> {
                 col += BLOCK;
             }
         }
-        for (token, sum) in tokens.into_iter().zip(sums) {
-            self.out.store(token, sum);
-        }
+        self.out.store_tile(tokens, sums);
     }
 }
 

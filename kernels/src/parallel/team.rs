@@ -106,7 +106,7 @@ impl Team {
         let step = Step { task, n, number };
         // SAFETY: the previous step is closed and all have left it, so no other thread accesses the cell.
         self.step.with_mut(|to| unsafe { *to = Some(step) });
-        // Release: whoever enters sees the step and everything before it.
+        // Release: a follower that enters sees the step and everything before it.
         self.state.0.store(number << 32 | OPEN, Release);
         let close = Close(self);
         self.take_part(step, 0);

@@ -4,7 +4,7 @@
 pub(crate) trait Tile {
     /// The largest tile: 1, 4 or 6 tokens.
     const TOKENS: usize;
-    /// Computes these tokens; the last one may be repeated.
+    /// Computes these tokens. The last one may be repeated, so results are to be stored, or added once.
     fn tile<const T: usize>(&mut self, tokens: [usize; T]);
 }
 
