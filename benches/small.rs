@@ -6,7 +6,8 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use glm_benches::random;
 use glm_kernels::{
-    Activation, Gate, Isa, LayerNorm, Q8Rows, RmsNorm, angles, for_each, rotate_halves, together,
+    Activation, Gate, Isa, LayerNorm, Q8Rows, RmsNorm, angles, for_each, parallel_region,
+    rotate_halves,
 };
 
 const HIDDEN: usize = 4096;
@@ -68,7 +69,7 @@ fn steps(c: &mut Criterion) {
                     })
                 })
             };
-            pool.install(|| together(|| b.iter(steps)));
+            pool.install(|| parallel_region(|| b.iter(steps)));
         });
     }
     group.finish();

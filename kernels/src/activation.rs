@@ -1,13 +1,13 @@
-//! Activation functions, applied to eight outputs of a linear layer while they are in registers, or to a gate.
+//! Activation functions: of the outputs of a linear layer in registers, or of a gate.
 
 use crate::math::exp;
 use crate::simd::{Kernel, LANES, Vectors};
 
-/// What is done to each output of a linear layer.
+/// The activation function of a linear layer or a gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Activation {
-    /// Nothing.
+    /// The identity.
     None,
     /// GELU in its tanh form: `0.5·x·(1 + tanh(√(2/π)·(x + 0.044715·x³)))`.
     GeluTanh,
@@ -29,9 +29,9 @@ impl Activation {
     }
 }
 
-/// `0.5·(1 + tanh u) = 1 / (1 + e^(−2u))` turns the tanh form into one exponential and one division.
+/// With `0.5·(1 + tanh u) = 1 / (1 + e^(−2u))`, the tanh form takes one exponential and one division.
 ///
-/// Below −10.2 the value is under 1e−36 and becomes 0; there the exponential would leave the range of `f32`. NaN stays NaN.
+/// Below −10.2, where the exponential would overflow, the value is under 1e−36 and becomes 0. NaN stays NaN.
 #[inline(always)]
 fn gelu_tanh<S: Vectors>(simd: S, x: S::F32) -> S::F32 {
     const MINUS_2_SQRT_2_PI: f32 = -1.595_769;
@@ -41,8 +41,8 @@ fn gelu_tanh<S: Vectors>(simd: S, x: S::F32) -> S::F32 {
     simd.fma(x, simd.splat(0.0), simd.keep_ge(x, simd.splat(-10.2), gelu))
 }
 
-/// `x·Φ(x)`, the lower tail of Φ as in Abramowitz and Stegun, 7.1.26: `Φ(−a) = ½·t·P(t)·e^(−a²/2)` with `t = 1 / (1 + p·a/√2)`,
-/// off by at most 7.5e-8. That tail is never negative and at most a half, so neither size nor sign goes wrong.
+/// `x·Φ(x)`, with the lower tail of Φ from Abramowitz and Stegun, 7.1.26: `Φ(−a) = ½·t·P(t)·e^(−a²/2)`, `t = 1 / (1 + p·a/√2)`,
+/// error at most 7.5e-8. This tail lies in 0..=½, so the result never exceeds `x` and never has the other sign.
 #[inline(always)]
 fn gelu_erf<S: Vectors>(simd: S, x: S::F32) -> S::F32 {
     const P: f32 = 0.327_591_1;
@@ -59,7 +59,7 @@ fn gelu_erf<S: Vectors>(simd: S, x: S::F32) -> S::F32 {
     simd.mul(x, simd.add(tail, rest))
 }
 
-/// Below −87 the value is under 1e−35 and becomes 0; there the exponential would leave the range of `f32`. NaN stays NaN.
+/// Below −87, where the exponential would overflow, the value is under 1e−35 and becomes 0. NaN stays NaN.
 #[inline(always)]
 fn silu<S: Vectors>(simd: S, x: S::F32) -> S::F32 {
     let minus_x = simd.sub(simd.splat(0.0), x);
@@ -87,7 +87,7 @@ impl Kernel for Gate<'_> {
     #[inline(always)]
     fn run<S: Vectors>(self, simd: S) {
         let n = self.y.len();
-        assert!(self.gate.len() == n && self.up.len() == n);
+        assert!(self.gate.len() == n && self.up.len() == n, "lengths of a gate");
         let (gates, gate_tail) = self.gate.as_chunks::<LANES>();
         let (ups, up_tail) = self.up.as_chunks::<LANES>();
         let (ys, y_tail) = self.y.as_chunks_mut::<LANES>();
@@ -103,7 +103,7 @@ impl Kernel for Gate<'_> {
     }
 }
 
-/// Not a closure: those are not always inlined, and then without the instructions of `S`.
+/// Not a closure: one that is not inlined loses the enclosing `target_feature`.
 #[inline(always)]
 fn gated<S: Vectors>(
     simd: S,
@@ -140,7 +140,7 @@ mod tests {
         [Activation::None, Activation::GeluTanh, Activation::GeluErf, Activation::Silu];
 
     #[test]
-    fn what_is_no_number_stays_none() {
+    fn nan_stays_nan() {
         for (isa, activation) in Isa::available().into_iter().flat_map(|isa| ALL.map(|a| (isa, a)))
         {
             let mut lanes = [f32::NAN; LANES];
@@ -169,7 +169,7 @@ mod tests {
                 isa.run(Apply(activation, &mut lanes));
                 let (exact, y) = (reference::activation(activation, f64::from(x)), lanes[5]);
                 worst = worst.max((f64::from(y) - exact).abs() / exact.abs().max(1.0));
-                // Saturating tails: never larger than its argument, never of the other sign.
+                // In the tails, too: at most as large as the argument, and of its sign.
                 assert!(y.abs() <= x.abs() * 1.000_001, "{isa}: {activation:?}({x}) = {y}");
                 assert!(y * x >= 0.0, "{isa}: {activation:?}({x}) = {y}");
             }
@@ -188,7 +188,7 @@ mod tests {
                 for ((gate, up), y) in gate.iter().zip(&up).zip(y) {
                     let (gate, up) = (f64::from(*gate), f64::from(*up));
                     let gate = reference::activation(ALL[which], gate);
-                    // And the rounding of the product.
+                    // Plus the rounding of the product.
                     let error = bound(ALL[which]) + 6e-8;
                     let bound = error * gate.abs().max(1.0) * up.abs().max(1.0);
                     prop_assert!((f64::from(y) - gate * up).abs() <= bound, "{}", isa);

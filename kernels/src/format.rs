@@ -1,8 +1,8 @@
-//! How weights lie in memory.
+//! The memory layouts of weights.
 //!
-//! Unquantised matrices keep the order of published checkpoints, row after row, and are read from the file's own mapping.
-//! Quantised ones lie in **panels** of eight rows, so that a vector holds eight outputs and nothing needs to be shuffled or
-//! summed across lanes. A panel is a sequence of 32-byte **runs**, each four bytes of row 0, four of row 1, … four of row 7:
+//! Unquantized matrices keep the row-major order of published checkpoints and are read from the mapped file. Quantized matrices
+//! are stored in **panels** of eight rows, so that a vector holds eight outputs and needs no shuffles or sums across lanes. A
+//! panel is a sequence of 32-byte **runs**, each four bytes of row 0, four of row 1, … four of row 7:
 //!
 //! ```text
 //! Q8   byte 4·r + j          weight [row r][k + j]                    a run covers 4 columns
@@ -10,8 +10,8 @@
 //!      byte 4·r + j, high    weight [row r][k + j + 4] + 8
 //! ```
 //!
-//! Columns are padded with zero weights to a multiple of 32, rows to a multiple of 8. Scales are `f16`, one for each row and
-//! group of columns, stored `[panel][group][8]`. `weight = scale · integer`.
+//! Zero weights pad the columns to a multiple of 32 and the rows to a multiple of 8. Scales are `f16`, one for each row and group
+//! of columns, stored `[panel][group][8]`. `weight = scale · integer`.
 
 use half::{bf16, f16};
 
@@ -19,17 +19,17 @@ use crate::simd::{BLOCK, LANES, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES};
 
 pub mod quantize;
 
-/// Bits of a quantised weight.
+/// Bits of a quantized weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bits {
     /// −8..=7, stored as a nibble of 0..=15.
     Four,
-    /// −128..=127; the quantiser writes −127..=127.
+    /// −128..=127; [`quantize`] writes −127..=127.
     Eight,
 }
 
 impl Bits {
-    /// Bytes that a block of 32 columns of eight rows takes.
+    /// Bytes of a block: 32 columns of eight rows.
     pub fn block_bytes(self) -> usize {
         match self {
             Bits::Four => Q4_BLOCK_BYTES,
@@ -38,7 +38,7 @@ impl Bits {
     }
 }
 
-/// The grain of a quantised matrix: which columns share a scale.
+/// The sizes of a quantized matrix, and which of its columns share a scale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
     /// Rows, the outputs of a linear layer.
@@ -52,7 +52,7 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// A matrix whose rows have a scale for every `group` columns.
+    /// A matrix with one scale for every `group` columns of a row.
     ///
     /// # Panics
     /// If `group` is not a positive multiple of 32.
@@ -61,7 +61,7 @@ impl Shape {
         Self { rows, cols, bits, group_blocks: group / BLOCK }
     }
 
-    /// A matrix with one scale a row, as the official quantised checkpoints have.
+    /// A matrix with one scale per row, as in the official quantized checkpoints.
     pub fn per_row(rows: usize, cols: usize, bits: Bits) -> Self {
         Self { rows, cols, bits, group_blocks: cols.div_ceil(BLOCK).max(1) }
     }
@@ -77,27 +77,45 @@ impl Shape {
     }
 
     /// Groups of columns in a row.
+    ///
+    /// # Panics
+    /// If `group_blocks` is 0.
+    #[track_caller]
     pub fn groups(&self) -> usize {
+        assert!(self.group_blocks > 0, "groups of no columns");
         self.blocks().div_ceil(self.group_blocks)
     }
 
     /// Bytes of one panel.
+    ///
+    /// # Panics
+    /// If the result overflows.
+    #[track_caller]
     pub fn panel_bytes(&self) -> usize {
-        self.blocks() * self.bits.block_bytes()
+        self.blocks().checked_mul(self.bits.block_bytes()).expect("bytes of a panel overflow")
     }
 
     /// Bytes of all panels.
+    ///
+    /// # Panics
+    /// If the result overflows.
+    #[track_caller]
     pub fn bytes(&self) -> usize {
-        self.panels() * self.panel_bytes()
+        self.panels().checked_mul(self.panel_bytes()).expect("bytes of the panels overflow")
     }
 
     /// Scales of all panels.
+    ///
+    /// # Panics
+    /// If `group_blocks` is 0, or the result overflows.
+    #[track_caller]
     pub fn scales(&self) -> usize {
-        self.panels() * self.groups() * LANES
+        let scales = self.panels().checked_mul(self.groups()).and_then(|n| n.checked_mul(LANES));
+        scales.expect("scales of the panels overflow")
     }
 }
 
-/// A quantised matrix in panels.
+/// A quantized matrix in panels.
 #[derive(Clone, Copy, Debug)]
 pub struct Panels<'a> {
     shape: Shape,
@@ -109,7 +127,7 @@ impl<'a> Panels<'a> {
     /// `bytes`: `[panel][block][block_bytes]`; `scales`: `[panel][group][8]`.
     ///
     /// # Panics
-    /// If a length does not fit `shape`.
+    /// If a length does not fit `shape`, or `shape` is not possible.
     #[track_caller]
     pub fn new(shape: Shape, bytes: &'a [u8], scales: &'a [f16]) -> Self {
         assert_eq!(bytes.len(), shape.bytes(), "bytes of the panels");
@@ -117,7 +135,7 @@ impl<'a> Panels<'a> {
         Self { shape, bytes, scales }
     }
 
-    /// Its sizes.
+    /// The sizes of the matrix.
     pub fn shape(&self) -> &Shape {
         &self.shape
     }
@@ -151,7 +169,7 @@ impl<'a> Panels<'a> {
     }
 }
 
-/// Where and how the weights of a matrix lie.
+/// The weights of a matrix.
 #[derive(Clone, Copy, Debug)]
 pub enum Storage<'a> {
     /// `[rows][cols]`
@@ -176,13 +194,14 @@ impl<'a> Matrix<'a> {
     /// A matrix of `rows` × `cols`.
     ///
     /// # Panics
-    /// If `storage` holds another number of weights.
+    /// If `storage` holds another number of weights, or `rows · cols` overflows.
     #[track_caller]
     pub fn new(rows: usize, cols: usize, storage: Storage<'a>) -> Self {
+        let weights = rows.checked_mul(cols);
         let fits = match storage {
-            Storage::F32(w) => w.len() == rows * cols,
-            Storage::F16(w) => w.len() == rows * cols,
-            Storage::BF16(w) => w.len() == rows * cols,
+            Storage::F32(w) => Some(w.len()) == weights,
+            Storage::F16(w) => Some(w.len()) == weights,
+            Storage::BF16(w) => Some(w.len()) == weights,
             Storage::Panels(p) => p.shape.rows == rows && p.shape.cols == cols,
         };
         assert!(fits, "storage does not hold {rows} × {cols} weights");
@@ -199,15 +218,15 @@ impl<'a> Matrix<'a> {
         self.cols
     }
 
-    /// Where the weights lie.
+    /// The weights.
     pub fn storage(&self) -> Storage<'a> {
         self.storage
     }
 
-    /// Writes row `row` as `f32` to `out`: an embedding.
+    /// Writes row `row` to `out` as `f32`: an embedding.
     ///
     /// # Panics
-    /// If `row` is not in the matrix or `out` is not as long as a row.
+    /// If the matrix has no such row, or `out` does not have the length of a row.
     #[track_caller]
     pub fn row(&self, row: usize, out: &mut [f32]) {
         assert!(row < self.rows && out.len() == self.cols, "row {row} of {}", self.rows);

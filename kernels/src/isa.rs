@@ -1,4 +1,4 @@
-//! Which instructions this CPU has, and which the kernels use.
+//! The instruction sets of this CPU, and the choice of one.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,10 +10,10 @@ use crate::simd::scalar::Scalar;
 use crate::simd::x86::{avx_vnni::AvxVnni, avx2::Avx2, avx512::Avx512};
 use crate::simd::{Kernel, PairKernel};
 
-/// The environment variable that forces an instruction set, by its name.
+/// The environment variable that forces an instruction set by name.
 pub const ISA_VARIABLE: &str = "GLM_ISA";
 
-/// An instruction set that this CPU has; a value exists only where it does.
+/// An instruction set of this CPU. A value proves that the CPU has it.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Isa {
@@ -25,7 +25,7 @@ pub enum Isa {
     /// AVX2 with AVX-VNNI.
     #[cfg(target_arch = "x86_64")]
     AvxVnni(AvxVnni),
-    /// AVX-512 with its VNNI.
+    /// AVX-512 with VNNI.
     #[cfg(target_arch = "x86_64")]
     Avx512(Avx512),
     /// NEON.
@@ -34,17 +34,17 @@ pub enum Isa {
     /// NEON with dot products.
     #[cfg(target_arch = "aarch64")]
     NeonDotprod(Dotprod),
-    /// NEON with dot products and products of matrices.
+    /// NEON with dot products and 8-bit matrix products.
     #[cfg(target_arch = "aarch64")]
     NeonI8mm(I8mm),
 }
 
-/// A name that is no instruction set of this CPU.
+/// A name that is not that of an instruction set of this CPU.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnknownIsa(String);
 
 impl Isa {
-    /// All that this CPU has, worst first.
+    /// All instruction sets of this CPU, the slowest first.
     pub fn available() -> Vec<Isa> {
         #[allow(unused_mut)]
         let mut all = vec![Isa::Scalar(Scalar)];
@@ -63,7 +63,7 @@ impl Isa {
         all
     }
 
-    /// The best that this CPU has, or the one that `GLM_ISA` names.
+    /// The fastest instruction set of this CPU, or the one named by `GLM_ISA`.
     ///
     /// # Errors
     /// If `GLM_ISA` names one that this CPU lacks; the message lists those present.
@@ -93,7 +93,7 @@ impl Isa {
         }
     }
 
-    /// Each kernel, and the instructions that it uses.
+    /// Each kernel and the instructions that it uses.
     pub fn kernels(self) -> [(&'static str, &'static str); 7] {
         [
             ("INT4 and INT8 weights, 8-bit activations", self.products()),
@@ -101,12 +101,12 @@ impl Isa {
             ("attention", self.pairs()),
             ("norms", self.vectors()),
             ("activation functions", self.vectors()),
-            ("quantising activations", self.vectors()),
+            ("quantizing activations", self.vectors()),
             ("rotation of positions", "plain Rust"),
         ]
     }
 
-    /// What multiplies 8-bit integers.
+    /// The instructions for products of 8-bit integers.
     fn products(self) -> &'static str {
         match self {
             Isa::Scalar(_) => "plain Rust",
@@ -125,7 +125,7 @@ impl Isa {
         }
     }
 
-    /// What floats are computed with.
+    /// The instructions for floats.
     fn vectors(self) -> &'static str {
         match self {
             Isa::Scalar(_) => "plain Rust",
@@ -136,7 +136,7 @@ impl Isa {
         }
     }
 
-    /// What two vectors at a time are computed with.
+    /// The instructions for pairs of vectors.
     fn pairs(self) -> &'static str {
         match self {
             #[cfg(target_arch = "x86_64")]
@@ -145,7 +145,7 @@ impl Isa {
         }
     }
 
-    /// Runs a kernel with these instructions.
+    /// Runs a kernel compiled for these instructions.
     #[inline]
     pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self {
@@ -165,7 +165,7 @@ impl Isa {
         }
     }
 
-    /// Runs a kernel of pairs with these instructions.
+    /// Runs a kernel of pairs compiled for these instructions.
     #[inline]
     pub fn run_pairs<K: PairKernel>(self, kernel: K) -> K::Output {
         match self {
@@ -227,7 +227,7 @@ mod tests {
         assert!(message.contains("altivec") && message.contains("scalar"), "{message}");
     }
 
-    /// Emulated CPUs are started for the sake of one instruction set; this says that they have it.
+    /// CI emulates CPUs, each for one instruction set; this checks that it is chosen.
     #[test]
     fn the_expected_one_is_chosen() {
         match std::env::var("GLM_EXPECT_ISA") {

@@ -1,4 +1,4 @@
-//! Kernels for running GLM models on a CPU: numbers in, numbers out. Nothing here knows a file or a model.
+//! CPU kernels for GLM models. They take and return slices of numbers; nothing here depends on a file or a model.
 //!
 //! ```
 //! use glm_kernels::{Activation, Input, Isa, Linear, Matrix, Storage};
@@ -13,15 +13,14 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | `format` | how weights lie in memory, and how they are quantised |
-//! | `reference` | every operation straight from its definition |
-//! | `simd`, `isa` | the words kernels are written in, and who speaks them |
-//! | `parallel`, `probe` | the threads, and what the machine can do at best |
+//! | `format` | the memory layouts of weights, and their quantization |
+//! | `reference` | the definition of every operation |
+//! | `simd`, `isa` | the vector operations that kernels are written in, and the instruction sets that implement them |
+//! | `parallel`, `probe` | the threads, and the limits of the machine |
 //! | `quantized` | activations as 8-bit integers |
 //! | `norm`, `rope`, `activation`, `linear`, `attention` | the operations |
 
-// Hot loops count with indices: what iterator adaptors and closures need to be inlined for, the compiler does not always inline,
-// and what it does not is compiled without the instructions of the kernel around it.
+// Index loops on purpose: a closure that is not inlined loses the enclosing `target_feature`.
 #![allow(clippy::needless_range_loop)]
 
 mod format;
@@ -51,9 +50,9 @@ pub use attention::{
 };
 pub use format::{Bits, Matrix, Panels, Shape, Storage, quantize};
 pub use isa::{ISA_VARIABLE, Isa, UnknownIsa};
-pub use linear::{Input, Linear};
+pub use linear::{Input, Linear, Output};
 pub use norm::{LayerNorm, RmsNorm};
-pub use parallel::{SharedRows, for_each, for_each_row, together};
+pub use parallel::{SharedRows, for_each, for_each_row, parallel_region};
 pub use quantized::Q8Rows;
 pub use rope::{Angle, angles, rotate_halves, rotate_pairs};
 pub use simd::{BLOCK, Element, Kernel, LANES, PairKernel, Simd, Vectors};

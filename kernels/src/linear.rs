@@ -1,7 +1,7 @@
-//! `y = act(x·Wᵀ + b)`: check, split the rows of `W` among the threads, then panels of eight rows.
+//! `y = act(x·Wᵀ + b)`: check the lengths, split the rows of `W` among the threads, then compute panels of eight rows.
 //!
-//! Every output is summed in an order that depends on the columns alone, whatever the number of tokens, threads or panels
-//! that are computed beside it. So the same token gives the same bits in a prompt of any length.
+//! The order of each sum depends on the columns alone, not on the number of tokens, threads or panels computed with it. So a
+//! token gives the same bits in a prompt of any length.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -11,17 +11,17 @@ use crate::quantized::Q8Rows;
 use crate::simd::{Kernel, LANES, PairKernel, Simd, Vectors};
 use crate::{Activation, Isa, Matrix, Panels, Storage};
 
-/// Panels that are read side by side, a quarter of the matrix apart, so that a thread reads four runs of memory that go on
-/// from one panel to the next: the runs of four neighbours would all end with the panel, and each start is slow.
-const TOGETHER: usize = 4;
+/// Streams of panels that a thread reads concurrently. They lie a quarter of the matrix apart, so each continues from one task
+/// to the next. Those of four adjacent panels would all end with the panel, and the start of a stream is slow.
+const STREAMS: usize = 4;
 
 mod dense;
 mod panels;
 
-use panels::Room;
+use panels::Scratch;
 
-/// Weight bytes that a thread takes at a time, unless [`TOGETHER`] panels are more: long enough to stream, short enough to
-/// share out evenly. (Tests share out their small matrices, too.)
+/// Weight bytes of a task, unless [`STREAMS`] panels are more: enough to stream, and few enough to balance the load. (Tests
+/// split their small matrices, too.)
 const TASK_BYTES: usize = if cfg!(test) { 1 << 10 } else { 64 << 10 };
 
 /// The inputs of a linear layer.
@@ -29,7 +29,7 @@ const TASK_BYTES: usize = if cfg!(test) { 1 << 10 } else { 64 << 10 };
 pub enum Input<'a> {
     /// `[tokens][cols]`
     F32(&'a [f32]),
-    /// Quantised; only for weights in panels.
+    /// Quantized; only for weights in panels.
     Q8(&'a Q8Rows),
 }
 
@@ -38,7 +38,8 @@ impl Input<'_> {
     fn tokens(&self, cols: usize) -> usize {
         match self {
             Input::F32(x) => {
-                assert!(x.len().is_multiple_of(cols), "input is no whole number of rows of {cols}");
+                let whole = cols > 0 && x.len().is_multiple_of(cols);
+                assert!(whole, "input is not a whole number of rows of {cols}");
                 x.len() / cols
             }
             Input::Q8(x) => {
@@ -49,7 +50,17 @@ impl Input<'_> {
     }
 }
 
-/// A linear layer: weights, bias and what is done to the outputs while they are in registers.
+/// What happens to the outputs `act(x·Wᵀ + b)` of a linear layer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Output {
+    /// `y = act(x·Wᵀ + b)`; what `y` held does not matter.
+    #[default]
+    Store,
+    /// `y += act(x·Wᵀ + b)`: the sum of the old `y` and the very `f32` that [`Output::Store`] would store.
+    Add,
+}
+
+/// A linear layer: the weights, and the bias and activation that are applied to the outputs in registers.
 #[derive(Clone, Copy)]
 pub struct Linear<'a> {
     /// `[outputs][inputs]`
@@ -61,29 +72,38 @@ pub struct Linear<'a> {
 }
 
 impl Linear<'_> {
-    /// Writes the outputs of all tokens of `x` to `y`, `[tokens][outputs]`, on the threads of the current rayon pool.
+    /// Stores the outputs of all tokens of `x` in `y`, `[tokens][outputs]`, on the threads of the current rayon pool.
     ///
     /// # Panics
-    /// If a length does not fit, or quantised inputs meet weights that are not in panels.
+    /// If a length does not fit, or if the inputs are quantized and the weights are not in panels.
     #[track_caller]
     pub fn forward(&self, isa: Isa, x: Input<'_>, y: &mut [f32]) {
+        self.forward_into(isa, x, Output::Store, y);
+    }
+
+    /// As [`forward`](Self::forward), storing in `y` or adding to it.
+    ///
+    /// # Panics
+    /// As [`forward`](Self::forward).
+    #[track_caller]
+    pub fn forward_into(&self, isa: Isa, x: Input<'_>, output: Output, y: &mut [f32]) {
         let (rows, cols) = (self.weight.rows(), self.weight.cols());
         let tokens = x.tokens(cols);
-        assert_eq!(y.len(), tokens * rows, "outputs of {tokens} tokens");
+        assert_eq!(Some(y.len()), tokens.checked_mul(rows), "outputs of {tokens} tokens");
         assert!(self.bias.is_none_or(|bias| bias.len() == rows), "biases of {rows} rows");
         if tokens == 0 || rows == 0 {
             return;
         }
-        let apart = self.apart();
-        let step = (TASK_BYTES / (TOGETHER * self.panel_bytes()).max(1)).clamp(1, apart);
-        let y = &SharedRows::new(y, rows);
-        for_each(apart.div_ceil(step), |task| {
-            let places = task * step..((task + 1) * step).min(apart);
+        let stream = self.stream();
+        let step = (TASK_BYTES / (STREAMS * self.panel_bytes()).max(1)).clamp(1, stream);
+        let y = &Target { rows: SharedRows::new(y, rows), output };
+        for_each(stream.div_ceil(step), |task| {
+            let places = task * step..((task + 1) * step).min(stream);
             match (self.weight.storage(), x) {
-                (Storage::Panels(weight), Input::Q8(x)) => ROOM.with_borrow_mut(|room| {
-                    isa.run_pairs(Integers { linear: self, weight, x, places, y, room });
+                (Storage::Panels(weight), Input::Q8(x)) => SCRATCH.with_borrow_mut(|scratch| {
+                    isa.run_pairs(Integers { linear: self, weight, x, places, y, scratch });
                 }),
-                (_, Input::Q8(_)) => panic!("quantised inputs need weights in panels"),
+                (_, Input::Q8(_)) => panic!("quantized inputs need weights in panels"),
                 (storage, Input::F32(x)) => {
                     isa.run(Floats { linear: self, storage, tokens, x, places, y })
                 }
@@ -91,9 +111,10 @@ impl Linear<'_> {
         });
     }
 
-    /// Panels `place`, `place + apart`, `place + 2·apart` and so on are computed together, for every place below `apart`.
-    fn apart(&self) -> usize {
-        self.weight.rows().div_ceil(LANES).div_ceil(TOGETHER)
+    /// Panels of a stream. The panels at the same place in all streams are computed together: `place`, `place + stream`,
+    /// `place + 2·stream`, and so on.
+    fn stream(&self) -> usize {
+        self.weight.rows().div_ceil(LANES).div_ceil(STREAMS)
     }
 
     fn panel_bytes(&self) -> usize {
@@ -106,17 +127,23 @@ impl Linear<'_> {
 }
 
 thread_local! {
-    static ROOM: RefCell<Room> = RefCell::default();
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// What one thread computes from inputs as they are: the panels of `places`, see [`Linear::apart`].
+/// The outputs `[tokens][rows]`, and what happens to them.
+struct Target<'a> {
+    rows: SharedRows<'a>,
+    output: Output,
+}
+
+/// A task on `f32` inputs: the panels at `places` of the streams, see [`Linear::stream`].
 struct Floats<'a> {
     linear: &'a Linear<'a>,
     storage: Storage<'a>,
     tokens: usize,
     x: &'a [f32],
     places: Range<usize>,
-    y: &'a SharedRows<'a>,
+    y: &'a Target<'a>,
 }
 
 impl Kernel for Floats<'_> {
@@ -125,11 +152,11 @@ impl Kernel for Floats<'_> {
     #[inline(always)]
     fn run<S: Vectors>(self, simd: S) {
         let Self { linear, storage, tokens, x, places, y } = self;
-        let together = match &storage {
+        let streams = match &storage {
             Storage::Panels(_) => 1,
-            _ => dense::together(tokens),
+            _ => dense::streams(tokens),
         };
-        for n in (0..TOGETHER).step_by(together) {
+        for n in (0..STREAMS).step_by(streams) {
             for place in places.clone() {
                 let Some(out) = Outputs::new(simd, linear, y, place).further(n) else { continue };
                 match &storage {
@@ -143,14 +170,14 @@ impl Kernel for Floats<'_> {
     }
 }
 
-/// As [`Floats`], from quantised inputs.
+/// As [`Floats`], on quantized inputs.
 struct Integers<'a> {
     linear: &'a Linear<'a>,
     weight: Panels<'a>,
     x: &'a Q8Rows,
     places: Range<usize>,
-    y: &'a SharedRows<'a>,
-    room: &'a mut Room,
+    y: &'a Target<'a>,
+    scratch: &'a mut Scratch,
 }
 
 impl PairKernel for Integers<'_> {
@@ -158,71 +185,81 @@ impl PairKernel for Integers<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self { linear, weight, x, places, y, room } = self;
-        const { assert!(TOGETHER == 4) };
+        let Self { linear, weight, x, places, y, scratch } = self;
+        const { assert!(STREAMS == 4) };
         for place in places {
             let out = Outputs::new(simd, linear, y, place);
-            // Pairs that are read together share the broadcast of activations; for one token, registers are enough for two
-            // anywhere.
+            // Pairs computed together share the broadcast of activations. For one token, every ISA has registers for two pairs.
             if x.rows() == 1 {
                 panels::one_token_q8(out, &weight, x);
             } else if S::PAIRS == 2 {
-                panels::pairs_q8::<S, 2>(out, &weight, x, room);
+                panels::pairs_q8::<S, 2>(out, &weight, x, scratch);
             } else {
-                panels::pairs_q8::<S, 1>(out, &weight, x, room);
+                panels::pairs_q8::<S, 1>(out, &weight, x, scratch);
                 if let Some(out) = out.further(2) {
-                    panels::pairs_q8::<S, 1>(out, &weight, x, room);
+                    panels::pairs_q8::<S, 1>(out, &weight, x, scratch);
                 }
             }
         }
     }
 }
 
-/// Where the eight outputs of a panel go, and of those that are computed with it.
+/// Writes the eight outputs of a panel, and those of the panels computed with it.
 #[derive(Clone, Copy)]
 struct Outputs<'a, S> {
     simd: S,
     linear: &'a Linear<'a>,
-    y: &'a SharedRows<'a>,
+    y: &'a Target<'a>,
     panel: usize,
-    /// Panels from it to the next that is computed with it, [`Linear::apart`].
-    apart: usize,
+    /// Panels from it to the next one that is computed with it, [`Linear::stream`].
+    stream: usize,
 }
 
 impl<'a, S: Vectors> Outputs<'a, S> {
     #[inline(always)]
-    fn new(simd: S, linear: &'a Linear<'a>, y: &'a SharedRows<'a>, place: usize) -> Self {
-        let apart = linear.apart();
-        debug_assert!(place < apart);
-        Self { simd, linear, y, panel: place, apart }
+    fn new(simd: S, linear: &'a Linear<'a>, y: &'a Target<'a>, place: usize) -> Self {
+        let stream = linear.stream();
+        debug_assert!(place < stream);
+        Self { simd, linear, y, panel: place, stream }
     }
 
-    /// The `n`th panel from this one on that is computed with it; the last ones may not exist.
+    /// The panel at the same place, `n` streams further; the last streams may be shorter.
     #[inline(always)]
     fn further(self, n: usize) -> Option<Self> {
-        let panel = self.panel + n * self.apart;
+        let panel = self.panel + n * self.stream;
         (panel * LANES < self.linear.weight.rows()).then_some(Self { panel, ..self })
     }
 
-    /// The first row of the panel, and how many of its eight exist.
+    /// The first row of the panel, and how many of its eight rows exist.
     #[inline(always)]
     fn rows(&self) -> (usize, usize) {
         let first = self.panel * LANES;
         (first, (self.linear.weight.rows() - first).min(LANES))
     }
 
-    /// Adds the bias, applies the activation and stores what `token` gets from this panel.
+    /// The epilogue of a tile for this panel. A token that the tile repeats is stored once: it would be added twice.
+    #[inline(always)]
+    fn store_tile<const T: usize>(&self, tokens: [usize; T], sums: [S::F32; T]) {
+        for t in 0..T {
+            if t == 0 || tokens[t] != tokens[t - 1] {
+                self.store(tokens[t], sums[t]);
+            }
+        }
+    }
+
+    /// The epilogue of `token` for this panel: adds the bias, applies the activation, and stores the outputs or adds them.
     #[inline(always)]
     fn store(&self, token: usize, sums: S::F32) {
         let (first, rows) = self.rows();
-        // SAFETY: `forward` gives each place below `apart` to one task, which goes only to the panels of that place, those whose
-        // remainder by `apart` it is. So each panel is one task's, and panels are disjoint columns of `y`.
-        let y = unsafe { self.y.row(token, first..first + rows) };
+        // SAFETY: `forward_into` gives each place to one task, which writes only the panels at that place of the streams. So each
+        // panel belongs to one task, and panels are disjoint columns of `y`.
+        let y = unsafe { self.y.rows.row(token, first..first + rows) };
         let bias = self.linear.bias.map(|bias| &bias[first..][..rows]);
         if let Ok(y) = y.try_into() {
             self.finish(sums, bias.and_then(<[f32]>::as_array), y);
         } else {
             let (mut lanes, mut biases) = ([0.0; LANES], [0.0; LANES]);
+            lanes[..rows].copy_from_slice(y);
             if let Some(bias) = bias {
                 biases[..rows].copy_from_slice(bias);
             }
@@ -236,7 +273,11 @@ impl<'a, S: Vectors> Outputs<'a, S> {
         if let Some(bias) = bias {
             sums = self.simd.add(sums, self.simd.load(bias));
         }
-        self.simd.store(self.linear.activation.apply(self.simd, sums), y);
+        let mut out = self.linear.activation.apply(self.simd, sums);
+        if self.y.output == Output::Add {
+            out = self.simd.add(self.simd.load(y), out);
+        }
+        self.simd.store(out, y);
     }
 }
 
@@ -343,9 +384,9 @@ mod tests {
             });
         }
 
-        /// The integer path is exact on activations that are their own quantisation.
+        /// The integer path is exact on activations that quantization does not change.
         #[test]
-        fn quantised_inputs_give_what_their_values_give(case in cases(), gelu in any::<bool>()) {
+        fn quantized_inputs_give_what_their_values_give(case in cases(), gelu in any::<bool>()) {
             let activation = if gelu { Activation::GeluTanh } else { Activation::None };
             case.with_matrix(|weight| {
                 let Storage::Panels(_) = weight.storage() else { return };
@@ -363,7 +404,39 @@ mod tests {
             });
         }
 
-        /// A token gets the same bits alone, among others, and on any number of threads.
+        /// Adding gives the old value plus the stored one, to the bit, and so also the definition.
+        #[test]
+        fn added_outputs_are_the_stored_ones(case in cases(), gelu in any::<bool>()) {
+            let activation = if gelu { Activation::GeluErf } else { Activation::None };
+            let old: Vec<_> = (0..case.tokens * case.rows).map(|i| (i as f32).sin()).collect();
+            case.with_matrix(|weight| {
+                let linear = case.linear(weight, activation);
+                for isa in Isa::available() {
+                    let mut q = Q8Rows::default();
+                    q.quantize(isa, &case.x, case.cols);
+                    let quantized = testing::dequantize(&q);
+                    let mut inputs = vec![(Input::F32(&case.x), &case.x)];
+                    if let Storage::Panels(_) = weight.storage() {
+                        inputs.push((Input::Q8(&q), &quantized));
+                    }
+                    for (input, x) in inputs {
+                        let (mut stored, mut y) = (vec![f32::NAN; old.len()], old.clone());
+                        linear.forward(isa, input, &mut stored);
+                        linear.forward_into(isa, input, Output::Add, &mut y);
+                        for ((y, old), stored) in y.iter().zip(&old).zip(&stored) {
+                            assert_eq!(y.to_bits(), (old + stored).to_bits(), "{isa}");
+                        }
+                        let mut expected = old.clone();
+                        reference::linear_into(&linear, x, Output::Add, &mut expected);
+                        let mut bound = reference::magnitude(&linear, x);
+                        bound.iter_mut().zip(&old).for_each(|(bound, old)| *bound += old.abs());
+                        testing::close_to(&y, &expected, &bound, LINEAR_ERROR, isa);
+                    }
+                }
+            });
+        }
+
+        /// A token gets the same bits alone, in a batch, and on any number of threads.
         #[test]
         fn tokens_and_threads_do_not_change_bits(case in cases(), threads in 2usize..5) {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -383,9 +456,9 @@ mod tests {
                         linear.forward(isa, Input::F32(x), &mut y);
                         y.iter().map(|y| (y.to_bits(), 0)).collect::<Vec<_>>()
                     };
-                    let together = pool.install(|| run(&case.x));
+                    let batched = pool.install(|| run(&case.x));
                     let alone: Vec<_> = case.x.chunks(case.cols).flat_map(run).collect();
-                    assert_eq!(together, alone, "{isa}");
+                    assert_eq!(batched, alone, "{isa}");
                 }
             });
         }
@@ -397,23 +470,23 @@ mod tests {
             let (weight, mut y) = (vec![0.0; rows], vec![0.0; rows]);
             let weight = Matrix::new(rows, 1, Storage::F32(&weight));
             let linear = Linear { weight, bias: None, activation: Activation::None };
-            let y = &SharedRows::new(&mut y, rows);
+            let y = &Target { rows: SharedRows::new(&mut y, rows), output: Output::Store };
             let mut times = vec![0; rows.div_ceil(LANES)];
-            for place in 0..linear.apart() {
+            for place in 0..linear.stream() {
                 let out = Outputs::new(crate::simd::scalar::Scalar, &linear, y, place);
-                for n in 0..TOGETHER {
+                for n in 0..STREAMS {
                     let Some(there) = out.further(n) else { continue };
                     times[there.panel] += 1;
                     let by_steps = (0..n).try_fold(out, |out, _| out.further(1));
                     assert_eq!(by_steps.map(|out| out.panel), Some(there.panel));
                 }
-                assert!(out.further(TOGETHER).is_none());
+                assert!(out.further(STREAMS).is_none());
             }
             assert!(times.iter().all(|&n| n == 1), "{rows} rows: {times:?}");
         }
     }
 
-    /// The largest products that occur: a block of them must not overflow on the way.
+    /// The largest products: their partial sums must not overflow.
     #[test]
     fn extreme_integers_do_not_saturate() {
         for (bits, low, high) in [(Bits::Four, -8, 7), (Bits::Eight, -128, 127)] {

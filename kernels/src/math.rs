@@ -4,16 +4,16 @@ use crate::simd::Vectors;
 
 /// Below this `exp` is 0: `e^-87.3` is the last value above the subnormals.
 const LOWEST: f32 = -87.3;
-/// Above this `exp` stays at `e^88.3`, short of infinity.
+/// Above this `exp` is `e^88.3`, below infinity.
 const HIGHEST: f32 = 88.3;
 
-// ln 2 as a sum whose first part has so few bits that n · LN2_HIGH is exact for |n| ≤ 128.
+// ln 2 = LN2_HIGH + LN2_LOW. LN2_HIGH has so few bits that n · LN2_HIGH is exact for |n| ≤ 128.
 const LN2_HIGH: f32 = 0.693_359_4;
 const LN2_LOW: f32 = -2.121_944_4e-4;
 
 /// `e^x`, relative error below [`EXP_ERROR`] on −87.3 ≤ x ≤ 88.3; 0 below that range and `e^88.3` above it.
 ///
-/// `x = n·ln 2 + r` with |r| ≤ ln 2 / 2; `e^r` is its Taylor polynomial of degree 7 and `2ⁿ` is written into the exponent.
+/// `x = n·ln 2 + r` with |r| ≤ ln 2 / 2; `e^r` is the Taylor polynomial of degree 7, and `2ⁿ` is built from its exponent bits.
 #[inline(always)]
 pub(crate) fn exp<S: Vectors>(simd: S, x: S::F32) -> S::F32 {
     let clamped = simd.min(simd.max(x, simd.splat(LOWEST)), simd.splat(HIGHEST));
@@ -27,7 +27,7 @@ pub(crate) fn exp<S: Vectors>(simd: S, x: S::F32) -> S::F32 {
     simd.keep_ge(x, simd.splat(LOWEST), simd.mul(e, simd.exp2_integral(n)))
 }
 
-/// Largest relative error of [`exp`] found by a sweep over every 64th `f32` of its range (scalar 1.0e-7, AVX2 0.8e-7).
+/// Largest relative error of [`exp`] in a sweep over every 64th `f32` of its range (scalar 1.0e-7, AVX2 0.8e-7).
 #[cfg(test)]
 pub(crate) const EXP_ERROR: f32 = 1.2e-7;
 
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn exp_of_the_far_ends() {
+    fn exp_outside_its_range() {
         for isa in Isa::available() {
             let mut x = [f32::NEG_INFINITY, -1e9, -88.0, 0.0, 88.3, 1e9, f32::INFINITY, -87.3];
             isa.run(Exp(&mut x));

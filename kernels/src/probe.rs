@@ -1,4 +1,4 @@
-//! What the machine can do at best, to measure kernels against: how fast memory is read, and how fast products are summed.
+//! The limits of the machine, to compare kernels with: memory bandwidth and multiply-add throughput.
 
 use std::hint::black_box;
 
@@ -6,10 +6,10 @@ use crate::Isa;
 use crate::parallel::for_each;
 use crate::simd::{Kernel, PairKernel, Simd, Vectors};
 
-/// Bytes that a thread takes at a time.
+/// Bytes of a task.
 const TASK_BYTES: usize = 256 << 10;
 
-/// Reads all of `bytes` once, on the threads that there are, and does next to nothing with them.
+/// Reads all of `bytes` once, on all threads, with as little other work as possible.
 pub fn read(isa: Isa, bytes: &[u8]) {
     for_each(bytes.len().div_ceil(TASK_BYTES), |task| {
         let end = ((task + 1) * TASK_BYTES).min(bytes.len());
@@ -34,12 +34,14 @@ impl Kernel for Read<'_> {
     }
 }
 
-/// Sums products of 8-bit integers that are in registers, on every thread of `threads`; returns how many.
+/// Runs `threads` tasks of `rounds` rounds of multiply-adds of 8-bit integers in registers; returns the number of multiply-adds,
+/// at most `u64::MAX`.
 pub fn multiply_adds(isa: Isa, threads: usize, rounds: usize) -> u64 {
     for_each(threads, |_| {
         isa.run_pairs(Multiply(rounds));
     });
-    (threads * rounds) as u64 * isa.run_pairs(Multiply(1))
+    let all = (threads as u64).saturating_mul(rounds as u64);
+    all.saturating_mul(isa.run_pairs(Multiply(1)))
 }
 
 struct Multiply(usize);

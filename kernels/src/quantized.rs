@@ -1,20 +1,20 @@
-//! Activations as 8-bit integers with a scale for every 32 of a row.
+//! Activations as 8-bit integers, with one scale for every 32 columns of a row.
 //!
-//! GLM's activations have outliers, so a scale for a whole row would drown the rest; scales and sums stay in `f32` and `i32`
+//! GLM's activations have outliers, and one scale per row would round the other values away. Scales are `f32` and sums `i32`,
 //! because `f16` overflows on some models.
 
 use crate::Isa;
 use crate::parallel::{SharedRows, for_each, for_each_row};
 use crate::simd::{BLOCK, Block, Kernel, LANES, Vectors};
 
-/// Blocks of a row that a thread takes at a time.
+/// Blocks of a task, all of one row.
 const TASK_BLOCKS: usize = if cfg!(test) { 2 } else { 128 };
 
-/// Rows that lie side by side, block by block: a multiple of what any instruction set multiplies at a time, so that it reads one run
-/// of memory and no row's address is needed but the first's.
+/// Rows that are interleaved block by block: a multiple of every ISA's tile of tokens, so that a kernel reads contiguous memory and
+/// needs the address of the first row only.
 pub(crate) const BUNDLE: usize = 12;
 
-/// Rows of activations, quantised.
+/// Quantized rows of activations.
 #[derive(Default)]
 pub struct Q8Rows {
     cols: usize,
@@ -23,12 +23,11 @@ pub struct Q8Rows {
     blocks: Vec<Block>,
 }
 
-/// Where blocks are.
+/// The layout of the blocks.
 #[derive(Clone, Copy, Default)]
 struct Places {
-    /// Those that there are.
     rows: usize,
-    /// Of a row.
+    /// Blocks of a row.
     blocks: usize,
 }
 
@@ -37,16 +36,20 @@ impl Places {
         Self { rows, blocks: cols.div_ceil(BLOCK) }
     }
 
-    /// Rows that there is room for: the last bundle has an even number or one alone, so that tiles of 6, 4, 2 and 1 fill it.
+    /// Rows with padding: the last bundle has an even number of rows, or one, so that tiles of 6, 4, 2 and 1 fill it.
     fn padded_rows(self) -> usize {
         if self.rows % BUNDLE == 1 { self.rows } else { self.rows.next_multiple_of(2) }
     }
 
+    /// All blocks.
+    #[track_caller]
     fn len(self) -> usize {
+        let fits = self.rows < usize::MAX && self.padded_rows().checked_mul(self.blocks).is_some();
+        assert!(fits, "{} quantized rows of {} blocks", self.rows, self.blocks);
         self.padded_rows() * self.blocks
     }
 
-    /// Where the first block of a row is, and how far from one to the next.
+    /// The index of a row's first block, and the distance from each of its blocks to the next.
     #[inline(always)]
     fn row(self, row: usize) -> (usize, usize) {
         let first = row - row % BUNDLE;
@@ -56,11 +59,20 @@ impl Places {
 
 impl Q8Rows {
     /// Bytes of `rows` rows of `cols` columns.
+    ///
+    /// # Panics
+    /// If the result overflows.
+    #[track_caller]
     pub fn bytes(rows: usize, cols: usize) -> usize {
-        Places::new(rows, cols).len() * size_of::<Block>()
+        let blocks = Places::new(rows, cols).len();
+        blocks.checked_mul(size_of::<Block>()).expect("bytes of the quantized rows")
     }
 
-    /// Room for `rows` rows of `cols` columns; nothing up to that size allocates again.
+    /// Reserves memory for `rows` rows of `cols` columns; nothing up to that size allocates again.
+    ///
+    /// # Panics
+    /// If the size overflows.
+    #[track_caller]
     pub fn with_capacity(rows: usize, cols: usize) -> Self {
         let places = Places::new(rows, cols);
         Self { blocks: Vec::with_capacity(places.len()), ..Self::default() }
@@ -69,7 +81,7 @@ impl Q8Rows {
     /// Replaces the contents by `x`, `[rows][cols]`; missing columns of the last block count as 0.
     ///
     /// # Panics
-    /// If `x` is no whole number of rows.
+    /// If `cols` is 0 or `x` is not a whole number of rows.
     #[track_caller]
     pub fn quantize(&mut self, isa: Isa, x: &[f32], cols: usize) {
         let (rows, writer) = self.fit(x.len(), cols);
@@ -78,15 +90,15 @@ impl Q8Rows {
             let (row, first) = (task / tasks, task % tasks * TASK_BLOCKS);
             let x = &x[row * cols..][..cols][first * BLOCK..];
             let x = &x[..x.len().min(TASK_BLOCKS * BLOCK)];
-            // SAFETY: these blocks are this task's alone.
+            // SAFETY: these blocks belong to this task.
             isa.run(unsafe { writer.blocks(x, row, first) });
         });
     }
 
-    /// Has each row of `x`, `[rows][cols]`, written by `fill`, and quantises it while it is at hand.
+    /// Calls `fill` to write each row of `x`, `[rows][cols]`, and quantizes the row while it is in the cache.
     ///
     /// # Panics
-    /// If `x` is no whole number of rows.
+    /// If `cols` is 0, `x` is not a whole number of rows, or `fill` panics.
     #[track_caller]
     pub fn fill(
         &mut self,
@@ -98,19 +110,19 @@ impl Q8Rows {
         let (_, writer) = self.fit(x.len(), cols);
         for_each_row(x, cols, |row, x| {
             fill(row, x);
-            // SAFETY: this row is this task's alone.
+            // SAFETY: this row belongs to this task.
             isa.run(unsafe { writer.blocks(x, row, 0) });
         });
     }
 
-    /// Makes room for `n` values in rows of `cols`; returns the number of rows, and what writes them.
+    /// Resizes to `n` values in rows of `cols`; returns the number of rows and a writer.
     #[track_caller]
     fn fit(&mut self, n: usize, cols: usize) -> (usize, Writer<'_>) {
         assert!(cols > 0 && n.is_multiple_of(cols), "rows of {cols}");
         let places = Places::new(n / cols, cols);
-        (self.cols, self.places) = (cols, places);
-        // What was there before stays where nothing is written, and nothing is made of it.
+        // Padding rows keep old contents; their outputs are not used.
         self.blocks.resize(places.len(), Block::default());
+        (self.cols, self.places) = (cols, places);
         (places.rows, Writer { places, blocks: SharedRows::new(&mut self.blocks, 1) })
     }
 
@@ -124,13 +136,13 @@ impl Q8Rows {
         self.places.rows
     }
 
-    /// Rows in tiles of 6, 4, 2 or 1: as many as there are, or one more, of which nothing is to be used.
+    /// Rows in tiles of 6, 4, 2 or 1: [`rows`](Self::rows), or one more whose outputs must not be used.
     pub(crate) fn padded_rows(&self) -> usize {
         self.places.padded_rows()
     }
 
-    /// From row `first` and block `block` on, and how far it is from there to the same row's next block. The rows of a tile of
-    /// [`padded_rows`](Self::padded_rows) lie side by side.
+    /// The blocks from row `first` and block `block` on, and the distance to the same row's next block. The rows of a tile of
+    /// [`padded_rows`](Self::padded_rows) are adjacent.
     #[inline(always)]
     pub(crate) fn tile(&self, first: usize, block: usize) -> (&[Block], usize) {
         let (start, stride) = self.places.row(first);
@@ -144,24 +156,24 @@ impl Q8Rows {
     }
 }
 
-/// What tasks write to, each its own blocks.
+/// The blocks that tasks write, each task its own.
 struct Writer<'a> {
     places: Places,
     blocks: SharedRows<'a, Block>,
 }
 
 impl Writer<'_> {
-    /// The quantisation of `x` to blocks of a row, from block `first` on.
+    /// The kernel that quantizes `x` to the blocks of a row, from block `first` on.
     ///
     /// # Safety
-    /// Until it is done, nobody else uses any of these blocks.
+    /// Until it has run, nothing else accesses these blocks.
     unsafe fn blocks<'b>(&'b self, x: &'b [f32], row: usize, first: usize) -> QuantizeBlocks<'b> {
         let (start, stride) = self.places.row(row);
         QuantizeBlocks { x, blocks: &self.blocks, start: start + first * stride, stride }
     }
 }
 
-/// Made by [`Writer::blocks`] alone.
+/// Only [`Writer::blocks`] makes one.
 struct QuantizeBlocks<'a> {
     x: &'a [f32],
     blocks: &'a SharedRows<'a, Block>,
@@ -175,7 +187,7 @@ impl Kernel for QuantizeBlocks<'_> {
     #[inline(always)]
     fn run<S: Vectors>(self, simd: S) {
         for (index, x) in self.x.chunks(BLOCK).enumerate() {
-            // SAFETY: who made this promised to be the only user of these blocks.
+            // SAFETY: the caller of `Writer::blocks` promised exclusive access to these blocks.
             let to = unsafe { &mut self.blocks.row(self.start + index * self.stride, 0..1)[0] };
             match x.as_array() {
                 Some(x) => quantize_block(simd, x, to),
@@ -201,20 +213,20 @@ fn quantize_block<S: Vectors>(simd: S, x: &[f32; BLOCK], to: &mut Block) {
         simd.store_i8(integers, values);
     }
     to.scale = step.scale;
-    // Exact: at most 32 · 127. Where the scale is NaN, so is what becomes of the block, whatever its integers are.
+    // Exact: at most 32 · 127. A scale of NaN makes every product of the block NaN, whatever the integers.
     to.offset = -8 * simd.sum(sum) as i32;
 }
 
-/// How far apart integers are.
+/// The step between adjacent integers.
 pub(crate) struct Step {
     /// The values are `scale · integer`.
     pub(crate) scale: f32,
-    /// What values are multiplied by to become integers: 1/scale, or 0 where that overflows; such values are as good as 0.
+    /// The factor from values to integers: 1/scale, or 0 where that overflows and the values are negligible.
     pub(crate) inverse: f32,
 }
 
-/// The step that makes −127..=127 of `x`: `max|x| / 127`. One value that is not finite makes it NaN, so that damaged weights
-/// show in the logits.
+/// The step that maps `x` to −127..=127: `max|x| / 127`. A value that is not finite makes it NaN, so that damaged weights show
+/// in the logits.
 #[inline(always)]
 pub(crate) fn step<S: Vectors>(simd: S, x: &[[f32; LANES]]) -> Step {
     let mut largest = simd.splat(0.0);

@@ -1,7 +1,7 @@
 //! Every operation straight from its definition, in `f64`: what tests, benches and fuzz targets compare with.
 
 use crate::attention::{KvShape, Mask};
-use crate::{Activation, Linear};
+use crate::{Activation, Linear, Output};
 
 /// `0.5·x·(1 + tanh(√(2/π)·(x + 0.044715·x³)))`
 pub fn gelu_tanh(x: f64) -> f64 {
@@ -43,7 +43,7 @@ pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
     x.iter().zip(weight).map(|(&x, &w)| (f64::from(x) * scale * f64::from(w)) as f32).collect()
 }
 
-/// [`Linear`] of `x`, `[tokens][inputs]`, the weights as they are stored.
+/// [`Linear::forward`] of `x`, `[tokens][inputs]`, with the values of the stored weights.
 pub fn linear(linear: &Linear<'_>, x: &[f32]) -> Vec<f32> {
     each_output(linear, x, |products, bias| {
         let sum: f64 = products.sum::<f64>() + bias;
@@ -51,7 +51,17 @@ pub fn linear(linear: &Linear<'_>, x: &[f32]) -> Vec<f32> {
     })
 }
 
-/// `1 + Σ|w·x| + |b|` of every output: the size that rounding errors are relative to.
+/// [`Linear::forward_into`] `y`, `[tokens][outputs]`. As there, an output is rounded to `f32` before it is added.
+pub fn linear_into(layer: &Linear<'_>, x: &[f32], output: Output, y: &mut [f32]) {
+    for (y, value) in y.iter_mut().zip(linear(layer, x)) {
+        *y = match output {
+            Output::Store => value,
+            Output::Add => *y + value,
+        };
+    }
+}
+
+/// `1 + Σ|w·x| + |b|` of every output: the scale of its rounding error.
 pub fn magnitude(linear: &Linear<'_>, x: &[f32]) -> Vec<f32> {
     each_output(linear, x, |products, bias| {
         (1.0 + products.map(f64::abs).sum::<f64>() + bias.abs()) as f32

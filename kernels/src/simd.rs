@@ -1,12 +1,12 @@
-//! The words that kernels are written in.
+//! The vector operations that kernels are written in.
 //!
-//! A kernel is a struct of arguments with a [`Kernel::run`] that is generic over [`Simd`]; each instruction set says the words once.
-//! Vectors have eight `f32` lanes everywhere, because weights come in panels of eight rows: one lane, one output row. Integer
-//! dot products, and floats that are many, take two vectors side by side, a *pair*, which is one register where those are wide
-//! enough. Work whose shape depends on the instruction set is one word, so that no kernel needs a `cfg`.
+//! A kernel is a struct of arguments with a [`Kernel::run`] that is generic over [`Vectors`] or [`Simd`]; each instruction set
+//! implements those once. Vectors have eight `f32` lanes on every ISA, because weights are stored in panels of eight rows: one
+//! lane, one output row. Integer dot products, and attention, use two vectors at once, a *pair*, which is one register where
+//! registers are wide enough. An operation whose best shape depends on the ISA is one method, so that no kernel needs a `cfg`.
 //!
-//! All instruction sets with a fused multiply-add give the same bits: integers are exact, and what is done to the floats and
-//! in which order is the same.
+//! All instruction sets with a fused multiply-add give the same bits: integer arithmetic is exact, and the float operations and
+//! their order are the same.
 
 use half::{bf16, f16};
 
@@ -21,7 +21,7 @@ pub(crate) mod x86;
 /// Lanes of a vector, and rows of a weight panel.
 pub const LANES: usize = 8;
 
-/// Values along `k` that share one activation scale, and the step in which weights are consumed.
+/// Columns that share one activation scale; kernels step through the weights by blocks.
 pub const BLOCK: usize = 32;
 
 /// Bytes of one block of a Q4 panel: eight rows of 32 nibbles.
@@ -30,7 +30,7 @@ pub const Q4_BLOCK_BYTES: usize = LANES * BLOCK / 2;
 /// Bytes of one block of a Q8 panel: eight rows of 32 bytes.
 pub const Q8_BLOCK_BYTES: usize = LANES * BLOCK;
 
-/// Bytes of one block of a pair of Q4 panels whose nibbles have a byte each.
+/// Bytes of one block of a pair of Q4 panels with one byte per nibble.
 pub const UNPACKED_BLOCK_BYTES: usize = 2 * Q8_BLOCK_BYTES;
 
 /// Thirty-two activations: `x = scale · integer`.
@@ -38,44 +38,44 @@ pub const UNPACKED_BLOCK_BYTES: usize = 2 * Q8_BLOCK_BYTES;
 pub struct Block {
     /// Integers in −127..=127.
     pub values: [i8; BLOCK],
-    /// `−8 · Σ values`: what a dot product with nibbles lacks, which are stored 8 too large.
+    /// `−8 · Σ values`: the correction of a dot product with nibbles, which are stored with 8 added.
     pub offset: i32,
-    /// What the integers count; applied after the dot product.
+    /// Applied after the dot product.
     pub scale: f32,
 }
 
-/// One computation, its arguments as fields, written once for all instruction sets.
+/// A computation with its arguments as fields, written once for all instruction sets.
 pub trait Kernel {
-    /// What it computes, where that is not written into an argument.
+    /// The result, if it is not written to an argument.
     type Output;
-    /// Computes. Implementations are `#[inline(always)]`, as is all they call that uses the instructions of `S`, so that the body
-    /// is compiled with them.
+    /// Runs the computation. Implementations are `#[inline(always)]`, and so is everything they call that uses `S`, so that the
+    /// body is compiled with its instructions.
     fn run<S: Vectors>(self, simd: S) -> Self::Output;
 }
 
-/// A computation in pairs of vectors: with the widest registers, and products of bytes. Kept apart from [`Kernel`], of which
-/// instruction sets that differ in nothing else can share the code.
+/// A computation on pairs of vectors: with the widest registers, and with products of bytes. Separate from [`Kernel`], whose code
+/// is shared by instruction sets that differ only in pairs.
 pub trait PairKernel {
-    /// What it computes, where that is not written into an argument.
+    /// The result, if it is not written to an argument.
     type Output;
-    /// Computes, as [`Kernel::run`].
+    /// Runs the computation, as [`Kernel::run`].
     fn run<S: Simd>(self, simd: S) -> Self::Output;
 }
 
-/// An element type that is widened to `f32` on loading.
+/// An element type that loads widen to `f32`.
 pub trait Element: Copy + Send + Sync + 'static {
-    /// Its value as `f32`, exact.
+    /// The value as `f32`, exact.
     fn widen(self) -> f32;
-    /// Eight of them as a vector.
+    /// Loads eight elements.
     fn load<S: Vectors>(simd: S, from: &[Self; LANES]) -> S::F32;
 }
 
-/// Eight-lane arithmetic of an instruction set. A value of the type proves that the CPU has the instructions.
+/// Eight-lane arithmetic of an instruction set. A value proves that the CPU has the instructions.
 pub trait Vectors: Copy + Send + Sync + 'static {
     /// Eight `f32`.
     type F32: Copy;
 
-    /// Tokens that weights meet at a time, as the registers allow: 1 or 4.
+    /// Tokens of a GEMM register tile: 1 or 4.
     const TILE: usize;
 
     /// `[x; 8]`
@@ -122,43 +122,43 @@ pub trait Vectors: Copy + Send + Sync + 'static {
     /// The largest lane.
     fn max_lane(self, v: Self::F32) -> f32;
 
-    /// Widens a run of a Q4 panel: `[i]` holds `nibble − 8` of the eight rows at `k + i`.
+    /// Widens a run of a Q4 panel: `[i]` is `nibble − 8` of the eight rows at column `k + i`.
     fn widen_q4(self, run: &[u8; 32]) -> [Self::F32; 8];
-    /// Widens a run of a Q8 panel: `[i]` holds the eight rows at `k + i`.
+    /// Widens a run of a Q8 panel: `[i]` is the eight rows at column `k + i`.
     fn widen_q8(self, run: &[u8; 32]) -> [Self::F32; 4];
-    /// A byte for each nibble of a block of two panels, as [`dot_unpacked`](Simd::dot_unpacked) takes them: for each run first the
-    /// low ones of both, then the high ones of both, or another order within the run and panel.
+    /// Unpacks a block of two panels to one byte per nibble, for [`dot_unpacked`](Simd::dot_unpacked). For each run: the low nibbles
+    /// of both panels, then the high nibbles of both. An ISA may choose another order within a run of a panel.
     fn unpack_q4(self, blocks: [&[u8; Q4_BLOCK_BYTES]; 2], to: &mut [u8; UNPACKED_BLOCK_BYTES]);
 }
 
-/// An instruction set: its floats, and pairs of vectors, also as dot products of 8-bit integers.
+/// An instruction set: [`Vectors`], pairs of them, and dot products of 8-bit integers.
 pub trait Simd: Vectors {
-    /// Two vectors, of two panels where weights are multiplied.
+    /// Two vectors; for weights, those of two panels.
     type Pair: Copy;
     /// Eight `i32` for each of two panels.
     type PairI32: Copy;
 
-    /// Pairs of panels that many tokens meet at a time, as the registers allow: 1 or 2.
+    /// Height of the GEMM register tile, in panel pairs: 1 or 2.
     const PAIRS: usize;
-    /// Tokens that they meet at a time: 1, 4 or 6.
+    /// Width of the GEMM register tile, in tokens: 1, 4 or 6.
     const TOKENS: usize;
 
-    /// Multiplies and adds 8-bit integers in registers for `rounds` rounds, as fast as that can be done (plain Rust: its own kernel, all
-    /// at hand); returns how many multiply-adds a round has.
+    /// Runs `rounds` rounds of 8-bit multiply-adds in registers at full throughput (plain Rust: its own kernel, on data in the cache);
+    /// returns the number of multiply-adds in a round.
     fn multiply_adds(self, rounds: usize) -> usize;
 
     /// `[x; 16]`
     fn pair_splat(self, x: f32) -> Self::Pair;
     /// Loads the scales of two panels, widened.
     fn pair_scales(self, from: [&[f16; LANES]; 2]) -> Self::Pair;
-    /// Each integer as the nearest `f32`.
+    /// Converts each integer to the nearest `f32`.
     fn pair_to_f32(self, v: Self::PairI32) -> Self::Pair;
     /// `a · b`
     fn pair_mul(self, a: Self::Pair, b: Self::Pair) -> Self::Pair;
     /// `a · b + c`, as [`fma`](Vectors::fma).
     fn pair_fma(self, a: Self::Pair, b: Self::Pair, c: Self::Pair) -> Self::Pair;
-    /// `a · b + sum`, as [`pair_fma`](Self::pair_fma). What is written before it is loaded before it, where registers are few: a loop
-    /// with many sums would otherwise load so much in advance that it has to put sums aside.
+    /// `a · b + sum`, as [`pair_fma`](Self::pair_fma). Where registers are few, LLVM cannot hoist later loads above it: in a loop with
+    /// many sums, those would spill the sums.
     #[inline(always)]
     fn pair_accumulate(self, a: Self::Pair, b: Self::Pair, sum: Self::Pair) -> Self::Pair {
         self.pair_fma(a, b, sum)
@@ -178,7 +178,7 @@ pub trait Simd: Vectors {
         weights: [[&[u8; Q4_BLOCK_BYTES]; 2]; P],
         x: &[Block; T],
     ) -> [[Self::PairI32; T]; P];
-    /// As [`dot_q4`](Self::dot_q4), of blocks that are unpacked.
+    /// As [`dot_q4`](Self::dot_q4), of unpacked blocks.
     fn dot_unpacked<const P: usize, const T: usize>(
         self,
         weights: [&[u8; UNPACKED_BLOCK_BYTES]; P],

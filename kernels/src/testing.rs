@@ -58,7 +58,7 @@ pub(crate) fn every_nth_f32(range: Range<f32>, n: usize) -> impl Iterator<Item =
     positive.flat_map(|x| [x, -x]).filter(move |x| range.contains(x))
 }
 
-/// Quantises a matrix as a whole: bytes and scales of its panels.
+/// Quantizes a matrix as a whole: bytes and scales of its panels.
 pub(crate) fn quantize(shape: &Shape, weights: &[f32]) -> (Vec<u8>, Vec<f16>) {
     let mut bytes = vec![0; shape.bytes()];
     let mut scales = vec![f16::NAN; shape.scales()];
@@ -79,7 +79,7 @@ pub(crate) fn quantize(shape: &Shape, weights: &[f32]) -> (Vec<u8>, Vec<f16>) {
     (bytes, scales)
 }
 
-/// The values that quantised activations stand for.
+/// The values that quantized activations stand for.
 pub(crate) fn dequantize(q: &Q8Rows) -> Vec<f32> {
     let mut x = Vec::new();
     for row in 0..q.rows() {

@@ -1,11 +1,11 @@
-//! Numbers → integers and scales → panels.
+//! Quantization of weights: `f32` → integers and scales → panels.
 
 use half::f16;
 
 use super::{Bits, Shape};
 use crate::simd::{BLOCK, LANES};
 
-/// A weight that cannot be quantised: not finite, or so large that its scale exceeds `f16`.
+/// A weight that cannot be quantized: it is not finite, or its scale exceeds `f16`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Unquantizable {
     /// Its column.
@@ -14,25 +14,25 @@ pub struct Unquantizable {
     pub value: f32,
 }
 
-/// Quantises one row: `row[i] ≈ scales[group(i)] · integers[i]`.
+/// Quantizes one row: `row[i] ≈ scales[group(i)] · integers[i]`.
 ///
-/// Eight bits: `scale = max|w| / 127`. Four bits use all of −8..=7: of the scales that put the largest weight at −8, −7.5, −7
-/// or −6.5, the one with the least squared error, and of the two signs the one that gives the largest weight the longer side.
+/// Eight bits: `scale = max|w| / 127`. Four bits use all of −8..=7: the sign of the scale makes the weight of largest magnitude
+/// negative, and the scale is the one of the least squared error among those that map this weight to −8, −7.5, −7 or −6.5.
 ///
 /// # Errors
-/// At a weight that is not finite or too large.
+/// If a weight is not finite or too large.
 ///
 /// # Panics
-/// If `integers` is not `shape.cols` long or `scales` not `shape.groups()`.
+/// If `row` or `integers` does not have length `shape.cols`, or `scales` length `shape.groups()`.
 pub fn quantize_row(
     shape: &Shape,
     row: &[f32],
     integers: &mut [i8],
     scales: &mut [f16],
 ) -> Result<(), Unquantizable> {
-    assert!(row.len() == shape.cols && integers.len() == shape.cols);
-    assert_eq!(scales.len(), shape.groups());
-    let group = shape.group_blocks * BLOCK;
+    assert!(row.len() == shape.cols && integers.len() == shape.cols, "columns of the row");
+    assert_eq!(scales.len(), shape.groups(), "scales of the row");
+    let group = shape.group_blocks.saturating_mul(BLOCK);
     let groups = row.chunks(group).zip(integers.chunks_mut(group)).zip(scales);
     for (index, ((row, integers), scale)) in groups.enumerate() {
         let at = largest(row);
@@ -53,7 +53,7 @@ pub fn quantize_row(
     Ok(())
 }
 
-/// Where the weight of the largest magnitude is, or the first that is not finite.
+/// The index of the first weight that is not finite, or else of the one of largest magnitude.
 fn largest(row: &[f32]) -> usize {
     let mut at = 0;
     for (col, w) in row.iter().enumerate() {
@@ -96,21 +96,20 @@ fn round_to(row: &[f32], scale: f32, bits: Bits, integers: &mut [i8]) {
     }
 }
 
-/// `1 / scale`, and 0 for a scale so small that `f16` made it 0.
+/// `1 / scale`, or 0 for a scale that `f16` rounded to 0.
 fn inverse(scale: f32) -> f32 {
     if scale == 0.0 { 0.0 } else { 1.0 / scale }
 }
 
-/// Writes eight rows of integers as one panel.
-///
-/// `integers` is `[rows][cols]` with at most eight rows; rows and columns that are missing become zero weights.
+/// Writes up to eight rows of integers, `[rows][cols]`, as one panel; missing rows and columns become zero weights.
 ///
 /// # Panics
-/// If `panel` is not `shape.panel_bytes()` long or `integers` no whole number of rows, at most eight.
+/// If `shape.cols` is 0, `panel` does not have length `shape.panel_bytes()`, or `integers` is not a whole number of rows, at most
+/// eight.
 pub fn pack_panel(shape: &Shape, integers: &[i8], panel: &mut [u8]) {
-    let rows = integers.len() / shape.cols;
-    assert!(rows <= LANES && rows * shape.cols == integers.len());
-    assert_eq!(panel.len(), shape.panel_bytes());
+    let whole = shape.cols > 0 && integers.len().is_multiple_of(shape.cols);
+    assert!(whole && integers.len() / shape.cols <= LANES, "rows of the panel");
+    assert_eq!(panel.len(), shape.panel_bytes(), "bytes of the panel");
     panel.fill(match shape.bits {
         Bits::Four => 0x88,
         Bits::Eight => 0,
@@ -121,7 +120,7 @@ pub fn pack_panel(shape: &Shape, integers: &[i8], panel: &mut [u8]) {
             Bits::Four => {
                 for (run, columns) in runs.iter_mut().zip(row.chunks(8)) {
                     for (j, &integer) in columns.iter().enumerate() {
-                        // Offset 8 is in place already; adding it again turns −8..=7 into 0..=15 by flipping the top bit.
+                        // Adding the offset 8 turns −8..=7 into 0..=15; in four bits, that flips the top bit.
                         let nibble = (integer as u8 & 15) ^ 8;
                         let byte = &mut run[4 * lane + j % 4];
                         *byte =
@@ -143,10 +142,11 @@ pub fn pack_panel(shape: &Shape, integers: &[i8], panel: &mut [u8]) {
 /// Writes the scales of up to eight rows, `[rows][groups]`, as one panel's `[groups][8]`; missing rows get 0.
 ///
 /// # Panics
-/// If the lengths do not fit.
+/// If `groups` is 0 or the lengths do not fit.
 pub fn pack_scales(groups: usize, scales: &[f16], panel: &mut [f16]) {
-    assert!(scales.len().is_multiple_of(groups) && scales.len() <= groups * LANES);
-    assert_eq!(panel.len(), groups * LANES);
+    let whole = groups > 0 && scales.len().is_multiple_of(groups);
+    assert!(whole && scales.len() / groups <= LANES, "scales of the panel's rows");
+    assert_eq!(Some(panel.len()), groups.checked_mul(LANES), "scales of the panel");
     panel.fill(f16::ZERO);
     for (lane, row) in scales.chunks_exact(groups).enumerate() {
         for (group, &scale) in row.iter().enumerate() {
@@ -173,9 +173,9 @@ mod tests {
     }
 
     proptest! {
-        /// What is packed comes back; what is quantised is off by half a step, or by the one step that four bits lack at +8.
+        /// The error is at most half a step, or the one step that four bits lack at +8.
         #[test]
-        fn a_quantised_matrix_is_close_to_its_source(
+        fn a_quantized_matrix_is_close_to_its_source(
             (shape, weights) in shapes().prop_flat_map(|s| (Just(s), values(s.rows * s.cols))),
         ) {
             let (bytes, scales) = crate::testing::quantize(&shape, &weights);
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_quantised_is_named() {
+    fn what_cannot_be_quantized_is_named() {
         let shape = Shape::grouped(1, 64, Bits::Four, 32);
         let mut row = vec![1.0; 64];
         let mut integers = vec![0; 64];

@@ -1,18 +1,19 @@
-//! Unquantised weights, rows as published: dot products along the columns.
+//! Unquantized weights in the row order of the checkpoint: dot products along the columns.
 //!
-//! Each (row, token) pair has one accumulator of eight partial sums, so how many pairs are computed at once is free to follow
-//! the registers: eight accumulators hide the latency of the multiply-add, and one token, which waits for memory, has four.
+//! Each (row, token) pair has one accumulator of eight partial sums. So the number of pairs computed at once may follow the
+//! registers: eight accumulators hide the latency of the multiply-add; one token, which is memory-bound, has four.
 
-use super::{Outputs, TOGETHER};
+use super::{Outputs, STREAMS};
 use crate::parallel::{Tile, tiles};
 use crate::simd::{Element, LANES, Vectors};
 
-/// How many panels [`panels`] computes: half of them for several tokens, so that weights stay in the caches from tile to tile.
-pub(super) fn together(tokens: usize) -> usize {
-    if tokens <= 2 { TOGETHER } else { TOGETHER / 2 }
+/// The number of streams whose panels [`panels`] computes: half of them for several tokens, so that the weights stay in the
+/// caches from tile to tile.
+pub(super) fn streams(tokens: usize) -> usize {
+    if tokens <= 2 { STREAMS } else { STREAMS / 2 }
 }
 
-/// The outputs of `out` and of the next panels that are computed with it, for all tokens of `x`, `[tokens][cols]`.
+/// The outputs of the panel of `out` and of the next panels computed with it, for all tokens of `x`, `[tokens][cols]`.
 #[inline(always)]
 pub(super) fn panels<E: Element, S: Vectors>(
     out: Outputs<'_, S>,
@@ -20,9 +21,9 @@ pub(super) fn panels<E: Element, S: Vectors>(
     tokens: usize,
     x: &[f32],
 ) {
-    match together(tokens) {
-        TOGETHER => tiles(tokens, &mut Dense::<_, _, TOGETHER> { out, weight, x }),
-        _ => tiles(tokens, &mut Dense::<_, _, { TOGETHER / 2 }> { out, weight, x }),
+    match streams(tokens) {
+        STREAMS => tiles(tokens, &mut Dense::<_, _, STREAMS> { out, weight, x }),
+        _ => tiles(tokens, &mut Dense::<_, _, { STREAMS / 2 }> { out, weight, x }),
     }
 }
 
@@ -39,14 +40,14 @@ impl<E: Element, S: Vectors, const P: usize> Tile for Dense<'_, E, S, P> {
     #[inline(always)]
     fn tile<const T: usize>(&mut self, tokens: [usize; T]) {
         match T {
-            1 | 2 => self.dots::<TOGETHER, T>(tokens),
+            1 | 2 => self.dots::<STREAMS, T>(tokens),
             _ => self.dots::<P, T>(tokens),
         }
     }
 }
 
 impl<E: Element, S: Vectors, const P: usize> Dense<'_, E, S, P> {
-    /// The outputs for `T` tokens, `R` rows at a time, as many of each panel.
+    /// The outputs for `T` tokens, `R` rows at a time, the same number of each panel.
     #[inline(always)]
     fn dots<const R: usize, const T: usize>(&self, tokens: [usize; T]) {
         const { assert!(R.is_multiple_of(P) && LANES.is_multiple_of(R / P)) };
@@ -62,8 +63,8 @@ impl<E: Element, S: Vectors, const P: usize> Dense<'_, E, S, P> {
         for lane in (0..lanes).step_by(R / P) {
             let mut weights = [&self.weight[..0]; R];
             for r in 0..R {
-                // For a row that does not exist, the last one; its sums are not stored.
-                let row = first + r % P * out.apart * LANES + lane + r / P;
+                // The last row replaces one that does not exist; its sums are not stored.
+                let row = first + r % P * out.stream * LANES + lane + r / P;
                 weights[r] = &self.weight[row.min(rows - 1) * cols..][..cols];
             }
             let dots = dot(out.simd, weights, x);
@@ -75,9 +76,11 @@ impl<E: Element, S: Vectors, const P: usize> Dense<'_, E, S, P> {
         }
         for p in 0..P {
             if let Some(out) = out.further(p) {
+                let mut outputs = [out.simd.splat(0.0); T];
                 for t in 0..T {
-                    out.store(tokens[t], out.simd.load(&sums[p][t]));
+                    outputs[t] = out.simd.load(&sums[p][t]);
                 }
+                out.store_tile(tokens, outputs);
             }
         }
     }
@@ -91,7 +94,7 @@ fn dot<E: Element, S: Vectors, const R: usize, const T: usize>(
     x: [&[f32]; T],
 ) -> [[f32; T]; R] {
     let vectors = x[0].len() / LANES;
-    // All of one length, so that one look at an index is enough for all.
+    // Equal lengths, so that one bounds check covers all.
     let mut ws = [&[][..]; R];
     for r in 0..R {
         ws[r] = &weights[r].as_chunks::<LANES>().0[..vectors];

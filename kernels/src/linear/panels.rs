@@ -1,4 +1,4 @@
-//! Quantised weights in panels: a lane is an output row.
+//! Quantized weights in panels: each lane is an output row.
 
 use std::ops::Range;
 
@@ -12,7 +12,7 @@ use crate::simd::{
     BLOCK, Block, LANES, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd, UNPACKED_BLOCK_BYTES, Vectors,
 };
 
-/// The panel's outputs for all tokens of `x`, `[tokens][cols]`: weights are widened to `f32`.
+/// The panel's outputs for all tokens of `x`, `[tokens][cols]`, from weights widened to `f32`.
 #[inline(always)]
 pub(super) fn panel_f32<S: Vectors>(
     out: Outputs<'_, S>,
@@ -24,30 +24,29 @@ pub(super) fn panel_f32<S: Vectors>(
     tiles(tokens, &mut Widened { out, weight, bytes, scales, x });
 }
 
-/// What a thread needs while it multiplies, kept from one time to the next.
+/// A thread's scratch memory, reused by later calls.
 #[derive(Default)]
-pub(super) struct Room {
+pub(super) struct Scratch {
     /// Unpacked blocks of each pair, `[pairs][CHUNK]`
     unpacked: Vec<UnpackedBlock>,
     /// `[padded rows][pairs]`
     sums: Vec<[[f32; LANES]; 2]>,
 }
 
-/// The outputs of the first `P` pairs of the panels of `out` for all tokens of `x`: integer dot products, scaled once a block.
-/// What panels share is the broadcast of activations.
+/// The outputs of the first `P` pairs of panels of `out` for all tokens of `x`: integer dot products, scaled once a block. The
+/// panels share the broadcast of activations.
 ///
-/// Many tokens meet Q4 weights that are unpacked once, so many blocks at a time that they stay in the nearest cache until all
-/// tokens have met them.
+/// For many tokens, Q4 weights are unpacked once, in chunks of blocks that stay in the L1 cache until all tokens are multiplied.
 #[inline(always)]
 pub(super) fn pairs_q8<S: Simd, const P: usize>(
     out: Outputs<'_, S>,
     weight: &Panels<'_>,
     x: &Q8Rows,
-    room: &mut Room,
+    scratch: &mut Scratch,
 ) {
     let (tokens, blocks) = (x.padded_rows(), weight.shape().blocks());
     let pairs = Pairs::<P>::new(weight, out);
-    let Room { unpacked, sums } = room;
+    let Scratch { unpacked, sums } = scratch;
     sums.resize(tokens * P, [[0.0; LANES]; 2]);
     match weight.shape().bits {
         Bits::Four if tokens >= UNPACK_TOKENS => {
@@ -76,7 +75,7 @@ pub(super) fn pairs_q8<S: Simd, const P: usize>(
     store::<S, P>(out, &sums[..x.rows() * P]);
 }
 
-/// As [`pairs_q8`] for two pairs, for the only token there is.
+/// As [`pairs_q8`], for two pairs and one token.
 #[inline(always)]
 pub(super) fn one_token_q8<S: Simd>(out: Outputs<'_, S>, weight: &Panels<'_>, x: &Q8Rows) {
     let (simd, chunk) = (out.simd, 0..weight.shape().blocks());
@@ -95,7 +94,7 @@ pub(super) fn one_token_q8<S: Simd>(out: Outputs<'_, S>, weight: &Panels<'_>, x:
     store::<S, 2>(out, sums);
 }
 
-/// Makes outputs of `sums`, `[tokens][P]`.
+/// The epilogue of all `sums`, `[tokens][P]`.
 #[inline(always)]
 fn store<S: Simd, const P: usize>(out: Outputs<'_, S>, sums: &[[[f32; LANES]; 2]]) {
     for (token, sums) in sums.as_flattened().chunks_exact(2 * P).enumerate() {
@@ -107,15 +106,15 @@ fn store<S: Simd, const P: usize>(out: Outputs<'_, S>, sums: &[[[f32; LANES]; 2]
     }
 }
 
-/// A block of two panels with a byte for each nibble. Aligned, so that no vector lies across two lines of the cache.
+/// A block of two panels with one byte per nibble. Aligned, so that no vector crosses a cache line.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 struct UnpackedBlock([u8; UNPACKED_BLOCK_BYTES]);
 
-/// Blocks of a pair that are unpacked at a time: 8 KB.
+/// Blocks of a pair that are unpacked at once: 8 KB.
 const CHUNK: usize = if cfg!(test) { 3 } else { 16 };
 
-/// From so many tokens on it pays to unpack a panel.
+/// The number of tokens from which unpacking a panel pays.
 const UNPACK_TOKENS: usize = if cfg!(test) { 6 } else { 32 };
 
 /// `P` pairs of panels.
@@ -127,7 +126,7 @@ struct Pairs<'a, const P: usize> {
 }
 
 impl<'a, const P: usize> Pairs<'a, P> {
-    /// Those of `out`; for one that does not exist, the last that does.
+    /// Those of `out`; the last panel replaces one that does not exist.
     #[inline(always)]
     fn new<S: Vectors>(weight: &Panels<'a>, out: Outputs<'_, S>) -> Self {
         let last = weight.shape().panels() - 1;
@@ -143,14 +142,14 @@ impl<'a, const P: usize> Pairs<'a, P> {
     }
 }
 
-/// Two panels in blocks, as many in one as in the other.
+/// The blocks of two panels, the same number in each.
 #[inline(always)]
 fn split<const B: usize>([a, b]: [&[u8]; 2]) -> [&[[u8; B]]; 2] {
     let (a, b) = (a.as_chunks().0, b.as_chunks().0);
     [a, &b[..a.len()]]
 }
 
-/// Blocks of `chunk`, a byte for each nibble.
+/// Unpacks the blocks of `chunk`, one byte per nibble.
 #[inline(always)]
 fn unpack<'a, S: Simd, const P: usize>(
     simd: S,
@@ -186,7 +185,7 @@ impl<S: Vectors> Tile for Widened<'_, S> {
     fn tile<const T: usize>(&mut self, tokens: [usize; T]) {
         let simd = self.out.simd;
         let shape = self.weight.shape();
-        let group_bytes = shape.group_blocks * shape.bits.block_bytes();
+        let group_bytes = shape.group_blocks.saturating_mul(shape.bits.block_bytes());
         let mut sums = [simd.splat(0.0); T];
         let mut col = 0;
         for (group, scale) in self.bytes.chunks(group_bytes).zip(self.scales) {
@@ -201,9 +200,7 @@ impl<S: Vectors> Tile for Widened<'_, S> {
                 col += BLOCK;
             }
         }
-        for (token, sum) in tokens.into_iter().zip(sums) {
-            self.out.store(token, sum);
-        }
+        self.out.store_tile(tokens, sums);
     }
 }
 
@@ -227,7 +224,7 @@ fn widen<S: Vectors>(simd: S, bits: Bits, block: &[u8]) -> [S::F32; BLOCK] {
     weights
 }
 
-/// `Σ weights[k] · x[k]` over up to 32 columns, in four sums so that one does not wait for the other.
+/// `Σ weights[k] · x[k]` over up to 32 columns, in four independent sums to hide the latency.
 #[inline(always)]
 fn dot<S: Vectors>(simd: S, weights: &[S::F32; BLOCK], x: &[f32]) -> S::F32 {
     let mut padded = [0.0; BLOCK];
@@ -250,12 +247,12 @@ fn dot<S: Vectors>(simd: S, weights: &[S::F32; BLOCK], x: &[f32]) -> S::F32 {
 /// Dot products of the blocks of `chunk`.
 struct Integer<'a, S, W, const P: usize> {
     simd: S,
-    /// Those blocks.
+    /// The blocks of `chunk`.
     weights: [W; P],
     pairs: Pairs<'a, P>,
     x: &'a Q8Rows,
     chunk: Range<usize>,
-    /// Of the blocks before, and then with these, `[padded rows][pairs]`.
+    /// The sums of the earlier blocks, to which these are added, `[padded rows][pairs]`.
     sums: &'a mut [[[f32; LANES]; 2]],
 }
 
@@ -267,11 +264,11 @@ impl<S: Simd, W: Pair, const P: usize> Tile for Integer<'_, S, W, P> {
         let Self { simd, mut weights, pairs, .. } = *self;
         let blocks = self.chunk.len();
         for p in 0..P {
-            // All of one length, so that one look at an index is enough for all.
+            // Equal lengths, so that one bounds check covers all.
             weights[p] = weights[p].first(blocks);
         }
         const { assert!(BUNDLE.is_multiple_of(S::TOKENS)) };
-        // Padded rows are a whole number of tiles, so that no token is repeated.
+        // Padded rows are a whole number of tiles, so no token is repeated.
         let first = tokens[0];
         debug_assert_eq!(tokens[T - 1], first + T - 1);
         let (x, stride) = self.x.tile(first, self.chunk.start);
@@ -284,7 +281,7 @@ impl<S: Simd, W: Pair, const P: usize> Tile for Integer<'_, S, W, P> {
             }
         }
         let mut group = self.chunk.start / pairs.group_blocks;
-        // Of the group, how many blocks are still to come.
+        // The blocks left in the group.
         let mut left = (group + 1) * pairs.group_blocks - self.chunk.start;
         for index in 0..blocks {
             let x: &[_; T] = x[index * stride..].first_chunk().expect("rows of a tile");
@@ -316,9 +313,9 @@ impl<S: Simd, W: Pair, const P: usize> Tile for Integer<'_, S, W, P> {
 
 /// The blocks of a pair of panels.
 trait Pair: Copy {
-    /// The first `n`.
+    /// The first `n` blocks.
     fn first(self, n: usize) -> Self;
-    /// Dot products of the blocks at `index` of `P` pairs and those of `T` tokens.
+    /// The dot products of the blocks at `index` of `P` pairs with the blocks of `T` tokens.
     fn dot<S: Simd, const P: usize, const T: usize>(
         simd: S,
         pairs: &[Self; P],
@@ -327,11 +324,11 @@ trait Pair: Copy {
     ) -> [[S::PairI32; T]; P];
 }
 
-/// Integers as they are stored, in blocks of `B` bytes: of eight bits, or of four and two to a byte.
+/// Integers as stored, in blocks of `B` bytes: eight bits each, or four bits, two to a byte.
 #[derive(Clone, Copy)]
 struct Packed<'a, const B: usize>([&'a [[u8; B]]; 2]);
 
-/// Integers of four bits, one to a byte.
+/// Four-bit integers, one to a byte.
 #[derive(Clone, Copy)]
 struct Unpacked<'a>(&'a [UnpackedBlock]);
 

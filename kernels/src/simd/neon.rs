@@ -1,8 +1,8 @@
-//! The words on AArch64: eight lanes are two registers of NEON, which all of these CPUs have; instruction sets differ in their
-//! products of bytes.
+//! The operations on AArch64. Eight lanes are two NEON registers, which every such CPU has; instruction sets differ in their products
+//! of bytes.
 //!
-//! What the floats go through is what they go through on x86-64, so the bits are the same; only a NaN that is made of numbers has
-//! another sign.
+//! The float operations and their order are those of x86-64, so the bits are the same. Only a NaN that is made of numbers has another
+//! sign.
 
 use core::arch::aarch64::*;
 
@@ -10,16 +10,16 @@ use half::{bf16, f16};
 
 use super::{BLOCK, LANES, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, UNPACKED_BLOCK_BYTES, Vectors};
 
-/// Calls intrinsics that are safe with the instructions that a value proves.
+/// Calls intrinsics that are safe if the CPU has the instructions.
 macro_rules! neon {
     ($e:expr) => {
-        // SAFETY: the value of the instruction set at hand proves that they are there; no pointer is involved.
+        // SAFETY: the caller has a value of the instruction set, which proves them; no pointer is involved.
         unsafe { $e }
     };
 }
 
-/// What [`Simd`](super::Simd) says of a pair of panels that is not a product of bytes: four registers, of which the first two
-/// are the first panel.
+/// The methods of [`Simd`](super::Simd) for pairs, except products of bytes. A pair is four registers, the first two of them for the
+/// first panel.
 macro_rules! pair_words {
     () => {
         type Pair = [[float32x4_t; 2]; 2];
@@ -78,19 +78,19 @@ pub(crate) mod plain;
 /// # Safety
 /// A value exists only where the CPU has it.
 pub(crate) unsafe trait Neon: Copy + Send + Sync + 'static {
-    /// Whether unpacked bytes lie eight columns of a row side by side, and not four.
+    /// Whether unpacked bytes are stored eight columns of a row at a time, and not four.
     const EIGHT_COLUMNS: bool = false;
 }
 
-/// The integers of a block of two panels, however they are stored.
+/// The integers of a block of two panels, in any storage.
 trait Integers: Copy {
-    /// How many of [`Block::offset`](super::Block::offset) a dot product lacks.
+    /// The multiple of [`Block::offset`](super::Block::offset) that a dot product needs added.
     const OFFSET: i32;
-    /// Whether [`unpack_q4`](Vectors::unpack_q4) laid them out.
+    /// Whether they are in the layout of [`unpack_q4`](Vectors::unpack_q4).
     const UNPACKED: bool = false;
 
-    /// Of a panel, columns `8·i..8·i + 4` of its first and its last four rows, then the four columns after. Where unpacked bytes lie
-    /// eight columns of a row side by side ([`Neon::EIGHT_COLUMNS`]): eight columns of two rows each.
+    /// Columns `8·i..8·i + 4` of the first and of the last four rows of a panel, then the next four columns. For unpacked bytes with
+    /// [`Neon::EIGHT_COLUMNS`]: eight columns of two rows each.
     fn columns(self, simd: impl Neon, panel: usize, i: usize) -> [[int8x16_t; 2]; 2];
 }
 
@@ -151,7 +151,7 @@ fn load_half(_: impl Neon, values: &[i8; BLOCK], half: usize) -> int8x16_t {
     unsafe { vld1q_s8(values.as_ptr()) }
 }
 
-/// The low and the high nibbles of a run, a byte each.
+/// The low and the high nibbles of a run, one byte each.
 #[inline(always)]
 fn nibbles(simd: impl Neon, run: &[u8; 32]) -> [[int8x16_t; 2]; 2] {
     let [a, b] = load_run(simd, run);
@@ -166,7 +166,7 @@ fn nibbles(simd: impl Neon, run: &[u8; 32]) -> [[int8x16_t; 2]; 2] {
     })
 }
 
-/// Of vectors with four columns of four rows each, eight columns of two rows each.
+/// Rearranges two vectors of four columns of four rows into two of eight columns of two rows.
 #[inline(always)]
 fn eight_columns(_: impl Neon, four: int8x16_t, next: int8x16_t) -> [int8x16_t; 2] {
     neon!({
@@ -176,7 +176,7 @@ fn eight_columns(_: impl Neon, four: int8x16_t, next: int8x16_t) -> [int8x16_t; 
     })
 }
 
-/// Bytes of four rows, a vector for each column.
+/// Widens the bytes of four rows: one vector for each column.
 #[inline(always)]
 fn widen(_: impl Neon, bytes: int8x16_t) -> [float32x4_t; 4] {
     neon!({
@@ -282,7 +282,7 @@ impl<S: Neon> Vectors for S {
     fn fma(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
         neon!([vfmaq_f32(c[0], a[0], b[0]), vfmaq_f32(c[1], a[1], b[1])])
     }
-    // `fmax` and `fmin` would give NaN.
+    // `fmax` and `fmin` return NaN if either is NaN.
     #[inline(always)]
     fn max(self, a: Self::F32, b: Self::F32) -> Self::F32 {
         neon!([

@@ -1,4 +1,4 @@
-//! The words in plain Rust: for CPUs without a better instruction set, and to check the others against.
+//! The operations in plain Rust: for CPUs without a supported instruction set, and as the reference of the tests.
 
 use std::hint::black_box;
 
@@ -8,7 +8,7 @@ use super::{
     BLOCK, Block, LANES, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd, UNPACKED_BLOCK_BYTES, Vectors,
 };
 
-/// Plain Rust; every CPU has it.
+/// Plain Rust, which every CPU runs.
 #[derive(Clone, Copy, Debug)]
 pub struct Scalar;
 
@@ -36,11 +36,11 @@ fn byte(run: &[u8], row: usize, k: usize) -> i32 {
     i32::from(run[4 * row + k] as i8)
 }
 
-/// Sixteen rows of two panels.
+/// The rows of two panels.
 type I32 = [[i32; LANES]; 2];
 
-/// The products of four columns of eight rows, `[rows][4]`, with as many activations. Element by element and in 16 bits, for which
-/// compilers find vector instructions on any CPU.
+/// The products of four columns of eight rows, `[rows][4]`, with four activations. Elementwise in 16 bits, which LLVM vectorizes
+/// on any CPU.
 type Products = [i16; 4 * LANES];
 
 /// `sums + run · x`
@@ -49,7 +49,7 @@ fn add(sums: Products, run: impl Fn(usize) -> i16, x: &[i8]) -> Products {
     std::array::from_fn(|i| sums[i] + run(i) * i16::from(x[i % 4]))
 }
 
-/// Adds the four of each row.
+/// Adds the four products of each row.
 #[inline(always)]
 fn add_rows(sums: &mut [i32; LANES], products: Products) {
     for (sum, products) in sums.iter_mut().zip(products.as_chunks::<4>().0) {
@@ -57,7 +57,7 @@ fn add_rows(sums: &mut [i32; LANES], products: Products) {
     }
 }
 
-// What is long is a call here: it needs no instructions of the kernel around it, and there it would be compiled a hundred times.
+// Long functions are not inlined here: they need no `target_feature`, and would be compiled a hundred times.
 
 #[inline(never)]
 fn unpack_q4(blocks: [&[u8; Q4_BLOCK_BYTES]; 2], to: &mut [u8; UNPACKED_BLOCK_BYTES]) {
@@ -78,7 +78,7 @@ fn dot_q4(panels: [&[u8; Q4_BLOCK_BYTES]; 2], x: &Block) -> I32 {
 
 #[inline(never)]
 fn dot_unpacked(pair: &[u8; UNPACKED_BLOCK_BYTES], x: &Block) -> I32 {
-    // Eight products of nibbles, at most 15·127 each, fit.
+    // Sums of eight products of nibbles, at most 15·127 each, fit in 16 bits.
     let mut products = [[0; 4 * LANES]; 2];
     for (runs, x) in pair.as_chunks::<64>().0.iter().zip(x.values.as_chunks::<4>().0) {
         for (run, products) in runs.as_chunks::<32>().0.iter().zip(&mut products) {
@@ -91,7 +91,7 @@ fn dot_unpacked(pair: &[u8; UNPACKED_BLOCK_BYTES], x: &Block) -> I32 {
 }
 
 fn dot_q8(panels: [&[u8; Q8_BLOCK_BYTES]; 2], x: &Block) -> I32 {
-    // With 128 added to each weight, which is sixteen times what the offset takes away.
+    // 128 is added to each weight; sixteen times the offset subtracts it again.
     let mut sums = [[16 * x.offset; LANES]; 2];
     for (panel, sums) in panels.iter().zip(&mut sums) {
         for (run, x) in panel.as_chunks::<32>().0.iter().zip(x.values.as_chunks::<4>().0) {
@@ -103,7 +103,7 @@ fn dot_q8(panels: [&[u8; Q8_BLOCK_BYTES]; 2], x: &Block) -> I32 {
 
 #[inline(never)]
 fn add_q8(sums: &mut [i32; LANES], run: &[u8; 32], x: &[i8; 4]) {
-    // Of such products, at most 255·127, only one fits.
+    // Only one product of at most 255·127 fits in 16 bits.
     add_rows(sums, add([0; 4 * LANES], |i| i16::from(run[i] ^ 128), x));
 }
 
@@ -160,7 +160,7 @@ impl Vectors for Scalar {
     fn div(self, a: F32, b: F32) -> F32 {
         zip(a, b, |a, b| a / b)
     }
-    /// Rounded twice: `f32::mul_add` is a slow library call on the CPUs that need this implementation.
+    /// Rounds twice: `f32::mul_add` is a slow library call on the CPUs that need this implementation.
     #[inline(always)]
     fn fma(self, a: F32, b: F32, c: F32) -> F32 {
         std::array::from_fn(|i| a[i] * b[i] + c[i])
@@ -221,7 +221,7 @@ impl Simd for Scalar {
 
     #[inline(always)]
     fn multiply_adds(self, rounds: usize) -> usize {
-        // What compilers make of the kernel itself, with all at hand.
+        // The kernel itself, on data in the L1 cache.
         let (weights, x) =
             ([3; UNPACKED_BLOCK_BYTES], Block { values: [5; BLOCK], ..Block::default() });
         for _ in 0..rounds {

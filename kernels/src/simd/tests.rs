@@ -1,4 +1,4 @@
-//! Every word of every instruction set against plain Rust, to the bit.
+//! Every operation of every instruction set against plain Rust, to the bit.
 
 use half::{bf16, f16};
 use proptest::prelude::*;
@@ -9,7 +9,7 @@ use crate::Isa;
 
 type Lanes = [f32; LANES];
 
-/// The words for floats, of any numbers; `small` are integral and in −127..=127.
+/// The operations on vectors. The values of `small` are integral and in −127..=127.
 #[derive(Clone, Copy, Debug)]
 struct Floats {
     a: Lanes,
@@ -56,7 +56,7 @@ impl Kernel for Floats {
     }
 }
 
-/// The words for pairs of panels.
+/// The operations on pairs.
 #[derive(Clone, Copy, Debug)]
 struct Pairs {
     a: [Lanes; 2],
@@ -91,11 +91,11 @@ impl PairKernel for Pairs {
 
 struct Fma(Lanes, Lanes, Lanes);
 
-/// A pair of the same operands, the second panel's in reverse order.
+/// A pair of the same operands, in reverse order in the second vector.
 struct PairFma(Lanes, Lanes, Lanes);
 
 impl PairKernel for PairFma {
-    /// By both words.
+    /// By `pair_fma` and by `pair_accumulate`.
     type Output = [[Lanes; 2]; 2];
 
     #[inline(always)]
@@ -127,7 +127,7 @@ impl Kernel for Fma {
     }
 }
 
-/// Dot products of two pairs of panels with tokens, and with one of them alone.
+/// Dot products of two pairs of panels with several tokens, and with one.
 #[derive(Clone, Debug)]
 struct Dots {
     q4: [[[u8; Q4_BLOCK_BYTES]; 2]; 2],
@@ -143,7 +143,7 @@ enum Word {
 }
 
 impl Dots {
-    /// The weight of a row of a pair's panel at `k`, by the layouts of panels.
+    /// The weight of a row of a pair's panel at column `k`, by the definition of the layout.
     fn weight(&self, word: Word, pair: usize, panel: usize, row: usize, k: usize) -> i32 {
         match word {
             Word::Q4 | Word::Unpacked => {
@@ -162,7 +162,7 @@ impl Dots {
 }
 
 impl PairKernel for &Dots {
-    /// Of each product and pair each token's rows.
+    /// For each operation, pair and token: the rows.
     type Output = Vec<(Word, usize, usize, [Lanes; 2])>;
 
     #[inline(always)]
@@ -205,7 +205,7 @@ fn dots<S: Simd, const P: usize, const T: usize>(
     }
 }
 
-/// NaN has many bits, which instruction sets choose as they like.
+/// Instruction sets differ in the bits of a NaN.
 fn bits(x: f32) -> u32 {
     if x.is_nan() { f32::NAN.to_bits() } else { x.to_bits() }
 }
@@ -213,7 +213,7 @@ fn bits(x: f32) -> u32 {
 fn any_f32() -> impl Strategy<Value = f32> {
     use prop::num::f32::{INFINITE, NEGATIVE, NORMAL, POSITIVE, QUIET_NAN, SUBNORMAL, ZERO};
     let any = POSITIVE | NEGATIVE | NORMAL | SUBNORMAL | ZERO | INFINITE | QUIET_NAN;
-    // And what integers and halves are near.
+    // Also values near integers and half-integers, and within and around the range of f16.
     prop_oneof![any, -70_000f32..70_000.0, (-300i16..300).prop_map(|n| f32::from(n) / 2.0)]
 }
 
@@ -244,7 +244,7 @@ prop_compose! {
     }
 }
 
-/// Each byte anything, or all of them the same: an extreme then and now.
+/// Any bytes, or all of them the same extreme one.
 fn bytes(n: usize) -> impl Strategy<Value = Vec<u8>> {
     let extreme = prop::sample::select(vec![0u8, 127, 128, 255]);
     prop_oneof![prop::collection::vec(any::<u8>(), n), extreme.prop_map(move |byte| vec![byte; n]),]

@@ -1,5 +1,5 @@
-//! The words on x86-64: eight lanes are a 256-bit register with AVX2, FMA and F16C (Haswell, Zen and later), wherever more is there, too;
-//! instruction sets differ in their pairs.
+//! The operations on x86-64. Eight lanes are a 256-bit register with AVX2, FMA and F16C (Haswell, Zen and later), also on wider
+//! instruction sets, which differ only in their pairs.
 
 use core::arch::asm;
 use core::arch::x86_64::*;
@@ -8,11 +8,11 @@ use half::{bf16, f16};
 
 use super::{BLOCK, LANES, Q4_BLOCK_BYTES, UNPACKED_BLOCK_BYTES, Vectors};
 
-/// Sums the products of a block. `$weights` gives of half `$h` of pair `$p` the unsigned bytes that belong to activations
-/// `8·$i..8·$i + 4` and to the four after, for `$tokens` tokens and `$pairs` pairs of `HALVES` vectors.
+/// The dot products of a block for `$tokens` tokens and `$pairs` pairs of `HALVES` vectors. `$weights` is an expression for the
+/// unsigned bytes of half `$h` of pair `$p` at activations `8·$i..8·$i + 4`, and those at the next four.
 ///
-/// A macro and not a function of a closure, which would be compiled without the instructions of the kernel around it. What is
-/// called is its user's: `broadcast` of four activations, and how sums `start`, go on (`multiply_add`) and `finish`.
+/// A macro, because a closure that is not inlined loses the enclosing `target_feature`. The calling module defines `broadcast`,
+/// which repeats four activations, and the steps of a sum: `start`, `multiply_add` and `finish`.
 macro_rules! dot_block {
     ($simd:expr, $x:expr, $pairs:expr, $tokens:expr, $offset:expr,
      |$p:ident, $h:ident, $i:ident| $weights:expr) => {{
@@ -54,15 +54,15 @@ macro_rules! dot_block {
     }};
 }
 
-/// Calls intrinsics that are safe with the instructions that a value proves.
+/// Calls intrinsics that are safe if the CPU has the instructions.
 macro_rules! x86 {
     ($e:expr) => {
-        // SAFETY: the value of the instruction set at hand proves that they are there; no pointer is involved.
+        // SAFETY: the caller has a value of the instruction set, which proves them; no pointer is involved.
         unsafe { $e }
     };
 }
 
-/// What [`Simd`](super::Simd) says of a pair of panels that is two registers, but for products with signed weights.
+/// The methods of [`Simd`](super::Simd) for pairs of two registers, except products with signed weights.
 macro_rules! pair_words {
     () => {
         type Pair = [__m256; 2];
@@ -159,11 +159,11 @@ fn store_bytes(_: impl X86, bytes: __m256i, to: &mut [u8; 32]) {
     unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), bytes) }
 }
 
-/// `a · b + sum`; assembly for its place, not for its instruction, which the compiler knows.
+/// `a · b + sum`. FMA as asm so that LLVM cannot hoist later loads above it and spill accumulators.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn accumulate(a: __m256, b: __m256, mut sum: __m256) -> __m256 {
-    // SAFETY: no memory is touched, which is not told to the compiler, so that it leaves this and what is loaded in their order.
+    // SAFETY: it accesses no memory. Without `nomem`, LLVM keeps its order with loads.
     unsafe {
         asm!(
             "vfmadd231ps {sum}, {a}, {b}",
@@ -183,7 +183,7 @@ fn four(values: &[i8; BLOCK], at: usize) -> i32 {
     i32::from_le_bytes([a as u8, b as u8, c as u8, d as u8])
 }
 
-/// The low and the high nibbles of a run, a byte each.
+/// The low and the high nibbles of a run, one byte each.
 #[inline(always)]
 fn nibbles(simd: impl X86, run: &[u8; 32]) -> [__m256i; 2] {
     let run = load_bytes(simd, run);

@@ -3,6 +3,8 @@
 //! [`Network`] and [`Layer`] are generic: the same structure holds the names of tensors, the tensors of a checkpoint or the
 //! loaded weights. This file alone lists the parts of a layer; whoever needs all of them visits or maps the structure.
 
+use glm_kernels::Output;
+
 mod linear;
 mod norm;
 mod weight;
@@ -217,8 +219,8 @@ impl Weights {
     /// `x`: `[tokens, hidden]` after the final norm → `logits`: `[tokens, vocab]`.
     pub(crate) fn logits(&self, context: &mut Context<'_>, x: &[f32], logits: &mut [f32]) {
         match &self.head {
-            Some(head) => head.forward(context, x, logits),
-            None => Linear::from(self.embedding.clone()).forward(context, x, logits),
+            Some(head) => head.forward(context, x, Output::Store, logits),
+            None => Linear::from(self.embedding.clone()).forward(context, x, Output::Store, logits),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use glm_kernels::{Isa, together};
+use glm_kernels::{Isa, parallel_region};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::error::{Error, Result};
@@ -330,7 +330,7 @@ impl Model {
                 workspace,
                 options,
             };
-            let flow = inner.pool.install(|| together(|| pass.run()));
+            let flow = inner.pool.install(|| parallel_region(|| pass.run()));
             if flow.is_break() { Err(Error::Cancelled) } else { Ok(()) }
         });
         if let Err(error) = done {
@@ -409,13 +409,15 @@ impl Model {
     /// needs them.
     pub fn preload(&self) {
         let weights = || self.0.weights.matrices().map(|matrix| matrix.bytes());
-        self.0.pool.install(|| together(|| roofline::read(self.0.isa, weights())));
+        self.0.pool.install(|| parallel_region(|| roofline::read(self.0.isa, weights())));
     }
 
     /// Measures what the machine can do at best with these weights and threads, the best of several runs. Takes some seconds.
     pub fn roofline(&self) -> Roofline {
         let weights: Vec<_> = self.0.weights.matrices().map(|matrix| matrix.bytes()).collect();
-        self.0.pool.install(|| together(|| Roofline::measure(self.0.isa, self.threads(), &weights)))
+        self.0
+            .pool
+            .install(|| parallel_region(|| Roofline::measure(self.0.isa, self.threads(), &weights)))
     }
 }
 

@@ -17,7 +17,7 @@
 
 use std::ops::{ControlFlow, Range};
 
-use glm_kernels::{Isa, for_each_row};
+use glm_kernels::{Isa, Output, for_each_row};
 
 use crate::files::config::{Config, Residual};
 use crate::network::activations::Activations;
@@ -250,9 +250,42 @@ fn scale_residual(residual: Residual, width: usize, normed: &[f32], x: &mut [f32
     }
 }
 
-/// `x += branch` for rows of `width`.
-fn add_rows(width: usize, branch: &[f32], x: &mut [f32]) {
-    for_each_row(x, width, |row, x| add(x, &branch[row * width..][..width]));
+/// A branch of a layer, attention or feed-forward part, and the residual that it is added to.
+struct Branch<'a> {
+    norm: &'a Option<Norm>,
+    isa: Isa,
+    /// `[rows, hidden]`; may be overwritten
+    normed: &'a mut [f32],
+    /// Memory for `[rows, hidden]`
+    branch: &'a mut [f32],
+    /// The residual, `[rows, hidden]`
+    x: &'a mut [f32],
+}
+
+impl Branch<'_> {
+    /// Adds what `compute` gives to the residual: at once, unless it is normalized or observed before.
+    fn add(
+        self,
+        options: &mut RunOptions<'_>,
+        segments: &[Segment],
+        point: HookPoint,
+        rows: Range<usize>,
+        mut compute: impl FnMut(Output, &mut [f32]),
+    ) {
+        let Self { norm, isa, normed, branch, x } = self;
+        if norm.is_none() && options.hook.is_none() {
+            return compute(Output::Add, x);
+        }
+        let branch = &mut branch[..x.len()];
+        compute(Output::Store, branch);
+        let width = branch.len() / rows.len().max(1);
+        show(options, segments, point, branch, rows);
+        let branch = norm.as_ref().map_or(&*branch, |norm| {
+            norm.forward(isa, branch, normed);
+            normed
+        });
+        for_each_row(x, width, |row, x| add(x, &branch[row * width..][..width]));
+    }
 }
 
 fn add(x: &mut [f32], y: &[f32]) {

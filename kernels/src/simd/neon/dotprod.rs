@@ -1,6 +1,6 @@
 //! Products of bytes with DotProd (Armv8.4; Neoverse N1, Cortex-A75, Apple M1 and later): `sdot` multiplies four signed bytes by
-//! four and adds them to an i32. It takes its second factor from any quarter of a register, so activations are not broadcast, and
-//! nibbles, which stay unsigned, are signed bytes, too.
+//! four and adds them to an i32. Its second factor may be any quarter of a register, so activations need no broadcast. Nibbles stay
+//! unsigned; they are valid signed bytes.
 
 use core::arch::aarch64::*;
 use core::arch::asm;
@@ -19,21 +19,21 @@ use crate::simd::{
 #[derive(Clone, Copy, Debug)]
 pub struct Dotprod(Plain);
 
-// SAFETY: a `Plain` is part of it.
+// SAFETY: it contains a `Plain`.
 unsafe impl Neon for Dotprod {}
 
 impl Dotprod {
-    /// The proof, where the CPU gives it.
+    /// A proof, if the CPU has the features.
     pub fn detect() -> Option<Self> {
         Plain::detect().filter(|_| is_aarch64_feature_detected!("dotprod")).map(Self)
     }
 
-    /// The proof of NEON that is part of it.
+    /// The proof of NEON.
     pub fn plain(self) -> Plain {
         self.0
     }
 
-    /// Runs `kernel`, compiled for these instructions.
+    /// Runs `kernel` compiled for these instructions.
     #[inline]
     pub fn run_pairs<K: PairKernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "neon,dotprod")]
@@ -45,9 +45,9 @@ impl Dotprod {
     }
 }
 
-/// Adds the products of four bytes of each row and of the four of quarter `Q` of `x`.
+/// Adds the products of four bytes of each row with the four bytes of quarter `Q` of `x`.
 ///
-/// Assembly because the intrinsic is not stable.
+/// As asm because the intrinsic is not stable.
 #[inline(always)]
 fn multiply_add<const Q: i32>(
     _: Dotprod,
@@ -58,7 +58,7 @@ fn multiply_add<const Q: i32>(
     #[inline]
     #[target_feature(enable = "neon,dotprod")]
     fn sdot<const Q: i32>(mut sums: int32x4_t, weights: int8x16_t, x: int8x16_t) -> int32x4_t {
-        // SAFETY: registers are all that is touched.
+        // SAFETY: it accesses registers only.
         unsafe {
             asm!(
                 "sdot {sums:v}.4s, {weights:v}.16b, {x:v}.4b[{quarter}]",
@@ -74,7 +74,7 @@ fn multiply_add<const Q: i32>(
     neon!(sdot::<Q>(sums, weights, x))
 }
 
-/// Adds what the tokens give with sixteen columns of a panel. Which one is a constant, for sums to be registers.
+/// Adds the products of the tokens with sixteen columns of a panel. `PANEL` is a constant so that the sums stay in registers.
 #[inline(always)]
 fn add<W: Integers, const PANEL: usize, const T: usize>(
     simd: Dotprod,
@@ -105,7 +105,7 @@ fn add_quarter<const Q: i32, const PANEL: usize, const T: usize>(
     }
 }
 
-/// Dot products of any integers.
+/// Dot products of integers in any storage.
 #[inline(always)]
 fn dot<W: Integers, const P: usize, const T: usize>(
     simd: Dotprod,
@@ -136,7 +136,7 @@ impl Simd for Dotprod {
 
     #[inline(always)]
     fn multiply_adds(self, rounds: usize) -> usize {
-        // As many as hide the latency.
+        // Enough to hide the latency.
         const CHAINS: usize = 16;
         let mut sums = neon!([vdupq_n_s32(0); CHAINS]);
         let factors = std::hint::black_box(load_half(self, &[3; BLOCK], 0));

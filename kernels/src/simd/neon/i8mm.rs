@@ -1,7 +1,7 @@
 //! Products of bytes with I8MM (Armv8.6; Neoverse V1 and N2, Apple M2 and later): `smmla` multiplies eight columns of two rows by
-//! those of two tokens, twice as many products as `sdot` has. Where all of it would be of one token, `sdot` does as much.
+//! eight columns of two tokens, twice as many products as `sdot`. For one token, half of them would be wasted, so `sdot` is used.
 //!
-//! Unpacked weights lie as `smmla` takes them; others are woven on the way.
+//! Unpacked weights are in the layout of `smmla`; others are interleaved in registers.
 
 use core::arch::aarch64::*;
 use core::arch::asm;
@@ -21,23 +21,23 @@ use crate::simd::{
 #[derive(Clone, Copy, Debug)]
 pub struct I8mm(Dotprod);
 
-// SAFETY: a `Dotprod` is part of it.
+// SAFETY: it contains a `Dotprod`.
 unsafe impl Neon for I8mm {
     const EIGHT_COLUMNS: bool = true;
 }
 
 impl I8mm {
-    /// The proof, where the CPU gives it.
+    /// A proof, if the CPU has the features.
     pub fn detect() -> Option<Self> {
         Dotprod::detect().filter(|_| is_aarch64_feature_detected!("i8mm")).map(Self)
     }
 
-    /// The proof of NEON that is part of it.
+    /// The proof of NEON.
     pub fn plain(self) -> Plain {
         self.0.plain()
     }
 
-    /// Runs `kernel`, compiled for these instructions.
+    /// Runs `kernel` compiled for these instructions.
     #[inline]
     pub fn run_pairs<K: PairKernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "neon,dotprod,i8mm")]
@@ -49,15 +49,15 @@ impl I8mm {
     }
 }
 
-/// Adds the products of eight columns of two rows and of two tokens: those of the first row, then those of the second.
+/// Adds the dot products of eight columns of two rows with two tokens: both of the first row, then both of the second.
 ///
-/// Assembly because the intrinsic is not stable.
+/// As asm because the intrinsic is not stable.
 #[inline(always)]
 fn multiply_add(_: I8mm, sums: int32x4_t, weights: int8x16_t, x: int8x16_t) -> int32x4_t {
     #[inline]
     #[target_feature(enable = "neon,i8mm")]
     fn smmla(mut sums: int32x4_t, weights: int8x16_t, x: int8x16_t) -> int32x4_t {
-        // SAFETY: registers are all that is touched.
+        // SAFETY: it accesses registers only.
         unsafe {
             asm!(
                 "smmla {sums:v}.4s, {weights:v}.16b, {x:v}.16b",
@@ -72,7 +72,7 @@ fn multiply_add(_: I8mm, sums: int32x4_t, weights: int8x16_t, x: int8x16_t) -> i
     neon!(smmla(sums, weights, x))
 }
 
-/// Columns `16 · half..` of two tokens: eight of each, then the eight after.
+/// Columns `16 · half..` of two tokens: eight of each, then the next eight of each.
 #[inline(always)]
 fn two_tokens(simd: I8mm, x: [&[i8; BLOCK]; 2], half: usize) -> [int8x16_t; 2] {
     let (a, b) = (load_half(simd, x[0], half), load_half(simd, x[1], half));
@@ -82,10 +82,10 @@ fn two_tokens(simd: I8mm, x: [&[i8; BLOCK]; 2], half: usize) -> [int8x16_t; 2] {
     })
 }
 
-/// What is summed up of a pair of panels: for two tokens each, of each panel two rows at a time. Of `T` elements, half are used.
+/// The sums of a pair of panels, `[token pair][panel][row pair]`. Half of the `T` elements are used.
 type Sums<const T: usize> = [[[int32x4_t; 4]; 2]; T];
 
-/// Adds what the tokens give with sixteen columns of a panel. Which one is a constant, for sums to be registers.
+/// Adds the products of the tokens with sixteen columns of a panel. `PANEL` is a constant so that the sums stay in registers.
 #[inline(always)]
 fn add<W: Integers, const PANEL: usize, const T: usize>(
     simd: I8mm,
@@ -111,7 +111,7 @@ fn add<W: Integers, const PANEL: usize, const T: usize>(
     }
 }
 
-/// Dot products of any integers. Tokens go two by two; the last of an odd number keeps itself company.
+/// Dot products of integers in any storage. Tokens are multiplied in pairs; an odd last token is paired with itself.
 #[inline(always)]
 fn dot<W: Integers, const P: usize, const T: usize>(
     simd: I8mm,
@@ -170,7 +170,7 @@ impl Simd for I8mm {
 
     #[inline(always)]
     fn multiply_adds(self, rounds: usize) -> usize {
-        // As many as hide the latency.
+        // Enough to hide the latency.
         const CHAINS: usize = 16;
         let mut sums = neon!([vdupq_n_s32(0); CHAINS]);
         let factors = std::hint::black_box(load_half(self, &[3; BLOCK], 0));

@@ -1,9 +1,9 @@
-//! Products of bytes with NEON alone: `smlal` multiplies them into i16 sums, four neighbours of which are a row.
+//! Products of bytes with NEON alone: `smlal` adds them to i16 sums, of which four adjacent ones belong to a row.
 //!
-//! Q4 nibbles stay unsigned, at most 15·127 = 1905 a product, and the eight of a block that meet in a sum fit (15 240 < 32 767), so
-//! one widening per block suffices. Of Q8 weights two products fit, at most 128·127·2 = 32 512, which `sadalp` then adds to i32 sums.
+//! Q4 nibbles stay unsigned. A product is at most 15·127 = 1905, and a sum has eight of a block, which fit (15 240 < 32 767), so one
+//! widening per block suffices. For Q8 weights two products fit, at most 128·127·2 = 32 512; `sadalp` then adds them to i32 sums.
 //!
-//! Panels are done one after the other: sums of half the rows of one fill a register, and 16 are all that leave room for the rest.
+//! Panels are computed one after the other: the sums of both would need more than the 16 registers that are free for them.
 
 use core::arch::aarch64::*;
 use core::arch::asm;
@@ -21,16 +21,16 @@ use crate::simd::{
 #[derive(Clone, Copy, Debug)]
 pub struct Plain(());
 
-// SAFETY: `detect`, the only way to one, asks for it.
+// SAFETY: only `detect` makes one, and it checks for NEON.
 unsafe impl Neon for Plain {}
 
 impl Plain {
-    /// The proof, where the CPU gives it.
+    /// A proof, if the CPU has the feature.
     pub fn detect() -> Option<Self> {
         is_aarch64_feature_detected!("neon").then_some(Self(()))
     }
 
-    /// Runs `kernel`, compiled for these instructions.
+    /// Runs `kernel` compiled for these instructions.
     #[inline]
     pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "neon")]
@@ -41,7 +41,7 @@ impl Plain {
         unsafe { shell(self, kernel) }
     }
 
-    /// Runs `kernel`, compiled for these instructions.
+    /// Runs `kernel` compiled for these instructions.
     #[inline]
     pub fn run_pairs<K: PairKernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "neon")]
@@ -53,19 +53,19 @@ impl Plain {
     }
 }
 
-/// Adds the products of eight bytes, which are the first or the last of `a`, to sums of 16 bits.
+/// Adds the products of the first eight bytes and of the last eight bytes to 16-bit sums.
 #[inline(always)]
 fn multiply_add(_: Plain, sums: [int16x8_t; 2], a: int8x16_t, b: int8x16_t) -> [int16x8_t; 2] {
     neon!([vmlal_s8(sums[0], vget_low_s8(a), vget_low_s8(b)), vmlal_high_s8(sums[1], a, b)])
 }
 
-/// As [`multiply_add`], to nothing.
+/// As [`multiply_add`], to sums of 0.
 #[inline(always)]
 fn multiply(_: Plain, a: int8x16_t, b: int8x16_t) -> [int16x8_t; 2] {
     neon!([vmull_s8(vget_low_s8(a), vget_low_s8(b)), vmull_high_s8(a, b)])
 }
 
-/// Four activations, `values[at..at + 4]`, again and again.
+/// Four activations, `values[at..at + 4]`, in every 32-bit lane.
 #[inline(always)]
 fn broadcast(_: Plain, values: &[i8; BLOCK], at: usize) -> int8x16_t {
     let [a, b, c, d] = *values[at..].first_chunk().expect("four values");
@@ -73,7 +73,7 @@ fn broadcast(_: Plain, values: &[i8; BLOCK], at: usize) -> int8x16_t {
     neon!(vreinterpretq_s8_s32(vdupq_n_s32(four)))
 }
 
-/// Dot products of nibbles of a panel: its first and its last rows.
+/// Dot products of the nibbles of a panel: its first four rows and its last four.
 #[inline(always)]
 fn nibbles<W: Integers, const T: usize>(
     simd: Plain,
@@ -104,7 +104,7 @@ fn nibbles<W: Integers, const T: usize>(
     rows
 }
 
-/// Dot products of bytes of a panel.
+/// Dot products of the bytes of a panel.
 #[inline(always)]
 fn bytes<W: Integers, const T: usize>(
     simd: Plain,
@@ -135,7 +135,7 @@ fn bytes<W: Integers, const T: usize>(
     rows
 }
 
-/// Puts what each panel of a pair gave side by side.
+/// Joins the sums of the two panels of a pair.
 #[inline(always)]
 fn pair<const T: usize>([first, second]: [[[int32x4_t; 2]; T]; 2]) -> [[int32x4_t; 4]; T] {
     let mut all = [[first[0][0]; 4]; T];
@@ -164,14 +164,14 @@ impl Simd for Plain {
 
     #[inline(always)]
     fn multiply_adds(self, rounds: usize) -> usize {
-        // Twice as many registers hide the latency, and fit.
+        // Two registers each: enough to hide the latency, and they fit.
         const CHAINS: usize = 8;
         let mut sums = neon!([[vdupq_n_s16(0); 2]; CHAINS]);
         let factors = std::hint::black_box(broadcast(self, &[3; BLOCK], 0));
         for _ in 0..rounds {
             for i in 0..CHAINS {
                 let [a, b] = &mut sums[i];
-                // SAFETY: registers are all that is touched. Assembly, since a compiler would multiply once for all.
+                // SAFETY: it accesses registers only. As asm because LLVM would hoist the product out of the loop.
                 unsafe {
                     asm!(
                         "smlal {a:v}.8h, {x:v}.8b, {x:v}.8b",

@@ -1,8 +1,8 @@
 //! Products of bytes with AVX2 alone.
 //!
-//! Q4 nibbles stay unsigned: `maddubs` multiplies u8 by s8 and adds pairs into i16, at most 15·127·2 = 3810, and eight of those
-//! fit (30 480 < 32 767), so one widening `madd` per block suffices. Q8 weights move their sign to the activation first; there
-//! one pair already reaches 128·127·2 = 32 512, so each is widened at once.
+//! Q4 nibbles stay unsigned: `maddubs` multiplies u8 by s8 and adds pairs into i16, at most 15·127·2 = 3810. Eight of those fit
+//! (30 480 < 32 767), so one widening `madd` per block suffices. For Q8 weights, `sign` first moves the sign of the weight to the
+//! activation. One pair already reaches 128·127·2 = 32 512, so each pair is widened at once.
 
 use core::arch::asm;
 use core::arch::x86_64::*;
@@ -22,11 +22,11 @@ const HALVES: usize = 2;
 #[derive(Clone, Copy, Debug)]
 pub struct Avx2(());
 
-// SAFETY: `detect`, the only way to one, asks for all three.
+// SAFETY: only `detect` makes one, and it checks all three.
 unsafe impl X86 for Avx2 {}
 
 impl Avx2 {
-    /// The proof, where the CPU gives it.
+    /// A proof, if the CPU has the features.
     pub fn detect() -> Option<Self> {
         let found = is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("fma")
@@ -34,7 +34,7 @@ impl Avx2 {
         found.then_some(Self(()))
     }
 
-    /// Runs `kernel`, compiled for these instructions.
+    /// Runs `kernel` compiled for these instructions.
     #[inline]
     pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "avx2,fma,f16c")]
@@ -45,7 +45,7 @@ impl Avx2 {
         unsafe { shell(self, kernel) }
     }
 
-    /// Runs `kernel`, compiled for these instructions.
+    /// Runs `kernel` compiled for these instructions.
     #[inline]
     pub fn run_pairs<K: PairKernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "avx2,fma,f16c")]
@@ -59,14 +59,14 @@ impl Avx2 {
 
 /// Adds the products of unsigned and signed bytes, in pairs, to 16-bit sums.
 ///
-/// Assembly for its place, not for its instructions: what is written before it stays before it. Left to the compiler, an unrolled
-/// loop loads and unpacks all of a block first, and what is summed goes to the stack.
+/// As asm so that LLVM cannot hoist later loads above it: in an unrolled loop it loads and unpacks the whole block first, and spills
+/// the sums.
 #[inline(always)]
 fn multiply_add(_: Avx2, unsigned: __m256i, signed: __m256i, sums: __m256i) -> __m256i {
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn together(unsigned: __m256i, signed: __m256i, mut sums: __m256i) -> __m256i {
-        // SAFETY: registers are all that is touched.
+    fn maddubs_add(unsigned: __m256i, signed: __m256i, mut sums: __m256i) -> __m256i {
+        // SAFETY: it accesses registers only.
         unsafe {
             asm!(
                 "vpmaddubsw {products}, {unsigned}, {signed}",
@@ -80,16 +80,16 @@ fn multiply_add(_: Avx2, unsigned: __m256i, signed: __m256i, sums: __m256i) -> _
         }
         sums
     }
-    x86!(together(unsigned, signed, sums))
+    x86!(maddubs_add(unsigned, signed, sums))
 }
 
-/// Sums of 16 bits start at nothing, since an offset may not fit.
+/// Sums of 16 bits start at 0: an offset may not fit.
 #[inline(always)]
 fn start(_: Avx2, _offset: i32) -> __m256i {
     x86!(_mm256_setzero_si256())
 }
 
-/// Widens the sums.
+/// Widens the sums and adds the offset.
 #[inline(always)]
 fn finish(_: Avx2, sums: __m256i, offset: i32) -> __m256i {
     x86!({
@@ -98,7 +98,7 @@ fn finish(_: Avx2, sums: __m256i, offset: i32) -> __m256i {
     })
 }
 
-/// Four activations, `values[at..at + 4]`, in every lane.
+/// Four activations, `values[at..at + 4]`, in every 32-bit lane.
 #[inline(always)]
 fn broadcast(_: Avx2, values: &[i8; BLOCK], at: usize) -> __m256i {
     x86!(_mm256_set1_epi32(super::four(values, at)))
@@ -109,7 +109,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn multiply_adds(self, rounds: usize) -> usize {
-        // As many as hide the latency, and fit into registers.
+        // Enough to hide the latency; they fit into the registers.
         const CHAINS: usize = 8;
         let mut sums = [start(self, 0); CHAINS];
         let factors = std::hint::black_box(broadcast(self, &[3; BLOCK], 0));

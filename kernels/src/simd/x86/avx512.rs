@@ -1,4 +1,4 @@
-//! Pairs with AVX-512 and its VNNI (Ice Lake, Zen 4 and later): one register each.
+//! Pairs with AVX-512 and VNNI (Ice Lake, Zen 4 and later): one register each.
 
 use core::arch::x86_64::*;
 
@@ -17,11 +17,11 @@ const HALVES: usize = 1;
 #[derive(Clone, Copy, Debug)]
 pub struct Avx512(Avx2);
 
-// SAFETY: an `Avx2` is part of it.
+// SAFETY: it contains an `Avx2`.
 unsafe impl X86 for Avx512 {}
 
 impl Avx512 {
-    /// The proof, where the CPU gives it.
+    /// A proof, if the CPU has the features.
     pub fn detect() -> Option<Self> {
         let found = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
@@ -31,12 +31,12 @@ impl Avx512 {
         Avx2::detect().filter(|_| found).map(Self)
     }
 
-    /// The proof of AVX2 that is part of it.
+    /// The proof of AVX2.
     pub fn avx2(self) -> Avx2 {
         self.0
     }
 
-    /// Runs `kernel`, compiled for these instructions.
+    /// Runs `kernel` compiled for these instructions.
     #[inline]
     pub fn run_pairs<K: PairKernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
@@ -48,7 +48,7 @@ impl Avx512 {
     }
 }
 
-/// Adds the products of unsigned and signed bytes, in fours, to 32-bit sums.
+/// Adds the products of four unsigned and four signed bytes to each 32-bit sum.
 #[inline(always)]
 fn multiply_add(_: Avx512, unsigned: __m512i, signed: __m512i, sums: __m512i) -> __m512i {
     x86!(_mm512_dpbusd_epi32(sums, unsigned, signed))
@@ -59,19 +59,19 @@ fn start(_: Avx512, offset: i32) -> __m512i {
     x86!(_mm512_set1_epi32(offset))
 }
 
-/// Sums are what they should be from their start on.
+/// Sums start with the offset, so nothing is left to do.
 #[inline(always)]
 fn finish(_: Avx512, sums: __m512i, _offset: i32) -> __m512i {
     sums
 }
 
-/// Four activations, `values[at..at + 4]`, in every lane.
+/// Four activations, `values[at..at + 4]`, in every 32-bit lane.
 #[inline(always)]
 fn broadcast(_: Avx512, values: &[i8; BLOCK], at: usize) -> __m512i {
     x86!(_mm512_set1_epi32(super::four(values, at)))
 }
 
-/// Runs of two panels side by side.
+/// The runs of two panels in one register.
 #[inline(always)]
 fn load_runs(simd: Avx512, [a, b]: [&[u8; 32]; 2]) -> __m512i {
     let (a, b) = (load_bytes(simd, a), load_bytes(simd, b));
@@ -87,7 +87,7 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     fn multiply_adds(self, rounds: usize) -> usize {
-        // As many as hide the latency.
+        // Enough to hide the latency.
         const CHAINS: usize = 16;
         let mut sums = [start(self, 0); CHAINS];
         let factors = std::hint::black_box(broadcast(self, &[3; BLOCK], 0));
@@ -195,7 +195,7 @@ fn load_vector(_: Avx512, from: &[u8; 64]) -> __m512i {
     unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
 }
 
-/// Signed bytes of two panels side by side, and 128 added to each.
+/// The signed bytes of two panels in one register, with 128 added to each.
 #[inline(always)]
 fn unsigned(simd: Avx512, runs: [&[u8; 32]; 2]) -> __m512i {
     let runs = load_runs(simd, runs);

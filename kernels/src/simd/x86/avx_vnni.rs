@@ -1,5 +1,5 @@
 //! Products of bytes with AVX-VNNI (Alder Lake, Zen 5 and later): `vpdpbusd` multiplies four unsigned by four signed bytes and adds
-//! them to an i32, so nothing can overflow on the way. Q8 weights become unsigned by adding 128.
+//! the products to an i32, so there is no intermediate overflow. Adding 128 makes Q8 weights unsigned.
 
 use core::arch::x86_64::*;
 
@@ -19,21 +19,21 @@ const HALVES: usize = 2;
 #[derive(Clone, Copy, Debug)]
 pub struct AvxVnni(Avx2);
 
-// SAFETY: an `Avx2` is part of it.
+// SAFETY: it contains an `Avx2`.
 unsafe impl X86 for AvxVnni {}
 
 impl AvxVnni {
-    /// The proof, where the CPU gives it.
+    /// A proof, if the CPU has the features.
     pub fn detect() -> Option<Self> {
         Avx2::detect().filter(|_| is_x86_feature_detected!("avxvnni")).map(Self)
     }
 
-    /// The proof of AVX2 that is part of it.
+    /// The proof of AVX2.
     pub fn avx2(self) -> Avx2 {
         self.0
     }
 
-    /// Runs `kernel`, compiled for these instructions.
+    /// Runs `kernel` compiled for these instructions.
     #[inline]
     pub fn run_pairs<K: PairKernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
@@ -45,7 +45,7 @@ impl AvxVnni {
     }
 }
 
-/// Adds the products of unsigned and signed bytes, in fours, to 32-bit sums.
+/// Adds the products of four unsigned and four signed bytes to each 32-bit sum.
 #[inline(always)]
 fn multiply_add(_: AvxVnni, unsigned: __m256i, signed: __m256i, sums: __m256i) -> __m256i {
     x86!(_mm256_dpbusd_avx_epi32(sums, unsigned, signed))
@@ -56,13 +56,13 @@ fn start(_: AvxVnni, offset: i32) -> __m256i {
     x86!(_mm256_set1_epi32(offset))
 }
 
-/// Sums are what they should be from their start on.
+/// Sums start with the offset, so nothing is left to do.
 #[inline(always)]
 fn finish(_: AvxVnni, sums: __m256i, _offset: i32) -> __m256i {
     sums
 }
 
-/// Four activations, `values[at..at + 4]`, in every lane.
+/// Four activations, `values[at..at + 4]`, in every 32-bit lane.
 #[inline(always)]
 fn broadcast(_: AvxVnni, values: &[i8; BLOCK], at: usize) -> __m256i {
     x86!(_mm256_set1_epi32(super::four(values, at)))
@@ -73,7 +73,7 @@ impl Simd for AvxVnni {
 
     #[inline(always)]
     fn multiply_adds(self, rounds: usize) -> usize {
-        // As many as hide the latency, and fit into registers.
+        // Enough to hide the latency; they fit into the registers.
         const CHAINS: usize = 12;
         let mut sums = [start(self, 0); CHAINS];
         let factors = std::hint::black_box(broadcast(self, &[3; BLOCK], 0));
@@ -100,7 +100,7 @@ impl Simd for AvxVnni {
     }
 }
 
-/// Signed bytes, and 128 added to each.
+/// The signed bytes with 128 added to each.
 #[inline(always)]
 fn unsigned(simd: AvxVnni, run: &[u8; 32]) -> __m256i {
     let run = load_bytes(simd, run);

@@ -1,6 +1,6 @@
 //! A linear layer and the choice of its inputs' type.
 
-use glm_kernels::{Activation, Input, Isa, Q8Rows, for_each_row};
+use glm_kernels::{Activation, Input, Isa, Output, Q8Rows, for_each_row};
 
 use super::Weight;
 use crate::network::activations::Activations;
@@ -20,32 +20,40 @@ impl From<Weight> for Linear {
     }
 }
 
-/// What a forward pass runs with.
+/// What a linear layer is computed with.
 pub(crate) struct Context<'a> {
     pub(crate) isa: Isa,
     pub(crate) activations: Activations,
-    /// Room for the quantized inputs of a linear layer.
+    /// Memory for the quantized inputs of a linear layer.
     pub(crate) quantized: &'a mut Q8Rows,
 }
 
 impl Linear {
-    /// `x`: `[tokens, inputs]` → `y`: `[tokens, outputs]`.
-    pub(crate) fn forward(&self, context: &mut Context<'_>, x: &[f32], y: &mut [f32]) {
+    /// `x`: `[rows, inputs]` → `y`: `[rows, outputs]`, stored or added.
+    pub(crate) fn forward(
+        &self,
+        context: &mut Context<'_>,
+        x: &[f32],
+        output: Output,
+        y: &mut [f32],
+    ) {
         let input = if self.takes_integers(context) {
             context.quantized.quantize(context.isa, x, self.weight.cols());
             Input::Q8(context.quantized)
         } else {
             Input::F32(x)
         };
-        self.kernel().forward(context.isa, input, y);
+        self.kernel().forward_into(context.isa, input, output, y);
     }
 
-    /// As [`Self::forward`], of tokens whose rows `fill` writes to `x` first, so that who writes one can quantise it at once.
+    /// As [`Self::forward`], for rows that `fill` writes to `x` first: each is quantized by the thread that wrote it, while it
+    /// is in that core's cache.
     pub(crate) fn forward_filled(
         &self,
         context: &mut Context<'_>,
         x: &mut [f32],
         fill: impl Fn(usize, &mut [f32]) + Sync,
+        output: Output,
         y: &mut [f32],
     ) {
         let input = if self.takes_integers(context) {
@@ -55,7 +63,7 @@ impl Linear {
             for_each_row(x, self.weight.cols(), fill);
             Input::F32(x)
         };
-        self.kernel().forward(context.isa, input, y);
+        self.kernel().forward_into(context.isa, input, output, y);
     }
 
     fn takes_integers(&self, context: &Context<'_>) -> bool {

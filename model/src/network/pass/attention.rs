@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use glm_kernels::{HeadRows, SharedRows, for_each_row};
+use glm_kernels::{HeadRows, Output, SharedRows, for_each_row};
 
-use super::{Pass, add_rows, position, rows_mut, scale_residual, show};
+use super::{Branch, Pass, position, rows_mut, scale_residual, show};
 use crate::files::config::Residual;
 use crate::network::hook::HookPoint;
 use crate::network::kv::Queries;
@@ -29,7 +29,7 @@ impl Pass<'_, '_, '_> {
         let qkv = &mut wide[..n * config.qkv_rows()];
         let norm = |row, y: &mut _| layer.attention_norm.token(isa, x, row, y);
         let mut context = Context { isa, activations: *activations, quantized };
-        projection.forward_filled(&mut context, normed, norm, qkv);
+        projection.forward_filled(&mut context, normed, norm, Output::Store, qkv);
         show(options, segments, HookPoint::Input(index, LinearRole::Qkv), normed, rows.clone());
 
         let (size, width) = (config.head_size, config.attention_width());
@@ -95,14 +95,10 @@ impl Pass<'_, '_, '_> {
         }
         let role = HookPoint::Input(index, LinearRole::AttentionOutput);
         show(options, segments, role, attended, rows.clone());
-        let branch = &mut branch[..n * hidden];
         let mut context = Context { isa, activations: *activations, quantized };
-        output.forward(&mut context, attended, branch);
-        show(options, segments, HookPoint::Attention(index), branch, rows);
-        let branch = layer.attention_output_norm.as_ref().map_or(&*branch, |norm| {
-            norm.forward(isa, branch, normed);
-            normed
+        let branch = Branch { norm: &layer.attention_output_norm, isa, normed, branch, x };
+        branch.add(options, segments, HookPoint::Attention(index), rows, |mode, y| {
+            output.forward(&mut context, attended, mode, y);
         });
-        add_rows(hidden, branch, x);
     }
 }

@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use glm_kernels::{Activation, Gate, Isa};
+use glm_kernels::{Activation, Gate, Isa, Output};
 
-use super::{Pass, add_rows, rows_mut, scale_residual, show};
+use super::{Branch, Pass, rows_mut, scale_residual, show};
 use crate::files::config::Mlp;
 use crate::network::hook::HookPoint;
 use crate::network::layer::{Context, FeedForward, Layer, Linear, LinearRole, Norm};
@@ -28,30 +28,23 @@ impl Pass<'_, '_, '_> {
         let inside = &mut wide[..n * config.up_rows()];
         let norm = |row, y: &mut _| layer.feed_forward_norm.token(isa, x, row, y);
         let mut context = Context { isa, activations: *activations, quantized };
-        up.forward_filled(&mut context, normed, norm, inside);
+        up.forward_filled(&mut context, normed, norm, Output::Store, inside);
         show(options, segments, HookPoint::Input(index, LinearRole::Up), normed, rows.clone());
         scale_residual(config.residual, hidden, normed, x);
 
-        let branch = &mut branch[..n * hidden];
-        let input = match GateKind::of(config.mlp) {
-            None => {
-                down.forward(&mut context, inside, branch);
-                &*inside
-            }
+        let kind = GateKind::of(config.mlp);
+        let gated = &mut gated[..if kind.is_some() { n * config.intermediate_size } else { 0 }];
+        let branch = Branch { norm: &layer.feed_forward_output_norm, isa, normed, branch, x };
+        let point = HookPoint::FeedForward(index);
+        branch.add(options, segments, point, rows.clone(), |mode, y| match &kind {
+            None => down.forward(&mut context, inside, mode, y),
             Some(kind) => {
-                let gated = &mut gated[..n * config.intermediate_size];
                 let gate = |row, y: &mut _| kind.row(isa, inside, row, y);
-                down.forward_filled(&mut context, gated, gate, branch);
-                &*gated
+                down.forward_filled(&mut context, gated, gate, mode, y);
             }
-        };
-        show(options, segments, HookPoint::Input(index, LinearRole::Down), input, rows.clone());
-        show(options, segments, HookPoint::FeedForward(index), branch, rows);
-        let branch = layer.feed_forward_output_norm.as_ref().map_or(&*branch, |norm| {
-            norm.forward(isa, branch, normed);
-            normed
         });
-        add_rows(hidden, branch, x);
+        let input = if kind.is_some() { gated } else { inside };
+        show(options, segments, HookPoint::Input(index, LinearRole::Down), input, rows);
     }
 }
 

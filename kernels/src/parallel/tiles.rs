@@ -1,0 +1,70 @@
+//! Tokens in tiles of a constant size, so that the sums of a tile stay in registers.
+
+/// A computation on a tile of tokens.
+pub(crate) trait Tile {
+    /// The largest tile: 1, 4 or 6 tokens.
+    const TOKENS: usize;
+    /// Computes these tokens. The last one may be repeated, so results are to be stored, or added once.
+    fn tile<const T: usize>(&mut self, tokens: [usize; T]);
+}
+
+/// Calls `work` on tiles of all `tokens`. The last tile is rounded up to a size of 1, 2, 4 or 6: code for every size would take
+/// long to compile.
+#[inline(always)]
+pub(crate) fn tiles<W: Tile>(tokens: usize, work: &mut W) {
+    const { assert!(matches!(W::TOKENS, 1 | 4 | 6)) };
+    let mut first = 0;
+    while first < tokens {
+        let left = tokens - first;
+        first += if W::TOKENS == 1 || left == 1 {
+            tile::<1, W>(first, tokens, work)
+        } else if left == 2 {
+            tile::<2, W>(first, tokens, work)
+        } else if W::TOKENS == 4 || left <= 4 {
+            tile::<4, W>(first, tokens, work)
+        } else {
+            tile::<6, W>(first, tokens, work)
+        };
+    }
+}
+
+#[inline(always)]
+fn tile<const T: usize, W: Tile>(first: usize, tokens: usize, work: &mut W) -> usize {
+    let mut these = [first; T];
+    for t in 1..T {
+        these[t] = (first + t).min(tokens - 1);
+    }
+    work.tile(these);
+    T
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    struct Seen<const MOST: usize>(Vec<usize>);
+
+    impl<const MOST: usize> Tile for Seen<MOST> {
+        const TOKENS: usize = MOST;
+        fn tile<const T: usize>(&mut self, tokens: [usize; T]) {
+            assert!(T <= MOST);
+            self.0.extend(tokens);
+        }
+    }
+
+    fn check<const MOST: usize>(tokens: usize) {
+        let mut seen = Seen::<MOST>(Vec::new());
+        tiles(tokens, &mut seen);
+        seen.0.dedup();
+        assert_eq!(seen.0, (0..tokens).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn tiles_cover_all_tokens_in_order() {
+        for tokens in 0..40 {
+            check::<1>(tokens);
+            check::<4>(tokens);
+            check::<6>(tokens);
+        }
+    }
+}
