@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Sets up, on Debian 12 for amd64 and as root: compiling for aarch64-unknown-linux-gnu with clippy, and running that under QEMU.
-# Prints the directory: cargo settings are in its `cargo.toml`, clippy is `usr/bin/cargo-clippy`. A second run does nothing.
+# Installs what compiles for aarch64-unknown-linux-gnu, with clippy, and runs the result under QEMU. Needs Debian 12 for amd64 and root.
+# Prints its directory: `cargo.toml` holds settings for cargo, `usr/bin/cargo-clippy` is clippy. A second run does nothing.
 #
-# Debian's compiler, because Debian has the standard library for it: rustup's own may not be installable where this runs.
-# Compilers are unpacked, not installed, so nothing stands before rustup's in the path, and dpkg hears of no other architecture.
+# It uses Debian's compiler, because the standard library for AArch64 may not be available from rustup here. It unpacks the compilers
+# and does not install them, so that the path and the architectures of dpkg stay as they are.
 set -euo pipefail
 sdk=${AARCH64_SDK:-$HOME/.cache/glm-aarch64}
 target=aarch64-unknown-linux-gnu
-# To be raised when this script changes what it makes.
+# Raise this number when this script changes what it makes.
 recipe=1
 
 [ "$(dpkg --print-architecture)" = amd64 ] || { echo "$0: needs Debian for amd64" >&2; exit 1; }
@@ -32,7 +32,7 @@ if [ "$(cat "$sdk/.recipe" 2>/dev/null)" != "$recipe" ] || ! "$sdk/usr/bin/rustc
     tmp=$sdk.tmp.$$
     trap 'rm -rf "$tmp"' EXIT
     mkdir -p "$tmp"/apt/{lists/partial,cache/archives/partial,debs} "$tmp/root"
-    # An apt of its own, which knows both architectures.
+    # A separate apt configuration that knows both architectures.
     sources() {
         apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 'Created-By: Packages' |
             sed -n 's, bookworm-security$,,p' | head -n1
@@ -71,7 +71,7 @@ CONF
     unset APT_CONFIG
     for deb in "$tmp"/apt/debs/*.deb; do dpkg -x "$deb" "$tmp/root"; done
     rm -rf "$tmp"/root/usr/{share,libexec}
-    # What they link with lies beside them.
+    # Their libraries are in the same tree.
     for program in rustc rustdoc cargo-clippy clippy-driver; do
         patchelf --force-rpath --set-rpath '$ORIGIN/../lib/x86_64-linux-gnu' "$tmp/root/usr/bin/$program"
     done

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Sets up, on Debian 12 for amd64 and as root: running a statically linked test program on an emulated CPU with AVX-512 or AVX-VNNI,
-# which QEMU does not know. Bochs, of a later Debian and unpacked beside everything else, boots Debian's kernel for virtual machines with the
-# program as all there is; that takes some 20 s. Prints the directory; a second run does nothing.
+# Installs Bochs, which runs a statically linked test program on an emulated CPU with AVX-512 or AVX-VNNI; QEMU has neither. Needs
+# Debian 12 for amd64 and root. Bochs comes from a later Debian and is unpacked into a directory of its own. It boots Debian's kernel for
+# virtual machines with the program as the only content, in about 20 s. Prints the directory. A second run does nothing.
 #
 #   BOCHS_ENV="NAME=VALUE ..." DIRECTORY/bin/bochs-test MODEL PROGRAM [ARGUMENT...]      exit status: the program's
 set -euo pipefail
 sdk=${BOCHS_SDK:-$HOME/.cache/glm-bochs}
-# To be raised when this script changes what it makes.
+# Raise this number when this script changes what it makes.
 recipe=1
 say() { echo "$*" >&2; }
 
@@ -27,7 +27,7 @@ if [ "$(cat "$sdk/.recipe" 2>/dev/null)" != "$recipe" ]; then
     tmp=$sdk.tmp.$$
     trap 'rm -rf "$tmp"' EXIT
     mkdir -p "$tmp"/apt/{lists/partial,cache/archives/partial,state} "$tmp"/root/bin "$tmp"/kern
-    # trixie beside the bookworm that this system already takes its packages from
+    # trixie, from the mirror that this system uses for bookworm
     mirror=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 'Created-By: Packages' 2>/dev/null | sed -n 's, bookworm$,,p' | head -n1)
     echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] ${mirror:?no bookworm among the apt sources; run apt-get update first} trixie main" >"$tmp/apt/sources.list"
     cat >"$tmp/apt/apt.conf" <<CONF
@@ -54,7 +54,7 @@ CONF
     k=$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image-[0-9]/ {print $2; exit}')
     (cd "$tmp/kern" && apt-get -qq -o APT::Sandbox::User=root download "$k" && dpkg -x ./*.deb .)
     cp "$tmp"/kern/boot/vmlinuz-* "$tmp/root/vmlinuz"
-    # keep what runs
+    # keep only what is needed to run
     find "$tmp/root" -mindepth 1 -maxdepth 1 ! -name usr ! -name bin ! -name vmlinuz -exec rm -rf {} +
     find "$tmp/root/usr" -mindepth 1 -maxdepth 1 ! -name bin ! -name lib ! -name lib64 ! -name share -exec rm -rf {} +
     find "$tmp/root/usr/bin" -mindepth 1 ! -name bochs-bin -delete

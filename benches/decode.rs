@@ -1,5 +1,5 @@
-//! A token of ChatGLM-6B from end to end, random weights of its true shape (3.5 GB of memory): tokens a second. `glm bench` gives the
-//! bytes.
+//! One token through the whole of ChatGLM-6B, with random weights of its true shape (3.5 GB of memory): tokens a second. `glm bench`
+//! gives bytes a second.
 
 use std::cell::LazyCell;
 use std::hint::black_box;
@@ -11,7 +11,7 @@ fn decode(c: &mut Criterion) {
     let mut group = c.benchmark_group("decode");
     group.sample_size(10);
     group.throughput(Throughput::Elements(1));
-    // A filter may leave it out.
+    // Built on first use: a filter may leave it out.
     let model = LazyCell::new(|| {
         Model::random("chatglm-6b", &QuantizeOptions::default(), &Options::default())
             .expect("3.5 GB of memory")

@@ -1,8 +1,9 @@
 //! The true shapes of the models, and random data for them.
 //!
-//! `cargo bench -p glm-benches -- gemv` measures; `cargo test -p glm-benches --benches` runs every benchmark once:
-//! some outputs of a linear layer are checked against the reference, those of attention and gates for their range; the rest is left
-//! to the tests of the kernels.
+//! `cargo bench -p glm-benches -- gemv` measures. `cargo test -p glm-benches --benches` runs every benchmark once: it compares some
+//! outputs of a linear layer with the reference and checks the range of attention and gates. The kernels' own tests check the rest.
+//!
+//! Benchmarks build their data on first use, so that a filter costs nothing for what it leaves out.
 
 use glm_kernels::quantize::{pack_panel, pack_scales, quantize_row};
 use glm_kernels::{Bits, LANES, Matrix, Panels, Shape, Storage};
@@ -58,7 +59,7 @@ pub struct Quantized {
 }
 
 impl Quantized {
-    /// Random weights. To be quick, one panel is quantised and repeated: speed does not depend on the values.
+    /// Random weights. Speed does not depend on the values, so one panel is quantised and repeated.
     ///
     /// # Panics
     /// Never: random weights can be quantised.
@@ -78,11 +79,6 @@ impl Quantized {
         Self { shape, bytes, scales }
     }
 
-    /// A matrix of ChatGLM-6B with four bits in groups of 32.
-    pub fn q4(shape: LinearShape) -> Self {
-        Self::random(Shape::grouped(shape.rows, shape.cols, Bits::Four, 32))
-    }
-
     /// The matrix.
     pub fn matrix(&self) -> Matrix<'_> {
         let panels = Panels::new(self.shape, &self.bytes, &self.scales);
@@ -93,9 +89,14 @@ impl Quantized {
     pub fn panels(&self) -> &[u8] {
         &self.bytes
     }
+}
 
-    /// Bytes that a pass over the weights reads.
-    pub fn bytes(&self) -> u64 {
-        (self.bytes.len() + self.scales.len() * 2) as u64
-    }
+/// Four bits in groups of 32, the default of `glm quantize`.
+pub fn q4(shape: LinearShape) -> Shape {
+    Shape::grouped(shape.rows, shape.cols, Bits::Four, 32)
+}
+
+/// Bytes of weights and scales that one pass reads.
+pub fn bytes(shape: &Shape) -> u64 {
+    (shape.bytes() + shape.scales() * size_of::<f16>()) as u64
 }

@@ -1,7 +1,8 @@
-//! What lies between the matrices of ChatGLM-6B, on every instruction set: activation, norm, quantising, rotation; and what a step
-//! costs that has nothing to do, at each number of threads.
+//! The work between the matrices of ChatGLM-6B, on every instruction set: activation, norm, quantising, rotation. And the cost of an
+//! empty parallel step, at each number of threads.
 
 use std::hint::black_box;
+use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use glm_benches::random;
@@ -53,7 +54,7 @@ fn rows(c: &mut Criterion) {
     group.finish();
 }
 
-/// A hundred steps with a task for each thread, none of which does anything.
+/// A hundred parallel steps whose tasks do nothing.
 fn steps(c: &mut Criterion) {
     const STEPS: u64 = 100;
     let mut group = c.benchmark_group("steps");
@@ -75,5 +76,13 @@ fn steps(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, rows, steps);
+/// Under a second a case. The flags of criterion override this, for example `--sample-size 100 --measurement-time 5`.
+fn quick() -> Criterion {
+    Criterion::default()
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_millis(600))
+}
+
+criterion_group! { name = benches; config = quick(); targets = rows, steps }
 criterion_main!(benches);
