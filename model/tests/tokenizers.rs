@@ -1,4 +1,5 @@
-//! All tokenizers and chat templates of the family against the official ones' recorded results.
+//! All tokenizers and chat templates of the family: the recorded results of the official ones, and the crate `tokenizers`
+//! on random text.
 
 #![allow(missing_docs)]
 
@@ -6,9 +7,14 @@ mod common;
 
 use glm_model::{Fill, Message, Role, Template, TextStream, Tokenizer, blank, fill_prompt};
 use proptest::prelude::*;
+use proptest::sample::select;
+use proptest::test_runner::{Config, TestRunner};
 use serde_json::Value;
+
 use std::path::Path;
 use std::time::Instant;
+use tokenizers::models::bpe::BPE;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
 /// A tokenizer's folder and how many texts are recorded for it.
 const TOKENIZERS: [(&str, usize); 7] = [
@@ -20,6 +26,9 @@ const TOKENIZERS: [(&str, usize); 7] = [
     ("glm-10b-chinese", 170),
     ("glm-130b", 68),
 ];
+
+/// Those whose folder has a `tokenizer.json`, which says all that there is to say about them.
+const TOKENIZER_JSON: [(&str, usize); 2] = [("glm-4.5", 178), ("glm-4.7-flash", 178)];
 
 /// Small models with a reduced tokenizer and recorded conversations.
 const MODELS: [(&str, usize); 4] = [
@@ -47,24 +56,27 @@ impl Case {
     }
 }
 
-/// Runs `test` with every tokenizer, if they are here.
+/// Runs `test` with every tokenizer whose folder has more than a `tokenizer.json`.
 fn each(test: impl Fn(&Case)) {
     TOKENIZERS.iter().for_each(|(name, _)| with(name, &test));
 }
 
+/// Runs `test` with all tokenizers.
+fn each_of_all(test: impl Fn(&Case)) {
+    TOKENIZERS.iter().chain(&TOKENIZER_JSON).for_each(|(name, _)| with(name, &test));
+}
+
 /// Runs `test` with one of them.
 fn with(name: &'static str, test: impl Fn(&Case)) {
-    let shared = common::shared();
-    let fixtures = shared.join("fixtures");
+    let fixtures = common::shared().join("fixtures");
     let golden = fixtures.join("tokenizer_goldens").join(format!("{name}.json"));
     test(&Case::open(name, &fixtures.join("tokenizers").join(name), &golden));
 }
 
 /// Runs `test` with every small model.
 fn each_model(test: impl Fn(&Case)) {
-    let shared = common::shared();
     for (name, count) in MODELS {
-        let dir = shared.join("fixtures/models").join(name);
+        let dir = common::shared().join("fixtures/models").join(name);
         let case = Case::open(name, &dir, &dir.join("golden_e2e.json"));
         assert_eq!(list(&case.golden, "cases").len(), count, "{name}");
         test(&case);
@@ -118,11 +130,12 @@ fn conversation(case: &Value) -> Vec<Message> {
 }
 
 #[test]
-#[ignore = "needs the shared fixtures; .ci/run runs it"]
+#[ignore = "needs the shared tokenizer files; see .ci/run"]
 fn texts_have_the_official_ids() {
-    each(|Case { name, tokenizer, golden, .. }| {
+    each_of_all(|Case { name, tokenizer, golden, .. }| {
         let texts = list(golden, "texts");
-        assert!(TOKENIZERS.contains(&(*name, texts.len())), "{name}: {} texts", texts.len());
+        let mut recorded = TOKENIZERS.iter().chain(&TOKENIZER_JSON);
+        assert!(recorded.any(|t| *t == (*name, texts.len())), "{name}: {} texts", texts.len());
         for entry in texts {
             let found = tokenizer.encode(text(entry, "text")).expect("a short text");
             assert!(agrees(entry, "ids", found.clone().into()), "{name}: {entry}: {found:?}");
@@ -131,9 +144,9 @@ fn texts_have_the_official_ids() {
 }
 
 #[test]
-#[ignore = "needs the shared fixtures; .ci/run runs it"]
+#[ignore = "needs the shared tokenizer files; see .ci/run"]
 fn ids_have_the_official_text() {
-    each(|Case { name, tokenizer, golden, .. }| {
+    each_of_all(|Case { name, tokenizer, golden, .. }| {
         for entry in list(golden, "texts").iter().chain(list(golden, "decode_only")) {
             let ids = ids(&entry["ids"]);
             let found = tokenizer.decode(&ids).expect("known ids");
@@ -144,7 +157,7 @@ fn ids_have_the_official_text() {
 }
 
 #[test]
-#[ignore = "needs the shared fixtures; .ci/run runs it"]
+#[ignore = "needs the shared tokenizer files; see .ci/run"]
 fn special_ids_are_the_official_ones() {
     each(|Case { name, tokenizer, golden, .. }| {
         let special = tokenizer.special();
@@ -170,7 +183,7 @@ fn special_ids_are_the_official_ones() {
 }
 
 #[test]
-#[ignore = "needs the shared fixtures; .ci/run runs it"]
+#[ignore = "needs the shared tokenizer files; see .ci/run"]
 fn the_official_ids_stand_around_a_text() {
     each(|Case { name, tokenizer, golden, .. }| {
         let (special, around) = (tokenizer.special(), &golden["add_special_tokens"]);
@@ -188,7 +201,7 @@ fn the_official_ids_stand_around_a_text() {
 }
 
 #[test]
-#[ignore = "needs the shared fixtures; .ci/run runs it"]
+#[ignore = "needs the shared tokenizer files; see .ci/run"]
 fn roles_are_found_in_a_text_only_on_request() {
     with("chatglm3-6b", |Case { tokenizer, golden, .. }| {
         let texts = list(golden, "encode_special_tokens_option");
@@ -202,7 +215,7 @@ fn roles_are_found_in_a_text_only_on_request() {
 }
 
 #[test]
-#[ignore = "needs the shared fixtures; .ci/run runs it"]
+#[ignore = "needs the shared tokenizer files; see .ci/run"]
 fn a_batch_is_its_prompts_padded_on_the_left() {
     with("chatglm-6b", |Case { tokenizer, template, golden, .. }| {
         let batch = &golden["padded_batch"];
@@ -254,7 +267,7 @@ fn check_prompt(Case { name, tokenizer, template, .. }: &Case, case: &Value) {
 }
 
 #[test]
-#[ignore = "needs the shared fixtures; .ci/run runs it"]
+#[ignore = "needs the shared tokenizer files; see .ci/run"]
 fn conversations_have_the_official_prompts() {
     each(|case| {
         let chats = list(&case.golden, "chat");
@@ -269,7 +282,7 @@ fn conversations_have_the_official_prompts() {
 }
 
 #[test]
-#[ignore = "needs the shared fixtures; .ci/run runs it"]
+#[ignore = "needs the shared tokenizer files; see .ci/run"]
 fn glm4_needs_no_template_file() {
     with("glm-4-9b-chat", |case| {
         assert_eq!(case.template.name(), "chat_template");
@@ -282,7 +295,7 @@ fn glm4_needs_no_template_file() {
 }
 
 #[test]
-#[ignore = "needs the shared fixtures; .ci/run runs it"]
+#[ignore = "needs the shared tokenizer files; see .ci/run"]
 fn tools_are_written_as_the_models_were_trained_with() {
     with("glm-4-9b-chat", |Case { tokenizer, template, golden, .. }| {
         let case = list(golden, "chat").last().expect("cases");
@@ -298,7 +311,7 @@ fn tools_are_written_as_the_models_were_trained_with() {
 }
 
 #[test]
-#[ignore = "needs the shared fixtures; .ci/run runs it"]
+#[ignore = "needs the shared tokenizer files; see .ci/run"]
 fn small_models_have_the_official_prompts_and_answers() {
     each_model(|case| {
         let Case { name, tokenizer, template, golden } = case;
@@ -316,7 +329,7 @@ fn small_models_have_the_official_prompts_and_answers() {
             if let Some(expected) = entry.get("response") {
                 assert_eq!(template.response(&decoded), expected.as_str().expect("a text"));
             }
-            // What is recorded without polish is polished as a whole.
+            // What is recorded without postprocessing is postprocessed as a whole.
             let said = ["response", "decoded_skip_special"].map(|key| entry.get(key));
             if let Some(expected) = said.into_iter().flatten().next() {
                 let expected = template.response(expected.as_str().expect("a text"));
@@ -327,7 +340,7 @@ fn small_models_have_the_official_prompts_and_answers() {
 }
 
 #[test]
-#[ignore = "needs the shared fixtures; .ci/run runs it"]
+#[ignore = "needs the shared tokenizer files; see .ci/run"]
 fn a_gap_in_a_text_keeps_its_neighbours() {
     with("chatglm-6b", |Case { tokenizer, golden, .. }| {
         // The official prompt of this text ends with [gMASK] and <sop>; to fill the gap, <sop>
@@ -341,7 +354,7 @@ fn a_gap_in_a_text_keeps_its_neighbours() {
 }
 
 #[test]
-#[ignore = "needs the shared fixtures; .ci/run runs it"]
+#[ignore = "needs the shared tokenizer files; see .ci/run"]
 fn original_glms_have_the_official_prompts() {
     for name in ["glm-10b", "glm-10b-chinese"] {
         with(name, |Case { tokenizer, template, golden, .. }| {
@@ -367,7 +380,7 @@ fn original_glms_have_the_official_prompts() {
 }
 
 #[test]
-#[ignore = "needs the shared fixtures; .ci/run runs it"]
+#[ignore = "needs the shared tokenizer files; see .ci/run"]
 fn glm130b_fills_gaps_as_the_official_code_does() {
     with("glm-130b", |Case { tokenizer, golden, .. }| {
         let prompts = list(golden, "prompts");
@@ -388,7 +401,7 @@ fn glm130b_fills_gaps_as_the_official_code_does() {
 }
 
 #[test]
-#[ignore = "needs the shared fixtures; .ci/run runs it"]
+#[ignore = "needs the shared tokenizer files; see .ci/run"]
 fn causal_models_fill_no_gaps() {
     for name in ["chatglm2-6b", "chatglm3-6b", "glm-4-9b-chat"] {
         with(name, |Case { tokenizer, .. }| {
@@ -399,7 +412,7 @@ fn causal_models_fill_no_gaps() {
 }
 
 #[test]
-#[ignore = "needs the shared fixtures; .ci/run runs it"]
+#[ignore = "needs the shared tokenizer files; see .ci/run"]
 fn decomposed_characters_are_composed() {
     with("chatglm-6b", |Case { tokenizer, .. }| {
         // NFKC maps whole sequences of characters: the longest must win over its own beginning.
@@ -420,7 +433,7 @@ fn random_ids(size: u32) -> impl Strategy<Value = Vec<u32>> {
 }
 
 fn check_streams(Case { name, tokenizer, template, .. }: &Case) {
-    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let mut runner = TestRunner::deterministic();
     let outcome = runner.run(&random_ids(tokenizer.vocab_size() as u32), |ids| {
         let whole = tokenizer.decode(&ids).expect("known ids");
         prop_assert_eq!(streamed(TextStream::new(tokenizer), &ids), whole.as_str());
@@ -433,14 +446,14 @@ fn check_streams(Case { name, tokenizer, template, .. }: &Case) {
 }
 
 #[test]
-#[ignore = "needs the shared fixtures; .ci/run runs it"]
+#[ignore = "needs the shared tokenizer files; see .ci/run"]
 fn streams_join_to_the_whole_text() {
     each(check_streams);
     each_model(check_streams);
 }
 
 #[test]
-#[ignore = "needs the shared fixtures; .ci/run runs it"]
+#[ignore = "needs the shared tokenizer files; see .ci/run"]
 fn a_long_word_takes_no_long_time() {
     each(|Case { name, tokenizer, .. }| {
         for unit in ["a", " ", "的", "=", "𠀀"] {
@@ -451,5 +464,158 @@ fn a_long_word_takes_no_long_time() {
             assert!(started.elapsed().as_secs() < 60, "{name}: {unit:?}");
             assert!(ids.len() <= long.len() + 1, "{name}: {unit:?}");
         }
+    });
+}
+
+/// Text of many scripts, with what is likely to be split differently: combining marks, emoji sequences, control characters,
+/// white space, digits, contractions, and names of special tokens, whole and cut short.
+fn random_text() -> impl Strategy<Value = String> {
+    let script = select(vec![
+        ('!', '~'),
+        ('\u{0}', '\u{1f}'),
+        ('\u{7f}', '\u{a0}'),
+        ('¡', 'ɏ'),
+        ('\u{300}', '\u{36f}'),
+        ('Ͱ', 'Ͽ'),
+        ('Ѐ', 'ӿ'),
+        ('\u{590}', '\u{6ff}'),
+        ('\u{900}', '\u{97f}'),
+        ('\u{e00}', '\u{e7f}'),
+        ('\u{1100}', '\u{11ff}'),
+        ('\u{2000}', '\u{206f}'),
+        ('\u{3000}', '\u{30ff}'),
+        ('一', '鿿'),
+        ('가', '힣'),
+        ('\u{fe00}', '\u{ffff}'),
+        ('\u{1d7ce}', '\u{1d7ff}'),
+        ('\u{1f1e6}', '\u{1faff}'),
+        ('\u{20000}', '\u{2a6df}'),
+    ]);
+    let run = script.prop_flat_map(|(first, last)| {
+        proptest::collection::vec(proptest::char::range(first, last), 1..6)
+    });
+    let whole = select(vec![
+        "<|user|>",
+        "<|assistant|>",
+        "[gMASK]",
+        "[MASK]",
+        "<sop>",
+        "<|endoftext|>",
+        "<think>",
+        "</think>",
+        "/nothink",
+        "<tool_call>",
+        "<|begin_of_image|>",
+        "<|USER|>",
+        "< |user|>",
+        "[gmask]",
+    ]);
+    let cut = (whole.clone(), any::<prop::sample::Index>());
+    let sequence = select(vec![
+        "'s",
+        "'LL",
+        "'ſ",
+        "it's",
+        "e\u{301}",
+        "👨‍👩‍👧",
+        "👍🏽",
+        "🇨🇳",
+        "1234567",
+        "１２",
+        "٣",
+        "½",
+        "\r\n",
+        "\n\n",
+        "\t",
+        "  ",
+        "   ",
+        "\u{85}",
+        "\u{2028}",
+        "\u{3000}",
+        "\u{feff}",
+        "ǅ",
+        "ﬁ",
+        "=====",
+        "    return",
+        "你好，世界！",
+    ]);
+    let part = prop_oneof![
+        3 => run.prop_map(String::from_iter),
+        1 => any::<char>().prop_map(String::from),
+        1 => whole.prop_map(String::from),
+        1 => cut.prop_map(|(name, at)| name[..at.index(name.len())].to_owned()),
+        2 => sequence.prop_map(String::from),
+        1 => "[a-zA-Z]{1,12}",
+        1 => " {1,3}",
+    ];
+    proptest::collection::vec(part, 0..24).prop_map(|parts| parts.concat())
+}
+
+/// Compares our ids with those of the crate `tokenizers`, on texts without the added tokens `unknown`, which only one of the
+/// two has.
+fn check_against(
+    oracle: &tokenizers::Tokenizer,
+    name: &str,
+    tokenizer: &Tokenizer,
+    unknown: &[String],
+) {
+    let mut runner =
+        TestRunner::new(Config { failure_persistence: None, ..Config::with_cases(3000) });
+    let outcome = runner.run(&random_text(), |text| {
+        let cut = |text: String, name: &String| text.replace(name, &name[..name.len() - 1]);
+        let text = unknown.iter().fold(text, cut);
+        prop_assume!(!unknown.iter().any(|name| text.contains(name)));
+        let expected = oracle.encode_fast(text.as_str(), false).expect("a short text");
+        let found = tokenizer.encode(&text).expect("a short text");
+        prop_assert_eq!(&found[..], expected.get_ids(), "{:?}", text);
+        Ok(())
+    });
+    outcome.unwrap_or_else(|e| panic!("{name}: {e}"));
+}
+
+/// The crate reads the whole file: its own splitting, with another regex engine, and its own search for added tokens.
+fn oracle(name: &str) -> tokenizers::Tokenizer {
+    let file = common::shared().join("fixtures/tokenizers").join(name).join("tokenizer.json");
+    tokenizers::Tokenizer::from_file(file).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+#[test]
+#[ignore = "needs the shared tokenizer files; see .ci/run"]
+fn random_text_has_the_ids_of_the_crate_tokenizers() {
+    for (name, _) in TOKENIZER_JSON {
+        with(name, |case| check_against(&oracle(name), name, &case.tokenizer, &[]));
+    }
+}
+
+/// GLM-4.5 has the vocabulary of GLM-4, with merges instead of ranks, and more added tokens.
+#[test]
+#[ignore = "needs the shared tokenizer files; see .ci/run"]
+fn ranks_give_the_same_ids_as_merges() {
+    let oracle = oracle("glm-4.5");
+    let added = oracle.get_added_tokens_decoder();
+    let later: Vec<_> = added
+        .iter()
+        .filter(|(id, _)| **id > 151_342)
+        .map(|(_, token)| token.content.clone())
+        .collect();
+    assert!(later.contains(&"<think>".to_owned()));
+    with("glm-4-9b-chat", |case| {
+        check_against(&oracle, case.name, &case.tokenizer, &later);
+    });
+}
+
+#[test]
+#[ignore = "needs the shared tokenizer files; see .ci/run"]
+fn gpt2_files_give_the_ids_of_the_crate_tokenizers() {
+    let dir = common::shared().join("fixtures/tokenizers/glm-10b");
+    let [vocab, merges] =
+        ["vocab.json", "merges.txt"].map(|file| dir.join(file).display().to_string());
+    let model = BPE::from_file(&vocab, &merges).build().expect("sound files");
+    let mut oracle = tokenizers::Tokenizer::new(model);
+    oracle.with_pre_tokenizer(Some(ByteLevel::new(false, true, true)));
+    with("glm-10b", |case| {
+        let names = ["[MASK]", "[gMASK]", "[sMASK]", "[CLS]", "<|endoftext|>"];
+        let added = names.map(String::from);
+        check_against(&oracle, case.name, &case.tokenizer, &added);
     });
 }

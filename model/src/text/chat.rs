@@ -1,10 +1,10 @@
-//! Conversations and texts with blanks, as the models want to see them, and the polish of answers.
+//! Prompts from conversations and from texts with blanks, and postprocessing of answers.
 //!
-//! A [`Template`] makes a prompt of a conversation. Which one a model has been trained with:
+//! A [`Template`] turns a conversation into a prompt. Each model was trained with one of these:
 //!
 //! ```text
-//! chatglm     ChatGLM-6B                    questions and answers in rounds, from 0
-//! chatglm2    ChatGLM2-6B                   the same, from 1
+//! chatglm     ChatGLM-6B                    questions and answers in rounds, numbered from 0
+//! chatglm2    ChatGLM2-6B                   the same, numbered from 1
 //! chatglm3    ChatGLM3-6B                   roles, tools
 //! glm4        GLM-4                         roles, tools; written in Jinja
 //! plain       base models, CodeGeeX2        the text alone
@@ -31,11 +31,10 @@ use rounds::Rounds;
 use serde_json::{Map, Value};
 use std::path::Path;
 
-/// GLM-4's template, as published but for the branches of the tools that were built into its first
-/// service.
+/// GLM-4's template, as published but without the branches for the tools of its first hosted service.
 const GLM4: &str = "glm4";
 
-/// How a conversation becomes a prompt.
+/// Turns a conversation into a prompt.
 #[derive(Debug, Clone)]
 pub struct Template(Kind);
 
@@ -54,7 +53,7 @@ impl Template {
     /// The template with this name, one of [`Template::NAMES`].
     ///
     /// # Errors
-    /// If there is none; the error lists those that there are.
+    /// If there is none. The error lists the names that exist.
     pub fn named(name: &str) -> Result<Self> {
         let kind = match name {
             "chatglm" => Kind::Rounds(&rounds::CHATGLM),
@@ -77,22 +76,22 @@ impl Template {
         Ok(Template(kind))
     }
 
-    /// The template of a model's folder, whose tokenizer this is.
+    /// Opens the template of a model folder. `tokenizer` is the tokenizer of the same folder.
     ///
-    /// ChatGLM-6B, ChatGLM2 and ChatGLM3 have their own. For all others it is `chat_template.jinja` or the `chat_template` in
-    /// `tokenizer_config.json`; where there is none, GLM-4's for a tokenizer with tiktoken ranks, and plain for the rest.
+    /// ChatGLM-6B, ChatGLM2 and ChatGLM3 have built-in templates. All others use `chat_template.jinja` or the `chat_template` in
+    /// `tokenizer_config.json`. Without either, a tokenizer with tiktoken ranks gets GLM-4's template, and the rest `plain`.
     ///
-    /// ChatGLM2 and ChatGLM3 share their files, so a name decides: that in `config.json` (`_name_or_path`), that in
-    /// `tokenizer_config.json` (`name_or_path`) or the folder's own, the first that says something; without one it is ChatGLM3.
-    /// "base" as a word of that name, "codegeex2", or "glm-4-9b" alone means a plain text.
+    /// ChatGLM2 and ChatGLM3 have the same files, so the model's name decides: `_name_or_path` in `config.json`, `name_or_path` in
+    /// `tokenizer_config.json`, or the name of the folder, in this order. Without a known name it is ChatGLM3. A name with the
+    /// word "base", with "codegeex2", or that is just "glm-4-9b" means `plain`.
     ///
     /// # Errors
-    /// If a file cannot be read or has no sound template.
+    /// If a file cannot be read, or its template is not valid.
     pub fn open(dir: &Path, tokenizer: &Tokenizer) -> Result<Self> {
         Self::of_folder(&ModelDir::open(dir)?, tokenizer)
     }
 
-    /// The same from files that are in memory, by their names.
+    /// The same from files in memory, given by name.
     ///
     /// # Errors
     /// As [`Template::open`].
@@ -126,11 +125,10 @@ impl Template {
         }
     }
 
-    /// The prompt of a conversation as text; `None` for ChatGLM3, whose roles have no text form.
+    /// The prompt of a conversation as text. It is `None` for ChatGLM3, whose roles have no text form.
     ///
     /// # Errors
-    /// If the template has no place for a message, or the conversation does not end where an answer
-    /// follows.
+    /// If the template does not allow a message, or the conversation does not end with a message that is to be answered.
     pub fn text(&self, messages: &[Message]) -> Result<Option<String>> {
         Ok(match &self.0 {
             Kind::Rounds(rounds) => Some(rounds.text(messages)?),
@@ -140,24 +138,22 @@ impl Template {
         })
     }
 
-    /// The prompt of a conversation: its text's ids and what the tokenizer puts around them, such as
-    /// `[gMASK]` and `<sop>`.
+    /// The prompt of a conversation as ids: those of its text, and those that the tokenizer adds around it, such as `[gMASK]`
+    /// and `<sop>`.
     ///
     /// # Errors
-    /// As [`Template::text`] and [`Tokenizer::encode`]; and if the tokenizer lacks an id that the
-    /// template needs.
+    /// As [`Template::text`] and [`Tokenizer::encode`], and if the tokenizer lacks an id that the template needs.
     pub fn prompt_ids(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<u32>> {
         match &self.0 {
             Kind::Roles => roles::ids(tokenizer, messages),
-            // The ids around it are part of the template.
+            // The template writes the ids around the text itself.
             Kind::Jinja(_, jinja) => tokenizer.encode_with_roles(&jinja.render(messages)?),
             Kind::Rounds(rounds) => around(tokenizer, &rounds.text(messages)?),
             Kind::Plain => text_ids(tokenizer, plain(messages)?),
         }
     }
 
-    /// The ids that end an answer: the tokenizer's, and in conversations of roles those of whoever would
-    /// speak next.
+    /// The ids that end an answer: those of the tokenizer, and in templates with roles the roles that may follow an answer.
     pub fn stop_ids(&self, tokenizer: &Tokenizer) -> Vec<u32> {
         let mut ids = tokenizer.special().ids.ends.clone();
         if matches!(self.0, Kind::Roles | Kind::Jinja(..)) {
@@ -168,9 +164,9 @@ impl Template {
         ids
     }
 
-    /// The ids of a prompt and of answers that are given rather than generated, as they follow it. Where the prompt ends with
-    /// the name of a role, it gets the end of that line, too; where prompt and answer are one text, that is encoded whole, unless
-    /// its pieces then are others at the seam.
+    /// The ids of a prompt, and of given answers that follow it, for scoring. If the prompt ends with the name of a role, the
+    /// newline after the name is part of the prompt. If prompt and answer are one text, they are encoded together, unless a
+    /// token then spans their boundary.
     ///
     /// # Errors
     /// As [`Template::prompt_ids`].
@@ -201,50 +197,51 @@ impl Template {
         Ok((prompt, answers))
     }
 
-    /// An answer as the model's official `chat()` returns it: without white space at both ends and with the placeholder
-    /// `[[训练时间]]` filled in, for ChatGLM-6B also with full-width `,` `!` `:` `;` `?` next to a Chinese character. Plain text
-    /// stays as it is.
+    /// An answer as the official `chat()` of the model returns it: white space at both ends is stripped, the placeholder
+    /// `[[训练时间]]` is replaced, and for ChatGLM-6B `,` `!` `:` `;` `?` next to a Chinese character become full-width. With
+    /// the template `plain` the text is unchanged.
     pub fn response(&self, decoded: &str) -> String {
-        let Some(mut polish) = self.polish() else { return decoded.to_owned() };
+        let Some(mut postprocess) = self.postprocess() else { return decoded.to_owned() };
         let mut out = String::new();
-        polish.push(decoded, &mut out);
-        polish.finish(&mut out);
+        postprocess.push(decoded, &mut out);
+        postprocess.finish(&mut out);
         out
     }
 
-    /// An answer's text as it is generated: without special ids, and polished as [`Template::response`] does.
+    /// A stream that decodes an answer while it is generated: without special ids, and postprocessed as by
+    /// [`Template::response`].
     pub fn stream<'t>(&self, tokenizer: &'t Tokenizer) -> TextStream<'t> {
-        TextStream::new(tokenizer).without_special().polished(self.polish())
+        TextStream::new(tokenizer).without_special().postprocessed(self.postprocess())
     }
 
-    fn polish(&self) -> Option<Postprocess> {
+    fn postprocess(&self) -> Option<Postprocess> {
         match self.0 {
             Kind::Rounds(rounds) => Some(Postprocess::new(rounds.widens)),
-            // Where roles have names, an answer begins in the line after that of its role.
+            // In templates with roles, an answer begins on the line after its role.
             Kind::Roles | Kind::Jinja(..) => Some(Postprocess::new(false)),
             Kind::Plain => None,
         }
     }
 }
 
-/// Whether the model knows what tools answer as observations alone.
+/// Whether the model has a role for observations and none for tools.
 fn observes(tokenizer: &Tokenizer) -> bool {
     tokenizer.id("<|observation|>").is_some() && tokenizer.id("<|tool|>").is_none()
 }
 
-/// The only message of a conversation without a form.
+/// The only message of a conversation for the template `plain`.
 fn plain(messages: &[Message]) -> Result<&str> {
     match messages {
         [Message { role: Role::User, content, .. }] => Ok(content),
         _ => Err(Error::Prompt(
-            "this model continues a text and knows no conversations: begin anew for every text (/clear in a chat), or name \
-             another template"
+            "this model continues a text and has no form for conversations: begin a new one for every text (/clear in a \
+             chat), or name another template"
                 .into(),
         )),
     }
 }
 
-/// A text to be continued, as far as the tokenizer's model can do that.
+/// The prompt of a text that the model continues.
 fn text_ids(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
     match tokenizer.family() {
         Family::Glm10b | Family::Glm130b => {
@@ -259,7 +256,7 @@ fn around(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
     Ok([&special.before[..], &tokenizer.encode(text)?, &special.after].concat())
 }
 
-/// The folder's own template.
+/// The template in the files of the folder.
 fn own(folder: &ModelDir) -> Result<Option<Jinja>> {
     let mut settings = folder.json(SETTINGS_FILE)?;
     let template = settings.remove("chat_template");
@@ -272,7 +269,7 @@ fn own(folder: &ModelDir) -> Result<Option<Jinja>> {
     let source = match template {
         None | Some(Value::Null) => return Ok(None),
         Some(Value::String(source)) => Some(source),
-        // Several, with names.
+        // A list of named templates.
         Some(other) => {
             let named = other.as_array().into_iter().flatten();
             let default = named.filter(|template| template["name"] == "default");
@@ -284,7 +281,7 @@ fn own(folder: &ModelDir) -> Result<Option<Jinja>> {
     Jinja::new(source, tokens, &folder.path().join(SETTINGS_FILE)).map(Some)
 }
 
-/// `eos_token` and the like.
+/// The names of special tokens, such as `eos_token`.
 fn special_names(settings: Map<String, Value>) -> Map<String, Value> {
     let is_name = |key: &str| key.ends_with("_token");
     let name = |value: Value| match value {

@@ -1,24 +1,23 @@
-//! What the official `chat()` does to an answer before it shows it.
+//! Postprocessing of answers, as the official `chat()` does it.
 
 use crate::text::rewrite::Replace;
 use crate::text::tokenizer::is_space;
 
-/// The polish of a text that arrives in parts: white space at both ends removed, the placeholder
-/// `[[训练时间]]` filled in, and for ChatGLM-6B `,` `!` `:` `;` `?` next to a Chinese character made
-/// full-width.
+/// Postprocesses a text that arrives in parts: strips white space at both ends, replaces the placeholder `[[训练时间]]`, and
+/// for ChatGLM-6B makes `,` `!` `:` `;` `?` next to a Chinese character full-width.
 #[derive(Debug, Clone)]
 pub(crate) struct Postprocess {
-    /// White space that is dropped if the text ends with it; `None` until the text has begun.
+    /// White space that is dropped if the text ends after it; `None` before the first character that is no white space.
     spaces: Option<String>,
     date: Replace,
     widens: bool,
     after_chinese: bool,
-    /// Punctuation that depends on the next character.
+    /// Punctuation whose width depends on the next character.
     held: Option<char>,
 }
 
 impl Postprocess {
-    /// `widens`: whether punctuation is made full-width.
+    /// `widens` says whether punctuation becomes full-width.
     pub(crate) fn new(widens: bool) -> Self {
         let date = Replace::new("[[训练时间]]", "2023年");
         Postprocess { spaces: None, date, widens, after_chinese: false, held: None }
@@ -86,15 +85,15 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    fn polished(mut polish: Postprocess, parts: &[&str]) -> String {
+    fn postprocessed(mut postprocess: Postprocess, parts: &[&str]) -> String {
         let mut out = String::new();
-        parts.iter().for_each(|part| polish.push(part, &mut out));
-        polish.finish(&mut out);
+        parts.iter().for_each(|part| postprocess.push(part, &mut out));
+        postprocess.finish(&mut out);
         out
     }
 
     #[test]
-    fn answers_are_polished() {
+    fn answers_are_postprocessed() {
         for (decoded, expected) in [
             (" 你好,世界! \n", "你好，世界！"),
             ("a, b!", "a, b!"),
@@ -104,12 +103,12 @@ mod tests {
             ("[[训练", "[[训练"),
             ("\u{1f} ", ""),
         ] {
-            assert_eq!(polished(Postprocess::new(true), &[decoded]), expected, "{decoded:?}");
+            assert_eq!(postprocessed(Postprocess::new(true), &[decoded]), expected, "{decoded:?}");
         }
-        assert_eq!(polished(Postprocess::new(false), &[" 中,[[训练", "时间]] "]), "中,2023年");
+        assert_eq!(postprocessed(Postprocess::new(false), &[" 中,[[训练", "时间]] "]), "中,2023年");
     }
 
-    /// The official way: passes over the whole text.
+    /// The official implementation: passes over the whole text.
     fn official(text: &str) -> String {
         let mut text: Vec<char> =
             text.trim_matches(is_space).replace("[[训练时间]]", "2023年").chars().collect();
@@ -130,11 +129,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parts_are_polished_like_the_whole(
+        fn parts_are_postprocessed_like_the_whole(
             parts in vec("[a中 \n,!?]{0,4}|\\[\\[训练时间\\]\\]|\\[\\[", 0..8),
         ) {
             let refs: Vec<_> = parts.iter().map(String::as_str).collect();
-            prop_assert_eq!(polished(Postprocess::new(true), &refs), official(&parts.concat()));
+            prop_assert_eq!(postprocessed(Postprocess::new(true), &refs), official(&parts.concat()));
         }
     }
 }

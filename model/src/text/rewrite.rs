@@ -1,9 +1,9 @@
-//! Replacing words in a text that arrives in parts.
+//! Text replacement in a stream.
 
-/// `str::replace` for a text that arrives in parts: what comes out of all the `push`es and
-/// `finish`, joined, is the whole text with every `from` replaced, however the text was cut.
+/// `str::replace` for a text that arrives in parts. The outputs of all `push` calls and of `finish`, joined, are the whole
+/// text with every `from` replaced, wherever the parts begin.
 ///
-/// It holds back less than one `from`, so the cost of a part does not grow with the text before it.
+/// It holds back fewer bytes than `from` has, so the cost of a part does not grow with the text before it.
 #[derive(Debug, Clone)]
 pub(crate) struct Replace {
     from: &'static str,
@@ -16,7 +16,7 @@ impl Replace {
         Replace { from, to, held: String::new() }
     }
 
-    /// Takes the next part of the text and appends to `out` what no later part can change.
+    /// Takes the next part of the text. Appends to `out` what no later part can change.
     pub(crate) fn push(&mut self, part: &str, out: &mut String) {
         self.held.push_str(part);
         let mut rest = self.held.as_str();
@@ -31,15 +31,14 @@ impl Replace {
         self.held.drain(..self.held.len() - keep);
     }
 
-    /// The text has ended: appends what was held back.
+    /// Ends the text: appends what was held back.
     pub(crate) fn finish(&mut self, out: &mut String) {
         out.push_str(&self.held);
         self.held.clear();
     }
 }
 
-/// Bytes at the end of `text` that might be the beginning of `word`: the longest proper prefix of
-/// `word` that `text` ends with.
+/// The length in bytes of the longest proper prefix of `word` that `text` ends with.
 pub(crate) fn overlap(text: &str, word: &str) -> usize {
     let longest = text.len().min(word.len().saturating_sub(1));
     (1..=longest).rev().find(|&n| text.as_bytes().ends_with(&word.as_bytes()[..n])).unwrap_or(0)

@@ -1,26 +1,24 @@
-//! Ids to text while they are generated.
+//! Streaming decoding: ids to text while they are generated.
 
 use crate::error::{Error, Result};
 use crate::text::postprocess::Postprocess;
 use crate::text::rewrite::overlap;
 use crate::text::tokenizer::{Decoder, Tokenizer};
 
-/// Longest stop string in bytes; the cost of every id grows with it.
+/// Longest stop string in bytes. The cost of every id grows with it.
 const MAX_STOP: usize = 1024;
 
-/// Turns ids into text one at a time, giving out only what no later id can change: whole
-/// characters, and nothing that might yet lose its blank or turn out to be the beginning of a stop
-/// string.
+/// Decodes ids one at a time and returns only text that no later id can change: whole characters, no blank that the clean-up
+/// may still remove, and no text that may be the beginning of a stop string.
 ///
-/// As long as nothing is left out or polished and there are no stop strings, all pieces and [`finish`](Self::finish) joined are exactly what
-/// [`Tokenizer::decode`] makes of all ids. Each id costs the same, however long the text has
-/// become.
+/// Without stop strings, without postprocessing and with special ids, the pieces and the result of [`finish`](Self::finish)
+/// joined equal [`Tokenizer::decode`] of all ids. The cost of an id does not depend on the length of the text before it.
 #[derive(Debug, Clone)]
 pub struct TextStream<'t> {
     tokenizer: &'t Tokenizer,
     decoder: Decoder,
     shows_special: bool,
-    polish: Option<Postprocess>,
+    postprocess: Option<Postprocess>,
     stops: Stops,
 }
 
@@ -31,28 +29,27 @@ impl<'t> TextStream<'t> {
             tokenizer,
             decoder: tokenizer.decoder(),
             shows_special: true,
-            polish: None,
+            postprocess: None,
             stops: Stops::default(),
         }
     }
 
-    /// Leaves out ids that are no part of what is said, as if they were not there: roles, the end of the
-    /// answer. Some tokenizers would show them by their names.
+    /// Skips special ids, such as roles and the end of the answer. Without this, some tokenizers decode them to their names.
     #[must_use]
     pub fn without_special(mut self) -> Self {
         self.shows_special = false;
         self
     }
 
-    /// Polishes the text, if at all.
+    /// Postprocesses the text if `postprocess` is given.
     #[must_use]
-    pub(crate) fn polished(mut self, polish: Option<Postprocess>) -> Self {
-        self.polish = polish;
+    pub(crate) fn postprocessed(mut self, postprocess: Option<Postprocess>) -> Self {
+        self.postprocess = postprocess;
         self
     }
 
-    /// Ends the text before the first of these strings to be complete, looked for in the text as it
-    /// is given out.
+    /// Ends the text before the first stop string that becomes complete. Stop strings are searched for in the text as it is
+    /// returned, after postprocessing.
     ///
     /// # Errors
     /// If a string is empty or longer than 1024 bytes.
@@ -71,39 +68,39 @@ impl<'t> TextStream<'t> {
         }
     }
 
-    /// Takes the next id and returns the text that has become certain, often none. After a stop
-    /// string there is none any more.
+    /// Takes the next id and returns the text that has become final, which is often empty. After a stop string it is always
+    /// empty.
     ///
     /// # Errors
-    /// If the tokenizer does not have this id; the stream then is as it was.
+    /// If the tokenizer does not have this id. The stream is then unchanged.
     pub fn push(&mut self, id: u32) -> Result<String> {
         if !self.shows_special && self.tokenizer.names_special(id) {
             return Ok(String::new());
         }
         let mut text = String::new();
         self.tokenizer.push(&mut self.decoder, id, &mut text)?;
-        if let Some(polish) = &mut self.polish {
+        if let Some(postprocess) = &mut self.postprocess {
             let decoded = std::mem::take(&mut text);
-            polish.push(&decoded, &mut text);
+            postprocess.push(&decoded, &mut text);
         }
         Ok(self.stops.push(&text))
     }
 
-    /// There are no more ids: returns the text that was held back, and the stream is at its end.
+    /// Ends the stream and returns the text that was held back.
     pub fn finish(&mut self) -> String {
         let mut text = String::new();
         self.decoder.finish(&mut text);
-        if let Some(polish) = &mut self.polish {
+        if let Some(postprocess) = &mut self.postprocess {
             let decoded = std::mem::take(&mut text);
-            polish.push(&decoded, &mut text);
-            polish.finish(&mut text);
+            postprocess.push(&decoded, &mut text);
+            postprocess.finish(&mut text);
         }
         let mut out = self.stops.push(&text);
         out.push_str(&std::mem::take(&mut self.stops.held));
         out
     }
 
-    /// Whether the tokenizer has this id. A model may have more rows than its tokenizer has ids.
+    /// Whether the tokenizer has this id. The vocabulary of a model may be larger than that of its tokenizer.
     pub(crate) fn knows(&self, id: u32) -> bool {
         self.tokenizer.knows(id)
     }
@@ -114,7 +111,7 @@ impl<'t> TextStream<'t> {
     }
 }
 
-/// Holds back what may be the beginning of a stop string.
+/// Searches for stop strings, and holds back text that may be the beginning of one.
 #[derive(Debug, Clone, Default)]
 struct Stops {
     words: Vec<String>,
@@ -128,7 +125,7 @@ impl Stops {
             return String::new();
         }
         self.held.push_str(text);
-        // Of several, the first to be complete, so that it does not matter how the text was cut.
+        // Of several, the one that is complete first: the result must not depend on how the text was cut into parts.
         let ends = self
             .words
             .iter()

@@ -1,6 +1,6 @@
-//! Text to ids and back.
+//! Tokenizers: text to ids and back.
 //!
-//! The family has seven tokenizers of three kinds, and what lies in a model's folder says which it is:
+//! The GLM family has seven tokenizers of three kinds. The files in a model folder decide which one it is:
 //!
 //! ```text
 //! ice_text.model               SentencePiece unigram      ChatGLM-6B, GLM-130B
@@ -11,12 +11,15 @@
 //! tokenizer.json               byte-level BPE             transformers' glm and glm4, and others
 //! ```
 //!
-//! Each has a file here that reads it and says what is special about it. What they do is the same:
+//! Each has a module here that reads its files and documents its special rules. The steps are the same for all:
 //!
 //! ```text
-//! text → names of special ids found, text between them → pieces → ids
-//! ids → pieces and bytes → text, passes over it → text
+//! text → added tokens, and text between them → pieces → ids
+//! ids → pieces and bytes → text → clean-up passes → text
 //! ```
+//!
+//! The crate [`tokenizers`] applies the listed merges of byte-level BPE (`merges.txt`, `tokenizer.json`). It reads neither
+//! SentencePiece models nor tiktoken ranks, and it does not decode a stream, so these are implemented here.
 
 mod added;
 mod bpe;
@@ -40,7 +43,7 @@ mod trie;
 use crate::error::{Error, Result};
 use crate::files::config::SpecialIds;
 use crate::files::model_dir::{ADDED_TOKENS, ModelDir};
-use added::{Added, Shown, Stretch, Token};
+use added::{Added, Segment, Shown, Token};
 use byte_level::ByteLevel;
 pub(crate) use decoder::Decoder;
 use decoder::Decoding;
@@ -51,10 +54,10 @@ use std::path::Path;
 
 const NEWLINE: &str = "<n>";
 const TAB: &str = "<|tab|>";
-/// The longest run of blanks that has a piece.
+/// The longest run of blanks that has a piece of its own.
 const LONGEST_RUN: usize = 80;
 
-/// All files that a tokenizer may be made of.
+/// All files that a tokenizer may consist of.
 pub(crate) const FILES: [&str; 9] = [
     SETTINGS_FILE,
     "special_tokens_map.json",
@@ -67,27 +70,27 @@ pub(crate) const FILES: [&str; 9] = [
     ADDED_TOKENS,
 ];
 
-/// Longest text in bytes that is encoded; some thousand times the context. Bounds time and memory.
+/// Longest text in bytes that is encoded, which bounds time and memory. Contexts are a thousand times shorter.
 const MAX_TEXT: usize = 16 << 20;
 
-/// Ids are below this; the models have some hundred thousand.
+/// Ids are below this. The models have some hundred thousand.
 const MAX_ID: u32 = 1 << 24;
 
-/// The ids with a meaning of their own.
+/// The ids with a special meaning.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Special {
-    /// Blanks, and the beginning and end of an answer. A conversation may end answers with other ids as well; see
+    /// The ids of blanks, and those that begin and end an answer. In a conversation other ids may end an answer as well; see
     /// [`Template::stop_ids`](crate::Template::stop_ids).
     pub ids: SpecialIds,
-    /// What fills up the shorter prompts of a batch.
+    /// The id that pads the shorter prompts of a batch.
     pub pad: Option<u32>,
-    /// What stands before every prompt.
+    /// The ids before every prompt.
     pub before: Vec<u32>,
-    /// What stands after every prompt.
+    /// The ids after every prompt.
     pub after: Vec<u32>,
 }
 
-/// Whose tokenizer it is, which says how prompts are built.
+/// The model that a tokenizer belongs to, which decides how prompts are built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Family {
     ChatGlm,
@@ -103,7 +106,7 @@ pub(crate) enum Family {
 pub struct Tokenizer {
     family: Family,
     model: Model,
-    /// Added to the ids of the model: image tokens that come before them.
+    /// The number of image tokens before the ids of the model. It is added to them.
     offset: u32,
     added: Added,
     special: Special,
@@ -111,7 +114,7 @@ pub struct Tokenizer {
     size: u32,
 }
 
-/// What cuts a text into pieces.
+/// The model that encodes a text without added tokens.
 enum Model {
     Pieces(SentencePiece),
     Bytes(ByteLevel),
@@ -119,19 +122,14 @@ enum Model {
 
 impl Model {
     /// # Errors
-    /// If the text is too long for it.
+    /// If the normalised text is too long, or the byte-level model fails.
     fn encode(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
         match self {
             Model::Pieces(model) => {
                 let encoded = model.encode(text, ids);
-                encoded.ok_or_else(|| {
-                    Error::Prompt("the text is too long when it is normalised".into())
-                })
+                encoded.ok_or_else(|| Error::Prompt("the normalised text is too long".into()))
             }
-            Model::Bytes(model) => {
-                model.encode(text, ids);
-                Ok(())
-            }
+            Model::Bytes(model) => model.encode(text, ids).map_err(Error::Prompt),
         }
     }
 
@@ -157,7 +155,7 @@ impl Model {
     }
 }
 
-/// What a tokenizer is made of.
+/// The parts of a tokenizer.
 struct Build {
     family: Family,
     model: Model,
@@ -170,29 +168,28 @@ struct Build {
 impl Build {
     fn finish(self) -> Result<Tokenizer, String> {
         let Build { family, model, offset, added, special, decoding } = self;
-        let added = Added::new(added)?;
+        // A `tokenizer.json` is defined by the crate `tokenizers`, and the others by Python.
+        let is_space = if family == Family::Other { char::is_whitespace } else { is_space };
+        let added = Added::new(added, is_space)?;
         let size = (offset + model.len()).max(added.len());
         Ok(Tokenizer { family, model, offset, added, special, decoding, size })
     }
 }
 
 impl Tokenizer {
-    /// Opens the tokenizer in a model's folder: whatever of `ice_text.model`, `tokenizer.model`,
-    /// `tokenizer.json`, `vocab.json` with `merges.txt`, or `cog-pretrain.model` lies there, and the
-    /// `tokenizer_config.json` and `added_tokens.json` beside it.
+    /// Opens the tokenizer in a model folder: the first of `ice_text.model`, `tokenizer.model`, `tokenizer.json`, `vocab.json`
+    /// with `merges.txt`, and `cog-pretrain.model` that exists, with `tokenizer_config.json` and `added_tokens.json`.
     ///
     /// # Errors
-    /// If none of them is there, or one is not what the models of the family need; the error says
-    /// which.
+    /// If none of them exists, or a file is not valid or has a setting that is not supported. The error names the file.
     pub fn open(dir: &Path) -> Result<Self> {
         Self::of_folder(&ModelDir::open(dir)?)
     }
 
-    /// The same from files that are in memory, by their names.
+    /// The same from files in memory, given by name.
     ///
     /// # Errors
-    /// As [`Tokenizer::open`]. No bytes make it panic or allocate more than some hundred times their
-    /// own size.
+    /// As [`Tokenizer::open`]. No input makes it panic, or allocate more than a few hundred times its size.
     pub fn from_files(files: &[(&str, &[u8])]) -> Result<Self> {
         Self::of_folder(&ModelDir::of(files))
     }
@@ -226,13 +223,12 @@ impl Tokenizer {
         Err(Error::file(folder.path(), problem))
     }
 
-    /// How many ids there are, the highest and one more. A model may have more rows than this; they
-    /// have no text.
+    /// The highest id plus one. The vocabulary of a model may be larger; its additional ids have no text.
     pub fn vocab_size(&self) -> usize {
         self.size as usize
     }
 
-    /// The ids with a meaning of their own.
+    /// The ids with a special meaning.
     pub fn special(&self) -> &Special {
         &self.special
     }
@@ -241,47 +237,45 @@ impl Tokenizer {
         self.family
     }
 
-    /// The id of the piece written exactly so, such as `<|tab|>`, `[sMASK]` or `<|user|>`. May look
-    /// through all pieces.
+    /// The id of the piece with exactly this text, such as `<|tab|>`, `[sMASK]` or `<|user|>`. May search through all pieces.
     pub fn id(&self, piece: &str) -> Option<u32> {
         let of_model = || self.model.find(piece).map(|id| id + self.offset);
         self.added.find(piece).or_else(of_model)
     }
 
-    /// The name of an id that is no part of what is said, such as `[gMASK]` or `<|user|>`.
+    /// The name of a special id, such as `[gMASK]` or `<|user|>`. `None` for ids that are part of the text of an answer.
     pub fn special_name(&self, id: u32) -> Option<&str> {
         self.added.get(id).filter(|token| token.special).map(|token| token.name.as_str())
     }
 
-    /// Whether decoding shows this id by its name though it is no part of what is said.
+    /// Whether this is a special id that decodes to its name.
     pub(crate) fn names_special(&self, id: u32) -> bool {
         let is_named = |token: &&Token| matches!(token.shown, Shown::Within(_) | Shown::Apart(_));
         self.added.get(id).filter(is_named).is_some_and(|token| token.special)
     }
 
-    /// The ids of a text, with nothing put before or after it.
+    /// Encodes a text. Adds no ids before or after it.
     ///
-    /// Which names of special ids become these ids if they are written in the text differs: in
-    /// ChatGLM-6B it is `[MASK]`, `<sop>`, `<eop>`, `<pad>` and `<unk>`, in ChatGLM2, ChatGLM3 and GLM-130B
-    /// none, in the others all.
+    /// Names of special ids in the text become these ids, depending on the tokenizer: in ChatGLM-6B `[MASK]`, `<sop>`, `<eop>`,
+    /// `<pad>` and `<unk>`, in ChatGLM2, ChatGLM3 and GLM-130B none, in the others all.
     ///
     /// # Errors
-    /// If the text is longer than 16 MiB, or becomes so when it is normalised.
+    /// If the text is longer than 16 MiB or the normalised text than 32 MiB, or if a split pattern of a `tokenizer.json` takes
+    /// longer than 20 seconds.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        self.encode_stretches(text, false)
+        self.encode_segments(text, false)
     }
 
-    /// As [`Tokenizer::encode`], and ChatGLM3's roles such as `<|user|>` become their ids, too. Only for
-    /// texts that are known to be a conversation: in others a role must not come from what somebody
-    /// wrote.
+    /// As [`Tokenizer::encode`], and the roles of ChatGLM3, such as `<|user|>`, become their ids as well. Only for the rendered
+    /// text of a conversation: in the text of a user, a role must stay text.
     ///
     /// # Errors
-    /// If the text is longer than 16 MiB, or becomes so when it is normalised.
+    /// As [`Tokenizer::encode`].
     pub fn encode_with_roles(&self, text: &str) -> Result<Vec<u32>> {
-        self.encode_stretches(text, true)
+        self.encode_segments(text, true)
     }
 
-    fn encode_stretches(&self, text: &str, with_roles: bool) -> Result<Vec<u32>> {
+    fn encode_segments(&self, text: &str, with_roles: bool) -> Result<Vec<u32>> {
         if text.len() > MAX_TEXT {
             let (length, most) = (text.len(), MAX_TEXT);
             return Err(Error::Prompt(format!(
@@ -289,10 +283,10 @@ impl Tokenizer {
             )));
         }
         let (mut ids, mut encoded) = (Vec::new(), Ok(()));
-        self.added.split(text, with_roles, |stretch| match stretch {
-            Stretch::Text(text) if encoded.is_ok() => encoded = self.encode_plain(text, &mut ids),
-            Stretch::Text(_) => {}
-            Stretch::Id(id) => ids.push(id),
+        self.added.split(text, with_roles, |segment| match segment {
+            Segment::Text(text) if encoded.is_ok() => encoded = self.encode_plain(text, &mut ids),
+            Segment::Text(_) => {}
+            Segment::Id(id) => ids.push(id),
         });
         encoded.map(|()| ids)
     }
@@ -300,18 +294,18 @@ impl Tokenizer {
     fn encode_plain(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
         let first = ids.len();
         match self.family {
-            Family::ChatGlm => self.model.encode(&chatglm::spell_out_blanks(text), ids)?,
+            Family::ChatGlm => self.model.encode(&chatglm::replace_blanks(text), ids)?,
             _ => self.model.encode(text, ids)?,
         }
         ids[first..].iter_mut().for_each(|id| *id += self.offset);
         Ok(())
     }
 
-    /// The text of ids, as the official tokenizer writes it. Some show special ids by their names, some
-    /// do not; [`TextStream::without_special`](crate::TextStream::without_special) never does.
+    /// Decodes ids as the official tokenizer does. Some tokenizers decode special ids to their names;
+    /// [`TextStream::without_special`](crate::TextStream::without_special) never does.
     ///
     /// # Errors
-    /// If an id has no text; see [`Tokenizer::knows`].
+    /// If the tokenizer does not have an id; see [`Tokenizer::knows`].
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
         let mut decoder = self.decoder();
         let mut text = String::new();
@@ -331,7 +325,7 @@ impl Tokenizer {
         Decoder::new(self.decoding)
     }
 
-    /// Gives a decoder its next id; appends to `text` what no later id can change.
+    /// Passes the next id to a decoder. Appends to `text` what no later id can change.
     pub(crate) fn push(&self, decoder: &mut Decoder, id: u32, text: &mut String) -> Result<()> {
         if let Some(token) = self.added.get(id) {
             match (&token.shown, &self.model) {
@@ -385,9 +379,14 @@ impl fmt::Debug for Tokenizer {
     }
 }
 
-/// What Python's `str.strip` takes away: four separators more than Unicode's white space.
+/// Whether Python's `str.strip` strips this character: Unicode's white space and four separators.
 pub(crate) fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)
+}
+
+/// Text from a file that may be long, as an error shows it.
+fn shortened(text: &str) -> String {
+    text.chars().take(200).collect()
 }
 
 #[cfg(test)]

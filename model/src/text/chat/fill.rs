@@ -1,4 +1,4 @@
-//! Texts with blanks to fill.
+//! Prompts from texts with blanks, which the model fills.
 //!
 //! ```text
 //! ChatGLM-6B     text with [MASK] or [gMASK], white space around them dropped  <sop>
@@ -6,10 +6,12 @@
 //! GLM-130B       text with [MASK], [sMASK], [gMASK]  </s>  sop
 //! ```
 //!
-//! In GLM-130B `</s>` is left out if the text ends with a blank, and a text without blanks gets `[gMASK]`
-//! at its end. Which blank is filled: in ChatGLM-6B all are of one kind, for the published code looks for
-//! `[gMASK]` first wherever it stands; in GLM-10B the first of any kind; in GLM-130B the first `[MASK]`,
-//! or if there is none the first `[sMASK]`, or else `[gMASK]`, and those of other kinds stay.
+//! In GLM-130B `</s>` is left out if the text ends with a blank, and `[gMASK]` is appended to a text without blanks.
+//!
+//! The blank that is filled:
+//! - ChatGLM-6B: the first one. All must be of one kind, because the published code searches for `[gMASK]` before `[MASK]`.
+//! - GLM-10B: the first of any kind.
+//! - GLM-130B: the first `[MASK]`, else the first `[sMASK]`, else the first `[gMASK]`. Blanks of other kinds stay.
 
 use crate::error::{Error, Result};
 use crate::text::stream::TextStream;
@@ -29,7 +31,7 @@ pub enum Blank {
 impl Blank {
     const ALL: [Blank; 3] = [Blank::Mask, Blank::Smask, Blank::Gmask];
 
-    /// How it is written in a text.
+    /// Its form in a text.
     pub fn name(self) -> &'static str {
         match self {
             Blank::Mask => "[MASK]",
@@ -48,7 +50,7 @@ impl Blank {
     }
 }
 
-/// The kinds of blanks that a tokenizer's model fills.
+/// The kinds of blanks that the model of a tokenizer fills.
 fn kinds(tokenizer: &Tokenizer) -> Result<&'static [Blank]> {
     match tokenizer.family() {
         Family::ChatGlm => Ok(&[Blank::Mask, Blank::Gmask]),
@@ -59,15 +61,15 @@ fn kinds(tokenizer: &Tokenizer) -> Result<&'static [Blank]> {
     }
 }
 
-/// Whether a text has a blank that the tokenizer's model fills.
+/// Whether a text has a blank that the model of the tokenizer fills.
 pub fn has_blank(tokenizer: &Tokenizer, text: &str) -> bool {
     kinds(tokenizer).is_ok_and(|kinds| kinds.iter().any(|kind| text.contains(kind.name())))
 }
 
-/// The kind of blank in a text that is filled first.
+/// The kind of the blank that is filled first.
 ///
 /// # Errors
-/// If the model fills none, the text has none, or for ChatGLM-6B some of each kind.
+/// If the model fills no blanks, the text has none, or a text for ChatGLM-6B has both kinds.
 pub fn blank(tokenizer: &Tokenizer, text: &str) -> Result<Blank> {
     let kinds = kinds(tokenizer)?;
     let mut found = kinds.iter().copied().filter(|blank| text.contains(blank.name()));
@@ -89,30 +91,29 @@ pub fn blank(tokenizer: &Tokenizer, text: &str) -> Result<Blank> {
 
 /// A text with blanks that are filled one after the other.
 ///
-/// To ChatGLM-6B, what was put in a blank is text for those after it; in GLM-10B and GLM-130B it takes the blank's place as ids,
-/// and nothing is encoded anew.
+/// For ChatGLM-6B, an answer becomes text, and the whole text is encoded again for the next blank. For GLM-10B and GLM-130B,
+/// the ids of an answer replace the id of the blank.
 #[derive(Debug, Clone)]
 pub struct Fill {
     before: Vec<u32>,
     body: Vec<u32>,
     after: Vec<u32>,
     sop: u32,
-    /// The ids of the kinds that are filled.
+    /// The ids of the kinds of blanks that are filled.
     filled: Vec<u32>,
     ends: Vec<u32>,
-    /// The blanks that are filled, one after the other.
+    /// The blanks that are filled, in order.
     blanks: Vec<Blank>,
-    /// What is between those blanks: one more than there are of them.
+    /// The texts between those blanks, before the first and after the last: one more than there are blanks.
     texts: Vec<String>,
     spans: Vec<String>,
 }
 
 impl Fill {
-    /// The ids of a text with blanks.
+    /// Encodes a text with blanks.
     ///
     /// # Errors
-    /// As [`blank`] and [`Tokenizer::encode`]; but to GLM-130B a text without blanks is one to be
-    /// continued.
+    /// As [`blank`] and [`Tokenizer::encode`]. For GLM-130B a text without blanks is no error: the model continues it.
     pub fn new(tokenizer: &Tokenizer, text: &str) -> Result<Self> {
         kinds(tokenizer)?;
         let has_none = Blank::ALL.iter().all(|kind| !text.contains(kind.name()));
@@ -122,7 +123,7 @@ impl Fill {
         Self::build(tokenizer, text, blank(tokenizer, text)?)
     }
 
-    /// The ids of a text whose end is a `[gMASK]`, whether it is written there or not.
+    /// Encodes a text that the model continues: `[gMASK]` is appended if the text has no blank.
     ///
     /// # Errors
     /// As [`Fill::new`].
@@ -169,39 +170,38 @@ impl Fill {
         Ok(Fill { before, body, after, sop, filled, ends, blanks, texts, spans: Vec::new() })
     }
 
-    /// What is written between the blanks that are filled, one after the other, before the first and after the last.
+    /// The texts between the blanks that are filled, before the first and after the last.
     pub fn texts(&self) -> &[String] {
         &self.texts
     }
 
-    /// The kinds of those blanks.
+    /// The blanks that are filled, in order.
     pub fn blanks(&self) -> &[Blank] {
         &self.blanks
     }
 
-    /// What the blanks were filled with, as far as they are.
+    /// The answers so far.
     pub fn spans(&self) -> &[String] {
         &self.spans
     }
 
-    /// The ids to be read before the next blank is filled; `None` if all are.
+    /// The prompt for the next blank. `None` if all blanks are filled.
     pub fn prompt(&self) -> Option<Vec<u32>> {
         self.next()?;
         Some([&self.before[..], &self.body, &self.after, &[self.sop]].concat())
     }
 
-    /// Puts an answer in the place of the next blank, without the id that ended it. Where all are filled this changes
-    /// nothing.
+    /// Puts an answer in the place of the next blank, without the id that ended it. If all blanks are filled, does nothing.
     ///
     /// # Errors
-    /// If the answer has an id without text, or a blank of its own and is not the last; the blank then stays.
+    /// If the answer has an id without text, or contains a blank and is not the last answer. The blank then stays.
     pub fn fill(&mut self, tokenizer: &Tokenizer, answer: &[u32]) -> Result<()> {
         let answer = match answer.split_last() {
             Some((last, rest)) if self.ends.contains(last) => rest,
             _ => answer,
         };
         let Some(at) = self.next() else { return Ok(()) };
-        // A model may have more rows than its tokenizer has ids.
+        // The vocabulary of a model may be larger than that of its tokenizer.
         let answer: Vec<_> = answer.iter().copied().filter(|&id| tokenizer.knows(id)).collect();
         let text = said(tokenizer, &answer)?;
         let has_blank = |kind: &Blank| {
@@ -220,7 +220,7 @@ impl Fill {
         Ok(())
     }
 
-    /// The text as it was written, with what the blanks were filled with; those that were not stay.
+    /// The original text with the answers in it. Blanks without an answer stay.
     pub fn written(&self) -> String {
         let Some((last, texts)) = self.texts.split_last() else { return String::new() };
         let mut written = String::new();
@@ -231,7 +231,7 @@ impl Fill {
         written + last
     }
 
-    /// The text as the ids have it, as far as it is filled.
+    /// The decoded ids of the text with the answers so far.
     ///
     /// # Errors
     /// If an answer has an id without text.
@@ -240,7 +240,7 @@ impl Fill {
     }
 
     fn next(&self) -> Option<usize> {
-        // What is filled could make new ones of what is left of them.
+        // An answer and the text around it may together spell a new blank.
         if self.spans.len() >= self.blanks.len() {
             return None;
         }
@@ -258,7 +258,7 @@ fn said(tokenizer: &Tokenizer, ids: &[u32]) -> Result<String> {
     Ok(text + &stream.finish())
 }
 
-/// Whether a blank takes the white space before it, so that what fills it brings its own.
+/// Whether the tokenizer strips white space before a blank of this kind. The answer must then begin with a blank.
 fn takes_blank(tokenizer: &Tokenizer, kind: Blank) -> Result<bool> {
     if tokenizer.family() != Family::Glm10b {
         return Ok(false);
@@ -267,7 +267,7 @@ fn takes_blank(tokenizer: &Tokenizer, kind: Blank) -> Result<bool> {
     Ok(tokenizer.encode(&with)? == tokenizer.encode(&without)?)
 }
 
-/// The ids of what somebody else puts in the first blank of a text, as the model would write it.
+/// The ids of a given answer for the first blank of a text, as the model would generate it, for scoring.
 ///
 /// # Errors
 /// As [`blank`] and [`Tokenizer::encode`].
@@ -279,8 +279,8 @@ pub fn answer_ids(tokenizer: &Tokenizer, text: &str, answer: &str) -> Result<Vec
     tokenizer.encode(&format!("{blank}{answer}"))
 }
 
-/// The ids of a text with those of its blanks in their places. GLM-10B's tokenizer finds them itself, and
-/// what lies between them is encoded piece by piece in the others.
+/// The ids of a text and of its blanks. The tokenizer of GLM-10B finds the blanks itself. For the others, each text between
+/// two blanks is encoded separately.
 fn body(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
     if tokenizer.family() == Family::Glm10b {
         return tokenizer.encode(text);
@@ -302,12 +302,12 @@ fn body(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
     Ok(ids)
 }
 
-/// The first blank in a text.
+/// The first blank in a text: its position and its kind.
 fn first(text: &str, kinds: &[Blank]) -> Option<(usize, Blank)> {
     kinds.iter().filter_map(|&kind| Some((text.find(kind.name())?, kind))).min_by_key(|(at, _)| *at)
 }
 
-/// The ids of a text with blanks, the first of which the model is to fill.
+/// The prompt for the first blank of a text.
 ///
 /// # Errors
 /// As [`Fill::new`].

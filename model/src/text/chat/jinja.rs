@@ -1,14 +1,12 @@
-//! A model's own `chat_template`, rendered as transformers does: blocks take their line with them,
-//! `tojson` is Python's `json.dumps(…, ensure_ascii=False)`, strings have Python's methods, and
-//! `raise_exception` refuses a conversation.
+//! The `chat_template` of a model, rendered as in transformers: a line with only a block leaves no newline, `tojson` is
+//! Python's `json.dumps(…, ensure_ascii=False)`, strings have Python's methods, and `raise_exception` rejects a conversation.
 //!
-//! A template is a program from a file that cannot be trusted. It sees nothing but the conversation;
-//! steps, time and length of the text are limited, and memory as far as steps can tell. What is long in it, and values that
-//! it nests step by step, are taken apart level by level of the stack, so it is read and runs on a stack that is deep
-//! enough for both.
+//! A template is a program from an untrusted file. It has access to the conversation only. The number of steps, the time and
+//! the length of the output are limited; memory is limited through the number of steps. Parsing long expressions and dropping
+//! deeply nested values is recursive, so both run on a thread with a large stack.
 //!
-//! Older versions of transformers had another `tojson`, which sorted keys and escaped what is not ASCII;
-//! the models were trained with what the newer ones write.
+//! Older versions of transformers had a `tojson` that sorted keys and escaped all but ASCII. The models were trained with the
+//! output of the newer versions.
 
 use super::message::{Message, Role};
 use super::python;
@@ -23,51 +21,52 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
-/// Longest template; published ones have some ten kilobytes.
+/// Longest template in bytes. Published ones have some ten kilobytes.
 const MAX_TEMPLATE: usize = 128 << 10;
 
-/// Longest text that one makes.
+/// Longest output in bytes.
 const MAX_TEXT: usize = 16 << 20;
 
-/// What a template may use up, what each message and each of its bytes adds to that, and the most: a
-/// step costs one, memory one for 64 bytes.
+/// The fuel of a template: the base, the addition for each message and for each byte of a message, and the maximum. A step
+/// costs one unit, and so do 64 bytes of memory.
 const FUEL: [u64; 4] = [50_000, 2_000, 1, 500_000];
 
-/// A level of nesting costs a template one and a half steps or more, and not all of this is ever touched.
+/// Stack in bytes. A level of nesting costs at least one and a half units of fuel, which bounds the depth. The system
+/// provides only the pages that are touched.
 const STACK: usize = 512 << 20;
 
-/// Longest that a template is waited for. A value that holds itself twice, thirty times over, is made in a few steps and
-/// taken apart in a thousand million.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Timeout of a template. A value that contains its predecessor twice, thirty levels deep, takes few steps to make and 2^30
+/// steps to write.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A template.
+/// A compiled template.
 #[derive(Debug, Clone)]
 pub(super) struct Jinja {
     environment: Environment<'static>,
     /// Names of special tokens, such as `eos_token`.
     tokens: Map<String, Json>,
     path: PathBuf,
-    /// Whether it takes what tools answer as observations.
+    /// Whether messages of tools are given to it as observations.
     observes: bool,
 }
 
 const NAME: &str = "chat_template";
 
 impl Jinja {
-    /// `tokens` are variables of the template, `path` is the file for errors.
+    /// `tokens` become variables of the template. Errors name `path`.
     ///
     /// # Errors
-    /// If the template is not one.
+    /// If the source is not a valid template, or too long.
     pub(super) fn new(source: String, tokens: Map<String, Json>, path: &Path) -> Result<Self> {
         if source.len() > MAX_TEMPLATE {
             let length = source.len();
             return Err(Error::file(
                 path,
-                format!("{NAME} has {length} bytes, which are too many"),
+                format!("{NAME} has {length} bytes, and {MAX_TEMPLATE} are the most"),
             ));
         }
         let mut environment = Environment::new();
-        // These values cannot contradict one another.
+        // These values are always consistent.
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(|e| Error::file(path, e.to_string()))?);
         environment.set_unknown_method_callback(method);
@@ -78,7 +77,8 @@ impl Jinja {
         Ok(Jinja { environment, tokens, path: path.into(), observes: false })
     }
 
-    /// The same for a model that knows what tools answer as observations alone, unless the template speaks of tools itself.
+    /// Renames the role of tools to `observation` if `observes`, the model has only that role, and the template does not
+    /// mention the role `tool`.
     pub(super) fn observing(self, observes: bool) -> Self {
         let source = self.environment.get_template(NAME).map(|t| t.source().to_owned());
         let speaks =
@@ -86,10 +86,10 @@ impl Jinja {
         Jinja { observes: observes && !speaks, ..self }
     }
 
-    /// The text of a conversation.
+    /// Renders a conversation.
     ///
     /// # Errors
-    /// If there is no message, the template refuses them, cannot be rendered or takes too much.
+    /// If there is no message, or the template rejects the conversation, fails, or exceeds a limit.
     pub(super) fn render(&self, messages: &[Message]) -> Result<String> {
         if messages.is_empty() {
             return Err(Error::Prompt("the conversation is empty".into()));
@@ -122,7 +122,7 @@ impl Jinja {
     fn error(&self, error: &minijinja::Error) -> Error {
         match error.kind() {
             ErrorKind::InvalidOperation
-                if error.detail().is_some_and(|d| d.starts_with(REFUSED)) =>
+                if error.detail().is_some_and(|d| d.starts_with(REJECTED)) =>
             {
                 Error::Prompt(error.detail().unwrap_or_default().into())
             }
@@ -135,27 +135,27 @@ fn failed(path: &Path, why: &str) -> Error {
     Error::file(path, format!("{NAME}: {why}"))
 }
 
-/// Does something with the template in `path` on a deep stack, and waits for it; but not forever, and then leaves it to
-/// itself.
+/// Runs `work` on a thread with a large stack and waits for it, at most [`TIMEOUT`]. After that the thread is abandoned. Errors
+/// name `path`.
 fn aside<T: Send + 'static>(path: &Path, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
     let (send, receive) = channel();
     let work = move || drop(send.send(work()));
     let thread = std::thread::Builder::new().stack_size(STACK).spawn(work);
-    thread.map_err(|error| failed(path, &format!("there is no thread for it: {error}")))?;
-    receive.recv_timeout(PATIENCE).map_err(|error| match error {
+    thread.map_err(|error| failed(path, &format!("cannot start a thread: {error}")))?;
+    receive.recv_timeout(TIMEOUT).map_err(|error| match error {
         RecvTimeoutError::Timeout => failed(path, "takes too long"),
         RecvTimeoutError::Disconnected => failed(path, "cannot be rendered"),
     })
 }
 
-/// Python's methods. A width that `format` is given costs no step, so large ones are refused.
+/// Python's string methods. The padding of `format` costs no fuel, so large widths are rejected.
 fn method(
     state: &mut State,
     value: &Value,
     method: &str,
     args: &[Value],
 ) -> Result<Value, minijinja::Error> {
-    // In `{:…}`.
+    // The format specifications in `{:…}`.
     let specs = |text: &str| -> Vec<String> {
         let fields = text.split('{').skip(1).filter_map(|field| field.split('}').next());
         fields.filter_map(|field| Some(field.split_once(':')?.1.to_owned())).collect()
@@ -190,7 +190,7 @@ fn to_json(value: Value, options: Kwargs) -> Result<String, minijinja::Error> {
         }
     }
     options.assert_all_used()?;
-    // Deeper than this makes no sense, and each level costs its blanks.
+    // The output grows with the indent, and no template needs a larger one.
     let indent = indent.map(|indent| indent.min(16));
     let bad = |problem: String| minijinja::Error::new(ErrorKind::BadSerialization, problem);
     let mut text = Limited(Vec::new());
@@ -198,19 +198,19 @@ fn to_json(value: Value, options: Kwargs) -> Result<String, minijinja::Error> {
     String::from_utf8(text.0).map_err(|error| bad(error.to_string()))
 }
 
-const REFUSED: &str = "the model's chat template refuses the conversation: ";
+const REJECTED: &str = "the chat template of the model rejects the conversation: ";
 
 fn raise_exception(message: String) -> Result<Value, minijinja::Error> {
-    Err(minijinja::Error::new(ErrorKind::InvalidOperation, format!("{REFUSED}{message}")))
+    Err(minijinja::Error::new(ErrorKind::InvalidOperation, format!("{REJECTED}{message}")))
 }
 
-/// A buffer that takes so much and no more.
+/// A buffer of at most [`MAX_TEXT`] bytes.
 struct Limited(Vec<u8>);
 
 impl Write for Limited {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.0.len() + bytes.len() > MAX_TEXT {
-            return Err(io::Error::other("the text becomes too long"));
+            return Err(io::Error::other("the output is too long"));
         }
         self.0.extend_from_slice(bytes);
         Ok(bytes.len())
@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn python_is_spoken() {
         let source = "{{ messages[0].content.strip().startswith('h') }} {{ messages[0].metadata }}{{ messages[0].tools is defined }}{% for i in [1, 2, 3] %}{% if i == 2 %}{% continue %}{% endif %}{{ i }}{% endfor %} {{ {'b': 1, 'a': [1.0]} | tojson }}{{ add_generation_prompt }}";
-        // What minijinja prints of a boolean is its own affair here.
+        // minijinja and Python print booleans differently.
         let text = render(source, &[Message::new(Role::User, " hi ")]).unwrap().to_lowercase();
         assert_eq!(text, "true false13 {\"b\": 1, \"a\": [1.0]}true");
     }
@@ -301,7 +301,7 @@ mod tests {
         assert!(render(&nest(99_999, ""), &messages).is_err());
     }
 
-    /// Chains are no deeper nesting to their reader, and to the stack they are.
+    /// The parser does not count chains as nesting, but dropping them is recursive.
     #[test]
     fn long_chains_are_read_and_dropped() {
         let messages = [Message::new(Role::User, "hi")];

@@ -1,27 +1,27 @@
-//! What a conversation consists of.
+//! The messages of a conversation.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Who says a message.
+/// The author of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Instructions for the whole conversation.
     System,
-    /// The one who asks.
+    /// The user.
     User,
     /// The model.
     Assistant,
-    /// What a tool answered, as ChatGLM3 and GLM-4 call it.
+    /// The result of a tool call, as ChatGLM3 and GLM-4 name it.
     Observation,
-    /// What a tool answered, as most others call it. A `chat_template` sees which of the two it is; the
-    /// templates of this crate do not tell them apart.
+    /// The result of a tool call, as most other models name it. A `chat_template` sees which of the two names was used; the
+    /// built-in templates treat both the same.
     Tool,
 }
 
 impl Role {
-    /// How it is written.
+    /// The name of the role.
     pub fn name(self) -> &'static str {
         match self {
             Role::System => "system",
@@ -36,20 +36,20 @@ impl Role {
 /// One message of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
-    /// Who says it.
+    /// The author.
     pub role: Role,
-    /// What is said.
+    /// The text.
     pub content: String,
-    /// What stands behind the role: the name of the tool that the assistant calls.
+    /// Text after the role: the name of the tool that the assistant calls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<String>,
-    /// The tools that the assistant may call, in a system message: a list of objects.
+    /// The tools that the assistant may call, as a list of objects; in a system message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tools: Option<Value>,
 }
 
 impl Message {
-    /// A message by `role`.
+    /// A message of `role` without metadata and tools.
     pub fn new(role: Role, content: impl Into<String>) -> Self {
         Message { role, content: content.into(), metadata: None, tools: None }
     }

@@ -1,12 +1,12 @@
-//! JSON as Python's `json.dumps(value, ensure_ascii=False)` writes it: blanks after commas and colons
-//! unless lines are broken, and numbers as Python's `repr`.
+//! JSON as Python's `json.dumps(value, ensure_ascii=False)` writes it: a blank after each colon, and after each comma that
+//! does not end a line, and numbers as in Python's `repr`.
 
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 use std::io::{Result, Write};
 
-/// `indent` is how many blanks a level is indented by; `None` writes all in one line.
+/// `indent` is the number of blanks per level. `None` writes one line.
 pub(super) fn json(value: &Value, indent: Option<usize>) -> String {
     let mut out = Vec::new();
     // Writing a Value to a Vec cannot fail.
@@ -14,10 +14,10 @@ pub(super) fn json(value: &Value, indent: Option<usize>) -> String {
     String::from_utf8(out).unwrap_or_default()
 }
 
-/// The same into `out`.
+/// Writes the same to `out`.
 ///
 /// # Errors
-/// Those of `out`.
+/// The errors of `out`.
 pub(super) fn write_json(
     value: &impl Serialize,
     indent: Option<usize>,
@@ -93,8 +93,7 @@ impl Formatter for Python<'_> {
     }
 }
 
-/// A number as `repr` writes it: the shortest digits that mean it, with an exponent below 1e-4 and
-/// from 1e16 on.
+/// A number as `repr` writes it: the shortest digits that round to it, with an exponent below 1e-4 and from 1e16 on.
 fn float(value: f64) -> String {
     let shortest = format!("{value:e}");
     let Some((digits, exponent)) = shortest.split_once('e') else { return shortest };

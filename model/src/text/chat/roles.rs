@@ -1,11 +1,11 @@
-//! ChatGLM3: messages after the ids of their roles.
+//! The prompt of ChatGLM3: each message follows the id of its role.
 //!
 //! ```text
 //! [gMASK] sop  <|system|> metadata \n content  <|user|> \n content  …  <|assistant|>
 //! ```
 //!
-//! The line behind the role and the content are encoded each for itself, so each has a blank put in
-//! front. The content of a system message with tools ends with them, as JSON.
+//! The metadata line and the content are encoded separately, so SentencePiece puts a blank before each. Tools are appended
+//! to the content of their system message as JSON.
 
 use super::message::{Message, Role};
 use super::python;

@@ -1,24 +1,24 @@
-//! Questions and answers in numbered rounds: ChatGLM-6B and ChatGLM2.
+//! The prompts of ChatGLM-6B and ChatGLM2: questions and answers in numbered rounds.
 
 use super::message::{Message, Role};
 use crate::error::{Error, Result};
 use std::fmt::Write;
 
-/// How rounds are written.
+/// The format of the rounds.
 #[derive(Debug)]
 pub(super) struct Rounds {
-    /// The template's name.
+    /// The name of the template.
     pub(super) name: &'static str,
     model: &'static str,
     /// The number of the first round.
     first: usize,
-    /// Between question and answer and after the number.
+    /// The text between question and answer, and after the number.
     gap: &'static str,
-    /// Between rounds.
+    /// The text between rounds.
     rest: &'static str,
-    /// Whether a first question is the prompt as it is.
+    /// Whether a first question alone is the whole prompt.
     bare: bool,
-    /// Whether punctuation in answers is made full-width.
+    /// Whether punctuation in answers becomes full-width.
     pub(super) widens: bool,
 }
 
@@ -30,7 +30,7 @@ pub(super) struct Rounds {
 /// 问：question
 /// 答：
 /// ```
-/// and a first question is the prompt as it is.
+/// A first question alone is the whole prompt.
 pub(super) const CHATGLM: Rounds = Rounds {
     name: "chatglm",
     model: "ChatGLM-6B",
@@ -41,7 +41,7 @@ pub(super) const CHATGLM: Rounds = Rounds {
     widens: true,
 };
 
-/// The same from 1 on, with an empty line after every line, and for a first question, too.
+/// The same numbered from 1, with an empty line after every line. A first question has the same form.
 pub(super) const CHATGLM2: Rounds = Rounds {
     name: "chatglm2",
     model: "ChatGLM2-6B",
@@ -76,22 +76,22 @@ impl Rounds {
         for (i, message) in messages.iter().enumerate() {
             let role = message.role;
             if message.tools.is_some() {
-                return problem(format!("message {i}: {model} knows no tools"));
+                return problem(format!("message {i}: {model} does not support tools"));
             }
             match (role, i % 2) {
                 (Role::User, 0) | (Role::Assistant, 1) => {}
                 (Role::User, _) => {
-                    return problem(format!("message {i}: the user speaks twice in a row"));
+                    return problem(format!("message {i}: two messages of the user in a row"));
                 }
                 (Role::Assistant, _) if i == 0 => {
-                    return problem("the user must speak first".into());
+                    return problem("the first message must be of the user".into());
                 }
                 (Role::Assistant, _) => {
-                    return problem(format!("message {i}: the assistant speaks twice in a row"));
+                    return problem(format!("message {i}: two messages of the assistant in a row"));
                 }
                 _ => {
                     return problem(format!(
-                        "message {i}: {model} takes no {} messages",
+                        "message {i}: {model} does not support {} messages",
                         role.name()
                     ));
                 }
@@ -100,7 +100,7 @@ impl Rounds {
         match messages.len() {
             0 => problem("the conversation is empty".into()),
             n if n % 2 == 0 => {
-                problem("the conversation must end with a message by the user".into())
+                problem("the conversation must end with a message of the user".into())
             }
             _ => Ok(()),
         }

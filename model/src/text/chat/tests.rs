@@ -30,9 +30,9 @@ fn other_conversations_are_refused() {
         for (roles, problem) in [
             (&[][..], "empty"),
             (&[User, Assistant], "end with"),
-            (&[User, User], "user speaks twice"),
-            (&[Assistant], "first"),
-            (&[User, Assistant, Assistant], "assistant speaks twice"),
+            (&[User, User], "two messages of the user"),
+            (&[Assistant], "first message"),
+            (&[User, Assistant, Assistant], "two messages of the assistant"),
             (&[System, User], "system"),
             (&[Observation], "observation"),
         ] {
@@ -135,7 +135,7 @@ fn an_answer_makes_no_gaps() {
     let mut last = Fill::new(t, "a [MASK]").unwrap();
     last.fill(t, &ids("b [gMASK]")).unwrap();
     assert_eq!(last.prompt(), None);
-    // What has no text is passed over.
+    // An id without text is skipped.
     fill.fill(t, &[&ids("b")[..], &[1 << 20]].concat()).unwrap();
     assert_eq!((fill.spans(), fill.written().as_str()), (&["b".to_owned()][..], "b a [MASK]"));
 }
@@ -153,7 +153,7 @@ fn an_answer_continues_a_plain_text_unless_its_seam_is_within_a_piece() {
     for (t, text, prompt, answers) in [
         (causal, "你", &["[gMASK]", "sop", "▁", "你"][..], [("a", &["a"][..]), ("ab", &["ab"])]),
         (causal, "a", &["[gMASK]", "sop", "▁a"], [("你", &["你"]), ("b", &["▁", "b"])]),
-        // Here the prompt does not end with the text.
+        // The prompt does not end with the text here.
         (tokenizer(), "a", &["▁a", "[gMASK]", "<sop>"], [("b", &["▁b"]), ("ab", &["▁ab"])]),
     ] {
         let ids = |pieces: &[&str]| -> Vec<_> {
@@ -176,7 +176,7 @@ fn gaps_are_of_one_kind() {
     }
 }
 
-/// The template that a folder with these files gets.
+/// The template of a folder with these files.
 fn chosen(files: &[(&str, &str)]) -> Result<Template> {
     let files: Vec<_> = files.iter().map(|(name, text)| (*name, text.as_bytes())).collect();
     let word = r#"{"model": {"type": "BPE", "vocab": VOCAB, "merges": []}, "decoder": {"type": "ByteLevel"},

@@ -4,7 +4,7 @@ use crate::text::tokenizer::testing::{byte_id, tokenizer};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// The pieces for `ids` and what `finish` adds.
+/// The pieces for `ids`, and the result of `finish`.
 fn pieces(mut stream: TextStream, ids: &[u32]) -> Vec<String> {
     let mut pieces: Vec<_> = ids.iter().map(|&id| stream.push(id).expect("a known id")).collect();
     pieces.push(stream.finish());
@@ -82,7 +82,7 @@ fn stop_strings_have_a_length() {
 }
 
 #[test]
-fn stops_are_looked_for_in_the_polished_text() {
+fn stops_are_searched_for_in_the_postprocessed_text() {
     let t = tokenizer();
     let ids = ids(t, &["▁", "你", ",", "a", "▁"]);
     assert_eq!(pieces(chatglm().stream(t), &ids).concat(), "你，a");
@@ -99,8 +99,8 @@ proptest! {
         let ids: Vec<_> = seed.iter().map(|n| n % t.vocab_size() as u32).collect();
         let whole = t.decode(&ids).unwrap();
         prop_assert_eq!(pieces(TextStream::new(t), &ids).concat(), whole.as_str());
-        let polished = pieces(chatglm().stream(t), &ids).concat();
-        prop_assert_eq!(polished, chatglm().response(&whole));
+        let postprocessed = pieces(chatglm().stream(t), &ids).concat();
+        prop_assert_eq!(postprocessed, chatglm().response(&whole));
     }
 
     #[test]

@@ -1,46 +1,46 @@
-//! Ids beside the model's own: how they are found in a text, and how they look in one.
+//! Added tokens: how they are found in a text, and how they are decoded.
 
+use super::MAX_ID;
 use super::trie::Trie;
-use super::{MAX_ID, is_space};
 use std::collections::HashMap;
 
-/// Whether a name that is written in a text becomes its id.
+/// When the name of a token in a text becomes its id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Found {
     Always,
-    /// Only where the text is known to be a conversation's.
+    /// Only if the caller says that the text is a rendered conversation.
     OnRequest,
     Never,
 }
 
-/// What an id is in a text.
+/// How an id is decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Shown {
-    /// As if it were not there.
+    /// The id is skipped.
     Ignored,
-    /// Nothing, but it parts the bytes of a character.
+    /// No text, but bytes before and after the id are not joined to one character.
     Hidden,
-    /// Text among that of its neighbours.
+    /// Text that is joined to that of its neighbours.
     Within(String),
-    /// Text of its own: what follows begins anew.
+    /// Separate text: what follows is decoded as at the start of a text.
     Apart(String),
 }
 
-/// An id beside the model's own, or one of the model's with a meaning of its own.
+/// An id that the model of the tokenizer does not have, or that has a special meaning.
 #[derive(Debug, Clone)]
 pub(super) struct Token {
     pub(super) id: u32,
     pub(super) name: String,
     pub(super) found: Found,
     pub(super) shown: Shown,
-    /// Whether it is no part of what is said.
+    /// Whether it is not part of the text of an answer.
     pub(super) special: bool,
-    /// Whether white space before it and after it belongs to it.
+    /// Whether white space before it, and after it, is dropped when it is found in a text.
     pub(super) strips: [bool; 2],
 }
 
 impl Token {
-    /// A special token that is found wherever it is written, and shown by its name.
+    /// A special token that is always found, and decoded to its name.
     pub(super) fn new(id: u32, name: &str) -> Self {
         let shown = Shown::Within(name.into());
         Token {
@@ -54,35 +54,36 @@ impl Token {
     }
 }
 
-/// All of a tokenizer's.
+/// All added tokens of a tokenizer.
 pub(super) struct Added {
     tokens: Vec<Token>,
     by_id: HashMap<u32, usize>,
     always: Trie,
     on_request: Trie,
+    is_space: fn(char) -> bool,
 }
 
-/// A stretch of a text.
-pub(super) enum Stretch<'t> {
+/// A segment of a text: an added token, or text between two of them.
+pub(super) enum Segment<'t> {
     Text(&'t str),
     Id(u32),
 }
 
 impl Added {
-    /// Of several with one id, the first counts.
+    /// `is_space` says which characters are white space that is dropped around a token. Of several tokens with the same id,
+    /// the first is used.
     ///
     /// # Errors
-    /// If a name is empty, two different ids that are found in a text have the same, or an id is too
-    /// high.
-    pub(super) fn new(tokens: Vec<Token>) -> Result<Self, String> {
+    /// If an id is too high; or, among the tokens that are found in a text, if a name is empty or belongs to two ids.
+    pub(super) fn new(tokens: Vec<Token>, is_space: fn(char) -> bool) -> Result<Self, String> {
         if let Some(Token { id, name, .. }) = tokens.iter().find(|token| token.id >= MAX_ID) {
-            return Err(format!("the id {id} of {name:?} is unreasonable"));
+            return Err(format!("the id {id} of {name:?} is not below {MAX_ID}"));
         }
         let always = trie(&tokens, |found| found == Found::Always)?;
         let on_request = trie(&tokens, |found| found != Found::Never)?;
         let by_id =
             tokens.iter().enumerate().rev().map(|(place, token)| (token.id, place)).collect();
-        Ok(Added { tokens, by_id, always, on_request })
+        Ok(Added { tokens, by_id, always, on_request, is_space })
     }
 
     pub(super) fn get(&self, id: u32) -> Option<&Token> {
@@ -93,30 +94,30 @@ impl Added {
         self.tokens.iter().find(|token| token.name == name).map(|token| token.id)
     }
 
-    /// The highest id, and one more.
+    /// The highest id plus one.
     pub(super) fn len(&self) -> u32 {
         self.tokens.iter().map(|token| token.id + 1).max().unwrap_or(0)
     }
 
-    /// Hands `each` the stretches of `text`: tokens that are written in it, and what lies between.
-    pub(super) fn split(&self, text: &str, on_request: bool, mut each: impl FnMut(Stretch)) {
+    /// Calls `each` with the segments of `text`: the added tokens in it, and the text between them.
+    pub(super) fn split(&self, text: &str, on_request: bool, mut each: impl FnMut(Segment)) {
         let trie = if on_request { &self.on_request } else { &self.always };
         let mut rest = text;
         while let Some((at, length, token)) = self.first(trie, rest) {
             let [before, after] = [&rest[..at], &rest[at + length..]];
             let [strips_before, strips_after] = token.strips;
-            each(Stretch::Text(if strips_before {
-                before.trim_end_matches(is_space)
+            each(Segment::Text(if strips_before {
+                before.trim_end_matches(self.is_space)
             } else {
                 before
             }));
-            each(Stretch::Id(token.id));
-            rest = if strips_after { after.trim_start_matches(is_space) } else { after };
+            each(Segment::Id(token.id));
+            rest = if strips_after { after.trim_start_matches(self.is_space) } else { after };
         }
-        each(Stretch::Text(rest));
+        each(Segment::Text(rest));
     }
 
-    /// The first token in a text, of several the longest: its place, its length and itself.
+    /// The first token in a text: its position, its length and the token. Of several at one position, the longest is used.
     fn first(&self, trie: &Trie, text: &str) -> Option<(usize, usize, &Token)> {
         text.char_indices().find_map(|(at, _)| {
             let (length, place) = trie.prefixes(&text.as_bytes()[at..]).last()?;
@@ -125,7 +126,7 @@ impl Added {
     }
 }
 
-/// The names of tokens that are found as `wanted`, each with its place in `tokens`.
+/// A trie of the names of the tokens whose `found` is `wanted`. The values are indices into `tokens`.
 fn trie(tokens: &[Token], wanted: impl Fn(Found) -> bool) -> Result<Trie, String> {
     let mut names: Vec<_> = (0..)
         .zip(tokens)

@@ -1,21 +1,21 @@
-//! Byte-pair encoding: neighbours are joined, the best pair first, until no pair can be joined.
+//! The merges of byte-pair encoding: neighbours are joined, the best pair first, until no pair can be joined.
 //!
-//! The definition looks through all pairs after each step, which is quadratic. Here the pairs wait in
-//! a heap, and the parts are a linked list:
+//! The definition searches all pairs after each step, which takes quadratic time. Here the pairs are in a heap, and the
+//! parts are a linked list, which takes O(n log n):
 //!
 //! ```text
 //! push every pair of neighbours that can be joined
-//! while the best pair of the heap, of equals the leftmost
-//!     if both of its parts are still as they were: join them, and push the pairs left and right of it
+//! while the heap has a best pair (of equals the leftmost): pop it
+//!     if both of its parts are unchanged: join them, and push the pairs to the left and to the right of the result
 //! ```
 //!
-//! Which pairs can be joined, and which are better, is what tells the models of the family apart:
-//! SentencePiece and tiktoken look up the joined text, GPT-2 the pair.
+//! SentencePiece and tiktoken look up the joined text to know whether a pair can be joined and how good it is. Where a file
+//! lists pairs instead, the crate `tokenizers` does the same; see [`super::gpt2`].
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// `text[start..end]`, which is one piece so far.
+/// A piece so far: `text[start..end]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Part {
     pub(super) start: usize,
@@ -23,16 +23,15 @@ pub(super) struct Part {
     pub(super) id: u32,
 }
 
-/// What two neighbours become.
+/// The result of joining two neighbours.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Joined {
-    /// The lowest is joined first.
+    /// The lowest rank is joined first.
     pub(super) rank: u32,
     pub(super) id: u32,
 }
 
-/// Joins neighbours until `join` has nothing more to say. Parts follow one another without gaps, and
-/// none is empty.
+/// Joins neighbours until `join` returns `None` for all pairs. The parts must be adjacent and not empty.
 pub(super) fn merge(parts: Vec<Part>, join: impl Fn(Part, Part) -> Option<Joined>) -> Vec<Part> {
     let mut list = List::new(parts);
     let mut heap = BinaryHeap::new();
@@ -45,7 +44,7 @@ pub(super) fn merge(parts: Vec<Part>, join: impl Fn(Part, Part) -> Option<Joined
     };
     (0..list.parts.len()).for_each(|left| push(&mut heap, &list, left));
     while let Some(Reverse((_, left, right, end, id))) = heap.pop() {
-        // A part keeps its start while it lives, so its end says whether it is as it was.
+        // A part keeps its start until it is joined to its left neighbour, so an equal end means that it is unchanged.
         if list.next(left) != Some(right) || list.parts[right].end != end {
             continue;
         }
@@ -59,7 +58,7 @@ pub(super) fn merge(parts: Vec<Part>, join: impl Fn(Part, Part) -> Option<Joined
     list.parts
 }
 
-/// Parts and their neighbours. One that was joined to the part before it is empty and has none.
+/// A linked list of parts. A part that was joined to its left neighbour is empty and has no links.
 struct List {
     parts: Vec<Part>,
     links: Vec<[u32; 2]>,
@@ -138,7 +137,7 @@ mod tests {
         #[test]
         fn heap_is_the_definition(
             ids in vec(0_u32..4, 0..40),
-            // What the pair (l, r) becomes, and when; 0 for not at all.
+            // The id and the rank of the pair (l, r). Id 0 means that it is not joined.
             table in vec((0_u32..12, 0_u32..6), 144),
         ) {
             let join = |l: Part, r: Part| {

@@ -1,9 +1,8 @@
-//! ChatGLM-6B: `ice_text.model`, a unigram model that has pieces for newlines, tabs and runs of blanks.
+//! ChatGLM-6B: `ice_text.model`, a unigram model with pieces for newlines, tabs and runs of blanks.
 //!
-//! Before the model, special pieces are found in the text and the blanks around them dropped; `\n`,
-//! `\t` and runs of blanks, which SentencePiece would collapse, become pieces: `<n>`, `<|tab|>`,
-//! `<|blank_2|>` to `<|blank_80|>`. After it they are written out again and blanks before
-//! punctuation taken away.
+//! Before encoding, special pieces are found in the text and blanks around them are dropped. SentencePiece would collapse
+//! `\n`, `\t` and runs of blanks, so they are replaced by the pieces `<n>`, `<|tab|>`, and `<|blank_2|>` to `<|blank_80|>`.
+//! Decoding replaces them back and removes blanks before punctuation.
 
 use super::added::{Found, Shown, Token};
 use super::decoder::{Decoding, Invalid, Marked};
@@ -25,11 +24,11 @@ pub(super) const DECODING: Decoding = Decoding {
     keeps_blanks: false,
 };
 
-/// Ids below `num_image_tokens` are images that no text model has; more would be nonsense.
+/// Upper bound of `num_image_tokens`. Ids below that number are images, which text models do not use.
 const MAX_IMAGE_TOKENS: usize = 1 << 20;
 
-/// The official tokenizer's own default, for the early configs that do not say; since version 1.1
-/// they say 0. Without a config the latter is meant.
+/// The default of the official tokenizer, for the early configs without `num_image_tokens`. Since version 1.1 the configs say
+/// 0, and that is used without a config as well.
 const EARLY_IMAGE_TOKENS: u32 = 20_000;
 
 pub(super) fn open(folder: &ModelDir) -> Result<Tokenizer> {
@@ -43,11 +42,11 @@ pub(super) fn open(folder: &ModelDir) -> Result<Tokenizer> {
         Ok(Token { shown: Shown::Hidden, strips: [true; 2], ..Token::new(id, name) })
     };
     let [bos, eos] = [token("bos_token", "<sop>")?, token("eos_token", "<eop>")?];
-    // In the first checkpoints the end of an answer had a name of its own, and `eos_token` was `</s>`.
+    // In the first checkpoints `eop_token` named the end of an answer, and `eos_token` was `</s>`.
     let end = if settings.has("eop_token") { token("eop_token", "")?.id } else { eos.id };
     let mask = token("mask_token", "[MASK]")?;
     let gmask = Token { found: Found::Never, ..token("gmask_token", "[gMASK]")? };
-    // Officially taken out before anything else.
+    // The official code removes padding before it decodes.
     let pad = Token { shown: Shown::Ignored, ..token("pad_token", "<pad>")? };
     let shown = Shown::Within(model.unknown_surface().into());
     let unk = Token { special: false, shown, ..token("unk_token", "<unk>")? };
@@ -66,7 +65,7 @@ pub(super) fn open(folder: &ModelDir) -> Result<Tokenizer> {
     built.map_err(|problem| folder.error(FILE, problem))
 }
 
-/// How many ids of images come before those of text.
+/// The number of image ids before those of text.
 fn image_tokens(folder: &ModelDir, settings: &Fields) -> Result<u32> {
     if settings.has("num_image_tokens") {
         return Ok(settings.size("num_image_tokens", 0..=MAX_IMAGE_TOKENS)? as u32);
@@ -74,8 +73,8 @@ fn image_tokens(folder: &ModelDir, settings: &Fields) -> Result<u32> {
     Ok(if folder.has(settings::FILE) { EARLY_IMAGE_TOKENS } else { 0 })
 }
 
-/// Writes as pieces the blanks that SentencePiece would collapse.
-pub(super) fn spell_out_blanks(text: &str) -> String {
+/// Replaces the white space that SentencePiece would collapse by pieces.
+pub(super) fn replace_blanks(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut run = 0;
     for c in text.chars() {
@@ -94,7 +93,7 @@ pub(super) fn spell_out_blanks(text: &str) -> String {
     out
 }
 
-/// Writes a run of blanks: the longest pieces first, a single blank as it is.
+/// Writes a run of blanks: the longest pieces first, and a single blank as it is.
 fn write_run(mut run: usize, out: &mut String) {
     while run >= 2 {
         let length = run.min(LONGEST_RUN);

@@ -1,8 +1,7 @@
-//! ChatGLM2 and ChatGLM3: `tokenizer.model`, a SentencePiece BPE model that leaves blanks as they are.
+//! ChatGLM2 and ChatGLM3: `tokenizer.model`, a SentencePiece BPE model that does not collapse blanks.
 //!
-//! Special ids follow the pieces and have no text form: what is written in a text is text. ChatGLM3's
-//! roles are found only where that is asked for. In a decoded text ChatGLM2's special ids are
-//! invisible, and ChatGLM3's are shown by their names.
+//! Special ids follow the pieces. Their names in a text stay text, except for the roles of ChatGLM3, which are found on
+//! request. The special ids of ChatGLM2 decode to nothing, those of ChatGLM3 to their names.
 
 use super::added::{Found, Shown, Token};
 use super::decoder::Decoding;
@@ -21,7 +20,7 @@ const ROLES: [&str; 4] = ["<|system|>", "<|user|>", "<|assistant|>", "<|observat
 pub(super) fn open(folder: &ModelDir) -> Result<Tokenizer> {
     settings::open(folder)?;
     let model = SentencePiece::open(folder, FILE)?;
-    // ChatGLM3 knows all that ChatGLM2 does.
+    // ChatGLM3 has all special ids of ChatGLM2, so it is the default.
     let third = !Variant::of(folder)?.is_some_and(|member| member.is_chatglm2);
     let family = if third { Family::ChatGlm3 } else { Family::ChatGlm2 };
     let first = model.len() as u32;
@@ -78,7 +77,7 @@ mod tests {
         let t = tokenizer("");
         for (text, pieces) in [
             ("", &[][..]),
-            // "he" comes before "▁he", and "hell" before it as well.
+            // "he" and "hell" have a higher score than "▁he".
             ("hell", &["▁", "hell"]),
             ("  he", &["▁▁", "▁he"]),
             (

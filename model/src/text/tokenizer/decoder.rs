@@ -1,22 +1,20 @@
-//! Ids to text, one id at a time.
+//! Streaming decoder: ids to text, one id at a time.
 //!
-//! The official decoders join pieces or bytes and then make passes over the whole text: ChatGLM-6B's
-//! writes out `<n>`, `<|tab|>` and `<|blank_k|>`, and transformers takes blanks away before
-//! punctuation. Here each pass is a stage that holds back the few bytes which a later id could still
-//! change, and the text flows through all of them:
+//! The official decoders join pieces or bytes and then make passes over the whole text. That of ChatGLM-6B replaces `<n>`,
+//! `<|tab|>` and `<|blank_k|>`, and transformers removes blanks before punctuation. Here each pass is a stage of a pipeline.
+//! A stage holds back the few bytes that a later id may change:
 //!
 //! ```text
-//! id → piece, bytes joined to characters → markers written out → " ." to "." → … → " 're" to "'re" → text
+//! id → piece, bytes joined to characters → markers replaced → " ." to "." → … → " 're" to "'re" → text
 //! ```
 //!
-//! Decoding a whole answer uses the same stages, so streamed and whole text cannot differ.
+//! Decoding a whole answer uses the same stages, so streamed and whole text are equal.
 
 use super::sentencepiece::surface;
 use super::{LONGEST_RUN, NEWLINE, TAB};
 use crate::text::rewrite::Replace;
 
-/// The clean-up of transformers, in its order: each is one pass over the text that the one before
-/// it left.
+/// The clean-up of transformers in its order. Each entry is one pass over the result of the one before it.
 const CLEAN_UP: [(&str, &str); 10] = [
     (" .", "."),
     (" ?", "?"),
@@ -34,16 +32,16 @@ const CLEAN_UP: [(&str, &str); 10] = [
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Decoding {
     pub(super) marked: Marked,
-    /// Whether blanks before punctuation go.
+    /// Whether blanks before punctuation are removed.
     pub(super) clean_up: bool,
-    /// What is put between texts of their own: special ids, and what is said between them.
+    /// The separator between special ids that are decoded separately, and the text between them.
     pub(super) joint: &'static str,
     pub(super) invalid: Invalid,
-    /// Whether only the first blank of a text is dropped, not every one before its first word.
+    /// Whether only the first blank of a text is dropped, instead of all blanks before its first word.
     pub(super) keeps_blanks: bool,
 }
 
-/// Pieces that stand for what SentencePiece would collapse.
+/// Which pieces represent white space that SentencePiece would collapse.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) enum Marked {
     #[default]
@@ -53,25 +51,25 @@ pub(super) enum Marked {
     Blanks,
 }
 
-/// What bytes become that are no character.
+/// How invalid UTF-8 is decoded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Invalid {
-    /// Each of them U+FFFD, as SentencePiece does.
+    /// Each byte becomes U+FFFD, as in SentencePiece.
     #[default]
     Each,
-    /// One U+FFFD for those that begin a character and do not end it, as Python does.
+    /// An incomplete character becomes one U+FFFD, as in Python.
     Together,
 }
 
-/// The decoder's state between two ids.
+/// The state of the decoder between two ids.
 #[derive(Debug, Clone)]
 pub(crate) struct Decoder {
-    /// Bytes that are not yet a whole character: at most three.
+    /// The bytes of an incomplete character: at most three.
     bytes: Vec<u8>,
-    /// Whether any text came; until then a piece loses its leading blank.
+    /// Whether there was any text. Until then a piece loses its leading blank.
     started: bool,
     run: Run,
-    /// Whether anything was given out before this run.
+    /// Whether there was output before this run.
     follows: bool,
     decoding: Decoding,
     stages: Vec<Stage>,
@@ -79,11 +77,11 @@ pub(crate) struct Decoder {
     between: [String; 2],
 }
 
-/// What came since the beginning or the last text of its own.
+/// What was decoded since the start, or since the last separate text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Run {
     Nothing,
-    /// Ids without text.
+    /// Only ids without text.
     Empty,
     Text,
 }
@@ -108,14 +106,14 @@ impl Decoder {
         }
     }
 
-    /// Takes bytes, and appends to `out` the text that no later id can change. So do the others.
+    /// Takes bytes. This and the other methods append to `out` the text that no later id can change.
     pub(super) fn push_bytes(&mut self, bytes: &[u8], out: &mut String) {
         self.run = self.run.with_id();
         self.bytes.extend_from_slice(bytes);
         self.join_bytes(false, out);
     }
 
-    /// Takes a piece of SentencePiece.
+    /// Takes a SentencePiece piece.
     pub(super) fn push_piece(&mut self, piece: &str, out: &mut String) {
         self.part_bytes(out);
         let text = surface(piece, !self.started);
@@ -123,19 +121,19 @@ impl Decoder {
         self.push_text(&text, out);
     }
 
-    /// Takes text that stands for itself.
+    /// Takes text as it is.
     pub(super) fn push_verbatim(&mut self, text: &str, out: &mut String) {
         self.part_bytes(out);
         self.push_text(text, out);
     }
 
-    /// Takes an id without text: the bytes before it and those after it are not of one character.
+    /// Takes an id without text. Bytes before it and after it are not joined to one character.
     pub(super) fn part_bytes(&mut self, out: &mut String) {
         self.run = self.run.with_id();
         self.join_bytes(true, out);
     }
 
-    /// Takes text of its own.
+    /// Takes separate text; see [`super::added::Shown::Apart`].
     pub(super) fn push_apart(&mut self, text: &str, out: &mut String) {
         self.join_bytes(true, out);
         self.follows |= self.run == Run::Text;
@@ -144,14 +142,14 @@ impl Decoder {
         (self.run, self.follows, self.started) = (Run::Nothing, true, false);
     }
 
-    /// There are no more ids: appends what was held back.
+    /// Ends the text: appends what was held back.
     pub(crate) fn finish(&mut self, out: &mut String) {
         self.join_bytes(true, out);
         let joint = self.run == Run::Empty && self.follows;
         self.run_stages(if joint { self.decoding.joint } else { "" }, true, out);
     }
 
-    /// Makes characters of the bytes at hand.
+    /// Joins the bytes so far to characters.
     fn join_bytes(&mut self, at_end: bool, out: &mut String) {
         let bytes = std::mem::take(&mut self.bytes);
         let mut rest = bytes.as_slice();
@@ -167,7 +165,7 @@ impl Decoder {
             if valid + invalid == 0 {
                 break;
             }
-            // Both halves are what was just found out about them.
+            // These bytes are valid UTF-8, so nothing is replaced.
             self.push_text(&String::from_utf8_lossy(&rest[..valid]), out);
             self.push_text(if invalid > 0 { "\u{fffd}" } else { "" }, out);
             rest = &rest[valid + invalid..];
@@ -206,13 +204,13 @@ impl Decoder {
 }
 
 impl Run {
-    /// There was an id.
+    /// The run after one more id.
     fn with_id(self) -> Self {
         if self == Run::Text { self } else { Run::Empty }
     }
 }
 
-/// One pass.
+/// One pass over the text.
 #[derive(Debug, Clone)]
 enum Stage {
     Markers(Markers),
@@ -235,12 +233,11 @@ impl Stage {
     }
 }
 
-/// Writes out the markers `<n>`, `<|tab|>` and `<|blank_2|>` to `<|blank_80|>`, however they came
-/// about.
+/// Replaces the markers `<n>`, `<|tab|>` and `<|blank_2|>` to `<|blank_80|>` by white space, also where several pieces spell
+/// one.
 ///
-/// Officially these are 81 passes, one per marker. One pass does the same: each marker begins with
-/// the only `<` in it and ends with the only `>`, so they cannot overlap, and nothing that is put
-/// in their places can make one.
+/// The official code makes 81 passes, one per marker. One pass gives the same result: `<` and `>` occur only at the ends of a
+/// marker, so markers cannot overlap, and the white space cannot form a new one.
 #[derive(Debug, Clone, Default)]
 struct Markers {
     held: String,
@@ -249,7 +246,7 @@ struct Markers {
 impl Markers {
     fn push(&mut self, part: &str, out: &mut String) {
         self.held.push_str(part);
-        let kept = self.write_out(out);
+        let kept = self.replace(out);
         self.held.drain(..self.held.len() - kept);
     }
 
@@ -258,8 +255,8 @@ impl Markers {
         self.held.clear();
     }
 
-    /// Appends what is certain, and returns how many bytes at the end are not.
-    fn write_out(&self, out: &mut String) -> usize {
+    /// Appends what no later text can change. Returns the number of remaining bytes at the end.
+    fn replace(&self, out: &mut String) -> usize {
         let mut rest = self.held.as_str();
         while let Some(at) = rest.find('<') {
             out.push_str(&rest[..at]);
@@ -282,7 +279,7 @@ fn may_become_marker(text: &str) -> bool {
     NEWLINE.starts_with(text) || (text.starts_with("<|") && text.len() < "<|blank_80|>".len())
 }
 
-/// Writes what a marker stands for, if it is one.
+/// Writes the white space of a marker. Returns whether it is a marker.
 fn write_marker(marker: &str, out: &mut String) -> bool {
     match marker {
         NEWLINE => out.push('\n'),
@@ -309,7 +306,7 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    /// The official passes, one after the other over the whole text.
+    /// The official passes over the whole text.
     fn official(text: &str) -> String {
         let mut text = text.replace("<n>", "\n").replace("<|tab|>", "\t");
         for n in 2..=80 {
@@ -331,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn blanks_go_where_transformers_takes_them() {
+    fn blanks_are_removed_as_in_transformers() {
         for text in [
             "hello , world !",
             "do n't",
@@ -348,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn only_exact_markers_are_written_out() {
+    fn only_exact_markers_are_replaced() {
         for marker in [
             "<|blank_1|>",
             "<|blank_81|>",

@@ -1,17 +1,16 @@
-//! GLM-10B and its relatives: GPT-2's `vocab.json` and `merges.txt`, or for Chinese
-//! `cog-pretrain.model`, a SentencePiece BPE model; and `added_tokens.json`.
+//! GLM-10B: GPT-2's `vocab.json` and `merges.txt`, or for GLM-10B-Chinese `cog-pretrain.model`, a SentencePiece BPE model. Both
+//! have an `added_tokens.json`.
 //!
-//! Added tokens are found wherever they are written. `[CLS]` stands before a text, `<|endoftext|>`
-//! after it.
+//! Added tokens are always found in a text. `[CLS]` precedes a text, and `<|endoftext|>` follows it.
 
 use super::added::{Shown, Token};
-use super::byte_level::{ByteLevel, Merges};
+use super::byte_level::ByteLevel;
 use super::decoder::{Decoding, Invalid};
-use super::gpt2;
+use super::gpt2::{self, Merges, Vocab};
 use super::sentencepiece::SentencePiece;
 use super::settings;
 use super::split::{GPT2, Splitter};
-use super::{Build, Family, Model, Special, SpecialIds, Tokenizer};
+use super::{Build, Family, Model, Special, SpecialIds, Tokenizer, shortened};
 use crate::error::Result;
 use crate::files::fields::Fields;
 use crate::files::model_dir::{ADDED_TOKENS as ADDED, ModelDir};
@@ -22,18 +21,12 @@ pub(super) const CHINESE: &str = "cog-pretrain.model";
 const SOP: &str = "<|startofpiece|>";
 
 pub(super) fn open_english(folder: &ModelDir) -> Result<Tokenizer> {
-    let vocab =
-        gpt2::vocab(&folder.json(VOCAB)?).map_err(|problem| folder.error(VOCAB, problem))?;
-    let merges = folder.read(MERGES)?;
-    let model = gpt2::merges_of_lines(&merges, &vocab)
-        .and_then(|merges| {
-            ByteLevel::new(
-                gpt2::tokens(vocab)?,
-                Merges::Pairs(merges),
-                false,
-                vec![Splitter::new(GPT2)?],
-            )
-        })
+    let vocab: Vocab = serde_json::from_slice(&folder.read(VOCAB)?)
+        .map_err(|e| folder.error(VOCAB, shortened(&e.to_string())))?;
+    let tokens = gpt2::tokens(&vocab).map_err(|problem| folder.error(VOCAB, problem))?;
+    let model = gpt2::merges_of_lines(&folder.read(MERGES)?)
+        .and_then(|merges| Merges::new(vocab, merges, false))
+        .and_then(|merges| Ok(ByteLevel::of_merges(tokens, merges, vec![Splitter::new(GPT2)?])))
         .map_err(|problem| folder.error(MERGES, problem))?;
     open(folder, Model::Bytes(model), VOCAB)
 }
@@ -48,7 +41,7 @@ fn open(folder: &ModelDir, model: Model, file: &str) -> Result<Tokenizer> {
     let added = added(folder, &settings, &model)?;
     let id = |name: &str| {
         let token = added.iter().find(|token| token.name == name);
-        let problem = || folder.error(ADDED, format!("has no {name}, which every prompt needs"));
+        let problem = || folder.error(ADDED, format!("has no {name}, which all prompts need"));
         token.map(|token| token.id).ok_or_else(problem)
     };
     let optional = |name: &str| id(name).ok();
@@ -71,7 +64,7 @@ fn open(folder: &ModelDir, model: Model, file: &str) -> Result<Tokenizer> {
         .map_err(|problem| folder.error(file, problem))
 }
 
-/// The tokens of `added_tokens.json`, and `<|endoftext|>`, which the English vocabulary has itself.
+/// The tokens of `added_tokens.json`, and `<|endoftext|>` if the vocabulary has it, as the English one does.
 fn added(folder: &ModelDir, settings: &Fields, model: &Model) -> Result<Vec<Token>> {
     let mut ids = Vec::new();
     for (name, id) in folder.json(ADDED)? {
@@ -91,8 +84,7 @@ fn added(folder: &ModelDir, settings: &Fields, model: &Model) -> Result<Vec<Toke
                 token.strips = settings.strips(role);
             }
         }
-        // transformers joins those that are special by name to the text around them, and sets the
-        // others apart from it.
+        // transformers joins tokens with a role to the text around them, and decodes the others separately.
         let named = ROLES.iter().any(|role| settings.name(role).is_ok_and(|n| n == Some(&name)));
         if settings.is_additional(&name) || !named {
             token.shown = Shown::Apart(name);
@@ -128,7 +120,7 @@ mod tests {
         let id = |piece: &str| t.id(piece).expect("a piece");
         assert_eq!(t.encode("ab ab").unwrap(), [id("ab"), id(" a"), id("b")]);
         assert_eq!(t.encode(" [MASK] [gMASK]").unwrap(), [303, id(" "), 304]);
-        // Among the text, or apart from it.
+        // Joined to the text, or separate from it.
         assert_eq!(t.decode(&[303, id("ab"), 304, id(" a")]).unwrap(), "[MASK]ab [gMASK]  a");
         assert_eq!(
             (&t.special().before[..], &t.special().after[..]),
@@ -140,8 +132,9 @@ mod tests {
     #[test]
     fn broken_files_are_refused_and_named() {
         for (merges, added, problem) in [
-            ("a c", TOKENS, "merges.txt: merge 0"),
-            ("ab", TOKENS, "merges.txt: merge 0"),
+            ("a c", TOKENS, "merges.txt: a merge is not valid"),
+            ("ab", TOKENS, "merges.txt: a merge is not valid"),
+            ("<|endoftext|> a", TOKENS, "merges.txt: merge 0"),
             ("", "{}", "added_tokens.json: has no"),
             ("", r#"{"x": -1}"#, "added_tokens.json: \"x\" has no id"),
             ("", "[", "added_tokens.json: is no JSON object"),

@@ -1,8 +1,7 @@
-//! GLM-130B: the `ice_text.model` of icetk, a unigram model of 130 000 pieces after 20 000 images.
+//! GLM-130B: the `ice_text.model` of icetk, a unigram model of 130 000 pieces after 20 000 image ids.
 //!
-//! Nothing is found in a text but `<n>`, which is a piece; newlines are blanks, and characters that
-//! have no piece are unknown. Special ids are written in brackets, and what lies between them is
-//! decoded piece by piece.
+//! No added token is found in a text; `<n>` is a piece. Newlines become blanks, and characters without a piece are unknown.
+//! Special ids decode to their names in brackets, and the text between them is decoded separately.
 
 use super::added::{Found, Shown, Token};
 use super::chatglm::FILE;
@@ -13,18 +12,18 @@ use crate::error::Result;
 use crate::files::checkpoint::SHARDS;
 use crate::files::model_dir::{CONFIG, ModelDir};
 
-/// Images come first.
+/// The number of image ids before the pieces.
 const IMAGE_TOKENS: u32 = 20_000;
 
-/// These follow the pieces.
+/// The names of the special ids, which follow the pieces.
 const SPECIAL: [&str; 8] = ["[MASK]", "[gMASK]", "[sMASK]", "eod", "sop", "eop", "ENC", "dBLOCK"];
 
-/// Whether this is a folder of GLM-130B: its config says so, or there is none and beside the tokenizer lies the file
-/// that names the iteration of a SwissArmyTransformer checkpoint.
+/// Whether this is a folder of GLM-130B: its config says so, or there is no config but the file that names the iteration of a
+/// SwissArmyTransformer checkpoint.
 pub(super) fn recognises(folder: &ModelDir) -> Result<bool> {
     let config = folder.json(CONFIG)?;
     let named = config.get("model_type").is_some_and(|kind| kind == "glm-130b");
-    // Trainers of other models leave such a file, too, but beside a config.
+    // Trainers of other models write such a file as well, but beside a config.
     Ok(named || !folder.has(CONFIG) && folder.has(SHARDS))
 }
 
@@ -70,7 +69,7 @@ mod tests {
 
     fn tokenizer() -> Tokenizer {
         let mut proto = proto();
-        // icetk's model has none of what ChatGLM-6B's was given later.
+        // The model of icetk lacks the pieces that were added for ChatGLM-6B.
         proto.pieces.retain(|p| {
             let text = p.piece.as_deref().unwrap_or_default();
             p.kind != Some(BYTE) && !text.contains("MASK") && !text.starts_with("<|")

@@ -1,10 +1,9 @@
-//! GLM-4: `tokenizer.model` with tiktoken ranks, a line for each token: its bytes in base64, a blank,
-//! its id.
+//! GLM-4: `tokenizer.model` with tiktoken ranks. Each line is a token: its bytes in base64, a blank, and its id.
 //!
-//! Special ids are named in `tokenizer_config.json` and found wherever they are written.
+//! `tokenizer_config.json` names the special ids. Their names are always found in a text.
 
 use super::added::{Shown, Token};
-use super::byte_level::{ByteLevel, Merges};
+use super::byte_level::ByteLevel;
 use super::chatglm2::FILE;
 use super::decoder::{Decoding, Invalid};
 use super::settings;
@@ -16,7 +15,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::collections::HashMap;
 
-/// Whether a file has the ranks of tiktoken: a SentencePiece model begins otherwise.
+/// Whether a file has tiktoken ranks. The start of a SentencePiece model cannot be read as such a line.
 pub(super) fn recognises(file: &[u8]) -> bool {
     let first = file.split(|&byte| byte == b'\n').next().unwrap_or_default();
     std::str::from_utf8(first).is_ok_and(|line| read_line(line).is_some())
@@ -28,8 +27,7 @@ pub(super) fn open(folder: &ModelDir, file: &[u8]) -> Result<Tokenizer> {
     let mut added = settings.added()?;
     if added.is_empty() {
         return Err(settings.error(
-            "is missing or has no added_tokens_decoder, which names the special ids: copy the file of that name from the \
-             published model",
+            "is missing or has no added_tokens_decoder, which names the special ids: copy the file from the published model",
         ));
     }
     for Token { name, shown, .. } in &mut added {
@@ -61,12 +59,12 @@ fn parse(file: &[u8]) -> Result<ByteLevel, String> {
     let mut tokens = HashMap::new();
     for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.is_empty()) {
         let (token, id) = read_line(line)
-            .ok_or_else(|| format!("line {number} is no token in base64 and its id"))?;
+            .ok_or_else(|| format!("line {number} is not a token in base64 and its id"))?;
         if tokens.insert(id, token).is_some() {
-            return Err(format!("line {number}: there is a token {id} already"));
+            return Err(format!("line {number}: there is already a token with the id {id}"));
         }
     }
-    ByteLevel::new(tokens, Merges::Ids, true, vec![Splitter::new(GLM4)?])
+    ByteLevel::of_ranks(tokens, Splitter::new(GLM4)?)
 }
 
 fn read_line(line: &str) -> Option<(Vec<u8>, u32)> {
@@ -99,7 +97,6 @@ mod tests {
         let t = open(&ranks(&["ab", "bc", "abc", " a", "abcd"]), SPECIAL).expect("sound files");
         for (text, ids) in [
             ("abc", &[258][..]),
-            // Only a whole word: joining never gets from "ab" and "c" to "abcd".
             ("abcd", &[260]),
             ("bcb", &[257, 98]),
             ("x<|user|> a", &[120, 300, 259]),
@@ -129,11 +126,11 @@ mod tests {
                 SPECIAL.to_owned(),
                 "tokenizer.model: no token stands for the byte",
             ),
-            (ranks(&[]) + "YWI= x", SPECIAL.to_owned(), "line 257 is no token"),
-            (ranks(&[]) + "YWI= 3", SPECIAL.to_owned(), "a token 3 already"),
-            (ranks(&[]) + "YWI= 4294967295", SPECIAL.to_owned(), "unreasonable"),
+            (ranks(&[]) + "YWI= x", SPECIAL.to_owned(), "line 257 is not a token"),
+            (ranks(&[]) + "YWI= 3", SPECIAL.to_owned(), "already a token with the id 3"),
+            (ranks(&[]) + "YWI= 4294967295", SPECIAL.to_owned(), "is not below"),
             (ranks(&[]) + " 256", SPECIAL.to_owned(), "token 256 has 0 bytes"),
-            (ranks(&[]), SPECIAL.replace("301", "99999999"), "unreasonable"),
+            (ranks(&[]), SPECIAL.replace("301", "99999999"), "is not below"),
             (
                 ranks(&[]),
                 SPECIAL.replace("301", "x"),

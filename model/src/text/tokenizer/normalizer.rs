@@ -1,33 +1,33 @@
-//! SentencePiece's normalisation of a text before it is cut into pieces.
+//! The normalisation of SentencePiece.
 
 use super::trie::Trie;
 
-/// Stands for a blank inside pieces.
+/// The character for a blank inside pieces.
 pub(super) const BLANK: &str = "▁";
 
-/// Longest key that is looked for in the map; NFKC's own have at most a dozen bytes. A damaged map
-/// may have loops, and without a limit each byte of a text would walk through all that follow.
+/// Longest key in bytes that is searched for in the map. The keys of NFKC have at most a dozen bytes. A damaged map may have
+/// cycles, and without a limit the time for a text would be quadratic.
 const MAX_KEY: usize = 64;
 
-/// Longest replacement; the longest in NFKC, U+FDFA, has 33 bytes.
+/// Longest replacement in bytes. The longest in NFKC, that of U+FDFA, has 33.
 const MAX_REPLACEMENT: usize = 256;
 
-/// What happens to a text before it is cut into pieces: characters replaced by the model's own map
-/// (NFKC and more; ChatGLM2 has none), where the model says so runs of blanks made one and blanks at
-/// both ends removed, one blank put in front, and every blank written as `▁`.
+/// Normalises a text: replaces characters by the map of the model (NFKC and more; ChatGLM2 has no map), puts one blank before
+/// the text, and writes each blank as `▁`. If the model says so, it also collapses runs of blanks and strips blanks at both
+/// ends.
 pub(super) struct Normalizer {
     map: CharsMap,
     collapse: bool,
-    /// Pieces that stand in a text as they are, such as `<n>`.
+    /// Pieces that are not normalised, such as `<n>`.
     verbatim: Trie,
 }
 
 impl Normalizer {
-    /// `map` is the `precompiled_charsmap` of the model, `verbatim` its user-defined pieces,
-    /// sorted; `collapse` says whether superfluous blanks go.
+    /// `map` is the `precompiled_charsmap` of the model, and `verbatim` are its user-defined pieces, sorted. `collapse` says
+    /// whether superfluous blanks are removed.
     ///
     /// # Errors
-    /// What is wrong with the map.
+    /// If the map is not valid.
     pub(super) fn new(
         map: &[u8],
         verbatim: &[(&str, u32)],
@@ -36,12 +36,12 @@ impl Normalizer {
         Ok(Normalizer { map: CharsMap::parse(map)?, collapse, verbatim: Trie::new(verbatim) })
     }
 
-    /// The length of the user-defined piece that `text` begins with.
+    /// The length of the longest user-defined piece that is a prefix of `text`.
     pub(super) fn verbatim(&self, text: &str) -> Option<usize> {
         self.verbatim.prefixes(text.as_bytes()).last().map(|(length, _)| length)
     }
 
-    /// The normalised text; `None` if it has more than `most` bytes.
+    /// The normalised text. `None` if it has more than `most` bytes.
     pub(super) fn normalize(&self, text: &str, most: usize) -> Option<String> {
         let mut out = String::with_capacity(text.len() + text.len() / 4 + BLANK.len());
         let mut after_blank = true;
@@ -71,7 +71,7 @@ impl Normalizer {
         Some(out)
     }
 
-    /// What the start of `text` becomes, and how many of its bytes that stands for.
+    /// The replacement of the start of `text`, and the number of bytes that it replaces.
     fn step<'a>(&'a self, text: &'a str) -> Option<(&'a str, usize)> {
         let first = text.chars().next()?;
         if let Some(length) = self.verbatim(text) {
@@ -82,11 +82,10 @@ impl Normalizer {
     }
 }
 
-/// Which characters become which: a Darts-clone double array of keys, whose values are places in a
-/// blob of NUL-terminated replacements.
+/// The character map: a Darts-clone double array of keys. The values are offsets into a blob of NUL-terminated replacements.
 ///
-/// A unit holds, from the lowest bit: 8 bits of label, whether a value hangs below, 1 bit that says
-/// the offset is in steps of 256, 22 bits of offset. A unit with the highest bit set is a value.
+/// A unit has, from the lowest bit: 8 bits of label, 1 bit for whether it has a value, 1 bit for whether the offset counts in
+/// steps of 256, and 22 bits of offset. A unit with the highest bit set is a value.
 #[derive(Default)]
 struct CharsMap {
     units: Vec<u32>,
@@ -107,17 +106,17 @@ impl CharsMap {
         let replacements =
             std::str::from_utf8(blob).map_err(|_| "the character map is not UTF-8")?.to_owned();
         if replacements.split('\0').any(|r| r.len() > MAX_REPLACEMENT) {
-            return Err("the character map has a replacement of unreasonable length".into());
+            return Err("a replacement in the character map is too long".into());
         }
         let units =
             units.chunks_exact(4).map(|u| u32::from_le_bytes([u[0], u[1], u[2], u[3]])).collect();
         Ok(CharsMap { units, replacements })
     }
 
-    /// The replacement of the longest key that `text` begins with, and the key's length.
+    /// The replacement of the longest key that is a prefix of `text`, and the length of the key.
     ///
-    /// SentencePiece takes the longest key as well. It matters where several characters compose to
-    /// one, as the three of a decomposed `ậ` do.
+    /// SentencePiece uses the longest key as well. It matters where several characters compose to one, such as the three of a
+    /// decomposed `ậ`.
     fn longest(&self, text: &str) -> Option<(&str, usize)> {
         const HAS_VALUE: u32 = 1 << 8;
         const IS_VALUE: u32 = 1 << 31;
@@ -151,11 +150,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A map with the one-byte keys `A` and `_`, which become `a` and a blank.
+    /// A map of `A` to `a` and `_` to a blank.
     fn small_map() -> Vec<u8> {
         const FIRST: u32 = 256 << 10;
         let mut units = vec![0_u32; 1024];
-        units[0] = FIRST; // the children of the root lie at 256 ^ byte
+        units[0] = FIRST; // the children of the root are at 256 ^ byte
         for (byte, values, replacement) in [(b'A', 512, 0), (b'_', 768, 2)] {
             let place = 256 ^ u32::from(byte);
             units[place as usize] = ((place ^ values) << 10) | (1 << 8) | u32::from(byte);

@@ -1,22 +1,19 @@
-//! SentencePiece models: the file, and the two ways to cut a text into its pieces.
+//! SentencePiece models: the file format, and the two segmentation algorithms.
 //!
-//! A BPE model (ChatGLM2, ChatGLM3, GLM-10B-Chinese) begins with single characters and joins
-//! neighbours, those first that make the piece with the highest score; see [`super::bpe`].
+//! A BPE model (ChatGLM2, ChatGLM3, GLM-10B-Chinese) starts with single characters and joins neighbours. The pair that makes
+//! the piece with the highest score is joined first; see [`super::bpe`].
 //!
-//! A unigram model (ChatGLM-6B, GLM-130B) takes the way with the highest sum of scores. For each
-//! place in the text the best way to get there is kept, and extended by every piece that begins
-//! there:
+//! A unigram model (ChatGLM-6B, GLM-130B) chooses the segmentation with the highest sum of scores by the Viterbi algorithm:
 //!
 //! ```text
-//! for place in text, left to right
-//!     for piece that the text has at place
-//!         best[place + length] = max(best[place + length], best[place] + score)
+//! for position in text, left to right
+//!     for piece that the text has at position
+//!         best[position + length] = max(best[position + length], best[position] + score)
 //! ```
 //!
-//! Ways often have the same pieces in another order ("a aa" and "aa a"), and then rounding decides.
-//! To choose as SentencePiece does, since its version 0.2.2, sums are `f32` and the first of equals
-//! stays. Older versions compared sums in `f64`, which decides a few of a thousand repetitive texts
-//! otherwise.
+//! Segmentations often have the same pieces in another order ("a aa" and "aa a"), and then rounding decides. To decide as
+//! SentencePiece does since version 0.2.2, sums are `f32` and the first of equal sums is kept. Older versions compared sums in
+//! `f64`, which gives a different result for a few of a thousand repetitive texts.
 
 use super::MAX_TEXT;
 use super::bpe::{self, Joined, Part};
@@ -27,22 +24,22 @@ use crate::files::model_dir::ModelDir;
 use prost::Message;
 use std::cmp::Ordering;
 
-/// Longest text in bytes that is cut into pieces once it is normalised, and how many times longer than before that can be:
-/// a blank takes three bytes, and U+FDFA becomes eleven times as long.
+/// Longest normalised text in bytes.
 const MAX_NORMALISED: usize = 2 * MAX_TEXT;
+
+/// How many times longer normalisation can make a text: a blank takes three bytes, and U+FDFA becomes eleven times as long.
 const MAX_GROWTH: usize = 16;
 
-/// Largest file that is read; ChatGLM-6B's has 2.7 MB. Bounds what a damaged file can make us
-/// allocate.
+/// Largest file that is read, which bounds the memory for a damaged file. That of ChatGLM-6B has 2.7 MB.
 pub(super) const MAX_FILE: usize = 16 << 20;
 
-/// Longest piece in bytes, 48 in ChatGLM-6B; the cost of a text grows with it.
+/// Longest piece in bytes; 48 in ChatGLM-6B. The cost of a text grows with it.
 const MAX_PIECE: usize = 512;
 
-/// An unknown character scores this much less than the worst piece.
+/// The score of an unknown character is the lowest score of a piece minus this.
 const UNKNOWN_PENALTY: f32 = 10.0;
 
-/// The file: `sentencepiece_model.proto` of SentencePiece, as far as it matters here.
+/// The file: the fields of SentencePiece's `sentencepiece_model.proto` that are used here.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct ModelProto {
     #[prost(message, repeated, tag = "1")]
@@ -87,17 +84,17 @@ pub(super) struct NormalizerSpec {
     pub(super) escape_whitespaces: Option<bool>,
 }
 
-/// What a piece is for.
+/// The kind of a piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Normal,
     Unknown,
-    /// Only ever given by id, and invisible in a text.
+    /// Not found in a text, and decoded to nothing.
     Control,
-    /// Found in a text wherever it is written.
+    /// Always found in a text.
     UserDefined,
     Unused,
-    /// One byte of a character that has no piece.
+    /// One byte of a character without a piece.
     Byte(u8),
 }
 
@@ -107,19 +104,19 @@ pub(super) struct Piece {
     score: f32,
 }
 
-/// How a text is cut.
+/// The segmentation algorithm.
 enum Algorithm {
     Unigram {
         unknown_score: f32,
         best_score: f32,
     },
-    /// For each piece, how many scores are better than its own.
+    /// For each piece, the number of distinct scores that are higher than its own.
     Bpe {
         ranks: Vec<u32>,
     },
 }
 
-/// A model with its normaliser.
+/// A model and its normalizer.
 pub(super) struct SentencePiece {
     pieces: Vec<Piece>,
     normalizer: Normalizer,
@@ -132,10 +129,10 @@ pub(super) struct SentencePiece {
 }
 
 impl SentencePiece {
-    /// Reads a model file of a folder.
+    /// Reads a model file in a folder.
     ///
     /// # Errors
-    /// What is wrong with the file.
+    /// If the file is not valid, or has settings that are not supported.
     pub(super) fn open(folder: &ModelDir, name: &str) -> Result<Self, Error> {
         let file = folder.read(name)?;
         Self::parse(&file).map_err(|problem| folder.error(name, problem))
@@ -144,16 +141,19 @@ impl SentencePiece {
     /// Reads a model file.
     ///
     /// # Errors
-    /// What is wrong with the file.
+    /// If the file is not valid, or has settings that are not supported.
     pub(super) fn parse(file: &[u8]) -> Result<Self, String> {
         if file.len() > MAX_FILE {
             return Err(format!("{} bytes are too many for a SentencePiece model", file.len()));
         }
         let proto =
             ModelProto::decode(file).map_err(|e| format!("not a SentencePiece model: {e}"))?;
-        // They come last, and a file cut between two pieces is still sound protobuf.
+        // The settings are at the end, and a file that is cut between two pieces is still valid protobuf.
         let (Some(trainer), Some(spec)) = (proto.trainer, proto.normalizer) else {
-            return Err("no settings of a SentencePiece model: the file may be cut short".into());
+            return Err(
+                "the settings of the SentencePiece model are missing: the file may be cut short"
+                    .into(),
+            );
         };
         check_settings(&trainer, &spec)?;
         let collapse = spec.remove_extra_whitespaces.unwrap_or(true);
@@ -186,7 +186,7 @@ impl SentencePiece {
         })
     }
 
-    /// Whether the model makes runs of blanks one.
+    /// Whether the model collapses runs of blanks.
     pub(super) fn collapses(&self) -> bool {
         self.collapse
     }
@@ -199,28 +199,28 @@ impl SentencePiece {
         self.pieces.get(id)
     }
 
-    /// The piece written `text`; a search through all of them.
+    /// The piece with this text, by linear search.
     pub(super) fn find(&self, text: &str) -> Option<u32> {
         self.pieces.iter().position(|p| p.text == text).map(|id| id as u32)
     }
 
-    /// How the unknown piece is shown in a text.
+    /// The text to which the unknown piece decodes.
     pub(super) fn unknown_surface(&self) -> &str {
         &self.unknown_surface
     }
 
-    /// Appends the ids of `text`; `None` if it is too long when it is normalised.
+    /// Appends the ids of `text`. `None` if the normalised text is too long.
     pub(super) fn encode(&self, text: &str, ids: &mut Vec<u32>) -> Option<()> {
         let most = MAX_NORMALISED.min(text.len().saturating_mul(MAX_GROWTH) + 64);
         let text = self.normalizer.normalize(text, most)?;
-        let way = match &self.algorithm {
+        let parts = match &self.algorithm {
             Algorithm::Unigram { unknown_score, best_score } => {
-                self.best_way(&text, *unknown_score, *best_score)
+                self.best_segmentation(&text, *unknown_score, *best_score)
             }
             Algorithm::Bpe { ranks } => self.merged(&text, ranks),
         };
         let mut after_unknown = false;
-        for Part { start, end, id } in way {
+        for Part { start, end, id } in parts {
             let is_unknown = id == self.unknown;
             match &self.bytes {
                 Some(table) if is_unknown => {
@@ -235,7 +235,7 @@ impl SentencePiece {
         Some(())
     }
 
-    /// Characters joined to pieces. User-defined pieces are found beforehand and stay as they are.
+    /// Joins characters to pieces. User-defined pieces are found first and are not joined.
     fn merged(&self, text: &str, ranks: &[u32]) -> Vec<Part> {
         let id = |start, end| self.trie.get(&text.as_bytes()[start..end]);
         let mut parts = Vec::with_capacity(text.len() / 2);
@@ -256,7 +256,7 @@ impl SentencePiece {
         })
     }
 
-    fn best_way(&self, text: &str, unknown_score: f32, best_score: f32) -> Vec<Part> {
+    fn best_segmentation(&self, text: &str, unknown_score: f32, best_score: f32) -> Vec<Part> {
         let mut best = vec![Best::default(); text.len() + 1];
         for (place, c) in text.char_indices() {
             let here = best[place].score;
@@ -270,17 +270,17 @@ impl SentencePiece {
                 best[place + c.len_utf8()].offer(here + unknown_score, place, self.unknown);
             }
         }
-        let mut way = Vec::new();
+        let mut parts = Vec::new();
         let mut end = text.len();
         while let Some(start) = best[end].start {
-            way.push(Part { start, end, id: best[end].id });
+            parts.push(Part { start, end, id: best[end].id });
             end = start;
         }
-        way.reverse();
-        way
+        parts.reverse();
+        parts
     }
 
-    /// A user-defined piece scores so well that it always wins.
+    /// The score of a piece. That of a user-defined piece is so high that it is always chosen.
     fn score(&self, id: u32, length: usize, best_score: f32) -> f32 {
         let piece = &self.pieces[id as usize];
         match piece.kind {
@@ -290,7 +290,7 @@ impl SentencePiece {
     }
 }
 
-/// The best way known to one place: its score and its last piece.
+/// The best segmentation up to a position so far: its score and its last piece.
 #[derive(Clone, Default)]
 struct Best {
     start: Option<usize>,
@@ -314,7 +314,7 @@ fn unigram(pieces: &[Piece]) -> Algorithm {
     let scores = || pieces.iter().filter(|p| p.kind == Kind::Normal).map(|p| p.score);
     Algorithm::Unigram {
         unknown_score: scores().reduce(f32::min).unwrap_or(0.0) - UNKNOWN_PENALTY,
-        // SentencePiece begins with the smallest positive number, and scores are negative as a rule.
+        // SentencePiece starts from the smallest positive number. Scores are negative as a rule.
         best_score: scores().fold(f32::MIN_POSITIVE, f32::max),
     }
 }
@@ -336,19 +336,18 @@ fn bpe(pieces: &[Piece]) -> Result<Algorithm, String> {
     Ok(Algorithm::Bpe { ranks })
 }
 
-/// Other settings exist, and no model of the family has them; taking no notice of them would give
-/// wrong ids.
+/// Rejects settings that no model of the family has. Ignoring them would give wrong ids.
 fn check_settings(trainer: &TrainerSpec, spec: &NormalizerSpec) -> Result<(), String> {
     let kind = trainer.model_type.unwrap_or(UNIGRAM);
     if ![UNIGRAM, BPE].contains(&kind) {
         return Err(format!(
-            "a SentencePiece model of kind {kind}, neither unigram (1) nor BPE (2)"
+            "the model type {kind} is not supported, only unigram (1) and BPE (2)"
         ));
     }
     let is_usual = !trainer.treat_whitespace_as_suffix()
         && spec.add_dummy_prefix.unwrap_or(true)
         && spec.escape_whitespaces.unwrap_or(true);
-    is_usual.then_some(()).ok_or_else(|| "settings for blanks that no GLM has".into())
+    is_usual.then_some(()).ok_or_else(|| "the settings for blanks are not supported".into())
 }
 
 fn read_piece((proto, id): (PieceProto, u32)) -> Result<Piece, String> {
@@ -369,12 +368,12 @@ fn read_piece((proto, id): (PieceProto, u32)) -> Result<Piece, String> {
         6 => Kind::Byte(
             read_byte(&text).ok_or_else(|| format!("piece {id}, {text:?}, is not a byte"))?,
         ),
-        other => return Err(format!("piece {id} is of the unknown kind {other}")),
+        other => return Err(format!("piece {id} has the kind {other}, which does not exist")),
     };
     Ok(Piece { text, kind, score })
 }
 
-/// The byte that a piece such as `<0x0A>` stands for.
+/// The byte of a piece such as `<0x0A>`.
 fn read_byte(piece: &str) -> Option<u8> {
     let byte = u8::from_str_radix(piece.strip_prefix("<0x")?.strip_suffix('>')?, 16).ok()?;
     (format!("<0x{byte:02X}>") == piece).then_some(byte)
@@ -384,12 +383,12 @@ fn only_unknown(pieces: &[Piece]) -> Result<u32, String> {
     let mut unknown = pieces.iter().zip(0..).filter(|(p, _)| p.kind == Kind::Unknown);
     match (unknown.next(), unknown.next()) {
         (Some((_, id)), None) => Ok(id),
-        (None, _) => Err("no piece stands for the unknown".into()),
-        _ => Err("several pieces stand for the unknown".into()),
+        (None, _) => Err("there is no unknown piece".into()),
+        _ => Err("there are several unknown pieces".into()),
     }
 }
 
-/// The ids of all bytes, if the model has byte fallback.
+/// The ids of all bytes, for a model with byte fallback.
 fn byte_table(pieces: &[Piece], byte_fallback: bool) -> Result<Option<Box<[u32; 256]>>, String> {
     let mut table = [None; 256];
     for (piece, id) in pieces.iter().zip(0..) {
@@ -407,7 +406,7 @@ fn byte_table(pieces: &[Piece], byte_fallback: bool) -> Result<Option<Box<[u32; 
 
 /// All pieces sorted by their bytes.
 fn sort(pieces: &[Piece]) -> Result<Vec<(&str, u32)>, String> {
-    // The first eight bytes as a number decide most comparisons without a look at the text.
+    // Comparing the first eight bytes as a number is faster and decides most comparisons.
     let head = |text: &str| {
         let mut head = [0; 8];
         head.iter_mut().zip(text.bytes()).for_each(|(h, b)| *h = b);
@@ -425,7 +424,7 @@ fn sort(pieces: &[Piece]) -> Result<Vec<(&str, u32)>, String> {
     Ok(sorted.into_iter().map(|(_, text, id)| (text, id)).collect())
 }
 
-/// The text of a piece with blanks for `▁`, without the first of them at the start of a text.
+/// The text of a piece, with blanks for `▁`. At the start of a text, the first blank is dropped.
 pub(super) fn surface(piece: &str, at_start: bool) -> String {
     let piece = if at_start { piece.strip_prefix(BLANK).unwrap_or(piece) } else { piece };
     piece.replace(BLANK, " ")

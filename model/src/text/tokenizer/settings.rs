@@ -1,4 +1,4 @@
-//! `tokenizer_config.json`, as far as it matters here.
+//! The settings of `tokenizer_config.json` that tokenizers use.
 
 use super::added::Token;
 use crate::error::Result;
@@ -9,8 +9,7 @@ use serde_json::Value;
 pub(crate) use crate::files::model_dir::TOKENIZER_CONFIG as FILE;
 
 /// # Errors
-/// If the file is no JSON object, or wants a text changed in ways that no model of the family
-/// needs.
+/// If the file is not a JSON object, or has a setting that would change the text and that no model of the family uses.
 pub(super) fn open<'f>(folder: &'f ModelDir<'f>) -> Result<Fields<'f>> {
     let settings = Fields::open(folder, FILE)?;
     if settings.flag("remove_space", false)? || settings.flag("do_lower_case", false)? {
@@ -20,7 +19,7 @@ pub(super) fn open<'f>(folder: &'f ModelDir<'f>) -> Result<Fields<'f>> {
 }
 
 impl Fields<'_> {
-    /// The name of a special token: a string, or an object with the string in `content`.
+    /// The name of a special token, written as a string or as an object with the string in `content`.
     pub(super) fn name(&self, key: &str) -> Result<Option<&str>> {
         match self.get(key) {
             None => Ok(None),
@@ -31,18 +30,18 @@ impl Fields<'_> {
         }
     }
 
-    /// Whether white space before and after a special token belongs to it, where the file says so.
+    /// Whether white space before a special token, and after it, is dropped.
     pub(super) fn strips(&self, key: &str) -> [bool; 2] {
         self.get(key).map_or([false; 2], strips)
     }
 
-    /// Whether a token is among the additional special ones.
+    /// Whether a token is one of the additional special tokens.
     pub(super) fn is_additional(&self, token: &str) -> bool {
         let listed = self.get("additional_special_tokens").and_then(Value::as_array);
         listed.into_iter().flatten().any(|value| name(value) == Some(token))
     }
 
-    /// `added_tokens_decoder`.
+    /// The tokens of `added_tokens_decoder`.
     pub(super) fn added(&self) -> Result<Vec<Token>> {
         let Some(listed) = self.get("added_tokens_decoder").and_then(Value::as_object) else {
             return Ok(Vec::new());
@@ -53,7 +52,9 @@ impl Fields<'_> {
                 let token =
                     id.parse().ok().zip(name(value)).and_then(|(id, name)| token(id, name, value));
                 token.ok_or_else(|| {
-                    self.error(format!("added_tokens_decoder: {id} is no token: {value}"))
+                    self.error(format!(
+                        "added_tokens_decoder: {id} is not a supported token: {value}"
+                    ))
                 })
             })
             .collect()
@@ -68,8 +69,8 @@ fn strips(value: &Value) -> [bool; 2] {
     ["lstrip", "rstrip"].map(|key| value.get(key).and_then(Value::as_bool).unwrap_or(false))
 }
 
-/// A token as transformers describes it. Whole words only (`single_word`) is something that no model
-/// of the family asks for.
+/// A token as transformers describes it. `None` if it is found in whole words only (`single_word`), which no model of the
+/// family uses.
 pub(super) fn token(id: u32, name: &str, value: &Value) -> Option<Token> {
     let flag = |key: &str, default| value.get(key).map_or(Some(default), Value::as_bool);
     let whole_words = flag("single_word", false)?;

@@ -1,47 +1,73 @@
-//! Cutting a text into words before byte-pair encoding.
+//! Splitting a text into words before byte-pair encoding (pre-tokenization).
 //!
-//! The patterns of the family are regular expressions but for one thing, the look-ahead in how they
-//! all end: `\s+(?!\S)|\s+`, a run of blanks without its last, which belongs to the word after it.
-//! Without look-around, a match takes linear time whatever the pattern, and a pattern comes from a
-//! file that cannot be trusted. (One that looks to the end of the text for every word still makes a long text slow.) So the blanks are a second pattern, `\s+`, and a match of it that is
-//! not the end of the text gives back its last character, unless it has no other. What precedes that
-//! ending is taken as it is; a pattern with look-around of its own is refused.
+//! The patterns of the family are regular expressions with one exception: all end with the look-ahead `\s+(?!\S)|\s+`, which
+//! matches a run of white space without its last character, because that belongs to the next word. A pattern comes from an
+//! untrusted file. Backtracking engines, which support look-ahead, take exponential time for some patterns; engines without
+//! look-around take linear time for one match of any pattern. So the ending is a second pattern here, `\s+`. A match of it
+//! that has several characters and is not at the end of the text loses its last character. Other look-around is an error.
+//!
+//! A pattern that searches to the end of the text for every word still takes quadratic time for a text. The published
+//! patterns do not; for others [`super::byte_level`] limits the time.
 
 use regex_automata::meta::{Config, Regex};
 use regex_automata::{Input, PatternID};
 
-/// GPT-2's.
+/// The pattern of GPT-2.
 pub(super) const GPT2: &str =
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
-/// GLM-4's.
+/// The pattern of GLM-4.
 pub(super) const GLM4: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// Each digit.
+pub(super) const DIGIT: &str = r"\p{N}";
+
+/// Runs of digits.
+pub(super) const DIGITS: &str = r"\p{N}+";
 
 const BLANKS: &str = r"|\s+(?!\S)|\s+";
 
-/// Most bytes that a compiled pattern takes; GLM-4's takes some hundred thousand.
+/// Largest compiled pattern in bytes. That of GLM-4 takes some hundred thousand.
 const MAX_SIZE: usize = 4 << 20;
 
+/// Longest pattern in bytes. That of GLM-4 has 115.
+const MAX_PATTERN: usize = 4096;
+
+/// Patterns that take linear time for a whole text, and not only for each word.
+const KNOWN: [&str; 4] = [GPT2, GLM4, DIGIT, DIGITS];
+
 /// A compiled pattern.
-pub(super) struct Splitter(Regex);
+pub(super) struct Splitter {
+    regex: Regex,
+    known: bool,
+}
 
 impl Splitter {
     /// # Errors
-    /// If the pattern is not a regular expression, or has look-around elsewhere than in its usual end.
+    /// If the pattern is too long, is not a regular expression, or has look-around before its ending.
     pub(super) fn new(pattern: &str) -> Result<Self, String> {
+        if pattern.len() > MAX_PATTERN {
+            return Err(format!("a split pattern of {} bytes is not supported", pattern.len()));
+        }
         let patterns = match pattern.strip_suffix(BLANKS) {
             Some(words) => vec![words, r"\s+"],
             None => vec![pattern],
         };
         let config = Config::new().nfa_size_limit(Some(MAX_SIZE));
         let regex = Regex::builder().configure(config).build_many(&patterns);
-        regex.map(Splitter).map_err(|error| {
+        let known = KNOWN.contains(&pattern);
+        regex.map(|regex| Splitter { regex, known }).map_err(|error| {
             let cause = error.syntax_error().map_or_else(|| error.to_string(), |e| e.to_string());
             format!("the split pattern {pattern:?} is not supported: {cause}")
         })
     }
 
-    /// The words of `text`, which joined are the text.
+    /// Whether the pattern is known to take linear time for a whole text.
+    pub(super) fn is_known(&self) -> bool {
+        self.known
+    }
+
+    /// The words of `text`. Joined they are the text.
     pub(super) fn split<'t>(&self, text: &'t str) -> impl Iterator<Item = &'t str> {
         let mut at = 0;
         std::iter::from_fn(move || {
@@ -50,12 +76,12 @@ impl Splitter {
         })
     }
 
-    /// Where the word that begins at `at` ends.
+    /// The end of the word that begins at `at`.
     fn word_end(&self, text: &str, at: usize) -> Option<usize> {
         if at == text.len() {
             return None;
         }
-        let Some(found) = self.0.search(&Input::new(text).span(at..text.len())) else {
+        let Some(found) = self.regex.search(&Input::new(text).span(at..text.len())) else {
             return Some(text.len());
         };
         if found.start() > at {
@@ -64,7 +90,7 @@ impl Splitter {
         let word = &text[at..found.end()];
         let last = word.chars().next_back().map_or(0, char::len_utf8);
         Some(match word.len() - last {
-            // A pattern may match nothing.
+            // A pattern may match the empty string.
             0 if last == 0 => at + text[at..].chars().next().map_or(1, char::len_utf8),
             rest if rest > 0 && found.pattern() == BLANKS_ID && found.end() < text.len() => {
                 at + rest
@@ -139,8 +165,7 @@ mod tests {
 
         #[test]
         fn blanks_keep_their_last_for_the_word_after_them(text in "[a \n\u{3000}!1]{0,30}") {
-            // The definition of `\s+(?!\S)|\s+`: no word but the last has several blanks and no
-            // letter, unless a blank follows it.
+            // The definition of `\s+(?!\S)|\s+`: a word of several blanks is the last one, or a blank follows it.
             let words = split(GPT2, &text);
             for pair in words.windows(2) {
                 let blank = |word: &str| word.chars().all(char::is_whitespace);

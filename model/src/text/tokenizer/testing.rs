@@ -1,4 +1,4 @@
-//! Small tokenizers: one with every kind of piece, and what others are made of.
+//! Small tokenizers for tests: one with every kind of piece, and one of each kind of tokenizer.
 
 use super::Tokenizer;
 use super::sentencepiece::{ModelProto, NormalizerSpec, PieceProto, TrainerSpec};
@@ -22,8 +22,8 @@ pub(super) fn piece(text: &str, score: f32, kind: i32) -> PieceProto {
     PieceProto { piece: Some(text.into()), score: Some(score), kind: Some(kind) }
 }
 
-/// Laid out as the real model: `<unk>`, `<s>`, `</s>`, `<pad>`, `<n>`, words, special pieces,
-/// blanks, bytes.
+/// The model of ChatGLM-6B with fewer words. The order is the same: `<unk>`, `<s>`, `</s>`, `<pad>`, `<n>`, words, special
+/// pieces, blanks, bytes.
 pub(super) fn proto() -> ModelProto {
     let mut pieces = vec![piece("<unk>", 0.0, UNKNOWN)];
     pieces.extend(["<s>", "</s>", "<pad>"].map(|text| piece(text, 0.0, CONTROL)));
@@ -54,8 +54,8 @@ pub(crate) fn byte_id(byte: u8) -> u32 {
     tokenizer().id(&format!("<0x{byte:02X}>")).expect("every byte has a piece")
 }
 
-/// A BPE model as ChatGLM2's: blanks stay, bytes stand for what has no piece. The higher a piece's
-/// place, the earlier it is joined.
+/// A BPE model like that of ChatGLM2: blanks are kept, and characters without a piece become bytes. Earlier pieces have
+/// higher scores.
 pub(super) fn bpe_proto(words: &[&str]) -> ModelProto {
     let mut pieces = vec![piece("<unk>", 0.0, UNKNOWN)];
     pieces.extend(["<s>", "</s>"].map(|text| piece(text, 0.0, CONTROL)));
@@ -68,7 +68,7 @@ pub(super) fn bpe_proto(words: &[&str]) -> ModelProto {
     ModelProto { pieces, trainer: Some(trainer), normalizer: Some(blanks) }
 }
 
-/// All bytes, and after them these tokens, as a `vocab.json`.
+/// A `vocab.json` of all bytes, followed by these tokens.
 pub(crate) fn vocab(more: &[&str]) -> String {
     let alphabet = ('\0'..'\u{200}').filter(|&c| super::gpt2::byte(c).is_some());
     let tokens = alphabet.map(String::from).chain(more.iter().map(|&token| token.to_owned()));
@@ -87,7 +87,7 @@ pub(crate) fn open(files: &Files) -> Result<Tokenizer, crate::Error> {
     Tokenizer::from_files(&files)
 }
 
-/// A small folder of each kind of tokenizer.
+/// A small model folder for each kind of tokenizer.
 pub(crate) fn folders() -> [Files; 6] {
     let words = ["▁", "a", "b", "▁a", "ab", "▁ab", "▁▁", "你"];
     let bpe = bpe_proto(&words).encode_to_vec();
@@ -98,11 +98,14 @@ pub(crate) fn folders() -> [Files; 6] {
     let added = br#"{"[CLS]": 600, "<|startofpiece|>": 601, "<|endofpiece|>": 602, "[MASK]": 603,
         "<|endoftext|>": 604}"#
         .to_vec();
-    let token = r#"{"id": 600, "content": "[MASK]", "lstrip": true}"#;
+    let token = r#"{"id": 600, "content": "[MASK]", "single_word": false, "lstrip": true, "rstrip": false,
+        "normalized": false, "special": true}"#;
+    // The crate `tokenizers` gives an added token the first id that is free, whatever the file says.
+    let next = token.replace("600", "259");
     let json = format!(
         r#"{{"model": {{"type": "BPE", "vocab": {vocab}, "merges": ["a b", "Ġ a"]}},
-        "decoder": {{"type": "ByteLevel"}}, "added_tokens": [{token}],
-        "pre_tokenizer": {{"type": "ByteLevel", "add_prefix_space": false}}}}"#
+        "decoder": {{"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true}}, "added_tokens": [{next}],
+        "pre_tokenizer": {{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true}}}}"#
     );
     let english_added = added.clone();
     let line = |(id, token): (u32, Vec<u8>)| format!("{} {id}\n", STANDARD.encode(token));

@@ -6,6 +6,7 @@ use super::*;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use prost::Message;
+use std::sync::LazyLock;
 use std::time::Instant;
 
 fn build(proto: &ModelProto) -> Result<Tokenizer> {
@@ -91,7 +92,7 @@ fn image_tokens_shift_all_ids() {
     let model = proto().encode_to_vec();
     let open = |config: &str| from_sentencepiece(&model, Some(config.as_bytes()));
     let plain = tokenizer();
-    // A config that does not say is an early one.
+    // A config without `num_image_tokens` is an early one.
     for (config, offset) in
         [(r#"{"num_image_tokens": 7}"#, 7), ("{}", 20_000), (r#"{"num_image_tokens": 0}"#, 0)]
     {
@@ -146,8 +147,8 @@ fn a_model_without_byte_fallback_joins_unknown_characters() {
 
 #[test]
 fn equal_scores_are_decided_as_sentencepiece_does() {
-    // Two single letters cost the same wherever they stand among the triples. Exact sums would tie,
-    // and the first way found would win: 1 1 3 3 3. Sums kept as f32 do not quite tie.
+    // The two single letters may be anywhere between the triples. With exact sums all orders tie, and the first one found
+    // would win: 1 1 3 3 3. Rounded f32 sums differ.
     let mut proto = proto();
     proto.pieces.retain(|p| !matches!(p.piece.as_deref(), Some("▁a" | "a")));
     proto.pieces.extend([piece("a", -8.1, 1), piece("aaa", -10.7, 1)]);
@@ -205,7 +206,7 @@ fn broken_files_are_refused() {
 }
 
 #[test]
-fn a_folder_without_tokenizer_says_what_was_looked_for() {
+fn the_error_for_a_folder_without_tokenizer_lists_the_files() {
     let dir = tempfile::tempdir().unwrap();
     let problem = problem(Tokenizer::open(dir.path()));
     assert!(
@@ -233,7 +234,7 @@ fn time_grows_with_the_text_and_no_faster() {
         start.elapsed().as_secs_f64()
     };
     for unit in ["a", " ", "\n", "\t", "é", "<", "<sop>", "[MASK", "你", "a "] {
-        // Quadratic time would be 256 times as much.
+        // In quadratic time the factor would be 256.
         let (short, long) = (time(unit, 1 << 16), time(unit, 1 << 20));
         assert!(long < 100.0 * short + 0.1, "{unit:?}: {short} s, {long} s");
     }
@@ -248,6 +249,23 @@ fn a_text_may_not_be_endless() {
 fn threads_share_a_tokenizer() {
     fn shared<T: Send + Sync>() {}
     shared::<Tokenizer>();
+}
+
+/// Compares the small `tokenizer.json` with the crate `tokenizers`, which reads the whole file here.
+fn check_against_the_crate(text: &str) -> Result<(), TestCaseError> {
+    static ORACLE: LazyLock<::tokenizers::Tokenizer> = LazyLock::new(|| {
+        ::tokenizers::Tokenizer::from_bytes(&folders()[5][0].1).expect("a sound file")
+    });
+    let expected = ORACLE.encode_fast(text, false).unwrap();
+    prop_assert_eq!(&tokenizers()[5].encode(text).unwrap()[..], expected.get_ids());
+    Ok(())
+}
+
+#[test]
+fn white_space_before_an_added_token_is_that_of_the_crate_tokenizers() {
+    for space in ["\u{1c}", "\u{1f}", "\u{85}", "\u{a0}", "\u{3000}", "\u{200b}", " \n\t"] {
+        check_against_the_crate(&format!("a{space}[MASK]{space}b")).unwrap();
+    }
 }
 
 proptest! {
@@ -278,6 +296,13 @@ proptest! {
     }
 
     #[test]
+    fn ids_are_those_of_the_crate_tokenizers(
+        text in "([ab 1\n]|\\PC|\\p{M}|\\p{C}|\\[MASK\\]|\\[MASK|'s){0,40}",
+    ) {
+        check_against_the_crate(&text)?;
+    }
+
+    #[test]
     fn streams_of_every_tokenizer_join_to_the_whole(seed in vec(any::<u32>(), 0..40)) {
         for t in tokenizers() {
             let size = t.vocab_size() as u32;
@@ -291,7 +316,7 @@ proptest! {
 
     #[test]
     fn bytes_decode_like_utf8(text in "\\PC{0,20}") {
-        // Whatever the clean-up leaves alone.
+        // The clean-up does not change other texts.
         prop_assume!(!text.contains([' ', '<']));
         let ids: Vec<_> = text.bytes().map(byte_id).collect();
         prop_assert_eq!(tokenizer().decode(&ids).unwrap(), text);

@@ -1,38 +1,130 @@
-//! `tokenizer.json`, in which transformers keeps a tokenizer whole: the native `glm` and `glm4` models,
-//! and others with byte-level BPE.
+//! `tokenizer.json`, the format of the crate `tokenizers` and of transformers, for byte-level BPE: the native `glm` and `glm4`
+//! models and others.
 //!
-//! What the file may say beyond that, other models, normalisers and ways to cut a text, is refused:
-//! taking no notice of it would give wrong ids.
+//! Other models, normalizers, pre-tokenizers and decoders are errors, because ignoring them would give wrong ids. The crate
+//! gets only the vocabulary and the merges. Its own reader accepts any pattern, and its regex engines backtrack; it needs
+//! twice the memory as well.
 
 use super::added::Token;
-use super::byte_level::{ByteLevel, Merges};
+use super::byte_level::ByteLevel;
 use super::decoder::{Decoding, Invalid};
-use super::gpt2;
+use super::gpt2::{self, Merge, Merges, Vocab};
 use super::settings::{self, token};
-use super::split::{GPT2, Splitter};
-use super::{Build, Family, Model, Special, SpecialIds, Tokenizer};
+use super::split::{DIGIT, DIGITS, GPT2, Splitter};
+use super::{Build, Family, Model, Special, SpecialIds, Tokenizer, shortened};
 use crate::error::Result;
 use crate::files::model_dir::ModelDir;
-use serde_json::{Map, Value};
+use serde::Deserialize;
+use serde_json::Value;
 
 pub(super) const FILE: &str = "tokenizer.json";
 
-/// Most steps in which a text is cut into words; published files have two. Each takes memory for its pattern.
+/// Most steps that split a text into words, because each takes memory for its pattern. Published files have two.
 const MAX_CUTS: usize = 8;
 
-/// Most ids before a text, and after it; published files have two.
+/// Most ids before a text, and after it. Published files have two.
 const MAX_AROUND: usize = 64;
+
+/// The supported type of model.
+const BPE: &str = "BPE";
+
+/// The parts of the file that matter here.
+#[derive(Deserialize)]
+struct File {
+    #[serde(default)]
+    added_tokens: Vec<Value>,
+    #[serde(default)]
+    normalizer: Value,
+    #[serde(default)]
+    pre_tokenizer: Value,
+    #[serde(default)]
+    post_processor: Value,
+    #[serde(default)]
+    decoder: Value,
+    model: BpeModel,
+}
+
+#[derive(Deserialize)]
+struct BpeModel {
+    #[serde(rename = "type", default)]
+    kind: Value,
+    #[serde(default)]
+    dropout: Value,
+    #[serde(default)]
+    continuing_subword_prefix: Value,
+    #[serde(default)]
+    end_of_word_suffix: Value,
+    #[serde(default)]
+    byte_fallback: Value,
+    ignore_merges: Option<bool>,
+    vocab: Vocab,
+    merges: Vec<Merge>,
+}
+
+/// The type of a model that cannot be read.
+#[derive(Deserialize)]
+struct Header {
+    model: Kind,
+}
+
+#[derive(Deserialize)]
+struct Kind {
+    #[serde(rename = "type")]
+    kind: Value,
+}
+
+impl File {
+    /// # Errors
+    /// If the file is not JSON, or its model is not BPE.
+    fn parse(file: &[u8]) -> Result<Self, String> {
+        let read: serde_json::Result<File> = serde_json::from_slice(file);
+        let kind = match &read {
+            Ok(file) => file.model.kind.clone(),
+            Err(_) => serde_json::from_slice(file).map_or(BPE.into(), |h: Header| h.model.kind),
+        };
+        if kind != BPE {
+            return Err(format!("a model of type {} is not supported, only {BPE}", shown(&kind)));
+        }
+        read.map_err(|e| shortened(&format!("is not valid: {e}")))
+    }
+
+    /// # Errors
+    /// If the file asks for something that is not supported and would change ids.
+    fn check(&self) -> Result<(), String> {
+        let model = &self.model;
+        let unusual = [
+            ("dropout", &model.dropout),
+            ("continuing_subword_prefix", &model.continuing_subword_prefix),
+            ("end_of_word_suffix", &model.end_of_word_suffix),
+            ("byte_fallback", &model.byte_fallback),
+        ];
+        let is_plain = |value: &Value| value.is_null() || value == "" || value == false;
+        if let Some((key, value)) = unusual.into_iter().find(|(_, value)| !is_plain(value)) {
+            return Err(format!("{key} {} is not supported in byte-level BPE", shown(value)));
+        }
+        if !self.normalizer.is_null() {
+            let found = shown(&self.normalizer);
+            return Err(format!("the normalizer {found} is not supported, only none"));
+        }
+        if self.decoder["type"] != "ByteLevel" {
+            let found = shown(&self.decoder);
+            return Err(format!("the decoder {found} is not supported, only ByteLevel"));
+        }
+        Ok(())
+    }
+}
 
 pub(super) fn open(folder: &ModelDir) -> Result<Tokenizer> {
     let settings = settings::open(folder)?;
-    let json = Value::Object(folder.json(FILE)?);
     let error = |problem: String| folder.error(FILE, problem);
-    let added = added(&json).map_err(error)?;
-    let model = model(&json).map_err(error)?;
+    let file = File::parse(&folder.read(FILE)?).map_err(error)?;
+    file.check().map_err(error)?;
+    let added = added(&file.added_tokens).map_err(error)?;
+    let model = model(file.model, &file.pre_tokenizer).map_err(error)?;
     let id = |name: &str| added.iter().find(|token| token.name == name).map(|token| token.id);
     let named =
         |key: &str| Ok(settings.name(key)?.and_then(|name| id(name).or_else(|| model.find(name))));
-    let [before, after] = around(&json["post_processor"]).map_err(error)?;
+    let [before, after] = around(&file.post_processor).map_err(error)?;
     let ends = named("eos_token")?.into_iter().collect();
     let special = Special {
         ids: SpecialIds { ends, ..SpecialIds::named("<sop>", id) },
@@ -50,78 +142,33 @@ pub(super) fn open(folder: &ModelDir) -> Result<Tokenizer> {
         .map_err(error)
 }
 
-fn added(json: &Value) -> Result<Vec<Token>, String> {
-    let listed = json["added_tokens"].as_array().map_or(&[][..], Vec::as_slice);
+fn added(listed: &[Value]) -> Result<Vec<Token>, String> {
     listed
         .iter()
         .map(|value| {
             let id = value["id"].as_u64().and_then(|id| u32::try_from(id).ok());
             let token =
                 id.zip(value["content"].as_str()).and_then(|(id, name)| token(id, name, value));
-            token.ok_or_else(|| format!("added_tokens: not a token that is supported: {value}"))
+            let problem = || format!("added_tokens: {} is not supported", shown(value));
+            token.ok_or_else(problem)
         })
         .collect()
 }
 
-/// Refuses what would give other ids.
-fn check(json: &Value) -> Result<(), String> {
-    let model = &json["model"];
-    if model["type"] != "BPE" {
-        return Err(format!("a model of type {} is not supported, only BPE", model["type"]));
-    }
-    const UNUSUAL: [&str; 4] =
-        ["dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"];
-    let plain = |key: &str| model[key].is_null() || model[key] == "" || model[key] == false;
-    if let Some(key) = UNUSUAL.into_iter().find(|key| !plain(key)) {
-        return Err(format!("{key} {} is not supported in byte-level BPE", model[key]));
-    }
-    if !json["normalizer"].is_null() {
-        let found = shortened(&json["normalizer"]);
-        return Err(format!("the normalizer {found} is not supported, only none"));
-    }
-    if json["decoder"]["type"] != "ByteLevel" {
-        let found = shortened(&json["decoder"]);
-        return Err(format!("the decoder {found} is not supported, only ByteLevel"));
-    }
-    Ok(())
+fn model(model: BpeModel, pre_tokenizer: &Value) -> Result<ByteLevel, String> {
+    let tokens = gpt2::tokens(&model.vocab)?;
+    let whole_words = model.ignore_merges.unwrap_or(false);
+    let merges = Merges::new(model.vocab, model.merges, whole_words)?;
+    Ok(ByteLevel::of_merges(tokens, merges, splitters(pre_tokenizer)?))
 }
 
-fn model(json: &Value) -> Result<ByteLevel, String> {
-    check(json)?;
-    let model = &json["model"];
-    let none = Map::new();
-    let vocab = gpt2::vocab(model["vocab"].as_object().unwrap_or(&none))?;
-    let listed = model["merges"].as_array().ok_or("there are no merges")?;
-    let pairs =
-        listed.iter().map(pair).collect::<Option<Vec<_>>>().ok_or("a merge is not two tokens")?;
-    let merges = gpt2::merges(pairs.into_iter(), &vocab)?;
-    let whole_words = model["ignore_merges"] == true;
-    ByteLevel::new(
-        gpt2::tokens(vocab)?,
-        Merges::Pairs(merges),
-        whole_words,
-        splitters(&json["pre_tokenizer"])?,
-    )
-}
-
-/// A merge: two tokens with a blank between them, or a list of two.
-fn pair(merge: &Value) -> Option<(&str, &str)> {
-    match merge {
-        Value::String(line) => line.split_once(' '),
-        _ => match merge.as_array()?.as_slice() {
-            [left, right] => Some((left.as_str()?, right.as_str()?)),
-            _ => None,
-        },
-    }
-}
-
-/// How a text is cut, by one step after the other. The last is into bytes, and may have GPT-2's pattern of its own.
+/// The steps that split a text into words. The last step maps bytes to characters, and may split by GPT-2's pattern.
 fn splitters(json: &Value) -> Result<Vec<Splitter>, String> {
     let steps = match json["type"].as_str() {
         Some("Sequence") => json["pretokenizers"].as_array().map_or(&[][..], Vec::as_slice),
         _ => std::slice::from_ref(json),
     };
-    let unsupported = || format!("the pre_tokenizer {} is not supported", shortened(json));
+    let unsupported = || format!("the pre_tokenizer {} is not supported", shown(json));
     let Some((bytes, cuts)) = steps.split_last() else { return Err(unsupported()) };
     if bytes["type"] != "ByteLevel" || bytes["add_prefix_space"] != false {
         return Err(unsupported());
@@ -137,10 +184,10 @@ fn splitters(json: &Value) -> Result<Vec<Splitter>, String> {
         let pattern = match cut["type"].as_str() {
             Some("Split") if cut["behavior"] == "Isolated" && cut["invert"] == false => {
                 let pattern = cut["pattern"]["Regex"].as_str();
-                pattern.ok_or("the split pattern is no regular expression")?
+                pattern.ok_or("the split pattern is not a regular expression")?
             }
-            Some("Digits") if cut["individual_digits"] == true => r"\p{N}",
-            Some("Digits") => r"\p{N}+",
+            Some("Digits") if cut["individual_digits"] == true => DIGIT,
+            Some("Digits") => DIGITS,
             _ => return Err(unsupported()),
         };
         splitters.push(Splitter::new(pattern)?);
@@ -151,7 +198,7 @@ fn splitters(json: &Value) -> Result<Vec<Splitter>, String> {
     Ok(splitters)
 }
 
-/// The ids before and after a text, where the file adds some.
+/// The ids that the file adds before and after a text.
 fn around(json: &Value) -> Result<[Vec<u32>; 2], String> {
     let steps = match json["type"].as_str() {
         Some("Sequence") => json["processors"].as_array().map_or(&[][..], Vec::as_slice),
@@ -170,7 +217,8 @@ fn around(json: &Value) -> Result<[Vec<u32>; 2], String> {
         let name = step["SpecialToken"]["id"].as_str().unwrap_or_default();
         let ids =
             serde_json::from_value::<Vec<u32>>(template["special_tokens"][name]["ids"].clone());
-        around[side].extend(ids.map_err(|_| format!("post_processor: {name:?} has no ids"))?);
+        around[side]
+            .extend(ids.map_err(|_| shortened(&format!("post_processor: {name:?} has no ids")))?);
         if around[side].len() > MAX_AROUND {
             return Err(format!("post_processor puts more than {MAX_AROUND} ids around a text"));
         }
@@ -178,9 +226,9 @@ fn around(json: &Value) -> Result<[Vec<u32>; 2], String> {
     Ok(around)
 }
 
-/// A value that may be long, for an error.
-fn shortened(json: &Value) -> String {
-    json.to_string().chars().take(200).collect()
+/// A value as an error shows it.
+fn shown(json: &Value) -> String {
+    shortened(&json.to_string())
 }
 
 #[cfg(test)]
@@ -188,7 +236,7 @@ mod tests {
     use super::super::testing::vocab;
     use super::*;
 
-    /// A file with the pattern "letters", and an id before and after a text.
+    /// A file with the pattern `[a-z]+`, and an id before and after a text.
     fn file() -> String {
         let file = r#"{"added_tokens": [{"id": 300, "content": "[gMASK]"}, {"id": 301, "content": "<sop>", "rstrip": true}],
             "normalizer": null,
@@ -246,7 +294,9 @@ mod tests {
     #[test]
     fn what_would_change_ids_is_refused() {
         for (from, to, problem) in [
-            ("\"BPE\"", "\"Unigram\"", "type"),
+            ("\"BPE\"", "\"Unigram\"", "a model of type \"Unigram\""),
+            ("\"vocab\": {", "\"vocab\": [], \"v\": {", "expected a map"),
+            ("\"BPE\",", "\"Unigram\", \"vocab\": [],", "a model of type \"Unigram\""),
             ("\"normalizer\": null", "\"normalizer\": {\"type\": \"NFC\"}", "normalizer"),
             ("\"dropout\": null", "\"dropout\": 0.1", "dropout"),
             ("\"byte_fallback\": false", "\"byte_fallback\": true", "byte_fallback"),
@@ -258,13 +308,14 @@ mod tests {
             ),
             ("[a-z]+", "(?=a)[a-z]+", "split pattern"),
             ("\"decoder\": {\"type\": \"ByteLevel\"}", "\"decoder\": null", "decoder"),
-            ("\"a b\"", "\"a x\"", "merge 0"),
-            ("\"a b\"", "5", "merge"),
+            ("\"a b\"", "\"a x\"", "a merge is not valid"),
+            ("\"a b\"", "\"abc abc\"", "merge 0"),
+            ("\"a b\"", "5", "a merge of two tokens"),
             ("\"merges\"", "\"m\"", "merges"),
             ("\"abc\": 257", "\"abc\": 256", "same id"),
-            ("\"abc\": 257", "\"abc\": -1", "no id"),
-            ("\"abc\": 257", "\"a c\": 257", "GPT-2's bytes"),
-            ("\"id\": 300", "\"id\": 99999999", "unreasonable"),
+            ("\"abc\": 257", "\"abc\": -1", "expected u32"),
+            ("\"abc\": 257", "\"a c\": 257", "GPT-2's notation"),
+            ("\"id\": 300", "\"id\": 99999999", "is not below"),
             ("\"id\": 300", "\"single_word\": true, \"id\": 300", "added_tokens"),
             ("\"ids\": [300]", "\"ids\": 300", "has no ids"),
         ] {
