@@ -1,4 +1,4 @@
-//! Nothing is allocated while tokens are generated.
+//! What is allocated for a sequence, and that nothing is while tokens are generated.
 
 mod common;
 
@@ -6,22 +6,26 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use common::fixture;
-use glm_model::{Activations, Chunk, Model, Options, RunOptions};
+use glm_model::{Activations, Chunk, Generation, Model, Options, Request, RunOptions, Sampling};
 
 /// Counts what is allocated.
 struct Counting;
 
 static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+/// Bytes that are allocated at the moment.
+static BYTES: AtomicUsize = AtomicUsize::new(0);
 
 // SAFETY: all is left to the system's allocator; a counter beside it changes nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Relaxed);
+        BYTES.fetch_add(layout.size(), Relaxed);
         // SAFETY: as the caller promises.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        BYTES.fetch_sub(layout.size(), Relaxed);
         // SAFETY: as the caller promises.
         unsafe { System.dealloc(pointer, layout) }
     }
@@ -33,7 +37,44 @@ static COUNTING: Counting = Counting;
 /// What the threads' pool allocates to be entered, once a token whatever the model's size.
 const ENTERING: usize = 8;
 
+/// One test, so that no other allocates beside it.
 #[test]
+fn memory_is_taken_as_it_is_needed() {
+    a_token_costs_no_memory();
+    a_sequence_costs_what_it_holds();
+}
+
+/// Bytes that a generation may take beside keys and values.
+const BESIDE: usize = 64 << 10;
+
+fn a_sequence_costs_what_it_holds() {
+    let model = Model::open(fixture("chatglm2-6b-tiny/int4"), &Options::default()).unwrap();
+    let page = model.kv_pool().page_bytes() as usize;
+    let request = || {
+        let sampling = Sampling { temperature: 0.7, top_p: 0.8, ..Sampling::greedy() };
+        let mut request = Request::new(sampling);
+        request.max_new_tokens = Some(120);
+        request
+    };
+    let generation = |prompt: &[u32]| {
+        let sequence = model.sequence(Some(model.config().max_context)).unwrap();
+        Generation::new(&model, sequence, prompt, request()).unwrap()
+    };
+    // What all generations share is there before.
+    generation(&[5, 6]).take(10).for_each(|id| drop(id.unwrap()));
+    let before = BYTES.load(Relaxed);
+    let mut answer = generation(&[5, 6, 7, 8]);
+    let new = BYTES.load(Relaxed) - before;
+    assert!(new < BESIDE, "{new} bytes before the first token");
+    // The pool had kept a page.
+    answer.by_ref().for_each(|id| drop(id.unwrap()));
+    let after = BYTES.load(Relaxed) + page - before;
+    assert!(after < page + BESIDE, "{after} bytes after 120 tokens, of which a page has {page}");
+    drop(answer);
+    let left = BYTES.load(Relaxed).saturating_sub(before);
+    assert!(left < BESIDE, "{left} bytes are left");
+}
+
 fn a_token_costs_no_memory() {
     for (name, activations) in
         [("chatglm-6b-tiny/int4", Activations::Int8), ("chatglm-6b-tiny/bin-f16", Activations::F32)]

@@ -1,5 +1,7 @@
 //! Logits → the next id.
 
+use std::cell::RefCell;
+
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
@@ -82,14 +84,13 @@ impl Sampling {
     }
 }
 
-/// Chooses ids, one after the other.
+/// Chooses ids, one after the other. Takes an eighth of a byte for each id of the vocabulary; the memory in which candidates are
+/// sorted is the thread's, so that many samplers share it.
 pub struct Sampler {
     sampling: Sampling,
     random: ChaCha8Rng,
-    /// `[vocab]`: whether the id occurred in prompt or answer.
-    seen: Vec<bool>,
-    /// Room for the candidates, `[vocab]`.
-    candidates: Vec<Candidate>,
+    seen: IdSet,
+    vocab: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -99,6 +100,29 @@ struct Candidate {
     weight: f32,
 }
 
+thread_local! {
+    static CANDIDATES: RefCell<Vec<Candidate>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A set of ids of the vocabulary, a bit for each.
+struct IdSet(Vec<u64>);
+
+impl IdSet {
+    fn new(vocab: usize) -> Self {
+        Self(vec![0; vocab.div_ceil(64)])
+    }
+
+    fn contains(&self, id: u32) -> bool {
+        self.0.get(id as usize / 64).is_some_and(|bits| bits >> (id % 64) & 1 == 1)
+    }
+
+    fn insert(&mut self, id: u32) {
+        if let Some(bits) = self.0.get_mut(id as usize / 64) {
+            *bits |= 1 << (id % 64);
+        }
+    }
+}
+
 impl Sampler {
     /// A sampler for rows of `vocab` logits that follow `prompt`.
     ///
@@ -106,116 +130,109 @@ impl Sampler {
     /// If a number of `sampling` is outside its range.
     pub fn new(sampling: &Sampling, vocab: usize, prompt: &[u32]) -> Result<Self> {
         sampling.validate()?;
-        let mut sampler = Self {
-            sampling: sampling.clone(),
-            random: ChaCha8Rng::seed_from_u64(sampling.seed),
-            seen: vec![false; vocab],
-            candidates: Vec::with_capacity(vocab),
-        };
-        prompt.iter().for_each(|&id| sampler.see(id));
-        Ok(sampler)
-    }
-
-    fn see(&mut self, id: u32) {
-        if let Some(seen) = self.seen.get_mut(id as usize) {
-            *seen = true;
-        }
+        let mut seen = IdSet::new(vocab);
+        prompt.iter().for_each(|&id| seen.insert(id));
+        let random = ChaCha8Rng::seed_from_u64(sampling.seed);
+        Ok(Self { sampling: sampling.clone(), random, seen, vocab })
     }
 
     /// The next id, from its logits, one for each id of the vocabulary.
     ///
     /// # Errors
-    /// If a logit is not finite, or there are none.
+    /// If a logit is not finite, or there are more or fewer than ids.
     pub fn choose(&mut self, logits: &[f32]) -> Result<u32> {
+        if logits.len() != self.vocab || logits.is_empty() {
+            return Err(Error::Ids(format!("{} logits for {} ids", logits.len(), self.vocab)));
+        }
         let penalty = self.sampling.repetition_penalty;
-        let penalised = |logit: f32| if logit > 0.0 { logit / penalty } else { logit * penalty };
-        self.candidates.clear();
-        if logits.is_empty() || logits.len() != self.seen.len() {
-            return Err(Error::NotFinite);
-        }
-        for ((id, &logit), &seen) in (0..).zip(logits).zip(&self.seen) {
-            let weight = if seen { penalised(logit) } else { logit };
-            if !weight.is_finite() {
-                return Err(Error::NotFinite);
+        let penalized = |logit: f32| if logit > 0.0 { logit / penalty } else { logit * penalty };
+        let id = CANDIDATES.with_borrow_mut(|candidates| {
+            candidates.clear();
+            for (id, &logit) in (0..).zip(logits) {
+                let weight = if self.seen.contains(id) { penalized(logit) } else { logit };
+                if !weight.is_finite() {
+                    return Err(Error::NotFinite);
+                }
+                candidates.push(Candidate { id, weight });
             }
-            self.candidates.push(Candidate { id, weight });
-        }
-        let id = match self.sampling.temperature {
-            0.0 => likeliest(&self.candidates),
-            temperature => {
-                self.weigh(temperature);
-                let kept = self.narrow();
-                self.draw(kept)
-            }
-        };
-        self.see(id);
+            Ok(match self.sampling.temperature {
+                0.0 => likeliest(candidates),
+                temperature => {
+                    weigh(candidates, temperature);
+                    let kept = narrow(candidates, &self.sampling);
+                    draw(&candidates[..kept], &mut self.random)
+                }
+            })
+        })?;
+        self.seen.insert(id);
         Ok(id)
     }
+}
 
-    /// Logits → weights relative to the likeliest, which gets 1.
-    fn weigh(&mut self, temperature: f32) {
-        let max = self.candidates.iter().map(|c| c.weight).fold(f32::NEG_INFINITY, f32::max);
-        for candidate in &mut self.candidates {
-            candidate.weight = libm::expf((candidate.weight - max) / temperature);
-        }
+/// Logits → weights relative to the likeliest, which gets 1.
+fn weigh(candidates: &mut [Candidate], temperature: f32) {
+    let max = candidates.iter().map(|c| c.weight).fold(f32::NEG_INFINITY, f32::max);
+    for candidate in candidates {
+        candidate.weight = libm::expf((candidate.weight - max) / temperature);
     }
+}
 
-    /// Sorts as many of the likeliest to the front as may be drawn, and says how many.
-    fn narrow(&mut self) -> usize {
-        let Sampling { top_k, top_p, min_p, .. } = self.sampling;
-        let all = self.candidates.len();
-        let most = if top_k == 0 { all } else { top_k.min(all) };
-        if most < all {
-            self.candidates.select_nth_unstable_by(most - 1, order);
-        }
-        let total = sum(&self.candidates[..most]);
-        let mut kept = most;
-        if top_p < 1.0 {
-            kept = self.nucleus(most, f64::from(top_p) * total);
-        } else if most < all || min_p > 0.0 {
-            self.candidates[..most].sort_unstable_by(order);
-        }
-        if min_p > 0.0 {
-            kept = self.candidates[..kept].partition_point(|c| c.weight >= min_p);
-        }
-        kept
+/// Sorts the likeliest candidates that may be drawn to the front; returns their number.
+fn narrow(candidates: &mut [Candidate], sampling: &Sampling) -> usize {
+    let Sampling { top_k, top_p, min_p, .. } = *sampling;
+    let all = candidates.len();
+    let most = if top_k == 0 { all } else { top_k.min(all) };
+    if most < all {
+        candidates.select_nth_unstable_by(most - 1, order);
     }
-
-    /// Of the first `most`, how many of the likeliest reach `sum` together. Sorts no more of them than needed.
-    fn nucleus(&mut self, most: usize, sum: f64) -> usize {
-        let (mut sorted, mut reached) = (0, 0.0);
-        let mut step = 64;
-        while sorted < most {
-            let end = (sorted + step).min(most);
-            let rest = &mut self.candidates[sorted..most];
-            if end < most {
-                rest.select_nth_unstable_by(end - sorted - 1, order);
-            }
-            rest[..end - sorted].sort_unstable_by(order);
-            for (index, candidate) in self.candidates[..end].iter().enumerate().skip(sorted) {
-                reached += f64::from(candidate.weight);
-                if reached >= sum {
-                    return index + 1;
-                }
-            }
-            (sorted, step) = (end, step * 8);
-        }
-        most
+    let candidates = &mut candidates[..most];
+    let mut kept = most;
+    if top_p < 1.0 {
+        kept = nucleus(candidates, f64::from(top_p) * sum(candidates));
+    } else if most < all || min_p > 0.0 {
+        candidates.sort_unstable_by(order);
     }
+    if min_p > 0.0 {
+        kept = candidates[..kept].partition_point(|c| c.weight >= min_p);
+    }
+    kept
+}
 
-    fn draw(&mut self, kept: usize) -> u32 {
-        let candidates = &self.candidates[..kept];
-        // The upper 53 bits: every multiple of 2⁻⁵³ in [0, 1) with the same chance.
-        let uniform = (self.random.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
-        let mut left = uniform * sum(candidates);
-        for candidate in candidates {
-            left -= f64::from(candidate.weight);
-            if left < 0.0 {
-                return candidate.id;
+/// How many of the likeliest candidates together reach `sum`. Sorts no more of them than needed.
+fn nucleus(candidates: &mut [Candidate], sum: f64) -> usize {
+    let most = candidates.len();
+    let (mut sorted, mut reached) = (0, 0.0);
+    let mut step = 64;
+    while sorted < most {
+        let end = (sorted + step).min(most);
+        let rest = &mut candidates[sorted..];
+        if end < most {
+            rest.select_nth_unstable_by(end - sorted - 1, order);
+        }
+        rest[..end - sorted].sort_unstable_by(order);
+        for (index, candidate) in candidates[..end].iter().enumerate().skip(sorted) {
+            reached += f64::from(candidate.weight);
+            if reached >= sum {
+                return index + 1;
             }
         }
-        candidates[kept - 1].id
+        (sorted, step) = (end, step * 8);
     }
+    most
+}
+
+/// Draws one of `candidates` with a probability proportional to its weight.
+fn draw(candidates: &[Candidate], random: &mut ChaCha8Rng) -> u32 {
+    // The upper 53 bits: every multiple of 2⁻⁵³ in [0, 1) with the same probability.
+    let uniform = (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+    let mut left = uniform * sum(candidates);
+    for candidate in candidates {
+        left -= f64::from(candidate.weight);
+        if left < 0.0 {
+            return candidate.id;
+        }
+    }
+    candidates[candidates.len() - 1].id
 }
 
 /// By weight, heaviest first, then by id: a total order, so that every sort gives one result.
@@ -244,7 +261,7 @@ mod tests {
         let mut sampler = Sampler::new(sampling, logits.len(), &[]).unwrap();
         let mut counts = vec![0.0; logits.len()];
         for _ in 0..n {
-            sampler.seen.fill(false);
+            sampler.seen = IdSet::new(logits.len());
             counts[sampler.choose(logits).unwrap() as usize] += 1.0 / n as f64;
         }
         counts
@@ -340,19 +357,18 @@ mod tests {
             logits in prop::collection::vec(-8.0f32..8.0, 1..700), top_p in 0.01f32..1.0, top_k in 0usize..300,
         ) {
             let sampling = Sampling { temperature: 1.0, top_p, top_k, ..Sampling::greedy() };
-            let mut sampler = Sampler::new(&sampling, logits.len(), &[]).unwrap();
-            sampler.candidates = (0..).zip(&logits).map(|(id, &weight)| Candidate { id, weight }).collect();
-            sampler.weigh(1.0);
-            let mut sorted = sampler.candidates.clone();
+            let mut candidates: Vec<_> = (0..).zip(&logits).map(|(id, &weight)| Candidate { id, weight }).collect();
+            weigh(&mut candidates, 1.0);
+            let mut sorted = candidates.clone();
             sorted.sort_by(order);
             sorted.truncate(if top_k == 0 { usize::MAX } else { top_k });
             let total = sum(&sorted);
-            let kept = sampler.narrow();
+            let kept = narrow(&mut candidates, &sampling);
             let mass = |n: usize| sum(&sorted[..n]) / total;
             prop_assert!(mass(kept) >= f64::from(top_p) - 1e-9);
             prop_assert!(kept == 1 || mass(kept - 1) < f64::from(top_p) + 1e-9);
             let ids = |c: &[Candidate]| c.iter().map(|c| c.id).collect::<Vec<_>>();
-            prop_assert_eq!(ids(&sampler.candidates[..kept]), ids(&sorted[..kept]));
+            prop_assert_eq!(ids(&candidates[..kept]), ids(&sorted[..kept]));
         }
     }
 }
