@@ -28,10 +28,10 @@ pub fn messages_from_json(json: &str) -> Result<Vec<Message>> {
     let Value::Array(messages) = value else {
         return Err(Error::Prompt(format!("{FORM}, or an object with such a list as messages")));
     };
-    let read = |(i, value)| message(value).map_err(|problem| (i, problem));
-    messages.into_iter().enumerate().map(read).collect::<Result<_, _>>().map_err(
-        |(i, problem): (usize, String)| Error::Prompt(format!("message {i}: {problem}; {FORM}")),
-    )
+    let read = |(i, value)| {
+        message(value).map_err(|problem| Error::Prompt(format!("message {i}: {problem}")))
+    };
+    messages.into_iter().enumerate().map(read).collect()
 }
 
 fn message(value: Value) -> Result<Message, String> {
