@@ -163,8 +163,8 @@ pub struct Answering {
     /// Tokens that the context holds, prompt and answer together. [default: the maximum of the model, up to 32768]
     #[arg(long, value_name = "N")]
     pub context: Option<usize>,
-    /// Draft tokens by prompt lookup and verify several in one pass: auto where it pays, off, or always up to N. The answer is
-    /// the same.
+    /// Draft tokens by prompt lookup and verify several in one pass. auto drafts if that is measured to be faster, N always drafts
+    /// up to N tokens. The answer is the same.
     #[arg(long, value_name = "auto|off|N", default_value = "auto", value_parser = draft)]
     pub draft: Draft,
 }

@@ -88,8 +88,8 @@ impl Template {
     ///
     /// # Errors
     /// If a file cannot be read or has no sound template.
-    pub fn open(dir: &Path, tokenizer: &Tokenizer) -> Result<Self> {
-        Self::of_folder(&ModelDir::open(dir)?, tokenizer)
+    pub fn open(dir: impl AsRef<Path>, tokenizer: &Tokenizer) -> Result<Self> {
+        Self::of_folder(&ModelDir::open(dir.as_ref())?, tokenizer)
     }
 
     /// The same from files that are in memory, by their names.

@@ -184,8 +184,8 @@ impl Tokenizer {
     /// # Errors
     /// If none of them is there, or one is not what the models of the family need; the error says
     /// which.
-    pub fn open(dir: &Path) -> Result<Self> {
-        Self::of_folder(&ModelDir::open(dir)?)
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
+        Self::of_folder(&ModelDir::open(dir.as_ref())?)
     }
 
     /// The same from files that are in memory, by their names.

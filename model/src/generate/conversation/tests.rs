@@ -1,12 +1,15 @@
+use std::path::Path;
+
 use super::*;
 use crate::demo;
 use crate::generate::sampling::Sampling;
-use crate::network::model::Options;
+use crate::network::model::{Model, Options};
+use crate::text::chat::Template;
+use crate::text::tokenizer::testing;
 
 /// The demonstration model.
 fn bundle() -> Bundle {
-    let mut options = Options::default();
-    options.threads = Some(1);
+    let options = Options { threads: Some(1), ..Options::default() };
     demo::bundle(&options).unwrap()
 }
 
@@ -57,6 +60,39 @@ fn answers_are_those_of_a_loop_over_generations() {
         assert!(answer.is_appended && answer.finish == FinishReason::Stop);
         messages.push(Message::new(Role::Assistant, expected));
         assert_eq!(conversation.messages(), messages);
+    }
+}
+
+/// A tiny causal model of random weights, with a tokenizer of bytes.
+fn causal() -> Bundle {
+    let tiny = "tests/models/chatglm2-6b-tiny/int4";
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(tiny);
+    let options = Options { threads: Some(1), ..Options::default() };
+    let tokenizer = testing::open(&testing::folders()[1]).unwrap();
+    let template = Template::named("chatglm2").unwrap();
+    Bundle::new(Model::open(dir, &options).unwrap(), tokenizer, template).unwrap()
+}
+
+#[test]
+fn a_causal_model_reads_only_what_is_new() {
+    let bundle = causal();
+    let (model, tokenizer, template) = (bundle.model(), bundle.tokenizer(), bundle.template());
+    let mut options = ConversationOptions::new(bundle.request(3));
+    options.request.max_new_tokens = Some(6);
+    options.context = Some(1000);
+    let mut conversation = Conversation::new(&bundle, options).unwrap();
+    let mut last = 0;
+    for question in ["ab", "你 a", "b"] {
+        let request = conversation.options().request.clone();
+        let answer = conversation.ask(question).unwrap().finish().unwrap();
+        let asked = &conversation.messages()[..conversation.messages().len() - 1];
+        assert_eq!(answer.prompt_ids, template.prompt_ids(tokenizer, asked).unwrap());
+        let sequence = model.sequence(None).unwrap();
+        let generation = Generation::new(model, sequence, &answer.prompt_ids, request).unwrap();
+        assert_eq!(answer.ids, generation.collect::<Result<Vec<_>>>().unwrap());
+        // All of the prompt before, up to where the answer follows.
+        assert!(answer.kept_tokens + 1 >= last, "{} {last}", answer.kept_tokens);
+        last = answer.prompt_ids.len();
     }
 }
 
@@ -183,9 +219,8 @@ fn a_conversation_goes_on_after_an_error() {
     assert_eq!(conversation.messages(), before);
 
     // An error while the prompt is read: the keys and values of one page only.
-    let mut options = Options::default();
-    options.threads = Some(1);
-    options.kv_budget = Some(bundle.model().kv_pool().page_bytes());
+    let kv_budget = Some(bundle.model().kv_pool().page_bytes());
+    let options = Options { threads: Some(1), kv_budget, ..Options::default() };
     let narrow = demo::bundle(&options).unwrap();
     let mut conversation = talk(&narrow);
     ask(&mut conversation, "你好");
