@@ -136,13 +136,14 @@ pub struct Answering {
     /// Always choose the likeliest token.
     #[arg(long, conflicts_with_all = ["temperature", "top_k", "top_p", "min_p"])]
     pub greedy: bool,
-    /// Higher is more varied; 0 is greedy. The defaults of this and the next four are the model's own: here 0.95 in ChatGLM-6B.
+    /// Sampling temperature: higher is more varied, 0 is greedy. The default of each sampling setting is the model's own; for
+    /// ChatGLM-6B this one is 0.95.
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     temperature: Option<f32>,
-    /// Choose among the N likeliest tokens only; 0 means all. Usually 50.
+    /// Choose among the N likeliest tokens only; 0 means all. The default is usually 50.
     #[arg(long, value_name = "N")]
     top_k: Option<usize>,
-    /// Choose among the likeliest tokens whose probabilities reach this sum; 0.7 in ChatGLM-6B.
+    /// Choose among the likeliest tokens whose probabilities reach this sum; for ChatGLM-6B the default is 0.7.
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     top_p: Option<f32>,
     /// Choose among tokens with at least this fraction of the likeliest token's probability; 0 means all.
@@ -245,9 +246,9 @@ Examples:
   printf '你好\\n再见\\n' | glm chat -m chatglm-6b-q4 --greedy
   glm chat -m chatglm-6b-q4 --messages talk.json --json
 
-  where talk.json is [{\"role\": \"user\", \"content\": \"你好\"}, …, {\"role\": \"user\", \"content\": \"…\"}], or the body of a
-  request to OpenAI's API. Some models also support the roles system, observation and tool, and the fields metadata and
-  tools";
+  where talk.json is [{\"role\": \"user\", \"content\": \"你好\"}, …, {\"role\": \"user\", \"content\": \"…\"}],
+  or the body of a request to OpenAI's API. Some models also support the roles system, observation
+  and tool, and the fields metadata and tools";
 
 #[derive(Debug, Args)]
 #[command(after_help = CHAT_EXAMPLES)]
@@ -313,8 +314,9 @@ pub struct Generate {
 }
 
 const FILL_EXAMPLES: &str = "\
-[MASK] stands for a few words, [gMASK] for a text of any length; GLM and GLM-130B also have [sMASK] for a sentence. Several
-blanks are filled from left to right, and the model sees the text of those before.
+[MASK] stands for a few words, [gMASK] for a text of any length; GLM and GLM-130B also have [sMASK]
+for a sentence. Several blanks are filled from left to right, and the model sees the text of those
+before.
 
 Examples:
   glm fill '床前[MASK]光，疑是地上[MASK]。'
@@ -339,9 +341,9 @@ pub struct Fill {
 }
 
 const SCORE_EXAMPLES: &str = "\
-If the text has a blank, each answer is scored in the place of the blank. If not, the text is a question, and each answer is
-scored as its answer. For each answer, the likeliest first, the natural logarithm of its probability, its number of tokens and
-its text are printed.
+If the text has a blank, each answer is scored in the place of the blank. If not, the text is a
+question, and each answer is scored as its answer. For each answer, the likeliest first, the
+natural logarithm of its probability, its number of tokens and its text are printed.
 
 Examples:
   glm score '床前[MASK]光，疑是地上霜。' 明月 日 月
@@ -460,11 +462,13 @@ pub struct Logits {
 }
 
 const BENCH_EXAMPLES: &str = "\
-A figure is the median of several rounds. The speed of reading a prompt is limited by the multiply-adds of the processor, and
-the speed of generating by the memory bandwidth. Both limits are measured in the same run. Close other programs first.
+A figure is the median of several rounds. The speed of reading a prompt is limited by the
+multiply-adds of the processor, and the speed of generating by the memory bandwidth. Both limits
+are measured in the same run. Close other programs first.
 
-After these, two more things are measured behind 32 tokens: generating the tokens of several sequences together, and passes
-that verify a draft (see `glm generate --draft`) compared with a pass for one token.
+After prompts and depths, two more things are measured behind 32 tokens: the tokens of several
+sequences generated together, and passes that verify a draft (see `glm generate --draft`), each
+compared with one token of one sequence.
 
 Examples:
   glm bench --shape chatglm-6b
