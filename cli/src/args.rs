@@ -1,24 +1,27 @@
-//! What can be typed after `glm`, and the help that explains it.
+//! The command line and its help.
 
 use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, FromArgMatches, Parser, Subcommand, ValueEnum};
-use glm_model::{Activations, KvFormat, Options, RANDOM_SHAPES, Sampling, Template};
+use glm_model::{
+    Activations, Draft, KvFormat, MAX_DRAFT, Model as Network, Options, RANDOM_SHAPES, Request,
+    Sampling, Template,
+};
 
 use crate::input::Ids;
 
 const EXAMPLES: &str = "\
 Examples:
-  glm                                            talk to the small model that is part of this program
-  glm quantize chatglm-6b chatglm-6b-q4          once: 12.3 GB become 3.5 GB
+  glm                                            talk to the small model in this program
+  glm quantize chatglm-6b chatglm-6b-q4          12.3 GB to 3.5 GB; needed once
   glm chat -m chatglm-6b-q4                      talk
   glm generate -m chatglm-6b-q4 -p '你好'        one answer
   cat letter.txt | glm generate -m chatglm-6b-q4
   glm fill -m chatglm-6b-q4 '凯旋门位于[MASK]。'
-  glm info -m chatglm-6b-q4                      sizes, and the memory it needs
+  glm info -m chatglm-6b-q4                      sizes and memory
 
-A model is a folder as its authors publish it, or as `glm quantize` writes it.
+A model is a folder as published by its authors, or as written by `glm quantize`.
 Answers go to stdout, everything else to stderr. Ctrl-C stops an answer.";
 
 /// Chat with GLM models on a CPU.
@@ -30,7 +33,7 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// What was typed; `glm` alone is `glm chat`.
+    /// The command line; `glm` alone is `glm chat`.
     pub fn command() -> Command {
         Self::parse().command.unwrap_or_else(|| {
             let matches = Chat::augment_args(clap::Command::new("chat")).get_matches_from(["chat"]);
@@ -41,23 +44,23 @@ impl Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Talk with the model, or have it answer a conversation from a file.
+    /// Talk with the model, or answer a conversation in a file.
     Chat(Chat),
     /// Answer one prompt.
     Generate(Generate),
     /// Fill the blanks in a text.
     Fill(Fill),
-    /// Say how likely given answers are, the likeliest first.
+    /// Print how likely given answers are, the likeliest first.
     Score(Score),
-    /// Write a model quantised to 4 or 8 bits, ready to be run without any preparation.
+    /// Write a model quantized to 4 or 8 bits that opens without preparation.
     Quantize(Quantize),
-    /// Say what a model is, where its bytes are and how much memory it needs.
+    /// Print a model's sizes, the formats of its weights, and the memory it needs.
     Info(Info),
-    /// Turn text into ids, or ids into text.
+    /// Convert text to ids, or ids to text.
     Tokenize(Tokenize),
     /// Write the logits of every token to a file.
     Logits(Logits),
-    /// Measure how fast a model runs on this machine, and how fast it could.
+    /// Measure how fast a model runs on this machine, and the limits of the machine.
     Bench(Bench),
 }
 
@@ -67,7 +70,7 @@ pub struct Source {
     /// The model's folder.
     #[cfg_attr(
         feature = "demo",
-        doc = "Without it, the small demonstration model answers that is part of this program."
+        doc = "Without it, the small demonstration model in this program is used."
     )]
     #[arg(short, long, value_name = "DIR")]
     pub model: Option<PathBuf>,
@@ -78,18 +81,18 @@ pub struct Source {
 pub struct Model {
     #[command(flatten)]
     pub source: Source,
-    /// Threads; by default as many as the machine has fast cores.
+    /// Threads; by default one for each fast core.
     #[arg(short, long, value_name = "N")]
     pub threads: Option<usize>,
-    /// Type of the activations: int8 is several times faster with quantised weights, f32 is for comparisons.
-    /// By default int8 where weights are quantised.
+    /// Type of the activations: int8 is several times faster with quantized weights, f32 is for comparisons. By default int8 if the
+    /// weights are quantized.
     #[arg(long, value_name = "TYPE")]
     pub activations: Option<ActivationType>,
-    /// Type of cached keys and values: int8 takes half of the memory of f16, for a little exactness. By default f16 where
+    /// Type of cached keys and values: int8 takes half the memory of f16 and is slightly less exact. By default f16 if the
     /// activations are int8, otherwise f32.
     #[arg(long, value_name = "TYPE")]
     pub kv: Option<KvType>,
-    /// Read all weights at once, before the first token asks for them: for a slow disk.
+    /// Read all weights into memory before the first token: for a slow disk.
     #[arg(long)]
     pub preload: bool,
 }
@@ -105,7 +108,11 @@ impl Model {
             KvType::F16 => KvFormat::F16,
             KvType::Int8 => KvFormat::Int8,
         });
-        Options { threads: self.threads, activations, kv }
+        let mut options = Options::default();
+        options.threads = self.threads;
+        options.activations = activations;
+        options.kv = kv;
+        options
     }
 }
 
@@ -126,40 +133,54 @@ pub enum KvType {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Answers")]
 pub struct Answering {
-    /// Always take the likeliest token.
+    /// Always choose the likeliest token.
     #[arg(long, conflicts_with_all = ["temperature", "top_k", "top_p", "min_p"])]
     pub greedy: bool,
-    /// Higher is more varied; 0 is greedy. Where nothing is said, the model's authors have chosen: here 0.95 in ChatGLM-6B.
+    /// Sampling temperature: higher is more varied, 0 is greedy. The default of each sampling setting is the model's own; for
+    /// ChatGLM-6B this one is 0.95.
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     temperature: Option<f32>,
-    /// Choose among the N likeliest tokens only; 0 means all. The authors' 50, as a rule.
+    /// Choose among the N likeliest tokens only; 0 means all. The default is usually 50.
     #[arg(long, value_name = "N")]
     top_k: Option<usize>,
-    /// Choose among the likeliest tokens that have this probability together; 0.7 in ChatGLM-6B.
+    /// Choose among the likeliest tokens whose probabilities reach this sum; for ChatGLM-6B the default is 0.7.
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     top_p: Option<f32>,
-    /// Choose among tokens with at least this share of the likeliest one's probability; 0 means all.
+    /// Choose among tokens with at least this fraction of the likeliest token's probability; 0 means all.
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     min_p: Option<f32>,
-    /// Above 1, tokens that occurred become less likely.
+    /// Above 1, tokens that occurred before become less likely.
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     repetition_penalty: Option<f32>,
-    /// Where the random numbers start; the same seed gives the same answer. [default: random]
+    /// Seed of the random numbers; the same seed gives the same answer. [default: random]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Most tokens of an answer. [default: as many as the context holds]
+    /// Maximum number of tokens of an answer. [default: as many as fit in the context]
     #[arg(long, value_name = "N", value_parser = positive)]
     pub max_new_tokens: Option<usize>,
     /// End the answer before this text; can be given several times.
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
-    /// Tokens that the context holds, prompt and answer together. [default: as many as the model was made for, up to 32768]
+    /// Tokens that the context holds, prompt and answer together. [default: the maximum of the model, up to 32768]
     #[arg(long, value_name = "N")]
     pub context: Option<usize>,
+    /// Draft tokens by prompt lookup and verify several in one pass. auto drafts if that is measured to be faster, N always drafts
+    /// up to N tokens. The answer is the same.
+    #[arg(long, value_name = "auto|off|N", default_value = "auto", value_parser = draft)]
+    pub draft: Draft,
 }
 
 impl Answering {
-    /// The numbers that ids are chosen by: those given, else those of `base`, and a random seed where none was given.
+    /// What is asked of `model`: the given settings, and those of the model where none is given.
+    pub fn request(&self, model: &Network) -> anyhow::Result<Request> {
+        let mut request = Request::new(self.sampling(model.sampling())?);
+        request.max_new_tokens = self.max_new_tokens;
+        request.stop_ids.clone_from(&model.config().special.ends);
+        request.draft = self.draft;
+        Ok(request)
+    }
+
+    /// The sampling settings: those given, else those of `base`; a random seed if none is given.
     pub fn sampling(&self, base: &Sampling) -> anyhow::Result<Sampling> {
         let seed = self.seed.unwrap_or_else(random_seed);
         let base = if self.greedy { &Sampling::greedy() } else { base };
@@ -175,13 +196,13 @@ impl Answering {
         Ok(sampling)
     }
 
-    /// Checks the numbers that were given, before anything is opened.
+    /// Checks the settings before anything is opened.
     pub fn check(&self) -> anyhow::Result<()> {
         self.sampling(&Sampling::greedy()).map(|_| ())
     }
 }
 
-/// Short enough to be typed again, and exact in every JSON reader.
+/// 32 bits: short enough to type, and exact in every JSON reader.
 fn random_seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(()) >> 32
@@ -195,46 +216,58 @@ fn positive(text: &str) -> Result<usize, String> {
     }
 }
 
+fn draft(text: &str) -> Result<Draft, String> {
+    match text {
+        "auto" => Ok(Draft::Auto),
+        "off" => Ok(Draft::Off),
+        _ => match text.parse() {
+            Ok(most) if (1..=MAX_DRAFT).contains(&most) => Ok(Draft::Fixed(most)),
+            _ => Err(format!("must be auto, off or a number from 1 to {MAX_DRAFT}")),
+        },
+    }
+}
+
 /// What happens to a conversation that no longer fits in the context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Overflow {
-    /// The question is refused.
+    /// The question is refused with an error.
     Error,
-    /// The oldest rounds are left out, so that a quarter of the context (or --max-new-tokens, if less) is free for the
-    /// answer; it is said how many.
+    /// The oldest rounds are dropped, so that a quarter of the context (or --max-new-tokens, if less) is free for the
+    /// answer. A note says how many.
     DropOldest,
 }
 
 const CHAT_EXAMPLES: &str = "\
-At the prompt, /help lists what can be done besides asking. Ctrl-C stops an answer, Ctrl-D leaves.
-When stdin is not a terminal, each of its lines is a question and the answers are all there is on stdout.
+At the prompt, /help lists the commands. Ctrl-C stops an answer, Ctrl-D leaves.
+If stdin is not a terminal, each of its lines is a question. Only the answers are written to stdout.
 
 Examples:
   glm chat -m chatglm-6b-q4
   printf '你好\\n再见\\n' | glm chat -m chatglm-6b-q4 --greedy
   glm chat -m chatglm-6b-q4 --messages talk.json --json
 
-  where talk.json is [{\"role\": \"user\", \"content\": \"你好\"}, …, {\"role\": \"user\", \"content\": \"…\"}]; models that know
-  them take the roles system, observation and tool, and metadata and tools beside a content";
+  where talk.json is [{\"role\": \"user\", \"content\": \"你好\"}, …, {\"role\": \"user\", \"content\": \"…\"}],
+  or the body of a request to OpenAI's API. Some models also support the roles system, observation
+  and tool, and the fields metadata and tools";
 
 #[derive(Debug, Args)]
 #[command(after_help = CHAT_EXAMPLES)]
 pub struct Chat {
     #[command(flatten)]
     pub model: Model,
-    /// Answer this conversation once: a JSON list of {"role", "content"}; `-` reads it from stdin.
+    /// Answer the conversation in this file once: a JSON list of {"role", "content"}; `-` reads it from stdin.
     #[arg(long, value_name = "FILE")]
     pub messages: Option<PathBuf>,
-    /// Instructions for the whole conversation, for models that know such.
+    /// Instructions for the whole conversation, for models that support them.
     #[arg(long, value_name = "TEXT", conflicts_with = "messages")]
     pub system: Option<String>,
     /// Print the answer as JSON: text, prompt_ids, ids and more.
     #[arg(long, requires = "messages")]
     pub json: bool,
-    /// After each answer, say on stderr how long it took.
+    /// After each answer, print to stderr how long it took and how many drafted tokens were accepted.
     #[arg(long)]
     pub stats: bool,
-    /// How a conversation is written as a prompt, whatever the model's files say.
+    /// The chat template to use in place of the model's own.
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Template::NAMES))]
     pub template: Option<String>,
     /// What happens when the conversation no longer fits in the context.
@@ -258,22 +291,22 @@ pub struct Generate {
     /// The prompt; `-`, or no prompt, reads it from stdin, without the last line break.
     #[arg(short, long, value_name = "TEXT")]
     pub prompt: Option<String>,
-    /// The same without a flag.
+    /// The prompt, without a flag.
     #[arg(value_name = "TEXT", conflicts_with = "prompt")]
     pub text: Option<String>,
-    /// The whole prompt as ids, nothing added: a JSON list. Needs no tokenizer.
+    /// The whole prompt as ids: a JSON list. Nothing is added to it, and no tokenizer is needed.
     #[arg(long, value_name = "LIST", conflicts_with_all = ["prompt", "text", "template"])]
     pub ids: Option<Ids>,
-    /// How a conversation is written as a prompt, whatever the model's files say.
+    /// The chat template to use in place of the model's own.
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Template::NAMES))]
     pub template: Option<String>,
-    /// Go on past the end of the answer, up to --max-new-tokens.
+    /// Continue after the end of the answer, up to --max-new-tokens.
     #[arg(long)]
     pub ignore_eos: bool,
     /// Print JSON: ids, text, finish and more.
     #[arg(long)]
     pub json: bool,
-    /// Afterwards, say on stderr how long it took.
+    /// Afterwards, print to stderr how long it took and how many drafted tokens were accepted.
     #[arg(long)]
     pub stats: bool,
     #[command(flatten)]
@@ -281,8 +314,9 @@ pub struct Generate {
 }
 
 const FILL_EXAMPLES: &str = "\
-[MASK] stands for a few words, [gMASK] for a text of any length; GLM and GLM-130B know [sMASK], a sentence, too. Several
-blanks are filled from left to right, each knowing what was put in those before it.
+[MASK] stands for a few words, [gMASK] for a text of any length; GLM and GLM-130B also have [sMASK]
+for a sentence. Several blanks are filled from left to right, and the model sees the text of those
+before.
 
 Examples:
   glm fill '床前[MASK]光，疑是地上[MASK]。'
@@ -299,7 +333,7 @@ pub struct Fill {
     /// Print JSON: the filled text, its spans, and the answers with ids and more.
     #[arg(long)]
     pub json: bool,
-    /// Afterwards, say on stderr how long it took.
+    /// Afterwards, print to stderr how long it took and how many drafted tokens were accepted.
     #[arg(long)]
     pub stats: bool,
     #[command(flatten)]
@@ -307,8 +341,9 @@ pub struct Fill {
 }
 
 const SCORE_EXAMPLES: &str = "\
-A text with a blank is scored with each answer in its place, another text as a question with each as its answer.
-Printed, the likeliest first: the natural logarithm of its probability, its tokens, and itself.
+If the text has a blank, each answer is scored in the place of the blank. If not, the text is a
+question, and each answer is scored as its answer. For each answer, the likeliest first, the
+natural logarithm of its probability, its number of tokens and its text are printed.
 
 Examples:
   glm score '床前[MASK]光，疑是地上霜。' 明月 日 月
@@ -322,25 +357,25 @@ pub struct Score {
     pub model: Model,
     /// The text.
     pub text: String,
-    /// The answers; without any, each line of stdin is one.
+    /// The answers; without any, each line of stdin is an answer.
     pub answers: Vec<String>,
-    /// Count that the answer ends there, too.
+    /// Include the probability that the answer ends there.
     #[arg(long)]
     pub whole: bool,
     /// Print JSON: for each answer in the order given its text, ids, log_probability and end_log_probability.
     #[arg(long)]
     pub json: bool,
-    /// How a question is written as a prompt, whatever the model's files say.
+    /// The chat template to use in place of the model's own.
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Template::NAMES))]
     pub template: Option<String>,
-    /// Tokens that the context holds. [default: as many as the model was made for, up to 32768]
+    /// Tokens that the context holds. [default: the maximum of the model, up to 32768]
     #[arg(long, value_name = "N")]
     pub context: Option<usize>,
 }
 
 const QUANTIZE_EXAMPLES: &str = "\
-The official INT4 and INT8 keep their weights exactly; they are only put in the order in which they are read.
-Memory does not grow with the model. An unfinished folder is never taken for a model.
+The official INT4 and INT8 keep their weights exactly; only their order in the file changes.
+The memory needed does not grow with the model. An unfinished folder cannot be opened as a model.
 
 Examples:
   glm quantize chatglm-6b chatglm-6b-q4
@@ -353,16 +388,16 @@ pub struct Quantize {
     /// The model's folder.
     #[arg(value_name = "SRC")]
     pub source: PathBuf,
-    /// The folder to write; it is made if it is not there, and must not hold a model.
+    /// The folder to write. It is created if it does not exist, and must not contain a model.
     #[arg(value_name = "DST")]
     pub target: PathBuf,
     /// Bits of a weight: 4 or 8.
     #[arg(long, default_value_t = 4)]
     pub bits: usize,
-    /// Weights that share a scale: 32, 64 or 128. Fewer are more exact, more are smaller.
+    /// Weights that share a scale: 32, 64 or 128. Fewer are more exact, more take less memory.
     #[arg(long, value_name = "N", default_value_t = 32)]
     pub group: usize,
-    /// Threads; by default as many as the machine has fast cores.
+    /// Threads; by default one for each fast core.
     #[arg(short, long, value_name = "N")]
     pub threads: Option<usize>,
 }
@@ -371,7 +406,7 @@ pub struct Quantize {
 pub struct Info {
     #[command(flatten)]
     pub source: Source,
-    /// Say what this machine's processor is, which instructions it has, and which are used, in place of a model.
+    /// Describe the processor in place of a model: its cores, its instruction sets, and those that are used.
     #[arg(long, conflicts_with = "model")]
     pub cpu: bool,
     /// Print JSON.
@@ -380,7 +415,7 @@ pub struct Info {
 }
 
 const TOKENIZE_EXAMPLES: &str = "\
-A folder with the tokenizer's files alone is enough.
+A folder with only the files of the tokenizer is enough.
 
 Examples:
   glm tokenize -m chatglm-6b '你好，世界'
@@ -399,7 +434,7 @@ pub struct Tokenize {
     /// Read the text from stdin, to the last byte.
     #[arg(long, group = "what")]
     pub stdin: bool,
-    /// The other way: a JSON list of ids.
+    /// Convert ids to text: a JSON list.
     #[arg(long, value_name = "LIST", group = "what")]
     pub decode: Option<Ids>,
     /// Print JSON: {"ids": […]}, or {"text": "…"} with --decode.
@@ -421,15 +456,19 @@ pub struct Logits {
     /// The ids: a JSON list.
     #[arg(long, value_name = "LIST")]
     pub ids: Ids,
-    /// The safetensors file to write; replaced if it is there.
+    /// The safetensors file to write. An existing file is replaced.
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
 }
 
 const BENCH_EXAMPLES: &str = "\
-A figure is the median of several rounds. At best a prompt is read as fast as the processor sums products, and a token generated
-as fast as the weights can be read; both limits are measured in the same run, so that a slow memory, a slow processor and
-a slow program look different. Close other programs first.
+A figure is the median of several rounds. The speed of reading a prompt is limited by the
+multiply-adds of the processor, and the speed of generating by the memory bandwidth. Both limits
+are measured in the same run. Close other programs first.
+
+After prompts and depths, two more things are measured behind 32 tokens: the tokens of several
+sequences generated together, and passes that verify a draft (see `glm generate --draft`), each
+compared with one token of one sequence.
 
 Examples:
   glm bench --shape chatglm-6b
@@ -440,7 +479,7 @@ Examples:
 pub struct Bench {
     #[command(flatten)]
     pub model: Model,
-    /// Random weights of a published model's shape, in memory, in place of a model: nothing to download.
+    /// Measure random weights in memory, with the shape of a published model, in place of a model.
     #[arg(long, value_name = "NAME", conflicts_with = "model", value_parser = PossibleValuesParser::new(RANDOM_SHAPES))]
     pub shape: Option<String>,
     /// Bits of a random weight: 4 or 8.
@@ -449,16 +488,23 @@ pub struct Bench {
     /// Random weights that share a scale: 32, 64 or 128.
     #[arg(long, value_name = "N", default_value_t = 32, requires = "shape")]
     pub group: usize,
-    /// Lengths of prompts; by default those of 32,128,512 that the model has room for.
+    /// Lengths of prompts; by default those of 32,128,512 that fit in the context.
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = positive)]
     pub prompts: Option<Vec<usize>>,
-    /// Tokens before those that are generated; by default those of 32,1000 that the model has room for.
+    /// Tokens in front of those that are generated; by default those of 32,1000 that fit in the context.
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub depths: Option<Vec<usize>>,
-    /// Tokens that are generated.
+    /// Numbers of sequences that are generated together; 0 measures none. By default 4,8 if they fit in the context.
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub sequences: Option<Vec<usize>>,
+    /// Tokens of passes that verify a draft: the last token and those drafted; 0 measures none. By default 2,4,8,16 if they fit in
+    /// the context.
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub draft_tokens: Option<Vec<usize>>,
+    /// Tokens that are generated in a round.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = positive)]
     pub tokens: usize,
-    /// Rounds of each.
+    /// Rounds of each measurement.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = positive)]
     pub rounds: usize,
     /// Print JSON.
@@ -492,7 +538,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_are_not_given_are_those_of_the_published_chat() {
+    fn settings_that_are_not_given_are_those_of_the_model() {
         let with_seed = Sampling { seed: 7, ..base() };
         assert_eq!(sampling("glm --seed 7").unwrap(), with_seed);
         let greedy = Sampling { seed: 7, ..Sampling::greedy() };
@@ -502,12 +548,27 @@ mod tests {
     }
 
     #[test]
-    fn numbers_out_of_range_are_refused() {
+    fn settings_out_of_range_are_refused() {
         for words in ["--temperature -1", "--temperature nan", "--top-p 0", "--min-p 2"] {
             assert!(sampling(&format!("glm {words}")).is_err(), "{words}");
         }
         for words in ["--max-new-tokens 0", "--top-k -1", "--seed -1", "--greedy --top-p 0.5"] {
             assert!(Only::try_parse_from(format!("glm {words}").split(' ')).is_err(), "{words}");
+        }
+    }
+
+    #[test]
+    fn drafts_are_automatic_off_or_limited() {
+        let draft = |words: &str| {
+            let only = Only::try_parse_from(format!("glm{words}").split(' '));
+            only.ok().map(|only| only.answering.draft)
+        };
+        assert_eq!(draft(""), Some(Draft::Auto));
+        assert_eq!(draft(" --draft auto"), Some(Draft::Auto));
+        assert_eq!(draft(" --draft off"), Some(Draft::Off));
+        assert_eq!(draft(" --draft 15"), Some(Draft::Fixed(15)));
+        for wrong in ["0", "16", "-1", "on"] {
+            assert_eq!(draft(&format!(" --draft {wrong}")), None);
         }
     }
 }

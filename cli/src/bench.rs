@@ -1,18 +1,31 @@
-//! `glm bench`: how fast a model runs here, and how fast it could.
+//! `glm bench`: the speed of a model on this machine, and the limits of the machine.
 
 use std::time::Instant;
 
 use anyhow::Result;
-use glm_model::{Activations, Machine, Model, QuantizeOptions, State};
+use glm_model::{
+    Activations, Chunk, Model, QuantizeOptions, Roofline, RunOptions, Sequence, Workspace,
+};
 use serde_json::{Value, json};
 
 use crate::args::Bench;
 use crate::output::{self, note};
 use crate::{open, units};
 
-/// What is measured where the flags do not say.
+/// Defaults of the flags.
 const PROMPTS: [usize; 3] = [32, 128, 512];
 const DEPTHS: [usize; 2] = [32, 1000];
+const SEQUENCES: [usize; 2] = [4, 8];
+const DRAFT_TOKENS: [usize; 4] = [2, 4, 8, 16];
+
+/// Tokens in front of those of several sequences, and of drafts.
+const DEPTH: usize = 32;
+
+/// Passes that verify a draft, in a round.
+const DRAFT_PASSES: usize = 4;
+
+/// An ordinary id; which one it is makes no difference.
+const ID: u32 = 5;
 
 pub fn run(args: &Bench) -> Result<()> {
     let started = Instant::now();
@@ -25,9 +38,9 @@ pub fn run(args: &Bench) -> Result<()> {
     };
     let opened = started.elapsed();
     let lengths = Lengths::new(args, model.config().max_context);
-    let mut state = model.state(lengths.capacity)?;
-    let machine = model.machine();
-    let bench = Runs { args, model: &model, machine };
+    let mut sequence = model.sequence(Some(lengths.capacity))?;
+    let machine = model.roofline();
+    let mut bench = Runs { args, model: &model, machine, workspace: model.workspace()? };
 
     let shape = args.shape.as_ref().map(|name| format!("{name}, random weights"));
     let what = shape.unwrap_or_else(|| open::title(&args.model.source, model.inventory()));
@@ -39,18 +52,23 @@ pub fn run(args: &Bench) -> Result<()> {
             units::seconds(opened)
         ))?;
         output::line(&format!(
-            "this machine: reads {:.1} GB/s, sums {:.0} G products of 8 bits a second",
+            "this machine: reads {:.1} GB/s, {:.0} G multiply-adds of 8 bits a second",
             machine.bytes / 1e9,
             machine.multiply_adds / 1e9
         ))?;
     }
     let mut results = Vec::new();
     for &tokens in &lengths.prompts {
-        results.push(bench.show(bench.prompt(tokens, &mut state)?)?);
+        let run = bench.prompt(tokens, &mut sequence)?;
+        results.push(bench.show(run)?);
     }
     for &depth in &lengths.depths {
-        results.push(bench.show(bench.decode(depth, &mut state)?)?);
+        let run = bench.decode(depth, &mut sequence)?;
+        results.push(bench.show(run)?);
     }
+    sequence.clear();
+    let sequences = bench.sequences(&lengths.sequences)?;
+    let drafts = bench.drafts(&lengths.draft_tokens)?;
     let memory = peak_memory();
     if args.json {
         return output::json(&json!({
@@ -62,10 +80,12 @@ pub fn run(args: &Bench) -> Result<()> {
             "multiply_adds_per_second": machine.multiply_adds,
             "peak_memory_bytes": memory,
             "runs": results,
+            "sequences": sequences,
+            "drafts": drafts,
         }));
     }
     match memory {
-        Some(memory) => output::line(&format!("most memory at a time: {}", units::bytes(memory))),
+        Some(memory) => output::line(&format!("peak memory: {}", units::bytes(memory))),
         None => Ok(()),
     }
 }
@@ -74,56 +94,63 @@ pub fn run(args: &Bench) -> Result<()> {
 struct Lengths {
     prompts: Vec<usize>,
     depths: Vec<usize>,
-    /// The context that it takes.
+    sequences: Vec<usize>,
+    draft_tokens: Vec<usize>,
+    /// The context that prompts and depths take.
     capacity: usize,
 }
 
 impl Lengths {
-    /// What is asked for, or what of the defaults a model for `most` tokens has room for.
+    /// The values of the flags, or those defaults that fit in a context of `most` tokens.
     fn new(args: &Bench, most: usize) -> Self {
-        // Where an answer begins is a token, too.
+        // The start of an answer takes a token, too.
         let room = |length: usize| length.saturating_add(args.tokens).saturating_add(1);
-        let or = |asked: &Option<Vec<usize>>, defaults: &[usize]| match asked {
-            Some(lengths) => lengths.clone(),
-            None => defaults.iter().copied().filter(|&length| room(length) <= most).collect(),
+        let or = |asked: &Option<Vec<usize>>, defaults: &[usize], fits: &dyn Fn(usize) -> bool| {
+            match asked {
+                Some(lengths) => lengths.clone(),
+                None => defaults.iter().copied().filter(|&length| fits(length)).collect(),
+            }
         };
-        let (prompts, depths) = (or(&args.prompts, &PROMPTS), or(&args.depths, &DEPTHS));
+        let (prompts, depths) = (&args.prompts, &args.depths);
+        let prompts = or(prompts, &PROMPTS, &|prompt| room(prompt) <= most);
+        let depths = or(depths, &DEPTHS, &|depth| room(depth) <= most);
+        let sequences = or(&args.sequences, &SEQUENCES, &|_| room(DEPTH) <= most);
+        let draft_tokens = or(&args.draft_tokens, &DRAFT_TOKENS, &|n| DEPTH + 1 + n <= most);
         let capacity = room(prompts.iter().chain(&depths).max().copied().unwrap_or(0));
-        Self { prompts, depths, capacity }
+        Self { prompts, depths, sequences, draft_tokens, capacity }
     }
 }
 
 struct Runs<'a> {
     args: &'a Bench,
     model: &'a Model,
-    machine: Machine,
+    machine: Roofline,
+    workspace: Workspace,
 }
 
-/// Some rounds of the same work.
+/// Rounds of the same work.
 struct Measured {
     /// `prompt` or `decode`.
     name: &'static str,
-    /// Tokens of the prompt, or before those that are generated.
+    /// Tokens of the prompt, or in front of those that are generated.
     tokens: usize,
-    /// Tokens a second, of each round.
+    /// Tokens a second in each round, sorted.
     rates: Vec<f64>,
-    /// The limit that the work runs into, of a token: bytes read, or multiply-adds.
+    /// Work for each token, of the kind that limits the speed: bytes read, or multiply-adds.
     work: f64,
-    /// How much of that the machine can do a second, where that was measured.
+    /// What the machine can do of that in a second, if it was measured.
     limit: Option<f64>,
     unit: &'static str,
 }
 
 impl Runs<'_> {
     /// Reads a prompt.
-    fn prompt(&self, tokens: usize, state: &mut State) -> Result<Measured> {
+    fn prompt(&mut self, tokens: usize, sequence: &mut Sequence) -> Result<Measured> {
         let ids = self.ids(tokens);
-        let rates = self.rounds(|| {
-            state.clear();
-            let started = Instant::now();
-            self.model.prefill(&ids, state)?;
-            self.model.logits(tokens - 1, state);
-            Ok(tokens as f64 / started.elapsed().as_secs_f64())
+        let rates = self.rounds(|bench| {
+            sequence.clear();
+            let seconds = bench.pass(&mut [Chunk::last(sequence, &ids)])?;
+            Ok(tokens as f64 / seconds)
         })?;
         let work = self.model.inventory().prefill_products(tokens) as f64 / tokens as f64;
         // Only 8-bit products were measured.
@@ -133,37 +160,121 @@ impl Runs<'_> {
     }
 
     /// Generates behind `depth` tokens.
-    fn decode(&self, depth: usize, state: &mut State) -> Result<Measured> {
-        let mut ids = self.ids(depth.max(1));
-        // Where an answer begins, for models that read all before it in both directions.
-        ids.extend(self.model.config().special.sop);
-        state.clear();
-        self.model.prefill(&ids, state)?;
-        let start = state.len();
-        let rates = self.rounds(|| {
-            state.truncate(start);
-            let started = Instant::now();
-            for _ in 0..self.args.tokens {
-                self.model.forward(&[5], state)?;
-                self.model.logits(0, state);
-            }
-            Ok(self.args.tokens as f64 / started.elapsed().as_secs_f64())
-        })?;
+    fn decode(&mut self, depth: usize, sequence: &mut Sequence) -> Result<Measured> {
+        let start = self.begin(depth, sequence)?;
+        let rates = self.rounds(|bench| bench.generate(start, std::slice::from_mut(sequence)))?;
         let cache = (start + self.args.tokens / 2) as u64 * self.model.kv_bytes_per_token();
         let work = (self.model.inventory().bytes_per_token + cache) as f64;
         let (limit, unit) = (Some(self.machine.bytes), "GB/s");
         Ok(Measured { name: "decode", tokens: depth, rates, work, limit, unit })
     }
 
-    /// Once to warm up, then as often as was asked for.
-    fn rounds(&self, mut round: impl FnMut() -> Result<f64>) -> Result<Vec<f64>> {
-        round()?;
-        let mut rates = (0..self.args.rounds).map(|_| round()).collect::<Result<Vec<_>>>()?;
+    /// Generates tokens of several sequences together, for each of `counts`, and compares that with one sequence.
+    fn sequences(&mut self, counts: &[usize]) -> Result<Vec<Value>> {
+        let counts: Vec<_> = counts.iter().copied().filter(|&count| count > 0).collect();
+        let mut results = Vec::new();
+        if counts.is_empty() {
+            return Ok(results);
+        }
+        let mut first = self.model.sequence(Some(DEPTH + 1 + self.args.tokens))?;
+        let start = self.begin(DEPTH, &mut first)?;
+        let rate = |bench: &mut Self, count: usize| -> Result<f64> {
+            let mut sequences: Vec<_> = (0..count).map(|_| first.fork(start)).collect();
+            Ok(median(&bench.rounds(|bench| bench.generate(start, &mut sequences))?))
+        };
+        let alone = rate(self, 1)?;
+        for count in counts {
+            let together = rate(self, count)?;
+            let ratio = together / alone;
+            self.say(&format!(
+                "decode {DEPTH:>5}   {together:>8.2} tokens/s in {}: {ratio:.2} × one alone",
+                units::count(count, "sequence")
+            ))?;
+            results.push(json!({
+                "sequences": count,
+                "depth": DEPTH,
+                "tokens_per_second": together,
+                "ratio_to_one": ratio,
+            }));
+        }
+        Ok(results)
+    }
+
+    /// Compares passes of several tokens of one sequence with passes of one: the cost of verifying a draft.
+    fn drafts(&mut self, counts: &[usize]) -> Result<Vec<Value>> {
+        let counts: Vec<_> = counts.iter().copied().filter(|&count| count > 0).collect();
+        let mut results = Vec::new();
+        let Some(most) = counts.iter().max() else { return Ok(results) };
+        let mut sequence = self.model.sequence(Some(DEPTH + 1 + most))?;
+        let start = self.begin(DEPTH, &mut sequence)?;
+        let mut seconds = |bench: &mut Self, count: usize| -> Result<f64> {
+            let ids = vec![ID; count];
+            let rates = bench.rounds(|bench| {
+                let mut seconds = 0.0;
+                for _ in 0..DRAFT_PASSES {
+                    sequence.truncate(start);
+                    seconds += bench.pass(&mut [Chunk::all(&mut sequence, &ids)])?;
+                }
+                Ok(DRAFT_PASSES as f64 / seconds)
+            })?;
+            Ok(1.0 / median(&rates))
+        };
+        let one = seconds(self, 1)?;
+        for count in counts {
+            let taken = seconds(self, count)?;
+            let ratio = taken / one;
+            self.say(&format!(
+                "verify {count:>5}   {:>8.2} ms: {ratio:.2} × a pass of one token",
+                taken * 1e3
+            ))?;
+            results.push(json!({
+                "tokens": count,
+                "depth": DEPTH,
+                "seconds": taken,
+                "ratio_to_one": ratio,
+            }));
+        }
+        Ok(results)
+    }
+
+    /// Feeds `depth` tokens and the start of an answer to an empty sequence; returns its length.
+    fn begin(&mut self, depth: usize, sequence: &mut Sequence) -> Result<usize> {
+        let mut ids = self.ids(depth.max(1));
+        // For models that read all tokens in front of it in both directions.
+        ids.extend(self.model.config().special.sop);
+        sequence.clear();
+        self.pass(&mut [Chunk::none(sequence, &ids)])?;
+        Ok(sequence.len())
+    }
+
+    /// Generates tokens of sequences that are `start` tokens long; returns tokens a second, of all together.
+    fn generate(&mut self, start: usize, sequences: &mut [Sequence]) -> Result<f64> {
+        sequences.iter_mut().for_each(|sequence| sequence.truncate(start));
+        let mut seconds = 0.0;
+        for _ in 0..self.args.tokens {
+            let chunks = sequences.iter_mut().map(|sequence| Chunk::last(sequence, &[ID]));
+            seconds += self.pass(&mut chunks.collect::<Vec<_>>())?;
+        }
+        Ok((sequences.len() * self.args.tokens) as f64 / seconds)
+    }
+
+    /// Runs a pass and returns its time in seconds.
+    fn pass(&mut self, chunks: &mut [Chunk<'_>]) -> Result<f64> {
+        let started = Instant::now();
+        self.model.run(&mut self.workspace, chunks, RunOptions::default())?;
+        Ok(started.elapsed().as_secs_f64())
+    }
+
+    /// Runs a round to warm up, then as many as `--rounds` says; returns their rates, sorted.
+    fn rounds(&mut self, mut round: impl FnMut(&mut Self) -> Result<f64>) -> Result<Vec<f64>> {
+        round(self)?;
+        let rates = (0..self.args.rounds).map(|_| round(self));
+        let mut rates = rates.collect::<Result<Vec<_>>>()?;
         rates.sort_by(f64::total_cmp);
         Ok(rates)
     }
 
-    /// Some ids, with a blank where the model needs one to answer.
+    /// Ids of a prompt. The last is a blank if the model needs one to answer.
     fn ids(&self, n: usize) -> Vec<u32> {
         let config = self.model.config();
         let plain =
@@ -175,10 +286,18 @@ impl Runs<'_> {
         ids
     }
 
+    /// Prints a result, or with `--json` notes it.
+    fn say(&self, text: &str) -> Result<()> {
+        if self.args.json {
+            note(text);
+            return Ok(());
+        }
+        output::line(text)
+    }
+
     fn show(&self, run: Measured) -> Result<Value> {
-        let n = run.rates.len();
-        let median = (run.rates[n / 2] + run.rates[(n - 1) / 2]) / 2.0;
-        let [least, most] = [run.rates[0], run.rates[n - 1]];
+        let median = median(&run.rates);
+        let [least, most] = [run.rates[0], run.rates[run.rates.len() - 1]];
         let rate = median * run.work;
         let share = run.limit.map(|limit| rate / limit);
         if self.args.json {
@@ -206,7 +325,13 @@ impl Runs<'_> {
     }
 }
 
-/// Most memory that this process had at a time, mapped files included as far as they were read; where the system tells.
+/// The median of sorted rates.
+fn median(rates: &[f64]) -> f64 {
+    let n = rates.len();
+    (rates[n / 2] + rates[(n - 1) / 2]) / 2.0
+}
+
+/// Peak memory of this process, including the parts of mapped files that were read; `None` if the system does not say.
 fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

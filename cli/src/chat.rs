@@ -1,86 +1,106 @@
-//! `glm chat`: talk, in a terminal, line by line from a pipe, or one answer to a conversation in a file.
+//! `glm chat`: in a terminal, line by line from a pipe, or one answer to a conversation in a file.
 
 mod command;
-mod conversation;
 mod lines;
 mod terminal;
 
 use std::io::{IsTerminal, stdin};
-use std::path::Path;
 
 use anyhow::Result;
-use glm_model::{Message, Role};
+use glm_model::{Conversation, ConversationOptions, Message, Reply, Role};
 use serde_json::json;
 
-use crate::answer::Answerer;
-use crate::args::Chat;
+use crate::answer::{self, Show, Shown};
+use crate::args::{self, Chat};
 use crate::interrupt::{self, Again};
 use crate::output::{self, note, say};
+use crate::units::count;
 use crate::{input, open};
-use conversation::Conversation;
 
-/// What a newcomer should know who named no model.
+/// What to know about the demonstration model.
 const DEMO: &str = "It knows only the few things it was taught (ask what it can do). A real model: glm chat -m FOLDER, with the \
                     files of ChatGLM-6B in the folder";
 
 pub fn run(args: &Chat) -> Result<()> {
     args.answering.check()?;
     let messages = args.messages.as_deref().map(input::messages).transpose()?;
-    let tokenizer = open::tokenizer(&args.model.source)?;
-    let template = open::template(&args.model.source, args.template.as_deref(), &tokenizer)?;
-    let model = open::model(&args.model, Some(&tokenizer))?;
+    let bundle = open::bundle(&args.model, args.template.as_deref())?;
     let typed = messages.is_none() && stdin().is_terminal();
     let cancel = interrupt::token(if typed { Again::Waits } else { Again::Exits })?;
-    let answerer = Answerer::new(&model, &args.answering, cancel.clone())?;
-    let mut conversation = Conversation::new(answerer, &tokenizer, template, args.context_overflow);
+    let request = args.answering.request(bundle.model())?;
+    let mut options =
+        ConversationOptions::new(request.ending_as(bundle.template(), bundle.tokenizer()));
+    options.request.cancel = cancel.clone();
+    options.stop_strings.clone_from(&args.answering.stop);
+    options.context = args.answering.context;
+    options.overflow = match args.context_overflow {
+        args::Overflow::Error => glm_model::Overflow::Error,
+        args::Overflow::DropOldest => glm_model::Overflow::DropOldest,
+    };
+    let mut conversation = Conversation::new(&bundle, options)?;
     if let Some(system) = &args.system {
-        conversation.messages.push(Message::new(Role::System, system));
+        conversation.append(Message::new(Role::System, system));
         conversation.check()?;
     }
-    match (messages, &args.messages) {
-        (Some(messages), Some(path)) => once(args, &mut conversation, messages, path),
-        _ => {
-            note(&greeting(args, &model, &conversation));
-            if args.model.source.model.is_none() {
-                note(DEMO);
-            }
-            if typed {
-                terminal::talk(&mut conversation, &cancel, args.stats)
-            } else {
-                lines::talk(&mut conversation, args.stats)
-            }
-        }
+    if let (Some(messages), Some(path)) = (messages, &args.messages) {
+        messages.into_iter().for_each(|message| conversation.append(message));
+        let answered = once(args, &mut conversation);
+        return answered
+            .map_err(|error| error.context(format!("the conversation in {}", path.display())));
+    }
+    note(&greeting(args, &conversation));
+    if args.model.source.model.is_none() {
+        note(DEMO);
+    }
+    match typed {
+        true => terminal::talk(&mut conversation, &cancel, args.stats),
+        false => lines::talk(&mut conversation, args.stats),
     }
 }
 
-/// The first line: which model answers, and what repeats its answers.
-fn greeting(args: &Chat, model: &glm_model::Model, conversation: &Conversation<'_>) -> String {
-    let answerer = &conversation.answerer;
-    let choice = match answerer.seed() {
+/// The first line: the model, and the settings that repeat its answers.
+fn greeting(args: &Chat, conversation: &Conversation) -> String {
+    let choice = match answer::seed(&conversation.options().request.sampling) {
         Some(seed) => format!("seed {seed}"),
         None => "greedy".to_owned(),
     };
-    let context = answerer.context();
-    format!("{}, context {context}, {choice}", open::summary(&args.model, model))
+    let summary = open::summary(&args.model, conversation.bundle().model());
+    format!("{summary}, context {}, {choice}", conversation.context())
 }
 
 /// Answers a conversation that ends with a question.
-fn once(
-    args: &Chat,
-    conversation: &mut Conversation<'_>,
-    messages: Vec<Message>,
-    path: &Path,
-) -> Result<()> {
-    conversation.messages = messages;
+fn once(args: &Chat, conversation: &mut Conversation) -> Result<()> {
+    let seed = answer::seed(&conversation.options().request.sampling);
+    let reply = conversation.answer()?;
+    let prompt = reply.prompt_ids().to_vec();
     let mut show = |piece: &str| if args.json { Ok(()) } else { say(piece) };
-    let (prompt, reply) = conversation
-        .answer(&mut show)
-        .map_err(|error| error.context(format!("the conversation in {}", path.display())))?;
+    let shown = finish(reply, &mut show)?;
     if args.json {
-        let fields = json!({ "text": reply.text, "prompt_ids": prompt });
-        output::json(&reply.json(conversation.answerer.seed(), fields))?;
+        let fields = json!({ "text": shown.text, "prompt_ids": prompt });
+        output::json(&shown.json(seed, fields))?;
     } else {
         output::line("")?;
     }
-    reply.close(args.stats)
+    shown.close(args.stats)
+}
+
+/// Shows a reply and appends it to the conversation.
+fn finish(mut reply: Reply<'_>, show: &mut Show<'_>) -> Result<Shown> {
+    let dropped = reply.dropped_rounds();
+    if dropped > 0 {
+        note(&format!(
+            "the conversation has become too long: {} dropped at its beginning",
+            count(dropped, "round")
+        ));
+    }
+    let shown = answer::show(&mut reply, true, show)?;
+    reply.finish()?;
+    Ok(shown)
+}
+
+/// Prints a reply, ends its line and reports on it.
+fn print(reply: Reply<'_>, stats: bool) -> Result<()> {
+    let shown = finish(reply, &mut say)?;
+    output::line("")?;
+    shown.close(stats)
 }

@@ -1,4 +1,4 @@
-//! How the program says that something failed, and with which exit code.
+//! Error messages and exit codes.
 
 use std::io;
 use std::process::ExitCode;
@@ -7,13 +7,13 @@ use glm_model::Error;
 
 use crate::output::note;
 
-/// What a shell expects of a program that Ctrl-C stopped.
+/// The exit code of a program that Ctrl-C stopped.
 pub const INTERRUPTED: u8 = 130;
 
-/// Says what failed and returns the exit code for it.
+/// Prints the error and returns its exit code.
 pub fn report(error: &anyhow::Error) -> ExitCode {
     if is_broken_pipe(error) {
-        // Whoever read the answer has seen enough of it.
+        // The reader has closed stdout, as `head` does.
         return ExitCode::SUCCESS;
     }
     if is_cancelled(error) {
@@ -24,7 +24,7 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Whether Ctrl-C is the reason.
+/// Whether Ctrl-C caused the error.
 pub fn is_cancelled(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| matches!(cause.downcast_ref(), Some(Error::Cancelled)))
 }
@@ -34,7 +34,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     kinds.into_iter().any(|kind| kind == io::ErrorKind::BrokenPipe)
 }
 
-/// The error and its causes, leaving out those that the one before has named already.
+/// The error and its causes, without those that the message before ends with.
 pub fn message(error: &anyhow::Error) -> String {
     let mut message = String::new();
     for cause in error.chain().map(ToString::to_string) {
@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn the_reason_is_found_under_its_contexts() {
-        let cancelled = anyhow::Error::from(Error::Cancelled).context("quantising");
+        let cancelled = anyhow::Error::from(Error::Cancelled).context("quantizing");
         assert!(is_cancelled(&cancelled) && !is_broken_pipe(&cancelled));
         let pipe = io::Error::from(io::ErrorKind::BrokenPipe);
         let pipe = anyhow::Error::from(pipe).context("the answer");

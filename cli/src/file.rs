@@ -1,22 +1,23 @@
-//! Files that are there whole or not at all.
+//! Files that are written completely or not at all.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-/// Checks what can be checked before the work that `path` is to hold the result of.
+/// Checks that `path` can be written, before the work whose result it will hold.
 pub fn check(path: &Path) -> Result<()> {
     let folder = folder(path);
     ensure!(folder.is_dir(), "{}: there is no such folder", folder.display());
-    ensure!(path.file_name().is_some(), "{}: is no name of a file", path.display());
-    // Renaming would put a file in the place of a device such as /dev/null.
+    ensure!(path.file_name().is_some(), "{}: is not the name of a file", path.display());
+    // Renaming would replace a device such as /dev/null by a file.
     ensure!(!path.exists() || path.is_file(), "{}: is no regular file", path.display());
     Ok(())
 }
 
-/// Writes a file under a temporary name beside `path` and renames it when it is complete.
+/// Writes a file under a temporary name beside `path` and renames it when it is complete. Only I/O errors are reported as errors of
+/// this file.
 pub fn replace(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<&mut File>) -> Result<()>,
@@ -29,7 +30,10 @@ pub fn replace(
     let mut file =
         builder.prefix(".glm-").suffix(".part").tempfile_in(folder(path)).with_context(name)?;
     let mut buffer = BufWriter::new(file.as_file_mut());
-    write(&mut buffer).with_context(name)?;
+    write(&mut buffer).map_err(|error| match error.is::<io::Error>() {
+        true => error.context(name()),
+        false => error,
+    })?;
     buffer.flush().with_context(name)?;
     drop(buffer);
     file.persist(path).map_err(|error| error.error).with_context(name)?;

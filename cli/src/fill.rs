@@ -1,12 +1,12 @@
-//! `glm fill`: the blanks in a text, filled from left to right.
+//! `glm fill`: fills the blanks in a text from left to right.
 
 use std::io::{IsTerminal, stdout};
 
 use anyhow::Result;
-use glm_model::{Fill, Finish, Tokenizer};
+use glm_model::{Error, Fill, FinishReason, Generation, Model, Request, TextStream, Tokenizer};
 use serde_json::{Value, json};
 
-use crate::answer::{Answerer, Reply};
+use crate::answer::{self, Show, Shown};
 use crate::args;
 use crate::interrupt::{self, Again};
 use crate::output::{self, say};
@@ -18,16 +18,16 @@ pub fn run(args: &args::Fill) -> Result<()> {
     let tokenizer = open::tokenizer(&args.model.source)?;
     let mut fill = Fill::new(&tokenizer, &text)?;
     let model = open::model(&args.model, Some(&tokenizer))?;
-    let cancel = interrupt::token(Again::Exits)?;
-    let mut answerer = Answerer::new(&model, &args.answering, cancel)?;
+    let mut request = args.answering.request(&model)?;
+    request.cancel = interrupt::token(Again::Exits)?;
 
-    // A reader gets to see the words as they come; a pipe gets the text at the end, and none of which nothing was filled.
+    // On a terminal the words are shown as they are generated. A pipe gets the text at the end, and nothing if nothing was filled.
     let streams = !args.json && stdout().is_terminal();
     let mut spans: Vec<Span> = Vec::new();
     let mut ended = Ok(());
     while let (Some(prompt), Ok(())) = (fill.prompt(), &ended) {
         let before = &fill.texts()[spans.len()];
-        // The bar that shows how the prompt is read clears its line: text comes after it, and no bar once there is text.
+        // The bar of the prompt clears its line, so text is printed after it, and there is no bar once there is text.
         let mut began = false;
         let mut show = |piece: &str| {
             if streams && !std::mem::replace(&mut began, true) {
@@ -35,20 +35,21 @@ pub fn run(args: &args::Fill) -> Result<()> {
             }
             if streams { say(piece) } else { Ok(()) }
         };
-        let seed = answerer.seed();
-        let reply = match answerer.answer(&prompt, Some(&tokenizer), &mut show) {
-            Err(error) if !spans.is_empty() => {
+        let is_first = spans.is_empty();
+        let shown = answer(args, &model, &tokenizer, &prompt, &request, is_first, &mut show);
+        let shown = match shown {
+            Err(error) if !is_first => {
                 ended = Err(error);
                 break;
             }
-            reply => reply?,
+            shown => shown?,
         };
         show("")?;
-        answerer.next_seed();
-        answerer = answerer.without_bar();
-        ended = put(&mut fill, &tokenizer, &reply);
-        let stops = matches!(reply.finish, Finish::Cancelled | Finish::Context);
-        spans.push(Span { reply, seed });
+        let seed = answer::seed(&request.sampling);
+        request.sampling.seed = request.sampling.seed.wrapping_add(1);
+        ended = put(&mut fill, &tokenizer, &shown);
+        let stops = matches!(shown.finish, FinishReason::Cancelled | FinishReason::Context);
+        spans.push(Span { shown, seed });
         if stops {
             break;
         }
@@ -60,32 +61,52 @@ pub fn run(args: &args::Fill) -> Result<()> {
     } else if !fill.spans().is_empty() {
         output::line(&fill.written())?;
     }
-    spans.iter().try_for_each(|span| span.reply.close(args.stats))?;
+    spans.iter().try_for_each(|span| span.shown.close(args.stats))?;
     ended
 }
 
-/// Puts an answer in its blank: its ids, or its text where that was cut off.
-fn put(fill: &mut Fill, tokenizer: &Tokenizer, reply: &Reply) -> Result<()> {
-    match reply.is_cut {
-        false => Ok(fill.fill(tokenizer, &reply.ids)?),
-        true => Ok(fill.fill(tokenizer, &tokenizer.encode(&reply.text)?)?),
+/// Generates what fills the next blank. To cancel it before its first id is an error: the blank is left.
+fn answer(
+    args: &args::Fill,
+    model: &Model,
+    tokenizer: &Tokenizer,
+    prompt: &[u32],
+    request: &Request,
+    with_bar: bool,
+    show: &mut Show<'_>,
+) -> Result<Shown> {
+    let sequence = model.sequence(args.answering.context)?;
+    let stream = TextStream::new(tokenizer).without_special().stopping_at(&args.answering.stop)?;
+    let mut text = Generation::new(model, sequence, prompt, request.clone())?.text(stream);
+    let shown = answer::show(&mut text, with_bar, show)?;
+    match shown.finish {
+        FinishReason::Cancelled if shown.ids.is_empty() => Err(Error::Cancelled.into()),
+        _ => Ok(shown),
     }
 }
 
-/// What is left of the text after as many answers as were shown.
+/// Puts an answer in its blank: its ids, or its text if a stop string ended it.
+fn put(fill: &mut Fill, tokenizer: &Tokenizer, shown: &Shown) -> Result<()> {
+    match shown.is_cut {
+        false => Ok(fill.fill(tokenizer, &shown.ids)?),
+        true => Ok(fill.fill(tokenizer, &tokenizer.encode(&shown.text)?)?),
+    }
+}
+
+/// The text behind the first `shown` blanks, with the other blanks as they were written.
 fn rest(fill: &Fill, shown: usize) -> String {
     let blanks = fill.blanks()[shown..].iter().map(|blank| blank.name()).chain([""]);
     fill.texts()[shown..].iter().zip(blanks).map(|(text, blank)| format!("{text}{blank}")).collect()
 }
 
-/// What a blank was filled with.
+/// The answer that filled a blank.
 struct Span {
-    reply: Reply,
+    shown: Shown,
     seed: Option<u64>,
 }
 
-/// The filled text, its spans, and what is said of every answer.
+/// The filled text, the spans, and the answers.
 fn json(fill: &Fill, spans: &[Span]) -> Value {
-    let answer = |span: &Span| span.reply.json(span.seed, json!({ "text": span.reply.text }));
+    let answer = |span: &Span| span.shown.json(span.seed, json!({ "text": span.shown.text }));
     json!({ "text": fill.written(), "spans": fill.spans(), "answers": spans.iter().map(answer).collect::<Vec<_>>() })
 }

@@ -1,10 +1,10 @@
 //! `glm generate`: one prompt, one answer.
 
 use anyhow::{Result, ensure};
-use glm_model::{Message, Role, Template, Tokenizer};
-use serde_json::{Value, json};
+use glm_model::{Generation, Message, Role, Template, TextStream, Tokenizer};
+use serde_json::json;
 
-use crate::answer::{Answerer, Reply};
+use crate::answer;
 use crate::args::Generate;
 use crate::interrupt::{self, Again};
 use crate::output::{self, note, say};
@@ -14,30 +14,43 @@ pub fn run(args: &Generate) -> Result<()> {
     args.answering.check()?;
     let Prompt { ids, tokenizer, template } = prompt(args)?;
     let model = open::model(&args.model, tokenizer.as_ref())?;
-    let cancel = interrupt::token(Again::Exits)?;
-    let mut answerer = Answerer::new(&model, &args.answering, cancel)?;
+    let mut request = args.answering.request(&model)?;
+    request.cancel = interrupt::token(Again::Exits)?;
     if let (Some(template), Some(tokenizer)) = (&template, &tokenizer) {
-        answerer = answerer.ending_as(template, tokenizer);
+        request = request.ending_as(template, tokenizer);
     }
     if args.ignore_eos {
-        answerer = answerer.endless();
+        request.stop_ids.clear();
     }
-    let mut show = |piece: &str| if args.json { Ok(()) } else { say(piece) };
-    let reply = answerer.answer(&ids, tokenizer.as_ref(), &mut show)?;
-    match (&tokenizer, args.json) {
-        (_, true) => output::json(&json(&reply, &tokenizer, &answerer))?,
-        (Some(_), false) => output::line("")?,
-        (None, false) => output::json(&json!(reply.ids))?,
+    let seed = answer::seed(&request.sampling);
+    let sequence = model.sequence(args.answering.context)?;
+    let generation = Generation::new(&model, sequence, &ids, request)?;
+    let shown = match &tokenizer {
+        Some(tokenizer) => {
+            let stream = TextStream::new(tokenizer).without_special();
+            let mut text = generation.text(stream.stopping_at(&args.answering.stop)?);
+            let mut show = |piece: &str| if args.json { Ok(()) } else { say(piece) };
+            answer::show(&mut text, true, &mut show)?
+        }
+        None => answer::generate_ids(generation)?,
+    };
+    if args.json {
+        let text = tokenizer.as_ref().map(|_| &shown.text);
+        output::json(&shown.json(seed, json!({ "text": text })))?;
+    } else if tokenizer.is_some() {
+        output::line("")?;
+    } else {
+        output::json(&json!(shown.ids))?;
     }
-    reply.close(args.stats)
+    shown.close(args.stats)
 }
 
-/// What is answered.
+/// The prompt, and how to turn the answer into text.
 struct Prompt {
     ids: Vec<u32>,
-    /// Where there is one: ids can do without.
+    /// `None` if the prompt was given as ids and the model has no tokenizer.
     tokenizer: Option<Tokenizer>,
-    /// How the prompt was written, unless it was given as ids.
+    /// The template of the prompt; `None` if it was given as ids.
     template: Option<Template>,
 }
 
@@ -52,7 +65,7 @@ fn prompt(args: &Generate) -> Result<Prompt> {
     };
     ensure!(!ids.0.is_empty(), "--ids is an empty list");
     let ids = ids.0.clone();
-    // Ids need no text, unless the text is to end the answer.
+    // Ids can do without text, unless stop strings are to be found in it.
     match tokenizer {
         Err(error) if args.answering.stop.is_empty() => {
             note(&format!("ids only, no text: {error}"));
@@ -60,9 +73,4 @@ fn prompt(args: &Generate) -> Result<Prompt> {
         }
         tokenizer => Ok(Prompt { ids, tokenizer: Some(tokenizer?), template: None }),
     }
-}
-
-fn json(reply: &Reply, tokenizer: &Option<Tokenizer>, answerer: &Answerer) -> Value {
-    let text = tokenizer.as_ref().map(|_| &reply.text);
-    reply.json(answerer.seed(), json!({ "text": text }))
 }

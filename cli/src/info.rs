@@ -1,4 +1,4 @@
-//! `glm info`: what a model is, where its bytes are, and how much memory it needs; or what the processor is.
+//! `glm info`: a model's sizes, weights and memory, or the processor.
 
 use std::collections::BTreeMap;
 use std::env::consts::ARCH;
@@ -13,7 +13,7 @@ use crate::open;
 use crate::output;
 use crate::units::bytes;
 
-/// Contexts that people ask for.
+/// Contexts for which the memory is listed.
 const CONTEXTS: [usize; 5] = [512, 1024, 2048, 8192, 32768];
 
 pub fn run(args: &Info) -> Result<()> {
@@ -34,7 +34,7 @@ pub fn run(args: &Info) -> Result<()> {
     output::line(&lines.join("\n"))
 }
 
-/// What this machine computes with.
+/// The processor, its instruction sets and the kernels that are used.
 fn cpu(as_json: bool) -> Result<()> {
     let (isa, cores) = (Isa::choose()?, Cores::detect());
     let available: Vec<_> = Isa::available().iter().map(|isa| isa.name()).collect();
@@ -76,7 +76,7 @@ fn cpu(as_json: bool) -> Result<()> {
     output::line(&lines.join("\n"))
 }
 
-/// Its name, where the system tells.
+/// The name of the processor, if the system knows it.
 fn processor() -> Option<String> {
     let mut system = System::new();
     system.refresh_cpu_list(CpuRefreshKind::nothing());
@@ -94,7 +94,7 @@ fn sizes(model: &Inventory) -> Vec<String> {
         ("layers", config.layers.to_string()),
         ("hidden size", config.hidden.to_string()),
         ("heads", format!("{heads}, of size {}", config.head_size)),
-        ("inside the MLP", config.intermediate_size.to_string()),
+        ("MLP size", config.intermediate_size.to_string()),
         ("vocabulary", config.vocab.to_string()),
         ("context", config.max_context.to_string()),
     ];
@@ -139,7 +139,7 @@ fn memory(model: &Inventory) -> Vec<String> {
     lines
 }
 
-/// Bytes of matrices that are read where they lie.
+/// Bytes of matrices that are mapped from the files.
 fn mapped(model: &Inventory) -> u64 {
     model.bytes().saturating_sub(model.copied_bytes)
 }
@@ -149,7 +149,7 @@ fn needs(model: &Inventory) -> Vec<(usize, u64, u64)> {
     let most = model.config.max_context;
     let smaller = CONTEXTS.into_iter().filter(|&context| context < most);
     let need = |context| {
-        let (cache, workspace) = model.state_bytes(context);
+        let (cache, workspace) = model.context_bytes(context);
         (context, cache, workspace)
     };
     smaller.chain([most]).map(need).collect()

@@ -1,4 +1,4 @@
-//! Text and ids from arguments, files and stdin; never more of them than makes sense.
+//! Text and ids from arguments, files and stdin, up to a limit.
 
 use std::fs::File;
 use std::io::{self, BufRead, IsTerminal, Read};
@@ -6,9 +6,9 @@ use std::path::Path;
 use std::str::FromStr;
 
 use anyhow::{Context, Result, bail, ensure};
-use glm_model::Message;
+use glm_model::{Message, messages_from_json};
 
-/// Most bytes of a text, a list of ids or a conversation; some thousand times what a context holds.
+/// Maximum size in bytes of a text, a list of ids or a conversation: far more than fits in a context.
 const MOST: usize = 16 << 20;
 
 /// A JSON list of ids.
@@ -28,7 +28,7 @@ impl FromStr for Ids {
     }
 }
 
-/// The text of an argument; for `-` or none, what stdin holds, without its last line break.
+/// The text of an argument; for `-` or none, the text of stdin without its last line break.
 pub fn text(argument: Option<&str>, what: &str) -> Result<String> {
     match argument {
         Some(text) if text != "-" => Ok(text.to_owned()),
@@ -39,7 +39,7 @@ pub fn text(argument: Option<&str>, what: &str) -> Result<String> {
     }
 }
 
-/// All that stdin holds.
+/// All of stdin.
 pub fn stdin() -> Result<String> {
     read(&mut io::stdin().lock()).context("stdin")
 }
@@ -54,9 +54,7 @@ pub fn messages(path: &Path) -> Result<Vec<Message>> {
             .and_then(|mut file| read(&mut file))
             .with_context(|| name.to_string())?,
     };
-    serde_json::from_str(&json).with_context(|| {
-        format!(r#"{name}: expected a JSON list of {{"role": "user", "content": "…"}}"#)
-    })
+    messages_from_json(&json).with_context(|| name.to_string())
 }
 
 /// The next line without its end, or `None` after the last.

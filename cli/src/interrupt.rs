@@ -5,16 +5,16 @@ use glm_model::CancelToken;
 
 use crate::failure::INTERRUPTED;
 
-/// What a second Ctrl-C does while the first is still being heeded.
+/// What a second Ctrl-C does before the first has taken effect.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Again {
-    /// Nothing; where a program is to go on, an impatient finger must not end it.
+    /// Nothing: the program continues after the first.
     Waits,
-    /// It ends the program on the spot.
+    /// It ends the program at once.
     Exits,
 }
 
-/// A token that Ctrl-C cancels from now on. To be asked for once.
+/// A token that Ctrl-C cancels. Can be called once.
 pub fn token(again: Again) -> Result<CancelToken> {
     let token = CancelToken::default();
     let cancelled = token.clone();

@@ -1,16 +1,13 @@
-//! `glm logits`: what the model makes of ids, for comparisons.
+//! `glm logits`: writes the logits of ids, for comparisons.
 
-use std::io::Write;
+use std::io::{self, Write};
 
 use anyhow::{Result, ensure};
-use glm_model::{CancelToken, Dtype, Error, Model, SafetensorsLayout, Stage, State, TensorSpec};
+use glm_model::{CancelToken, Chunk, Dtype, Model, RunOptions, SafetensorsLayout, TensorSpec};
 
 use crate::args::Logits;
 use crate::interrupt::{self, Again};
 use crate::{file, open, progress};
-
-/// Tokens whose logits are in memory at a time.
-const TILE: usize = 16;
 
 pub fn run(args: &Logits) -> Result<()> {
     let ids = &args.ids.0;
@@ -20,43 +17,33 @@ pub fn run(args: &Logits) -> Result<()> {
     let most = model.config().max_context;
     ensure!(ids.len() <= most, "--ids has {} ids, and the context holds {most}", ids.len());
     let cancel = interrupt::token(Again::Exits)?;
-    let mut state = model.state(ids.len())?;
-    forward(&model, ids, &mut state, &cancel)?;
-    file::replace(&args.out, |out| write(&model, ids.len(), &mut state, &cancel, out))
+    file::replace(&args.out, |out| write(&model, ids, &cancel, out))
 }
 
-fn forward(model: &Model, ids: &[u32], state: &mut State, cancel: &CancelToken) -> Result<()> {
-    let bar = progress::reading(ids.len());
-    let layers = model.config().layers as f32;
-    let mut watch = |stage, _, _: &[f32]| {
-        if let Stage::Layer(layer) = stage {
-            progress::set(&bar, layer as f32 / layers);
-        }
-        cancel.flow()
-    };
-    let done = model.forward_observed(ids, state, &mut watch);
-    bar.finish_and_clear();
-    Ok(done?)
-}
-
-/// Writes a safetensors file with the logits of all tokens.
+/// Writes a safetensors file with the logits of all tokens. Each row is written when it is computed, so that only a few are in
+/// memory.
 fn write(
     model: &Model,
-    tokens: usize,
-    state: &mut State,
+    ids: &[u32],
     cancel: &CancelToken,
-    out: &mut impl Write,
+    out: &mut (impl Write + Send),
 ) -> Result<()> {
-    let vocab = model.config().vocab;
-    let tensor = TensorSpec::new("logits", Dtype::F32, [tokens, vocab]);
+    let tensor = TensorSpec::new("logits", Dtype::F32, [ids.len(), model.config().vocab]);
     out.write_all(SafetensorsLayout::new(&[tensor], &[]).header())?;
-    let mut logits = vec![0.0; TILE.min(tokens) * vocab];
-    for first in (0..tokens).step_by(TILE) {
-        ensure!(!cancel.is_cancelled(), Error::Cancelled);
-        let last = tokens.min(first + TILE);
-        let logits = &mut logits[..(last - first) * vocab];
-        model.logits_into(first..last, state, logits);
-        logits.iter().try_for_each(|logit| out.write_all(&logit.to_le_bytes()))?;
-    }
-    Ok(())
+    let mut sequence = model.sequence(Some(ids.len()))?;
+    let mut workspace = model.workspace()?;
+    let mut written: io::Result<()> = Ok(());
+    let mut sink = |_, _, logits: &[f32]| {
+        if written.is_ok() {
+            written = logits.iter().try_for_each(|logit| out.write_all(&logit.to_le_bytes()));
+        }
+    };
+    let bar = progress::reading(ids.len());
+    let mut show = |fraction| progress::set(&bar, fraction);
+    let options = RunOptions::default().cancelled_by(cancel).with_progress(&mut show);
+    let mut chunks = [Chunk::all(&mut sequence, ids)];
+    let done = model.run(&mut workspace, &mut chunks, options.with_logits(&mut sink)).map(|_| ());
+    bar.finish_and_clear();
+    done?;
+    Ok(written?)
 }

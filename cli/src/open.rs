@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 #[cfg(feature = "demo")]
 use glm_model::demo;
 use glm_model::{
-    Activations, Dialect, Inventory, Model, ModelFiles, Options, QuantizeOptions, Template,
+    Activations, Bundle, Dialect, Inventory, Model, ModelFiles, Options, QuantizeOptions, Template,
     Tokenizer,
 };
 
@@ -15,12 +15,19 @@ use crate::output::note;
 use crate::progress;
 use crate::units::{bytes, count};
 
-/// Waiting longer than this calls for a sign of life.
+/// A progress bar appears after this time.
 const NOTICEABLE: Duration = Duration::from_millis(300);
 
-/// Opens the model with a bar, and notes what `glm quantize` would make better. A tokenizer must be this model's.
+/// Opens a model with its tokenizer and a template: the one that is named, or the model's own.
+pub fn bundle(args: &args::Model, template: Option<&str>) -> Result<Bundle> {
+    let tokenizer = tokenizer(&args.source)?;
+    let template = self::template(&args.source, template, &tokenizer)?;
+    Ok(Bundle::new(model(args, Some(&tokenizer))?, tokenizer, template)?)
+}
+
+/// Opens the model with a progress bar, and notes what `glm quantize` would improve. The tokenizer must belong to the model.
 pub fn model(args: &args::Model, tokenizer: Option<&Tokenizer>) -> Result<Model> {
-    // Told before the work begins, from the headers alone.
+    // From the headers alone, so that this is said before the work begins.
     let files = args.source.model.as_ref().map(ModelFiles::open).transpose()?;
     if let Some(files) = &files {
         remarks(&args.source, files.inventory()).iter().for_each(|remark| note(remark));
@@ -29,7 +36,7 @@ pub fn model(args: &args::Model, tokenizer: Option<&Tokenizer>) -> Result<Model>
     let started = Instant::now();
     let bar = progress::bytes();
     let mut show = |done, total| {
-        // Weights that are mapped are there at once, and a bar would only flicker.
+        // Mapped weights take no time to load, and a bar would only flicker.
         if started.elapsed() > NOTICEABLE {
             bar.set_message("loading");
             bar.set_length(total);
@@ -44,32 +51,35 @@ pub fn model(args: &args::Model, tokenizer: Option<&Tokenizer>) -> Result<Model>
         model.preload();
     }
     if args.activations == Some(ActivationType::Int8) && !model.inventory().is_quantized {
-        note("--activations int8 changes nothing: only quantised weights meet int8");
+        note(
+            "--activations int8 has no effect: only quantized weights are multiplied with int8 activations",
+        );
     }
     Ok(model)
 }
 
-/// Bytes that the system could still give; 0 where it does not tell.
+/// Bytes of memory that are free; 0 if the system does not say.
 fn free_memory() -> u64 {
     let mut system = sysinfo::System::new();
     system.refresh_memory();
     let mut there_is = system.available_memory() + system.free_swap();
-    // A container may be given less than there is.
+    // A container may have a smaller limit than the machine.
     if let Some(limits) = system.cgroup_limits() {
         there_is = there_is.min(limits.free_memory + reclaimable() + limits.free_swap);
     }
     there_is
 }
 
-/// Bytes that count as a container's and are given back when they are in the way: files that it has read, and what the system
-/// remembers of them.
+/// Bytes that count towards a container's limit but that the kernel frees when memory is needed: cached files and the kernel's
+/// data about them.
 fn reclaimable() -> u64 {
     let paths = ["/sys/fs/cgroup/memory.stat", "/sys/fs/cgroup/memory/memory.stat"];
     let statistics = paths.iter().find_map(|path| std::fs::read_to_string(path).ok());
     statistics.map_or(0, |statistics| sum_of_reclaimable(&statistics))
 }
 
-/// What Linux says of a control group, in its second version and in its first, where what is below a group counts as its own.
+/// The reclaimable bytes in `memory.stat` of a control group, version 2 or version 1. In version 1 the names with `total_` include
+/// the groups below.
 fn sum_of_reclaimable(statistics: &str) -> u64 {
     let value = |name: &str| -> Option<u64> {
         let of = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok();
@@ -78,13 +88,13 @@ fn sum_of_reclaimable(statistics: &str) -> u64 {
     let kinds = [
         &["total_inactive_file", "inactive_file"][..],
         &["total_active_file", "active_file"],
-        // The second version's alone.
+        // In version 2 only.
         &["slab_reclaimable"],
     ];
     kinds.iter().filter_map(|names| names.iter().find_map(|name| value(name))).sum()
 }
 
-/// A model of random weights in memory, of a published shape, of which contexts of `capacity` tokens are to be had.
+/// A model with random weights in memory and the shape of a published model, if there is memory for a context of `capacity` tokens.
 pub fn random(
     args: &args::Model,
     shape: &str,
@@ -94,7 +104,7 @@ pub fn random(
     let options = args.options();
     let needed = Model::random_bytes(shape, format, &options, capacity)?;
     let there_is = free_memory();
-    // Where the system does not tell, all is well.
+    // 0: the system does not say.
     if there_is > 0 && needed > there_is {
         let (needed, there_is) = (bytes(needed), bytes(there_is));
         bail!("{shape} with {capacity} tokens takes {needed} of memory, and {there_is} are free");
@@ -102,9 +112,10 @@ pub fn random(
     Ok(Model::random(shape, format, &options)?)
 }
 
-/// Refuses what would not fit, before the system has to end it. What stays mapped in the files needs no memory of its own.
+/// Refuses a model that does not fit in memory, before the system ends the process. Weights that stay mapped need no memory of
+/// their own.
 fn check_memory(inventory: &Inventory, there_is: u64) -> Result<()> {
-    // Where the system does not tell, all is well.
+    // 0: the system does not say.
     if there_is > 0 && inventory.copied_bytes > there_is {
         let (needed, there_is) = (bytes(inventory.copied_bytes), bytes(there_is));
         bail!(
@@ -126,7 +137,7 @@ fn load(
     })
 }
 
-/// The tokenizer of a model, in its folder or alone.
+/// The tokenizer of a model. Its folder need not contain the model.
 pub fn tokenizer(source: &Source) -> Result<Tokenizer> {
     match &source.model {
         Some(dir) => Ok(Tokenizer::open(dir)?),
@@ -134,7 +145,7 @@ pub fn tokenizer(source: &Source) -> Result<Tokenizer> {
     }
 }
 
-/// How conversations are written: as `named`, or as the model wants to see them.
+/// How conversations are written: the template that is named, or the model's own.
 pub fn template(source: &Source, named: Option<&str>, tokenizer: &Tokenizer) -> Result<Template> {
     match (named, &source.model) {
         (Some(name), _) => Ok(Template::named(name)?),
@@ -143,7 +154,7 @@ pub fn template(source: &Source, named: Option<&str>, tokenizer: &Tokenizer) -> 
     }
 }
 
-/// What the model's weights are; without loading them where it has a folder.
+/// The weights of a model. Those of a folder are not loaded.
 pub fn inventory(source: &Source) -> Result<Inventory> {
     match &source.model {
         Some(dir) => Ok(ModelFiles::open(dir)?.inventory().clone()),
@@ -158,7 +169,7 @@ fn name(source: &Source) -> String {
     }
 }
 
-/// What answers without a folder, where nothing was built in.
+/// Without a folder there is no model in this build.
 #[cfg(not(feature = "demo"))]
 mod demo {
     use anyhow::{Result, bail};
@@ -180,7 +191,7 @@ mod demo {
     }
 }
 
-/// The model, its weights and what they run on, in one line.
+/// Model, weights, activations, threads and instruction set, in one line.
 pub fn summary(args: &args::Model, model: &Model) -> String {
     let activations = match model.activations() {
         Activations::Int8 => "int8",
@@ -206,7 +217,7 @@ fn weights(inventory: &Inventory) -> &str {
     largest.map_or("", |matrix| &matrix.format)
 }
 
-/// What `glm quantize` would make better, and what is unusual.
+/// What `glm quantize` would improve, and what is unusual about the weights.
 pub fn remarks(source: &Source, inventory: &Inventory) -> Vec<String> {
     let mut remarks = Vec::new();
     let folder = name(source);
@@ -222,18 +233,18 @@ pub fn remarks(source: &Source, inventory: &Inventory) -> Vec<String> {
         if inventory.copied_bytes > 0 {
             let size = bytes(inventory.copied_bytes);
             remarks.push(format!(
-                "{size} of them are published in pieces, and put together in memory when the model is opened"
+                "{size} of them are published in pieces and are joined in memory when the model is opened"
             ));
         }
         if inventory.is_head_tied && inventory.config.dialect == Dialect::ChatGlm {
             remarks
-                .push("there is no lm_head.weight: the embedding serves in its place".to_owned());
+                .push("there is no lm_head.weight: the embedding is used as the head".to_owned());
         }
     } else if inventory.copied_bytes > 0 {
         let size = bytes(inventory.copied_bytes);
         remarks.push(format!(
-            "{size} of {format} are put into kernel order in memory when the model is opened; `glm quantize {folder} DST` does \
-             that once, losslessly"
+            "{size} of {format} are converted to the kernels' layout in memory when the model is opened; `glm quantize \
+             {folder} DST` does that once, losslessly"
         ));
     }
     remarks
@@ -268,7 +279,7 @@ mod tests {
         assert!(refusal.contains("`glm quantize`"), "{refusal}");
         assert!(check_memory(&copied, needed).is_ok());
         assert!(check_memory(&mapped, 1).is_ok());
-        // Nothing is known.
+        // The system does not say.
         assert!(check_memory(&copied, 0).is_ok());
     }
 }

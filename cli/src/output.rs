@@ -17,7 +17,7 @@ pub fn say(piece: &str) -> Result<()> {
     Ok(())
 }
 
-/// A terminal obeys control characters, and a model can say any.
+/// Replaces control characters, which a model can generate and a terminal obeys.
 fn harmless(text: &str) -> Cow<'_, str> {
     let is_control = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
     match text.contains(is_control) {
@@ -36,7 +36,7 @@ pub fn json(value: &Value) -> Result<()> {
     line(&value.to_string())
 }
 
-/// A line on stderr. If nobody reads it, nothing is lost.
+/// A line on stderr. Errors are ignored.
 pub fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }

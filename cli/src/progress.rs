@@ -1,16 +1,16 @@
-//! Bars for work that takes long; only where stderr is a terminal.
+//! Progress bars, if stderr is a terminal.
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 const BYTES: &str = "{msg} {wide_bar} {decimal_bytes} of {decimal_total_bytes}, {eta} left";
 const PER_CENT: &str = "{msg} {pos} %";
 
-/// Work that is measured in bytes.
+/// A bar for work that is measured in bytes.
 pub fn bytes() -> ProgressBar {
     styled(BYTES)
 }
 
-/// The reading of a prompt; positions are per cent of it.
+/// A bar for reading a prompt. Its position is in per cent.
 pub fn reading(tokens: usize) -> ProgressBar {
     let bar = styled(PER_CENT);
     bar.set_length(100);
@@ -23,7 +23,7 @@ pub fn set(bar: &ProgressBar, fraction: f32) {
     bar.set_position((fraction * 100.0) as u64);
 }
 
-/// Draws to stderr, and nothing where that is no terminal.
+/// A bar on stderr. It is not drawn if that is not a terminal.
 fn styled(template: &str) -> ProgressBar {
     let bar = ProgressBar::new(0);
     if let Ok(style) = ProgressStyle::with_template(template) {

@@ -1,5 +1,6 @@
-//! `glm quantize`: a folder that is run without preparation.
+//! `glm quantize`: writes a model that opens without preparation.
 
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -21,7 +22,10 @@ pub fn run(args: &Quantize) -> Result<()> {
         bar.set_length(total);
         bar.set_position(done);
         bar.set_message(tensor.to_owned());
-        cancel.flow()
+        match cancel.is_cancelled() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
     };
     let done = quantize(&args.source, &args.target, &options, &mut show);
     bar.finish_and_clear();
@@ -41,7 +45,7 @@ fn summary(args: &Quantize, done: &Quantized) -> Vec<String> {
     }
     if done.kept > 0 {
         lines.push(format!(
-            "{} matrices were quantised already and keep their integers and scales",
+            "{} matrices were quantized already and keep their integers and scales",
             done.kept
         ));
     }

@@ -3,7 +3,7 @@
 use std::io::stdin;
 
 use anyhow::{Context, Result, ensure};
-use glm_model::{Message, Role, Score, Session, Tokenizer, answer_ids, fill_prompt, has_blank};
+use glm_model::{Message, Role, Score, Tokenizer, answer_ids, fill_prompt, has_blank, score};
 use serde_json::{Value, json};
 
 use crate::args;
@@ -19,7 +19,8 @@ pub fn run(args: &args::Score) -> Result<()> {
     ends.sort_unstable();
     ends.dedup();
     let cancel = interrupt::token(Again::Exits)?;
-    let scores = Session::new(&model, args.context)?.score(&prompt, &ids, &ends, &cancel)?;
+    let mut sequence = model.sequence(args.context)?;
+    let scores = score(&model, &mut sequence, &prompt, &ids, &ends, &cancel)?;
     if args.json {
         let all = answers.iter().zip(&ids).zip(&scores);
         return output::json(&all.map(|((text, ids), score)| json(text, ids, score)).collect());
@@ -32,7 +33,7 @@ pub fn run(args: &args::Score) -> Result<()> {
     })
 }
 
-/// The answers that were given, or the lines of stdin.
+/// The answers in the arguments, or the lines of stdin.
 fn answers(args: &args::Score) -> Result<Vec<String>> {
     if !args.answers.is_empty() {
         return Ok(args.answers.clone());
@@ -48,15 +49,15 @@ fn answers(args: &args::Score) -> Result<Vec<String>> {
     Ok(answers)
 }
 
-/// What is scored, as ids.
+/// Prompt and answers, as ids.
 struct Asked {
     prompt: Vec<u32>,
     answers: Vec<Vec<u32>>,
-    /// The ids that end an answer, besides the model's.
+    /// Ids that end an answer, in addition to the model's.
     ends: Vec<u32>,
 }
 
-/// A text with a blank that is to be filled, or a question.
+/// The prompt for a text with a blank, or for a question.
 fn asked(args: &args::Score, tokenizer: &Tokenizer, answers: &[String]) -> Result<Asked> {
     let text = &args.text;
     if has_blank(tokenizer, text) {

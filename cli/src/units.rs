@@ -1,4 +1,4 @@
-//! Numbers for people.
+//! Numbers in readable form.
 
 use std::time::Duration;
 

@@ -86,6 +86,40 @@ fn a_measurement_says_what_the_machine_could_do() {
 }
 
 #[test]
+fn sequences_and_drafts_are_measured_beside_one_token() {
+    let flags = ["--prompts", "8", "--depths", "8", "--tokens", "1", "--rounds", "1"];
+    let said = json(&[&["bench", "--json"][..], &flags].concat());
+    let counts = |list: &str, name: &str| -> Vec<_> {
+        let measured = said[list].as_array().unwrap();
+        assert!(measured.iter().all(|run| run["ratio_to_one"].as_f64().unwrap() > 0.0), "{said}");
+        measured.iter().map(|run| run[name].as_u64().unwrap()).collect()
+    };
+    assert_eq!(counts("sequences", "sequences"), [4, 8]);
+    assert_eq!(counts("drafts", "tokens"), [2, 4, 8, 16]);
+    let none = ["--sequences", "0", "--draft-tokens", "0"];
+    let said = json(&[&["bench", "--json"][..], &flags, &none].concat());
+    assert!(["sequences", "drafts"].iter().all(|list| said[*list].as_array().unwrap().is_empty()));
+}
+
+#[test]
+fn drafts_change_no_answer_and_are_counted() {
+    let words = ["generate", "--json", "--ignore-eos", "--max-new-tokens", "60", "-p", "你好"];
+    let answer = |more: &[&str]| json(&[&words[..], more].concat());
+    let (off, fixed) =
+        (answer(&["--seed", "3", "--draft", "off"]), answer(&["--seed", "3", "--draft", "4"]));
+    assert_eq!(off["ids"], fixed["ids"]);
+    assert_eq!((&off["drafted_tokens"], &off["tokens_per_pass"]), (&0.into(), &().into()));
+    let [drafted, accepted] =
+        ["drafted_tokens", "accepted_tokens"].map(|name| fixed[name].as_u64().unwrap());
+    assert!(0 < drafted && accepted <= drafted, "{fixed}");
+    assert!(fixed["tokens_per_pass"].as_f64().unwrap() >= 1.0);
+    let refused = glm(&["generate", "--draft", "16", "x"]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    let said = glm(&["chat", "--greedy", "--stats", "--draft", "4"]).write_stdin("你好\n").output();
+    assert!(stderr(&said.unwrap()).contains(" a second"));
+}
+
+#[test]
 fn info_names_the_instructions_of_the_processor() {
     let cpu = json(&["info", "--cpu", "--json"]);
     let known = cpu["instruction_sets"].as_array().unwrap();

@@ -162,6 +162,19 @@ fn a_seed_repeats_an_answer() {
 }
 
 #[test]
+fn the_messages_of_an_openai_request_are_answered() {
+    let model = talker();
+    let answer = |messages: Value| {
+        let words = ["chat", "-m", &model, "--messages", "-", "--greedy", "--json"];
+        let output = glm(&words).write_stdin(messages.to_string()).output().unwrap();
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()["ids"].clone()
+    };
+    let parts = json!([{ "type": "text", "text": "你" }, { "type": "text", "text": "好" }]);
+    let request = json!({ "model": "x", "messages": [message("user", &parts)] });
+    assert_eq!(answer(request), answer(json!([message("user", &"你好".into())])));
+}
+
+#[test]
 fn bad_conversations_are_refused_with_a_reason() {
     let model = talker();
     let dir = tempfile::tempdir().unwrap();
@@ -173,6 +186,7 @@ fn bad_conversations_are_refused_with_a_reason() {
         (b"[{\"role\": \"assistant\", \"content\": \"\"}]", "first"),
         (b"[{\"role\": \"system\", \"content\": \"\"}]", "system"),
         (b"[]", "empty"),
+        (b"[{\"role\": \"user\", \"content\": [{\"type\": \"image_url\"}]}]", "image_url"),
         (b"\xff", "UTF-8"),
     ] {
         fs::write(&file, written).unwrap();

@@ -3,27 +3,23 @@
 use std::env;
 use std::error::Error;
 use std::io::{Write, stdout};
-use std::path::Path;
 
-use glm_model::{Generation, Message, Model, Options, Request, Role, Template, Tokenizer};
+use glm_model::{Bundle, Conversation, ConversationOptions, Options};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = env::args().skip(1);
     let (Some(dir), Some(question)) = (arguments.next(), arguments.next()) else {
         return Err("usage: chat DIR QUESTION".into());
     };
-    let model = Model::open(&dir, &Options::default())?;
-    let tokenizer = Tokenizer::open(Path::new(&dir))?;
-    model.check_tokenizer(&tokenizer)?;
-    let template = Template::open(Path::new(&dir), &tokenizer)?;
-
-    let prompt = template.prompt_ids(&tokenizer, &[Message::new(Role::User, question)])?;
-    let request = Request::chat(&model, 7).ending_as(&template, &tokenizer);
-    let answer = Generation::new(&model, model.sequence(None)?, &prompt, request)?;
-    for piece in answer.text(template.stream(&tokenizer)) {
+    let bundle = Bundle::open(dir, &Options::default())?;
+    let options = ConversationOptions::new(bundle.request(7));
+    let mut conversation = Conversation::new(&bundle, options)?;
+    let mut reply = conversation.ask(question)?;
+    for piece in &mut reply {
         print!("{}", piece?);
         stdout().flush()?;
     }
+    reply.finish()?;
     println!();
     Ok(())
 }

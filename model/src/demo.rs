@@ -2,17 +2,13 @@
 //! trained from nothing by the recipe in `model/demo/`. It knows only the handful of things it was taught.
 //!
 //! ```
-//! use glm_model::{Generation, Message, Options, Request, Role, Sampling, demo};
+//! use glm_model::{Conversation, ConversationOptions, Options, Sampling, demo};
 //!
-//! let (model, tokenizer) = (demo::model(&Options::default())?, demo::tokenizer()?);
-//! let template = demo::template(&tokenizer)?;
-//! let prompt = template.prompt_ids(&tokenizer, &[Message::new(Role::User, "你好")])?;
-//! let mut request = Request::chat(&model, 0);
-//! request.sampling = Sampling::greedy();
-//! let answer = Generation::new(&model, model.sequence(None)?, &prompt, request)?;
-//! let answer = answer.text(template.stream(&tokenizer));
-//! let answer = answer.collect::<Result<String, _>>()?;
-//! assert!(answer.contains("你好"), "{answer}");
+//! let bundle = demo::bundle(&Options::default())?;
+//! let mut options = ConversationOptions::new(bundle.request(0));
+//! options.request.sampling = Sampling::greedy();
+//! let answer = Conversation::new(&bundle, options)?.ask("你好")?.finish()?;
+//! assert!(answer.text.contains("你好"), "{}", answer.text);
 //! # Ok::<(), glm_model::Error>(())
 //! ```
 
@@ -20,6 +16,7 @@ use crate::error::Result;
 use crate::files::checkpoint::{Checkpoint, Format};
 use crate::files::config::Config;
 use crate::files::model_files::ModelFiles;
+use crate::generate::bundle::Bundle;
 use crate::network::model::{Model, Options};
 use crate::text::chat::Template;
 use crate::text::tokenizer::Tokenizer;
@@ -44,6 +41,16 @@ pub fn model(options: &Options) -> Result<Model> {
     let checkpoint = Checkpoint::from_bytes(Format::Safetensors, &WEIGHTS.0[..])?;
     let files = ModelFiles::new(Config::from_files(&FILES)?, &checkpoint)?;
     Model::load(&files, options, &mut |_, _| {})
+}
+
+/// The model with its tokenizer and its template.
+///
+/// # Errors
+/// If an option is outside its range.
+pub fn bundle(options: &Options) -> Result<Bundle> {
+    let tokenizer = tokenizer()?;
+    let template = template(&tokenizer)?;
+    Bundle::new(model(options)?, tokenizer, template)
 }
 
 /// Its tokenizer.

@@ -90,6 +90,9 @@ pub enum Error {
     /// A sequence or a workspace was made by another model than the one it was given to.
     #[error("the {0} belongs to another model than the one that runs")]
     OtherModel(&'static str),
+    /// More was asked of an answer that had failed before.
+    #[error("the answer has failed already")]
+    Failed,
     /// The work was cancelled.
     #[error("cancelled")]
     Cancelled,
@@ -111,6 +114,29 @@ fn megabytes(bytes: u64) -> String {
 }
 
 impl Error {
+    /// A word for the kind of error that stays the same when messages change, for programs: `io`, `file`, `tensor`, `setting`,
+    /// `ids`, `prompt`, `context_full`, `memory`, `kv_budget`, `other_model`, `failed`, `cancelled`, `isa`, `threads` or
+    /// `not_finite`, each for the variant of that name.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Io { .. } => "io",
+            Self::File { .. } => "file",
+            Self::Tensor { .. } => "tensor",
+            Self::Setting { .. } => "setting",
+            Self::Ids(_) => "ids",
+            Self::Prompt(_) => "prompt",
+            Self::ContextFull { .. } => "context_full",
+            Self::Memory { .. } => "memory",
+            Self::KvBudget { .. } => "kv_budget",
+            Self::OtherModel(_) => "other_model",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Isa(_) => "isa",
+            Self::Threads(_) => "threads",
+            Self::NotFinite => "not_finite",
+        }
+    }
+
     /// For `map_err` on an I/O result about `path`.
     pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
         move |source| Error::Io { path: path.to_owned(), source }
@@ -122,5 +148,38 @@ impl Error {
 
     pub(crate) fn tensor(path: &Path, tensor: &str, problem: impl Into<String>) -> Self {
         Error::Tensor { path: path.to_owned(), tensor: tensor.to_owned(), problem: problem.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_stable() {
+        let path = PathBuf::new;
+        let (problem, tensor, range, found) =
+            (String::new(), String::new(), String::new(), String::new());
+        let threads = rayon::ThreadPoolBuilder::new().num_threads(1);
+        let threads = threads.spawn_handler(|_| Err(io::Error::other("no"))).build();
+        for (error, code) in [
+            (Error::io(Path::new("x"))(io::Error::other("no")), "io"),
+            (Error::File { path: path(), problem: problem.clone() }, "file"),
+            (Error::Tensor { path: path(), tensor, problem: problem.clone() }, "tensor"),
+            (Error::Setting { setting: "x", range, found }, "setting"),
+            (Error::Ids(problem.clone()), "ids"),
+            (Error::Prompt(problem.clone()), "prompt"),
+            (Error::ContextFull { needed: 2, capacity: 1, max: 1 }, "context_full"),
+            (Error::Memory { capacity: 1, bytes: 1 }, "memory"),
+            (Error::KvBudget { needed: 1, free: 0, budget: 0 }, "kv_budget"),
+            (Error::OtherModel("sequence"), "other_model"),
+            (Error::Failed, "failed"),
+            (Error::Cancelled, "cancelled"),
+            (Error::Isa(problem), "isa"),
+            (Error::Threads(threads.err().unwrap()), "threads"),
+            (Error::NotFinite, "not_finite"),
+        ] {
+            assert_eq!(error.code(), code);
+        }
     }
 }

@@ -1,18 +1,16 @@
 //! Models of the GLM family on a CPU: a folder as its authors published it, or as `glm quantize` wrote it, and answers.
 //!
 //! ```no_run
-//! use glm_model::{Generation, Message, Model, Options, Request, Role, Template, Tokenizer};
+//! use glm_model::{Bundle, Conversation, ConversationOptions, Options};
 //!
-//! let dir = "chatglm-6b-int4".as_ref();
-//! let model = Model::open(dir, &Options::default())?;
-//! let tokenizer = Tokenizer::open(dir)?;
-//! let template = Template::open(dir, &tokenizer)?;
-//! let prompt = template.prompt_ids(&tokenizer, &[Message::new(Role::User, "你好")])?;
-//! let request = Request::chat(&model, 7).ending_as(&template, &tokenizer);
-//! let answer = Generation::new(&model, model.sequence(None)?, &prompt, request)?;
-//! for piece in answer.text(template.stream(&tokenizer)) {
+//! let bundle = Bundle::open("chatglm-6b-int4", &Options::default())?;
+//! let options = ConversationOptions::new(bundle.request(7));
+//! let mut conversation = Conversation::new(&bundle, options)?;
+//! let mut reply = conversation.ask("你好")?;
+//! for piece in &mut reply {
 //!     print!("{}", piece?);
 //! }
+//! reply.finish()?;
 //! # Ok::<(), glm_model::Error>(())
 //! ```
 //!
@@ -52,6 +50,11 @@ pub use files::inventory::{Inventory, MatrixInfo};
 pub use files::model_files::ModelFiles;
 pub use files::quantize::{GROUPS, QuantizeOptions, Quantized, quantize};
 pub use files::random::RANDOM_SHAPES;
+pub use generate::bundle::Bundle;
+pub use generate::conversation::{
+    Answer, Conversation, ConversationOptions, Overflow, Reply, messages_from_json,
+    messages_to_json,
+};
 pub use generate::draft::{Draft, DraftStats, MAX_DRAFT};
 pub use generate::fill::{Filled, fill};
 pub use generate::generation::{FinishReason, Generation, Request, TextGeneration, check_prompt};

@@ -4,7 +4,7 @@ mod common;
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Mutex;
+use std::sync::{LazyLock, Mutex};
 
 use common::runner::{Runner, bits, with};
 use common::{fixture, with_added_tokens};
@@ -125,10 +125,10 @@ fn open(name: &str, threads: usize, int8: bool) -> Model {
 
 /// As [`open`], once for all tests.
 fn model(name: &str, threads: usize, int8: bool) -> Model {
-    static OPEN: Mutex<Option<HashMap<(String, usize, bool), Model>>> = Mutex::new(None);
-    let mut models = OPEN.lock().unwrap();
-    let models = models.get_or_insert_default();
+    type Key = (String, usize, bool);
+    static OPEN: LazyLock<Mutex<HashMap<Key, Model>>> = LazyLock::new(Mutex::default);
     let key = (name.to_owned(), threads, int8);
+    let mut models = OPEN.lock().unwrap();
     models.entry(key).or_insert_with(|| open(name, threads, int8)).clone()
 }
 

@@ -1,4 +1,4 @@
-//! What a line at the prompt asks for.
+//! Commands at the prompt of a chat.
 
 /// A line at the prompt.
 #[derive(Debug, PartialEq, Eq)]
@@ -15,13 +15,13 @@ pub enum Command<'a> {
 }
 
 pub const HELP: &str = "\
-/regen      answer the last question once more, with other random numbers
-/undo       take the last question and its answer back
-/clear      begin anew
+/regen      answer the last question again, with another seed
+/undo       remove the last question and its answer
+/clear      start a new conversation
 /save FILE  write the conversation as JSON
-/help       this list
-/exit       leave, as does Ctrl-D
-Ctrl-C stops an answer; what was said stays. A question that begins with / needs a blank before it.";
+/help       print this list
+/exit       leave; Ctrl-D does the same
+Ctrl-C stops an answer and keeps the text so far. Type a space before a question that begins with /.";
 
 impl<'a> Command<'a> {
     pub fn parse(line: &'a str) -> Self {

@@ -3,21 +3,19 @@
 use std::io;
 
 use anyhow::Result;
+use glm_model::Conversation;
 
-use super::conversation::Conversation;
+use super::print;
 use crate::input;
-use crate::output::{self, say};
 
-/// Answers the lines of stdin in turn. Empty ones ask nothing.
-pub fn talk(conversation: &mut Conversation<'_>, stats: bool) -> Result<()> {
+/// Answers the lines of stdin. Empty lines are skipped.
+pub fn talk(conversation: &mut Conversation, stats: bool) -> Result<()> {
     let mut stdin = io::stdin().lock();
     while let Some(question) = input::line(&mut stdin)? {
         if question.trim().is_empty() {
             continue;
         }
-        let reply = conversation.ask(question, &mut say)?;
-        output::line("")?;
-        reply.close(stats)?;
+        print(conversation.ask(question)?, stats)?;
     }
     Ok(())
 }

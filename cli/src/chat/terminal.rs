@@ -5,21 +5,20 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use glm_model::{CancelToken, Message};
+use glm_model::{CancelToken, Conversation, Message, Role, messages_to_json};
 use rustyline::error::ReadlineError;
 use rustyline::{Behavior, Config, DefaultEditor};
 
 use super::command::{Command, HELP};
-use super::conversation::Conversation;
-use crate::answer::Reply;
+use super::print;
 use crate::failure::{is_cancelled, message};
 use crate::file;
-use crate::output::{self, note, say};
+use crate::output::note;
 
 /// Reads questions and answers them until Ctrl-D.
-pub fn talk(conversation: &mut Conversation<'_>, cancel: &CancelToken, stats: bool) -> Result<()> {
-    note("/help lists what can be done besides asking");
-    // The terminal itself, so that stdout has the answers alone even where it is no terminal.
+pub fn talk(conversation: &mut Conversation, cancel: &CancelToken, stats: bool) -> Result<()> {
+    note("/help lists the commands");
+    // The editor uses the terminal itself, so that only answers are written to stdout.
     let config = Config::builder().auto_add_history(true).behavior(Behavior::PreferTerm).build();
     let mut editor = DefaultEditor::with_config(config).context("the terminal")?;
     let mut warned = false;
@@ -27,7 +26,7 @@ pub fn talk(conversation: &mut Conversation<'_>, cancel: &CancelToken, stats: bo
         let line = match editor.readline("> ") {
             Ok(line) => line,
             Err(ReadlineError::Interrupted) if !warned => {
-                note("Ctrl-C once more, or Ctrl-D, leaves");
+                note("press Ctrl-C again, or Ctrl-D, to leave");
                 warned = true;
                 continue;
             }
@@ -35,7 +34,7 @@ pub fn talk(conversation: &mut Conversation<'_>, cancel: &CancelToken, stats: bo
             Err(error) => return Err(error).context("the terminal"),
         };
         warned = false;
-        // A Ctrl-C that came too late for the last answer is not meant for the next.
+        // A Ctrl-C after the end of the last answer must not stop the next.
         cancel.reset();
         match obey(conversation, Command::parse(&line), stats) {
             Ok(ControlFlow::Break(())) => return Ok(()),
@@ -48,46 +47,38 @@ pub fn talk(conversation: &mut Conversation<'_>, cancel: &CancelToken, stats: bo
 }
 
 fn obey(
-    conversation: &mut Conversation<'_>,
+    conversation: &mut Conversation,
     command: Command<'_>,
     stats: bool,
 ) -> Result<ControlFlow<()>> {
     match command {
         Command::Nothing => {}
-        Command::Say(question) => {
-            let reply = conversation.ask(question.to_owned(), &mut say);
-            close(reply, stats)?;
-        }
-        Command::Again => match conversation.again(&mut say) {
-            Some(reply) => close(reply, stats)?,
-            None => note("there is no question yet"),
+        Command::Say(question) => print(conversation.ask(question)?, stats)?,
+        Command::Again => match conversation.messages().last() {
+            Some(last) if last.role == Role::Assistant => {
+                print(conversation.regenerate()?, stats)?;
+            }
+            _ => note("there is no question yet"),
         },
         Command::Undo => match conversation.undo() {
-            true => note(&last(&conversation.messages)),
-            false => note("there is nothing to take back"),
+            true => note(&last(conversation.messages())),
+            false => note("there is no question to remove"),
         },
         Command::Clear => {
             conversation.clear();
             note("a new conversation");
         }
-        Command::Save(path) => save(Path::new(path), &conversation.messages)?,
+        Command::Save(path) => save(Path::new(path), conversation.messages())?,
         Command::Help => note(HELP),
         Command::Exit => return Ok(ControlFlow::Break(())),
         Command::Unknown(line) => note(&format!(
-            "{line}: no such command. /help lists them; a question that begins with / needs a blank before it"
+            "{line}: no such command. /help lists the commands; type a space before a question that begins with /"
         )),
     }
     Ok(ControlFlow::Continue(()))
 }
 
-/// Ends the line of an answer.
-fn close(reply: Result<Reply>, stats: bool) -> Result<()> {
-    let reply = reply?;
-    output::line("")?;
-    reply.close(stats)
-}
-
-/// Where the conversation stands after something was taken back.
+/// The last question that is left after an undo.
 fn last(messages: &[Message]) -> String {
     match messages {
         [.., question, _] => format!("back to the answer to: {}", question.content),
@@ -96,8 +87,8 @@ fn last(messages: &[Message]) -> String {
 }
 
 fn save(path: &Path, messages: &[Message]) -> Result<()> {
-    ensure!(!path.exists(), "{} is there already", path.display());
-    let json = serde_json::to_string_pretty(messages)?;
+    ensure!(!path.exists(), "{} exists already", path.display());
+    let json = messages_to_json(messages);
     file::replace(path, |out| Ok(writeln!(out, "{json}")?))?;
     note(&format!("written to {}", path.display()));
     Ok(())

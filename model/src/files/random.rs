@@ -45,7 +45,7 @@ const SHAPES: [(&str, &str); 4] = [
     ),
 ];
 
-/// The names that [`Model::random`] accepts.
+/// The names that [`Model::random`](crate::Model::random) accepts.
 pub const RANDOM_SHAPES: [&str; 4] = [SHAPES[0].0, SHAPES[1].0, SHAPES[2].0, SHAPES[3].0];
 
 /// Configuration and random weights of a published shape, see [`Model::random`](crate::Model::random).

@@ -87,8 +87,8 @@ impl Template {
     ///
     /// # Errors
     /// If a file cannot be read, or its template is not valid.
-    pub fn open(dir: &Path, tokenizer: &Tokenizer) -> Result<Self> {
-        Self::of_folder(&ModelDir::open(dir)?, tokenizer)
+    pub fn open(dir: impl AsRef<Path>, tokenizer: &Tokenizer) -> Result<Self> {
+        Self::of_folder(&ModelDir::open(dir.as_ref())?, tokenizer)
     }
 
     /// The same from files in memory, given by name.

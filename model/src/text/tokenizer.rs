@@ -182,8 +182,8 @@ impl Tokenizer {
     ///
     /// # Errors
     /// If none of them exists, or a file is not valid or has a setting that is not supported. The error names the file.
-    pub fn open(dir: &Path) -> Result<Self> {
-        Self::of_folder(&ModelDir::open(dir)?)
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
+        Self::of_folder(&ModelDir::open(dir.as_ref())?)
     }
 
     /// The same from files in memory, given by name.

@@ -1,0 +1,144 @@
+//! Messages ↔ JSON.
+
+use serde_json::{Map, Value, json};
+
+use crate::error::{Error, Result};
+use crate::text::chat::{Message, Role};
+
+/// Messages as JSON: a list of objects with `role` and `content`, and `metadata` and `tools` where a message has them.
+pub fn messages_to_json(messages: &[Message]) -> String {
+    format!("{:#}", json!(messages))
+}
+
+/// Messages from JSON, as [`messages_to_json`] writes them or in the form of OpenAI's API.
+///
+/// That is a list of messages, or an object whose `messages` is such a list. A `content` is a string, null, or a list of parts
+/// `{"type": "text", "text": …}`; the texts of the parts are joined. The role `developer` is read as `system`. Other fields are
+/// ignored.
+///
+/// # Errors
+/// If the JSON has another form. The error names the message.
+pub fn messages_from_json(json: &str) -> Result<Vec<Message>> {
+    const FORM: &str = r#"expected a JSON list of {"role": "user", "content": "…"}"#;
+    let value = serde_json::from_str(json);
+    let value = match value.map_err(|error| Error::Prompt(format!("{FORM}: {error}")))? {
+        Value::Object(mut object) => object.remove("messages").unwrap_or_default(),
+        value => value,
+    };
+    let Value::Array(messages) = value else {
+        return Err(Error::Prompt(format!("{FORM}, or an object with such a list as messages")));
+    };
+    let read = |(i, value)| {
+        message(value).map_err(|problem| Error::Prompt(format!("message {i}: {problem}")))
+    };
+    messages.into_iter().enumerate().map(read).collect()
+}
+
+fn message(value: Value) -> Result<Message, String> {
+    let Value::Object(mut fields) = value else { return Err("is not an object".to_owned()) };
+    let role = role(&fields)?;
+    let mut message = Message::new(role, content(fields.remove("content"), role)?);
+    message.metadata = match fields.remove("metadata") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(metadata)) => Some(metadata),
+        Some(_) => return Err("metadata is not a string".to_owned()),
+    };
+    message.tools = fields.remove("tools").filter(|tools| !tools.is_null());
+    Ok(message)
+}
+
+fn role(fields: &Map<String, Value>) -> Result<Role, String> {
+    let name = fields.get("role").and_then(Value::as_str).ok_or("there is no role")?;
+    if name == "developer" {
+        return Ok(Role::System);
+    }
+    let roles = [Role::System, Role::User, Role::Assistant, Role::Observation, Role::Tool];
+    roles.into_iter().find(|role| role.name() == name).ok_or_else(|| {
+        let names = roles.map(Role::name).join(", ");
+        format!("unknown role {name:?}; the roles are {names}, developer")
+    })
+}
+
+fn content(value: Option<Value>, role: Role) -> Result<String, String> {
+    match value {
+        Some(Value::String(content)) => Ok(content),
+        Some(Value::Null) => Ok(String::new()),
+        // A message that only calls tools.
+        None if role == Role::Assistant => Ok(String::new()),
+        None => Err("there is no content".to_owned()),
+        Some(Value::Array(parts)) => parts.iter().map(part).collect(),
+        Some(_) => Err("content is neither a string nor a list of parts".to_owned()),
+    }
+}
+
+/// The text of a part of a content.
+fn part(part: &Value) -> Result<&str, String> {
+    match part["type"].as_str() {
+        Some("text") => part["text"].as_str().ok_or_else(|| "a text part has no text".to_owned()),
+        Some(other) => Err(format!("content of type {other:?} is not supported, only \"text\"")),
+        None => Err("a part of the content has no type".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: Value) -> Result<Vec<Message>, String> {
+        messages_from_json(&json.to_string()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn messages_are_read_as_they_were_written() {
+        let mut system = Message::new(Role::System, "s");
+        system.tools = Some(json!([{ "name": "f", "a": 1 }]));
+        let mut call = Message::new(Role::Assistant, "c");
+        call.metadata = Some("f".to_owned());
+        let user = Message::new(Role::User, "你好\n\"");
+        let messages = vec![system, user, call, Message::new(Role::Observation, "")];
+        assert_eq!(messages_from_json(&messages_to_json(&messages)).unwrap(), messages);
+        assert!(messages_from_json(&messages_to_json(&[])).unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_form_of_openai_is_read() {
+        let parts = json!([{ "type": "text", "text": "a" }, { "type": "text", "text": "b" }]);
+        let json = json!({ "model": "m", "messages": [
+            { "role": "developer", "content": "d", "name": "n" },
+            { "role": "user", "content": parts },
+            { "role": "assistant", "content": null, "tool_calls": [] },
+            { "role": "tool", "content": "t", "tool_call_id": "1", "tools": null, "metadata": null },
+            { "role": "assistant", "tool_calls": [] },
+        ] });
+        let expected = [
+            (Role::System, "d"),
+            (Role::User, "ab"),
+            (Role::Assistant, ""),
+            (Role::Tool, "t"),
+            (Role::Assistant, ""),
+        ];
+        assert_eq!(read(json).unwrap(), expected.map(|(role, text)| Message::new(role, text)));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let user = |content: Value| json!([{ "role": "user", "content": content }]);
+        for (json, part) in [
+            (json!({}), "JSON list"),
+            (json!("x"), "JSON list"),
+            (json!([1]), "message 0: is not an object"),
+            (json!([{ "content": "" }]), "no role"),
+            (json!([{ "role": "poet", "content": "" }]), "\"poet\""),
+            (json!([{ "role": "user" }]), "no content"),
+            (user(json!(5)), "neither"),
+            (user(json!([{ "type": "image_url", "image_url": {} }])), "\"image_url\""),
+            (user(json!([{ "text": "" }])), "no type"),
+            (user(json!([{ "type": "text" }])), "no text"),
+            (json!([{ "role": "user", "content": "", "metadata": 1 }]), "metadata"),
+        ] {
+            let error = read(json.clone()).unwrap_err();
+            assert!(error.contains(part), "{json}: {error}");
+        }
+        assert_eq!(messages_from_json("[").unwrap_err().code(), "prompt");
+    }
+}
