@@ -4,6 +4,7 @@
 //! Tests run with overflow checks, releases without. So a message is expected, too: that of an overflow would be none of ours.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use glm_kernels::quantize::{pack_panel, pack_scales, quantize_row};
 use glm_kernels::{
@@ -251,12 +252,19 @@ fn loops_of_any_number() {
         for_each(0, |_| unreachable!());
         refuses("tasks", || for_each(usize::MAX, |_| unreachable!()));
         refuses("tasks", || for_each(1 << 32, |_| unreachable!()));
-        // Caught within the region, which goes on.
-        parallel_region(|| {
-            refuses("", || for_each(100, |i| assert_ne!(i, 50)));
-            refuses("tasks", || for_each(usize::MAX, |_| unreachable!()));
-            for_each(100, |_| ());
-        });
+        // Caught within the region, which goes on. The panic of a task that ran on another thread reaches the caller of the region
+        // as well, at its end.
+        let reached = AtomicUsize::new(0);
+        let _ = catch_unwind(AssertUnwindSafe(|| {
+            parallel_region(|| {
+                refuses("", || for_each(100, |i| assert_ne!(i, 50)));
+                refuses("tasks", || for_each(usize::MAX, |_| unreachable!()));
+                for_each(100, |_| {
+                    reached.fetch_add(1, Relaxed);
+                });
+            });
+        }));
+        assert_eq!(reached.load(Relaxed), 100);
     });
 }
 
