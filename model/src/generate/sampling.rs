@@ -1,4 +1,4 @@
-//! Logits → the next id.
+//! Sampling: logits → the next id.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
@@ -6,42 +6,42 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 use crate::error::{Error, Result};
 use crate::files::fields::Fields;
 
-/// How the next id is chosen.
+/// Sampling parameters.
 ///
-/// In this order: the repetition penalty, the temperature, then the candidates are narrowed by `top_k`, `top_p` and `min_p`,
-/// each relative to what the ones before it left.
+/// They are applied in this order: repetition penalty, temperature, `top_k`, `top_p`, `min_p`. Each of the last three filters the
+/// candidates that remain after the previous one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampling {
-    /// Divides the logits; 0 always takes the likeliest id.
+    /// Divides the logits; 0 is greedy sampling.
     pub temperature: f32,
-    /// Keeps so many of the likeliest; 0 keeps all.
+    /// Keeps this many of the most probable candidates; 0 keeps all.
     pub top_k: usize,
-    /// Keeps the likeliest until their probabilities reach this sum; 1 keeps all.
+    /// Keeps the most probable candidates until their probabilities sum to this value; 1 keeps all.
     pub top_p: f32,
-    /// Keeps those with at least this share of the likeliest one's probability; 0 keeps all.
+    /// Keeps candidates with at least this fraction of the largest probability; 0 keeps all.
     pub min_p: f32,
-    /// Divides positive logits, and multiplies negative ones, of ids that occurred; 1 does nothing.
+    /// Divides positive logits and multiplies negative logits of ids that occurred before; 1 has no effect.
     pub repetition_penalty: f32,
-    /// Where the random numbers start.
+    /// Seed of the random numbers.
     pub seed: u64,
 }
 
 impl Sampling {
-    /// Always the likeliest id.
+    /// Greedy sampling: always the most probable id.
     pub fn greedy() -> Self {
         let (top_k, top_p, min_p) = (0, 1.0, 0.0);
         Self { temperature: 0.0, top_k, top_p, min_p, repetition_penalty: 1.0, seed: 0 }
     }
 
-    /// As the published code draws: the library under it keeps the 50 likeliest ids where nothing else is said.
+    /// The sampling of the published code: its library, transformers, has a default `top_k` of 50.
     pub(crate) fn published(temperature: f32, top_p: f32) -> Self {
         Self { temperature, top_p, top_k: 50, ..Self::greedy() }
     }
 
-    /// What `generation_config.json` says, or where it says nothing, what it was.
+    /// Overrides the parameters that are present in `generation_config.json`.
     ///
     /// # Errors
-    /// If a number in it is outside its range.
+    /// If a value is outside its range.
     pub(crate) fn with_overrides(mut self, file: &Fields) -> Result<Self> {
         for (name, number) in [
             ("temperature", &mut self.temperature),
@@ -59,10 +59,10 @@ impl Sampling {
         Ok(self)
     }
 
-    /// Checks every number against its range.
+    /// Checks that every parameter is in its range.
     ///
     /// # Errors
-    /// At the first that is outside, naming the range.
+    /// For the first parameter that is not, with its range.
     pub fn validate(&self) -> Result<()> {
         let check = |setting, value: f32, range: std::ops::RangeInclusive<f32>| {
             if range.contains(&value) {
@@ -82,13 +82,13 @@ impl Sampling {
     }
 }
 
-/// Chooses ids, one after the other.
+/// Samples the ids of an answer.
 pub struct Sampler {
     sampling: Sampling,
     random: ChaCha8Rng,
-    /// `[vocab]`: whether the id occurred in prompt or answer.
+    /// `[vocab]`: whether the id occurred in the prompt or the answer.
     seen: Vec<bool>,
-    /// Room for the candidates, `[vocab]`.
+    /// Buffer of the candidates, `[vocab]`.
     candidates: Vec<Candidate>,
 }
 
@@ -103,7 +103,7 @@ impl Sampler {
     /// A sampler for rows of `vocab` logits that follow `prompt`.
     ///
     /// # Errors
-    /// If a number of `sampling` is outside its range.
+    /// If a parameter of `sampling` is outside its range.
     pub fn new(sampling: &Sampling, vocab: usize, prompt: &[u32]) -> Result<Self> {
         sampling.validate()?;
         let mut sampler = Self {
@@ -122,26 +122,26 @@ impl Sampler {
         }
     }
 
-    /// The next id, from its logits, one for each id of the vocabulary.
+    /// Samples the next id from `logits`, one value per id of the vocabulary.
     ///
     /// # Errors
-    /// If a logit is not finite, or there are none.
+    /// If a logit is not finite, or the number of logits is not that of the vocabulary.
     pub fn choose(&mut self, logits: &[f32]) -> Result<u32> {
         let penalty = self.sampling.repetition_penalty;
-        let penalised = |logit: f32| if logit > 0.0 { logit / penalty } else { logit * penalty };
+        let penalized = |logit: f32| if logit > 0.0 { logit / penalty } else { logit * penalty };
         self.candidates.clear();
         if logits.is_empty() || logits.len() != self.seen.len() {
             return Err(Error::NotFinite);
         }
         for ((id, &logit), &seen) in (0..).zip(logits).zip(&self.seen) {
-            let weight = if seen { penalised(logit) } else { logit };
+            let weight = if seen { penalized(logit) } else { logit };
             if !weight.is_finite() {
                 return Err(Error::NotFinite);
             }
             self.candidates.push(Candidate { id, weight });
         }
         let id = match self.sampling.temperature {
-            0.0 => likeliest(&self.candidates),
+            0.0 => most_probable(&self.candidates),
             temperature => {
                 self.weigh(temperature);
                 let kept = self.narrow();
@@ -152,7 +152,7 @@ impl Sampler {
         Ok(id)
     }
 
-    /// Logits → weights relative to the likeliest, which gets 1.
+    /// Logits → unnormalized probabilities `e^((logit − max) / temperature)`.
     fn weigh(&mut self, temperature: f32) {
         let max = self.candidates.iter().map(|c| c.weight).fold(f32::NEG_INFINITY, f32::max);
         for candidate in &mut self.candidates {
@@ -160,7 +160,7 @@ impl Sampler {
         }
     }
 
-    /// Sorts as many of the likeliest to the front as may be drawn, and says how many.
+    /// Applies `top_k`, `top_p` and `min_p`: moves the remaining candidates to the front, sorted, and returns their number.
     fn narrow(&mut self) -> usize {
         let Sampling { top_k, top_p, min_p, .. } = self.sampling;
         let all = self.candidates.len();
@@ -181,7 +181,8 @@ impl Sampler {
         kept
     }
 
-    /// Of the first `most`, how many of the likeliest reach `sum` together. Sorts no more of them than needed.
+    /// The number of most probable candidates, among the first `most`, whose weights sum to `sum`. Sorts only as many candidates
+    /// as needed.
     fn nucleus(&mut self, most: usize, sum: f64) -> usize {
         let (mut sorted, mut reached) = (0, 0.0);
         let mut step = 64;
@@ -205,7 +206,7 @@ impl Sampler {
 
     fn draw(&mut self, kept: usize) -> u32 {
         let candidates = &self.candidates[..kept];
-        // The upper 53 bits: every multiple of 2⁻⁵³ in [0, 1) with the same chance.
+        // The upper 53 bits: a multiple of 2⁻⁵³, uniform in [0, 1).
         let uniform = (self.random.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
         let mut left = uniform * sum(candidates);
         for candidate in candidates {
@@ -218,12 +219,12 @@ impl Sampler {
     }
 }
 
-/// By weight, heaviest first, then by id: a total order, so that every sort gives one result.
+/// Descending weight, then ascending id: a total order, so the result does not depend on the sorting algorithm.
 fn order(a: &Candidate, b: &Candidate) -> std::cmp::Ordering {
     b.weight.total_cmp(&a.weight).then(a.id.cmp(&b.id))
 }
 
-fn likeliest(candidates: &[Candidate]) -> u32 {
+fn most_probable(candidates: &[Candidate]) -> u32 {
     let first = Candidate { id: 0, weight: f32::NEG_INFINITY };
     candidates.iter().fold(first, |best, &c| if c.weight > best.weight { c } else { best }).id
 }
@@ -239,7 +240,7 @@ mod tests {
 
     use super::*;
 
-    /// Shares of `n` draws from one row of logits.
+    /// Relative frequencies of `n` samples from the same logits.
     fn shares(sampling: &Sampling, logits: &[f32], n: usize) -> Vec<f64> {
         let mut sampler = Sampler::new(sampling, logits.len(), &[]).unwrap();
         let mut counts = vec![0.0; logits.len()];
@@ -262,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn each_limit_keeps_what_it_says() {
+    fn top_k_top_p_and_min_p_filter_candidates() {
         let base = Sampling { temperature: 1.0, ..Sampling::greedy() };
         let kept = |sampling: Sampling| {
             let shares = shares(&sampling, &LOGITS, 5000);
@@ -279,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn greedy_takes_the_first_of_the_likeliest_and_heeds_the_penalty() {
+    fn greedy_takes_the_first_maximum_after_the_penalty() {
         let mut greedy = Sampler::new(&Sampling::greedy(), 3, &[]).unwrap();
         assert_eq!(greedy.choose(&[1.0, 2.0, 2.0]).unwrap(), 1);
         let penalty = Sampling { repetition_penalty: 2.0, ..Sampling::greedy() };
@@ -289,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_out_of_range_is_said() {
+    fn errors_name_parameters_out_of_range() {
         let base = Sampling::greedy();
         for (sampling, expected) in [
             (Sampling { temperature: -1.0, ..base.clone() }, "temperature must be from 0 to 100"),
@@ -309,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_may_say_how_its_authors_choose() {
+    fn generation_config_overrides_defaults() {
         const FILE: &str = "generation_config.json";
         let read = |text: &str| {
             let files = [(FILE, text.as_bytes())];
@@ -334,9 +335,9 @@ mod tests {
     }
 
     proptest! {
-        /// The nucleus found piece by piece is the one found by sorting everything.
+        /// The incremental nucleus is that of a full sort.
         #[test]
-        fn the_nucleus_is_its_definition(
+        fn nucleus_equals_full_sort(
             logits in prop::collection::vec(-8.0f32..8.0, 1..700), top_p in 0.01f32..1.0, top_k in 0usize..300,
         ) {
             let sampling = Sampling { temperature: 1.0, top_p, top_k, ..Sampling::greedy() };
