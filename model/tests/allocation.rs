@@ -1,4 +1,4 @@
-//! Nothing is allocated while tokens are generated.
+//! Decoding does not allocate.
 
 mod common;
 
@@ -8,21 +8,21 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use common::fixture;
 use glm_model::{Activations, Chunk, Model, Options, RunOptions};
 
-/// Counts what is allocated.
+/// An allocator that counts allocations.
 struct Counting;
 
 static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: all is left to the system's allocator; a counter beside it changes nothing.
+// SAFETY: all calls are forwarded to the system allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Relaxed);
-        // SAFETY: as the caller promises.
+        // SAFETY: the caller upholds the contract.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: as the caller promises.
+        // SAFETY: the caller upholds the contract.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -30,11 +30,11 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-/// What the threads' pool allocates to be entered, once a token whatever the model's size.
+/// Allocations of rayon for entering the pool, once per token, independent of the model.
 const ENTERING: usize = 8;
 
 #[test]
-fn a_token_costs_no_memory() {
+fn decoding_does_not_allocate() {
     for (name, activations) in
         [("chatglm-6b-tiny/int4", Activations::Int8), ("chatglm-6b-tiny/bin-f16", Activations::F32)]
     {
