@@ -125,7 +125,8 @@ fn open(name: &str, threads: usize, int8: bool) -> Model {
 
 /// As [`open`]; the model is shared by all tests.
 fn model(name: &str, threads: usize, int8: bool) -> Model {
-    static OPEN: Mutex<Option<HashMap<(String, usize, bool), Model>>> = Mutex::new(None);
+    type Models = HashMap<(String, usize, bool), Model>;
+    static OPEN: Mutex<Option<Models>> = Mutex::new(None);
     let mut models = OPEN.lock().unwrap();
     let models = models.get_or_insert_default();
     let key = (name.to_owned(), threads, int8);
