@@ -16,17 +16,17 @@
 
 use std::cell::RefCell;
 
-use blocks::{AttendTask, Destination, MergePartials, Scratch, Task, partial_len};
 use product::{Pair, TILE_ROWS, ZEROS};
+use task::{AttendTask, Destination, MergePartials, Scratch, Task, partial_len};
 
 use crate::Isa;
 use crate::parallel::{SharedRows, for_each};
 use crate::simd::LANES;
 
-mod blocks;
 mod cache;
 mod element;
 mod product;
+mod task;
 
 pub use cache::{HeadRows, Heads, KvCache, KvPage, KvShape, OutOfMemory};
 pub use element::Cached;

@@ -81,7 +81,7 @@ fn panels_of_other_sizes() {
 
 /// A group may be longer than a row, and even longer than the address space.
 #[test]
-fn panels_of_one_endless_group() {
+fn panels_of_one_group_longer_than_a_row() {
     let shape = Shape { rows: 8, cols: 64, bits: Bits::Four, group_blocks: usize::MAX };
     let weights = [0.5; 64];
     let (mut integers, mut scale) = ([0; 64], [f16::ZERO]);
@@ -445,11 +445,11 @@ fn rows_outside_the_matrix() {
         (0, usize::MAX..usize::MAX),
         (0, 0..usize::MAX),
     ] {
-        // SAFETY: nobody else uses the rows.
+        // SAFETY: there is no other user of the rows.
         refuses("outside the matrix", || unsafe { rows.row(row, columns).len() });
     }
     let rows = SharedRows::new(&mut nothing, 3);
-    // SAFETY: nobody else uses the rows.
+    // SAFETY: there is no other user of the rows.
     refuses("outside the matrix", || unsafe { rows.row(2, 0..3).len() });
 }
 
@@ -471,7 +471,7 @@ fn loops_of_any_number() {
 }
 
 #[test]
-fn probes_of_nothing_and_of_much() {
+fn probes_of_extreme_sizes() {
     for isa in Isa::available() {
         probe::read(isa, &[]);
         probe::read(isa, &[1]);
@@ -481,7 +481,7 @@ fn probes_of_nothing_and_of_much() {
 }
 
 #[test]
-fn instruction_sets_that_are_not_there() {
+fn unknown_instruction_sets() {
     for name in ["", " ", "AVX2", "avx3", "\0"] {
         assert!(name.parse::<Isa>().is_err());
     }
@@ -524,7 +524,7 @@ fn operations_on_values_outside_of_their_ranges() {
 
 /// An `Element` implemented by the caller may return anything.
 #[test]
-fn elements_of_the_callers_own() {
+fn elements_implemented_by_the_caller() {
     #[derive(Clone, Copy)]
     struct Liar;
     impl Element for Liar {

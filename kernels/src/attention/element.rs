@@ -2,8 +2,8 @@
 
 use half::f16;
 
-use super::blocks::AttendTask;
 use super::cache::Store;
+use super::task::AttendTask;
 use crate::Isa;
 use crate::simd::{Element, LANES, Simd, Vectors};
 
