@@ -1,32 +1,32 @@
-//! `softmax(q·kᵀ · scale)·v` by blocks of keys.
+//! Attention, `softmax(q·kᵀ · scale)·v`, computed one page of keys at a time (online softmax, as in FlashAttention).
 //!
-//! For each block of 128 keys, a page of the cache, a query has a partial result: the largest score `m`, the sum `s` of the
-//! weights `p = e^(score − m)`, and `o = p·v`. Partial results are merged in the order of the blocks,
+//! For each page of 128 keys a query has a partial result: the largest score `m`, the sum `s` of the weights
+//! `p = e^(score − m)`, and `o = p·v`. Partial results are merged in the order of the pages,
 //!
 //! ```text
 //! m″ = max(m, m′)     s″ = s · e^(m − m″) + s′ · e^(m′ − m″)     o″ = o · e^(m − m″) + o′ · e^(m′ − m″)
 //! ```
 //!
-//! and the output of a query is `o / s`, so that a whole row of scores is never stored. Blocks start at multiples of 128 of the
-//! key position and are merged in their order, whichever thread computes them and whatever other queries are computed with
-//! them: a query gets the same bits alone and among others, and on any number of threads, as long as the values are finite.
+//! and the output of a query is `o / s`. A whole row of scores is never stored. Pages start at multiples of 128 positions, and
+//! the order of the merges does not depend on the number of threads or on the other queries of the call. So a query gets the
+//! same bits in any batch and on any number of threads, as long as the values are finite.
 //!
-//! Queries of a prompt and query heads that share a head of the cache are rows of the same products, for which a block is
-//! widened to `f32` once.
+//! The query heads of a GQA group read the same KV head. Their queries, for all tokens, are the rows of one matrix product, so
+//! each page is widened to `f32` once for all of them.
 
 use std::cell::RefCell;
 
-use blocks::{Blocks, MergeParts, Scratch, Share, To, part_len};
 use product::{Pair, TILE_ROWS, ZEROS};
+use task::{AttendTask, Destination, MergePartials, Scratch, Task, partial_len};
 
 use crate::Isa;
 use crate::parallel::{SharedRows, for_each};
 use crate::simd::LANES;
 
-mod blocks;
 mod cache;
 mod element;
 mod product;
+mod task;
 
 pub use cache::{HeadRows, Heads, KvCache, KvPage, KvShape, OutOfMemory};
 pub use element::Cached;
@@ -34,59 +34,68 @@ pub use element::Cached;
 /// Positions of a page of keys and values.
 pub const KEYS: usize = 128;
 
-/// Rows of a task: enough to pay for widening a block.
+/// Most rows of a task: enough to amortize the widening of a page.
 const TASK_ROWS: usize = if cfg!(test) { 12 } else { 192 };
 const _: () = assert!(TASK_ROWS.is_multiple_of(TILE_ROWS));
 
-/// Tasks for each thread, if there is enough work.
+/// Tasks per thread, if there is enough work.
 const TASKS: usize = if cfg!(test) { 1 } else { 8 };
 
-/// Largest head: 256 elements.
+/// Largest supported head size.
 pub const MAX_HEAD_SIZE: usize = 256;
 
-/// Which keys a query sees: a rule, not a matrix.
+/// Which keys a query attends to, as a rule instead of a matrix.
 ///
-/// The first `prefix` positions see each other in both directions; every later one sees them, those before it and itself.
-/// A prefix of 0 is the causal mask. The keys that a query sees always start at the first, so a count describes them.
+/// The first `prefix` positions attend to each other in both directions. Every later position attends to all earlier ones and
+/// to itself. With a prefix of 0 this is the causal mask. The visible keys always start at position 0, so their number
+/// describes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mask {
-    /// Positions that see each other in both directions.
+    /// Number of positions with bidirectional attention.
     pub prefix: usize,
 }
 
 impl Mask {
-    /// How many keys, from the first on, the query at `position` sees.
+    /// Number of keys, from position 0, that the query at `position` attends to.
     #[inline(always)]
     pub fn visible(self, position: usize) -> usize {
-        self.prefix.max(position + 1)
+        self.prefix.max(position.saturating_add(1))
     }
 }
 
-/// Partial results of a single query, `[heads][blocks]`, kept from one call to the next. Grows to the longest context seen.
+/// Buffer for the partial results of a single query, `[heads][pages]`, reused by later calls. It grows to the longest context.
 #[derive(Default)]
 pub struct Partials(Vec<Pair>);
 
 impl Partials {
-    /// Bytes for a query of `heads` heads of `head_size` elements behind `positions` positions.
+    /// Bytes for a query with `heads` heads of `head_size` elements that attends to `positions` keys.
+    ///
+    /// # Panics
+    /// If the size overflows.
+    #[track_caller]
     pub fn bytes(heads: usize, head_size: usize, positions: usize) -> usize {
-        heads * positions.div_ceil(KEYS) * part_len(head_size) * size_of::<Pair>()
+        heads
+            .checked_mul(positions.div_ceil(KEYS))
+            .and_then(|partials| partials.checked_mul(partial_len(head_size)))
+            .and_then(|pairs| pairs.checked_mul(size_of::<Pair>()))
+            .expect("bytes of the partial results")
     }
 }
 
-/// Attention of queries of one sequence to its cached keys and values.
+/// Attention of the queries of one sequence to its cached keys and values.
 #[derive(Clone, Copy)]
 pub struct Attention<'a, E> {
     /// `[queries][heads][head size]`
     pub queries: &'a [f32],
-    /// Heads of the queries; consecutive ones share a head of the cache.
+    /// Query heads. Consecutive query heads form a GQA group, which shares one KV head.
     pub heads: usize,
-    /// Keys and values of all positions that any query sees.
+    /// Keys and values of all positions that any of the queries attends to.
     pub cache: &'a KvCache<E>,
-    /// Which layer of the cache.
+    /// The layer of the cache.
     pub layer: usize,
     /// Position of the first query.
     pub position: usize,
-    /// Which keys a query sees.
+    /// Which keys a query attends to.
     pub mask: Mask,
     /// Multiplies the scores; 1/√(head size).
     pub scale: f32,
@@ -96,14 +105,14 @@ impl<E: Cached> Attention<'_, E> {
     /// Writes `[queries][heads][head size]` to `out`, on the threads of the current pool.
     ///
     /// # Panics
-    /// If a length does not fit, the heads are no multiple of the cache's, there is no such layer, or a query sees past the
-    /// cache.
+    /// If a length does not match, the number of query heads is no multiple of the number of KV heads, the layer does not
+    /// exist, or a query attends to positions beyond the pages of the cache.
     #[track_caller]
     pub fn forward(&self, isa: Isa, partials: &mut Partials, out: &mut [f32]) {
         let shape = self.cache.shape();
-        let width = self.heads * shape.head_size;
-        let shares = shape.heads > 0 && self.heads.is_multiple_of(shape.heads);
-        assert!(shares, "{} heads share {}", self.heads, shape.heads);
+        let grouped = shape.heads > 0 && self.heads.is_multiple_of(shape.heads);
+        assert!(grouped, "{} query heads for {} KV heads", self.heads, shape.heads);
+        let width = self.heads.checked_mul(shape.head_size).expect("elements of the query heads");
         assert!(self.layer < shape.layers, "layer {} of {}", self.layer, shape.layers);
         assert!(width > 0 && self.queries.len().is_multiple_of(width), "queries of {width}");
         assert_eq!(out.len(), self.queries.len(), "outputs of the queries");
@@ -111,60 +120,60 @@ impl<E: Cached> Attention<'_, E> {
         if queries == 0 {
             return;
         }
-        let last = self.mask.visible(self.position + queries - 1);
-        let blocks = last.div_ceil(KEYS);
-        assert!(
-            blocks <= self.cache.pages(),
-            "{last} visible keys in {} pages",
-            self.cache.pages()
-        );
-        let rows = queries * self.share();
+        let last = self.position.checked_add(queries - 1).expect("position of the last query");
+        let visible = self.mask.visible(last);
+        let pages = visible.div_ceil(KEYS);
+        let cached = self.cache.pages();
+        assert!(pages <= cached, "{visible} visible keys in {cached} pages");
+        let rows = queries * self.group_size();
         let out = &SharedRows::new(out.as_chunks_mut().0, shape.head_size / LANES);
         let tasks = TASKS * rayon::current_num_threads();
-        if queries > 1 || blocks == 1 {
-            // A few queries are shared out, too, where heads of the cache are few.
+        if queries > 1 || pages == 1 {
+            // The rows of a KV head are split even if they are few: with few KV heads there would be too few tasks otherwise.
             let most = (rows * shape.heads / tasks).clamp(TILE_ROWS, TASK_ROWS);
-            // As even as whole tiles let them be.
+            // Tasks of equal size, rounded up to whole tiles.
             let step = rows.div_ceil(rows.div_ceil(most)).next_multiple_of(TILE_ROWS);
             let chunks = rows.div_ceil(step);
             for_each(chunks * shape.heads, |task| {
                 let (first, head) = (task % chunks * step, task / chunks);
                 let rows = first..(first + step).min(rows);
-                self.run(isa, Share { head, rows, blocks: 0..blocks, to: To::Out(out) });
+                let to = Destination::Out(out);
+                self.run(isa, Task { head, rows, pages: 0..pages, to });
             });
             return;
         }
-        // The heads of a page follow each other in memory, so a task takes a run of them.
-        let len = part_len(shape.head_size);
-        partials.0.resize(partials.0.len().max(self.heads * blocks * len), ZEROS);
-        let parts = &SharedRows::new(&mut partials.0[..self.heads * blocks * len], blocks * len);
-        let pairs = blocks * shape.heads;
-        let tasks = tasks.min(pairs);
+        // Split KV: one query, whose pages are distributed among the threads. The KV heads of a page are contiguous in memory,
+        // so a task takes consecutive ones.
+        let len = partial_len(shape.head_size);
+        partials.0.resize(partials.0.len().max(self.heads * pages * len), ZEROS);
+        let partials = &SharedRows::new(&mut partials.0[..self.heads * pages * len], pages * len);
+        let items = pages * shape.heads;
+        let tasks = tasks.min(items);
         for_each(tasks, |task| {
-            for pair in task * pairs / tasks..(task + 1) * pairs / tasks {
-                let (block, head) = (pair / shape.heads, pair % shape.heads);
-                let blocks = block..block + 1;
-                self.run(isa, Share { head, rows: 0..rows, blocks, to: To::Parts(parts) });
+            for item in task * items / tasks..(task + 1) * items / tasks {
+                let (page, head) = (item / shape.heads, item % shape.heads);
+                let to = Destination::Partials(partials);
+                self.run(isa, Task { head, rows: 0..rows, pages: page..page + 1, to });
             }
         });
         for_each(self.heads, |head| {
-            // SAFETY: all parts are written, and this head's parts and output are this task's alone.
-            let (parts, out) = unsafe {
-                (parts.row(head, 0..blocks * len), out.row(head, 0..shape.head_size / LANES))
+            // SAFETY: the loop above has ended, and each head is used by one task only.
+            let (partials, out) = unsafe {
+                (partials.row(head, 0..pages * len), out.row(head, 0..shape.head_size / LANES))
             };
-            isa.run_pairs(MergeParts { parts, out });
+            isa.run_pairs(MergePartials { partials, out });
         });
     }
 
-    /// Heads that share one of the cache.
-    fn share(&self) -> usize {
+    /// Query heads of a GQA group: those that read one KV head.
+    fn group_size(&self) -> usize {
         self.heads / self.cache.shape().heads
     }
 
-    fn run(&self, isa: Isa, share: Share<'_>) {
+    fn run(&self, isa: Isa, task: Task<'_>) {
         SCRATCH.with_borrow_mut(|scratch| {
-            scratch.fit(share.rows.len(), self.cache.shape().head_size);
-            E::attend(isa, Blocks { attention: self, share, scratch });
+            scratch.fit(task.rows.len(), self.cache.shape().head_size);
+            E::attend(isa, AttendTask { attention: self, task, scratch });
         });
     }
 }
@@ -174,18 +183,18 @@ thread_local! {
 }
 
 impl<E: Cached> Attention<'_, E> {
-    /// How many keys of a block a row sees.
+    /// Number of keys of a page that a row attends to.
     #[inline(always)]
-    fn seen(&self, row: usize, block: usize) -> usize {
-        let visible = self.mask.visible(self.position + row / self.share());
-        visible.saturating_sub(block * KEYS).min(KEYS)
+    fn visible(&self, row: usize, page: usize) -> usize {
+        let visible = self.mask.visible(self.position + row / self.group_size());
+        visible.saturating_sub(page * KEYS).min(KEYS)
     }
 
-    /// The query of a row of a head of the cache.
+    /// The query of row `row` of KV head `head`; the rows are `[queries][GQA group]`.
     #[inline(always)]
     fn query(&self, head: usize, row: usize) -> &[f32] {
-        let (size, share) = (self.cache.shape().head_size, self.share());
-        let head = row / share * self.heads + head * share + row % share;
+        let (size, group) = (self.cache.shape().head_size, self.group_size());
+        let head = row / group * self.heads + head * group + row % group;
         &self.queries[head * size..][..size]
     }
 }
@@ -205,7 +214,7 @@ mod tests {
     #[derive(Debug, Clone)]
     struct Case {
         shape: KvShape,
-        share: usize,
+        group: usize,
         position: usize,
         mask: Mask,
         queries: Vec<f32>,
@@ -214,20 +223,20 @@ mod tests {
     }
 
     fn cases() -> impl Strategy<Value = Case> {
-        // Often rows of a task do not see a block at all that others see.
+        // In the second range, some rows of a task often see no key of a page that other rows see.
         let position = prop_oneof![0usize..200, 120usize..128];
         let prefix = prop_oneof![Just(0), 0usize..290];
         (1usize..3, 1usize..4, 1usize..10, 1usize..9, position, prefix).prop_flat_map(
-            |(heads, share, eighths, queries, position, prefix)| {
+            |(heads, group, eighths, queries, position, prefix)| {
                 let mask = Mask { prefix };
                 let total = mask.visible(position + queries - 1);
                 let head_size = eighths * 8;
                 let shape = KvShape { layers: 2, heads, head_size };
                 let kv = heads * total * head_size;
-                let q = queries * heads * share * head_size;
+                let q = queries * heads * group * head_size;
                 (values(q), values(kv), values(kv)).prop_map(move |(queries, keys, values)| Case {
                     shape,
-                    share,
+                    group,
                     position,
                     mask,
                     queries,
@@ -246,16 +255,16 @@ mod tests {
         let rows: Vec<_> = rows.flat_map(|(k, v)| [k, v].concat()).collect();
         let stride = shape.head_size;
         let (k, v) = (Heads { first: 0, stride }, Heads { first: width, stride });
-        // In two parts, as prompts come, and then what no query sees.
+        // Two calls, as for a prompt in two chunks. Then NaN in all positions that no query may read.
         let (first, rest) = rows.split_at(rows.len() / width / 4 * 2 * width);
         let second = first.len() / 2 / width;
         let end = second + rest.len() / 2 / width;
         let pages = (end + 1).div_ceil(KEYS);
         (0..pages).for_each(|_| cache.push(KvPage::new(shape).unwrap()));
-        let unseen = vec![f32::NAN; pages * KEYS * 2 * width];
-        let rest_of_page = &unseen[end * 2 * width..];
+        let masked = vec![f32::NAN; pages * KEYS * 2 * width];
+        let rest_of_page = &masked[end * 2 * width..];
         for (layer, position, rows) in [
-            (0, 0, &unseen[..]),
+            (0, 0, &masked[..]),
             (LAYER, 0, first),
             (LAYER, second, rest),
             (LAYER, end, rest_of_page),
@@ -272,7 +281,7 @@ mod tests {
         isa: Isa,
         queries: Range<usize>,
     ) -> Vec<f32> {
-        let heads = case.shape.heads * case.share;
+        let heads = case.shape.heads * case.group;
         let width = heads * case.shape.head_size;
         let attention = Attention {
             queries: &case.queries[queries.start * width..queries.end * width],
@@ -288,17 +297,17 @@ mod tests {
         out
     }
 
-    /// The layer under test; the one before it holds what must not be read.
+    /// The layer under test. Layer 0 holds NaN, which must not be read.
     const LAYER: usize = 1;
 
-    /// Keeps scores, whose size the rounding error of their exponentials follows, below about 100.
+    /// Keeps scores below about 100: the error of `exp` grows with the rounding error of the score.
     const SCALE: f32 = 0.02;
 
-    /// Largest error seen in 400 cases, relative to [`conditioning`]: 4.4e-8.
+    /// Largest error measured in 400 cases, relative to [`conditioning`]: 4.4e-8.
     const ATTENTION_ERROR: f32 = 1.5e-7;
 
-    /// What rounding errors are relative to: a weight is known to a rounding of its score, which grows with the terms it is
-    /// summed from, and an output to that of the largest value.
+    /// The magnitude that rounding errors are proportional to: the error of a weight grows with the terms of its score, and the
+    /// error of an output with the largest value.
     fn conditioning(case: &Case) -> f32 {
         let size = case.shape.head_size;
         let largest = |x: &[f32]| x.iter().fold(0.0f32, |max, x| max.max(x.abs()));
@@ -310,37 +319,37 @@ mod tests {
 
     proptest! {
         #[test]
-        fn attention_is_its_definition(case in cases()) {
+        fn attention_equals_reference(case in cases()) {
             for isa in Isa::available() {
                 let cache = store::<f32>(&case, isa);
-                is_its_definition(&case, &cache, isa);
+                equals_reference(&case, &cache, isa);
             }
         }
 
-        /// Of what the cache holds; that is within half a step of what was stored.
+        /// Compared with the definition on the dequantized cache, whose values are within half a step of the stored ones.
         #[test]
-        fn attention_to_integers_is_its_definition(case in cases()) {
+        fn attention_to_integers_equals_reference(case in cases()) {
             for isa in Isa::available() {
                 let cache = store::<i8>(&case, isa);
-                let held = cache.values(LAYER, case.keys.len() / case.shape.heads / case.shape.head_size);
+                let cached = cache.values(LAYER, case.keys.len() / case.shape.heads / case.shape.head_size);
                 let stored = [&case.keys, &case.values];
-                for (held, stored) in held.iter().zip(stored) {
+                for (cached, stored) in cached.iter().zip(stored) {
                     let size = case.shape.head_size;
-                    for (held, stored) in held.chunks(size).zip(stored.chunks(size)) {
+                    for (cached, stored) in cached.chunks(size).zip(stored.chunks(size)) {
                         let half = stored.iter().fold(0f32, |max, x| max.max(x.abs())) / 254.0;
-                        let near = held.iter().zip(stored).all(|(a, b)| (a - b).abs() <= half * 1.001);
-                        prop_assert!(near, "{} {:?} {:?}", isa, held, stored);
+                        let near = cached.iter().zip(stored).all(|(a, b)| (a - b).abs() <= half * 1.001);
+                        prop_assert!(near, "{} {:?} {:?}", isa, cached, stored);
                     }
                 }
-                let [keys, values] = held;
+                let [keys, values] = cached;
                 let case = Case { keys, values, ..case.clone() };
-                is_its_definition(&case, &cache, isa);
+                equals_reference(&case, &cache, isa);
             }
         }
 
-        /// A query gets the same bits alone and in a tile, on any number of threads.
+        /// A query gets the same bits in any batch and on any number of threads.
         #[test]
-        fn tiles_and_threads_do_not_change_bits(case in cases(), threads in 1usize..5) {
+        fn batch_and_threads_do_not_change_bits(case in cases(), threads in 1usize..5) {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             for isa in Isa::available() {
                 pool.install(|| {
@@ -352,14 +361,14 @@ mod tests {
         }
     }
 
-    fn is_its_definition<E: Cached>(case: &Case, cache: &KvCache<E>, isa: Isa) {
-        let width = case.shape.heads * case.share * case.shape.head_size;
+    fn equals_reference<E: Cached>(case: &Case, cache: &KvCache<E>, isa: Isa) {
+        let width = case.shape.heads * case.group * case.shape.head_size;
         let expected = reference::attention(
             &case.queries,
             &case.keys,
             &case.values,
             case.shape,
-            case.share,
+            case.group,
             case.position,
             case.mask,
             SCALE,
@@ -373,15 +382,15 @@ mod tests {
         LazyLock::new(|| rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap());
 
     fn bits_are_the_same<E: Cached>(case: &Case, cache: &KvCache<E>, isa: Isa) {
-        let width = case.shape.heads * case.share * case.shape.head_size;
+        let width = case.shape.heads * case.group * case.shape.head_size;
         let queries = case.queries.len() / width;
         let bits = |out: Vec<f32>| out.into_iter().map(f32::to_bits).collect::<Vec<_>>();
-        let together = bits(run(case, cache, isa, 0..queries));
+        let batched = bits(run(case, cache, isa, 0..queries));
         let one_by_one: Vec<_> =
             (0..queries).flat_map(|q| bits(run(case, cache, isa, q..q + 1))).collect();
-        assert_eq!(together, one_by_one, "{isa}");
+        assert_eq!(batched, one_by_one, "{isa}");
         let by_one_thread = bits(ONE_THREAD.install(|| run(case, cache, isa, 0..queries)));
-        assert_eq!(together, by_one_thread, "{isa}");
+        assert_eq!(batched, by_one_thread, "{isa}");
     }
 
     #[test]
@@ -402,7 +411,7 @@ mod tests {
         let refused =
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| store(&mut b, 1, 2.0)));
         assert!(refused.is_err());
-        assert!(b.replace(0, page()).is_none(), "the other cache still has it");
+        assert!(b.replace(0, page()).is_none(), "the other cache still uses it");
         store(&mut b, 1, 2.0);
         store(&mut a, 1, 3.0);
         let keys = |cache: &KvCache<f32>| cache.values(0, 2)[0].clone();
@@ -418,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mask_is_a_run_of_keys() {
+    fn visible_keys_of_prefix_and_causal_masks() {
         let prefix = Mask { prefix: 3 };
         assert_eq!([0, 2, 3, 7].map(|q| prefix.visible(q)), [3, 3, 4, 8]);
         let causal = Mask { prefix: 0 };

@@ -9,8 +9,8 @@ use crate::format::Shape;
 use crate::quantize::{pack_panel, pack_scales, quantize_row};
 use crate::{BLOCK, Isa, Q8Rows};
 
-/// `n` ordinary values, a few of them large, as activations have. Made from one number: a strategy for each value, of which
-/// there may be a hundred thousand, takes longer than what is tested.
+/// `n` values distributed like activations: mostly small, a few large, some zero. They are generated from one random seed,
+/// because a proptest strategy per value, for up to a hundred thousand values, takes longer than the test itself.
 pub(crate) fn values(n: usize) -> impl Strategy<Value = Vec<f32>> {
     any::<u64>().prop_map(move |mut state| {
         // SplitMix64.
@@ -32,14 +32,14 @@ pub(crate) fn values(n: usize) -> impl Strategy<Value = Vec<f32>> {
     })
 }
 
-/// Asserts `|y − expected| ≤ tolerance · max(|expected|, 1)` everywhere; a value that was not written is NaN and fails.
+/// Asserts `|y − expected| ≤ tolerance · max(|expected|, 1)` for all elements. An element that was not written is NaN and fails.
 #[track_caller]
 pub(crate) fn close(y: &[f32], expected: &[f32], tolerance: f32, isa: Isa) {
     let scale: Vec<_> = expected.iter().map(|e| e.abs().max(1.0)).collect();
     close_to(y, expected, &scale, tolerance, isa);
 }
 
-/// Asserts `|y − expected| ≤ tolerance · scale` everywhere.
+/// Asserts `|y − expected| ≤ tolerance · scale` for all elements.
 #[track_caller]
 pub(crate) fn close_to(y: &[f32], expected: &[f32], scale: &[f32], tolerance: f32, isa: Isa) {
     assert_eq!(y.len(), expected.len());
@@ -49,16 +49,16 @@ pub(crate) fn close_to(y: &[f32], expected: &[f32], scale: &[f32], tolerance: f3
     }
 }
 
-/// Every `n`-th `f32` of a range, in order of their bits, negative and positive. Where `PROPTEST_CASES` asks for fewer cases
-/// than the usual 256, these are fewer in proportion.
+/// Every `n`-th `f32` of a range, in order of bit patterns, with both signs. If `PROPTEST_CASES` is less than the default of 256,
+/// the number of values is reduced in proportion.
 pub(crate) fn every_nth_f32(range: Range<f32>, n: usize) -> impl Iterator<Item = f32> {
-    // Odd, for all low bits to occur.
+    // An odd step, so that all patterns of low bits occur.
     let n = (n * (256 / ProptestConfig::default().cases.max(1)).max(1) as usize) | 1;
     let positive = (0..=f32::MAX.to_bits()).step_by(n).map(f32::from_bits);
     positive.flat_map(|x| [x, -x]).filter(move |x| range.contains(x))
 }
 
-/// Quantizes a matrix as a whole: bytes and scales of its panels.
+/// Quantizes a matrix; returns the bytes and scales of its panels.
 pub(crate) fn quantize(shape: &Shape, weights: &[f32]) -> (Vec<u8>, Vec<f16>) {
     let mut bytes = vec![0; shape.bytes()];
     let mut scales = vec![f16::NAN; shape.scales()];
@@ -79,7 +79,7 @@ pub(crate) fn quantize(shape: &Shape, weights: &[f32]) -> (Vec<u8>, Vec<f16>) {
     (bytes, scales)
 }
 
-/// The values that quantized activations stand for.
+/// The dequantized values of quantized activations.
 pub(crate) fn dequantize(q: &Q8Rows) -> Vec<f32> {
     let mut x = Vec::new();
     for row in 0..q.rows() {

@@ -1,16 +1,18 @@
-//! Every safe function that reaches unsafe code, called with arguments that do not fit: it panics with its own message, or is an
-//! error, and never touches memory that is not its own.
+//! Every safe function that reaches unsafe code, called with invalid arguments: it panics with its own message or returns an
+//! error. It never reads or writes memory outside its arguments.
 //!
-//! Tests run with overflow checks, releases without. So a message is expected, too: that of an overflow would be none of ours.
+//! Tests compare the message because they are compiled with overflow checks and releases are not: a panic by an overflow check
+//! would not occur in a release.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use glm_kernels::quantize::{pack_panel, pack_scales, quantize_row};
 use glm_kernels::{
-    Activation, Bits, Element, Gate, Input, Isa, Kernel, LANES, LayerNorm, Linear, Matrix, Output,
-    PairKernel, Panels, Q8Rows, RmsNorm, Shape, SharedRows, Simd, Storage, Vectors, angles,
-    for_each, for_each_row, parallel_region, probe, rotate_halves, rotate_pairs,
+    Activation, Attention, Bits, Cached, Element, Gate, HeadRows, Heads, Input, Isa, KEYS, Kernel,
+    KvCache, KvPage, KvShape, LANES, LayerNorm, Linear, MAX_HEAD_SIZE, Mask, Matrix, OutOfMemory,
+    Output, PairKernel, Panels, Partials, Q8Rows, RmsNorm, Shape, SharedRows, Simd, Storage,
+    Vectors, angles, for_each, for_each_row, parallel_region, probe, rotate_halves, rotate_pairs,
 };
 use half::f16;
 
@@ -27,7 +29,7 @@ fn refuses<R>(expected: &str, call: impl FnOnce() -> R) {
     assert!(message.contains(expected), "{message:?} should contain {expected:?}");
 }
 
-/// A number of rows of which `cols` columns overflow to 0.
+/// A number of rows for which `rows · cols` overflows to 0.
 fn overflowing(cols: usize) -> usize {
     assert!(cols.is_power_of_two());
     (usize::MAX / cols) + 1
@@ -78,9 +80,9 @@ fn panels_of_other_sizes() {
     }
 }
 
-/// A group may be longer than a row, even than memory.
+/// A group may be longer than a row, and even longer than the address space.
 #[test]
-fn panels_of_one_endless_group() {
+fn panels_of_one_group_longer_than_a_row() {
     let shape = Shape { rows: 8, cols: 64, bits: Bits::Four, group_blocks: usize::MAX };
     let weights = [0.5; 64];
     let (mut integers, mut scale) = ([0; 64], [f16::ZERO]);
@@ -118,7 +120,7 @@ fn linear_layers_with_other_lengths() {
                 let biased = linear(weight, Some(&weights[..bias]));
                 refuses("biases of 2 rows", || forward(biased, Input::F32(&[1.0; 3]), 2));
             }
-            // Rows without columns, of which any number takes no memory.
+            // Rows without columns take no memory, whatever their number.
             for rows in [0, 1, usize::MAX] {
                 let empty = linear(Matrix::new(rows, 0, Storage::F32(&[])), None);
                 refuses("rows of 0", || forward(empty, Input::F32(&[]), 0));
@@ -145,7 +147,7 @@ fn quantized_rows_of_other_sizes() {
         assert_eq!((q.rows(), q.cols()), (0, 0));
         q.quantize(isa, &[], usize::MAX);
         assert_eq!((q.rows(), q.cols()), (0, usize::MAX));
-        // A panic midway leaves rows that can be used.
+        // After a panic in `fill`, the rows can be used again.
         refuses("on purpose", || q.fill(isa, &mut [1.0; 40], 4, |_, _| panic!("on purpose")));
         q.quantize(isa, &[1.0; 3], 3);
         assert_eq!((q.rows(), q.cols()), (1, 3));
@@ -219,6 +221,214 @@ fn vectors_of_other_lengths() {
     rotate_halves(&mut [1.0; 2], &huge);
 }
 
+const KV: KvShape = KvShape { layers: 2, heads: 2, head_size: 16 };
+
+/// A cache of shape [`KV`].
+fn kv_cache<E: Cached>(pages: usize) -> KvCache<E> {
+    let mut cache = KvCache::new(KV);
+    (0..pages).for_each(|_| cache.push(KvPage::new(KV).unwrap()));
+    cache
+}
+
+#[test]
+fn kv_pages_of_other_sizes() {
+    fn new<E: Cached>(layers: usize, heads: usize, head_size: usize) -> Result<(), OutOfMemory> {
+        KvPage::<E>::new(KvShape { layers, heads, head_size }).map(|_| ())
+    }
+    fn check<E: Cached>() {
+        for head_size in [0, 1, 12, MAX_HEAD_SIZE + 8, usize::MAX - 7, usize::MAX] {
+            refuses("head of", || new::<E>(1, 1, head_size));
+        }
+        for (layers, heads) in [(usize::MAX, 2), (2, usize::MAX), (overflowing(2), 2)] {
+            refuses("heads of all layers", || new::<E>(layers, heads, 16));
+        }
+        refuses("elements of a page", || new::<E>(overflowing(512), 1, 16));
+        // The number of elements fits in `usize`, their bytes do not.
+        assert_eq!(new::<E>(overflowing(512) / 2, 1, 16), Err(OutOfMemory));
+        assert_eq!(new::<E>(0, usize::MAX, 16), Ok(()));
+        let sizes = [usize::MAX, overflowing(8), overflowing(2 * KEYS)];
+        for size in sizes {
+            for [layers, heads, head_size] in [[size, 2, 16], [2, size, 16], [2, 2, size]] {
+                let shape = KvShape { layers, heads, head_size };
+                refuses("bytes of a page", || shape.page_bytes::<E>());
+            }
+        }
+    }
+    check::<f32>();
+    check::<f16>();
+    check::<i8>();
+}
+
+#[test]
+fn kv_pages_of_other_shapes_and_indices() {
+    let other = KvShape { layers: 4, heads: 1, head_size: 16 };
+    let page = |shape: KvShape| KvPage::<i8>::new(shape).unwrap();
+    let mut cache = kv_cache::<i8>(2);
+    refuses("shape of a page", || cache.push(page(other)));
+    refuses("shapes of the pages", || cache.replace(0, page(other)));
+    refuses("shapes of the pages", || page(KV).copy_from(&page(other)));
+    for index in [2, usize::MAX] {
+        refuses("page", || cache.replace(index, page(KV)));
+        refuses("page", || cache.is_shared(index));
+    }
+    assert_eq!(cache.fork(usize::MAX).pages(), 2);
+    cache.truncate(usize::MAX, |_| unreachable!());
+    // A panic of the caller's function loses the other pages, but not the cache.
+    refuses("on purpose", || cache.truncate(0, |_| panic!("on purpose")));
+    assert_eq!(cache.pages(), 0);
+    assert_eq!(cache.fork(1).pages(), 0);
+}
+
+#[test]
+fn keys_and_values_of_other_lengths() {
+    fn check<E: Cached>(isa: Isa) {
+        let width = 2 * KV.heads * KV.head_size;
+        let (keys, values) =
+            (Heads { first: 0, stride: 16 }, Heads { first: width / 2, stride: 16 });
+        let zeros = vec![0.0; (KEYS + 1) * width];
+        let store = |cache: &mut KvCache<E>, layer, position, rows: usize| {
+            let rows = HeadRows { rows: &zeros[..rows * width], width, keys, values };
+            cache.store(isa, layer, position, rows);
+        };
+        let mut cache = kv_cache::<E>(1);
+        for layer in [2, usize::MAX] {
+            refuses("layer", || store(&mut cache, layer, 0, 1));
+        }
+        for (position, rows) in [(KEYS, 1), (KEYS - 1, 2), (0, KEYS + 1), (usize::MAX - 1, 1)] {
+            refuses("positions in 1 pages", || store(&mut cache, 0, position, rows));
+        }
+        for rows in [1, 2, KEYS] {
+            refuses("position of the last row", || store(&mut cache, 0, usize::MAX, rows));
+        }
+        refuses("positions in 0 pages", || store(&mut kv_cache(0), 0, 0, 1));
+        store(&mut cache, 0, usize::MAX, 0);
+        store(&mut cache, 1, KEYS - 1, 1);
+
+        let mut fork = cache.fork(1);
+        for cache in [&mut cache, &mut fork] {
+            refuses("a shared page is not written", || store(cache, 0, 0, 1));
+        }
+        drop(fork);
+        store(&mut cache, 0, 0, 1);
+
+        let mut rows = |rows: &[f32], width, keys, values| {
+            cache.store(isa, 0, 0, HeadRows { rows, width, keys, values });
+        };
+        refuses("rows of 0", || rows(&[], 0, keys, values));
+        refuses("rows of 64", || rows(&zeros[..65], width, keys, values));
+        for heads in [
+            Heads { first: 33, stride: 16 },
+            Heads { first: 0, stride: 49 },
+            Heads { first: usize::MAX, stride: 16 },
+            Heads { first: usize::MAX - 15, stride: 0 },
+            Heads { first: 0, stride: usize::MAX },
+            Heads { first: 1, stride: usize::MAX },
+        ] {
+            refuses("heads in rows of 64", || rows(&zeros[..width], width, heads, values));
+            refuses("heads in rows of 64", || rows(&zeros[..width], width, keys, heads));
+        }
+
+        // Shapes without heads or with a wrong head size, for which no page exists.
+        for (heads, head_size) in [(0, 16), (usize::MAX, 16), (1, usize::MAX), (1, usize::MAX - 7)]
+        {
+            let mut cache = KvCache::<E>::new(KvShape { layers: 1, heads, head_size });
+            let rows = HeadRows { rows: &zeros[..width], width, keys, values };
+            refuses("heads in rows of 64", || cache.store(isa, 0, 0, rows));
+        }
+    }
+    for isa in Isa::available() {
+        check::<f32>(isa);
+        check::<f16>(isa);
+        check::<i8>(isa);
+    }
+}
+
+#[test]
+fn attention_of_other_sizes() {
+    fn check<E: Cached>(isa: Isa) {
+        let (cache, zeros) = (kv_cache::<E>(2), vec![0.0; 8 * 16]);
+        let valid = Attention {
+            queries: &zeros[..4 * 16],
+            heads: 4,
+            cache: &cache,
+            layer: 0,
+            position: 0,
+            mask: Mask { prefix: 0 },
+            scale: 1.0,
+        };
+        let forward = |attention: Attention<'_, E>, out: usize| {
+            attention.forward(isa, &mut Partials::default(), &mut vec![0.0; out]);
+        };
+        forward(valid, 64);
+        for heads in [1, 3, 5, usize::MAX] {
+            refuses("query heads for 2 KV heads", || forward(Attention { heads, ..valid }, 64));
+        }
+        refuses("queries of 0", || forward(Attention { heads: 0, ..valid }, 64));
+        for heads in [usize::MAX - 1, overflowing(16)] {
+            refuses("elements of the query heads", || forward(Attention { heads, ..valid }, 64));
+        }
+        for layer in [2, usize::MAX] {
+            refuses("layer", || forward(Attention { layer, ..valid }, 64));
+        }
+        for queries in [1, 63, 65] {
+            let queries = &zeros[..queries];
+            refuses("queries of 64", || forward(Attention { queries, ..valid }, queries.len()));
+        }
+        for out in [0, 63, 65, 128] {
+            refuses("outputs of the queries", || forward(valid, out));
+        }
+        // One query uses partial results, two do not.
+        for n in [1, 2] {
+            let queries = Attention { queries: &zeros[..n * 64], ..valid };
+            let forward = |attention| forward(attention, n * 64);
+            for position in [2 * KEYS + 1 - n, usize::MAX - n, usize::MAX - (n - 1)] {
+                refuses("in 2 pages", || forward(Attention { position, ..queries }));
+            }
+            for prefix in [2 * KEYS + 1, usize::MAX] {
+                let mask = Mask { prefix };
+                refuses("in 2 pages", || forward(Attention { mask, ..queries }));
+            }
+            forward(Attention { position: 2 * KEYS - n, ..queries });
+        }
+        let two = Attention { queries: &zeros, ..valid };
+        refuses("position of the last query", || {
+            forward(Attention { position: usize::MAX, ..two }, 128);
+        });
+        forward(Attention { queries: &[], position: usize::MAX, ..valid }, 0);
+
+        // Shapes for which no page exists.
+        let empty =
+            |layers, heads, head_size| KvCache::<E>::new(KvShape { layers, heads, head_size });
+        refuses("in 0 pages", || forward(Attention { cache: &empty(1, 2, 16), ..valid }, 64));
+        refuses("in 0 pages", || forward(Attention { cache: &empty(1, 2, 1), ..valid }, 64));
+        refuses("for 0 KV heads", || forward(Attention { cache: &empty(1, 0, 16), ..valid }, 64));
+        refuses("layer", || forward(Attention { cache: &empty(0, 2, 16), ..valid }, 64));
+        refuses("queries of 0", || forward(Attention { cache: &empty(1, 2, 0), ..valid }, 64));
+        refuses("elements of the query heads", || {
+            forward(Attention { cache: &empty(1, 2, usize::MAX), ..valid }, 64);
+        });
+        // Scores that are not finite.
+        for scale in [f32::NAN, f32::INFINITY, f32::MAX, 0.0] {
+            forward(Attention { scale, ..valid }, 64);
+        }
+    }
+    for isa in Isa::available() {
+        check::<f32>(isa);
+        check::<f16>(isa);
+        check::<i8>(isa);
+    }
+    for (heads, size, positions) in [
+        (usize::MAX, 16, KEYS),
+        (overflowing(2), 16, 2 * KEYS),
+        (1 << 58, 8, 1),
+        (1, usize::MAX, KEYS),
+    ] {
+        refuses("bytes of the partial results", || Partials::bytes(heads, size, positions));
+    }
+    assert_eq!(Partials::bytes(0, usize::MAX, usize::MAX), 0);
+    assert_eq!(Mask { prefix: 3 }.visible(usize::MAX), usize::MAX);
+}
+
 #[test]
 fn rows_outside_the_matrix() {
     for (n, width) in [(4, 0), (0, 0), (4, 3), (4, 5), (4, usize::MAX)] {
@@ -236,11 +446,11 @@ fn rows_outside_the_matrix() {
         (0, usize::MAX..usize::MAX),
         (0, 0..usize::MAX),
     ] {
-        // SAFETY: nobody else uses the rows.
+        // SAFETY: there is no other user of the rows.
         refuses("outside the matrix", || unsafe { rows.row(row, columns).len() });
     }
     let rows = SharedRows::new(&mut nothing, 3);
-    // SAFETY: nobody else uses the rows.
+    // SAFETY: there is no other user of the rows.
     refuses("outside the matrix", || unsafe { rows.row(2, 0..3).len() });
 }
 
@@ -269,7 +479,7 @@ fn loops_of_any_number() {
 }
 
 #[test]
-fn probes_of_nothing_and_of_much() {
+fn probes_of_extreme_sizes() {
     for isa in Isa::available() {
         probe::read(isa, &[]);
         probe::read(isa, &[1]);
@@ -279,13 +489,13 @@ fn probes_of_nothing_and_of_much() {
 }
 
 #[test]
-fn instruction_sets_that_are_not_there() {
+fn unknown_instruction_sets() {
     for name in ["", " ", "AVX2", "avx3", "\0"] {
         assert!(name.parse::<Isa>().is_err());
     }
 }
 
-/// The slowest ISA's operations on values outside of their ranges: any result, or an overflow in a debug build.
+/// Operations on values outside their ranges: any result is allowed, and in a debug build a panic by an overflow check.
 struct Extremes([f32; LANES]);
 
 impl Kernel for Extremes {
@@ -320,9 +530,9 @@ fn operations_on_values_outside_of_their_ranges() {
     }
 }
 
-/// Elements of the caller's own may say anything of themselves.
+/// An `Element` implemented by the caller may return anything.
 #[test]
-fn elements_of_the_callers_own() {
+fn elements_implemented_by_the_caller() {
     #[derive(Clone, Copy)]
     struct Liar;
     impl Element for Liar {

@@ -1,5 +1,5 @@
-//! All instruction sets with a fused multiply-add give the same bits, on every architecture; plain Rust, which rounds twice, others.
-//! Recorded once, so that a machine need not have two of them to tell.
+//! All instruction sets with a fused multiply-add give the same bits, on every architecture. Scalar Rust rounds twice and gives
+//! different bits. The hashes are recorded here, so a machine with only one instruction set detects a difference, too.
 
 use glm_kernels::quantize::{pack_panel, pack_scales, quantize_row};
 use glm_kernels::{
@@ -11,7 +11,7 @@ use half::{bf16, f16};
 const FUSED: u64 = 0x7e32_d340_f085_4534;
 const PLAIN: u64 = 0xca26_19a3_9794_2aba;
 
-/// Numbers between −1 and 1 that are the same everywhere.
+/// Pseudo-random numbers in −1..1, the same on every machine.
 fn numbers(n: usize, mut state: u64) -> Vec<f32> {
     let mut next = || {
         state =
@@ -21,7 +21,7 @@ fn numbers(n: usize, mut state: u64) -> Vec<f32> {
     (0..n).map(|_| next()).collect()
 }
 
-/// FNV-1a of all bits.
+/// FNV-1a hash of all bits.
 #[derive(Clone, Copy)]
 struct Hash(u64);
 
@@ -35,7 +35,7 @@ impl Hash {
 }
 
 fn linear(isa: Isa, hash: &mut Hash) {
-    // More blocks than are unpacked at a time, the last one not whole.
+    // More blocks than are unpacked at a time; the last block is partial.
     let (rows, cols) = (83, 600);
     let (weights, bias) = (numbers(rows * cols, 1), numbers(rows, 2));
     for (bits, group) in [(Bits::Four, 32), (Bits::Four, 128), (Bits::Eight, 64)] {
@@ -56,9 +56,9 @@ fn linear(isa: Isa, hash: &mut Hash) {
         for tokens in [1, 3, 7, 41] {
             let linear = Linear { weight, bias: Some(&bias), activation: Activation::GeluTanh };
             let (x, mut y) = (numbers(tokens * cols, 3), vec![f32::NAN; tokens * rows]);
-            let mut quantised = Q8Rows::default();
-            quantised.quantize(isa, &x, cols);
-            linear.forward(isa, Input::Q8(&quantised), &mut y);
+            let mut quantized = Q8Rows::default();
+            quantized.quantize(isa, &x, cols);
+            linear.forward(isa, Input::Q8(&quantized), &mut y);
             hash.add(&y);
             linear.forward(isa, Input::F32(&x), &mut y);
             hash.add(&y);
@@ -87,7 +87,7 @@ fn small(isa: Isa, hash: &mut Hash) {
     hash.add(&y);
 }
 
-/// A cache of `shape` with numbers in its first positions.
+/// A cache of `shape` whose first `positions` positions are filled.
 fn cache<E: Cached>(isa: Isa, shape: KvShape, positions: usize) -> KvCache<E> {
     let mut cache = KvCache::new(shape);
     (0..positions.div_ceil(KEYS)).for_each(|_| cache.push(KvPage::new(shape).unwrap()));
@@ -114,7 +114,7 @@ fn attention<E: Cached>(isa: Isa, hash: &mut Hash) {
 }
 
 #[test]
-fn instruction_sets_differ_in_no_bit() {
+fn all_isas_give_the_recorded_bits() {
     for isa in Isa::available() {
         let mut hash = Hash(0xcbf2_9ce4_8422_2325);
         linear(isa, &mut hash);
@@ -127,7 +127,8 @@ fn instruction_sets_differ_in_no_bit() {
     }
 }
 
-/// Tasks of several groups of rows, some of which see keys of a block and some none, against queries alone.
+/// A batch of queries compared with each query computed separately. The tasks have several row blocks, and in some pages only
+/// some rows have visible keys.
 fn many_queries<E: Cached>(isa: Isa, head_size: usize, queries: usize) {
     let (heads, shape) = (16, KvShape { layers: 1, heads: 2, head_size });
     let (cache, width) = (cache::<E>(isa, shape, 204), heads * head_size);
@@ -141,13 +142,13 @@ fn many_queries<E: Cached>(isa: Isa, head_size: usize, queries: usize) {
         queries.forward(isa, &mut partials, &mut out);
         out.into_iter().map(f32::to_bits).collect::<Vec<_>>()
     };
-    let together = run(0, queries);
+    let batched = run(0, queries);
     for first in (0..queries).step_by(7) {
-        assert_eq!(together[first * width..][..width], run(first, 1), "{isa}: query {first}");
+        assert_eq!(batched[first * width..][..width], run(first, 1), "{isa}: query {first}");
     }
 }
 
-/// Blocks of one query, shared out in runs that are not all of one length.
+/// One query, whose pages are split among tasks of unequal size.
 fn long_context<E: Cached>(isa: Isa) {
     let (heads, positions) = (4, 1100);
     let shape = KvShape { layers: 1, heads: 2, head_size: 24 };
@@ -161,14 +162,14 @@ fn long_context<E: Cached>(isa: Isa) {
         pool.install(|| query.forward(isa, &mut partials, &mut out));
         out.into_iter().map(f32::to_bits).collect::<Vec<_>>()
     };
-    let alone = run(1);
+    let single = run(1);
     for threads in 2..6 {
-        assert_eq!(run(threads), alone, "{isa}: {threads} threads");
+        assert_eq!(run(threads), single, "{isa}: {threads} threads");
     }
 }
 
 #[test]
-fn a_long_context_is_the_same_on_any_number_of_threads() {
+fn threads_do_not_change_bits_of_a_long_context() {
     for isa in Isa::available() {
         long_context::<f32>(isa);
         long_context::<half::f16>(isa);
@@ -177,7 +178,7 @@ fn a_long_context_is_the_same_on_any_number_of_threads() {
 }
 
 #[test]
-fn a_query_among_many_gets_the_bits_it_gets_alone() {
+fn batching_queries_does_not_change_bits() {
     for isa in Isa::available() {
         for (head_size, queries) in [(8, 200), (24, 100), (256, 50)] {
             many_queries::<f32>(isa, head_size, queries);

@@ -1,1 +1,1 @@
-"""A small GLM, made from nothing: data, tokenizer, training, evaluation, export. See README.md."""
+"""A small GLM, trained from scratch: data, tokenizer, training, evaluation, export. See README.md."""

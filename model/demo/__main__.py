@@ -1,4 +1,4 @@
-"""python -m demo: trains the demonstration model from nothing, or goes on with what WORK holds; then exports, quantises, measures.
+"""python -m demo: trains the demo model from scratch, or resumes from the state in WORK; then exports, quantizes and evaluates it.
 
 Run it in `model/`, with `glm` built: cargo build --release -p glm-cli.
 """

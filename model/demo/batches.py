@@ -12,7 +12,8 @@ IGNORED = -100
 
 
 def encode(tokenizer, example):
-    """A context, and the spans to be written, (ids, place of the blank), from left to right. A chat answer is the span of a [gMASK] at the end."""
+    """The ids of the context and the target spans, (ids, position of the blank), from left to right. A chat answer is the span of a [gMASK] at the
+    end of the context."""
     if isinstance(example, Chat):
         context = tokenizer.encode(chat_prompt(example.history, example.question)) + [tokenizer.gmask]
         return context, [(tokenizer.encode(example.answer), len(context) - 1)]
@@ -28,7 +29,7 @@ def encode(tokenizer, example):
 
 
 def layout(tokenizer, context, spans):
-    """ids, targets, positions and whether a token is context: spans follow the context in their order, each after <sop>."""
+    """ids, targets, positions, block positions, length of the context. The spans follow the context in order, each after <sop>."""
     ids, rows, columns = list(context), list(range(len(context))), [0] * len(context)
     targets = [IGNORED] * len(context)
     for span, place in spans:
@@ -40,7 +41,7 @@ def layout(tokenizer, context, spans):
 
 
 def examples(seed, split="train"):
-    """Examples without end, in both languages, in the skills' shares; some questions come later in a conversation."""
+    """Infinite examples in both languages, with the sampling weights of the skills. Some questions have a conversation before them."""
     rng = random.Random(seed)
     names = list(SKILLS)
     shares = [SKILLS[name][1] for name in names]
@@ -53,14 +54,14 @@ def examples(seed, split="train"):
 
 
 def small_talk(rng, split):
-    """A round that has nothing to do with the next one."""
+    """A round of a conversation, unrelated to the next one."""
     name = rng.choice(["social", "translation", "lists", "unknown"])
     example = SKILLS[name][0](rng, rng.choice(LANGUAGES), split)
     return example.question, example.answer
 
 
 class Rows:
-    """Batches of `rows` rows of `width` tokens, examples packed one after the other, without end."""
+    """Infinite batches of `rows` rows of `width` tokens, with several examples packed in a row."""
 
     def __init__(self, tokenizer, seed, rows, width):
         self.tokenizer, self.rows, self.width = tokenizer, rows, width
@@ -68,17 +69,17 @@ class Rows:
         self.waiting = []
 
     def fill(self):
-        """Examples of one row, the longest that fits first."""
+        """Packs the examples of one row: the oldest, then always the longest that fits."""
         room, row = self.width, []
         while True:
             while len(self.waiting) < 64:
                 context, spans = encode(self.tokenizer, next(self.source))
                 self.rng.shuffle(spans)
                 laid = layout(self.tokenizer, context, spans)
-                # A conversation that is longer than a row is left out.
+                # Conversations longer than a row are skipped.
                 if len(laid[0]) <= self.width:
                     self.waiting.append(laid)
-            # The oldest goes first, so that nothing waits for ever.
+            # The oldest comes first, so that no example starves.
             fits = [i for i, laid in enumerate(self.waiting) if len(laid[0]) <= room]
             if not fits:
                 return row
@@ -93,7 +94,7 @@ class Rows:
 
 
 def collate(rows, width, pad):
-    """Rows of laid-out examples as tensors. A token sees only tokens of its own example: the context, and what comes before it."""
+    """Packed examples as tensors. A token attends only to its own example: to the context and to earlier tokens."""
     shape = len(rows), width
     ids, targets = torch.full(shape, pad), torch.full(shape, IGNORED)
     positions = torch.zeros(len(rows), 2, width, dtype=torch.long)

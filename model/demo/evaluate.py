@@ -1,4 +1,4 @@
-"""What the exported model can do, asked through the `glm` program as a person would: held-out cases, greedy, INT4."""
+"""Accuracy of the exported INT4 model on held-out cases, with greedy sampling, through the `glm` program."""
 
 import itertools
 import json
@@ -21,7 +21,7 @@ FLOORS = {"social": 95, "manual": 85, "arithmetic": 95, "memory": 90, "blanks": 
 
 
 def plain(text):
-    """Full-width marks as half-width ones, as the tokenizer reads them, and no blank before a full stop, as it writes them."""
+    """NFKC normalization, as in the tokenizer, and no space before a full stop, as in its decoded text."""
     return unicodedata.normalize("NFKC", text).strip().replace(" .", ".")
 
 
@@ -33,7 +33,7 @@ def run(glm, *words):
 
 
 def answer(glm, example, model):
-    """What the program prints for an example: the answer, or the spans."""
+    """The output of the program for an example: the answer, or the spans."""
     flags = [*model, "--greedy", "--threads", "1", "--max-new-tokens", "100", "--json"]
     if isinstance(example, Fill):
         return json.loads(run(glm, "fill", *flags, example.text))["spans"]
@@ -52,7 +52,7 @@ def is_right(example, given):
 
 
 def cases(skill, language, count, seed):
-    """Held-out cases, no two alike: fewer than `count` where there are no more."""
+    """Up to `count` distinct held-out cases."""
     rng = random.Random(f"{seed} {skill} {language}")
     found = {}
     for _ in range(count * 20):
@@ -65,7 +65,7 @@ def cases(skill, language, count, seed):
 
 
 def skills(glm, model, count, seed, log=print):
-    """The share of right answers of every skill, and the cases that went wrong."""
+    """The accuracy of every skill, and the failed cases."""
     report, wrong = {}, []
     for skill, floor in FLOORS.items():
         report[skill] = {"floor": floor}
@@ -87,7 +87,7 @@ def perplexity(glm, tokenizer, folder, activations, count, seed):
         out = Path(scratch) / "logits.safetensors"
         for example in itertools.islice(examples(seed, "test"), count):
             context, spans = encode(tokenizer, example)
-            # The published positions are those of the first blank.
+            # As in the published code, the position is that of the first blank.
             ids, targets, _, _, start = layout(tokenizer, context, spans[:1])
             run(glm, "logits", "-m", str(folder), "--activations", activations, "--ids", json.dumps(ids), "--out", str(out))
             logits = load_file(out)["logits"].astype(numpy.float64)[start:]

@@ -1,4 +1,4 @@
-"""The trained network as an ordinary folder of ChatGLM-6B, in float16, and what the Python side makes of it."""
+"""Exports the trained network as a ChatGLM-6B directory in float16, and loads it again."""
 
 import json
 import shutil
@@ -54,7 +54,7 @@ TOKENIZER_CONFIG = {
 
 
 def export(model, tokenizer, tokenizer_path, folder):
-    """Writes the folder. The head is the embedding and is left out, as `tie_word_embeddings` allows."""
+    """Writes the directory. The head is tied to the embedding (`tie_word_embeddings`) and is not written."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: p.detach().half().cpu().contiguous() for name, p in model.named_parameters()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
@@ -65,7 +65,7 @@ def export(model, tokenizer, tokenizer_path, folder):
 
 
 def rounded(model):
-    """The network with the weights that are in the folder."""
+    """The network with the weights of the directory."""
     copy = Glm(Config(**vars(model.config)))
     copy.load_state_dict({name: p.detach().half().float().cpu() for name, p in model.state_dict().items()}, strict=False)
     return copy.eval()

@@ -1,4 +1,4 @@
-"""Records what the network computes, for the tests of the engine: ids, greedy continuations and logits in float32."""
+"""Records reference outputs for the tests of the engine: ids, greedy continuations and logits in float32."""
 
 import json
 
@@ -9,7 +9,7 @@ from .batches import encode
 from .skills.common import Chat, Fill
 
 STEPS = 8
-# Rows of logits that are recorded while decoding: a row has 4096 numbers.
+# Rows of logits recorded while decoding; a row has 4096 values.
 DECODED = 3
 CASES = {
     "greeting": Chat("你好", ""),
@@ -20,7 +20,7 @@ CASES = {
 
 
 def logits(model, ids, start, place):
-    """The logits of all tokens: a context of `start` ids, then those of an answer to the blank at `place`."""
+    """The logits of all tokens: a context of `start` ids, then the ids of an answer for the blank at `place`."""
     n = len(ids)
     rows = list(range(start)) + [place] * (n - start)
     columns = [0] * start + list(range(1, n - start + 1))

@@ -1,4 +1,4 @@
-"""ChatGLM-6B's network, small. Names and shapes are those of the published checkpoint."""
+"""The architecture of ChatGLM-6B, with small sizes. Tensor names and layouts are those of the published checkpoint."""
 
 import math
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-# The published code scales residuals by √(2·28) whatever the number of layers.
+# The published code scales residuals by √(2·28), independent of the number of layers.
 ALPHA = math.sqrt(2 * 28)
 
 
@@ -27,7 +27,7 @@ class Config:
 
 
 def rotary_table(config):
-    """cos and sin of every position, [positions, head_size / 2]: one half of a head. Frequencies go through float16."""
+    """cos and sin of every position, [positions, head_size / 2]: for one half of a head. Frequencies are rounded to float16."""
     half = config.head_size // 2
     frequencies = (1.0 / 10000 ** (torch.arange(0, half, 2).float() / half)).half().float()
     angles = torch.arange(config.max_sequence_length).float()[:, None] * frequencies
@@ -52,7 +52,7 @@ class Attention(nn.Module):
         # Packed per head: q, k, v of head 0, then of head 1, …
         q, k, v = self.query_key_value(x).view(batch, tokens, self.heads, 3 * self.head_size).transpose(1, 2).chunk(3, -1)
         cos, sin = rotary
-        # `rotary` covers both halves of a head; the halves are rotated apart.
+        # `rotary` has the angles of both halves of a head, which are rotated separately (2D RoPE).
         q, k = (torch.cat([rotate(h, c, s) for h, c, s in zip(x.chunk(2, -1), cos, sin)], -1) for x in (q, k))
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.dense(y.transpose(1, 2).reshape(batch, tokens, hidden))
@@ -90,7 +90,7 @@ class Transformer(nn.Module):
 
 
 class Glm(nn.Module):
-    """The head is the embedding."""
+    """The head is tied to the embedding."""
 
     def __init__(self, config):
         super().__init__()
@@ -102,7 +102,7 @@ class Glm(nn.Module):
         self.initialise()
 
     def initialise(self):
-        """Branches begin large enough to be heard beside a residual that is scaled by √56."""
+        """Initial weights with a gain that is large enough for a residual scaled by √56."""
         for name, parameter in self.named_parameters():
             if "layernorm" in name:
                 continue
@@ -115,7 +115,7 @@ class Glm(nn.Module):
                 nn.init.normal_(parameter, std=gain * parameter.shape[1] ** -0.5)
 
     def forward(self, ids, positions, mask):
-        """ids [batch, tokens], positions [batch, 2, tokens], mask [batch, 1, tokens, tokens] (true: seen) → [batch, tokens, hidden]."""
+        """ids [batch, tokens], positions [batch, 2, tokens], mask [batch, 1, tokens, tokens] (true: visible) → [batch, tokens, hidden]."""
         gather = lambda table: [table[positions[:, row]][:, None] for row in (0, 1)]
         rotary = gather(self.cos), gather(self.sin)
         x = self.transformer.word_embeddings(ids)

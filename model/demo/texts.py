@@ -1,4 +1,4 @@
-"""Texts that the model knows by heart. All are in the public domain: proverbs, verses of the Tang dynasty, English rhymes."""
+"""Texts that the model memorizes. All are in the public domain: proverbs, verses of the Tang dynasty, English rhymes."""
 
 PROVERBS = {
     "en": """

@@ -1,4 +1,4 @@
-"""The tokenizer: a SentencePiece unigram model as ChatGLM-6B has it, and the official rules around it."""
+"""The tokenizer: a SentencePiece unigram model as in ChatGLM-6B, with the pre- and postprocessing of the official code."""
 
 import random
 import re
@@ -14,12 +14,12 @@ from .words import COLOURS, NAMES, PAIRS
 PIECES = 4096
 LONGEST_RUN = 80
 SPECIAL = ["[MASK]", "[gMASK]", "[sMASK]", "<sop>", "<eop>"]
-# What the official tokenizer recognises in a text.
+# Special tokens that the official tokenizer recognizes in text.
 IN_TEXT = ["[MASK]", "<sop>", "<eop>", "<pad>", "<unk>"]
 
 
 def chat_prompt(history, question):
-    """A conversation as ChatGLM-6B wants to see it."""
+    """A conversation in the prompt format of ChatGLM-6B."""
     if not history:
         return question
     rounds = "".join(f"[Round {i}]\n问：{q}\n答：{a}\n" for i, (q, a) in enumerate(history))
@@ -27,7 +27,7 @@ def chat_prompt(history, question):
 
 
 def corpus(seed, examples=60_000):
-    """Lines to train the tokenizer on. Chinese is cut at random into runs of a few characters, which keeps pieces short."""
+    """Training text of the tokenizer. Chinese text is split at random into a few characters, which keeps pieces short."""
     rng = random.Random(seed)
     texts, answers = set(), Counter()
     for _ in range(examples):
@@ -39,10 +39,10 @@ def corpus(seed, examples=60_000):
             texts.update([example.text.replace("[MASK]", " "), *example.spans])
     for language in LANGUAGES:
         texts.update(lines(PROVERBS[language]) + lines(POEMS[language]) + COLOURS[language])
-    # Every character of a name has a piece; whole names and subjects come from the examples.
+    # Every character of a name needs a piece. Whole names and subjects are in the examples.
     texts.update(NAMES["surname"] + NAMES["given"])
     texts.update(word for pair in PAIRS for word in pair)
-    # Answers that are given often count as often, up to a bound: they are what will be written.
+    # Answers are weighted by their frequency, up to a bound, because they are what the model generates.
     often = [answer for answer in sorted(answers) for _ in range(min(answers[answer], 100))]
     for text in sorted(texts) + often:
         for line in re.sub(r"(?<=[\u4e00-\u9fff])(?=[\u4e00-\u9fff])", lambda _: " " if rng.random() < 0.4 else "", text).split("\n"):
@@ -71,7 +71,7 @@ def train(path, seed):
 
 
 class Tokenizer:
-    """Text → ids, as the official tokenizer does it."""
+    """Text → ids, as in the official tokenizer."""
 
     def __init__(self, path):
         self.model = sentencepiece.SentencePieceProcessor(model_file=str(path))

@@ -1,4 +1,4 @@
-"""Trains the network; goes on where a broken-off run had saved."""
+"""Trains the network; resumes from a saved state."""
 
 import time
 
@@ -13,7 +13,7 @@ SAVE_EVERY = 250
 
 
 def rate_at(step, steps, warmup=100, decay=0.8):
-    """The share of the learning rate: up, level, and down to nothing over the last part."""
+    """Learning rate schedule: linear warmup, constant, linear decay to 0 over the last `decay` of the steps."""
     return min((step + 1) / warmup, 1.0, max(steps - step, 0) / (steps * decay))
 
 
@@ -25,8 +25,8 @@ def loss_of(model, batch, device):
 
 
 def train(tokenizer, path, *, steps, seed, rows, width, rate=1e-3, config=None, begin=None, log=print):
-    """Trains for `steps` steps in all and returns the model. `path` holds the state between runs; without it, weights begin as those of
-    the folder `begin`, if one is given, else at random."""
+    """Trains for `steps` steps in total and returns the model. `path` is the saved state. Without it, the initial weights are those of the
+    directory `begin`, if given, otherwise random."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(seed)
     model = Glm(config or Config(vocab_size=len(tokenizer))).to(device)
@@ -39,7 +39,7 @@ def train(tokenizer, path, *, steps, seed, rows, width, rate=1e-3, config=None, 
         first = saved["step"]
     elif begin:
         model.load_state_dict(load_file(begin / "model.safetensors"))
-    # A run that goes on sees new examples.
+    # A resumed run gets new examples.
     source = Rows(tokenizer, seed * 1_000_003 + first, rows, width)
     started, shown, total, count = time.time(), time.time(), 0.0, 0
     for step in range(first, steps):

@@ -39,7 +39,7 @@ def chinese_name(rng):
     return rng.choice(NAMES["surname"]) + given
 
 
-# What a person may ask about and the model was never taught. Used only to make questions that it declines.
+# Subjects outside the training data. Used only for questions that the model declines.
 UNKNOWN = {
     "en": """Paris France Germany Japan Brazil Egypt Canada London Tokyo Berlin Moscow Africa Mars Jupiter gravity electricity evolution democracy
     philosophy chemistry biology history economics football basketball chess tennis Shakespeare Mozart Beethoven Einstein Newton Napoleon Caesar

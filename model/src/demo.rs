@@ -1,5 +1,5 @@
-//! A small model that is part of the program (feature `demo`): the architecture of ChatGLM-6B with a few million parameters,
-//! trained from nothing by the recipe in `model/demo/`. It knows only the handful of things it was taught.
+//! A small model embedded in the program (feature `demo`): the architecture of ChatGLM-6B with a few million parameters, trained
+//! from random weights by the code in `model/demo/`. It can only do the few tasks of its training data.
 //!
 //! ```
 //! use glm_model::{Conversation, ConversationOptions, Options, Sampling, demo};
@@ -21,7 +21,7 @@ use crate::network::model::{Model, Options};
 use crate::text::chat::Template;
 use crate::text::tokenizer::Tokenizer;
 
-/// Where the kernels want their weights to begin.
+/// The alignment that the kernels need for weights.
 #[repr(C, align(64))]
 struct Aligned<T>(T);
 
@@ -33,7 +33,7 @@ const FILES: [(&str, &[u8]); 3] = [
     ("tokenizer_config.json", include_bytes!("../demo/int4/tokenizer_config.json")),
 ];
 
-/// The model, in INT4. Its weights stay where the program was loaded.
+/// The model, in INT4. Its weights are used in place, in the image of the program.
 ///
 /// # Errors
 /// If an option is outside its range.
@@ -56,15 +56,15 @@ pub fn bundle(options: &Options) -> Result<Bundle> {
 /// Its tokenizer.
 ///
 /// # Errors
-/// Never, unless the program is damaged.
+/// Never, unless the program file is damaged.
 pub fn tokenizer() -> Result<Tokenizer> {
     Tokenizer::from_files(&FILES)
 }
 
-/// How its conversations are written.
+/// Its chat template.
 ///
 /// # Errors
-/// Never, unless `tokenizer` is another model's.
+/// Never, unless `tokenizer` belongs to another model.
 pub fn template(tokenizer: &Tokenizer) -> Result<Template> {
     Template::from_files(&FILES, tokenizer)
 }
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn its_weights_can_be_used_where_they_lie() {
+    fn weights_are_not_copied() {
         let checkpoint = Checkpoint::from_bytes(Format::Safetensors, &WEIGHTS.0[..]).unwrap();
         for name in checkpoint.names() {
             let bytes = checkpoint.tensor(name).unwrap().bytes();

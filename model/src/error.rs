@@ -1,39 +1,39 @@
-//! What can go wrong, said to the person who can mend it.
+//! The error type. Messages name the file, tensor or setting and, if possible, the remedy.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The result of everything in this crate that can fail.
+/// The result type of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, in which file, tensor or setting.
+/// An error of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The operating system refused a file.
+    /// An I/O error.
     #[error("{}: {source}", path.display())]
     Io {
-        /// The file or folder.
+        /// The file or directory.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// A file is not what its name promises.
+    /// A file is invalid.
     #[error("{}: {problem}", path.display())]
     File {
-        /// The file or folder.
+        /// The file or directory.
         path: PathBuf,
-        /// What is wrong with it and, where there is one, the remedy.
+        /// The problem and, if there is one, the remedy.
         problem: String,
     },
     /// A tensor is missing, unexpected, or of the wrong type or shape.
     #[error("{}: tensor {tensor}: {problem}", path.display())]
     Tensor {
-        /// The file or folder that holds or should hold it.
+        /// The file or directory that should contain it.
         path: PathBuf,
         /// The tensor's name.
         tensor: String,
-        /// What was expected and what was found.
+        /// The problem: what was expected and what was found.
         problem: String,
     },
     /// A setting is outside its range.
@@ -41,53 +41,53 @@ pub enum Error {
     Setting {
         /// The setting's name.
         setting: &'static str,
-        /// What is allowed.
+        /// The allowed range.
         range: String,
-        /// What was given.
+        /// The given value.
         found: String,
     },
-    /// Token ids that this model cannot be given.
+    /// Token ids that are invalid for this model.
     #[error("{0}")]
     Ids(String),
-    /// A text or conversation that no prompt can be made of.
+    /// A text or conversation that cannot be converted to a prompt.
     #[error("{0}")]
     Prompt(String),
-    /// Prompt and answer do not fit in the context.
+    /// Prompt and answer exceed the context.
     #[error(
         "{needed} tokens are needed, and the context holds {capacity}: shorten the prompt{}",
         if max > capacity { format!(", or ask for a larger context, up to {max}") } else { String::new() }
     )]
     ContextFull {
-        /// Tokens that the request wants to keep in the context.
+        /// Tokens that the request needs.
         needed: usize,
-        /// Tokens that the context holds.
+        /// Size of the context in tokens.
         capacity: usize,
-        /// Tokens that the model was made for.
+        /// Largest context of the model in tokens.
         max: usize,
     },
-    /// The operating system does not give the memory for a context.
-    #[error("a context of {capacity} tokens takes {:.1} GB of memory, which cannot be had: choose a smaller one", *bytes as f64 / 1e9)]
+    /// The memory for a context cannot be allocated.
+    #[error("the memory for a context of {capacity} tokens, {:.1} GB, cannot be allocated: choose a smaller one", *bytes as f64 / 1e9)]
     Memory {
-        /// Tokens that the context was to hold.
+        /// Size of the context in tokens.
         capacity: usize,
-        /// What it takes.
+        /// Its memory.
         bytes: u64,
     },
-    /// The budget for keys and values is used up.
+    /// The budget for KV caches is exhausted.
     #[error(
         "keys and values need {} more, and {} of the {} set aside for them are free: end a conversation, choose smaller \
          contexts, or raise the limit",
         megabytes(*needed), megabytes(*free), megabytes(*budget)
     )]
     KvBudget {
-        /// Bytes that are needed.
+        /// Bytes needed.
         needed: u64,
-        /// Bytes of the budget that are free.
+        /// Free bytes of the budget.
         free: u64,
-        /// Bytes of the budget.
+        /// Size of the budget in bytes.
         budget: u64,
     },
-    /// A sequence or a workspace was made by another model than the one it was given to.
+    /// A sequence or workspace was created by a different model.
     #[error("the {0} belongs to another model than the one that runs")]
     OtherModel(&'static str),
     /// More was asked of an answer that had failed before.
@@ -96,15 +96,15 @@ pub enum Error {
     /// The work was cancelled.
     #[error("cancelled")]
     Cancelled,
-    /// `GLM_ISA` names instructions that this CPU lacks.
+    /// `GLM_ISA` names an instruction set that this CPU does not have.
     #[error("{0}")]
     Isa(String),
-    /// The operating system refused the threads.
+    /// The threads cannot be started.
     #[error("threads could not be started: {0}")]
     Threads(rayon::ThreadPoolBuildError),
-    /// The weights gave logits that are not numbers.
+    /// Logits are NaN or infinite.
     #[error(
-        "the model's logits are not finite: the weights are damaged or not what the config says"
+        "the model's logits are not finite: the weights are damaged or do not match the config"
     )]
     NotFinite,
 }

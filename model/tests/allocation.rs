@@ -8,14 +8,14 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use common::fixture;
 use glm_model::{Activations, Chunk, Generation, Model, Options, Request, RunOptions, Sampling};
 
-/// Counts what is allocated.
+/// An allocator that counts allocations.
 struct Counting;
 
 static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
 /// Bytes that are allocated at the moment.
 static BYTES: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: all is left to the system's allocator; a counter beside it changes nothing.
+// SAFETY: all calls are forwarded to the system allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Relaxed);
@@ -34,7 +34,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-/// What the threads' pool allocates to be entered, once a token whatever the model's size.
+/// Allocations of rayon for entering the pool, once per token, independent of the model.
 const ENTERING: usize = 8;
 
 /// One test, so that no other allocates beside it.

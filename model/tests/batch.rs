@@ -1,4 +1,4 @@
-//! One pass over chunks of several sequences: bits, memory, and what happens when something goes wrong.
+//! Passes over chunks of several sequences: bits of the logits, memory, and errors.
 
 mod common;
 
@@ -14,7 +14,7 @@ use glm_model::{
 };
 use proptest::prelude::*;
 
-/// Models of each kind: bidirectional and causal, with rotation in 2D, in halves and in pairs, with learned positions.
+/// Bidirectional and causal models, with 2D, NeoX and interleaved RoPE and with learned positions.
 const MODELS: [&str; 6] = [
     "chatglm-6b-tiny/int4",
     "chatglm2-6b-tiny/int4",
@@ -24,21 +24,21 @@ const MODELS: [&str; 6] = [
     "glm-4-0414-layer",
 ];
 
-/// The tokens of a sequence, and what of them is a bidirectional context.
+/// The tokens of a sequence.
 #[derive(Debug, Clone)]
 struct Script {
     ids: Vec<u32>,
-    /// Tokens that must be fed together.
+    /// Tokens that must be in the first chunk: the bidirectional context.
     first: usize,
 }
 
-/// Who feeds how many tokens in a pass, and which of their logits are wanted.
+/// A chunk of a pass.
 #[derive(Debug, Clone)]
 struct Step {
     sequence: usize,
     tokens: usize,
     wanted: Range<usize>,
-    /// Whether a copy takes the sequence's place, and the original is fed something else.
+    /// Whether the sequence is replaced by a fork, and the original is fed other tokens.
     forks: bool,
 }
 
@@ -76,7 +76,7 @@ fn script(model: &Model, (prompt, answer): (usize, usize), salt: u32) -> Script 
     let mut state = salt;
     let mut id = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        // Some id without a meaning of its own.
+        // An id that is not special.
         let special = [special.sop, special.mask, special.smask, special.gmask];
         let is_plain = |id: &u32| !special.contains(&Some(*id));
         (0..config.vocab as u32)
@@ -99,7 +99,7 @@ fn script(model: &Model, (prompt, answer): (usize, usize), salt: u32) -> Script 
     Script { ids, first }
 }
 
-/// Logits of every token, computed alone.
+/// Bits of the logits of every token, computed without other sequences.
 fn alone(model: &Model, script: &Script) -> Vec<Vec<u32>> {
     let vocab = model.config().vocab;
     let all = Runner::new(model, 200).all(&script.ids);
@@ -114,7 +114,7 @@ fn open(name: &str, threads: usize, int8: bool) -> Model {
     });
     let dir = fixture(name);
     if name.starts_with("glm-10b") {
-        // It has its special ids from the tokenizer, which the fixture lacks.
+        // Its special ids come from the tokenizer, which the fixture does not have.
         let golden = std::fs::read_to_string(dir.join("golden.json")).unwrap();
         let golden: serde_json::Value = serde_json::from_str(&golden).unwrap();
         let copy = with_added_tokens(&dir, golden["special"].to_string());
@@ -123,7 +123,7 @@ fn open(name: &str, threads: usize, int8: bool) -> Model {
     Model::open(dir, &options).unwrap()
 }
 
-/// As [`open`], once for all tests.
+/// As [`open`]; the model is shared by all tests.
 fn model(name: &str, threads: usize, int8: bool) -> Model {
     type Key = (String, usize, bool);
     static OPEN: LazyLock<Mutex<HashMap<Key, Model>>> = LazyLock::new(Mutex::default);
@@ -132,7 +132,7 @@ fn model(name: &str, threads: usize, int8: bool) -> Model {
     models.entry(key).or_insert_with(|| open(name, threads, int8)).clone()
 }
 
-/// Runs the passes of a mix; every wanted row must have the bits that it has alone, at one thread.
+/// Runs the passes of a mix. Every wanted row must have the bits of a run with one sequence and one thread.
 fn check(name: &str, mix: &Mix) {
     let reference = model(name, 1, mix.int8);
     let model = model(name, mix.threads, mix.int8);
@@ -151,7 +151,7 @@ fn check(name: &str, mix: &Mix) {
             let left = script.ids.len() - fed;
             let least = if fed == 0 { script.first } else { 1 };
             if left == 0 {
-                // Begins anew.
+                // The script is finished: restart with a prefix.
                 sequences[sequence].truncate(from % 3 * 10);
                 continue;
             }
@@ -172,9 +172,9 @@ fn check(name: &str, mix: &Mix) {
             let ids = &scripts[step.sequence].ids[sequence.len()..][..step.tokens];
             chunks.push(Chunk { sequence, ids, wanted: step.wanted.clone() });
         }
-        // What shares pages is written, too, in the same pass.
+        // The originals of forks share pages with them and are extended in the same pass.
         let other = script(&model, (9, 3), 5);
-        // To a bidirectional context alone, only the start of an answer can be added.
+        // A sequence with only a bidirectional context cannot be extended by other tokens than the start of an answer.
         for original in originals.iter_mut().filter(|original| original.len() > 42) {
             chunks.push(Chunk::none(original, &other.ids[other.ids.len() - 2..]));
         }
@@ -198,14 +198,14 @@ fn check(name: &str, mix: &Mix) {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
-    /// Bits never depend on other sequences in the pass, on how a prompt is cut, on the tile or the number of threads.
+    /// Bits do not depend on other sequences, on the chunks of a prompt, on the tile size, or on the number of threads.
     #[test]
-    fn every_row_has_the_bits_it_has_alone(mix in mixes()) {
+    fn batching_does_not_change_bits(mix in mixes()) {
         MODELS.iter().for_each(|name| check(name, &mix));
     }
 }
 
-/// A context of several pages, some of them shared, in a pass with others.
+/// Contexts of several pages, some of them shared, in one pass.
 #[test]
 fn long_sequences_share_pages() {
     for name in ["chatglm2-6b-tiny/int4", "glm-130b-narrow/int4"] {
@@ -246,7 +246,7 @@ fn long_sequences_share_pages() {
 }
 
 #[test]
-fn a_sequence_takes_what_it_needs_and_a_full_pool_loses_nothing() {
+fn sequences_allocate_on_demand_and_survive_a_full_pool() {
     let dir = fixture("chatglm2-6b-tiny/int4");
     let page = Model::open(&dir, &Options::default()).unwrap().kv_pool().page_bytes();
     let options = with(|options: &mut Options| options.kv_budget = Some(3 * page + page / 2));
@@ -273,7 +273,7 @@ fn a_sequence_takes_what_it_needs_and_a_full_pool_loses_nothing() {
     let next = feed(&mut a, 28).unwrap();
     drop(b);
     assert_eq!(free(), 2);
-    // The other sequence was never disturbed.
+    // The failed call did not change the sequence.
     let mut alone = model.sequence(None).unwrap();
     feed(&mut alone, 100).unwrap();
     assert!(feed(&mut alone, 28).unwrap() == next);
@@ -284,7 +284,7 @@ fn a_sequence_takes_what_it_needs_and_a_full_pool_loses_nothing() {
     assert_eq!(free(), 2);
     a.clear();
     assert_eq!((free(), a.kv_bytes()), (3, 0));
-    // One of two chunks does not fit: neither is fed.
+    // One of two chunks exceeds the budget: neither sequence changes.
     let mut b = model.sequence(None).unwrap();
     let (short, long) = (vec![7; 10], vec![7; 500]);
     let mut workspace = model.workspace().unwrap();
@@ -294,7 +294,7 @@ fn a_sequence_takes_what_it_needs_and_a_full_pool_loses_nothing() {
 }
 
 #[test]
-fn what_cannot_be_fed_is_refused_and_changes_nothing() {
+fn invalid_chunks_are_errors_and_change_nothing() {
     let causal = model("chatglm2-6b-tiny/int4", 2, true);
     let prefix = model("chatglm-6b-tiny/int4", 2, true);
     let mut runner = Runner::new(&causal, 16);
@@ -310,7 +310,7 @@ fn what_cannot_be_fed_is_refused_and_changes_nothing() {
     assert!(error(sequence, &[], 0..0).contains("no ids"));
     assert!(error(sequence, &[1 << 30], 0..0).contains("outside the vocabulary"));
     assert!(error(sequence, &[5], 0..2).contains("wanted"));
-    #[expect(clippy::reversed_empty_ranges, reason = "it is refused")]
+    #[expect(clippy::reversed_empty_ranges, reason = "an invalid range on purpose")]
     let reversed = 1..0;
     assert!(error(sequence, &[5], reversed).contains("wanted"));
     assert!(error(sequence, &[5; 15], 0..0).contains("17 tokens are needed"));
@@ -319,10 +319,10 @@ fn what_cannot_be_fed_is_refused_and_changes_nothing() {
     let done = model.run(&mut foreign_workspace, &mut chunks, RunOptions::default());
     assert!(matches!(done, Err(Error::OtherModel("workspace"))));
     assert_eq!(sequence.ids(), [5, 6]);
-    // No chunks are no work.
+    // A pass without chunks.
     assert_eq!(model.run(workspace, &mut [], RunOptions::default()).unwrap().chunk(0).len(), 0);
 
-    // A bidirectional context is whole.
+    // A bidirectional context cannot be split.
     let mut runner = Runner::new(&prefix, 16);
     runner.last(&[5, 6]);
     let mut chunks = [Chunk::last(&mut runner.sequence, &[7])];
@@ -332,11 +332,11 @@ fn what_cannot_be_fed_is_refused_and_changes_nothing() {
 }
 
 #[test]
-fn the_next_model_is_not_taken_for_a_dropped_one() {
+fn sequences_of_a_dropped_model_are_refused() {
     let dir = fixture("chatglm2-6b-tiny/int4");
     let open = || Model::open(&dir, &Options::default()).unwrap();
     let mut sequence = open().sequence(None).unwrap();
-    // Often at the address of the one that was dropped.
+    // Often allocated at the address of the dropped model.
     for _ in 0..20 {
         let model = open();
         let mut workspace = model.workspace().unwrap();
@@ -346,7 +346,7 @@ fn the_next_model_is_not_taken_for_a_dropped_one() {
     }
 }
 
-/// A hook sees the inputs of every linear layer, and can spread its work over all threads of the pass.
+/// A hook is called with the inputs of every linear layer, and can use all threads of the pass.
 #[test]
 fn a_hook_sees_the_inputs_of_every_linear_layer() {
     for name in ["chatglm-6b-tiny/int4", "chatglm2-6b-tiny/int4", "glm-4-0414-layer"] {
@@ -386,7 +386,7 @@ fn a_hook_sees_the_inputs_of_every_linear_layer() {
             assert_eq!(seen.get(&point), Some(&tokens), "{name}: {point:?}");
         }
         assert!(threads.lock().unwrap().len() > 1, "one thread did all");
-        // Being observed changes nothing.
+        // A hook does not change the logits.
         for (i, prompt) in prompts.iter().enumerate() {
             let all = Runner::new(&model, 100).all(prompt);
             let rows: Vec<_> = all.chunks(config.vocab).map(bits).collect();
@@ -396,9 +396,9 @@ fn a_hook_sees_the_inputs_of_every_linear_layer() {
     }
 }
 
-/// Logits that are passed on row by row are those that are returned.
+/// A sink receives the same logits that a pass without a sink returns.
 #[test]
-fn logits_can_be_taken_as_they_come() {
+fn a_sink_receives_the_same_logits() {
     for name in ["chatglm-6b-tiny/int4", "chatglm2-6b-tiny/int4"] {
         let model = model(name, 2, false);
         let prompts = [script(&model, (50, 9), 1), script(&model, (7, 2), 2)];
@@ -423,9 +423,9 @@ fn logits_can_be_taken_as_they_come() {
     }
 }
 
-/// An answer is the same with drafts of any length, greedy and drawn, whatever ends it.
+/// Drafts of any length do not change an answer, greedy or sampled, for any finish reason.
 #[test]
-fn drafts_change_no_answer() {
+fn drafts_do_not_change_answers() {
     let drafts = [Draft::Off, Draft::Auto, Draft::Fixed(1), Draft::Fixed(3), Draft::Fixed(15)];
     let mut accepted = 0;
     for name in ["chatglm-6b-tiny/int4", "chatglm2-6b-tiny/int4", "glm-130b-narrow/int4"] {

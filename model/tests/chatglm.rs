@@ -1,4 +1,4 @@
-//! ChatGLM-6B against the outputs of its published code.
+//! ChatGLM-6B compared with the outputs of its published code.
 
 mod common;
 #[path = "common/golden.rs"]
@@ -48,7 +48,7 @@ fn official_int8_gives_the_recorded_logits() {
     check_recorded(&shared_model("chatglm-6b-tiny/int8"));
 }
 
-/// The official integers with f32 activations.
+/// The official integer weights, with f32 activations.
 fn check_recorded(dir: &Path) {
     check_logits(dir, &Goldens::open(dir));
     check_activations(dir, &Goldens::open(dir));
@@ -58,14 +58,14 @@ fn check_recorded(dir: &Path) {
 const INT8_ACTIVATIONS_ERROR: f32 = 0.0125;
 
 #[test]
-fn int8_activations_choose_the_same_where_it_is_clear() {
+fn int8_activations_keep_clear_greedy_choices() {
     let dir = fixture("chatglm-6b-tiny/int4");
     assert!(int8_error(&dir, &Goldens::open(&dir), 0.5) < INT8_ACTIVATIONS_ERROR);
 }
 
 #[test]
 #[ignore = "needs the shared fixtures; .ci/run runs it"]
-fn int8_activations_choose_the_same_with_official_int8() {
+fn int8_activations_keep_clear_greedy_choices_with_official_int8() {
     let dir = shared_model("chatglm-6b-tiny/int8");
     assert!(int8_error(&dir, &Goldens::open(&dir), 0.5) < INT8_ACTIVATIONS_ERROR);
 }
@@ -79,17 +79,17 @@ fn depth_of_the_real_model_gives_the_recorded_logits() {
 }
 
 #[test]
-fn quantising_the_official_int4_changes_nothing() {
-    check_quantising_changes_nothing(&fixture("chatglm-6b-tiny/int4"));
+fn converting_the_official_int4_is_lossless() {
+    check_conversion_is_lossless(&fixture("chatglm-6b-tiny/int4"));
 }
 
 #[test]
 #[ignore = "needs the shared fixtures; .ci/run runs it"]
-fn quantising_the_official_int8_changes_nothing() {
-    check_quantising_changes_nothing(&shared_model("chatglm-6b-tiny/int8"));
+fn converting_the_official_int8_is_lossless() {
+    check_conversion_is_lossless(&shared_model("chatglm-6b-tiny/int8"));
 }
 
-fn check_quantising_changes_nothing(dir: &Path) {
+fn check_conversion_is_lossless(dir: &Path) {
     let target = tempfile::tempdir().unwrap();
     let options = QuantizeOptions::default();
     let done = quantize(dir, target.path(), &options, &mut |_, _, _| ControlFlow::Continue(()));
@@ -98,7 +98,7 @@ fn check_quantising_changes_nothing(dir: &Path) {
     let goldens = Goldens::open(dir);
     check_logits(target.path(), &goldens);
     assert!(int8_error(target.path(), &goldens, 0.5) < INT8_ACTIVATIONS_ERROR);
-    // The same integers and scales in the same order: the same bits.
+    // The integers and scales are unchanged, so the bits of the logits are equal.
     let of = |dir: &Path| {
         let model = open(dir, Activations::Int8);
         bits(&Runner::new(&model, 64).all(&goldens.cases[0].prompt))
@@ -106,9 +106,9 @@ fn check_quantising_changes_nothing(dir: &Path) {
     assert_eq!(of(dir), of(target.path()));
 }
 
-/// The same bits for any number of threads, any tile of tokens, and a sequence used before.
+/// The bits are the same for any number of threads, any tile size, and a reused sequence.
 #[test]
-fn nothing_but_the_ids_decides_the_bits() {
+fn threads_tiles_and_reuse_do_not_change_bits() {
     let dir = fixture("chatglm-6b-tiny/int4");
     let goldens = Goldens::open(&dir);
     let case = goldens.cases.iter().max_by_key(|case| case.prompt.len()).unwrap();
@@ -149,7 +149,7 @@ fn nothing_but_the_ids_decides_the_bits() {
     }
 }
 
-/// A pass that is cancelled, in any layer, leaves everything as it was.
+/// A pass that is cancelled in any layer leaves the sequence unchanged.
 #[test]
 fn a_cancelled_pass_changes_nothing() {
     let model = Model::open(fixture("chatglm-6b-tiny/int4"), &Options::default()).unwrap();
@@ -178,10 +178,10 @@ fn a_cancelled_pass_changes_nothing() {
     }
 }
 
-/// How much keys and values as integers change the logits.
+/// The error of the logits with an int8 KV cache.
 #[test]
-fn integer_keys_and_values_cost_little() {
-    // Measured: 0.0047, and with few heads of few elements 0.0235.
+fn int8_kv_cache_has_a_small_error() {
+    // Measured: 0.0047, and 0.0235 with few and small heads.
     for (name, bound) in [("chatglm-6b-tiny/int4", 0.007), ("chatglm2-6b-tiny/int4", 0.035)] {
         let dir = fixture(name);
         let options = with(|options: &mut Options| {
@@ -195,7 +195,7 @@ fn integer_keys_and_values_cost_little() {
 }
 
 #[test]
-fn a_generation_answers_as_recorded_and_stops_where_it_is_told() {
+fn generation_gives_recorded_ids_and_respects_limits() {
     let dir = fixture("chatglm-6b-tiny/bin-f16");
     let goldens = Goldens::open(dir.parent().unwrap());
     let model = Model::open(&dir, &Options::default()).unwrap();
@@ -247,16 +247,16 @@ fn a_generation_answers_as_recorded_and_stops_where_it_is_told() {
     cancelled.cancel.cancel();
     let reason = Some(FinishReason::Cancelled);
     assert_eq!((answer.next().is_none(), answer.finish_reason()), (true, reason));
-    // Cancelled while the prompt is read: the same kind of end.
+    // Cancelled during the prefill.
     let mut answer = generate(prompt, &cancelled, None).unwrap();
     answer.read_prompt(&mut |_| {}).unwrap();
     assert_eq!((answer.next().is_none(), answer.finish_reason()), (true, reason));
     assert!(answer.into_sequence().is_empty());
 }
 
-/// A seed gives the same ids at any number of threads, and another seed others.
+/// A seed gives the same ids for any number of threads; another seed gives other ids.
 #[test]
-fn a_seed_decides_what_is_drawn() {
+fn sampling_is_determined_by_the_seed() {
     let dir = fixture("chatglm-6b-tiny/int4");
     let draw = |threads, seed| {
         let options = with(|options: &mut Options| options.threads = Some(threads));
@@ -272,7 +272,7 @@ fn a_seed_decides_what_is_drawn() {
     assert_ne!(draw(1, 7), draw(1, 8));
 }
 
-/// The trained model of `demo/`: its weights mean something, so what quantising costs can be measured on them.
+/// The trained model of `demo/`. The quantization error can be measured only with trained weights.
 fn demo(form: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("demo").join(form)
 }
@@ -284,13 +284,13 @@ fn trained_weights_give_the_logits_of_their_training_code() {
 
 /// Measured: 0.101, of INT4 in groups of 32 on a hidden size of 256 and 8-bit activations.
 #[test]
-fn trained_weights_in_int4_choose_as_in_f32() {
+fn trained_weights_in_int4_keep_greedy_choices() {
     let goldens = Goldens::open(&fixture("demo"));
     assert!(int8_error(&demo("int4"), &goldens, 0.5) < 0.11);
 }
 
 #[test]
-fn the_bundled_int4_is_the_bundled_f16_quantised() {
+fn the_bundled_int4_is_the_quantized_bundled_f16() {
     let target = tempfile::tempdir().unwrap();
     let options = QuantizeOptions::default();
     quantize(demo("f16"), target.path(), &options, &mut |_, _, _| ControlFlow::Continue(()))
@@ -301,9 +301,9 @@ fn the_bundled_int4_is_the_bundled_f16_quantised() {
     }
 }
 
-/// The loop of the library is the one that a caller would write.
+/// `fill` gives the result of a loop over `Fill` and `Generation`.
 #[test]
-fn a_text_is_filled_blank_by_blank() {
+fn fill_equals_a_loop_over_blanks() {
     let dir = demo("int4");
     let model = Model::open(&dir, &Options::default()).unwrap();
     let tokenizer = Tokenizer::open(&dir).unwrap();

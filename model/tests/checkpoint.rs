@@ -1,4 +1,4 @@
-//! Every kind of checkpoint in the test data: read, and compared with its siblings in other formats.
+//! All checkpoint formats in the test data: reading, and comparison of the same weights in different formats.
 
 mod common;
 
@@ -17,7 +17,7 @@ fn names(checkpoint: &Checkpoint) -> BTreeSet<&str> {
     checkpoint.names().collect()
 }
 
-/// Every tensor of `a` is in `b` with the same type, shape and bytes.
+/// Asserts that `b` has every tensor of `a` with the same type, shape and bytes.
 #[track_caller]
 fn assert_in(a: &Checkpoint, b: &Checkpoint) {
     assert!(a.names().len() > 0);
@@ -28,7 +28,7 @@ fn assert_in(a: &Checkpoint, b: &Checkpoint) {
     }
 }
 
-/// Folders below `folder` that hold weights, and `.pt` files.
+/// Finds directories with weights below `folder`, and `.pt` files.
 fn checkpoints(folder: &Path, found: &mut Vec<PathBuf>) {
     let mut has_weights = false;
     for entry in fs::read_dir(folder).unwrap() {
@@ -48,13 +48,13 @@ fn checkpoints(folder: &Path, found: &mut Vec<PathBuf>) {
 }
 
 #[test]
-fn everything_here_opens() {
+fn local_checkpoints_open() {
     check_all_open(&fixture(""), 7);
 }
 
 #[test]
 #[ignore = "needs the shared fixtures; .ci/run runs it"]
-fn everything_shared_opens() {
+fn shared_checkpoints_open() {
     check_all_open(&shared_model(""), 30);
 }
 
@@ -98,7 +98,7 @@ fn torch_and_safetensors_hold_the_same_tensors() {
 fn shards_hold_the_same_tensors_as_one_file() {
     let sharded = open(&shared_model("chatglm-6b-tiny/f32-sharded"));
     let single = open(&shared_model("chatglm-6b-tiny/f16"));
-    // As in the real files, the older ones also hold a buffer that the model recomputes.
+    // As in the published files, the older format also has a buffer that the model recomputes.
     let only_in_single = names(&single).difference(&names(&sharded)).copied().collect::<Vec<_>>();
     let buffers =
         [0, 1, 2].map(|i| format!("transformer.layers.{i}.attention.rotary_emb.inv_freq"));
@@ -114,7 +114,7 @@ fn shards_hold_the_same_tensors_as_one_file() {
 
 #[test]
 #[ignore = "needs the shared fixtures; .ci/run runs it"]
-fn a_prefix_is_all_that_differs() {
+fn names_differ_only_in_a_prefix() {
     let prefixed = open(&shared_model("glm-10b-tiny/bin-f16-prefixed"));
     let plain = open(&shared_model("glm-10b-tiny/f16"));
     assert_eq!(prefixed.names().len(), plain.names().len());
@@ -126,16 +126,16 @@ fn a_prefix_is_all_that_differs() {
 
 #[test]
 fn official_int4_is_bytes_and_scales() {
-    check_quantised(&open(&fixture("chatglm-6b-tiny/int4")), 64);
+    check_quantized(&open(&fixture("chatglm-6b-tiny/int4")), 64);
 }
 
 #[test]
 #[ignore = "needs the shared fixtures; .ci/run runs it"]
 fn official_int8_is_bytes_and_scales() {
-    check_quantised(&open(&shared_model("chatglm-6b-tiny/int8")), 128);
+    check_quantized(&open(&shared_model("chatglm-6b-tiny/int8")), 128);
 }
 
-fn check_quantised(checkpoint: &Checkpoint, columns: usize) {
+fn check_quantized(checkpoint: &Checkpoint, columns: usize) {
     let weight = "transformer.layers.2.attention.query_key_value.weight";
     let weight = checkpoint.tensor(weight).unwrap();
     weight.expect(&[Dtype::I8], &[384, columns]).unwrap();

@@ -1,4 +1,4 @@
-//! The relatives of ChatGLM-6B against the outputs of their published code.
+//! The other models of the family compared with the outputs of their published code.
 
 mod common;
 #[path = "common/golden.rs"]
@@ -15,14 +15,14 @@ use glm_model::{
 };
 use golden::{Goldens, check_activations, check_logits, int8_error};
 
-/// The models of this repository.
+/// Model fixtures in this repository.
 const HERE: [&str; 3] =
     ["chatglm-6b-tiny/bin-f16", "chatglm2-6b-tiny/int4", "glm-130b-narrow/int4"];
 
-/// First layers of models whose whole fixtures are too large for the repository: activations are recorded, logits are not.
+/// First layers of models whose full fixtures are too large for the repository. They have recorded activations, but no logits.
 const LAYERS: [&str; 3] = ["glm-4-9b-chat-hf-layer", "glm-4-0414-layer", "glm-10b-layer"];
 
-/// The models of the shared folder, with the forms in which each is stored.
+/// Models in the shared directory, with their storage formats.
 const SHARED: [(&str, &[&str]); 9] = [
     ("chatglm2-6b-tiny", &["f16", "bin-f16-sharded", "int4"]),
     ("chatglm3-6b-tiny", &["f16", "f32"]),
@@ -35,8 +35,8 @@ const SHARED: [(&str, &[&str]); 9] = [
     ("chatglm-6b-tiny", &["f16"]),
 ];
 
-/// What 8 bits cost these random weights at most, relative RMS of the logits; trained ones lose far less. Measured:
-/// 0.064.
+/// Largest error of 8-bit weights with these random weights, relative RMS of the logits. Trained weights have a far smaller
+/// error. Measured: 0.064.
 const INT8_ERROR: f32 = 0.07;
 
 /// A check of one model: its name, its folder and its goldens.
@@ -67,41 +67,42 @@ fn for_each_shared(check: Check) {
 }
 
 #[test]
-fn every_model_here_gives_the_recorded_logits() {
+fn local_models_give_the_recorded_logits() {
     for_each_here(|_, dir, goldens| check_logits(dir, goldens));
 }
 
 #[test]
 #[ignore = "needs the shared fixtures; .ci/run runs it"]
-fn every_shared_form_gives_the_recorded_logits() {
+fn shared_models_give_the_recorded_logits() {
     for_each_shared(|_, dir, goldens| check_logits(dir, goldens));
 }
 
 #[test]
-fn every_model_here_gives_the_recorded_activations() {
+fn local_models_give_the_recorded_activations() {
     for_each_here(|_, dir, goldens| check_activations(dir, goldens));
     LAYERS.iter().for_each(|name| run(name, &fixture(name), |_, d, g| check_activations(d, g)));
 }
 
 #[test]
 #[ignore = "needs the shared fixtures; .ci/run runs it"]
-fn every_shared_form_gives_the_recorded_activations() {
+fn shared_models_give_the_recorded_activations() {
     for_each_shared(|_, dir, goldens| check_activations(dir, goldens));
 }
 
 #[test]
-fn every_model_here_can_be_quantised() {
-    for_each_here(check_quantised);
+fn local_models_can_be_quantized() {
+    for_each_here(check_quantized);
 }
 
 #[test]
 #[ignore = "needs the shared fixtures; .ci/run runs it"]
-fn every_shared_form_can_be_quantised() {
-    for_each_shared(check_quantised);
+fn shared_models_can_be_quantized() {
+    for_each_shared(check_quantized);
 }
 
-/// What is quantised already keeps its integers and scales; the rest is quantised to 8 bits, of which random weights lose much.
-fn check_quantised(name: &str, dir: &Path, goldens: &Goldens) {
+/// Quantized weights keep their integers and scales. The others are quantized to 8 bits, which has a large error with random
+/// weights.
+fn check_quantized(name: &str, dir: &Path, goldens: &Goldens) {
     let target = tempfile::tempdir().unwrap();
     let options = QuantizeOptions::new(8, 32);
     let done = quantize(dir, target.path(), &options, &mut |_, _, _| ControlFlow::Continue(()));
@@ -117,10 +118,10 @@ fn check_quantised(name: &str, dir: &Path, goldens: &Goldens) {
     assert_eq!(model.inventory().copied_bytes, 0, "{name}");
 }
 
-/// The same weights in one shard and in two become the same file.
+/// The output does not depend on whether the weights are in one file or in two.
 #[test]
 #[ignore = "needs the shared fixtures; .ci/run runs it"]
-fn shards_are_written_whole() {
+fn quantize_merges_checkpoint_files() {
     let [one, two] = ["mp1", "mp2"].map(|form| shared_model(&format!("glm-130b-tiny/{form}")));
     let write = |dir: &Path| {
         let target = tempfile::tempdir().unwrap();
@@ -136,7 +137,7 @@ fn shards_are_written_whole() {
     }
 }
 
-/// All logits of `prompt`'s last token and of what follows it, as bits, and how many tokens were kept.
+/// Bits of the logits of the last token of `prompt` and of the tokens after it, and the number of reused tokens.
 fn bits(runner: &mut Runner, prompt: &[u32]) -> (Vec<u32>, usize) {
     let kept = runner.model.reusable(prompt, &runner.sequence);
     runner.sequence.truncate(kept);
@@ -147,9 +148,9 @@ fn bits(runner: &mut Runner, prompt: &[u32]) -> (Vec<u32>, usize) {
     (common::runner::bits(&all), kept)
 }
 
-/// Tokens that are kept give the bits of a sequence that begins anew.
+/// Reusing a prefix gives the bits of a new sequence.
 #[test]
-fn what_is_kept_changes_no_bit() {
+fn prefix_reuse_does_not_change_bits() {
     let context = [7, 8, 9, 10, 11, 12];
     let of = |parts: &[&[u32]]| parts.concat();
     // ChatGLM-6B: 301 is [gMASK], 304 <sop>.
@@ -181,9 +182,9 @@ fn what_is_kept_changes_no_bit() {
     }
 }
 
-/// A prompt's products are those of its matrices; of the last block, all but one token's share of three of them is left out.
+/// The multiplications of a prefill are those of its matrices. In the last layer, three of them are computed for one token only.
 #[test]
-fn the_products_of_a_prefill_are_those_of_the_matrices() {
+fn prefill_products_are_counted() {
     for name in ["chatglm-6b-tiny/int4", "chatglm2-6b-tiny/int4"] {
         let model = golden::open(&fixture(name), Activations::Int8);
         let (inventory, config) = (model.inventory(), model.config());
@@ -204,9 +205,9 @@ fn the_products_of_a_prefill_are_those_of_the_matrices() {
 
 const ENDS: [u32; 2] = [22, 197];
 
-/// A score is the sum over the recorded logits.
+/// A score is the sum of the log probabilities of the recorded logits.
 #[test]
-fn scores_are_those_of_the_recorded_logits() {
+fn scores_match_the_recorded_logits() {
     let dir = fixture("glm-130b-narrow/int4");
     let goldens = Goldens::open(&dir);
     let model = golden::open(&dir, Activations::F32);
@@ -230,9 +231,9 @@ fn scores_are_those_of_the_recorded_logits() {
         let all: f64 = each.iter().sum();
         assert!((scores[1].log_probability - all).abs() < 1e-3 * 12.0, "{}", case.name);
         assert!(scores[2].log_probability < scores[0].log_probability && scores[2].end < 0.0);
-        // The same again, from a sequence that has been used.
+        // Again, with a reused sequence.
         assert_eq!(score(&case.prompt, &answers).unwrap(), scores);
-        // Each alone, and many: the same.
+        // One answer per call and many answers per call.
         let many: Vec<_> = answers.iter().cycle().take(20).cloned().collect();
         let expected: Vec<_> = scores.iter().cycle().take(20).copied().collect();
         assert_eq!(score(&case.prompt, &many).unwrap(), expected);
@@ -243,10 +244,10 @@ fn scores_are_those_of_the_recorded_logits() {
     assert!(refused(&[vec![]]) && refused(&[vec![9999]]) && refused(&[vec![7; 300]]));
 }
 
-/// Whole runs of the published loop over several blanks, from ids to ids.
+/// Complete runs of the published loop over several blanks.
 #[test]
 #[ignore = "needs the shared fixtures; .ci/run runs it"]
-fn several_blanks_are_filled_as_by_the_published_code() {
+fn filling_several_blanks_matches_the_published_code() {
     for name in ["glm-130b-tiny", "glm-130b-narrow"] {
         let dir = shared_model(&format!("{name}/mp2"));
         let json = std::fs::read_to_string(dir.join("../golden.json")).unwrap();

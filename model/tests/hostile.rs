@@ -1,4 +1,4 @@
-//! Files that lie. Each must be refused in time, in words, and without taking memory on its word.
+//! Malformed and malicious files. Each must give an error with a message, in bounded time and memory.
 
 #[path = "common/forge.rs"]
 mod forge;
@@ -11,23 +11,23 @@ use std::path::Path;
 use forge::{Entry, Tensor, dict, int, ints, pickle, text, torch, torch_entries, zip, zip64};
 use glm_model::{Checkpoint, Format, Result};
 
-/// Adds up what each thread allocates, whether or not it is freed again.
+/// An allocator that sums the allocated bytes of each thread, including freed ones.
 struct Counting;
 
 thread_local! {
     static ALLOCATED: Cell<usize> = const { Cell::new(0) };
 }
 
-// SAFETY: every call is passed on to the system's allocator as it came.
+// SAFETY: all calls are forwarded to the system allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATED.set(ALLOCATED.get() + layout.size());
-        // SAFETY: the caller keeps the promises of `alloc`.
+        // SAFETY: the caller upholds the contract of `alloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps the promises of `dealloc`.
+        // SAFETY: the caller upholds the contract of `dealloc`.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -35,7 +35,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Opens a file, which must not take more memory in all than a fixed sum and a multiple of its size.
+/// Opens a file. The memory must be bounded by a constant plus a multiple of the file size.
 #[track_caller]
 fn open(format: Format, file: &[u8]) -> Result<Checkpoint> {
     let before = ALLOCATED.get();
@@ -96,7 +96,7 @@ fn good_entries() -> Vec<Entry> {
     torch_entries(&pickle(&[&dict(&[("a", A), ("b", B)])]), &[("0", &DATA)])
 }
 
-/// The good archive after a change to its last entry, the storage.
+/// The valid archive with a change to its last entry, the storage.
 fn changed(change: impl FnOnce(&mut Entry)) -> Vec<u8> {
     let mut entries = good_entries();
     change(entries.last_mut().unwrap());
@@ -104,7 +104,7 @@ fn changed(change: impl FnOnce(&mut Entry)) -> Vec<u8> {
 }
 
 #[test]
-fn honest_files_are_read() {
+fn valid_files_are_read() {
     let checkpoint = good(Format::Safetensors, &good_safetensors());
     assert_eq!(checkpoint.metadata().get("format").map(String::as_str), Some("pt"));
     assert_eq!(checkpoint.tensor("b").unwrap().bytes(), &DATA[12..]);
@@ -119,7 +119,7 @@ fn honest_files_are_read() {
 }
 
 #[test]
-fn every_cut_is_noticed() {
+fn truncated_files_are_refused() {
     for (format, file) in [
         (Format::Safetensors, good_safetensors()),
         (Format::Torch, zip(&good_entries())),
@@ -133,9 +133,9 @@ fn every_cut_is_noticed() {
     }
 }
 
-/// Any outcome is right but a panic, and tensors must be as long as they say.
+/// Success and errors are both allowed, panics are not. The length of tensors must match their shape.
 #[test]
-fn every_byte_may_be_wrong() {
+fn changed_bytes_do_not_panic() {
     for (format, file) in [
         (Format::Safetensors, good_safetensors()),
         (Format::Torch, zip(&good_entries())),
@@ -254,7 +254,7 @@ fn zip_entries() {
     torch_refused(&zip(&foreign), "little-endian");
 }
 
-/// One entry inside the data of another, so that both claim the same bytes.
+/// An entry inside the data of another.
 #[test]
 fn zip_entries_do_not_overlap() {
     let inner = zip(&[Entry::new("m/data/1", &DATA)]);
@@ -263,7 +263,7 @@ fn zip_entries_do_not_overlap() {
     let outer = entries.last_mut().unwrap();
     *outer = Entry::new("m/data/0", &inner);
     let header = start + 30 + "m/data/0".len();
-    // The directory's entry for the inner file; its local header lies in the outer file's data.
+    // The directory entry of the inner file. Its local header is in the data of the outer file.
     let mut hidden = Entry::new("m/data/1", &DATA);
     hidden.header = Some(header as u32);
     entries.push(hidden);
@@ -303,7 +303,7 @@ fn zip64_sizes() {
 }
 
 #[test]
-fn other_files_are_named_for_what_they_are() {
+fn other_file_formats_are_named() {
     torch_refused(b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9 j\xa8P\x19.", "Resave it in Python");
     torch_refused(b"", "is not a file that torch.save wrote");
     let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n";
@@ -312,7 +312,7 @@ fn other_files_are_named_for_what_they_are() {
 }
 
 #[test]
-fn pickles_run_nothing() {
+fn pickles_do_not_execute_code() {
     let call = [&b"cos\nsystem\n"[..], &text("echo pwned"), b"\x85R"].concat();
     pickle_refused(&[&call], "refers to os.system");
     pickle_refused(
@@ -338,7 +338,7 @@ fn pickles_run_nothing() {
 }
 
 #[test]
-fn pickles_keep_to_their_stack() {
+fn pickle_stack_underflows_are_refused() {
     pickle_refused(&[b""], "needs 1 values");
     pickle_refused(&[b"}("], "needs 1 values");
     pickle_refused(&[b"(}"], "STOP before everything was used");
@@ -377,22 +377,22 @@ fn pickles_of_modules_are_read() {
 }
 
 #[test]
-fn pickles_that_are_deep_wide_or_round() {
-    // A dictionary that holds itself, and one that is in two places.
+fn pickles_that_are_deep_wide_or_cyclic() {
+    // A dictionary that contains itself, and one that is referenced twice.
     pickle_refused(&[b"}q\0", &text("a"), b"h\0s"], "\"a.\" appears in more than one place");
     let shared = [&b"}("[..], &text("a"), b"}q\0", &text("b"), b"h\0u"].concat();
     pickle_refused(&[&shared], "appears in more than one place");
-    // A million tuples in each other, and a tuple of two of itself, a million times over.
+    // A million nested tuples, and exponential growth: a pair of the previous pair, a million times.
     let deep = [&b")"[..], &b"\x85".repeat(1_000_000)].concat();
     pickle_refused(&[&deep], "data.pkl is not a dictionary");
     let doubled = [&b")"[..], &b"q\0h\0\x86".repeat(700_000)].concat();
     pickle_refused(&[&doubled], "data.pkl is not a dictionary");
-    // A million dictionaries in each other.
+    // A million nested dictionaries.
     let key = text("");
     let deep =
         [&[b"}", &key[..]].concat().repeat(500_000)[..], b"}", &b"s".repeat(500_000)].concat();
     pickle_refused(&[&deep], "dictionaries lie more than 8 deep");
-    // A million marks, none of them closed; a tall stack, cut at its foot again and again.
+    // A million open marks, and a tall stack that is repeatedly cut at the bottom.
     pickle_refused(&[&b"(".repeat(1_000_000)], "needs 1 values");
     let cut = [b"(".repeat(100_000), b"N".repeat(100_000), b"t".repeat(100_000)].concat();
     pickle_refused(&[&cut], "data.pkl is not a dictionary");
@@ -405,7 +405,7 @@ fn pickles_with_long_names() {
     let key = "x".repeat(1 << 20);
     let tensor = Tensor { key: &key, ..A };
     pickle_refused(&[&dict(&[("a", tensor)])], "its storage is not in the file");
-    // Found, but too long to be looked up for each of many tensors.
+    // A valid name, but too long to look up for each of many tensors.
     let key = "x".repeat(513);
     let file = torch(&pickle(&[&dict(&[("a", Tensor { key: &key, ..A })])]), &[(&key, &DATA)]);
     torch_refused(&file, "its storage is not in the file");
@@ -413,7 +413,7 @@ fn pickles_with_long_names() {
 }
 
 #[test]
-fn pickled_tensors_lie_in_their_storage() {
+fn pickled_tensors_stay_within_their_storage() {
     let refuse = |tensor: Tensor, problem: &str| {
         pickle_refused(&[&dict(&[("a.b", tensor)])], &format!("memory: tensor a.b: {problem}"));
     };
@@ -439,7 +439,7 @@ fn pickled_tensors_lie_in_their_storage() {
     pickle_refused(&[&wrong], "tensor a: is not made from a storage");
 }
 
-/// A folder with the given files.
+/// A directory with the given files.
 fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (name, content) in files {
@@ -462,7 +462,7 @@ fn index_refused(weight_map: &str, problem: &str) {
 }
 
 #[test]
-fn indexes_agree_with_their_shards() {
+fn index_must_match_its_files() {
     index_refused(r#"{"a":"1.bin","b":"3.bin"}"#, "3.bin: No such file");
     index_refused(r#"{"a":"1.bin","b":"1.bin"}"#, "1.bin: tensor b: is missing, though the index");
     let listed =
@@ -481,7 +481,7 @@ fn indexes_agree_with_their_shards() {
     }
 }
 
-/// A folder of SwissArmyTransformer.
+/// A SwissArmyTransformer directory.
 fn ranks(latest: &str, files: &[(&str, &[u8])]) -> tempfile::TempDir {
     let folder = folder(&[("latest", latest.as_bytes())]);
     fs::create_dir(folder.path().join("100")).unwrap();
@@ -492,7 +492,7 @@ fn ranks(latest: &str, files: &[(&str, &[u8])]) -> tempfile::TempDir {
 }
 
 #[test]
-fn ranks_are_whole_and_where_latest_says() {
+fn tensor_parallel_ranks_must_be_complete() {
     let inner = dict(&[("a", A)]);
     let shard =
         torch(&pickle(&[&[&b"}"[..], &text("module"), &inner, b"s"].concat()]), &[("0", &DATA)]);
@@ -521,7 +521,7 @@ fn ranks_are_whole_and_where_latest_says() {
 }
 
 #[test]
-fn folders_say_what_was_looked_for() {
+fn missing_files_are_named() {
     let empty = folder(&[]);
     let error = Checkpoint::open(empty.path()).unwrap_err().to_string();
     assert!(
@@ -535,7 +535,7 @@ fn folders_say_what_was_looked_for() {
 }
 
 #[test]
-fn safetensors_come_before_torch() {
+fn safetensors_are_preferred_to_torch() {
     let (safetensors, torch) = (good_safetensors(), b"damaged");
     let folder = folder(&[("model.safetensors", &safetensors), ("pytorch_model.bin", torch)]);
     let checkpoint = Checkpoint::open(folder.path()).unwrap();
@@ -544,10 +544,9 @@ fn safetensors_come_before_torch() {
     assert!(single.names().eq(checkpoint.names()));
 }
 
-/// A short file whose many tensors are all the same bytes would take many times its size once each is brought into the
-/// kernels' order.
+/// Many tensors that share the same bytes of a short file. Repacking each of them would take a multiple of the file size.
 #[test]
-fn a_model_whose_tensors_share_their_bytes() {
+fn tensors_with_shared_bytes_do_not_multiply_memory() {
     let config = r#"{"model_type": "chatglm", "num_layers": 1, "hidden_size": 8, "num_attention_heads": 1,
         "inner_hidden_size": 8, "vocab_size": 16, "max_sequence_length": 16, "layernorm_epsilon": 1e-5,
         "bos_token_id": 1, "eos_token_id": 2, "mask_token_id": 3, "gmask_token_id": 4, "pad_token_id": 5}"#;

@@ -1,4 +1,4 @@
-//! Folders in the kernels' layout: what `quantize` writes, and what it takes to be read back.
+//! Directories in the layout of the kernels: writing with `quantize`, and reading.
 
 mod common;
 
@@ -40,10 +40,10 @@ fn relative_error(logits: &[f32], exact: &[f32]) -> f32 {
     (error / exact.iter().map(|e| e * e).sum::<f32>()).sqrt()
 }
 
-/// How far quantising puts the logits of this random model, relative RMS, measured: 8 bits 0.011 and 0.013, 4 bits 0.179,
-/// 0.199 and 0.202. (Its embedding and head are as wide as its other weights; trained ones lose far less.)
+/// Error of the logits of this random model after quantization, relative RMS, measured: 8 bits 0.011 and 0.013, 4 bits 0.179,
+/// 0.199 and 0.202. (Its embedding and head are as wide as its other weights; trained weights have a far smaller error.)
 #[test]
-fn more_bits_and_smaller_groups_are_closer_to_the_source() {
+fn more_bits_and_smaller_groups_reduce_the_error() {
     let exact = logits(&fixture("chatglm-6b-tiny/bin-f16"), Activations::F32);
     let mut last = 0.0;
     for (bits, group, bound) in
@@ -60,7 +60,7 @@ fn more_bits_and_smaller_groups_are_closer_to_the_source() {
 }
 
 #[test]
-fn the_file_can_be_mapped_as_it_is() {
+fn files_are_mapped_without_copies() {
     let target = quantized(4, 32);
     let bytes = fs::read(target.path().join("model.safetensors")).unwrap();
     let (header, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
@@ -77,8 +77,8 @@ fn the_file_can_be_mapped_as_it_is() {
     assert_eq!(checkpoint.metadata()["glm.layout"], "panels-1");
 }
 
-/// A change of the header that keeps its length.
-fn lie(dir: &Path, from: &str, to: &str) -> String {
+/// Replaces text in the header by text of the same length; returns the error.
+fn changed_header(dir: &Path, from: &str, to: &str) -> String {
     assert_eq!(from.len(), to.len());
     let path = dir.join("model.safetensors");
     let mut bytes = fs::read(&path).unwrap();
@@ -89,7 +89,7 @@ fn lie(dir: &Path, from: &str, to: &str) -> String {
 }
 
 #[test]
-fn lies_about_the_layout_are_found() {
+fn invalid_layouts_are_refused() {
     for (from, to, expected) in [
         ("panels-1", "panels-9", "layout \"panels-9\", and this version reads \"panels-1\""),
         ("\"glm.group\":\"32\"", "\"glm.group\":\"64\"", "weight_scale: expected F16"),
@@ -115,13 +115,13 @@ fn lies_about_the_layout_are_found() {
         ),
     ] {
         let target = quantized(4, 32);
-        let error = lie(target.path(), from, to);
+        let error = changed_header(target.path(), from, to);
         assert!(error.contains(expected), "{from} → {to}: {error}");
     }
 }
 
 #[test]
-fn a_quantised_folder_is_not_quantised_again_nor_overwritten() {
+fn quantized_directories_are_not_quantized_again_or_overwritten() {
     let target = quantized(4, 32);
     let elsewhere = tempfile::tempdir().unwrap();
     let run = |source: &Path, target: &Path, options: &QuantizeOptions| {
@@ -142,9 +142,9 @@ fn a_quantised_folder_is_not_quantised_again_nor_overwritten() {
     assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
 }
 
-/// A link to nowhere is not written through, another model's tokenizer is not adopted, and what a killed run left goes.
+/// A dangling link is not followed, files of another model are refused, and leftovers of a killed run are removed.
 #[test]
-fn only_a_folder_without_a_model_is_written_to() {
+fn only_directories_without_a_model_are_written() {
     let source = fixture("chatglm-6b-tiny/bin-f16");
     let options = QuantizeOptions::default();
     for name in ["config.json", "ice_text.model", "pytorch_model.bin.index.json"] {
@@ -165,9 +165,9 @@ fn only_a_folder_without_a_model_is_written_to() {
     assert_eq!(fs::read_dir(target.path()).unwrap().count(), 2);
 }
 
-/// ChatGLM2 and ChatGLM3 are told apart by a name alone; the new folder's may say nothing.
+/// Only a name tells ChatGLM2 from ChatGLM3: `_name_or_path`, or that of the directory. The output directory may have another name.
 #[test]
-fn a_name_that_only_the_folder_told_is_written_down() {
+fn variant_from_the_directory_name_is_stored() {
     let original = fixture("chatglm2-6b-tiny/int4");
     let read = |folder: &Path| -> Value {
         serde_json::from_slice(&fs::read(folder.join("config.json")).unwrap()).unwrap()
@@ -198,9 +198,9 @@ fn a_name_that_only_the_folder_told_is_written_down() {
     }
 }
 
-/// A weight that is no number is an error that names it, and leaves nothing behind.
+/// A NaN weight is an error with the name of the tensor, and no files are left.
 #[test]
-fn a_weight_that_is_no_number_is_named() {
+fn nan_weights_are_named() {
     let source = altered(|name, bytes| {
         if name.ends_with("1.attention.dense.weight") {
             bytes[2 * 130..][..2].copy_from_slice(&half::f16::NAN.to_le_bytes());
@@ -219,7 +219,7 @@ fn a_weight_that_is_no_number_is_named() {
 }
 
 #[test]
-fn what_is_broken_off_leaves_nothing() {
+fn cancellation_leaves_no_files() {
     let source = fixture("chatglm-6b-tiny/bin-f16");
     let target = tempfile::tempdir().unwrap();
     let mut pieces = 0;
@@ -232,7 +232,7 @@ fn what_is_broken_off_leaves_nothing() {
     assert_eq!(fs::read_dir(target.path()).unwrap().count(), 0);
 }
 
-/// The tiny model with tensors changed, or left out where `change` says no.
+/// The tiny model with changed tensors. Tensors for which `change` returns false are omitted.
 fn altered(change: impl Fn(&str, &mut Vec<u8>) -> bool) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let original = fixture("chatglm-6b-tiny/bin-f16");
@@ -254,9 +254,9 @@ fn altered(change: impl Fn(&str, &mut Vec<u8>) -> bool) -> TempDir {
     folder
 }
 
-/// A head that is missing is the embedding, unless config.json says that they are not tied; any other tensor is missed.
+/// A missing head is tied to the embedding, unless config.json says that it is not. Any other missing tensor is an error.
 #[test]
-fn only_a_tied_head_may_be_missing() {
+fn only_tied_heads_may_be_missing() {
     let tied = altered(|name, _| name != "lm_head.weight");
     let model = Model::open(tied.path(), &Options::default()).unwrap();
     assert!(model.inventory().is_head_tied);
@@ -271,9 +271,9 @@ fn only_a_tied_head_may_be_missing() {
     assert!(error.contains("transformer.layers.2.mlp.dense_4h_to_h.bias: is missing"), "{error}");
 }
 
-/// Wherever a number of the weights is damaged, the logits say so; 8-bit activations and GELU do not hide it.
+/// A NaN or infinite weight in any tensor gives an error, also with 8-bit activations and GELU.
 #[test]
-fn damaged_weights_show() {
+fn damaged_weights_are_detected() {
     for name in
         ["0.mlp.dense_h_to_4h.bias", "1.input_layernorm.weight", "2.attention.query_key_value.bias"]
     {
@@ -288,18 +288,18 @@ fn damaged_weights_show() {
     }
 }
 
-/// 8-bit activations are for quantised weights alone: asked of plain ones, nothing changes, the cache's type included.
+/// 8-bit activations are ignored for unquantized weights, also for the type of the KV cache.
 #[test]
-fn plain_weights_take_f32_whatever_is_asked() {
+fn unquantized_weights_always_use_f32() {
     let plain = fixture("chatglm-6b-tiny/bin-f16");
     assert_eq!(logits(&plain, Activations::Int8), logits(&plain, Activations::F32));
     let target = quantized(8, 32);
     assert_ne!(logits(target.path(), Activations::Int8), logits(target.path(), Activations::F32));
 }
 
-/// A model and what it gives out can be used from any thread.
+/// Models and generations implement `Send`, models also `Sync`.
 #[test]
-fn models_and_generations_can_be_sent_and_models_shared() {
+fn models_and_generations_are_send() {
     fn shared<T: Send + Sync>() {}
     fn sent<T: Send>() {}
     shared::<Model>();

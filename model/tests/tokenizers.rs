@@ -1,5 +1,5 @@
-//! All tokenizers and chat templates of the family: the recorded results of the official ones, and the crate `tokenizers`
-//! on random text.
+//! All tokenizers and chat templates of the family, compared with recorded results of the official code, and on random text
+//! with the crate `tokenizers`.
 
 #![allow(missing_docs)]
 
@@ -16,7 +16,7 @@ use std::time::Instant;
 use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
-/// A tokenizer's folder and how many texts are recorded for it.
+/// A tokenizer directory and the number of texts recorded for it.
 const TOKENIZERS: [(&str, usize); 7] = [
     ("chatglm-6b", 170),
     ("chatglm2-6b", 170),
@@ -27,7 +27,7 @@ const TOKENIZERS: [(&str, usize); 7] = [
     ("glm-130b", 68),
 ];
 
-/// Those whose folder has a `tokenizer.json`, which says all that there is to say about them.
+/// Tokenizers that are defined completely by a `tokenizer.json`.
 const TOKENIZER_JSON: [(&str, usize); 2] = [("glm-4.5", 178), ("glm-4.7-flash", 178)];
 
 /// Small models with a reduced tokenizer and recorded conversations.
@@ -38,7 +38,7 @@ const MODELS: [(&str, usize); 4] = [
     ("e2e-glm-4-9b-chat", 10),
 ];
 
-/// A tokenizer, its template and what is recorded.
+/// A tokenizer, its template and its recorded results.
 struct Case {
     name: &'static str,
     tokenizer: Tokenizer,
@@ -56,7 +56,7 @@ impl Case {
     }
 }
 
-/// Runs `test` with every tokenizer whose folder has more than a `tokenizer.json`.
+/// Runs `test` with every tokenizer whose directory has more than a `tokenizer.json`.
 fn each(test: impl Fn(&Case)) {
     TOKENIZERS.iter().for_each(|(name, _)| with(name, &test));
 }
@@ -83,7 +83,7 @@ fn each_model(test: impl Fn(&Case)) {
     }
 }
 
-/// What is recorded under `key`; nothing for those that have none.
+/// The recorded list under `key`; empty if there is none.
 fn list<'v>(value: &'v Value, key: &str) -> &'v [Value] {
     value[key].as_array().map_or(&[], Vec::as_slice)
 }
@@ -96,8 +96,7 @@ fn text<'v>(value: &'v Value, key: &str) -> &'v str {
     value[key].as_str().unwrap_or_else(|| panic!("no text {key} in {value}"))
 }
 
-/// Whether `key` has this value in the entry, or in what another version of transformers made of
-/// it.
+/// Whether `key` has this value in the entry, or in the result of another version of transformers.
 fn agrees(entry: &Value, key: &str, found: Value) -> bool {
     let entries = entry.as_object().into_iter().flatten();
     let mut others = entries.filter(|(name, _)| name.starts_with("transformers_"));
@@ -111,7 +110,7 @@ fn streamed(mut stream: TextStream, ids: &[u32]) -> String {
     joined
 }
 
-/// The conversation of a recorded case, which is written in one of three ways.
+/// The conversation of a recorded case, which has one of three formats.
 fn conversation(case: &Value) -> Vec<Message> {
     let message = |value: &Value| serde_json::from_value(value.clone()).expect("a message");
     if case.get("messages").is_some() {
@@ -131,7 +130,7 @@ fn conversation(case: &Value) -> Vec<Message> {
 
 #[test]
 #[ignore = "needs the shared tokenizer files; see .ci/run"]
-fn texts_have_the_official_ids() {
+fn encoding_matches_the_official_ids() {
     each_of_all(|Case { name, tokenizer, golden, .. }| {
         let texts = list(golden, "texts");
         let mut recorded = TOKENIZERS.iter().chain(&TOKENIZER_JSON);
@@ -145,7 +144,7 @@ fn texts_have_the_official_ids() {
 
 #[test]
 #[ignore = "needs the shared tokenizer files; see .ci/run"]
-fn ids_have_the_official_text() {
+fn decoding_matches_the_official_text() {
     each_of_all(|Case { name, tokenizer, golden, .. }| {
         for entry in list(golden, "texts").iter().chain(list(golden, "decode_only")) {
             let ids = ids(&entry["ids"]);
@@ -184,7 +183,7 @@ fn special_ids_are_the_official_ones() {
 
 #[test]
 #[ignore = "needs the shared tokenizer files; see .ci/run"]
-fn the_official_ids_stand_around_a_text() {
+fn special_ids_around_a_text_are_the_official_ones() {
     each(|Case { name, tokenizer, golden, .. }| {
         let (special, around) = (tokenizer.special(), &golden["add_special_tokens"]);
         let or_none = |key: &str| around.get(key).map_or(Vec::new(), ids);
@@ -202,7 +201,7 @@ fn the_official_ids_stand_around_a_text() {
 
 #[test]
 #[ignore = "needs the shared tokenizer files; see .ci/run"]
-fn roles_are_found_in_a_text_only_on_request() {
+fn role_tokens_in_text_are_parsed_only_on_request() {
     with("chatglm3-6b", |Case { tokenizer, golden, .. }| {
         let texts = list(golden, "encode_special_tokens_option");
         assert_eq!(texts.len(), 3);
@@ -216,7 +215,7 @@ fn roles_are_found_in_a_text_only_on_request() {
 
 #[test]
 #[ignore = "needs the shared tokenizer files; see .ci/run"]
-fn a_batch_is_its_prompts_padded_on_the_left() {
+fn batches_are_padded_on_the_left() {
     with("chatglm-6b", |Case { tokenizer, template, golden, .. }| {
         let batch = &golden["padded_batch"];
         assert_eq!(list(batch, "texts").len(), 2);
@@ -231,8 +230,8 @@ fn a_batch_is_its_prompts_padded_on_the_left() {
     });
 }
 
-/// The text of a prompt with what is between braces at the beginning of lines read as JSON: an older
-/// transformers wrote it with its keys sorted and in ASCII.
+/// Separates a prompt into its text and the JSON objects at the beginning of lines, which an older version of transformers wrote
+/// with sorted keys and in ASCII.
 fn tools_read(text: &str) -> (String, Vec<Value>) {
     let mut tools = Vec::new();
     let mut rest = String::new();
@@ -268,7 +267,7 @@ fn check_prompt(Case { name, tokenizer, template, .. }: &Case, case: &Value) {
 
 #[test]
 #[ignore = "needs the shared tokenizer files; see .ci/run"]
-fn conversations_have_the_official_prompts() {
+fn conversations_give_the_official_prompts() {
     each(|case| {
         let chats = list(&case.golden, "chat");
         let count = match case.name {
@@ -296,11 +295,11 @@ fn glm4_needs_no_template_file() {
 
 #[test]
 #[ignore = "needs the shared tokenizer files; see .ci/run"]
-fn tools_are_written_as_the_models_were_trained_with() {
+fn tools_have_the_official_format() {
     with("glm-4-9b-chat", |Case { tokenizer, template, golden, .. }| {
         let case = list(golden, "chat").last().expect("cases");
         let prompt = template.text(&conversation(case)).unwrap().expect("a text");
-        // The original code, which has another name for the model and one more empty line.
+        // The original code has another name for the model and an additional empty line.
         let official = tokenizer.decode(&ids(&case["input_ids_python_method"])).expect("known ids");
         let json = |text: &str| {
             let start = text.find("{\n").expect("an object");
@@ -329,7 +328,7 @@ fn small_models_have_the_official_prompts_and_answers() {
             if let Some(expected) = entry.get("response") {
                 assert_eq!(template.response(&decoded), expected.as_str().expect("a text"));
             }
-            // What is recorded without postprocessing is postprocessed as a whole.
+            // Results recorded without postprocessing are postprocessed here.
             let said = ["response", "decoded_skip_special"].map(|key| entry.get(key));
             if let Some(expected) = said.into_iter().flatten().next() {
                 let expected = template.response(expected.as_str().expect("a text"));
@@ -341,7 +340,7 @@ fn small_models_have_the_official_prompts_and_answers() {
 
 #[test]
 #[ignore = "needs the shared tokenizer files; see .ci/run"]
-fn a_gap_in_a_text_keeps_its_neighbours() {
+fn blanks_keep_the_surrounding_text() {
     with("chatglm-6b", |Case { tokenizer, golden, .. }| {
         // The official prompt of this text ends with [gMASK] and <sop>; to fill the gap, <sop>
         // alone follows.
@@ -365,7 +364,7 @@ fn original_glms_have_the_official_prompts() {
                 assert_eq!(found, ids(&entry["input_ids"]), "{name}: {text}");
                 let message = [Message::new(Role::User, text)];
                 assert_eq!(template.prompt_ids(tokenizer, &message).expect("a gap"), found);
-                // The first mask of any kind is filled.
+                // The leftmost mask of any kind is filled.
                 let first = text.find("MASK]").expect("a mask");
                 let kind = blank(tokenizer, text).expect("a gap").name();
                 assert!(text[..first + 5].ends_with(kind), "{text}: {kind}");
@@ -381,7 +380,7 @@ fn original_glms_have_the_official_prompts() {
 
 #[test]
 #[ignore = "needs the shared tokenizer files; see .ci/run"]
-fn glm130b_fills_gaps_as_the_official_code_does() {
+fn glm130b_blanks_match_the_official_code() {
     with("glm-130b", |Case { tokenizer, golden, .. }| {
         let prompts = list(golden, "prompts");
         assert_eq!(prompts.len(), 12);
@@ -402,7 +401,7 @@ fn glm130b_fills_gaps_as_the_official_code_does() {
 
 #[test]
 #[ignore = "needs the shared tokenizer files; see .ci/run"]
-fn causal_models_fill_no_gaps() {
+fn causal_models_refuse_blanks() {
     for name in ["chatglm2-6b", "chatglm3-6b", "glm-4-9b-chat"] {
         with(name, |Case { tokenizer, .. }| {
             let error = fill_prompt(tokenizer, "a [MASK] b").expect_err("no such thing");
@@ -425,8 +424,7 @@ fn decomposed_characters_are_composed() {
     });
 }
 
-/// Ids of every kind: mostly any, and many of the first and the last, among which bytes, markers and
-/// special ids are.
+/// Random ids, with more weight on the first and last ids, which include bytes, markers and special ids.
 fn random_ids(size: u32) -> impl Strategy<Value = Vec<u32>> {
     let id = prop_oneof![3 => 0..size, 2 => 0..size.min(300), 2 => size - size.min(360)..size];
     proptest::collection::vec(id, 0..80)
@@ -447,28 +445,28 @@ fn check_streams(Case { name, tokenizer, template, .. }: &Case) {
 
 #[test]
 #[ignore = "needs the shared tokenizer files; see .ci/run"]
-fn streams_join_to_the_whole_text() {
+fn streamed_pieces_join_to_the_whole_text() {
     each(check_streams);
     each_model(check_streams);
 }
 
 #[test]
 #[ignore = "needs the shared tokenizer files; see .ci/run"]
-fn a_long_word_takes_no_long_time() {
+fn long_words_take_linear_time() {
     each(|Case { name, tokenizer, .. }| {
         for unit in ["a", " ", "的", "=", "𠀀"] {
             let long = unit.repeat((1 << 18) / unit.len());
             let started = Instant::now();
             let ids = tokenizer.encode(&long).expect("not too long");
-            // Quadratic time would be many minutes, and this is about a second.
+            // Takes about a second; quadratic time would be many minutes.
             assert!(started.elapsed().as_secs() < 60, "{name}: {unit:?}");
             assert!(ids.len() <= long.len() + 1, "{name}: {unit:?}");
         }
     });
 }
 
-/// Text of many scripts, with what is likely to be split differently: combining marks, emoji sequences, control characters,
-/// white space, digits, contractions, and names of special tokens, whole and cut short.
+/// Text of many scripts, with characters that tokenizers often split differently: combining marks, emoji sequences, control characters,
+/// white space, digits, contractions, and names of special tokens, complete and truncated.
 fn random_text() -> impl Strategy<Value = String> {
     let script = select(vec![
         ('!', '~'),
@@ -551,8 +549,8 @@ fn random_text() -> impl Strategy<Value = String> {
     proptest::collection::vec(part, 0..24).prop_map(|parts| parts.concat())
 }
 
-/// Compares our ids with those of the crate `tokenizers`, on texts without the added tokens `unknown`, which only one of the
-/// two has.
+/// Compares our ids with those of the crate `tokenizers`, on texts without the added tokens `unknown`, which only one of the two
+/// has.
 fn check_against(
     oracle: &tokenizers::Tokenizer,
     name: &str,

@@ -1,4 +1,4 @@
-//! Cached keys and values in pages, as the attention kernel reads them.
+//! The paged KV cache. Keys and values are stored in the order in which the attention kernel reads them.
 
 use std::sync::Arc;
 
@@ -12,78 +12,86 @@ use crate::parallel::{SharedRows, for_each};
 use crate::quantized::step;
 use crate::simd::{Kernel, LANES, Vectors};
 
-/// Vectors that hold a number for each position of a page.
+/// Vectors with one lane per position of a page.
 const PANELS: usize = KEYS / LANES;
 
-/// Sizes of the cached keys and values of a model.
+/// Dimensions of the KV cache of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KvShape {
     /// Layers.
     pub layers: usize,
-    /// Heads of keys and values in a layer.
+    /// KV heads of a layer.
     pub heads: usize,
     /// Elements of a head, a multiple of 8 up to [`MAX_HEAD_SIZE`].
     pub head_size: usize,
 }
 
 impl KvShape {
-    /// Vectors of the keys of one head in a page, and of its values.
+    /// Vectors of the keys (or of the values) of one head in a page.
     #[inline(always)]
     fn vectors(&self) -> usize {
         self.head_size * PANELS
     }
 
-    /// Where the keys of one head are.
+    /// Layout of the keys of one head: a column is eight positions.
     #[inline(always)]
     fn keys(&self) -> Strips {
         Strips { depth: self.head_size, columns: PANELS }
     }
 
-    /// Where the values of one head are.
+    /// Layout of the values of one head: a column is eight elements.
     #[inline(always)]
     fn values(&self) -> Strips {
         Strips { depth: KEYS, columns: self.head_size / LANES }
     }
 
     /// Bytes of a page whose elements have type `E`.
+    ///
+    /// # Panics
+    /// If the size overflows.
+    #[track_caller]
     pub fn page_bytes<E: Cached>(&self) -> usize {
         let scale = if E::SCALED { size_of::<f32>() } else { 0 };
-        2 * self.layers * self.heads * KEYS * (self.head_size * size_of::<E>() + scale)
+        let head = self.head_size.checked_mul(size_of::<E>()).and_then(|n| n.checked_add(scale));
+        head.and_then(|bytes| bytes.checked_mul(2 * KEYS))
+            .and_then(|bytes| bytes.checked_mul(self.layers))
+            .and_then(|bytes| bytes.checked_mul(self.heads))
+            .expect("bytes of a page")
     }
 }
 
-/// The operating system has no memory left.
+/// The operating system refused an allocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfMemory;
 
 /// Keys and values of [`KEYS`] consecutive positions of one sequence, in all layers.
 ///
-/// A query of one token reads a layer from its first byte to its last: the keys of a head, its values, the keys of the next
-/// head. A vector of keys holds one element of eight positions, so that a sum of such vectors holds their scores; a vector of
-/// values holds eight elements of one position. Both are columns of vectors to be summed, stored in the order of that sum.
-/// Integers have a scale for each head of a position; floats have none.
+/// A query of one token reads a layer sequentially: the keys of a head, its values, the keys of the next head. A vector of keys
+/// holds one element of eight positions, so a weighted sum of them gives eight scores. A vector of values holds eight elements
+/// of one position. Both are stored in the order of summation. `i8` elements have one scale per head and position; floats have
+/// none.
 pub struct KvPage<E> {
     shape: KvShape,
-    /// `[layers][heads]`, and of each head its keys, [`Strips`] of 16 columns of `head size` vectors, and its values,
-    /// [`Strips`] of `head size / 8` columns of 128
+    /// `[layers][heads]`; each head is its keys ([`Strips`] of 16 columns of `head size` vectors) followed by its values
+    /// ([`Strips`] of `head size / 8` columns of 128 vectors).
     vectors: Vec<[E; LANES]>,
     /// `[layers][heads][keys, values][16][8]`; empty for floats
     scales: Vec<[f32; LANES]>,
 }
 
 impl<E: Cached> KvPage<E> {
-    /// A page of zeros. The operating system provides its memory when it is first written.
+    /// A page of zeros. The operating system allocates its memory on the first write.
     ///
     /// # Errors
-    /// If there is no memory for it.
+    /// If the memory cannot be allocated.
     ///
     /// # Panics
-    /// If the head size is not what [`KvShape`] asks for, or the size overflows.
+    /// If the head size is not a multiple of 8 in 8..=[`MAX_HEAD_SIZE`], or the size overflows.
     #[track_caller]
     pub fn new(shape: KvShape) -> Result<Self, OutOfMemory> {
         let KvShape { layers, heads, head_size } = shape;
         assert!(head_size.is_multiple_of(LANES), "head of {head_size}, no multiple of {LANES}");
-        assert!(head_size <= MAX_HEAD_SIZE, "head of {head_size}");
+        assert!((1..=MAX_HEAD_SIZE).contains(&head_size), "head of {head_size}");
         let heads = layers.checked_mul(heads).expect("heads of all layers");
         let zeroed_of = |each: usize| heads.checked_mul(2 * each).expect("elements of a page");
         let scales = if E::SCALED { PANELS } else { 0 };
@@ -117,8 +125,8 @@ impl<E: Cached> KvPage<E> {
     }
 }
 
-/// Keys and values of one sequence: its pages in order. Sequences with the same beginning may share pages; a shared page is
-/// never written.
+/// Keys and values of one sequence: its pages in order. Sequences with a common prefix may share pages. A shared page is never
+/// written.
 pub struct KvCache<E> {
     shape: KvShape,
     pages: Vec<Arc<KvPage<E>>>,
@@ -130,29 +138,29 @@ impl<E: Cached> KvCache<E> {
         Self { shape, pages: Vec::new() }
     }
 
-    /// Its sizes.
+    /// Its dimensions.
     pub fn shape(&self) -> KvShape {
         self.shape
     }
 
-    /// How many pages it has; each holds [`KEYS`] positions.
+    /// Number of pages, of [`KEYS`] positions each.
     pub fn pages(&self) -> usize {
         self.pages.len()
     }
 
-    /// Adds `page` at the end.
+    /// Appends `page`.
     ///
     /// # Panics
-    /// If its shape is another.
+    /// If its shape is not that of the cache.
     #[track_caller]
     pub fn push(&mut self, page: KvPage<E>) {
         assert_eq!(page.shape, self.shape, "shape of a page");
         self.pages.push(Arc::new(page));
     }
 
-    /// Removes all pages but the first `len`, and passes on those that no other cache shares.
+    /// Removes all pages but the first `len`. Those that no other cache shares are passed to `free`.
     pub fn truncate(&mut self, len: usize, mut free: impl FnMut(KvPage<E>)) {
-        // `into_inner` gives a page to exactly one of several owners that let go of it at the same time.
+        // If several owners drop a page at the same time, `into_inner` returns it to exactly one of them.
         self.pages
             .drain(len.min(self.pages.len())..)
             .filter_map(Arc::into_inner)
@@ -165,40 +173,53 @@ impl<E: Cached> KvCache<E> {
         Self { shape: self.shape, pages: self.pages[..len.min(self.pages.len())].to_vec() }
     }
 
-    /// Whether another cache shares page `index`, so that it must be replaced by a copy before it is written.
+    /// Whether another cache shares page `index`, which must then be replaced by a copy before it is written (copy-on-write).
+    ///
+    /// # Panics
+    /// If the page does not exist.
+    #[track_caller]
     pub fn is_shared(&self, index: usize) -> bool {
+        self.check_page(index);
         Arc::strong_count(&self.pages[index]) > 1
     }
 
-    /// Copies page `index` into `page` and puts that in its place; returns the old one if no other cache shares it any more.
+    #[track_caller]
+    fn check_page(&self, index: usize) {
+        assert!(index < self.pages.len(), "page {index} of {}", self.pages.len());
+    }
+
+    /// Replaces page `index` by a copy of it in `page`. Returns the old page if no other cache shares it.
     ///
     /// # Panics
-    /// If the shapes differ or there is no such page.
+    /// If the shapes differ or the page does not exist.
     #[track_caller]
     pub fn replace(&mut self, index: usize, mut page: KvPage<E>) -> Option<KvPage<E>> {
+        self.check_page(index);
         page.copy_from(&self.pages[index]);
         let old = std::mem::replace(&mut self.pages[index], Arc::new(page));
         Arc::into_inner(old)
     }
 
-    /// Stores in `layer` keys and values of the positions from `position` on, one for each of `rows`, narrowed to the cache's
-    /// type, on the threads of the current pool.
+    /// Stores keys and values in `layer`: those of row `i` at `position + i`, converted to the element type of the cache. Runs on
+    /// the threads of the current pool.
     ///
     /// # Panics
-    /// If a length does not fit, a position is on no page, or its page is shared.
+    /// If a length does not match, the layer does not exist, a position is beyond the pages, or its page is shared.
     #[track_caller]
     pub fn store(&mut self, isa: Isa, layer: usize, position: usize, rows: HeadRows<'_>) {
         let shape = self.shape;
         rows.check(shape);
         assert!(layer < shape.layers, "layer {layer} of {}", shape.layers);
         let count = rows.rows.len() / rows.width;
-        let (vectors_len, scales_len) = (2 * shape.vectors(), 2 * PANELS);
+        let end = position.checked_add(count).expect("position of the last row");
+        let pages = self.pages.len();
+        assert!(count == 0 || end.div_ceil(KEYS) <= pages, "{end} positions in {pages} pages");
         let mut stored = 0;
         while stored < count {
             let (page, first) = ((position + stored) / KEYS, (position + stored) % KEYS);
             let here = (KEYS - first).min(count - stored);
-            let page = self.pages.get_mut(page).expect("a page for every position");
-            let page = Arc::get_mut(page).expect("a page that is written is not shared");
+            let page = Arc::get_mut(&mut self.pages[page]).expect("a shared page is not written");
+            let (vectors_len, scales_len) = (2 * shape.vectors(), 2 * PANELS);
             let vectors = layer_of(&mut page.vectors, layer, shape.heads * vectors_len);
             let scales = match E::SCALED {
                 true => layer_of(&mut page.scales, layer, shape.heads * scales_len),
@@ -209,10 +230,10 @@ impl<E: Cached> KvCache<E> {
             let rows =
                 HeadRows { rows: &rows.rows[stored * rows.width..][..here * rows.width], ..rows };
             for_each(shape.heads, |head| {
-                // SAFETY: each head is one task's.
+                // SAFETY: each head is used by one task only.
                 let vectors = unsafe { vectors.row(head, 0..vectors_len) };
                 let scales = match E::SCALED {
-                    // SAFETY: each head is one task's.
+                    // SAFETY: each head is used by one task only.
                     true => unsafe { scales.row(head, 0..scales_len) },
                     false => &mut [],
                 };
@@ -229,20 +250,20 @@ impl<E: Cached> KvCache<E> {
     }
 }
 
-/// The part of a page that belongs to a layer.
+/// The slice of a page that belongs to a layer.
 fn layer_of<T>(values: &mut [T], layer: usize, len: usize) -> &mut [T] {
     &mut values[layer * len..][..len]
 }
 
 #[cfg(test)]
 impl<E: Cached> KvCache<E> {
-    /// The keys and the values of the first positions in a layer, `[positions][heads][head size]`, as `f32`.
+    /// Keys and values of the first positions in a layer, `[positions][heads][head size]`, as `f32`.
     pub(super) fn values(&self, layer: usize, positions: usize) -> [Vec<f32>; 2] {
         let scaled = |x: E, scale: f32| if E::SCALED { x.widen() * scale } else { x.widen() };
         let (mut keys, mut values) = (Vec::new(), Vec::new());
         for position in 0..positions {
-            let (place, lane) = (position % KEYS, position % LANES);
-            let panel = place / LANES;
+            let (index, lane) = (position % KEYS, position % LANES);
+            let panel = index / LANES;
             for head in 0..self.shape.heads {
                 let block = self.head(position / KEYS, layer, head);
                 let scale =
@@ -252,7 +273,7 @@ impl<E: Cached> KvCache<E> {
                     let (first, step) = self.shape.keys().column(panel);
                     keys.push(scaled(block.keys[first + i * step][lane], key_scale));
                     let (first, step) = self.shape.values().column(i / LANES);
-                    let value = block.values[first + place * step][i % LANES];
+                    let value = block.values[first + index * step][i % LANES];
                     values.push(scaled(value, value_scale));
                 }
             }
@@ -270,19 +291,19 @@ pub(super) struct CachedHead<'a, E> {
     shape: KvShape,
     keys: &'a [[E; LANES]],
     values: &'a [[E; LANES]],
-    /// Of the keys and of the values; empty for floats.
+    /// Scales of the keys and of the values; empty for floats.
     pub(super) scales: [&'a [[f32; LANES]]; 2],
 }
 
 impl<'a, E: Cached> CachedHead<'a, E> {
-    /// The first `n` keys, rounded up to eight, of which eight are a column.
+    /// The first `n` keys, rounded up to a multiple of eight. Eight keys form a column.
     #[inline(always)]
     pub(super) fn keys(&self, n: usize) -> Columns<'a, E> {
         let strips = self.shape.keys();
         Columns::new(self.keys, strips, strips.depth, n.div_ceil(LANES))
     }
 
-    /// The first `n` values; eight elements of all are a column.
+    /// The first `n` values. Eight elements of all of them form a column.
     #[inline(always)]
     pub(super) fn values(&self, n: usize) -> Columns<'a, E> {
         let strips = self.shape.values();
@@ -290,25 +311,25 @@ impl<'a, E: Cached> CachedHead<'a, E> {
     }
 }
 
-/// Keys and values of some tokens among other things, a row for each token.
+/// Rows of activations, one per token, that contain keys and values among other elements (the output of a fused QKV layer).
 #[derive(Clone, Copy)]
 pub struct HeadRows<'a> {
     /// `[tokens][width]`
     pub rows: &'a [f32],
     /// Elements of a row.
     pub width: usize,
-    /// Where the keys of the heads are.
+    /// Offsets of the keys in a row.
     pub keys: Heads,
-    /// Where the values of the heads are.
+    /// Offsets of the values in a row.
     pub values: Heads,
 }
 
-/// Where heads stand in a row.
+/// Offsets of the heads in a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Heads {
-    /// Where the first begins.
+    /// Offset of the first head.
     pub first: usize,
-    /// How much farther the next one begins.
+    /// Distance from one head to the next.
     pub stride: usize,
 }
 
@@ -328,21 +349,21 @@ impl HeadRows<'_> {
 }
 
 impl Heads {
-    /// Where a head begins.
+    /// Offset of head `head`.
     #[inline(always)]
     pub fn at(self, head: usize) -> usize {
         self.first + head * self.stride
     }
 }
 
-/// Keys and values of one head that are to be stored.
+/// Stores the keys and values of one head in a page.
 pub struct Store<'a, E> {
     shape: KvShape,
     head: usize,
-    /// The first position within the page.
+    /// Index in the page of the first row.
     first: usize,
     rows: HeadRows<'a>,
-    /// As in the page.
+    /// Those of the head in the page: keys, then values.
     vectors: &'a mut [[E; LANES]],
     scales: &'a mut [[f32; LANES]],
 }
@@ -354,8 +375,8 @@ impl<E: Cached> Kernel for Store<'_, E> {
     fn run<S: Vectors>(self, simd: S) {
         let size = self.shape.head_size;
         let (keys, values) = self.vectors.split_at_mut(self.shape.vectors());
-        for (row, place) in self.rows.rows.chunks_exact(self.rows.width).zip(self.first..) {
-            let (panel, lane) = (place / LANES, place % LANES);
+        for (row, index) in self.rows.rows.chunks_exact(self.rows.width).zip(self.first..) {
+            let (panel, lane) = (index / LANES, index % LANES);
 
             let (from, _) = row[self.rows.keys.at(self.head)..][..size].as_chunks::<LANES>();
             let inverse = scale::<S, E>(simd, from, self.scales, panel, lane);
@@ -371,14 +392,14 @@ impl<E: Cached> Kernel for Store<'_, E> {
             let inverse = scale::<S, E>(simd, from, self.scales, PANELS + panel, lane);
             for (column, value) in from.iter().enumerate() {
                 let (first, step) = self.shape.values().column(column);
-                values[first + place * step] = E::narrow(simd, simd.mul(simd.load(value), inverse));
+                values[first + index * step] = E::narrow(simd, simd.mul(simd.load(value), inverse));
             }
         }
     }
 }
 
-/// Writes the scale of a head of a position, where the type has scales; returns the factor for its values before they are
-/// narrowed.
+/// Computes and stores the quantization scale of one head of one position, if the element type has scales. Returns the factor to
+/// multiply the values with before they are rounded.
 #[inline(always)]
 fn scale<S: Vectors, E: Cached>(
     simd: S,

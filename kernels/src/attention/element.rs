@@ -1,27 +1,27 @@
-//! What a cache may be made of.
+//! The element types of a KV cache.
 
 use half::f16;
 
-use super::blocks::Blocks;
 use super::cache::Store;
+use super::task::AttendTask;
 use crate::Isa;
 use crate::simd::{Element, LANES, Simd, Vectors};
 
-/// An element type of a cache.
+/// An element type of a KV cache: `f32`, `f16` or `i8`.
 pub trait Cached: Element + bytemuck::Zeroable {
-    /// Whether it counts steps, of a size that each head of a token has for itself.
+    /// Whether the type is quantized, with one scale per head and token.
     const SCALED: bool;
-    /// Twice eight of them, as a pair.
+    /// Loads sixteen elements, widened to `f32`, as a pair.
     fn load_pair<S: Simd>(simd: S, from: &[[Self; LANES]; 2]) -> S::Pair;
-    /// Eight values, rounded to the nearest; those of a type that counts steps lie in −127..=127.
+    /// Rounds eight values to the nearest elements; for a quantized type they are in −127..=127.
     fn narrow<S: Vectors>(simd: S, v: S::F32) -> [Self; LANES];
 
-    // Functions of their own, so that they are compiled here, once, and not wherever a cache is used.
+    // Not generic over the caller: the kernels are compiled once, in this crate, instead of in every crate that uses a cache.
 
     #[doc(hidden)]
     fn store(isa: Isa, heads: Store<'_, Self>);
     #[doc(hidden)]
-    fn attend(isa: Isa, blocks: Blocks<'_, Self>);
+    fn attend(isa: Isa, task: AttendTask<'_, Self>);
 }
 
 macro_rules! compiled_here {
@@ -31,8 +31,8 @@ macro_rules! compiled_here {
             isa.run(heads);
         }
         #[inline(never)]
-        fn attend(isa: Isa, blocks: Blocks<'_, Self>) {
-            isa.run_pairs(blocks);
+        fn attend(isa: Isa, task: AttendTask<'_, Self>) {
+            isa.run_pairs(task);
         }
     };
 }

@@ -1,41 +1,41 @@
-//! Products of rows and a block: queries and its keys, weights and its values.
+//! Matrix products of rows with a page of the cache: queries with its keys, softmax weights with its values.
 
 use super::Cached;
 use crate::parallel::{Tile, tiles};
 use crate::simd::{Element, LANES, Simd, Vectors};
 
-/// Two vectors side by side: one register, where those are wide enough.
+/// Two vectors: one register on an ISA with registers of 512 bits, otherwise two.
 pub(super) type Pair = [[f32; LANES]; 2];
 
-/// A pair in a line of the cache.
+/// A pair, aligned to a cache line.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
-pub(super) struct Wide(Pair);
+pub(super) struct AlignedPair(Pair);
 
-impl Wide {
+impl AlignedPair {
     pub(super) const ZEROS: Self = Self(ZEROS);
 }
 
 /// A pair of zeros.
 pub(super) const ZEROS: Pair = [[0.0; LANES]; 2];
 
-/// Rows that columns meet at a time: their sums take twelve registers (NEON: 24), more than hide the latency of the multiply-add.
+/// Height of the register tile. Its accumulators take twelve registers (NEON: 24), enough to hide the latency of the FMA.
 pub(super) const TILE_ROWS: usize = 6;
 
-/// Columns that stand together: as many sums as a query has at a time, enough to hide the latency of the multiply-add.
+/// Columns of a strip. A single row accumulates all of them at once, enough to hide the latency of the FMA.
 const STRIP: usize = 8;
 
-/// Where the vectors of a matrix are whose columns stand together by eight, the first of all of them, then the second:
-/// `[columns / 8][depth][8]`; of the last columns there may be less than eight.
+/// Memory layout of a matrix whose columns, of `depth` vectors each, are interleaved in strips of eight:
+/// `[columns / 8][depth][8]`. The last strip may have fewer than eight columns.
 #[derive(Clone, Copy)]
 pub(super) struct Strips {
-    /// Vectors of a column.
+    /// Vectors in a column.
     pub(super) depth: usize,
     pub(super) columns: usize,
 }
 
 impl Strips {
-    /// Where the first vector of a column is, and how far from one to the next.
+    /// Index of the first vector of a column, and the stride between its vectors.
     #[inline(always)]
     pub(super) fn column(self, column: usize) -> (usize, usize) {
         let first = column - column % STRIP;
@@ -43,7 +43,8 @@ impl Strips {
     }
 }
 
-/// Keys or values of a block as the cache holds them, of which the first `columns` are looked at, and of those `depth` vectors.
+/// The keys or values of one head in a page, in the element type of the cache. Only the first `columns` columns, and the first
+/// `depth` vectors of each, are used.
 #[derive(Clone, Copy)]
 pub(super) struct Columns<'a, E> {
     vectors: &'a [[E; LANES]],
@@ -53,7 +54,7 @@ pub(super) struct Columns<'a, E> {
 }
 
 impl<'a, E: Element> Columns<'a, E> {
-    /// The first `columns` of what is held in `strips`, and of those the first `depth` vectors.
+    /// The first `columns` columns of a matrix with layout `strips`, and the first `depth` vectors of each.
     #[track_caller]
     #[inline(always)]
     pub(super) fn new(
@@ -62,21 +63,25 @@ impl<'a, E: Element> Columns<'a, E> {
         depth: usize,
         columns: usize,
     ) -> Self {
-        assert!(depth <= strips.depth && columns <= strips.columns, "more than there is");
+        assert!(depth <= strips.depth && columns <= strips.columns, "columns of the page");
         assert_eq!(Some(vectors.len()), strips.depth.checked_mul(strips.columns));
         Self { vectors, strips, depth, columns }
     }
 
-    /// The first vectors of the columns that stand together with `column`, and how many those are.
+    /// The vectors of the strip that contains `column`, and the number of its columns.
     #[inline(always)]
     fn strip(&self, column: usize) -> (&'a [[E; LANES]], usize) {
         let (start, step) = self.strips.column(column - column % STRIP);
         (&self.vectors[start..][..self.depth * step], step)
     }
 
-    /// All of it as `f32`, two columns side by side: `[columns / 2][depth]`. A last one that is left alone stands there twice.
+    /// Widens the matrix to `f32`, two columns in a pair: `[columns / 2][depth]`. An odd last column is paired with itself.
     #[inline(always)]
-    pub(super) fn widen<'b, S: Vectors>(&self, simd: S, to: &'b mut [Wide]) -> &'b [Wide] {
+    pub(super) fn widen<'b, S: Vectors>(
+        &self,
+        simd: S,
+        to: &'b mut [AlignedPair],
+    ) -> &'b [AlignedPair] {
         let to = &mut to[..self.columns.div_ceil(2) * self.depth];
         for (pair, to) in to.chunks_exact_mut(self.depth).enumerate() {
             let columns = [2 * pair, (2 * pair + 1).min(self.columns - 1)];
@@ -93,29 +98,29 @@ impl<'a, E: Element> Columns<'a, E> {
     }
 }
 
-/// What rows are multiplied by.
+/// The second operand of a product.
 #[derive(Clone, Copy)]
-pub(super) enum Block<'a, E> {
-    /// As the cache holds it, for a single row.
-    Held(Columns<'a, E>),
-    /// As [`Columns::widen`] gives it, for more.
-    Wide(&'a [Wide]),
+pub(super) enum Operand<'a, E> {
+    /// In the element type of the cache, for a single row.
+    Cached(Columns<'a, E>),
+    /// The result of [`Columns::widen`], for several rows.
+    Widened(&'a [AlignedPair]),
 }
 
-impl<'a, E: Element> Block<'a, E> {
-    /// For that many rows; `room` is where it may be widened.
+impl<'a, E: Element> Operand<'a, E> {
+    /// The operand for `rows` rows; `scratch` takes the widened columns.
     #[inline(always)]
     pub(super) fn new<S: Vectors>(
         simd: S,
         rows: usize,
         columns: Columns<'a, E>,
-        room: &'a mut [Wide],
+        scratch: &'a mut [AlignedPair],
     ) -> Self {
-        if rows == 1 { Self::Held(columns) } else { Self::Wide(columns.widen(simd, room)) }
+        if rows == 1 { Self::Cached(columns) } else { Self::Widened(columns.widen(simd, scratch)) }
     }
 }
 
-/// Rows of `depth` elements, of which one begins `stride` behind the other.
+/// The first operand: `count` rows of `depth` elements, `stride` elements apart.
 #[derive(Clone, Copy)]
 pub(super) struct Rows<'a> {
     pub(super) values: &'a [f32],
@@ -124,20 +129,22 @@ pub(super) struct Rows<'a> {
     pub(super) count: usize,
 }
 
-/// `out[row][column] = Σ rows[row][i] · columns[column][i]`; one row of `out` begins `stride` pairs behind the other.
+/// `out[row][column] = Σ rows[row][i] · columns[column][i]`; the rows of `out` are `stride` pairs apart.
 #[inline(always)]
 pub(super) fn product<S: Simd, E: Cached>(
     simd: S,
     rows: Rows<'_>,
-    block: Block<'_, E>,
+    operand: Operand<'_, E>,
     out: &mut [Pair],
     stride: usize,
 ) {
-    let columns = match block {
-        Block::Held(columns) => return one_row(simd, rows.values, columns, out.as_flattened_mut()),
-        Block::Wide(columns) => columns,
+    let columns = match operand {
+        Operand::Cached(columns) => {
+            return one_row(simd, rows.values, columns, out.as_flattened_mut());
+        }
+        Operand::Widened(columns) => columns,
     };
-    // Columns that stay in the cache nearest to the core while all rows meet them.
+    // Outer loop over columns: they stay in the L1 cache while all rows are multiplied with them.
     let mut first = 0;
     for columns in columns.chunks(rows.depth * S::PAIRS) {
         if S::PAIRS == 2 && columns.len() > rows.depth {
@@ -149,8 +156,8 @@ pub(super) fn product<S: Simd, E: Cached>(
     }
 }
 
-/// `out[column] = Σ row[i] · columns[column][i]`, for one row. A strip of eight is summed whole, so there is room for eight in
-/// `out`, and whatever comes of the columns that are not looked at stands there.
+/// `out[column] = Σ row[i] · columns[column][i]`, for one row. A strip of eight is always computed as a whole, so `out` needs
+/// space for it; the results for its unused columns are unspecified.
 #[inline(always)]
 fn one_row<S: Simd, E: Cached>(
     simd: S,
@@ -214,7 +221,7 @@ fn one_column<S: Vectors, E: Element>(
 struct Sums<'a, const P: usize, S> {
     simd: S,
     rows: Rows<'a>,
-    columns: &'a [Wide],
+    columns: &'a [AlignedPair],
     out: &'a mut [Pair],
     stride: usize,
     first: usize,
@@ -224,12 +231,12 @@ impl<const P: usize, S: Simd> Tile for Sums<'_, P, S> {
     const TOKENS: usize = if S::TILE == 1 { 1 } else { TILE_ROWS };
 
     #[inline(always)]
-    fn tile<const T: usize>(&mut self, these: [usize; T]) {
+    fn tile<const T: usize>(&mut self, tile_rows: [usize; T]) {
         let Self { simd, rows, columns, stride, first, .. } = *self;
         let depth = rows.depth;
         let mut row = [&[][..]; T];
         for t in 0..T {
-            row[t] = &rows.values[these[t] * rows.stride..][..depth];
+            row[t] = &rows.values[tile_rows[t] * rows.stride..][..depth];
         }
         let mut pairs = [&[][..]; P];
         for p in 0..P {
@@ -250,7 +257,7 @@ impl<const P: usize, S: Simd> Tile for Sums<'_, P, S> {
         }
         for t in 0..T {
             for p in 0..P {
-                simd.pair_store(sums[t][p], &mut self.out[these[t] * stride + first + p]);
+                simd.pair_store(sums[t][p], &mut self.out[tile_rows[t] * stride + first + p]);
             }
         }
     }

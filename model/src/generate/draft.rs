@@ -1,37 +1,38 @@
-//! Prompt lookup: drafts of the next ids, found where the same n-gram occurred before, and verified several in one pass.
+//! Prompt-lookup decoding: the ids that followed the last occurrence of the current n-gram are a draft of the next ids, and one
+//! pass verifies the whole draft.
 //!
-//! A draft changes only how many ids one pass computes. Each id is still drawn from its own logits, which do not depend on the
-//! ids beside it, so answers are the same with and without drafts. When drafting pays depends on the text and the machine: a
-//! pass over a few rows costs more than one over a single row. [`Draft::Auto`] therefore measures both and keeps an account: it
-//! drafts only while what the drafts have cost so far is covered by what they have saved, or by 2 % of the time spent.
+//! Each id is still sampled from its own logits, whose bits do not depend on the other rows of the pass. So the answer is the same
+//! with and without drafts. Whether a draft saves time depends on the text and the machine, because a pass over several rows takes
+//! longer than one over a single row. [`Draft::Auto`] measures both. It drafts only while the net loss of all drafts so far is at
+//! most 2 % of the total time.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// Whether and how far an answer is drafted.
+/// The length of drafts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Draft {
-    /// As far as measurements say that it pays.
+    /// Chosen from measured times and acceptance rates.
     #[default]
     Auto,
-    /// Never.
+    /// No drafts.
     Off,
-    /// Always as many ids as there are to be found, up to this number.
+    /// Always as many ids as the lookup finds, up to this number.
     Fixed(usize),
 }
 
-/// What became of drafts.
+/// Statistics of drafts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct DraftStats {
-    /// Passes that computed ids of the answer, after the prompt was read.
+    /// Decode passes, without the prefill.
     pub passes: usize,
-    /// Ids that these passes drew.
+    /// Ids that these passes sampled.
     pub ids: usize,
     /// Ids that were drafted.
     pub drafted: usize,
-    /// Drafted ids that were drawn, too.
+    /// Drafted ids that were accepted.
     pub accepted: usize,
 }
 
@@ -41,24 +42,24 @@ pub const MAX_DRAFT: usize = 15;
 /// Length of the n-grams that are looked up.
 const N: usize = 3;
 
-/// Share of the time that drafts may cost without having saved it.
+/// Largest net loss of drafts, as a fraction of the total time.
 const ALLOWANCE: f64 = 0.02;
 
-/// Proposes ids from n-grams of the conversation.
+/// Proposes drafts from the n-grams of prompt and answer.
 pub(crate) struct Drafter {
     draft: Draft,
     /// Prompt and answer so far.
     ids: Vec<u32>,
-    /// Where the id after the last occurrence of an n-gram is.
+    /// n-gram → index of the id after its last occurrence.
     index: HashMap<[u32; N], usize>,
-    /// Ids of `ids` whose n-grams are in the index.
+    /// The n-grams that end before this position are in the index.
     indexed: usize,
     account: Account,
     stats: DraftStats,
 }
 
 impl Drafter {
-    /// A drafter for the answer to `prompt`; `None` if nothing is to be drafted.
+    /// A drafter for the answer to `prompt`; `None` if drafts are off.
     pub(crate) fn new(draft: Draft, prompt: &[u32]) -> Option<Self> {
         if matches!(draft, Draft::Off | Draft::Fixed(0)) {
             return None;
@@ -71,9 +72,9 @@ impl Drafter {
         self.stats
     }
 
-    /// At most `most` ids that may follow.
+    /// A draft of at most `most` ids.
     pub(crate) fn propose(&mut self, most: usize) -> &[u32] {
-        // The n-gram at the very end is what is looked up, so it is not in the index yet.
+        // The n-gram at the end is the key of the lookup, so it is not in the index yet.
         for end in self.indexed..self.ids.len() {
             if let Ok(gram) = self.ids[end - N..end].try_into() {
                 self.index.insert(gram, end);
@@ -90,12 +91,12 @@ impl Drafter {
         &self.ids[start..(start + most).min(self.ids.len())]
     }
 
-    /// The first id of the answer was drawn from the prompt's logits.
+    /// Appends the first id of the answer, which was sampled from the logits of the prompt.
     pub(crate) fn begin(&mut self, id: u32) {
         self.ids.push(id);
     }
 
-    /// A pass verified `drafted` ids and drew `drawn`, in `time`.
+    /// Records a pass that verified `drafted` ids and sampled `drawn` in `time`.
     pub(crate) fn verified(&mut self, drafted: usize, drawn: &[u32], time: Duration) {
         self.ids.extend_from_slice(drawn);
         let accepted = drawn.len().saturating_sub(1);
@@ -107,17 +108,17 @@ impl Drafter {
     }
 }
 
-/// What drafts have cost and saved, in seconds.
+/// Cost model of drafts; times are in seconds.
 struct Account {
-    /// Time of a pass without a draft; unknown at first.
+    /// Time of a pass without a draft, once it was measured.
     single: Option<f64>,
-    /// How much longer a pass takes for each drafted id, as a share of `single`.
+    /// Additional time per drafted id, as a fraction of `single`.
     slope: f64,
-    /// Share of drafted ids that are accepted.
+    /// Acceptance rate of a drafted id.
     acceptance: f64,
-    /// Time of all passes.
+    /// Total time of all passes.
     spent: f64,
-    /// Time that drafts have cost more than they have saved; negative if they have saved more.
+    /// Net time lost by drafts; negative if they have saved time.
     lost: f64,
 }
 
@@ -128,7 +129,7 @@ impl Default for Account {
 }
 
 impl Account {
-    /// How many ids to draft: as many as promise the most ids in a time, if their loss could be afforded.
+    /// The draft length with the most expected ids per time whose worst case stays within the allowance.
     fn affordable(&self) -> usize {
         let Some(single) = self.single else { return 0 };
         let allowed = ALLOWANCE * self.spent - self.lost;
@@ -146,7 +147,7 @@ impl Account {
         best
     }
 
-    /// A pass with `drafted` ids, of which `accepted` were drawn, took `time`.
+    /// Updates the model with a pass of `drafted` ids, of which `accepted` were accepted, that took `time`.
     fn settle(&mut self, drafted: usize, accepted: usize, time: f64) {
         let approach = |value: &mut f64, seen: f64, share: f64| *value += share * (seen - *value);
         self.spent += time;
@@ -156,7 +157,7 @@ impl Account {
         };
         if drafted == 0 {
             approach(single, time, 0.2);
-            // What was not worth drafting may become so.
+            // Without drafts, the estimate drifts back to the middle, so that drafts are tried again.
             approach(&mut self.acceptance, 0.5, 0.01);
             return;
         }
@@ -173,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_followed_an_n_gram_last_is_proposed() {
+    fn proposes_ids_after_the_last_occurrence() {
         let mut drafter = Drafter::new(Draft::Fixed(4), &[1, 2, 3, 4, 5, 1, 2, 3]).unwrap();
         assert_eq!(drafter.propose(9), [4, 5, 1, 2]);
         assert_eq!(drafter.propose(2), [4, 5]);
@@ -182,7 +183,7 @@ mod tests {
         assert!(drafter.propose(9).is_empty());
         drafter.verified(0, &[1], Duration::ZERO);
         drafter.verified(0, &[2], Duration::ZERO);
-        // The later of two occurrences.
+        // The last of two occurrences is used.
         drafter.verified(0, &[3], Duration::ZERO);
         assert_eq!(drafter.propose(9), [4, 9, 1, 2]);
         let stats = DraftStats { passes: 4, ids: 5, drafted: 4, accepted: 1 };
@@ -191,8 +192,8 @@ mod tests {
         assert!(Drafter::new(Draft::Fixed(4), &[]).unwrap().propose(4).is_empty());
     }
 
-    /// Runs `passes` passes in which every drafted id has a chance of `accepted` in 100, and drafts cost `slope` of a pass
-    /// each; returns the time and what it would have been without drafts.
+    /// Simulates `passes` passes with an acceptance rate of `accepted` percent, in which every drafted id costs `slope` of a pass.
+    /// Returns the time, and the time without drafts.
     fn run(passes: usize, accepted: u64, slope: f64) -> (f64, f64) {
         let (mut account, mut time, mut ids, mut state) = (Account::default(), 0.0, 0, 1u64);
         let mut chance = || {
@@ -210,11 +211,11 @@ mod tests {
     }
 
     #[test]
-    fn wrong_drafts_cost_no_more_than_the_allowance() {
+    fn rejected_drafts_cost_at_most_the_allowance() {
         for slope in [0.05, 0.3, 1.0] {
             for accepted in [0, 5, 20] {
                 let (time, plain) = run(1000, accepted, slope);
-                // The last draft may be more expensive than was known.
+                // The last draft may cost more than estimated.
                 assert!(
                     time <= plain * (1.0 + ALLOWANCE) + 0.1,
                     "{accepted} {slope}: {time} {plain}"
@@ -224,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn right_drafts_pay() {
+    fn accepted_drafts_save_time() {
         let (time, plain) = run(300, 95, 0.15);
         assert!(plain / time > 1.8, "{}", plain / time);
     }

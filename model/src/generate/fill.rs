@@ -1,4 +1,4 @@
-//! Blanks, filled.
+//! Filling of blanks.
 
 use crate::error::{Error, Result};
 use crate::generate::generation::{FinishReason, Generation, Request};
@@ -10,18 +10,18 @@ use crate::text::tokenizer::Tokenizer;
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Filled {
-    /// The whole text. Blanks that were not filled stand in it as they were.
+    /// The whole text. Blanks that were not filled are unchanged.
     pub text: String,
-    /// What each blank was filled with, from left to right.
+    /// The text of each filled blank, from left to right.
     pub spans: Vec<String>,
-    /// Why the last answer ended. After [`FinishReason::Cancelled`] and [`FinishReason::Context`] blanks may be left.
+    /// Why the last answer ended. After [`FinishReason::Cancelled`] and [`FinishReason::Context`] there may be unfilled blanks.
     pub finish: FinishReason,
-    /// Why blanks are left, where an answer came that could not be put in.
+    /// The error that prevented filling the remaining blanks.
     pub problem: Option<Error>,
 }
 
-/// Fills the blanks of `text` from left to right; each is filled knowing the text of those before it. To see the answers while
-/// they are generated, give the prompts of a [`Fill`] to a [`Generation`] one by one. `context` as in [`Model::sequence`].
+/// Fills the blanks of `text` from left to right; the prompt of each contains the text of those before it. To stream the answers,
+/// pass the prompts of a [`Fill`] to a [`Generation`] one by one. `context` as in [`Model::sequence`].
 ///
 /// # Errors
 /// As [`Fill::new`], and for the first blank as [`Generation::new`]. Errors at later blanks are in [`Filled::problem`].
@@ -53,7 +53,7 @@ pub fn fill(
         if problem.is_some() || matches!(finish, FinishReason::Cancelled | FinishReason::Context) {
             break;
         }
-        // Each blank draws numbers of its own.
+        // A different seed for each blank.
         request.sampling.seed = request.sampling.seed.wrapping_add(1);
     }
     Ok(Filled { text: fill.written(), spans: fill.spans().to_vec(), finish, problem })

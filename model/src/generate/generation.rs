@@ -1,4 +1,4 @@
-//! Generation: a prompt is read, then ids are drawn one after the other.
+//! Generation: prefill of the prompt, then decoding of the answer.
 
 use std::collections::VecDeque;
 
@@ -14,36 +14,36 @@ use crate::text::chat::Template;
 use crate::text::stream::TextStream;
 use crate::text::tokenizer::Tokenizer;
 
-/// What is asked of a [`Generation`].
+/// Parameters of a [`Generation`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Request {
-    /// How ids are chosen.
+    /// Sampling parameters.
     pub sampling: Sampling,
-    /// Most ids of the answer; without it, as many as the context holds.
+    /// Most ids of the answer; by default, until the context is full.
     pub max_new_tokens: Option<usize>,
-    /// Ids that end the answer. They are given out, as its last.
+    /// Ids that end the answer. The stop id is returned as its last id.
     pub stop_ids: Vec<u32>,
-    /// Ends the answer, or the reading of the prompt, early.
+    /// Cancels the prefill or the answer.
     pub cancel: CancelToken,
-    /// Whether ids are drafted and verified several at a time. The answer is the same, to the last bit.
+    /// Length of drafts. They do not change the answer.
     pub draft: Draft,
 }
 
 impl Request {
-    /// An answer whose ids `sampling` chooses, with no other limit than the context.
+    /// A request with the given sampling and no other limit than the context.
     pub fn new(sampling: Sampling) -> Self {
         let (cancel, draft) = (CancelToken::default(), Draft::default());
         Self { sampling, max_new_tokens: None, stop_ids: Vec::new(), cancel, draft }
     }
 
-    /// An answer drawn as the model's authors draw it, up to one of the model's end-of-answer ids.
+    /// A request with the default sampling and the stop ids of the model.
     pub fn chat(model: &Model, seed: u64) -> Self {
         let stop_ids = model.config().special.ends.clone();
         Self { stop_ids, ..Self::new(Sampling { seed, ..model.sampling().clone() }) }
     }
 
-    /// Ends the answer where conversations of this form end, too.
+    /// Adds the stop ids of a chat template.
     #[must_use]
     pub fn ending_as(mut self, template: &Template, tokenizer: &Tokenizer) -> Self {
         self.stop_ids.extend(template.stop_ids(tokenizer));
@@ -57,18 +57,18 @@ impl Request {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FinishReason {
-    /// With one of the ids, or one of the strings, that end an answer.
+    /// A stop id or a stop string.
     Stop,
-    /// It has as many ids as were asked for.
+    /// The requested number of ids was reached.
     Length,
     /// The context is full.
     Context,
-    /// It was cancelled, while the prompt was read or later.
+    /// It was cancelled, during the prefill or later.
     Cancelled,
 }
 
 impl FinishReason {
-    /// One word for it.
+    /// The name, in one word.
     pub fn name(self) -> &'static str {
         match self {
             Self::Stop => "stop",
@@ -79,40 +79,38 @@ impl FinishReason {
     }
 }
 
-/// The ids of an answer, each computed when it is asked for. Owns its sequence, and can be sent to another thread.
+/// An iterator over the ids of an answer, which computes them on demand. It owns its sequence and can be sent to another thread.
 ///
-/// A stop id is given out and is the last. After an error, or once [`Generation::finish_reason`] says why it ended, nothing
-/// follows.
+/// It ends after a stop id, after an error, and once [`Generation::finish_reason`] is set.
 pub struct Generation {
     model: Model,
     sequence: Sequence,
     sampler: Sampler,
     request: Request,
     drafter: Option<Drafter>,
-    /// What is fed next: what is left of the prompt, or the id that was drawn last and its draft.
+    /// Input of the next pass: the rest of the prompt, or the last sampled id and its draft.
     next: Vec<u32>,
-    /// Whether the prompt has been read.
+    /// Whether the prefill is done.
     has_begun: bool,
-    /// Ids that were drawn and not given out yet.
+    /// Sampled ids that were not returned yet.
     drawn: VecDeque<u32>,
     prompt_tokens: usize,
     kept: usize,
-    /// Ids that were given out.
+    /// Number of returned ids.
     count: usize,
     finish: Option<FinishReason>,
     failed: bool,
 }
 
 impl Generation {
-    /// The answer of `model` to `prompt`, which is read when [`Generation::read_prompt`] or the first id asks for it.
+    /// An answer of `model` to `prompt`. The prefill runs in [`Generation::read_prompt`] or with the first id.
     ///
-    /// Of the tokens in `sequence`, the beginning that `prompt` shares with them is kept and not read again, where the model
-    /// allows that (see [`Model::reusable`]); the answer is the same, to the last bit. To keep a sequence as it is, pass a
-    /// [`Sequence::fork`] of it.
+    /// The common prefix of `prompt` and the tokens in `sequence` is reused, if the model allows it (see [`Model::reusable`]). The
+    /// other tokens of `sequence` are removed. This does not change the answer. To preserve a sequence, pass a [`Sequence::fork`].
     ///
     /// # Errors
-    /// If the prompt is not one that can be answered (see [`check_prompt`]), a number of the request is outside its range, or the
-    /// sequence belongs to another model.
+    /// If the prompt is invalid (see [`check_prompt`]), a parameter of the request is outside its range, or the sequence belongs to
+    /// another model.
     pub fn new(
         model: &Model,
         mut sequence: Sequence,
@@ -140,11 +138,11 @@ impl Generation {
         })
     }
 
-    /// Reads the prompt now; `progress` is told the fraction that is read. If the request is cancelled meanwhile,
-    /// [`Generation::finish_reason`] says so.
+    /// Runs the prefill; `progress` is called with the completed fraction. After cancellation [`Generation::finish_reason`] is
+    /// [`FinishReason::Cancelled`].
     ///
     /// # Errors
-    /// If there is no memory, or the logits are not finite.
+    /// If memory cannot be allocated, or the logits are not finite.
     pub fn read_prompt(&mut self, progress: &mut Progress<'_>) -> Result<()> {
         if self.has_begun || self.finish.is_some() || self.failed {
             return Ok(());
@@ -166,12 +164,12 @@ impl Generation {
         self.settle(read)
     }
 
-    /// The answer as text, given out piece by piece as `stream` does.
+    /// The answer as text, decoded by `stream`.
     pub fn text(self, stream: TextStream<'_>) -> TextGeneration<'_> {
         TextGeneration { generation: self, stream, ids: Vec::new(), over: false }
     }
 
-    /// The model that answers.
+    /// The model.
     pub fn model(&self) -> &Model {
         &self.model
     }
@@ -181,28 +179,28 @@ impl Generation {
         self.prompt_tokens
     }
 
-    /// Tokens of the prompt that were in the sequence already and not read again.
+    /// Tokens of the prompt that were reused from the sequence.
     pub fn kept(&self) -> usize {
         self.kept
     }
 
-    /// Why the answer ended, once it did.
+    /// Why the answer ended; `None` while it has not.
     pub fn finish_reason(&self) -> Option<FinishReason> {
         self.finish
     }
 
-    /// How many drafted ids were verified and accepted so far.
+    /// Statistics of drafts so far.
     pub fn draft_stats(&self) -> DraftStats {
         self.drafter.as_ref().map(Drafter::stats).unwrap_or_default()
     }
 
-    /// The sequence with the prompt and the ids that were given out, for the next prompt.
+    /// The sequence with the prompt and the returned ids, for reuse by the next prompt.
     pub fn into_sequence(mut self) -> Sequence {
         self.sequence.truncate(self.prompt_tokens + self.count);
         self.sequence
     }
 
-    /// Why no further id may follow.
+    /// The limit that prevents a further id, if any.
     fn limit(&self) -> Option<FinishReason> {
         if self.request.cancel.is_cancelled() {
             return Some(FinishReason::Cancelled);
@@ -211,13 +209,13 @@ impl Generation {
             return Some(FinishReason::Length);
         }
         let given = self.prompt_tokens + self.count;
-        // The id drawn last need not fit.
+        // The last id is only returned, not fed, so it may exceed the context by one.
         (given > self.sequence.capacity()).then_some(FinishReason::Context)
     }
 
-    /// Draws at least one more id.
+    /// Runs a decode pass, which samples at least one id.
     fn draw(&mut self) -> Result<()> {
-        // Drafts are tokens that fit in the context beside those given out, and end where the answer must end.
+        // A draft must fit in the context and must not exceed the requested number of ids.
         let given = self.prompt_tokens + self.count;
         let fit = self.sequence.capacity() - given;
         let most = self.request.max_new_tokens.map_or(fit, |most| fit.min(most - self.count - 1));
@@ -247,7 +245,7 @@ impl Generation {
         self.settle(done)
     }
 
-    /// Remembers how reading or drawing ended; cancelling is no error.
+    /// Stores the outcome of a pass. Cancellation is a finish reason, not an error.
     fn settle(&mut self, done: Result<()>) -> Result<()> {
         self.next.clear();
         self.next.extend(self.drawn.back());
@@ -262,7 +260,7 @@ impl Generation {
         })
     }
 
-    /// The next id, if one may follow.
+    /// The next id, or `None` at the end.
     fn step(&mut self) -> Result<Option<u32>> {
         self.finish = self.limit();
         if self.finish.is_none() && self.drawn.is_empty() {
@@ -288,17 +286,16 @@ impl Iterator for Generation {
     }
 }
 
-/// Checks that an answer may follow `prompt` in a context of `capacity` tokens, and that there is room for one id.
+/// Checks that `prompt` can be answered in a context of `capacity` tokens with at least one id.
 ///
 /// # Errors
-/// If not, saying why.
+/// If not, with the reason.
 pub fn check_prompt(model: &Model, prompt: &[u32], capacity: usize) -> Result<()> {
     let config = model.config();
     if let (MaskKind::Prefix(_), Some(sop)) = (config.mask, config.special.sop)
         && !prompt.contains(&sop)
     {
-        let problem =
-            format!("the prompt has no start of an answer (sop, {sop}), so none can follow");
+        let problem = format!("the prompt has no start of an answer (sop, {sop})");
         return Err(Error::Ids(problem));
     }
     if prompt.is_empty() {
@@ -311,7 +308,7 @@ pub fn check_prompt(model: &Model, prompt: &[u32], capacity: usize) -> Result<()
     Ok(())
 }
 
-/// The text of an answer, in pieces of whole characters.
+/// An iterator over the text of an answer, in pieces of whole characters.
 pub struct TextGeneration<'t> {
     generation: Generation,
     stream: TextStream<'t>,
@@ -320,12 +317,12 @@ pub struct TextGeneration<'t> {
 }
 
 impl TextGeneration<'_> {
-    /// The ids so far, with the stop id if that is how the answer ended.
+    /// The ids so far, including the stop id.
     pub fn ids(&self) -> &[u32] {
         &self.ids
     }
 
-    /// Why the answer ended, once it did.
+    /// Why the answer ended; `None` while it has not.
     pub fn finish_reason(&self) -> Option<FinishReason> {
         if self.stream.stopped() {
             return Some(FinishReason::Stop);
@@ -333,7 +330,7 @@ impl TextGeneration<'_> {
         self.generation.finish_reason()
     }
 
-    /// The ids that this is the text of.
+    /// The underlying generation.
     pub fn generation(&self) -> &Generation {
         &self.generation
     }
@@ -351,18 +348,18 @@ impl TextGeneration<'_> {
         self.generation.into_sequence()
     }
 
-    /// Whether a stop string has cut the text off, so that ids and text differ.
+    /// Whether a stop string ended the text, so that the ids contain more than the text.
     pub fn is_cut(&self) -> bool {
         self.stream.stopped()
     }
 
-    /// The next id into the stream; what is held back if there is none.
+    /// Decodes the next id; at the end, returns the text that the stream has buffered.
     fn step(&mut self) -> Result<String> {
         match self.generation.next() {
             Some(id) => {
                 let id = id?;
                 self.ids.push(id);
-                // An answer need not fail over an id without a text.
+                // Ids without a text, such as padding of the vocabulary, are skipped.
                 let known = self.stream.knows(id);
                 let piece = if known { self.stream.push(id)? } else { String::new() };
                 self.over = self.stream.stopped();

@@ -1,4 +1,4 @@
-//! Logits → the next id.
+//! Sampling: logits → the next id.
 
 use std::cell::RefCell;
 
@@ -8,42 +8,42 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 use crate::error::{Error, Result};
 use crate::files::fields::Fields;
 
-/// How the next id is chosen.
+/// Sampling parameters.
 ///
-/// In this order: the repetition penalty, the temperature, then the candidates are narrowed by `top_k`, `top_p` and `min_p`,
-/// each relative to what the ones before it left.
+/// They are applied in this order: repetition penalty, temperature, `top_k`, `top_p`, `min_p`. Each of the last three filters the
+/// candidates that remain after the previous one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampling {
-    /// Divides the logits; 0 always takes the likeliest id.
+    /// Divides the logits; 0 is greedy sampling.
     pub temperature: f32,
-    /// Keeps so many of the likeliest; 0 keeps all.
+    /// Keeps this many of the most probable candidates; 0 keeps all.
     pub top_k: usize,
-    /// Keeps the likeliest until their probabilities reach this sum; 1 keeps all.
+    /// Keeps the most probable candidates until their probabilities sum to this value; 1 keeps all.
     pub top_p: f32,
-    /// Keeps those with at least this share of the likeliest one's probability; 0 keeps all.
+    /// Keeps candidates with at least this fraction of the largest probability; 0 keeps all.
     pub min_p: f32,
-    /// Divides positive logits, and multiplies negative ones, of ids that occurred; 1 does nothing.
+    /// Divides positive logits and multiplies negative logits of ids that occurred before; 1 has no effect.
     pub repetition_penalty: f32,
-    /// Where the random numbers start.
+    /// Seed of the random numbers.
     pub seed: u64,
 }
 
 impl Sampling {
-    /// Always the likeliest id.
+    /// Greedy sampling: always the most probable id.
     pub fn greedy() -> Self {
         let (top_k, top_p, min_p) = (0, 1.0, 0.0);
         Self { temperature: 0.0, top_k, top_p, min_p, repetition_penalty: 1.0, seed: 0 }
     }
 
-    /// As the published code draws: the library under it keeps the 50 likeliest ids where nothing else is said.
+    /// The sampling of the published code: its library, transformers, has a default `top_k` of 50.
     pub(crate) fn published(temperature: f32, top_p: f32) -> Self {
         Self { temperature, top_p, top_k: 50, ..Self::greedy() }
     }
 
-    /// What `generation_config.json` says, or where it says nothing, what it was.
+    /// Overrides the parameters that are present in `generation_config.json`.
     ///
     /// # Errors
-    /// If a number in it is outside its range.
+    /// If a value is outside its range.
     pub(crate) fn with_overrides(mut self, file: &Fields) -> Result<Self> {
         for (name, number) in [
             ("temperature", &mut self.temperature),
@@ -61,10 +61,10 @@ impl Sampling {
         Ok(self)
     }
 
-    /// Checks every number against its range.
+    /// Checks that every parameter is in its range.
     ///
     /// # Errors
-    /// At the first that is outside, naming the range.
+    /// For the first parameter that is not, with its range.
     pub fn validate(&self) -> Result<()> {
         let check = |setting, value: f32, range: std::ops::RangeInclusive<f32>| {
             if range.contains(&value) {
@@ -127,7 +127,7 @@ impl Sampler {
     /// A sampler for rows of `vocab` logits that follow `prompt`.
     ///
     /// # Errors
-    /// If a number of `sampling` is outside its range.
+    /// If a parameter of `sampling` is outside its range.
     pub fn new(sampling: &Sampling, vocab: usize, prompt: &[u32]) -> Result<Self> {
         sampling.validate()?;
         let mut seen = IdSet::new(vocab);
@@ -136,7 +136,7 @@ impl Sampler {
         Ok(Self { sampling: sampling.clone(), random, seen, vocab })
     }
 
-    /// The next id, from its logits, one for each id of the vocabulary.
+    /// Samples the next id from `logits`, one value per id of the vocabulary.
     ///
     /// # Errors
     /// If a logit is not finite, or there are more or fewer than ids.
@@ -156,7 +156,7 @@ impl Sampler {
                 candidates.push(Candidate { id, weight });
             }
             Ok(match self.sampling.temperature {
-                0.0 => likeliest(candidates),
+                0.0 => most_probable(candidates),
                 temperature => {
                     weigh(candidates, temperature);
                     let kept = narrow(candidates, &self.sampling);
@@ -235,12 +235,12 @@ fn draw(candidates: &[Candidate], random: &mut ChaCha8Rng) -> u32 {
     candidates[candidates.len() - 1].id
 }
 
-/// By weight, heaviest first, then by id: a total order, so that every sort gives one result.
+/// Descending weight, then ascending id: a total order, so the result does not depend on the sorting algorithm.
 fn order(a: &Candidate, b: &Candidate) -> std::cmp::Ordering {
     b.weight.total_cmp(&a.weight).then(a.id.cmp(&b.id))
 }
 
-fn likeliest(candidates: &[Candidate]) -> u32 {
+fn most_probable(candidates: &[Candidate]) -> u32 {
     let first = Candidate { id: 0, weight: f32::NEG_INFINITY };
     candidates.iter().fold(first, |best, &c| if c.weight > best.weight { c } else { best }).id
 }
@@ -256,7 +256,7 @@ mod tests {
 
     use super::*;
 
-    /// Shares of `n` draws from one row of logits.
+    /// Relative frequencies of `n` samples from the same logits.
     fn shares(sampling: &Sampling, logits: &[f32], n: usize) -> Vec<f64> {
         let mut sampler = Sampler::new(sampling, logits.len(), &[]).unwrap();
         let mut counts = vec![0.0; logits.len()];
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn each_limit_keeps_what_it_says() {
+    fn top_k_top_p_and_min_p_filter_candidates() {
         let base = Sampling { temperature: 1.0, ..Sampling::greedy() };
         let kept = |sampling: Sampling| {
             let shares = shares(&sampling, &LOGITS, 5000);
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn greedy_takes_the_first_of_the_likeliest_and_heeds_the_penalty() {
+    fn greedy_takes_the_first_maximum_after_the_penalty() {
         let mut greedy = Sampler::new(&Sampling::greedy(), 3, &[]).unwrap();
         assert_eq!(greedy.choose(&[1.0, 2.0, 2.0]).unwrap(), 1);
         let penalty = Sampling { repetition_penalty: 2.0, ..Sampling::greedy() };
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_out_of_range_is_said() {
+    fn errors_name_parameters_out_of_range() {
         let base = Sampling::greedy();
         for (sampling, expected) in [
             (Sampling { temperature: -1.0, ..base.clone() }, "temperature must be from 0 to 100"),
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_may_say_how_its_authors_choose() {
+    fn generation_config_overrides_defaults() {
         const FILE: &str = "generation_config.json";
         let read = |text: &str| {
             let files = [(FILE, text.as_bytes())];
@@ -351,9 +351,9 @@ mod tests {
     }
 
     proptest! {
-        /// The nucleus found piece by piece is the one found by sorting everything.
+        /// The incremental nucleus is that of a full sort.
         #[test]
-        fn the_nucleus_is_its_definition(
+        fn nucleus_equals_full_sort(
             logits in prop::collection::vec(-8.0f32..8.0, 1..700), top_p in 0.01f32..1.0, top_k in 0usize..300,
         ) {
             let sampling = Sampling { temperature: 1.0, top_p, top_k, ..Sampling::greedy() };

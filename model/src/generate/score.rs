@@ -1,4 +1,4 @@
-//! How likely given answers are.
+//! Log probabilities of given answers.
 
 use crate::error::{Error, Result};
 use crate::generate::generation::check_prompt;
@@ -7,29 +7,29 @@ use crate::network::hook::{CancelToken, RunOptions};
 use crate::network::model::Model;
 use crate::network::sequence::Sequence;
 
-/// Natural logarithms of probabilities.
+/// Score of an answer; probabilities are natural logarithms.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Score {
-    /// Of the answer's ids, each after the prompt and those before it: their sum.
+    /// Sum over the ids of the answer, each conditioned on the prompt and the ids before it.
     pub log_probability: f64,
-    /// That the answer ends there, after its ids. What the model can give as an answer has both together.
+    /// Log probability that the answer ends after these ids. The complete answer has the sum of both.
     pub end: f64,
-    /// How many ids it has.
+    /// Number of ids.
     pub tokens: usize,
 }
 
-/// Most tokens of answers that are scored in one pass, unless a single answer is longer.
+/// Most tokens of answers in a pass, unless a single answer is longer.
 const PASS_TOKENS: usize = 128;
 
-/// Most answers that are scored in one pass: each has a copy of the last page of the prompt.
+/// Most answers in a pass: each has a copy of the last KV page of the prompt.
 const PASS_ANSWERS: usize = 8;
 
-/// Scores each of `answers` to `prompt`, which is read once, into `sequence`; any of `ends` ends an answer. Several answers are
-/// scored in one pass.
+/// Scores each of `answers` to `prompt`. The prefill of `prompt` runs once, in `sequence`; a pass then scores several answers. Any
+/// id of `ends` ends an answer.
 ///
 /// # Errors
-/// If the prompt is not one that can be answered, an answer has no ids or one outside the vocabulary, prompt and an answer do
-/// not fit in the context together, or it was cancelled.
+/// If the prompt is invalid, an answer has no ids or an id outside the vocabulary, prompt and answer exceed the context, or it was
+/// cancelled.
 pub fn score(
     model: &Model,
     sequence: &mut Sequence,
@@ -68,7 +68,7 @@ pub fn score(
             let mut failed = Ok(());
             let mut sink = |answer: usize, token: usize, logits: &[f32]| {
                 let score = &mut batch_scores[answer];
-                // The logits of a token are those of the one that follows it.
+                // The logits of a token predict the next one.
                 let scored = match batch[answer].get(token + 1) {
                     Some(&next) => log_probability(logits, &[next]).map(|log| {
                         score.log_probability += log;
@@ -94,7 +94,7 @@ pub fn score(
     })
 }
 
-/// The logarithm of the probability of any of `ids`.
+/// Log probability of the set `ids`.
 fn log_probability(logits: &[f32], ids: &[u32]) -> Result<f64> {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum = |logits: &mut dyn Iterator<Item = f32>| -> f64 {
@@ -104,8 +104,8 @@ fn log_probability(logits: &[f32], ids: &[u32]) -> Result<f64> {
     if !all.is_finite() {
         return Err(Error::NotFinite);
     }
-    let these = sum(&mut ids.iter().filter_map(|&id| logits.get(id as usize).copied()));
-    Ok(libm::log(these / all))
+    let selected = sum(&mut ids.iter().filter_map(|&id| logits.get(id as usize).copied()));
+    Ok(libm::log(selected / all))
 }
 
 #[cfg(test)]
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn probabilities_are_those_of_the_softmax() {
+    fn log_probability_is_that_of_the_softmax() {
         let logits = [1.0, 3.0, 2.0];
         let total: f64 = logits.iter().map(|&l| f64::from(l).exp()).sum();
         let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-12, "{a} {b}");

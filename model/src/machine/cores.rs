@@ -1,20 +1,20 @@
-//! How many cores there are, and how many of them are fast.
+//! The number of cores that this process may use, and how many of them are performance cores.
 
 use std::collections::BTreeMap;
 
-/// The cores of the machine as far as this process may use them.
+/// The cores of the machine that this process may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cores {
-    /// Threads that run at a time.
+    /// Hardware threads.
     pub threads: usize,
     /// Physical cores.
     pub physical: usize,
-    /// Of them the fast ones, on a machine that has two kinds; otherwise all.
+    /// Performance cores among them, on a hybrid CPU; otherwise all.
     pub fast: usize,
 }
 
 impl Cores {
-    /// Asks the operating system.
+    /// Asks the operating system for the cores.
     pub fn detect() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let (physical, fast) = count();
@@ -23,21 +23,21 @@ impl Cores {
         Self { threads, physical, fast }
     }
 
-    /// Threads of a forward pass where nobody says how many: two on one core share its multipliers and its way to memory, and a
-    /// slow core would keep the fast ones waiting.
+    /// Default number of threads of a forward pass: one per performance core. Two threads of one core share its execution units
+    /// and its memory bandwidth, and the performance cores would wait for an efficiency core at every barrier.
     pub fn default_threads(self) -> usize {
         self.fast
     }
 }
 
-/// Physical cores, and how many of them are fast where the system has two kinds and tells.
+/// Physical cores, and the number of performance cores if the CPU is hybrid and the system reports them.
 #[cfg(target_os = "linux")]
 fn count() -> (usize, Option<usize>) {
     let read = |path: &str| std::fs::read_to_string(path).ok();
     count_allowed(read).unwrap_or_else(|| (num_cpus::get_physical(), None))
 }
 
-/// Physical cores, and how many of them are fast where the system has two kinds and tells.
+/// Physical cores, and the number of performance cores if the CPU is hybrid and the system reports them.
 #[cfg(target_os = "macos")]
 fn count() -> (usize, Option<usize>) {
     use sysctl::Sysctl;
@@ -45,41 +45,42 @@ fn count() -> (usize, Option<usize>) {
     (num_cpus::get_physical(), value.ok().and_then(|value| value.trim().parse().ok()))
 }
 
-/// Physical cores; which of them are fast, nobody tells.
+/// Physical cores; other systems do not report performance cores.
 #[cfg(not(any(target_os = "linux", target_os = "macos")))]
 fn count() -> (usize, Option<usize>) {
     (num_cpus::get_physical(), None)
 }
 
-/// The cores that this process may run on, by what `read` gives of Linux's files.
+/// The cores in the affinity mask of this process. `read` reads a file of procfs or sysfs.
 #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
 fn count_allowed(read: impl Fn(&str) -> Option<String>) -> Option<(usize, Option<usize>)> {
     let status = read("/proc/thread-self/status")?;
     let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
     let about = |cpu, what| read(&format!("/sys/devices/system/cpu/cpu{cpu}/{what}"));
-    // The threads of a core know it by the first of them. Of each core one that is allowed; what is not there may be allowed, too.
+    // A core is identified by the first of its hardware threads. The map has one allowed CPU per core. The affinity mask may list
+    // CPUs that do not exist; those have no topology file and are skipped.
     let core = |cpu| cpus(&about(cpu, "topology/thread_siblings_list")?).next();
     let cores: BTreeMap<_, _> = cpus(allowed).filter_map(|cpu| Some((core(cpu)?, cpu))).collect();
     if cores.is_empty() {
         return None;
     }
     let fast = match read("/sys/devices/cpu_core/cpus") {
-        // Intel: the threads of fast cores have a list of their own.
+        // Intel hybrid: this file lists the hardware threads of the performance cores.
         Some(list) => {
             let fast: Vec<_> = cpus(&list).collect();
             Some(cores.values().filter(|cpu| fast.contains(cpu)).count())
         }
-        // ARM: each core says what it can do, the best 1024.
+        // ARM: each core has a capacity; that of the fastest is 1024.
         None => {
             let capacity = |cpu| about(cpu, "cpu_capacity")?.trim().parse().ok();
-            cores.values().map(|&cpu| capacity(cpu)).collect::<Option<_>>().and_then(among)
+            cores.values().map(|&cpu| capacity(cpu)).collect::<Option<_>>().and_then(count_fast)
         }
     };
-    // A process may be kept to slow ones, which then are what there is.
+    // A process whose affinity mask has efficiency cores only uses all of them.
     Some((cores.len(), fast.filter(|&fast| fast > 0)))
 }
 
-/// A list as Linux writes it: `0-3,8`.
+/// Parses a CPU list of Linux, such as `0-3,8`.
 #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
 fn cpus(list: &str) -> impl Iterator<Item = usize> {
     list.trim().split(',').flat_map(|range| {
@@ -91,9 +92,9 @@ fn cpus(list: &str) -> impl Iterator<Item = usize> {
     })
 }
 
-/// How many of some capacities are near the largest: the middle cores of three kinds are, the small ones are not.
+/// The number of capacities of at least 70 % of the largest. On a CPU with three kinds of cores this includes the medium ones.
 #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
-fn among(capacities: Vec<u64>) -> Option<usize> {
+fn count_fast(capacities: Vec<u64>) -> Option<usize> {
     let most = capacities.iter().max()?;
     Some(capacities.iter().filter(|&&capacity| 10 * capacity >= 7 * most).count())
 }
@@ -103,16 +104,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_and_capacities_are_counted() {
+    fn parses_cpu_lists_and_counts_capacities() {
         assert_eq!(cpus("0-3,8\n").collect::<Vec<_>>(), [0, 1, 2, 3, 8]);
         assert_eq!(cpus("5").collect::<Vec<_>>(), [5]);
         assert_eq!(cpus("\n").count(), 0);
-        assert_eq!(among(vec![446, 446, 446, 446, 871, 871, 871, 1024]), Some(4));
-        assert_eq!(among(vec![1024; 8]), Some(8));
-        assert_eq!(among(Vec::new()), None);
+        assert_eq!(count_fast(vec![446, 446, 446, 446, 871, 871, 871, 1024]), Some(4));
+        assert_eq!(count_fast(vec![1024; 8]), Some(8));
+        assert_eq!(count_fast(Vec::new()), None);
     }
 
-    /// Two fast cores of two threads each and four slow ones, as Intel's, or four fast and four slow ones, as ARM's.
+    /// Intel: two performance cores with two threads each and four efficiency cores. ARM: four big and four little cores.
     fn files<'a>(allowed: &'a str, intel: bool) -> impl Fn(&str) -> Option<String> + 'a {
         move |path| {
             let of = |what: &str| -> Option<u32> {
@@ -136,14 +137,14 @@ mod tests {
     }
 
     #[test]
-    fn cores_that_are_not_allowed_do_not_count() {
+    fn only_allowed_cores_are_counted() {
         let count = |allowed, intel| count_allowed(files(allowed, intel)).unwrap();
         assert_eq!(count("0-7", true), (6, Some(2)));
         assert_eq!(count("0,3,6-7", true), (4, Some(2)));
         assert_eq!(count("2-3", true), (1, Some(1)));
         assert_eq!(count("5-7", true), (3, None));
         assert_eq!(count("0-7", false), (8, Some(4)));
-        // More than there are.
+        // The mask lists CPUs that do not exist.
         assert_eq!(count("0-127", true), (6, Some(2)));
         assert_eq!(count("0-127", false), (8, Some(4)));
         assert_eq!(count("0-1,7", false), (3, Some(1)));
@@ -152,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_a_core() {
+    fn detects_at_least_one_core() {
         let cores = Cores::detect();
         assert!((1..=cores.physical).contains(&cores.fast) && cores.physical <= cores.threads);
     }

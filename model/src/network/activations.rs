@@ -1,10 +1,10 @@
 //! The type of activations.
 
-/// In what type activations meet quantised weights. Plain weights always take `f32`.
+/// The type of activations in products with quantized weights. Unquantized weights always use `f32`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activations {
-    /// As they are; for comparing with other implementations.
+    /// Not quantized; for comparison with other implementations.
     F32,
-    /// 8-bit integers with a scale for every 32: several times faster.
+    /// 8-bit integers with one scale per 32: several times faster.
     Int8,
 }

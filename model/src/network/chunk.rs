@@ -1,11 +1,11 @@
-//! What a pass is given and what it gives: new tokens of several sequences, and logits.
+//! Input and output of a pass: new tokens of several sequences, and logits.
 
 use std::ops::Range;
 
 use crate::network::placement::Placement;
 use crate::network::sequence::Sequence;
 
-/// New tokens of one sequence for a pass: a prompt or a part of it, the token that was generated last, or a draft to verify.
+/// New tokens of one sequence for a pass: a prompt or a piece of it, the last generated token, or a draft to verify.
 ///
 /// A bidirectional context must be in one chunk.
 pub struct Chunk<'a> {
@@ -13,28 +13,28 @@ pub struct Chunk<'a> {
     pub sequence: &'a mut Sequence,
     /// The tokens; at least one.
     pub ids: &'a [u32],
-    /// The tokens among `ids` whose logits are wanted.
+    /// Indices in `ids` of the tokens whose logits are computed.
     pub wanted: Range<usize>,
 }
 
 impl<'a> Chunk<'a> {
-    /// A chunk of which the logits of the last token are wanted.
+    /// A chunk with logits for the last token only.
     pub fn last(sequence: &'a mut Sequence, ids: &'a [u32]) -> Self {
         Self { sequence, ids, wanted: ids.len().saturating_sub(1)..ids.len() }
     }
 
-    /// A chunk of which the logits of every token are wanted.
+    /// A chunk with logits for every token.
     pub fn all(sequence: &'a mut Sequence, ids: &'a [u32]) -> Self {
         Self { sequence, ids, wanted: 0..ids.len() }
     }
 
-    /// A chunk of which no logits are wanted.
+    /// A chunk without logits.
     pub fn none(sequence: &'a mut Sequence, ids: &'a [u32]) -> Self {
         Self { sequence, ids, wanted: 0..0 }
     }
 }
 
-/// The logits that a pass computed: for each chunk those of the tokens that were wanted, in their order.
+/// The logits of a pass: for each chunk, those of its wanted tokens in order.
 #[derive(Clone, Copy)]
 pub struct Logits<'w> {
     values: &'w [f32],
@@ -47,24 +47,24 @@ impl<'w> Logits<'w> {
         Self { values, vocab, wanted }
     }
 
-    /// Logits of the wanted tokens of chunk `chunk`, each with a value for every id of the vocabulary. None if there is no such
-    /// chunk, none of its tokens were wanted, or they were passed to [`RunOptions::logits`](crate::RunOptions::logits).
+    /// Logits of the wanted tokens of chunk `chunk`, one row of `vocab` values per token. Empty if there is no such
+    /// chunk, none of its tokens were wanted, or the logits were passed to [`RunOptions::logits`](crate::RunOptions::logits).
     pub fn chunk(&self, chunk: usize) -> std::slice::ChunksExact<'w, f32> {
         let rows = self.wanted.of(chunk);
         let values = self.values.get(rows.start * self.vocab..rows.end * self.vocab);
         values.unwrap_or_default().chunks_exact(self.vocab)
     }
 
-    /// Logits of the last wanted token of chunk `chunk`; empty where [`Logits::chunk`] has none.
+    /// Logits of the last wanted token of chunk `chunk`; empty if [`Logits::chunk`] is empty.
     pub fn last(&self, chunk: usize) -> &'w [f32] {
         self.chunk(chunk).next_back().unwrap_or_default()
     }
 }
 
-/// Where the wanted rows of each chunk are among those of all.
+/// The row ranges of all chunks in the matrix of logits.
 #[derive(Default)]
 pub(crate) struct WantedRows {
-    /// The end of the rows of each chunk; they begin where those of the chunk before end.
+    /// The end of the rows of each chunk, which is the start of the next.
     ends: Vec<usize>,
 }
 
@@ -89,16 +89,16 @@ impl WantedRows {
     }
 }
 
-/// Consecutive tokens of one chunk among the rows that pass the layers together.
+/// Consecutive tokens of one chunk in the batch of rows that is in the layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Segment {
-    /// Which chunk.
+    /// Index of the chunk.
     pub(crate) chunk: usize,
     /// Index of the first token in the chunk.
     pub(crate) token: usize,
     /// Index of the first row.
     pub(crate) row: usize,
-    /// Number of tokens, and of rows.
+    /// Number of tokens, which is the number of rows.
     pub(crate) count: usize,
 }
 
@@ -107,7 +107,7 @@ impl Segment {
         self.row..self.row + self.count
     }
 
-    /// The part of it that is in `rows`.
+    /// The intersection with `rows`.
     pub(crate) fn within(&self, rows: &Range<usize>) -> Option<Self> {
         let first = self.row.max(rows.start);
         let end = (self.row + self.count).min(rows.end);
@@ -118,7 +118,7 @@ impl Segment {
     }
 }
 
-/// The tokens of a chunk that is being fed, as far as planning needs to know them.
+/// What planning needs to know of a chunk.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Planned {
     /// Tokens of the sequence before the chunk.
@@ -127,7 +127,7 @@ pub(crate) struct Planned {
     pub(crate) placement: Placement,
 }
 
-/// How far the chunks of a pass have been planned.
+/// The next token to plan.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Cursor {
     chunk: usize,
@@ -135,8 +135,8 @@ pub(crate) struct Cursor {
 }
 
 impl Cursor {
-    /// Plans the rows that pass the layers together next: at most `tile`, in the order of chunks and tokens, but a chunk with
-    /// a bidirectional context always whole. Writes their segments; returns the number of rows, 0 at the end.
+    /// Plans the next batch of rows: at most `tile` rows, in the order of chunks and tokens. A chunk with a bidirectional context
+    /// is never split, even if it has more. Writes the segments; returns the number of rows, which is 0 at the end.
     pub(crate) fn next(
         &mut self,
         chunk: impl Fn(usize) -> Option<Planned>,
@@ -149,7 +149,7 @@ impl Cursor {
             && let Some(Planned { start, tokens, placement }) = chunk(self.chunk)
         {
             let left = tokens - self.token;
-            // The tokens of a bidirectional context cannot be separated; what follows it in the chunk is few.
+            // A bidirectional context cannot be split. The few tokens after it in the chunk are not split from it either.
             let is_whole = start + self.token < placement.context();
             if is_whole && rows > 0 && rows + left > tile {
                 break;
@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wanted_rows_follow_each_other() {
+    fn wanted_rows_of_chunks_are_contiguous() {
         let mut wanted = WantedRows::default();
         assert_eq!((wanted.of(0), wanted.total()), (0..0, 0));
         wanted.set([2, 0, 3].into_iter());
@@ -181,7 +181,7 @@ mod tests {
     }
 
     proptest! {
-        /// Every token has one row, in order; a chunk with a context is whole; no more rows than a tile except for such a chunk alone.
+        /// Every token has one row, in order. A chunk with a context is not split. Only such a chunk may exceed the tile, alone.
         #[test]
         fn plans_cover_all_tokens(
             chunks in prop::collection::vec((0usize..40, 1usize..40), 1..6), tile in 1usize..20,
@@ -189,7 +189,7 @@ mod tests {
             let chunks: Vec<_> = chunks
                 .into_iter()
                 .map(|(context, tokens)| {
-                    // Either the whole context is in the chunk, or it is in the sequence already.
+                    // The context is either entirely in the chunk or entirely in the sequence.
                     let start = if context > tokens { context } else { 0 };
                     Planned { start, tokens, placement: Placement::with_context(context) }
                 })

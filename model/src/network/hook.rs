@@ -1,4 +1,4 @@
-//! What can be observed while a pass runs, and how it is stopped.
+//! Options of a pass: cancellation, progress, hooks for activations, and a sink for logits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::network::chunk::Segment;
 use crate::network::layer::LinearRole;
 
-/// Stops a pass or an answer from another thread, or from a signal handler. A clone is the same token.
+/// Stops a pass or a generation from another thread or a signal handler. Clones share their state.
 #[derive(Debug, Clone, Default)]
 pub struct CancelToken(Arc<AtomicBool>);
 
 impl CancelToken {
-    /// Asks whoever holds a clone to stop.
+    /// Requests cancellation.
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -21,7 +21,7 @@ impl CancelToken {
         self.0.store(false, Ordering::Relaxed);
     }
 
-    /// Whether stopping was asked for.
+    /// Whether cancellation was requested.
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
@@ -31,14 +31,14 @@ impl CancelToken {
 #[derive(Default)]
 #[non_exhaustive]
 pub struct RunOptions<'a> {
-    /// Stops the pass; it then returns [`Error::Cancelled`](crate::Error::Cancelled) and all sequences are as before.
+    /// Cancels the pass, which then returns [`Error::Cancelled`](crate::Error::Cancelled) and leaves all sequences unchanged.
     pub cancel: Option<&'a CancelToken>,
-    /// Told the fraction of the pass that is done, after every layer.
+    /// Called after every layer with the completed fraction of the pass.
     pub progress: Option<&'a mut Progress<'a>>,
-    /// Shown the activations.
+    /// Called with the activations at every [`HookPoint`].
     pub hook: Option<&'a mut Hook<'a>>,
-    /// Given the logits of each wanted token as soon as they are computed: chunk, index of the token in it, logits. They are
-    /// not kept then, so that memory does not grow with their number.
+    /// Called with the logits of each wanted token as soon as they are computed: chunk, index of the token in it, logits. They are
+    /// not stored then, so the memory does not grow with the number of tokens.
     pub logits: Option<&'a mut LogitsSink<'a>>,
 }
 
@@ -47,36 +47,36 @@ pub type Progress<'a> = dyn FnMut(f32) + Send + 'a;
 
 /// See [`RunOptions::hook`].
 ///
-/// It runs on the thread that leads the pass, inside its parallel region: work that it spreads with
-/// [`for_each`](crate::for_each) or [`for_each_row`](crate::for_each_row) is done by all threads of the pass.
+/// It runs on the leader thread of the pass, inside its parallel region: [`for_each`](crate::for_each) and
+/// [`for_each_row`](crate::for_each_row) use all threads of the pass.
 pub type Hook<'a> = dyn FnMut(HookPoint, &HookRows<'_>) + Send + 'a;
 
 /// See [`RunOptions::logits`].
 pub type LogitsSink<'a> = dyn FnMut(usize, usize, &[f32]) + Send + 'a;
 
 impl<'a> RunOptions<'a> {
-    /// Stops at `cancel`.
+    /// Sets [`RunOptions::cancel`].
     #[must_use]
     pub fn cancelled_by(mut self, cancel: &'a CancelToken) -> Self {
         self.cancel = Some(cancel);
         self
     }
 
-    /// Reports to `progress`.
+    /// Sets [`RunOptions::progress`].
     #[must_use]
     pub fn with_progress(mut self, progress: &'a mut Progress<'a>) -> Self {
         self.progress = Some(progress);
         self
     }
 
-    /// Shows activations to `hook`.
+    /// Sets [`RunOptions::hook`].
     #[must_use]
     pub fn with_hook(mut self, hook: &'a mut Hook<'a>) -> Self {
         self.hook = Some(hook);
         self
     }
 
-    /// Passes logits to `sink`.
+    /// Sets [`RunOptions::logits`].
     #[must_use]
     pub fn with_logits(mut self, sink: &'a mut LogitsSink<'a>) -> Self {
         self.logits = Some(sink);
@@ -88,23 +88,23 @@ impl<'a> RunOptions<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum HookPoint {
-    /// The embedded tokens, `[rows, hidden]`.
+    /// Output of the token embedding, `[rows, hidden]`.
     Embedding,
-    /// The embedded tokens with their learned positions, where a model has those, `[rows, hidden]`.
+    /// Embedding plus learned position embeddings, in models that have them, `[rows, hidden]`.
     Positions,
-    /// The input of a linear layer, `[rows, inputs]`, before it is quantized. That of the head is [`HookPoint::FinalNorm`].
+    /// The input of a linear layer, `[rows, inputs]`, before it is quantized. For the head see [`HookPoint::FinalNorm`].
     Input(usize, LinearRole),
-    /// Output of the attention, before a norm and the residual, `[rows, hidden]`.
+    /// Output of the attention, before its norm and the residual, `[rows, hidden]`.
     Attention(usize),
-    /// Output of the feed-forward part, before a norm and the residual, `[rows, hidden]`.
+    /// Output of the feed-forward block, before its norm and the residual, `[rows, hidden]`.
     FeedForward(usize),
-    /// Output of a layer, `[rows, hidden]`. In the last layer, as at every later point, only rows whose logits are wanted.
+    /// Output of a layer, `[rows, hidden]`. In the last layer, and at all later points, only the rows whose logits are wanted.
     Layer(usize),
     /// Input of the head, `[rows, hidden]`.
     FinalNorm,
 }
 
-/// Rows of activations, and which tokens they belong to.
+/// Rows of activations and the tokens that they belong to.
 pub struct HookRows<'a> {
     values: &'a [f32],
     width: usize,
@@ -113,7 +113,7 @@ pub struct HookRows<'a> {
 }
 
 impl<'a> HookRows<'a> {
-    /// `values` are rows `rows` of those that `segments` describe.
+    /// `values` are the rows `rows` of the batch that `segments` describes.
     pub(crate) fn new(
         values: &'a [f32],
         rows: std::ops::Range<usize>,
@@ -135,11 +135,11 @@ impl<'a> HookRows<'a> {
 
     /// The rows of each chunk: chunk, index of the first token in it, and `[tokens, width]`.
     pub fn chunks(&self) -> impl Iterator<Item = (usize, usize, &'a [f32])> {
-        let parts = self.segments.iter().filter_map(|segment| segment.within(&self.rows));
-        parts.map(|part| {
-            let first = part.row - self.rows.start;
-            let values = &self.values[first * self.width..][..part.count * self.width];
-            (part.chunk, part.token, values)
+        let segments = self.segments.iter().filter_map(|segment| segment.within(&self.rows));
+        segments.map(|segment| {
+            let first = segment.row - self.rows.start;
+            let values = &self.values[first * self.width..][..segment.count * self.width];
+            (segment.chunk, segment.token, values)
         })
     }
 }

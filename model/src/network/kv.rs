@@ -1,4 +1,4 @@
-//! Keys and values of all sequences of a model: pages of 128 positions, taken from one pool with a budget.
+//! The paged KV cache of all sequences of a model: pages of 128 positions from one pool with a budget.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,19 +11,19 @@ use crate::error::{Error, Result};
 use crate::files::config::Config;
 use crate::network::activations::Activations;
 
-/// In what type keys and values are kept.
+/// Element type of the KV cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KvFormat {
-    /// Unchanged; for comparing with other implementations.
+    /// Single precision; for comparison with other implementations.
     F32,
-    /// Rounded to half precision; half of that memory.
+    /// Half precision; half of the memory.
     F16,
-    /// 8-bit integers with a scale for each head of a token; a quarter of that memory.
+    /// 8-bit integers with one scale per head and token; about a quarter of the memory.
     Int8,
 }
 
 impl KvFormat {
-    /// The default for a type of activations.
+    /// The default for `activations`.
     pub(crate) fn of(activations: Activations) -> Self {
         match activations {
             Activations::F32 => Self::F32,
@@ -31,7 +31,7 @@ impl KvFormat {
         }
     }
 
-    /// Bytes of the keys and values of one token.
+    /// Bytes of the keys and values of a token.
     pub(crate) fn bytes_per_token(self, config: &Config) -> u64 {
         (self.page_bytes(shape(config)) / KEYS) as u64
     }
@@ -51,18 +51,18 @@ impl KvFormat {
     }
 }
 
-/// Sizes of a model's keys and values.
+/// Dimensions of the KV cache of a model.
 pub(crate) fn shape(config: &Config) -> KvShape {
     KvShape { layers: config.layers, heads: config.kv_heads, head_size: config.head_size }
 }
 
-/// Bytes of returned pages that a pool keeps for the next sequence rather than give them back to the operating system.
+/// Most bytes of free pages that a pool keeps for reuse. Further pages are freed.
 const KEPT_BYTES: usize = 256 << 20;
 
-/// The memory for keys and values of all sequences of a model. A clone is the same pool.
+/// The memory for the KV caches of all sequences of a model. Clones share the pool.
 ///
-/// A sequence takes a page for every 128 positions when it first needs them and returns its pages when it is dropped or
-/// truncated. A page that several sequences share counts once.
+/// A sequence allocates a page for every 128 positions on first use and returns its pages when it is dropped or truncated. A page
+/// that several sequences share counts once.
 #[derive(Clone)]
 pub struct KvPool(Arc<Pool>);
 
@@ -70,16 +70,16 @@ struct Pool {
     shape: KvShape,
     format: KvFormat,
     page_bytes: usize,
-    /// Most pages in use at a time, if that is limited.
+    /// Most pages in use at the same time; `None` if unlimited.
     budget: Option<usize>,
     pages: Mutex<Pages>,
 }
 
 #[derive(Default)]
 struct Pages {
-    /// Pages that sequences have.
+    /// Pages in use by sequences.
     used: usize,
-    /// Pages that were returned; of the pool's format alone.
+    /// Free pages. Only the list of the pool's format is used.
     free: Free,
 }
 
@@ -97,7 +97,7 @@ pub(crate) enum SequenceCache {
     Int8(KvCache<i8>),
 }
 
-/// Does the same with a cache of whatever type; with the list of free pages of that type, where one is given.
+/// Evaluates `$do` with the typed cache, and optionally with the list of free pages of that type.
 macro_rules! with_cache {
     ($cache:expr, $c:ident => $do:expr) => {
         match $cache {
@@ -125,7 +125,7 @@ macro_rules! with_cache {
 }
 
 impl KvPool {
-    /// A pool that hands out at most `budget` bytes of pages, or as many as the operating system gives.
+    /// A pool of at most `budget` bytes of pages; without a budget, only the memory of the machine limits it.
     pub(crate) fn new(config: &Config, format: KvFormat, budget: Option<u64>) -> Self {
         let shape = shape(config);
         let page_bytes = format.page_bytes(shape);
@@ -139,12 +139,12 @@ impl KvPool {
         self.0.page_bytes as u64
     }
 
-    /// Bytes of pages that sequences have at the moment.
+    /// Bytes of the pages in use.
     pub fn used_bytes(&self) -> u64 {
         (self.lock().used * self.0.page_bytes) as u64
     }
 
-    /// Bytes of pages that sequences may still take; `None` if only the machine's memory limits that.
+    /// Bytes of pages that can still be allocated; `None` without a budget.
     pub fn free_bytes(&self) -> Option<u64> {
         let used = self.lock().used;
         self.0.budget.map(|budget| ((budget - used) * self.0.page_bytes) as u64)
@@ -160,11 +160,11 @@ impl KvPool {
         }
     }
 
-    /// Gives `cache`, which holds `len` positions, pages for `needed` of them, and copies the page that the next position is
-    /// on if another sequence shares it.
+    /// Grows `cache`, which has `len` positions, to `needed` positions. If another sequence shares the page of the next position,
+    /// that page is copied (copy-on-write).
     ///
     /// # Errors
-    /// If that exceeds the budget or the machine's memory. The caller then returns what is too much by [`KvPool::trim`].
+    /// If the budget or the memory is exhausted. The caller then returns the surplus pages by [`KvPool::trim`].
     pub(crate) fn reserve(
         &self,
         cache: &mut SequenceCache,
@@ -176,17 +176,17 @@ impl KvPool {
         with_cache!(cache, free, (cache, free) => self.0.reserve(cache, len, needed, used, free))
     }
 
-    /// Takes back all pages of `cache` but those of its first `len` positions.
+    /// Returns all pages of `cache` to the pool but those of its first `len` positions.
     pub(crate) fn trim(&self, cache: &mut SequenceCache, len: usize) {
         let mut pages = self.lock();
         let Pages { used, free } = &mut *pages;
         with_cache!(cache, free, (cache, free) => {
-            cache.truncate(len.div_ceil(KEYS), |page| self.0.take_back(page, used, free));
+            cache.truncate(len.div_ceil(KEYS), |page| self.0.release(page, used, free));
         });
     }
 
     fn lock(&self) -> MutexGuard<'_, Pages> {
-        // Counts and lists are consistent after every statement.
+        // The state is consistent after every statement, so a poisoned lock can be used.
         self.0.pages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -226,7 +226,7 @@ impl Pool {
         if shared {
             let page = take()?;
             if let Some(old) = cache.replace(next, page) {
-                self.take_back(old, used, free);
+                self.release(old, used, free);
             }
             return self.reserve(cache, len, needed, used, free);
         }
@@ -236,7 +236,7 @@ impl Pool {
         Ok(())
     }
 
-    fn take_back<E: Cached>(&self, page: KvPage<E>, used: &mut usize, free: &mut Vec<KvPage<E>>) {
+    fn release<E: Cached>(&self, page: KvPage<E>, used: &mut usize, free: &mut Vec<KvPage<E>>) {
         *used -= 1;
         if (free.len() + 1) * self.page_bytes <= KEPT_BYTES {
             free.push(page);
@@ -255,17 +255,17 @@ impl SequenceCache {
         }
     }
 
-    /// Bytes of its pages, shared ones included.
+    /// Bytes of its pages, including shared ones.
     pub(crate) fn bytes(&self, page_bytes: u64) -> u64 {
         with_cache!(self, cache => cache.pages() as u64 * page_bytes)
     }
 
-    /// Stores keys and values of the tokens from `position` on in `layer`.
+    /// Stores keys and values in `layer`, from `position` on.
     pub(crate) fn store(&mut self, isa: Isa, layer: usize, position: usize, rows: HeadRows<'_>) {
         with_cache!(self, cache => cache.store(isa, layer, position, rows));
     }
 
-    /// Attention of some queries, `[queries, heads, head size]`, into `out`.
+    /// Writes the attention of the queries to `out`, `[queries, heads, head size]`.
     pub(crate) fn attend(
         &self,
         isa: Isa,
@@ -283,7 +283,7 @@ impl SequenceCache {
     }
 }
 
-/// Queries of one sequence from `position` on.
+/// Queries of consecutive tokens of one sequence; `position` is that of the first.
 pub(crate) struct Queries<'a> {
     /// `[queries, heads, head size]`
     pub(crate) queries: &'a [f32],

@@ -1,7 +1,7 @@
-//! The parts of a network as data. The pass over them is in `pass.rs`.
+//! The structure of a network. The forward pass over it is in `pass.rs`.
 //!
-//! [`Network`] and [`Layer`] are generic: the same structure holds the names of tensors, the tensors of a checkpoint or the
-//! loaded weights. This file alone lists the parts of a layer; whoever needs all of them visits or maps the structure.
+//! [`Network`] and [`Layer`] are generic: the same structure holds the names of tensors, the tensors of a checkpoint, or the
+//! loaded weights. Only this file enumerates the components of a layer; other code iterates over the structure or maps it.
 
 use glm_kernels::Output;
 
@@ -13,19 +13,19 @@ pub(crate) use linear::{Context, Linear};
 pub(crate) use norm::Norm;
 pub(crate) use weight::Weight;
 
-/// A whole network. `T` stands for a table of which rows are looked up, `L` for a linear layer, `N` for a norm.
+/// A network. `T` is an embedding table, `L` a linear layer, `N` a norm.
 pub(crate) struct Network<T, L, N> {
     /// `[vocab, hidden]`
     pub(crate) embedding: T,
-    /// Learned positions and block positions, `[max context + 1, hidden]` each.
+    /// Learned embeddings of positions and block positions, `[max context + 1, hidden]` each.
     pub(crate) positions: Option<[T; 2]>,
     pub(crate) layers: Vec<Layer<L, N>>,
     pub(crate) final_norm: N,
-    /// `[vocab, hidden]`, without bias. `None` if the embedding is also the head.
+    /// `[vocab, hidden]`, without bias. `None` if the head is tied to the embedding.
     pub(crate) head: Option<L>,
 }
 
-/// One transformer layer. `L` stands for a linear layer, `N` for a norm.
+/// A transformer layer. `L` is a linear layer, `N` a norm.
 pub(crate) struct Layer<L, N> {
     pub(crate) attention_norm: N,
     pub(crate) attention: Attention<L>,
@@ -33,13 +33,13 @@ pub(crate) struct Layer<L, N> {
     pub(crate) attention_output_norm: Option<N>,
     pub(crate) feed_forward_norm: N,
     pub(crate) feed_forward: FeedForward<L>,
-    /// Normalizes the output of the feed-forward part.
+    /// Normalizes the output of the feed-forward block.
     pub(crate) feed_forward_output_norm: Option<N>,
 }
 
-/// The attention of a layer.
+/// The attention block of a layer.
 pub(crate) enum Attention<L> {
-    /// Grouped-query attention; multi-head attention is the case with one head a group.
+    /// Grouped-query attention. Multi-head attention is the case of groups of one head.
     Grouped {
         /// Query, key and value projections in one matrix, `[qkv rows, hidden]`.
         qkv: L,
@@ -48,18 +48,18 @@ pub(crate) enum Attention<L> {
     },
 }
 
-/// The feed-forward part of a layer.
+/// The feed-forward block of a layer.
 pub(crate) enum FeedForward<L> {
-    /// An MLP that every token passes.
+    /// An MLP for all tokens, in contrast to a mixture of experts.
     Dense {
-        /// `[intermediate size, hidden]`; a gated MLP has gate and up in one matrix of twice as many rows.
+        /// `[intermediate size, hidden]`; a gated MLP has gate and up projection in one matrix of twice as many rows.
         up: L,
         /// `[hidden, intermediate size]`
         down: L,
     },
 }
 
-/// What a linear layer is in the network.
+/// The function of a linear layer in the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LinearRole {
@@ -76,10 +76,10 @@ pub enum LinearRole {
 }
 
 impl LinearRole {
-    /// All roles, in the order in which a token meets them.
+    /// All roles, in the order of the forward pass.
     pub const ALL: [Self; 5] = [Self::Qkv, Self::AttentionOutput, Self::Up, Self::Down, Self::Head];
 
-    /// The name for people.
+    /// A readable name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Qkv => "query, key, value",
@@ -91,7 +91,7 @@ impl LinearRole {
     }
 }
 
-/// Converts the parts of a network, for [`Network::try_map`].
+/// Converts the components of a network, for [`Network::try_map`].
 pub(crate) trait Convert<'a, T: 'a, L: 'a, N: 'a> {
     type Table;
     type Linear;
@@ -103,7 +103,7 @@ pub(crate) trait Convert<'a, T: 'a, L: 'a, N: 'a> {
     fn norm(&mut self, norm: &'a N) -> Result<Self::Norm, Self::Error>;
 }
 
-/// The network that `C` makes of one of `T`, `L` and `N`.
+/// The result of converting a network of `T`, `L` and `N` with `C`.
 type Converted<'a, C, T, L, N> = Network<
     <C as Convert<'a, T, L, N>>::Table,
     <C as Convert<'a, T, L, N>>::Linear,
@@ -116,18 +116,18 @@ impl<T, L, N> Network<T, L, N> {
         [&self.embedding].into_iter().chain(self.positions.iter().flatten())
     }
 
-    /// All linear layers, in the order in which a token meets them.
+    /// All linear layers, in the order of the forward pass.
     pub(crate) fn linears(&self) -> impl Iterator<Item = (LinearRole, &L)> {
         let layers = self.layers.iter().flat_map(Layer::linears);
         layers.chain(self.head.iter().map(|head| (LinearRole::Head, head)))
     }
 
-    /// All norms, in the order in which a token meets them.
+    /// All norms, in the order of the forward pass.
     pub(crate) fn norms(&self) -> impl Iterator<Item = &N> {
         self.layers.iter().flat_map(Layer::norms).chain([&self.final_norm])
     }
 
-    /// The same network with every part converted.
+    /// Converts every component of the network.
     ///
     /// # Errors
     /// The first error of `convert`.
@@ -156,7 +156,7 @@ impl<T, L, N> Network<T, L, N> {
 }
 
 impl<L, N> Layer<L, N> {
-    /// All linear layers, in the order in which a token meets them.
+    /// All linear layers, in the order of the forward pass.
     pub(crate) fn linears(&self) -> impl Iterator<Item = (LinearRole, &L)> {
         let Attention::Grouped { qkv, output } = &self.attention;
         let FeedForward::Dense { up, down } = &self.feed_forward;
@@ -169,7 +169,7 @@ impl<L, N> Layer<L, N> {
         .into_iter()
     }
 
-    /// All norms, in the order in which a token meets them.
+    /// All norms, in the order of the forward pass.
     pub(crate) fn norms(&self) -> impl Iterator<Item = &N> {
         let attention = [&self.attention_norm].into_iter().chain(&self.attention_output_norm);
         let feed_forward =
@@ -206,11 +206,11 @@ impl<L, N> Layer<L, N> {
     }
 }
 
-/// All weights of a model. They never change once they are loaded.
+/// All weights of a model; immutable after loading.
 pub(crate) type Weights = Network<Weight, Linear, Norm>;
 
 impl Weights {
-    /// The matrices that every token is multiplied with, in the order in which it meets them.
+    /// The matrices that every token is multiplied with, in the order of the forward pass.
     pub(crate) fn matrices(&self) -> impl Iterator<Item = &Weight> {
         let tied_head = self.head.is_none().then_some(&self.embedding);
         self.linears().map(|(_, linear)| &linear.weight).chain(tied_head)

@@ -1,4 +1,4 @@
-//! A model: configuration, weights and threads, and everything that is asked of them.
+//! A model: configuration, weights, thread pool, and the operations on them.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,43 +28,42 @@ use crate::network::sequence::Sequence;
 use crate::network::workspace::{TILE, Workspace};
 use crate::text::tokenizer::Tokenizer;
 
-/// Most threads that a model may be given.
+/// Largest number of threads of a model.
 pub const MAX_THREADS: usize = 1024;
 
-/// The default context in tokens. Some models were made for a million, whose keys and values would take more memory than most
-/// machines have.
+/// The default context size in tokens. Some models support a million tokens, whose KV cache exceeds the memory of most machines.
 pub const DEFAULT_CONTEXT: usize = 32_768;
 
-/// Idle workspaces that a model keeps.
+/// Most idle workspaces that a model keeps for reuse.
 const IDLE_WORKSPACES: usize = 2;
 
-/// How a model is opened.
+/// Options for opening a model.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Options {
-    /// Threads of a forward pass; by default as many as there are fast cores that the process may use.
+    /// Threads of a forward pass; by default one per performance core that the process may use.
     pub threads: Option<usize>,
-    /// Type of the activations; by default 8-bit for quantized weights. Plain weights always take `f32`.
+    /// Type of the activations; by default 8-bit for quantized weights. Unquantized weights always use `f32`.
     pub activations: Option<Activations>,
     /// Type of cached keys and values; by default `f32` for `f32` activations, otherwise `f16`.
     pub kv: Option<KvFormat>,
-    /// Most bytes of keys and values of all sequences together; by default only the machine's memory limits them.
+    /// Most bytes of the KV caches of all sequences; by default only the memory of the machine limits them.
     pub kv_budget: Option<u64>,
 }
 
 impl Options {
-    /// The type of keys and values: the one that is asked for, or the default for the activations.
+    /// The element type of the KV cache: the requested one, or the default for the activations.
     pub(crate) fn kv(&self, activations: Activations) -> KvFormat {
         self.kv.unwrap_or(KvFormat::of(activations))
     }
 }
 
-/// Weights of a model, mapped or in memory, and the threads that work on them. Never changes; a clone is the same model.
+/// The weights of a model, mapped or in memory, and its thread pool. Immutable; clones share the model.
 #[derive(Clone)]
 pub struct Model(Arc<Inner>);
 
 struct Inner {
-    /// Tells it from all other models of the process.
+    /// Unique among all models of the process.
     identity: u64,
     config: Config,
     weights: Weights,
@@ -80,7 +79,7 @@ struct Inner {
 
 /// Opening.
 impl Model {
-    /// Opens the model in a folder: `config.json` and weights as published or as `glm quantize` writes them.
+    /// Opens a model directory: `config.json` and weights, as published or as written by `glm quantize`.
     ///
     /// # Errors
     /// If a file is missing or damaged, the weights are not those that `config.json` describes, or an option is outside its
@@ -89,9 +88,8 @@ impl Model {
         Self::open_with_progress(dir, options, &mut |_, _| {})
     }
 
-    /// As [`Model::open`]; `progress` is told the bytes of weights done and the bytes there are. Weights that lie as the
-    /// kernels read them take no time; the official INT4 and INT8 are brought into that order in memory, and pieces of a matrix
-    /// are put together there.
+    /// As [`Model::open`]; `progress` is called with the bytes of weights loaded so far and the total. Weights in the layout of the
+    /// kernels are only mapped. The official INT4 and INT8 are repacked in memory, and split matrices are concatenated.
     ///
     /// # Errors
     /// As [`Model::open`].
@@ -103,7 +101,7 @@ impl Model {
         Self::load(&ModelFiles::open(dir)?, options, progress)
     }
 
-    /// Loads the weights of files that are open already; `progress` as in [`Model::open_with_progress`].
+    /// Loads the weights of open files; `progress` as in [`Model::open_with_progress`].
     ///
     /// # Errors
     /// As [`Model::open`].
@@ -138,19 +136,19 @@ impl Model {
     }
 
     /// A model with the shape of a published one, one of [`RANDOM_SHAPES`](crate::RANDOM_SHAPES), and random weights in memory,
-    /// quantized as `format` says.
+    /// quantized according to `format`.
     ///
     /// # Errors
-    /// If there is no shape of that name, an option is outside its range, or there is no memory for it.
+    /// If there is no shape of that name, an option is outside its range, or the memory cannot be allocated.
     pub fn random(name: &str, format: &QuantizeOptions, options: &Options) -> Result<Self> {
         let (config, checkpoint) = random::checkpoint(name, format)?;
         Self::load(&ModelFiles::new(config, &checkpoint)?, options, &mut |_, _| {})
     }
 
-    /// Bytes of memory that [`Model::random`] takes together with a sequence of `capacity` tokens.
+    /// Bytes of memory for [`Model::random`] and a sequence of `capacity` tokens.
     ///
     /// # Errors
-    /// As [`Model::random`], except for the memory; and if the model has no room for so many tokens.
+    /// As [`Model::random`], except for memory; and if `capacity` exceeds the context of the model.
     pub fn random_bytes(
         name: &str,
         format: &QuantizeOptions,
@@ -161,9 +159,9 @@ impl Model {
     }
 }
 
-/// What it is.
+/// Properties.
 impl Model {
-    /// Sizes and kinds.
+    /// The configuration.
     pub fn config(&self) -> &Config {
         &self.0.config
     }
@@ -173,7 +171,7 @@ impl Model {
         self.0.activations
     }
 
-    /// Type of cached keys and values.
+    /// Element type of the KV cache.
     pub fn kv(&self) -> KvFormat {
         self.0.kv
     }
@@ -183,12 +181,12 @@ impl Model {
         self.0.kv.bytes_per_token(&self.0.config)
     }
 
-    /// The memory for keys and values of all its sequences.
+    /// The memory for the KV caches of all its sequences.
     pub fn kv_pool(&self) -> &KvPool {
         &self.0.kv_pool
     }
 
-    /// Instructions that the kernels use.
+    /// The instruction set of the kernels.
     pub fn isa(&self) -> Isa {
         self.0.isa
     }
@@ -198,17 +196,17 @@ impl Model {
         self.0.pool.current_num_threads()
     }
 
-    /// Its matrices, and the memory they take.
+    /// Its matrices and their memory.
     pub fn inventory(&self) -> &Inventory {
         &self.0.inventory
     }
 
-    /// How its authors choose ids, with seed 0.
+    /// The sampling that its authors recommend, with seed 0.
     pub fn sampling(&self) -> &Sampling {
         &self.0.config.sampling
     }
 
-    /// Checks that a tokenizer belongs to this model: that both mean the same by the special ids.
+    /// Checks that a tokenizer belongs to this model: that the special ids of both are equal.
     ///
     /// # Errors
     /// If they differ, naming the ids.
@@ -216,13 +214,13 @@ impl Model {
         let Config { vocab, special: model, .. } = self.config();
         let text = &tokenizer.special().ids;
         let other = |problem: String| {
-            Err(Error::Ids(format!("the tokenizer is another model's: {problem}")))
+            Err(Error::Ids(format!("the tokenizer belongs to another model: {problem}")))
         };
         if tokenizer.vocab_size() > *vocab {
             return other(format!("it has {} ids, and the model {vocab}", tokenizer.vocab_size()));
         }
         let ids = |special: &SpecialIds| [("sop", special.sop)].into_iter().chain(special.blanks());
-        // A model whose files do not mention an id leaves it to the tokenizer.
+        // Ids that the files of the model do not define are not compared.
         let mut pairs = ids(model).zip(ids(text)).filter(|((_, id), _)| id.is_some());
         match pairs.find(|((_, model), (_, text))| model != text) {
             None => Ok(()),
@@ -234,28 +232,28 @@ impl Model {
     }
 }
 
-/// What it computes.
+/// Computation.
 impl Model {
-    /// An empty sequence of at most `capacity` tokens; without it, of as many as the model was made for, up to
-    /// [`DEFAULT_CONTEXT`]. It takes memory only as it grows.
+    /// An empty sequence of at most `capacity` tokens; by default, the context size of the model, up to [`DEFAULT_CONTEXT`]. It
+    /// allocates memory only as it grows.
     ///
     /// # Errors
-    /// If `capacity` is 0 or more than the model was made for.
+    /// If `capacity` is 0 or more than the context size of the model.
     pub fn sequence(&self, capacity: Option<usize>) -> Result<Sequence> {
         let capacity = capacity.unwrap_or(self.0.config.max_context.min(DEFAULT_CONTEXT));
         self.0.config.check_capacity(capacity)?;
         Ok(Sequence::new(self.0.identity, &self.0.kv_pool, capacity))
     }
 
-    /// Memory for the passes of one caller.
+    /// Buffers for the passes of one caller.
     ///
     /// # Errors
-    /// If the operating system does not give it.
+    /// If the memory cannot be allocated.
     pub fn workspace(&self) -> Result<Workspace> {
         self.workspace_with_tile(TILE)
     }
 
-    /// As [`Model::workspace`], with `tile` rows passing a layer together. The logits do not depend on it, to the last bit.
+    /// As [`Model::workspace`], with at most `tile` rows of a linear layer at a time. The bits of the logits do not depend on it.
     ///
     /// # Errors
     /// As [`Model::workspace`].
@@ -263,7 +261,7 @@ impl Model {
         Workspace::new(self.0.identity, &self.0.config, tile)
     }
 
-    /// Does something with a workspace that is not in use, so that callers who take turns share one.
+    /// Calls `work` with an idle workspace, or a new one if all are in use.
     pub(crate) fn with_workspace<R>(
         &self,
         work: impl FnOnce(&mut Workspace) -> Result<R>,
@@ -279,18 +277,18 @@ impl Model {
         done
     }
 
-    /// Appends the ids of every chunk to its sequence and returns the logits of the tokens that are wanted.
+    /// Appends the ids of every chunk to its sequence and returns the logits of the wanted tokens.
     ///
-    /// A pass reads the weights once for up to 256 tokens, whichever sequences they belong to. The logits of a token do not
-    /// depend, to the last bit, on the other chunks, on how a prompt is cut into chunks, or on the number of threads.
+    /// A pass reads the weights once for up to 256 tokens of any sequences. The bits of the logits of a token do not depend on the
+    /// other chunks, on how a prompt is split into chunks, or on the number of threads.
     ///
-    /// A sequence begins with a prompt. A causal model takes it in one chunk or in several; a bidirectional context, which ends
-    /// before the first `sop`, must be in the first chunk.
+    /// A sequence begins with a prompt. For a causal model it may be split into chunks. A bidirectional context, which ends before
+    /// the first `sop`, must be in the first chunk.
     ///
     /// # Errors
-    /// If there are no ids in a chunk, one is not in the vocabulary, they do not fit in the context, or more context follows a
-    /// bidirectional context; if a sequence or the workspace belongs to another model, or wanted tokens are not among the ids; if
-    /// there is no memory; [`Error::Cancelled`] if the pass was cancelled. All sequences are then as before.
+    /// If a chunk has no ids, an id is not in the vocabulary, the ids exceed the context, or more context follows a bidirectional
+    /// context; if a sequence or the workspace belongs to another model, or `wanted` is outside the chunk; if memory cannot be
+    /// allocated; [`Error::Cancelled`] if the pass was cancelled. All sequences are unchanged then.
     pub fn run<'w>(
         &self,
         workspace: &'w mut Workspace,
@@ -347,7 +345,7 @@ impl Model {
         Ok(Logits::new(&workspace.logits, config.vocab, &workspace.wanted))
     }
 
-    /// Where the tokens of a chunk's sequence are placed, if the chunk is sound.
+    /// Validates a chunk and returns the placement of its sequence.
     fn placement(&self, chunk: &Chunk<'_>) -> Result<Placement> {
         let (config, ids, sequence) = (&self.0.config, chunk.ids, &*chunk.sequence);
         if sequence.model != self.0.identity {
@@ -377,7 +375,7 @@ impl Model {
         match sequence.placement {
             None => place(ids),
             Some(placement) if placement.context() < sequence.len() => Ok(placement),
-            // All that was fed is context. An answer may begin now; more context would have to be fed with the rest.
+            // All tokens so far are context. An answer may begin now, but the context cannot be extended.
             Some(_) if config.mask == MaskKind::Causal => place(&[]),
             Some(_) => match place(&[&sequence.ids, ids].concat())? {
                 placement if placement.context() == sequence.len() => Ok(placement),
@@ -389,11 +387,11 @@ impl Model {
         }
     }
 
-    /// How many tokens of `prompt`, from the first on, a sequence has already, so that [`Sequence::truncate`] to so many and
-    /// feeding the rest gives the same bits as feeding all of it to an empty sequence. At least the last token is always fed.
+    /// Length of the common prefix of `prompt` and `sequence` that can be reused: [`Sequence::truncate`] to it and running the rest
+    /// of the prompt gives the same bits as running all of it on an empty sequence. It never includes the last token of the prompt.
     ///
-    /// A causal model can keep any common beginning. A bidirectional context is kept whole or not at all: a new question
-    /// changes all of it, another answer to the same question nothing.
+    /// A causal model can reuse any common prefix. A bidirectional context can be reused only if it is identical, because every
+    /// token attends to all of it.
     pub fn reusable(&self, prompt: &[u32], sequence: &Sequence) -> usize {
         let config = &self.0.config;
         let placement = Placement::of(prompt, config.mask, &config.special).ok();
@@ -405,14 +403,13 @@ impl Model {
         }
     }
 
-    /// Reads all weights that every token is multiplied with, so that mapped ones are in memory before the first token
-    /// needs them.
+    /// Reads all weights of the linear layers, so that mapped pages are in memory before the first token.
     pub fn preload(&self) {
         let weights = || self.0.weights.matrices().map(|matrix| matrix.bytes());
         self.0.pool.install(|| parallel_region(|| roofline::read(self.0.isa, weights())));
     }
 
-    /// Measures what the machine can do at best with these weights and threads, the best of several runs. Takes some seconds.
+    /// Measures the memory bandwidth and compute limits with these weights and threads: the best of several runs. Takes seconds.
     pub fn roofline(&self) -> Roofline {
         let weights: Vec<_> = self.0.weights.matrices().map(|matrix| matrix.bytes()).collect();
         self.0

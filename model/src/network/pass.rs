@@ -1,19 +1,20 @@
-//! The forward pass: rows of several sequences through all layers, to logits.
+//! The forward pass: from the tokens of several sequences to logits.
 //!
-//! Linear layers and norms see rows, whichever sequence they belong to. Only the rotation, the cache and attention look at
-//! [`Segment`]s. Rows of causal models pass all layers a tile at a time. The tokens of a bidirectional context see each other, so
-//! a layer needs the keys and values of all of them before any of them can attend: they pass each layer together, in two sweeps
+//! The activations of all tokens in a batch are the rows of one matrix. Linear layers and norms process rows independently of
+//! their sequence; only RoPE, the KV cache and attention use [`Segment`]s. A causal model takes one tile of rows through all
+//! layers, then the next. The tokens of a bidirectional context attend to each other, so a layer needs the keys and values of all
+//! of them before the first attention. The whole context is one batch then, and each layer loops over its tiles twice:
 //!
 //! ```text
-//! for each tile:   a = norm(x);  q, k, v = qkv(a), rotated;  k and v into the cache
+//! for each tile:   a = norm(x);  q, k, v = qkv(a), rotated;  store k, v
 //! for each tile:   h = r(x, a) + output(attention(q));  m = norm(h);  x = r(h, m) + down(act(up(m)))
 //! ```
 //!
-//! of which tiles of causal models are the case with one tile. In the last layer the second sweep computes only rows whose
-//! logits are wanted. `r(x, a)` is the residual: `x`, or `α·a`. Some models normalize the outputs of `output` and `down`, too.
+//! A batch of a causal model is the case with one tile. In the last layer the second loop computes only the rows whose logits
+//! are wanted. `r(x, a)` is the residual: `x`, or `α·a`. Some models also normalize the outputs of `output` and `down`.
 //!
-//! The numbers of a row are computed from that row and the cache of its sequence alone, in an order that depends neither on the
-//! tile nor on other rows. So its bits do not depend on them either.
+//! A row is computed only from itself and the cache of its sequence, and the order of the operations does not depend on the tile
+//! size or on other rows. So the bits of its results do not depend on them either.
 
 use std::ops::{ControlFlow, Range};
 
@@ -31,7 +32,7 @@ use crate::network::workspace::Workspace;
 mod attention;
 mod feed_forward;
 
-/// A pass over `chunks`, which were checked, and whose sequences have memory for them.
+/// A pass over `chunks`, which are validated, and whose sequences have memory for their tokens.
 pub(crate) struct Pass<'p, 'c, 'o> {
     pub(crate) config: &'p Config,
     pub(crate) weights: &'p Weights,
@@ -44,7 +45,7 @@ pub(crate) struct Pass<'p, 'c, 'o> {
 }
 
 impl Pass<'_, '_, '_> {
-    /// Computes everything; breaks off where that is asked for.
+    /// Computes all chunks; `Break` if the pass was cancelled.
     pub(crate) fn run(&mut self) -> ControlFlow<()> {
         let total: usize = self.chunks.iter().map(|chunk| chunk.ids.len()).sum();
         let tile = even(total, self.workspace.tile);
@@ -70,7 +71,7 @@ impl Pass<'_, '_, '_> {
         }
     }
 
-    /// Plans the next rows; returns their number.
+    /// Plans the next batch; returns its number of rows.
     fn plan(&mut self, cursor: &mut Cursor, tile: usize) -> usize {
         let Self { chunks, workspace, .. } = self;
         let Workspace { placements, segments, .. } = &mut **workspace;
@@ -82,7 +83,7 @@ impl Pass<'_, '_, '_> {
         cursor.next(planned, tile, segments)
     }
 
-    /// Looks up the tokens of all rows, and the angles by which all layers rotate them.
+    /// Computes the embeddings of all rows, and their RoPE angles, which are the same in all layers.
     fn embed(&mut self, rows: usize) {
         let Self { config, weights, rotation, chunks, workspace, options, .. } = self;
         let Workspace { x, angles, normed, segments, placements, .. } = &mut **workspace;
@@ -118,7 +119,7 @@ impl Pass<'_, '_, '_> {
         show(options, segments, HookPoint::Positions, &x[..rows * hidden], 0..rows);
     }
 
-    /// Takes all rows through a layer; returns how many are left: after the last layer only those that are wanted.
+    /// Computes a layer for all rows. Returns the number of rows of its output: in the last layer, only the wanted ones.
     fn layer(
         &mut self,
         index: usize,
@@ -144,7 +145,7 @@ impl Pass<'_, '_, '_> {
         ControlFlow::Continue(rows)
     }
 
-    /// Moves rows whose logits are wanted to the front and forgets the others; returns their number.
+    /// Compacts the rows to those whose logits are wanted; returns their number.
     fn keep_wanted(&mut self) -> usize {
         let Self { config, chunks, workspace, .. } = self;
         let Workspace { x, queries, segments, .. } = &mut **workspace;
@@ -170,10 +171,10 @@ impl Pass<'_, '_, '_> {
         rows
     }
 
-    /// Logits of the `wanted` rows that are left, as rows from `first` on of those of the pass.
+    /// Computes the logits of the `wanted` compacted rows. They are the rows from `first` on in the logits of the pass.
     fn head(&mut self, first: usize, wanted: usize) -> ControlFlow<()> {
         let (hidden, vocab) = (self.config.hidden, self.config.vocab);
-        // Of logits that are not kept, fewer are computed at a time.
+        // Logits for a sink are not stored, so the buffer has fewer rows.
         let step = if self.options.logits.is_some() { SINK_ROWS } else { self.workspace.tile };
         for rows in tiles(wanted, step) {
             self.check_cancelled()?;
@@ -204,10 +205,10 @@ impl Pass<'_, '_, '_> {
     }
 }
 
-/// Rows whose logits are computed at a time where they are not kept.
+/// Rows of logits computed at a time for a sink.
 pub(crate) const SINK_ROWS: usize = 16;
 
-/// The placement of a segment's sequence, and the index of its first token in it.
+/// The placement of the sequence of a segment, and the index of its first token in the sequence.
 fn position(
     chunks: &[Chunk<'_>],
     placements: &[Placement],
@@ -216,18 +217,18 @@ fn position(
     (placements[segment.chunk], chunks[segment.chunk].sequence.len() + segment.token)
 }
 
-/// The size of tiles of at most `most` rows that divides `rows` evenly.
+/// The tile size of at most `most` that splits `rows` most evenly.
 fn even(rows: usize, most: usize) -> usize {
     rows.div_ceil(rows.div_ceil(most).max(1)).max(1)
 }
 
-/// `rows` rows in even tiles of at most `most`.
+/// Splits `rows` rows into even tiles of at most `most`.
 fn tiles(rows: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
     let size = even(rows, most);
     (0..rows).step_by(size).map(move |first| first..(first + size).min(rows))
 }
 
-/// Shows rows `rows` to the hook, if there is one.
+/// Calls the hook, if there is one, with rows `rows`.
 fn show(
     options: &mut RunOptions<'_>,
     segments: &[Segment],
@@ -240,7 +241,7 @@ fn show(
     }
 }
 
-/// `x = α·normed` for a scaled residual; a plain one stays.
+/// `x = α·normed` for a scaled residual; otherwise `x` is unchanged.
 fn scale_residual(residual: Residual, width: usize, normed: &[f32], x: &mut [f32]) {
     if let Residual::Scaled(alpha) = residual {
         for_each_row(x, width, |row, x| {
@@ -250,20 +251,20 @@ fn scale_residual(residual: Residual, width: usize, normed: &[f32], x: &mut [f32
     }
 }
 
-/// A branch of a layer, attention or feed-forward part, and the residual that it is added to.
+/// A branch of a layer (attention or feed-forward block) and the residual that its output is added to.
 struct Branch<'a> {
     norm: &'a Option<Norm>,
     isa: Isa,
-    /// `[rows, hidden]`; may be overwritten
+    /// Scratch, `[rows, hidden]`
     normed: &'a mut [f32],
-    /// Memory for `[rows, hidden]`
+    /// Scratch, at least `[rows, hidden]`
     branch: &'a mut [f32],
     /// The residual, `[rows, hidden]`
     x: &'a mut [f32],
 }
 
 impl Branch<'_> {
-    /// Adds what `compute` gives to the residual: at once, unless it is normalized or observed before.
+    /// Adds the output of `compute` to the residual: directly, unless a norm or a hook needs it first.
     fn add(
         self,
         options: &mut RunOptions<'_>,

@@ -1,27 +1,27 @@
-//! Ids → where each token stands, in two dimensions, and what it sees.
+//! Token ids → the position ids of each token (one or two dimensions) and the attention mask.
 
 use glm_kernels::Mask;
 
 use crate::error::{Error, Result};
 use crate::files::config::{BlankChoice, MaskKind, SpecialIds};
 
-/// How the tokens of a prompt, and of the answer that follows it, are placed.
+/// The position ids of a prompt and of the answer that follows it.
 ///
-/// Where blanks are filled, the context is all before the first `sop`. Its tokens stand at 0, 1, 2, … with block position 0.
-/// `sop` and all that follow stand where the blank is that they fill, at block positions 1, 2, 3, …; which blank that is says
-/// [`BlankChoice`]. (ChatGLM-6B's published code looks again at every step, so that an answer containing `[gMASK]` would move itself;
-/// here the prompt decides.)
+/// In a model that fills blanks, the context is everything before the first `sop`. Its tokens have positions 0, 1, 2, … and block
+/// position 0. `sop` and the tokens after it have the position of the blank that they fill, and block positions 1, 2, 3, ….
+/// [`BlankChoice`] selects the blank. (ChatGLM-6B's published code searches for the blank again at every step, so an answer that
+/// contains `[gMASK]` changes its own positions; here only the prompt is searched.)
 ///
-/// A causal model has no context, and its tokens stand at 0, 1, 2, …
+/// A causal model has no context, and its tokens have positions 0, 1, 2, …
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Placement {
     context: usize,
-    /// Where all that follows the context stands; without it, one after the other.
+    /// Position of all tokens after the context. With `None` they have consecutive positions.
     blank: Option<usize>,
 }
 
 impl Placement {
-    /// That of a prompt with so many tokens of bidirectional context.
+    /// The placement of a prompt with `context` tokens of bidirectional context.
     #[cfg(test)]
     pub(crate) fn with_context(context: usize) -> Self {
         Self { context, blank: None }
@@ -30,13 +30,13 @@ impl Placement {
     /// The placement of a prompt. Without `sop`, all of it is context.
     ///
     /// # Errors
-    /// If there is a `sop` but no blank for it to fill, or a model with blanks does not say which ids those are.
+    /// If there is a `sop` but no blank to fill, or the ids of the blanks of the model are unknown.
     pub fn of(prompt: &[u32], mask: MaskKind, special: &SpecialIds) -> Result<Self> {
         let first = |id: Option<u32>| prompt.iter().position(|&other| Some(other) == id);
         let MaskKind::Prefix(filled) = mask else { return Ok(Self { context: 0, blank: None }) };
         if special.sop.is_none() {
-            let problem = "which ids are blanks and begin an answer is not known: config.json has no sop_token_id, \
-                           and there is no added_tokens.json with <|startofpiece|> beside it";
+            let problem = "the ids of the blanks and of sop are unknown: config.json has no sop_token_id, \
+                           and its directory has no added_tokens.json with <|startofpiece|>";
             return Err(Error::Ids(problem.to_owned()));
         }
         let Some(context) = first(special.sop) else {
@@ -56,7 +56,7 @@ impl Placement {
             let names = special.blanks();
             let names = names.iter().filter_map(|(name, id)| Some(format!("{name} ({})", (*id)?)));
             Error::Ids(format!(
-                "the prompt starts its answer with {}, but has no blank for it to fill: looked for {}",
+                "the prompt starts an answer with {}, but has no blank to fill: looked for {}",
                 prompt[context],
                 names.collect::<Vec<_>>().join(", ")
             ))
@@ -77,7 +77,7 @@ impl Placement {
         }
     }
 
-    /// What each token sees.
+    /// The attention mask.
     pub fn mask(&self) -> Mask {
         Mask { prefix: self.context }
     }
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn positions_are_those_of_the_published_code() {
+    fn positions_match_the_published_code() {
         use BlankChoice::{GmaskFirst, Leftmost, MaskFirst};
         let counted = |n: usize| vec![0; n];
         for (filled, prompt, expected) in [
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_causal_token_stands_where_it_comes() {
+    fn causal_tokens_have_consecutive_positions() {
         let causal = Placement::of(&[91, 94, 5], MaskKind::Causal, &special()).unwrap();
         assert_eq!((causal.at(0), causal.at(2), causal.mask().prefix), ([0, 0], [2, 0], 0));
     }

@@ -1,22 +1,22 @@
-//! Rotary position embedding: the angles of each token, and the rotation of a head.
+//! Rotary position embedding (RoPE): the angles of each token, and the rotation of a head.
 
 use glm_kernels::{Angle, angles, rotate_halves, rotate_pairs};
 use half::f16;
 
 use crate::files::config::{Config, Rope};
 
-/// The rotation of a model.
+/// The RoPE of a model.
 pub(crate) struct Rotation {
     rope: Rope,
     /// Inverse frequencies.
     frequencies: Vec<f32>,
 }
 
-/// Angles of one token.
+/// Number of angles per token.
 pub(crate) fn angles_per_token(config: &Config) -> usize {
     match config.rope {
         Rope::None => 0,
-        // Of the 2D rotation, two positions for half a head each.
+        // 2D: each half of a head is rotated by one of the two positions.
         Rope::TwoD { .. } | Rope::NeoX { .. } => config.head_size / 2,
         Rope::Interleaved { rotary_dim, .. } => rotary_dim / 2,
     }
@@ -27,7 +27,7 @@ impl Rotation {
         Self { rope: config.rope, frequencies: frequencies(config) }
     }
 
-    /// Writes the angles of a token at `positions` (position and block position) to `out`, [`angles_per_token`] of them.
+    /// Writes the [`angles_per_token`] angles of a token at `positions` (position and block position) to `out`.
     pub(crate) fn angles(&self, positions: [usize; 2], out: &mut [Angle]) {
         if self.frequencies.is_empty() {
             return;

@@ -1,4 +1,4 @@
-//! One sequence of tokens and what the network remembers of it.
+//! A sequence of tokens and its KV cache.
 
 use glm_kernels::KEYS;
 
@@ -6,16 +6,16 @@ use crate::error::Result;
 use crate::network::kv::{KvPool, SequenceCache};
 use crate::network::placement::Placement;
 
-/// Token ids, their positions, and their keys and values.
+/// Token ids, their positions, and their KV cache.
 ///
-/// It takes memory as it grows, from the pool of its model, and returns it when it is truncated or dropped. Made by
-/// [`Model::sequence`](crate::Model::sequence); grows by [`Model::run`](crate::Model::run).
+/// It allocates memory from the pool of its model as it grows, and returns it when it is truncated or dropped. Created by
+/// [`Model::sequence`](crate::Model::sequence); extended by [`Model::run`](crate::Model::run).
 pub struct Sequence {
-    /// The identity of the model it belongs to.
+    /// Identity of its model.
     pub(crate) model: u64,
     pub(crate) pool: KvPool,
     pub(crate) cache: SequenceCache,
-    /// Positions of the tokens; `None` before the prompt.
+    /// Positions of the tokens; `None` while it is empty.
     pub(crate) placement: Option<Placement>,
     /// The tokens in the cache.
     pub(crate) ids: Vec<u32>,
@@ -29,7 +29,7 @@ impl Sequence {
         Self { model, pool: pool.clone(), cache, placement: None, ids: Vec::new(), capacity }
     }
 
-    /// Tokens in the cache.
+    /// Number of tokens in the cache.
     pub fn len(&self) -> usize {
         self.ids.len()
     }
@@ -44,12 +44,12 @@ impl Sequence {
         &self.ids
     }
 
-    /// Most tokens that it may hold: its context.
+    /// Most tokens that it can hold: its context size.
     pub fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// Bytes of its keys and values, those it shares with other sequences included.
+    /// Bytes of its KV cache, including pages shared with other sequences.
     pub fn kv_bytes(&self) -> u64 {
         self.cache.bytes(self.pool.page_bytes())
     }
@@ -59,8 +59,8 @@ impl Sequence {
         self.truncate(0);
     }
 
-    /// Removes all tokens but the first `len` and returns the memory of the others. A bidirectional context cannot be
-    /// shortened: if `len` is less than the context, nothing is left.
+    /// Removes all tokens but the first `len` and returns the memory of the others to the pool. A bidirectional context cannot be
+    /// shortened: if `len` is less than the context, all tokens are removed.
     pub fn truncate(&mut self, len: usize) {
         self.ids.truncate(self.kept(len));
         if self.ids.is_empty() {
@@ -69,9 +69,9 @@ impl Sequence {
         self.trim();
     }
 
-    /// A sequence that begins with the first `len` tokens of this one, without computing them again. Both share the memory of
-    /// that beginning until one of them writes to its last page, which is then copied. As with [`Sequence::truncate`], of a
-    /// bidirectional context all or nothing is kept.
+    /// A sequence with the first `len` tokens of this one, without computing them again. The two share the pages of this prefix.
+    /// The last page is copied when one of them writes to it. As with [`Sequence::truncate`], a bidirectional context is kept
+    /// entirely or not at all.
     #[must_use]
     pub fn fork(&self, len: usize) -> Self {
         let len = self.kept(len);
@@ -85,23 +85,23 @@ impl Sequence {
         }
     }
 
-    /// How many tokens are left if at most `len` are to be kept.
+    /// Number of tokens that remain if at most `len` are kept.
     fn kept(&self, len: usize) -> usize {
         let keeps = self.placement.is_some_and(|placement| placement.context() <= len);
         if keeps { len.min(self.ids.len()) } else { 0 }
     }
 
-    /// Takes memory for `more` tokens; [`Sequence::trim`] undoes it.
+    /// Allocates memory for `more` tokens; [`Sequence::trim`] undoes it.
     ///
     /// # Errors
-    /// If the pool or the machine has no memory for them.
+    /// If the budget of the pool or the memory is exhausted.
     pub(crate) fn reserve(&mut self, more: usize) -> Result<()> {
         let needed = self.ids.len() + more;
         self.ids.reserve(more.next_multiple_of(KEYS));
         self.pool.reserve(&mut self.cache, self.ids.len(), needed)
     }
 
-    /// Returns pages that hold no token.
+    /// Returns pages without tokens to the pool.
     pub(crate) fn trim(&mut self) {
         self.pool.trim(&mut self.cache, self.ids.len());
     }

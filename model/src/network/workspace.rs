@@ -1,5 +1,5 @@
-//! The memory of a forward pass. It is sized by the rows that pass a layer together, not by the context, and shared by all
-//! sequences.
+//! The buffers of a forward pass. Their size depends on the number of rows in a batch, not on the context. All sequences share
+//! them.
 
 use glm_kernels::{Angle, OutOfMemory, Partials, Q8Rows};
 
@@ -9,29 +9,29 @@ use crate::network::chunk::{Segment, WantedRows};
 use crate::network::placement::Placement;
 use crate::network::rope;
 
-/// Rows that pass a linear layer together. More would only cost memory: 256 rows are enough for weights to be read rarely.
+/// Most rows of a linear layer at a time. With 256 rows a matrix product is compute-bound; more would only cost memory.
 pub(crate) const TILE: usize = 256;
 
-/// The memory of a forward pass: activations, and the logits that the last pass gave. Made by
+/// The buffers of a forward pass: activations, and the logits of the last pass. Created by
 /// [`Model::workspace`](crate::Model::workspace).
 pub struct Workspace {
-    /// The identity of the model it belongs to.
+    /// Identity of its model.
     pub(crate) model: u64,
-    /// Rows that pass a linear layer together.
+    /// Most rows of a linear layer at a time.
     pub(crate) tile: usize,
     /// The residual stream, `[rows, hidden]`
     pub(crate) x: Vec<f32>,
     /// `[rows, heads, head size]`
     pub(crate) queries: Vec<f32>,
-    /// Angles of the rotation, `[rows, angles]`
+    /// Angles of the rotary embedding, `[rows, angles]`
     pub(crate) angles: Vec<Angle>,
     /// `[tile, hidden]`
     pub(crate) normed: Vec<f32>,
-    /// Output of attention or feed-forward part before it is normalized or observed, `[tile, hidden]`
+    /// Output of the attention or feed-forward block, if a norm or a hook needs it before the residual, `[tile, hidden]`
     pub(crate) branch: Vec<f32>,
-    /// Query-key-value, attention output or first matrix of the MLP, `[tile, widest]`
+    /// Output of QKV projection, attention or first MLP matrix, `[tile, widest]`
     pub(crate) wide: Vec<f32>,
-    /// Output of the gate, `[tile, intermediate size]`; empty without one
+    /// Output of the gated activation, `[tile, intermediate size]`; empty for MLPs without a gate
     pub(crate) gated: Vec<f32>,
     /// Inputs of a linear layer as 8-bit integers.
     pub(crate) quantized: Q8Rows,
@@ -39,19 +39,19 @@ pub struct Workspace {
     pub(crate) partials: Partials,
     /// `[wanted rows, vocab]`
     pub(crate) logits: Vec<f32>,
-    /// The first row of each chunk in `logits`, and the end of the last.
+    /// The rows of each chunk in `logits`.
     pub(crate) wanted: WantedRows,
-    /// Where the tokens of each chunk are placed.
+    /// The placement of each chunk.
     pub(crate) placements: Vec<Placement>,
-    /// The rows that are in the layers at the moment.
+    /// The segments of the current batch of rows.
     pub(crate) segments: Vec<Segment>,
 }
 
 impl Workspace {
-    /// Memory for `tile` rows at a time.
+    /// Buffers for `tile` rows at a time.
     ///
     /// # Errors
-    /// If the operating system does not give the memory.
+    /// If the memory cannot be allocated.
     pub(crate) fn new(model: u64, config: &Config, tile: usize) -> Result<Self> {
         let tile = tile.max(1);
         let allocate = || {
@@ -76,10 +76,10 @@ impl Workspace {
         allocate().map_err(|OutOfMemory| memory_error(config, tile))
     }
 
-    /// Makes room for `rows` rows that pass the layers together; more than a tile only where a context is bidirectional.
+    /// Grows the buffers to a batch of `rows` rows. Only a bidirectional context has more rows than a tile.
     ///
     /// # Errors
-    /// If the operating system does not give the memory; nothing is lost then.
+    /// If the memory cannot be allocated. The workspace can still be used.
     pub(crate) fn fit_rows(&mut self, config: &Config, rows: usize) -> Result<()> {
         let fit = |x: &mut Vec<f32>, width: usize| fit(x, rows * width);
         let fitted = fit(&mut self.x, config.hidden)
@@ -88,7 +88,7 @@ impl Workspace {
         fitted.map_err(|OutOfMemory| memory_error(config, rows))
     }
 
-    /// Makes room for the logits of `rows` rows.
+    /// Grows the buffer of the logits to `rows` rows.
     ///
     /// # Errors
     /// As [`Workspace::fit_rows`].
@@ -101,10 +101,10 @@ impl Workspace {
         })
     }
 
-    /// Bytes that a workspace takes for a sequence of `capacity` tokens, of which the logits of one are wanted.
+    /// Bytes of a workspace for a sequence of `capacity` tokens, with the logits of one token.
     pub(crate) fn bytes(config: &Config, capacity: usize) -> u64 {
         let tile = TILE.min(capacity).max(1);
-        let floats = rows_together(config, capacity)
+        let floats = batch_rows(config, capacity)
             * (config.hidden + config.attention_width() + 2 * rope::angles_per_token(config))
             + tile * (2 * config.hidden + widest(config) + gated(config))
             + config.vocab;
@@ -113,8 +113,8 @@ impl Workspace {
     }
 }
 
-/// Rows that pass the layers together when a prompt of `capacity` tokens is read: all of a bidirectional context.
-fn rows_together(config: &Config, capacity: usize) -> usize {
+/// Largest batch of rows for a prompt of `capacity` tokens. A bidirectional context is not split.
+fn batch_rows(config: &Config, capacity: usize) -> usize {
     match config.mask {
         MaskKind::Causal => TILE.min(capacity),
         MaskKind::Prefix(_) => capacity,
@@ -125,12 +125,12 @@ fn memory_error(config: &Config, rows: usize) -> Error {
     Error::Memory { capacity: rows, bytes: Workspace::bytes(config, rows) }
 }
 
-/// Zeros. The operating system provides their memory when it is first touched.
+/// Zeros. The operating system allocates their memory on the first access.
 fn zeroed<T: bytemuck::Zeroable>(n: usize) -> std::result::Result<Vec<T>, OutOfMemory> {
     bytemuck::allocation::try_zeroed_vec(n).map_err(|()| OutOfMemory)
 }
 
-/// Grows `x` to `n` elements, of whatever values.
+/// Grows `x` to at least `n` elements, whose values are unspecified.
 fn fit<T: bytemuck::Zeroable>(x: &mut Vec<T>, n: usize) -> std::result::Result<(), OutOfMemory> {
     if x.len() < n {
         *x = zeroed(n)?;
@@ -138,17 +138,17 @@ fn fit<T: bytemuck::Zeroable>(x: &mut Vec<T>, n: usize) -> std::result::Result<(
     Ok(())
 }
 
-/// The widest row that a linear layer writes or attention fills, apart from logits.
+/// The largest output width of a linear layer or of attention, without the head.
 fn widest(config: &Config) -> usize {
     config.qkv_rows().max(config.up_rows()).max(config.attention_width())
 }
 
-/// Width of a gated row.
+/// Width of the output of the gated activation; 0 without a gate.
 fn gated(config: &Config) -> usize {
     if config.mlp.is_gated() { config.intermediate_size } else { 0 }
 }
 
-/// The widest input of a linear layer.
+/// The largest input width of a linear layer.
 fn widest_input(config: &Config) -> usize {
     config.hidden.max(config.intermediate_size).max(config.attention_width())
 }

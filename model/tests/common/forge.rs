@@ -1,11 +1,11 @@
-//! Writes small checkpoint files, good ones and every kind of bad one.
+//! Writes small checkpoint files, valid and malformed.
 
-/// A safetensors file: its length field says what `header` has unless told otherwise.
+/// A safetensors file; the length field is that of `header` unless given.
 pub fn safetensors(header: &str, data: &[u8]) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat()
 }
 
-/// One file in a zip archive, with everything that its headers say about it.
+/// A file in a zip archive, with all fields of its headers.
 #[derive(Clone)]
 pub struct Entry {
     pub name: String,
@@ -14,9 +14,9 @@ pub struct Entry {
     pub flags: u16,
     pub local_name: String,
     pub local_size: u32,
-    /// In the directory: packed and unpacked.
+    /// Sizes in the directory: compressed and uncompressed.
     pub sizes: [u32; 2],
-    /// In the directory; `None` for the true place of the local header.
+    /// Offset in the directory; `None` for the real offset of the local header.
     pub header: Option<u32>,
     pub extra: Vec<u8>,
 }
@@ -37,7 +37,7 @@ impl Entry {
         }
     }
 
-    /// `00` stands for what readers here skip: versions, times, check sums, attributes.
+    /// Fields that the reader skips are 0: versions, times, checksums, attributes.
     fn local(&self) -> Vec<u8> {
         let mut out = b"PK\x03\x04\0\0".to_vec();
         put16(&mut out, [self.flags, self.method]);
@@ -87,7 +87,7 @@ pub fn zip(entries: &[Entry]) -> Vec<u8> {
     file
 }
 
-/// The same archive with its end written a second time as zip64, as torch does.
+/// The archive with an additional zip64 end record, as torch writes it.
 pub fn zip64(entries: &[Entry]) -> Vec<u8> {
     let mut file = zip(entries);
     let end = file.split_off(file.len() - 22);
@@ -107,7 +107,7 @@ pub fn zip64(entries: &[Entry]) -> Vec<u8> {
     file
 }
 
-/// An archive as torch lays it out: the pickle first, then the storages.
+/// An archive in the order of torch: the pickle, then the storages.
 pub fn torch_entries(pickle: &[u8], storages: &[(&str, &[u8])]) -> Vec<Entry> {
     let mut entries = vec![Entry::new("m/data.pkl", pickle), Entry::new("m/byteorder", b"little")];
     entries.extend(storages.iter().map(|(k, data)| Entry::new(&format!("m/data/{k}"), data)));
@@ -135,7 +135,7 @@ pub fn ints(values: &[i64]) -> Vec<u8> {
     [b"(", &values.iter().flat_map(|&value| int(value)).collect::<Vec<_>>()[..], b"t"].concat()
 }
 
-/// A tensor, as the arguments of its making.
+/// Opcodes of a tensor.
 #[derive(Clone, Copy)]
 pub struct Tensor<'a> {
     pub storage: &'a str,

@@ -1,4 +1,4 @@
-//! Recorded outputs of the published model code, and how a model is compared with them.
+//! Recorded outputs of the published model code, and comparisons with them.
 
 use std::collections::HashMap;
 use std::fs;
@@ -15,7 +15,7 @@ pub struct Case {
     pub name: String,
     pub prompt: Vec<u32>,
     pub greedy: Vec<u32>,
-    /// How clear each greedy choice was.
+    /// Margin of each greedy choice.
     pub margins: Vec<f32>,
 }
 
@@ -87,7 +87,7 @@ pub fn argmax(logits: &[f32]) -> u32 {
     best.unwrap().0 as u32
 }
 
-/// The published code itself is 1e-5 away from exact arithmetic.
+/// The error of the published code itself is 1e-5.
 const TOLERANCE: f32 = 2e-4;
 
 pub fn open(dir: &Path, activations: Activations) -> Model {
@@ -106,12 +106,12 @@ pub fn check_logits(dir: &Path, goldens: &Goldens) {
     for case in &goldens.cases {
         runner.sequence.clear();
         let prefill = runner.all(&case.prompt);
-        // Of a long prompt, the last rows alone may be recorded.
+        // For a long prompt only the last rows may be recorded.
         let recorded = goldens.tensor(case, "prefill_logits").unwrap();
         let worst = distance(&prefill[prefill.len() - recorded.len()..], &recorded);
         assert!(worst < TOLERANCE, "{}: prefill is off by {worst}", case.name);
 
-        // The last token alone, and what is cached for those that follow.
+        // Logits of the last token only, and the cache for the tokens after it.
         runner.sequence.clear();
         let last = runner.last(&case.prompt);
         assert_eq!(bits(&last), bits(&prefill[prefill.len() - vocab..]), "{}", case.name);
@@ -164,13 +164,12 @@ pub fn check_activations(dir: &Path, goldens: &Goldens) {
     assert!(compared > 0, "no activations were recorded");
 }
 
-/// How far the logits with 8-bit activations are from the recorded ones, relative RMS. Where the published code was `sure`, the
-/// choice must be the same.
+/// Error of the logits with 8-bit activations, relative RMS. Greedy choices with a margin of at least `sure` must be the same.
 pub fn int8_error(dir: &Path, goldens: &Goldens, sure: f32) -> f32 {
     logits_error(&open(dir, Activations::Int8), goldens, sure)
 }
 
-/// As [`int8_error`], of a model that is open.
+/// As [`int8_error`], for an open model.
 pub fn logits_error(model: &Model, goldens: &Goldens, sure: f32) -> f32 {
     let mut runner = Runner::new(model, 512);
     let (mut error, mut size) = (0.0, 0.0);

@@ -1,4 +1,4 @@
-//! Where the test data is.
+//! Paths of the test data.
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
@@ -9,11 +9,11 @@ use std::{env, fs};
 
 use tempfile::TempDir;
 
-/// The folder of test data beside the repository, or the one that `GLM_SHARED` names. A fresh clone lacks it: tests that use it
-/// are ignored unless asked for, as `.ci/run` does where the folder exists.
+/// The directory of test data beside the repository, or the one that `GLM_SHARED` names. A fresh clone does not have it, so tests
+/// that use it are `#[ignore]`; `.ci/run` runs them if the directory exists.
 ///
 /// # Panics
-/// If there is no such folder.
+/// If it does not exist.
 pub fn shared() -> PathBuf {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared");
     let folder = env::var_os("GLM_SHARED").map_or(beside, PathBuf::from);
@@ -22,12 +22,12 @@ pub fn shared() -> PathBuf {
     folder
 }
 
-/// A small model of the shared folder.
+/// A small model in the shared directory.
 pub fn shared_model(name: &str) -> PathBuf {
     existing(shared().join("fixtures/models").join(name))
 }
 
-/// A small model of this repository.
+/// A small model in this repository.
 pub fn fixture(name: &str) -> PathBuf {
     existing(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models").join(name))
 }
@@ -37,7 +37,7 @@ fn existing(path: PathBuf) -> PathBuf {
     path
 }
 
-/// The original GLM has its special ids from the tokenizer, which the fixture lacks.
+/// The special ids of the original GLM come from the tokenizer, which the fixture does not have.
 pub fn with_added_tokens(dir: &Path, tokens: String) -> TempDir {
     let copy = tempfile::tempdir().unwrap();
     for entry in fs::read_dir(dir).unwrap() {

@@ -1,4 +1,4 @@
-//! A linear layer and the choice of its inputs' type.
+//! A linear layer, and the choice of its input type.
 
 use glm_kernels::{Activation, Input, Isa, Output, Q8Rows, for_each_row};
 
@@ -20,11 +20,11 @@ impl From<Weight> for Linear {
     }
 }
 
-/// What a linear layer is computed with.
+/// Arguments common to all linear layers of a pass.
 pub(crate) struct Context<'a> {
     pub(crate) isa: Isa,
     pub(crate) activations: Activations,
-    /// Memory for the quantized inputs of a linear layer.
+    /// Buffer for quantized inputs.
     pub(crate) quantized: &'a mut Q8Rows,
 }
 
@@ -46,8 +46,8 @@ impl Linear {
         self.kernel().forward_into(context.isa, input, output, y);
     }
 
-    /// As [`Self::forward`], for rows that `fill` writes to `x` first: each is quantized by the thread that wrote it, while it
-    /// is in that core's cache.
+    /// As [`Self::forward`], after `fill` has written the rows of `x`. The thread that wrote a row also quantizes it, while it is
+    /// in the cache of its core.
     pub(crate) fn forward_filled(
         &self,
         context: &mut Context<'_>,
@@ -67,7 +67,7 @@ impl Linear {
     }
 
     fn takes_integers(&self, context: &Context<'_>) -> bool {
-        context.activations == Activations::Int8 && self.weight.is_quantised()
+        context.activations == Activations::Int8 && self.weight.is_quantized()
     }
 
     fn kernel(&self) -> glm_kernels::Linear<'_> {

@@ -2,7 +2,7 @@
 
 use glm_kernels::{Isa, LayerNorm, RmsNorm, for_each_row};
 
-/// LayerNorm, or without a bias RMSNorm.
+/// LayerNorm with a bias, RMSNorm without.
 pub(crate) struct Norm {
     /// `[hidden]`
     pub(crate) weight: Vec<f32>,
@@ -18,7 +18,7 @@ impl Norm {
         for_each_row(y, n, |token, y| self.token(isa, x, token, y));
     }
 
-    /// Of one token; `y`: `[hidden]`.
+    /// Normalizes one token; `y`: `[hidden]`.
     pub(crate) fn token(&self, isa: Isa, x: &[f32], token: usize, y: &mut [f32]) {
         let (weight, eps) = (&self.weight[..], self.eps);
         let x = &x[token * weight.len()..][..weight.len()];

@@ -1,11 +1,11 @@
-//! A matrix that keeps the file it lies in mapped.
+//! A weight matrix, which may be a view of a mapped file.
 
 use glm_kernels::{Matrix, Panels, Shape, Storage};
 use half::{bf16, f16};
 
 use crate::files::checkpoint::{Bytes, Dtype};
 
-/// A matrix and what keeps its bytes alive. A clone shares them.
+/// A matrix with shared ownership of its bytes. Clones share them.
 #[derive(Clone)]
 pub(crate) struct Weight {
     rows: usize,
@@ -25,7 +25,7 @@ enum Data {
 }
 
 impl Weight {
-    /// A plain matrix, where it lies; copied only if it is misaligned. `dtype` is F32, F16 or BF16.
+    /// An unquantized matrix. It is copied only if `bytes` is misaligned. `dtype` is F32, F16 or BF16.
     pub(crate) fn plain(dtype: Dtype, [rows, cols]: [usize; 2], bytes: &Bytes) -> Self {
         Self { rows, cols, data: Data::Plain(dtype, bytes.aligned(dtype.size())) }
     }
@@ -36,14 +36,14 @@ impl Weight {
         Self { rows: shape.rows, cols: shape.cols, data }
     }
 
-    /// Where its numbers are, scales not counted.
+    /// Its bytes, without scales.
     pub(crate) fn bytes(&self) -> &[u8] {
         match &self.data {
             Data::Plain(_, bytes) | Data::Panels { bytes, .. } => bytes,
         }
     }
 
-    /// The matrix as kernels take it.
+    /// A view for the kernels.
     pub(crate) fn matrix(&self) -> Matrix<'_> {
         let storage = match &self.data {
             Data::Plain(Dtype::F32, bytes) => Storage::F32(bytemuck::cast_slice::<u8, f32>(bytes)),
@@ -56,13 +56,13 @@ impl Weight {
         Matrix::new(self.rows, self.cols, storage)
     }
 
-    /// Columns.
+    /// Number of columns.
     pub(crate) fn cols(&self) -> usize {
         self.cols
     }
 
-    /// Whether it lies in panels, and so takes quantised activations.
-    pub(crate) fn is_quantised(&self) -> bool {
+    /// Whether it is quantized (stored in panels), so that its inputs may be quantized, too.
+    pub(crate) fn is_quantized(&self) -> bool {
         matches!(self.data, Data::Panels { .. })
     }
 }

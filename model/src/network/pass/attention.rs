@@ -1,4 +1,4 @@
-//! Attention of a layer: projections and cache, then attention and its output projection.
+//! Attention block of a layer: QKV projection and cache, then attention and output projection.
 
 use std::ops::Range;
 
@@ -12,7 +12,7 @@ use crate::network::layer::{Attention, Context, Layer, Linear, LinearRole, Norm}
 use crate::network::workspace::Workspace;
 
 impl Pass<'_, '_, '_> {
-    /// Queries of `rows` into the workspace, keys and values into the caches.
+    /// Writes the queries of `rows` to the workspace, and their keys and values to the caches.
     pub(super) fn project(
         &mut self,
         index: usize,
@@ -38,7 +38,7 @@ impl Pass<'_, '_, '_> {
         let queries = &SharedRows::new(rows_mut(queries, &rows, width), width);
         for_each_row(qkv, config.qkv_rows(), |row, qkv| {
             let angles = &angles[(rows.start + row) * per_token..][..per_token];
-            // SAFETY: each row is one task's.
+            // SAFETY: each row is used by one task only.
             let query = unsafe { queries.row(row, 0..width) };
             for (head, query) in query.chunks_exact_mut(size).enumerate() {
                 query.copy_from_slice(&qkv[queries_at.at(head)..][..size]);

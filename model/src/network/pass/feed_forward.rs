@@ -1,4 +1,4 @@
-//! The feed-forward part of a layer.
+//! Feed-forward block of a layer.
 
 use std::ops::Range;
 
@@ -25,10 +25,10 @@ impl Pass<'_, '_, '_> {
         let (n, isa, hidden) = (rows.len(), *isa, config.hidden);
         let x = rows_mut(x, &rows, hidden);
         let normed = &mut normed[..n * hidden];
-        let inside = &mut wide[..n * config.up_rows()];
+        let intermediate = &mut wide[..n * config.up_rows()];
         let norm = |row, y: &mut _| layer.feed_forward_norm.token(isa, x, row, y);
         let mut context = Context { isa, activations: *activations, quantized };
-        up.forward_filled(&mut context, normed, norm, Output::Store, inside);
+        up.forward_filled(&mut context, normed, norm, Output::Store, intermediate);
         show(options, segments, HookPoint::Input(index, LinearRole::Up), normed, rows.clone());
         scale_residual(config.residual, hidden, normed, x);
 
@@ -37,21 +37,21 @@ impl Pass<'_, '_, '_> {
         let branch = Branch { norm: &layer.feed_forward_output_norm, isa, normed, branch, x };
         let point = HookPoint::FeedForward(index);
         branch.add(options, segments, point, rows.clone(), |mode, y| match &kind {
-            None => down.forward(&mut context, inside, mode, y),
+            None => down.forward(&mut context, intermediate, mode, y),
             Some(kind) => {
-                let gate = |row, y: &mut _| kind.row(isa, inside, row, y);
+                let gate = |row, y: &mut _| kind.row(isa, intermediate, row, y);
                 down.forward_filled(&mut context, gated, gate, mode, y);
             }
         });
-        let input = if kind.is_some() { gated } else { inside };
+        let input = if kind.is_some() { gated } else { intermediate };
         show(options, segments, HookPoint::Input(index, LinearRole::Down), input, rows);
     }
 }
 
-/// How the inside of an MLP is gated.
+/// How the MLP is gated.
 struct GateKind {
     activation: Activation,
-    /// Whether the gate is the first half of the output of `up`.
+    /// Whether the gate is the first half of the output of `up`; otherwise it is the second.
     first: bool,
 }
 
@@ -64,7 +64,7 @@ impl GateKind {
         }
     }
 
-    /// Gates row `row` of `up`, `[rows, 2 · intermediate size]`, into `y`, `[intermediate size]`.
+    /// Writes `act(gate) · up` of row `row` of `up`, `[rows, 2 · intermediate size]`, to `y`, `[intermediate size]`.
     fn row(&self, isa: Isa, up: &[f32], row: usize, y: &mut [f32]) {
         let (first, second) = up[2 * y.len() * row..][..2 * y.len()].split_at(y.len());
         let (gate, up) = if self.first { (first, second) } else { (second, first) };

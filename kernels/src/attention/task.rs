@@ -1,0 +1,255 @@
+//! One task of an attention: some rows (a query head of a token each) of one KV head, page by page.
+
+use std::ops::Range;
+
+use super::product::{AlignedPair, Operand, Pair, Rows, ZEROS, product};
+use super::{Attention, Cached, KEYS};
+use crate::math::exp;
+use crate::parallel::SharedRows;
+use crate::simd::{LANES, PairKernel, Simd, Vectors};
+
+/// Which rows and pages of a KV head a task computes, and where it writes the result.
+pub(super) struct Task<'a> {
+    pub(super) head: usize,
+    pub(super) rows: Range<usize>,
+    pub(super) pages: Range<usize>,
+    pub(super) to: Destination<'a>,
+}
+
+/// Where a task writes its result.
+#[derive(Clone, Copy)]
+pub(super) enum Destination<'a> {
+    /// The output, for a task over all pages: `[queries · heads][head size / 8]`
+    Out(&'a SharedRows<'a, [f32; LANES]>),
+    /// The partial result of one page, for a single query: `[heads][pages · partial_len]`
+    Partials(&'a SharedRows<'a, Pair>),
+}
+
+/// Pairs of a partial result: one for `m` and `s`, the others for `o`.
+pub(super) fn partial_len(head_size: usize) -> usize {
+    1 + head_size.div_ceil(2 * LANES)
+}
+
+/// The first pair of a partial result: `m`, `s` and zeros.
+fn partial_head(max: f32, sum: f32) -> Pair {
+    let mut head = ZEROS;
+    (head[0][0], head[0][1]) = (max, sum);
+    head
+}
+
+/// Rows for which a few columns of a page stay in the L1 cache, together with the rows and their weights. A multiple of the tile
+/// height (in tests not, so that tiles of all heights occur).
+const ROW_BLOCK: usize = if cfg!(test) { 5 } else { 24 };
+
+/// Pairs of a row of softmax weights for one page.
+const WEIGHTS: usize = KEYS / (2 * LANES);
+
+/// Buffers of a thread, reused by its next task.
+#[derive(Default)]
+pub(super) struct Scratch {
+    /// The keys of a page, widened to `f32`.
+    keys: Vec<AlignedPair>,
+    /// The values of a page, widened to `f32`.
+    values: Vec<AlignedPair>,
+    /// `[rows][head size]`
+    queries: Vec<f32>,
+    /// Scores, then softmax weights, of a row block: `[ROW_BLOCK][WEIGHTS]`
+    weights: Vec<Pair>,
+    /// Partial results of a row block for one page: `[ROW_BLOCK][partial_len]`
+    partials: Vec<Pair>,
+    /// Merged partial results of all pages so far: `[rows][partial_len]`
+    merged: Vec<Pair>,
+}
+
+impl Scratch {
+    /// Resizes the buffers for a task of `rows` rows.
+    pub(super) fn fit(&mut self, rows: usize, head_size: usize) {
+        let (len, row_block) = (partial_len(head_size), rows.min(ROW_BLOCK));
+        if rows > 1 {
+            self.keys.resize(WEIGHTS * head_size, AlignedPair::ZEROS);
+            self.values.resize(KEYS * (len - 1), AlignedPair::ZEROS);
+        }
+        self.queries.resize(rows * head_size, 0.0);
+        self.weights.resize(row_block * WEIGHTS, ZEROS);
+        self.partials.resize(row_block * len, ZEROS);
+        self.merged.resize(rows * len, ZEROS);
+    }
+}
+
+/// The computation of a [`Task`], for which `scratch` has the right sizes.
+pub struct AttendTask<'a, E> {
+    pub(super) attention: &'a Attention<'a, E>,
+    pub(super) task: Task<'a>,
+    pub(super) scratch: &'a mut Scratch,
+}
+
+impl<E: Cached> PairKernel for AttendTask<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self { attention, task, scratch } = self;
+        let head_size = attention.cache.shape().head_size;
+        let (rows, len) = (task.rows.len(), partial_len(head_size));
+        let Scratch { keys: wide_keys, values: wide_values, queries, weights, partials, merged } =
+            scratch;
+        for row in 0..rows {
+            let query = attention.query(task.head, task.rows.start + row);
+            queries[row * head_size..][..head_size].copy_from_slice(query);
+        }
+        for page in task.pages.clone() {
+            // The number of visible keys grows with the position, so the last row has the most.
+            let most = attention.visible(task.rows.end - 1, page);
+            if most == 0 {
+                break;
+            }
+            let cached = attention.cache.head(page, attention.layer, task.head);
+            let keys = Operand::new(simd, rows, cached.keys(most), wide_keys);
+            let values = Operand::new(simd, rows, cached.values(most), wide_values);
+            for first in (0..rows).step_by(ROW_BLOCK) {
+                let count = ROW_BLOCK.min(rows - first);
+                let values_of_rows = &queries[first * head_size..];
+                let row_block =
+                    Rows { values: values_of_rows, depth: head_size, stride: head_size, count };
+                product(simd, row_block, keys, weights, WEIGHTS);
+                for row in 0..count {
+                    let visible = attention.visible(task.rows.start + first + row, page);
+                    let weights = weights[row * WEIGHTS..][..WEIGHTS].as_flattened_mut();
+                    partials[row * len] = softmax::<S, E>(
+                        simd,
+                        attention.scale,
+                        cached.scales,
+                        [visible, most],
+                        weights,
+                    );
+                }
+                let weights = weights.as_flattened().as_flattened();
+                let row_block = Rows { values: weights, depth: most, stride: KEYS, count };
+                product(simd, row_block, values, &mut partials[1..], len);
+                for row in 0..count {
+                    let partial = &partials[row * len..][..len];
+                    let merged = &mut merged[(first + row) * len..][..len];
+                    if page == task.pages.start {
+                        // Every row has visible keys in it: it is page 0, or the task has the rows of one query only.
+                        merged.copy_from_slice(partial);
+                    } else if attention.visible(task.rows.start + first + row, page) > 0 {
+                        // A row without visible keys skips the merge: it could only turn −0 into 0 and propagate NaN and
+                        // infinity from masked values.
+                        merge(simd, merged, partial);
+                    }
+                }
+            }
+        }
+        for (row, merged) in task.rows.clone().zip(merged.chunks_exact(len)) {
+            let (query, head) = (row / attention.group_size(), row % attention.group_size());
+            let head = task.head * attention.group_size() + head;
+            // SAFETY: exactly one task has this row and, with `Partials`, this page of it.
+            unsafe {
+                match task.to {
+                    Destination::Out(out) => {
+                        let row = query * attention.heads + head;
+                        finish(simd, merged, out.row(row, 0..head_size / LANES));
+                    }
+                    Destination::Partials(partials) => {
+                        let at = task.pages.start * len;
+                        partials.row(head, at..at + len).copy_from_slice(merged);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Turns the scores of a row into softmax weights relative to the largest score; returns that score and the sum of the weights as
+/// the first pair of a partial result.
+///
+/// `weights` holds scores of the first `most` keys. The row attends to the first `visible` of them; the others get weight 0.
+#[inline(always)]
+fn softmax<S: Vectors, E: Cached>(
+    simd: S,
+    scale: f32,
+    [key_scales, value_scales]: [&[[f32; LANES]]; 2],
+    [visible, most]: [usize; 2],
+    weights: &mut [[f32; LANES]],
+) -> Pair {
+    let panels = &mut weights[..most.div_ceil(LANES)];
+    if visible == 0 {
+        panels.fill([0.0; LANES]);
+        return partial_head(f32::NEG_INFINITY, 0.0);
+    }
+    let scale = simd.splat(scale);
+    for (i, panel) in panels.iter_mut().enumerate() {
+        let mut score = simd.mul(simd.load(panel), scale);
+        if E::SCALED {
+            score = simd.mul(score, simd.load(&key_scales[i]));
+        }
+        simd.store(score, panel);
+    }
+    panels.as_flattened_mut()[visible..].fill(f32::NEG_INFINITY);
+    let mut max = simd.splat(f32::NEG_INFINITY);
+    for panel in &*panels {
+        max = simd.max(simd.load(panel), max);
+    }
+    let max = simd.max_lane(max);
+    let mut sum = simd.splat(0.0);
+    for (i, panel) in panels.iter_mut().enumerate() {
+        let mut weight = exp(simd, simd.sub(simd.load(panel), simd.splat(max)));
+        sum = simd.add(sum, weight);
+        if E::SCALED {
+            weight = simd.mul(weight, simd.load(&value_scales[i]));
+        }
+        simd.store(weight, panel);
+    }
+    partial_head(max, simd.sum(sum))
+}
+
+/// Merges `partial` into `merged`.
+#[inline(always)]
+fn merge<S: Simd>(simd: S, merged: &mut [Pair], partial: &[Pair]) {
+    let max = merged[0][0][0].max(partial[0][0][0]);
+    let old = factor(simd, merged[0][0][0] - max);
+    let new = factor(simd, partial[0][0][0] - max);
+    for i in 0..merged.len() {
+        let old = simd.pair_mul(simd.pair_load(&merged[i]), old);
+        let sum = simd.pair_fma(simd.pair_load(&partial[i]), new, old);
+        simd.pair_store(sum, &mut merged[i]);
+    }
+    merged[0][0][0] = max;
+}
+
+/// `e^x` in every lane.
+#[inline(always)]
+fn factor<S: Simd>(simd: S, x: f32) -> S::Pair {
+    let mut lanes = [0.0; LANES];
+    simd.store(exp(simd, simd.splat(x)), &mut lanes);
+    simd.pair_splat(lanes[0])
+}
+
+/// Writes `o / s`.
+#[inline(always)]
+fn finish<S: Vectors>(simd: S, merged: &[Pair], out: &mut [[f32; LANES]]) {
+    let inverse = simd.splat(1.0 / merged[0][0][1]);
+    let merged = merged[1..].as_flattened();
+    for i in 0..out.len() {
+        simd.store(simd.mul(simd.load(&merged[i]), inverse), &mut out[i]);
+    }
+}
+
+/// Merges the partial results of all pages of a head, in page order, and writes its output.
+pub(super) struct MergePartials<'a> {
+    pub(super) partials: &'a mut [Pair],
+    pub(super) out: &'a mut [[f32; LANES]],
+}
+
+impl PairKernel for MergePartials<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let (merged, rest) = self.partials.split_at_mut(partial_len(self.out.len() * LANES));
+        for partial in rest.chunks_exact(merged.len()) {
+            merge(simd, merged, partial);
+        }
+        finish(simd, merged, self.out);
+    }
+}
