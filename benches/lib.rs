@@ -51,7 +51,7 @@ pub fn random(n: usize, scale: f32) -> Vec<f32> {
     (0..n).map(|_| (uniform() + uniform() + uniform() + uniform()) * 1.732 * scale).collect()
 }
 
-/// A quantised matrix.
+/// A quantized matrix.
 pub struct Quantized {
     shape: Shape,
     bytes: Vec<u8>,
@@ -59,10 +59,10 @@ pub struct Quantized {
 }
 
 impl Quantized {
-    /// Random weights. Speed does not depend on the values, so one panel is quantised and repeated.
+    /// Random weights. Speed does not depend on the values, so one panel is quantized and repeated.
     ///
     /// # Panics
-    /// Never: random weights can be quantised.
+    /// Never: random weights can be quantized.
     pub fn random(shape: Shape) -> Self {
         let weights = random(LANES * shape.cols, 0.02);
         let mut integers = vec![0; weights.len()];

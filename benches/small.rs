@@ -1,4 +1,4 @@
-//! The work between the matrices of ChatGLM-6B, on every instruction set: activation, norm, quantising, rotation. And the cost of an
+//! The work between the matrices of ChatGLM-6B, on every instruction set: activation, norm, quantizing, rotation. And the cost of an
 //! empty parallel step, at each number of threads.
 
 use std::hint::black_box;
@@ -30,9 +30,9 @@ fn rows(c: &mut Criterion) {
                 assert!(y.iter().all(|y| y.is_finite()));
             });
         }
-        let mut quantised = Q8Rows::with_capacity(1, INNER);
-        group.bench_function(BenchmarkId::new("quantise", isa), |b| {
-            b.iter(|| quantised.quantize(isa, black_box(&x), INNER));
+        let mut quantized = Q8Rows::with_capacity(1, INNER);
+        group.bench_function(BenchmarkId::new("quantize", isa), |b| {
+            b.iter(|| quantized.quantize(isa, black_box(&x), INNER));
         });
         group.throughput(Throughput::Elements(HIDDEN as u64));
         let (x, weight, bias) = (&x[..HIDDEN], &weight[..HIDDEN], &bias[..HIDDEN]);

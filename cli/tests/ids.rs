@@ -82,7 +82,7 @@ fn without_a_tokenizer_ids_are_printed_and_that_is_said() {
 }
 
 #[test]
-fn a_quantised_folder_says_so_and_answers_as_its_official_source() {
+fn a_quantized_folder_says_so_and_answers_as_its_official_source() {
     let dir = tempfile::tempdir().unwrap();
     let target = text(&dir.path().join("ready"));
     let source = tiny("int4");
@@ -118,7 +118,7 @@ fn bits_and_groups_are_as_asked() {
 }
 
 #[test]
-fn info_counts_every_byte_and_says_what_an_unquantised_model_costs() {
+fn info_counts_every_byte_and_says_what_an_unquantized_model_costs() {
     let run = glm(&["info", "-m", &tiny("bin-f16")]).output().unwrap();
     for part in ["ChatGLM-6B", "word embeddings", "keys and values", "2048"] {
         assert!(stdout(&run).contains(part), "{part}");

@@ -20,7 +20,7 @@ fuzz_target!(|input: (u8, u8, u8, bool, u8, Vec<u8>, Vec<i8>)| {
     let weights: Vec<u8> =
         bytes.iter().copied().chain([0x5a]).cycle().take(shape.bytes()).collect();
     let scales = vec![f16::from_f32(0.25); shape.scales()];
-    // With 127 in every block, integers are their own quantisation.
+    // With 127 in every block, integers are their own quantization.
     let mut x: Vec<_> = x.iter().copied().chain([3]).cycle().take(tokens * cols).collect();
     for row in x.chunks_mut(cols) {
         row.iter_mut().step_by(BLOCK).for_each(|x| *x = 127);
@@ -30,9 +30,9 @@ fuzz_target!(|input: (u8, u8, u8, bool, u8, Vec<u8>, Vec<i8>)| {
     let linear = Linear { weight, bias: None, activation: Activation::None };
     let (exact, bound) = (reference::linear(&linear, &x), reference::magnitude(&linear, &x));
     for isa in Isa::available() {
-        let mut quantised = Q8Rows::default();
-        quantised.quantize(isa, &x, cols);
-        for input in [Input::F32(&x), Input::Q8(&quantised)] {
+        let mut quantized = Q8Rows::default();
+        quantized.quantize(isa, &x, cols);
+        for input in [Input::F32(&x), Input::Q8(&quantized)] {
             let mut y = vec![f32::NAN; tokens * rows];
             linear.forward(isa, input, &mut y);
             for ((y, exact), bound) in y.iter().zip(&exact).zip(&bound) {

@@ -214,7 +214,7 @@ pub struct Config {
     pub vocab: usize,
     /// Largest context the model supports, in tokens.
     pub max_context: usize,
-    /// Normalisation.
+    /// Normalization.
     pub norm: Norm,
     /// MLP.
     pub mlp: Mlp,

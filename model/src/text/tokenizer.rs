@@ -105,7 +105,7 @@ pub(crate) enum Family {
 /// Turns text into ids and ids into text, exactly as the model's official tokenizer does.
 pub struct Tokenizer {
     family: Family,
-    model: Model,
+    model: Encoder,
     /// The number of image tokens before the ids of the model. It is added to them.
     offset: u32,
     added: Added,
@@ -115,42 +115,42 @@ pub struct Tokenizer {
 }
 
 /// The model that encodes a text without added tokens.
-enum Model {
+enum Encoder {
     Pieces(SentencePiece),
     Bytes(ByteLevel),
 }
 
-impl Model {
+impl Encoder {
     /// # Errors
-    /// If the normalised text is too long, or the byte-level model fails.
+    /// If the normalized text is too long, or the byte-level model fails.
     fn encode(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
         match self {
-            Model::Pieces(model) => {
+            Encoder::Pieces(model) => {
                 let encoded = model.encode(text, ids);
-                encoded.ok_or_else(|| Error::Prompt("the normalised text is too long".into()))
+                encoded.ok_or_else(|| Error::Prompt("the normalized text is too long".into()))
             }
-            Model::Bytes(model) => model.encode(text, ids).map_err(Error::Prompt),
+            Encoder::Bytes(model) => model.encode(text, ids).map_err(Error::Prompt),
         }
     }
 
     fn find(&self, piece: &str) -> Option<u32> {
         match self {
-            Model::Pieces(model) => model.find(piece),
-            Model::Bytes(model) => model.find(piece),
+            Encoder::Pieces(model) => model.find(piece),
+            Encoder::Bytes(model) => model.find(piece),
         }
     }
 
     fn has(&self, id: u32) -> bool {
         match self {
-            Model::Pieces(model) => model.piece(id as usize).is_some(),
-            Model::Bytes(model) => model.token(id).is_some(),
+            Encoder::Pieces(model) => model.piece(id as usize).is_some(),
+            Encoder::Bytes(model) => model.token(id).is_some(),
         }
     }
 
     fn len(&self) -> u32 {
         match self {
-            Model::Pieces(model) => model.len() as u32,
-            Model::Bytes(model) => model.len(),
+            Encoder::Pieces(model) => model.len() as u32,
+            Encoder::Bytes(model) => model.len(),
         }
     }
 }
@@ -158,7 +158,7 @@ impl Model {
 /// The parts of a tokenizer.
 struct Build {
     family: Family,
-    model: Model,
+    model: Encoder,
     offset: u32,
     added: Vec<Token>,
     special: Special,
@@ -260,7 +260,7 @@ impl Tokenizer {
     /// `<pad>` and `<unk>`, in ChatGLM2, ChatGLM3 and GLM-130B none, in the others all.
     ///
     /// # Errors
-    /// If the text is longer than 16 MiB or the normalised text than 32 MiB, or if a split pattern of a `tokenizer.json` takes
+    /// If the text is longer than 16 MiB or the normalized text than 32 MiB, or if a split pattern of a `tokenizer.json` takes
     /// longer than 20 seconds.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         self.encode_segments(text, false)
@@ -331,8 +331,10 @@ impl Tokenizer {
             match (&token.shown, &self.model) {
                 (Shown::Ignored, _) => {}
                 (Shown::Hidden, _) => decoder.part_bytes(text),
-                (Shown::Within(name), Model::Bytes(_)) => decoder.push_bytes(name.as_bytes(), text),
-                (Shown::Within(name), Model::Pieces(_)) => decoder.push_verbatim(name, text),
+                (Shown::Within(name), Encoder::Bytes(_)) => {
+                    decoder.push_bytes(name.as_bytes(), text)
+                }
+                (Shown::Within(name), Encoder::Pieces(_)) => decoder.push_verbatim(name, text),
                 (Shown::Apart(name), _) => decoder.push_apart(name, text),
             }
             return Ok(());
@@ -342,8 +344,10 @@ impl Tokenizer {
             return Ok(());
         };
         let known = match &self.model {
-            Model::Pieces(model) => push_piece(model, decoder, piece, text),
-            Model::Bytes(model) => model.token(piece).map(|token| decoder.push_bytes(token, text)),
+            Encoder::Pieces(model) => push_piece(model, decoder, piece, text),
+            Encoder::Bytes(model) => {
+                model.token(piece).map(|token| decoder.push_bytes(token, text))
+            }
         };
         known.ok_or_else(|| {
             let size = self.size;

@@ -8,7 +8,7 @@ use super::added::{Found, Shown, Token};
 use super::decoder::{Decoding, Invalid, Marked};
 use super::sentencepiece::SentencePiece;
 use super::settings;
-use super::{Build, Family, LONGEST_RUN, Model, NEWLINE, Special, SpecialIds, TAB, Tokenizer};
+use super::{Build, Encoder, Family, LONGEST_RUN, NEWLINE, Special, SpecialIds, TAB, Tokenizer};
 use crate::error::Result;
 use crate::files::fields::Fields;
 use crate::files::model_dir::ModelDir;
@@ -60,7 +60,7 @@ pub(super) fn open(folder: &ModelDir) -> Result<Tokenizer> {
     let (before, after) = (Vec::new(), vec![gmask.id, bos.id]);
     let special = Special { ids, pad: Some(pad.id), before, after };
     let added = vec![bos, eos, unk, pad, mask, gmask];
-    let (family, model, decoding) = (Family::ChatGlm, Model::Pieces(model), DECODING);
+    let (family, model, decoding) = (Family::ChatGlm, Encoder::Pieces(model), DECODING);
     let built = Build { family, model, offset, added, special, decoding }.finish();
     built.map_err(|problem| folder.error(FILE, problem))
 }

@@ -7,7 +7,7 @@ use super::added::{Found, Shown, Token};
 use super::decoder::Decoding;
 use super::sentencepiece::SentencePiece;
 use super::settings;
-use super::{Build, Family, Model, Special, SpecialIds, Tokenizer};
+use super::{Build, Encoder, Family, Special, SpecialIds, Tokenizer};
 use crate::error::Result;
 use crate::files::model_dir::ModelDir;
 use crate::files::variant::Variant;
@@ -48,7 +48,7 @@ pub(super) fn open(folder: &ModelDir) -> Result<Tokenizer> {
         Some(hidden)
     }));
     let decoding = Decoding { keeps_blanks: !model.collapses(), ..Decoding::default() };
-    Build { family, model: Model::Pieces(model), offset: 0, added, special, decoding }
+    Build { family, model: Encoder::Pieces(model), offset: 0, added, special, decoding }
         .finish()
         .map_err(|problem| folder.error(FILE, problem))
 }

@@ -10,7 +10,7 @@ use super::gpt2::{self, Merges, Vocab};
 use super::sentencepiece::SentencePiece;
 use super::settings;
 use super::split::{GPT2, Splitter};
-use super::{Build, Family, Model, Special, SpecialIds, Tokenizer, shortened};
+use super::{Build, Encoder, Family, Special, SpecialIds, Tokenizer, shortened};
 use crate::error::Result;
 use crate::files::fields::Fields;
 use crate::files::model_dir::{ADDED_TOKENS as ADDED, ModelDir};
@@ -28,15 +28,15 @@ pub(super) fn open_english(folder: &ModelDir) -> Result<Tokenizer> {
         .and_then(|merges| Merges::new(vocab, merges, false))
         .and_then(|merges| Ok(ByteLevel::of_merges(tokens, merges, vec![Splitter::new(GPT2)?])))
         .map_err(|problem| folder.error(MERGES, problem))?;
-    open(folder, Model::Bytes(model), VOCAB)
+    open(folder, Encoder::Bytes(model), VOCAB)
 }
 
 pub(super) fn open_chinese(folder: &ModelDir) -> Result<Tokenizer> {
     let model = SentencePiece::open(folder, CHINESE)?;
-    open(folder, Model::Pieces(model), CHINESE)
+    open(folder, Encoder::Pieces(model), CHINESE)
 }
 
-fn open(folder: &ModelDir, model: Model, file: &str) -> Result<Tokenizer> {
+fn open(folder: &ModelDir, model: Encoder, file: &str) -> Result<Tokenizer> {
     let settings = settings::open(folder)?;
     let added = added(folder, &settings, &model)?;
     let id = |name: &str| {
@@ -52,7 +52,7 @@ fn open(folder: &ModelDir, model: Model, file: &str) -> Result<Tokenizer> {
         before: vec![id("[CLS]")?],
         after: vec![id("<|endoftext|>")?],
     };
-    let pieces = matches!(model, Model::Pieces(_));
+    let pieces = matches!(model, Encoder::Pieces(_));
     let decoding = Decoding {
         clean_up: settings.flag("clean_up_tokenization_spaces", true)?,
         joint: " ",
@@ -65,7 +65,7 @@ fn open(folder: &ModelDir, model: Model, file: &str) -> Result<Tokenizer> {
 }
 
 /// The tokens of `added_tokens.json`, and `<|endoftext|>` if the vocabulary has it, as the English one does.
-fn added(folder: &ModelDir, settings: &Fields, model: &Model) -> Result<Vec<Token>> {
+fn added(folder: &ModelDir, settings: &Fields, model: &Encoder) -> Result<Vec<Token>> {
     let mut ids = Vec::new();
     for (name, id) in folder.json(ADDED)? {
         let id = id.as_u64().and_then(|id| u32::try_from(id).ok());

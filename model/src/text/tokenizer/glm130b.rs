@@ -7,7 +7,7 @@ use super::added::{Found, Shown, Token};
 use super::chatglm::FILE;
 use super::decoder::{Decoding, Marked};
 use super::sentencepiece::SentencePiece;
-use super::{Build, Family, Model, Special, SpecialIds, Tokenizer};
+use super::{Build, Encoder, Family, Special, SpecialIds, Tokenizer};
 use crate::error::Result;
 use crate::files::checkpoint::SHARDS;
 use crate::files::model_dir::{CONFIG, ModelDir};
@@ -51,7 +51,7 @@ pub(super) fn open(folder: &ModelDir) -> Result<Tokenizer> {
     let decoding = Decoding { marked: Marked::Newlines, ..Decoding::default() };
     Build {
         family: Family::Glm130b,
-        model: Model::Pieces(model),
+        model: Encoder::Pieces(model),
         offset: IMAGE_TOKENS,
         added,
         special,

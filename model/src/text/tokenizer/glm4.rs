@@ -8,7 +8,7 @@ use super::chatglm2::FILE;
 use super::decoder::{Decoding, Invalid};
 use super::settings;
 use super::split::{GLM4, Splitter};
-use super::{Build, Family, Model, Special, SpecialIds, Tokenizer};
+use super::{Build, Encoder, Family, Special, SpecialIds, Tokenizer};
 use crate::error::Result;
 use crate::files::model_dir::ModelDir;
 use base64::Engine;
@@ -48,9 +48,16 @@ pub(super) fn open(folder: &ModelDir, file: &[u8]) -> Result<Tokenizer> {
         invalid: Invalid::Together,
         ..Decoding::default()
     };
-    Build { family: Family::Glm4, model: Model::Bytes(model), offset: 0, added, special, decoding }
-        .finish()
-        .map_err(|problem| folder.error(FILE, problem))
+    Build {
+        family: Family::Glm4,
+        model: Encoder::Bytes(model),
+        offset: 0,
+        added,
+        special,
+        decoding,
+    }
+    .finish()
+    .map_err(|problem| folder.error(FILE, problem))
 }
 
 fn parse(file: &[u8]) -> Result<ByteLevel, String> {

@@ -1,4 +1,4 @@
-//! The normalisation of SentencePiece.
+//! The normalization of SentencePiece.
 
 use super::trie::Trie;
 
@@ -12,13 +12,13 @@ const MAX_KEY: usize = 64;
 /// Longest replacement in bytes. The longest in NFKC, that of U+FDFA, has 33.
 const MAX_REPLACEMENT: usize = 256;
 
-/// Normalises a text: replaces characters by the map of the model (NFKC and more; ChatGLM2 has no map), puts one blank before
+/// Normalizes a text: replaces characters by the map of the model (NFKC and more; ChatGLM2 has no map), puts one blank before
 /// the text, and writes each blank as `▁`. If the model says so, it also collapses runs of blanks and strips blanks at both
 /// ends.
 pub(super) struct Normalizer {
     map: CharsMap,
     collapse: bool,
-    /// Pieces that are not normalised, such as `<n>`.
+    /// Pieces that are not normalized, such as `<n>`.
     verbatim: Trie,
 }
 
@@ -41,7 +41,7 @@ impl Normalizer {
         self.verbatim.prefixes(text.as_bytes()).last().map(|(length, _)| length)
     }
 
-    /// The normalised text. `None` if it has more than `most` bytes.
+    /// The normalized text. `None` if it has more than `most` bytes.
     pub(super) fn normalize(&self, text: &str, most: usize) -> Option<String> {
         let mut out = String::with_capacity(text.len() + text.len() / 4 + BLANK.len());
         let mut after_blank = true;

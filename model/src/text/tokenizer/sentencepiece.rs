@@ -24,10 +24,10 @@ use crate::files::model_dir::ModelDir;
 use prost::Message;
 use std::cmp::Ordering;
 
-/// Longest normalised text in bytes.
-const MAX_NORMALISED: usize = 2 * MAX_TEXT;
+/// Longest normalized text in bytes.
+const MAX_NORMALIZED: usize = 2 * MAX_TEXT;
 
-/// How many times longer normalisation can make a text: a blank takes three bytes, and U+FDFA becomes eleven times as long.
+/// How many times longer normalization can make a text: a blank takes three bytes, and U+FDFA becomes eleven times as long.
 const MAX_GROWTH: usize = 16;
 
 /// Largest file that is read, which bounds the memory for a damaged file. That of ChatGLM-6B has 2.7 MB.
@@ -209,9 +209,9 @@ impl SentencePiece {
         &self.unknown_surface
     }
 
-    /// Appends the ids of `text`. `None` if the normalised text is too long.
+    /// Appends the ids of `text`. `None` if the normalized text is too long.
     pub(super) fn encode(&self, text: &str, ids: &mut Vec<u32>) -> Option<()> {
-        let most = MAX_NORMALISED.min(text.len().saturating_mul(MAX_GROWTH) + 64);
+        let most = MAX_NORMALIZED.min(text.len().saturating_mul(MAX_GROWTH) + 64);
         let text = self.normalizer.normalize(text, most)?;
         let parts = match &self.algorithm {
             Algorithm::Unigram { unknown_score, best_score } => {

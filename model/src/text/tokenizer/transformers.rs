@@ -11,7 +11,7 @@ use super::decoder::{Decoding, Invalid};
 use super::gpt2::{self, Merge, Merges, Vocab};
 use super::settings::{self, token};
 use super::split::{DIGIT, DIGITS, GPT2, Splitter};
-use super::{Build, Family, Model, Special, SpecialIds, Tokenizer, shortened};
+use super::{Build, Encoder, Family, Special, SpecialIds, Tokenizer, shortened};
 use crate::error::Result;
 use crate::files::model_dir::ModelDir;
 use serde::Deserialize;
@@ -137,9 +137,16 @@ pub(super) fn open(folder: &ModelDir) -> Result<Tokenizer> {
         invalid: Invalid::Together,
         ..Decoding::default()
     };
-    Build { family: Family::Other, model: Model::Bytes(model), offset: 0, added, special, decoding }
-        .finish()
-        .map_err(error)
+    Build {
+        family: Family::Other,
+        model: Encoder::Bytes(model),
+        offset: 0,
+        added,
+        special,
+        decoding,
+    }
+    .finish()
+    .map_err(error)
 }
 
 fn added(listed: &[Value]) -> Result<Vec<Token>, String> {
