@@ -184,14 +184,13 @@ impl Answering {
     pub fn sampling(&self, base: &Sampling) -> anyhow::Result<Sampling> {
         let seed = self.seed.unwrap_or_else(random_seed);
         let base = if self.greedy { &Sampling::greedy() } else { base };
-        let sampling = Sampling {
-            temperature: self.temperature.unwrap_or(base.temperature),
-            top_k: self.top_k.unwrap_or(base.top_k),
-            top_p: self.top_p.unwrap_or(base.top_p),
-            min_p: self.min_p.unwrap_or(base.min_p),
-            repetition_penalty: self.repetition_penalty.unwrap_or(base.repetition_penalty),
-            seed,
-        };
+        let mut sampling = base.clone();
+        sampling.temperature = self.temperature.unwrap_or(base.temperature);
+        sampling.top_k = self.top_k.unwrap_or(base.top_k);
+        sampling.top_p = self.top_p.unwrap_or(base.top_p);
+        sampling.min_p = self.min_p.unwrap_or(base.min_p);
+        sampling.repetition_penalty = self.repetition_penalty.unwrap_or(base.repetition_penalty);
+        sampling.seed = seed;
         sampling.validate()?;
         Ok(sampling)
     }
@@ -533,18 +532,24 @@ mod tests {
         Only::try_parse_from(words.split(' '))?.answering.sampling(&base())
     }
 
+    fn changed(sampling: &Sampling, change: impl FnOnce(&mut Sampling)) -> Sampling {
+        let mut sampling = sampling.clone();
+        change(&mut sampling);
+        sampling
+    }
+
     fn base() -> Sampling {
-        Sampling { temperature: 0.8, top_p: 0.7, ..Sampling::greedy() }
+        changed(&Sampling::greedy(), |s| (s.temperature, s.top_p) = (0.8, 0.7))
     }
 
     #[test]
     fn settings_that_are_not_given_are_those_of_the_model() {
-        let with_seed = Sampling { seed: 7, ..base() };
+        let with_seed = changed(&base(), |s| s.seed = 7);
         assert_eq!(sampling("glm --seed 7").unwrap(), with_seed);
-        let greedy = Sampling { seed: 7, ..Sampling::greedy() };
+        let greedy = changed(&Sampling::greedy(), |s| s.seed = 7);
         assert_eq!(sampling("glm --greedy --seed 7").unwrap(), greedy);
         let cooler = sampling("glm --temperature 0.5 --top-k 3 --seed 7").unwrap();
-        assert_eq!(cooler, Sampling { temperature: 0.5, top_k: 3, ..with_seed });
+        assert_eq!(cooler, changed(&with_seed, |s| (s.temperature, s.top_k) = (0.5, 3)));
     }
 
     #[test]

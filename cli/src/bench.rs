@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use anyhow::Result;
 use glm_model::{
-    Activations, Chunk, Model, QuantizeOptions, Roofline, RunOptions, Sequence, Workspace,
+    Activations, Chunk, Draft, DraftStats, Generation, Model, QuantizeOptions, Request, Roofline,
+    RunOptions, Sampling, Sequence, Workspace,
 };
 use serde_json::{Value, json};
 
@@ -23,6 +24,9 @@ const DEPTH: usize = 32;
 
 /// Passes that verify a draft, in a round.
 const DRAFT_PASSES: usize = 4;
+
+/// Most tokens of an answer with prompt lookup.
+const LOOKUP_TOKENS: usize = 64;
 
 /// An ordinary id; which one it is makes no difference.
 const ID: u32 = 5;
@@ -69,6 +73,7 @@ pub fn run(args: &Bench) -> Result<()> {
     sequence.clear();
     let sequences = bench.sequences(&lengths.sequences)?;
     let drafts = bench.drafts(&lengths.draft_tokens)?;
+    let lookup = if drafts.is_empty() { None } else { bench.lookup()? };
     let memory = peak_memory();
     if args.json {
         return output::json(&json!({
@@ -82,6 +87,7 @@ pub fn run(args: &Bench) -> Result<()> {
             "runs": results,
             "sequences": sequences,
             "drafts": drafts,
+            "lookup": lookup,
         }));
     }
     match memory {
@@ -235,6 +241,50 @@ impl Runs<'_> {
             }));
         }
         Ok(results)
+    }
+
+    /// Greedy answers to a repetitive prompt, with prompt lookup and without. How much is accepted depends on the model and the
+    /// text.
+    fn lookup(&mut self) -> Result<Option<Value>> {
+        let config = self.model.config();
+        if config.max_context < 2 * LOOKUP_TOKENS {
+            return Ok(None);
+        }
+        let mut prompt: Vec<_> = (0..LOOKUP_TOKENS as u32 / 2).map(|i| ID + i % 16).collect();
+        prompt.extend(config.special.gmask.or(config.special.mask));
+        prompt.extend(config.special.sop);
+        let generate = |draft: Draft| -> Result<_> {
+            let mut request = Request::new(Sampling::greedy());
+            (request.max_new_tokens, request.draft) = (Some(LOOKUP_TOKENS), draft);
+            let sequence = self.model.sequence(Some(2 * LOOKUP_TOKENS))?;
+            let mut answer = Generation::new(self.model, sequence, &prompt, request)?;
+            answer.read_prompt(&mut |_| {})?;
+            let started = Instant::now();
+            let ids = answer.by_ref().collect::<Result<Vec<_>, _>>()?;
+            Ok((ids.len() as f64 / started.elapsed().as_secs_f64(), answer.draft_stats()))
+        };
+        let (mut without, mut with, mut stats) = (Vec::new(), Vec::new(), DraftStats::default());
+        for _ in 0..self.args.rounds {
+            without.push(generate(Draft::Off)?.0);
+            let (rate, drafted) = generate(Draft::Auto)?;
+            with.push(rate);
+            stats = drafted;
+        }
+        without.sort_by(f64::total_cmp);
+        with.sort_by(f64::total_cmp);
+        let (rate, ratio) = (median(&with), median(&with) / median(&without));
+        let per_pass = stats.ids as f64 / stats.passes.max(1) as f64;
+        self.say(&format!(
+            "lookup {LOOKUP_TOKENS:>5}   {rate:>8.2} tokens/s with drafts: {ratio:.2} × without, {per_pass:.2} tokens a pass"
+        ))?;
+        Ok(Some(json!({
+            "tokens": LOOKUP_TOKENS,
+            "tokens_per_second": rate,
+            "ratio_to_none": ratio,
+            "tokens_per_pass": per_pass,
+            "drafted_tokens": stats.drafted,
+            "accepted_tokens": stats.accepted,
+        })))
     }
 
     /// Feeds `depth` tokens and the start of an answer to an empty sequence; returns its length.

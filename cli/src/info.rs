@@ -177,7 +177,7 @@ fn json(model: &Inventory) -> Value {
         "heads": config.heads,
         "kv_heads": config.kv_heads,
         "head_size": config.head_size,
-        "inner": config.intermediate_size,
+        "intermediate_size": config.intermediate_size,
         "vocab": config.vocab,
         "context": config.max_context,
         "matrices": matrices.collect::<Vec<_>>(),
@@ -188,6 +188,6 @@ fn json(model: &Inventory) -> Value {
         },
         "bytes_per_token": model.bytes_per_token,
         "memory": memory.collect::<Vec<_>>(),
-        "quantised": model.is_quantized,
+        "quantized": model.is_quantized,
     })
 }

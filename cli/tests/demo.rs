@@ -143,6 +143,6 @@ fn other_commands_take_it_too() {
     let ids = json(&["tokenize", "--json", "你好"]);
     assert_eq!(json(&["tokenize", "--json", "--decode", &ids["ids"].to_string()])["text"], "你好");
     let info = json(&["info", "--json"]);
-    assert_eq!((&info["architecture"], &info["quantised"]), (&"ChatGLM-6B".into(), &true.into()));
+    assert_eq!((&info["architecture"], &info["quantized"]), (&"ChatGLM-6B".into(), &true.into()));
     assert_eq!(info["weights"]["in_memory"], 0);
 }

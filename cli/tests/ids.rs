@@ -92,7 +92,7 @@ fn a_quantized_folder_says_so_and_answers_as_its_official_source() {
 
     let info = json(&["info", "-m", &target, "--json"]);
     assert_eq!(info["architecture"], "ChatGLM-6B");
-    assert_eq!((&info["quantised"], &info["weights"]["in_memory"]), (&true.into(), &0.into()));
+    assert_eq!((&info["quantized"], &info["weights"]["in_memory"]), (&true.into(), &0.into()));
     let generate = |model: &str| {
         let words = ["generate", "-m", model, "--ids", "[5,6,301,304]", "--greedy", "--json"];
         json(&[&words[..], &["--max-new-tokens", "20"]].concat())["ids"].clone()

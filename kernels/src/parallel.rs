@@ -8,15 +8,15 @@
 //! The protocol is in `team`. `model` checks it with loom.
 
 mod backoff;
+mod duty;
 #[cfg(all(test, loom))]
 mod model;
-mod role;
 mod rows;
 mod sync;
 mod team;
 mod tiles;
 
-use role::Role;
+use duty::Duty;
 pub use rows::{SharedRows, for_each_row};
 use team::Team;
 pub(crate) use tiles::{Tile, tiles};
@@ -29,7 +29,7 @@ pub(crate) use tiles::{Tile, tiles};
 /// If `lead` or a task does.
 pub fn parallel_region<R: Send>(lead: impl FnOnce() -> R + Send) -> R {
     let threads = rayon::current_num_threads();
-    if threads == 1 || !matches!(role::current(), Role::Alone) {
+    if threads == 1 || !matches!(duty::current(), Duty::Alone) {
         return lead();
     }
     let team = &Team::new(threads);
@@ -46,13 +46,13 @@ pub fn parallel_region<R: Send>(lead: impl FnOnce() -> R + Send) -> R {
 /// # Panics
 /// If a task does; among several threads, if `n` is 2³² or more.
 pub fn for_each(n: usize, task: impl Fn(usize) + Sync) {
-    match role::current() {
+    match duty::current() {
         _ if n <= 1 => (0..n).for_each(task),
-        Role::Busy => (0..n).for_each(task),
+        Duty::Busy => (0..n).for_each(task),
         // SAFETY: the role ends before the team does, see `Team::region`.
-        Role::Leading(team) => unsafe { &*team }.lead(n, &task),
-        Role::Alone if rayon::current_num_threads() == 1 => (0..n).for_each(task),
-        Role::Alone => parallel_region(|| for_each(n, &task as &(dyn Fn(usize) + Sync))),
+        Duty::Leading(team) => unsafe { &*team }.lead(n, &task),
+        Duty::Alone if rayon::current_num_threads() == 1 => (0..n).for_each(task),
+        Duty::Alone => parallel_region(|| for_each(n, &task as &(dyn Fn(usize) + Sync))),
     }
 }
 

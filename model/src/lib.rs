@@ -14,7 +14,7 @@
 //! # Ok::<(), glm_model::Error>(())
 //! ```
 //!
-//! The crate has two flows. A module uses only those above it in this list:
+//! The crate has two flows, text → ids → logits → ids → text and model folder → weights. Its parts:
 //!
 //! ```text
 //! files       model folder → checkpoint, configuration, weights

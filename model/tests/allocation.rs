@@ -51,7 +51,8 @@ fn a_sequence_costs_what_it_holds() {
     let model = Model::open(fixture("chatglm2-6b-tiny/int4"), &Options::default()).unwrap();
     let page = model.kv_pool().page_bytes() as usize;
     let request = || {
-        let sampling = Sampling { temperature: 0.7, top_p: 0.8, ..Sampling::greedy() };
+        let mut sampling = Sampling::greedy();
+        (sampling.temperature, sampling.top_p) = (0.7, 0.8);
         let mut request = Request::new(sampling);
         request.max_new_tokens = Some(120);
         request

@@ -399,7 +399,8 @@ fn a_hook_sees_the_inputs_of_every_linear_layer() {
 /// A sink receives the same logits that a pass without a sink returns.
 #[test]
 fn a_sink_receives_the_same_logits() {
-    for name in ["chatglm-6b-tiny/int4", "chatglm2-6b-tiny/int4"] {
+    let models = ["chatglm-6b-tiny/int4", "chatglm2-6b-tiny/int4"];
+    for (name, tile) in models.iter().flat_map(|name| [1, 2, 15, 23].map(|tile| (name, tile))) {
         let model = model(name, 2, false);
         let prompts = [script(&model, (50, 9), 1), script(&model, (7, 2), 2)];
         let mut rows = Vec::new();
@@ -413,7 +414,7 @@ fn a_sink_receives_the_same_logits() {
             Chunk::all(b, &prompts[1].ids),
         ];
         let options = RunOptions::default().with_logits(&mut sink);
-        let mut workspace = model.workspace_with_tile(23).unwrap();
+        let mut workspace = model.workspace_with_tile(tile).unwrap();
         let kept = model.run(&mut workspace, &mut chunks, options).unwrap();
         assert_eq!((kept.chunk(0).len(), kept.chunk(1).len()), (0, 0));
         let expected: Vec<_> = prompts.iter().map(|prompt| alone(&model, prompt)).collect();
@@ -433,8 +434,8 @@ fn drafts_do_not_change_answers() {
         let prompt = script(&model, (12, 0), 3).ids;
         let samplings = [
             Sampling::greedy(),
-            Sampling { temperature: 0.3, seed: 7, ..Sampling::greedy() },
-            Sampling { temperature: 0.8, top_k: 3, repetition_penalty: 1.1, ..Sampling::greedy() },
+            with(|s: &mut Sampling| (s.temperature, s.seed) = (0.3, 7)),
+            with(|s: &mut Sampling| (s.temperature, s.top_k, s.repetition_penalty) = (0.8, 3, 1.1)),
         ];
         for sampling in samplings {
             for (max, capacity, stops) in [
@@ -471,4 +472,76 @@ fn drafts_do_not_change_answers() {
         }
     }
     assert!(accepted > 50, "drafts were tested: {accepted} accepted");
+}
+
+/// A draft for which there is no memory is not verified; the answer goes on without it.
+#[test]
+fn a_draft_needs_no_more_memory_than_the_answer() {
+    let dir = fixture("chatglm2-6b-tiny/int4");
+    let page = Model::open(&dir, &Options::default()).unwrap().kv_pool().page_bytes();
+    let model = Model::open(&dir, &with(|o: &mut Options| o.kv_budget = Some(page))).unwrap();
+    let generate = |prompt: &[u32], draft, most| {
+        // Ids that occurred are preferred, so the answer repeats itself.
+        let mut request = Request::new(with(|s: &mut Sampling| s.repetition_penalty = 0.1));
+        (request.draft, request.max_new_tokens) = (draft, most);
+        Generation::new(&model, model.sequence(Some(300)).unwrap(), prompt, request).unwrap()
+    };
+    // A prompt that the model would continue in the same way.
+    let mut prompt = script(&model, (14, 0), 3).ids;
+    let repetition = generate(&prompt, Draft::Off, Some(114 - prompt.len()));
+    prompt.extend(repetition.map(Result::unwrap));
+    let answer = |draft| {
+        let mut answer = generate(&prompt, draft, None);
+        let ids: Vec<_> = answer.by_ref().map_while(Result::ok).collect();
+        (ids, answer.draft_stats().drafted)
+    };
+    let (ids, _) = answer(Draft::Off);
+    // The prompt has 114 tokens; the page holds 128, and one more id is drawn.
+    assert_eq!(ids.len(), 15);
+    let mut drafted = 0;
+    for n in 1..=15 {
+        let (with_drafts, tried) = answer(Draft::Fixed(n));
+        assert_eq!(with_drafts, ids, "drafts of {n}");
+        drafted += tried;
+    }
+    assert!(drafted > 0, "there were no drafts");
+}
+
+/// A hook that panics: the sequence and the workspace can be used again, and no page is lost.
+#[test]
+fn a_panic_in_a_hook_loses_nothing() {
+    let model = open("chatglm2-6b-tiny/int4", 3, true);
+    let mut runner = Runner::new(&model, 300);
+    runner.last(&[5; 100]);
+    let expected = bits(&Runner::new(&model, 300).last(&[[5; 100], [6; 100]].concat()));
+    let (used, ids) = (model.kv_pool().used_bytes(), [6; 100]);
+    let mut hook = |point: HookPoint, _: &HookRows<'_>| assert_ne!(point, HookPoint::Layer(0));
+    let pass = std::panic::AssertUnwindSafe(|| {
+        let options = RunOptions::default().with_hook(&mut hook);
+        let mut chunks = [Chunk::last(&mut runner.sequence, &ids)];
+        model.run(&mut runner.workspace, &mut chunks, options).is_ok()
+    });
+    assert!(std::panic::catch_unwind(pass).is_err());
+    assert_eq!(runner.sequence.len(), 100);
+    assert_eq!(bits(&runner.last(&ids)), expected);
+    runner.sequence.clear();
+    assert!(used > 0 && model.kv_pool().used_bytes() == 0);
+}
+
+/// What is made by another model is refused everywhere, and a budget of less than a page at once.
+#[test]
+fn sequences_of_other_models_are_refused() {
+    let (model, other) =
+        (open("chatglm2-6b-tiny/int4", 1, true), open("chatglm2-6b-tiny/int4", 1, true));
+    let foreign = || other.sequence(None).unwrap();
+    let request = Request::new(Sampling::greedy());
+    let refused = Generation::new(&model, foreign(), &[5], request).err().unwrap();
+    assert!(matches!(refused, Error::OtherModel("sequence")));
+    let cancel = glm_model::CancelToken::default();
+    let refused = glm_model::score(&model, &mut foreign(), &[5], &[vec![6]], &[], &cancel);
+    assert!(matches!(refused, Err(Error::OtherModel("sequence"))));
+    assert!(model.workspace_with_tile(usize::MAX).is_ok());
+    let options = with(|options: &mut Options| options.kv_budget = Some(10));
+    let refused = Model::open(fixture("chatglm2-6b-tiny/int4"), &options).err().unwrap();
+    assert!(refused.to_string().contains("at least"), "{refused}");
 }

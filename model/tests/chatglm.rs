@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use common::runner::{Runner, bits, with};
 use common::{fixture, shared_model};
 use glm_model::{
-    Activations, CancelToken, Chunk, Error, Fill, FinishReason, Generation, HookPoint, HookRows,
-    KvFormat, Model, Options, QuantizeOptions, Request, RunOptions, Sampling, Tokenizer, fill,
+    Activations, Bundle, CancelToken, Chunk, Error, Fill, FinishReason, Generation, HookPoint,
+    HookRows, KvFormat, Model, Options, QuantizeOptions, Request, RunOptions, Sampling, fill,
     quantize,
 };
 use golden::{Goldens, check_activations, check_logits, int8_error, logits_error, open};
@@ -261,7 +261,9 @@ fn sampling_is_determined_by_the_seed() {
     let draw = |threads, seed| {
         let options = with(|options: &mut Options| options.threads = Some(threads));
         let model = Model::open(&dir, &options).unwrap();
-        let sampling = Sampling { temperature: 1.0, top_p: 1.0, seed, ..Sampling::greedy() };
+        let sampling = with(|sampling: &mut Sampling| {
+            (sampling.temperature, sampling.seed) = (1.0, seed);
+        });
         let mut request = Request::new(sampling);
         request.max_new_tokens = Some(20);
         let sequence = model.sequence(None).unwrap();
@@ -305,20 +307,25 @@ fn the_bundled_int4_is_the_quantized_bundled_f16() {
 #[test]
 fn fill_equals_a_loop_over_blanks() {
     let dir = demo("int4");
-    let model = Model::open(&dir, &Options::default()).unwrap();
-    let tokenizer = Tokenizer::open(&dir).unwrap();
+    let bundle = Bundle::open(&dir, &Options::default()).unwrap();
+    let (model, tokenizer) = (bundle.model(), bundle.tokenizer());
     let text = "12, 14, [MASK], 18, [MASK], 22";
-    let mut request = Request::chat(&model, 0);
+    let mut request = Request::chat(model, 0);
     request.sampling = Sampling::greedy();
-    let mut blanks = Fill::new(&tokenizer, text).unwrap();
+    let mut blanks = Fill::new(tokenizer, text).unwrap();
     while let Some(prompt) = blanks.prompt() {
         let sequence = model.sequence(None).unwrap();
-        let answer = Generation::new(&model, sequence, &prompt, request.clone()).unwrap();
-        blanks.fill(&tokenizer, &answer.collect::<Result<Vec<_>, _>>().unwrap()).unwrap();
+        let answer = Generation::new(model, sequence, &prompt, request.clone()).unwrap();
+        blanks.fill(tokenizer, &answer.collect::<Result<Vec<_>, _>>().unwrap()).unwrap();
     }
-    let filled = fill(&model, &tokenizer, text, &request, None).unwrap();
+    let filled = fill(&bundle, text, &request, None).unwrap();
     assert_eq!((filled.spans.len(), filled.finish), (2, FinishReason::Stop));
     assert_eq!((filled.text, &filled.spans[..]), (blanks.written(), blanks.spans()));
     assert!(filled.problem.is_none());
-    assert!(fill(&model, &tokenizer, "no blank", &request, None).is_err());
+    assert!(fill(&bundle, "no blank", &request, None).is_err());
+
+    // Cancelled before its first id, a blank stays.
+    request.cancel.cancel();
+    let filled = fill(&bundle, text, &request, None).unwrap();
+    assert_eq!((&filled.text[..], filled.finish), (text, FinishReason::Cancelled));
 }

@@ -501,7 +501,7 @@ fn tensor_parallel_ranks_must_be_complete() {
     let both = ranks("100\n", &[(&zero, &shard), (&one, &shard)]);
     let checkpoint = Checkpoint::open(both.path()).unwrap();
     assert_eq!(checkpoint.names().collect::<Vec<_>>(), ["mp_rank_00/a", "mp_rank_01/a"]);
-    assert_eq!(checkpoint.shards(), ["mp_rank_00/", "mp_rank_01/"]);
+    assert_eq!(checkpoint.ranks(), ["mp_rank_00/", "mp_rank_01/"]);
     for (latest, files, problem) in [
         (
             "100",

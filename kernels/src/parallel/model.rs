@@ -15,7 +15,7 @@ use loom::model::Builder;
 use loom::sync::Arc;
 use loom::thread;
 
-use super::role::{self, Role};
+use super::duty::{self, Duty};
 use super::sync::panic_in_task;
 use super::team::Team;
 use super::{for_each, parallel_region};
@@ -165,7 +165,7 @@ fn followers_are_dismissed() {
 }
 
 fn is_leading() -> bool {
-    matches!(role::current(), Role::Leading(_))
+    matches!(duty::current(), Duty::Leading(_))
 }
 
 /// The first task panics, on either thread. If on a follower, `try_lead` reports it, and `lead` would panic, too. If on the
@@ -211,12 +211,12 @@ fn loops_and_regions_in_a_task_run_by_themselves() {
             let cells = Cells::new(4);
             for_each(2, |i| {
                 for_each(2, |j| parallel_region(|| cells.add(2 * i + j, 1)));
-                assert!(matches!(role::current(), Role::Busy));
+                assert!(matches!(duty::current(), Duty::Busy));
             });
             assert!(is_leading());
             assert_eq!(cells.all(), [1; 4]);
         });
-        assert!(matches!(role::current(), Role::Alone));
+        assert!(matches!(duty::current(), Duty::Alone));
     });
 }
 

@@ -21,7 +21,7 @@
 use std::mem::transmute;
 
 use super::backoff::Backoff;
-use super::role::{self, Role, RoleGuard};
+use super::duty::{self, Duty, DutyGuard};
 use super::sync::atomic::AtomicU64;
 use super::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use super::sync::{UnsafeCell, panicking, stopped_by_panic};
@@ -86,7 +86,7 @@ impl Team {
     pub(super) fn region<R>(&self, lead: impl FnOnce() -> R) -> R {
         // Drop order: clear the leader role, then release the followers.
         let _dismiss = Dismiss(self);
-        let _role = RoleGuard::new(Role::Leading(self));
+        let _role = DutyGuard::new(Duty::Leading(self));
         lead()
     }
 
@@ -117,7 +117,7 @@ impl Team {
     /// Takes part in steps, as number `me` of the team, until it is dismissed.
     pub(super) fn follow(&self, me: usize) {
         // rayon may run this on a thread that waits for something else within its own region.
-        if !matches!(role::current(), Role::Alone) {
+        if !matches!(duty::current(), Duty::Alone) {
             return;
         }
         let (mut last, mut backoff) = (0, Backoff::default());
@@ -152,7 +152,7 @@ impl Team {
 
     /// Does what is left of the share of number `me`, then of the shares after it.
     fn take_part(&self, step: Step, me: usize) {
-        let _role = RoleGuard::new(Role::Busy);
+        let _role = DutyGuard::new(Duty::Busy);
         for share in me..me + self.shares {
             let share = share % self.shares;
             let first = start(step.n, self.shares, share);

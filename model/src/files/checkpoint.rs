@@ -8,7 +8,7 @@
 //! | torch, zip with a pickle | `pytorch_model.bin` | `pytorch_model.bin.index.json` |
 //!
 //! GLM-130B is a folder of SwissArmyTransformer: `latest` names a folder of torch files, one for each rank of tensor parallelism. The
-//! names of the tensors begin with the name of the rank, see [`Checkpoint::shards`].
+//! names of the tensors begin with the name of the rank, see [`Checkpoint::ranks`].
 //!
 //! Files are not trusted. Every length is compared with the size of the file before it is used, and a pickle is read as data:
 //! nothing in it is executed. Reading any file gives tensors or an error that names the file. Time and memory are linear in the size
@@ -48,7 +48,7 @@ struct Contents {
     metadata: BTreeMap<String, String>,
 }
 
-/// The file in a folder of SwissArmyTransformer that names the folder of the shards.
+/// The file in a folder of SwissArmyTransformer that names the folder of the ranks.
 pub(crate) const SHARDS: &str = "latest";
 
 /// The file names that are looked for, in order of preference.
@@ -82,7 +82,7 @@ pub struct Checkpoint {
     tensors: BTreeMap<Arc<str>, Tensor>,
     metadata: BTreeMap<String, String>,
     /// The prefix of the tensor names of each shard.
-    shards: Vec<String>,
+    ranks: Vec<String>,
 }
 
 impl Checkpoint {
@@ -115,9 +115,9 @@ impl Checkpoint {
             }
         }
         if path.join(SHARDS).exists() {
-            let (shards, tensors) = tensor_parallel::read(path)?;
+            let (ranks, tensors) = tensor_parallel::read(path)?;
             let checkpoint = Self::new(path, Contents { tensors, metadata: BTreeMap::new() })?;
-            return Ok(Self { shards, ..checkpoint });
+            return Ok(Self { ranks, ..checkpoint });
         }
         let names = entries().collect::<Vec<_>>().join(", ");
         Err(Error::file(path, format!("holds no checkpoint: looked for {names}")))
@@ -142,7 +142,7 @@ impl Checkpoint {
             };
         }
         let (path, metadata) = (path.to_owned(), contents.metadata);
-        Ok(Self { path, tensors, metadata, shards: Vec::new() })
+        Ok(Self { path, tensors, metadata, ranks: Vec::new() })
     }
 
     /// The folder or file that was opened.
@@ -175,8 +175,8 @@ impl Checkpoint {
     }
 
     /// The prefixes of the tensor names of each shard, in order, if the tensors are split for tensor parallelism.
-    pub fn shards(&self) -> &[String] {
-        &self.shards
+    pub fn ranks(&self) -> &[String] {
+        &self.ranks
     }
 
     /// Bytes of all tensors. Bytes that several tensors share are counted for each of them.

@@ -22,9 +22,9 @@ use crate::text::tokenizer::Tokenizer;
 /// # Ok::<(), glm_model::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct Bundle(Arc<Parts>);
+pub struct Bundle(Arc<Contents>);
 
-struct Parts {
+struct Contents {
     model: Model,
     tokenizer: Tokenizer,
     template: Template,
@@ -58,10 +58,12 @@ impl Bundle {
     /// A bundle of parts that are open already.
     ///
     /// # Errors
-    /// If the tokenizer belongs to another model: see [`Model::check_tokenizer`].
+    /// If the tokenizer belongs to another model or template: see [`Model::check_tokenizer`] and
+    /// [`Template::check_tokenizer`].
     pub fn new(model: Model, tokenizer: Tokenizer, template: Template) -> Result<Self> {
         model.check_tokenizer(&tokenizer)?;
-        Ok(Self(Arc::new(Parts { model, tokenizer, template })))
+        template.check_tokenizer(&tokenizer)?;
+        Ok(Self(Arc::new(Contents { model, tokenizer, template })))
     }
 
     /// The model.

@@ -45,6 +45,12 @@ const N: usize = 3;
 /// Largest net loss of drafts, as a fraction of the total time.
 const ALLOWANCE: f64 = 0.02;
 
+/// Passes without a draft before the first draft.
+const WARM_UP: usize = 3;
+
+/// Share of the time that drafts may lose at once after they have saved more.
+const MOST_CREDIT: f64 = 0.25;
+
 /// Proposes drafts from the n-grams of prompt and answer.
 pub(crate) struct Drafter {
     draft: Draft,
@@ -112,6 +118,8 @@ impl Drafter {
 struct Account {
     /// Time of a pass without a draft, once it was measured.
     single: Option<f64>,
+    /// Passes without a draft.
+    samples: usize,
     /// Additional time per drafted id, as a fraction of `single`.
     slope: f64,
     /// Acceptance rate of a drafted id.
@@ -124,7 +132,7 @@ struct Account {
 
 impl Default for Account {
     fn default() -> Self {
-        Self { single: None, slope: 0.15, acceptance: 0.7, spent: 0.0, lost: 0.0 }
+        Self { single: None, samples: 0, slope: 0.15, acceptance: 0.7, spent: 0.0, lost: 0.0 }
     }
 }
 
@@ -132,6 +140,9 @@ impl Account {
     /// The draft length with the most expected ids per time whose worst case stays within the allowance.
     fn affordable(&self) -> usize {
         let Some(single) = self.single else { return 0 };
+        if self.samples < WARM_UP {
+            return 0;
+        }
         let allowed = ALLOWANCE * self.spent - self.lost;
         let (mut best, mut best_rate) = (0, 1.0);
         let (mut expected, mut chance) = (1.0, 1.0);
@@ -151,17 +162,22 @@ impl Account {
     fn settle(&mut self, drafted: usize, accepted: usize, time: f64) {
         let approach = |value: &mut f64, seen: f64, share: f64| *value += share * (seen - *value);
         self.spent += time;
-        let Some(single) = &mut self.single else {
-            self.single = (drafted == 0).then_some(time);
-            return;
-        };
+        let single = self.single.get_or_insert(time);
         if drafted == 0 {
-            approach(single, time, 0.2);
+            // The first passes touch memory for the first time: the fastest of them counts.
+            self.samples += 1;
+            if self.samples <= WARM_UP {
+                *single = single.min(time);
+            } else {
+                approach(single, time, 0.2);
+            }
             // Without drafts, the estimate drifts back to the middle, so that drafts are tried again.
             approach(&mut self.acceptance, 0.5, 0.01);
             return;
         }
         self.lost += time - *single * (accepted + 1) as f64;
+        // Time saved long ago does not pay for unlimited losses now.
+        self.lost = self.lost.max(-MOST_CREDIT * self.spent);
         let extra = (time / *single - 1.0) / drafted as f64;
         approach(&mut self.slope, extra.clamp(0.0, 1.0), 0.2);
         let tried = (accepted + 1).min(drafted);
@@ -222,6 +238,20 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_slow_first_pass_gives_no_credit() {
+        let mut account = Account::default();
+        for time in [0.3, 0.1, 0.1] {
+            assert_eq!(account.affordable(), 0);
+            account.settle(0, 0, time);
+        }
+        assert_eq!(account.single, Some(0.1));
+        for _ in 0..100 {
+            account.settle(15, 15, 0.2);
+        }
+        assert!(account.lost >= -MOST_CREDIT * account.spent);
     }
 
     #[test]

@@ -1,10 +1,9 @@
 //! Filling of blanks.
 
 use crate::error::{Error, Result};
+use crate::generate::bundle::Bundle;
 use crate::generate::generation::{FinishReason, Generation, Request};
-use crate::network::model::Model;
 use crate::text::chat::Fill;
-use crate::text::tokenizer::Tokenizer;
 
 /// A text whose blanks were filled.
 #[derive(Debug)]
@@ -21,17 +20,17 @@ pub struct Filled {
 }
 
 /// Fills the blanks of `text` from left to right; the prompt of each contains the text of those before it. To stream the answers,
-/// pass the prompts of a [`Fill`] to a [`Generation`] one by one. `context` as in [`Model::sequence`].
+/// pass the prompts of a [`Fill`] to a [`Generation`] one by one. `context` as in [`Model::sequence`](crate::Model::sequence).
 ///
 /// # Errors
 /// As [`Fill::new`], and for the first blank as [`Generation::new`]. Errors at later blanks are in [`Filled::problem`].
 pub fn fill(
-    model: &Model,
-    tokenizer: &Tokenizer,
+    bundle: &Bundle,
     text: &str,
     request: &Request,
     context: Option<usize>,
 ) -> Result<Filled> {
+    let (model, tokenizer) = (bundle.model(), bundle.tokenizer());
     let mut fill = Fill::new(tokenizer, text)?;
     let mut request = request.clone();
     let (mut finish, mut problem) = (FinishReason::Stop, None);
@@ -46,6 +45,10 @@ pub fn fill(
             Err(error) if fill.spans().is_empty() => return Err(error),
             answered => answered.and_then(|(ids, ended)| {
                 finish = ended;
+                // A blank whose filling was cancelled before its first id stays.
+                if ended == FinishReason::Cancelled && ids.is_empty() {
+                    return Ok(());
+                }
                 fill.fill(tokenizer, &ids)
             }),
         };

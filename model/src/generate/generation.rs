@@ -99,6 +99,8 @@ pub struct Generation {
     /// Number of returned ids.
     count: usize,
     finish: Option<FinishReason>,
+    /// An error that follows the ids in `drawn`.
+    pending: Option<Error>,
     failed: bool,
 }
 
@@ -118,6 +120,7 @@ impl Generation {
         request: Request,
     ) -> Result<Self> {
         let sampler = Sampler::new(&request.sampling, model.config().vocab, prompt)?;
+        model.check_sequence(&sequence)?;
         check_prompt(model, prompt, sequence.capacity())?;
         let kept = model.reusable(prompt, &sequence);
         sequence.truncate(kept);
@@ -134,6 +137,7 @@ impl Generation {
             kept,
             count: 0,
             finish: None,
+            pending: None,
             failed: false,
         })
     }
@@ -226,44 +230,64 @@ impl Generation {
         }
         let drafted = next.len() - 1;
         let started = std::time::Instant::now();
-        let done = model.with_workspace(|workspace| {
-            let options = RunOptions::default().cancelled_by(&request.cancel);
-            let logits = model.run(workspace, &mut [Chunk::all(sequence, next)], options)?;
-            for (logits, draft) in logits.chunk(0).zip(next[1..].iter().map(Some).chain([None])) {
-                let id = sampler.choose(logits)?;
-                drawn.push_back(id);
-                if draft != Some(&id) || request.stop_ids.contains(&id) {
-                    break;
+        let mut pass = |next: &[u32]| {
+            model.with_workspace(|workspace| {
+                let options = RunOptions::default().cancelled_by(&request.cancel);
+                let logits = model.run(workspace, &mut [Chunk::all(sequence, next)], options)?;
+                for (logits, draft) in logits.chunk(0).zip(next[1..].iter().map(Some).chain([None]))
+                {
+                    let id = sampler.choose(logits)?;
+                    drawn.push_back(id);
+                    if draft != Some(&id) || request.stop_ids.contains(&id) {
+                        break;
+                    }
                 }
-            }
-            Ok(())
-        });
+                Ok(())
+            })
+        };
+        let done = match pass(next) {
+            // There is no memory for the draft; there may be for the single token.
+            Err(Error::KvBudget { .. } | Error::Memory { .. }) if drafted > 0 => pass(&next[..1]),
+            done => done,
+        };
         sequence.truncate(before + drawn.len().max(1));
-        if let Some(drafter) = drafter {
+        if let Some(drafter) = drafter
+            && !drawn.is_empty()
+        {
             drafter.verified(drafted, drawn.make_contiguous(), started.elapsed());
         }
         self.settle(done)
     }
 
-    /// Stores the outcome of a pass. Cancellation is a finish reason, not an error.
+    /// Stores the outcome of a pass. Cancellation is a finish reason, not an error. An error after some ids were sampled is
+    /// returned after them.
     fn settle(&mut self, done: Result<()>) -> Result<()> {
         self.next.clear();
         self.next.extend(self.drawn.back());
         match done {
-            Err(Error::Cancelled) => self.finish = Some(FinishReason::Cancelled),
-            Err(_) => self.failed = true,
-            Ok(()) => return Ok(()),
+            Err(Error::Cancelled) => {
+                self.finish = Some(FinishReason::Cancelled);
+                Ok(())
+            }
+            Err(error) if !self.drawn.is_empty() => {
+                self.pending = Some(error);
+                Ok(())
+            }
+            other => {
+                self.failed = other.is_err();
+                other
+            }
         }
-        done.or_else(|error| match error {
-            Error::Cancelled => Ok(()),
-            error => Err(error),
-        })
     }
 
     /// The next id, or `None` at the end.
     fn step(&mut self) -> Result<Option<u32>> {
         self.finish = self.limit();
         if self.finish.is_none() && self.drawn.is_empty() {
+            if let Some(error) = self.pending.take() {
+                self.failed = true;
+                return Err(error);
+            }
             if self.has_begun { self.draw()? } else { self.read_prompt(&mut |_| {})? }
         }
         if self.finish.is_some() {

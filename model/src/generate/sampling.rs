@@ -13,6 +13,7 @@ use crate::files::fields::Fields;
 /// They are applied in this order: repetition penalty, temperature, `top_k`, `top_p`, `min_p`. Each of the last three filters the
 /// candidates that remain after the previous one.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Sampling {
     /// Divides the logits; 0 is greedy sampling.
     pub temperature: f32,
@@ -26,6 +27,12 @@ pub struct Sampling {
     pub repetition_penalty: f32,
     /// Seed of the random numbers.
     pub seed: u64,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self::greedy()
+    }
 }
 
 impl Sampling {

@@ -38,6 +38,7 @@ pub fn score(
     ends: &[u32],
     cancel: &CancelToken,
 ) -> Result<Vec<Score>> {
+    model.check_sequence(sequence)?;
     check_prompt(model, prompt, sequence.capacity())?;
     if answers.iter().any(Vec::is_empty) {
         return Err(Error::Prompt("an answer without any ids cannot be scored".to_owned()));

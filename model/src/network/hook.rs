@@ -92,7 +92,9 @@ pub enum HookPoint {
     Embedding,
     /// Embedding plus learned position embeddings, in models that have them, `[rows, hidden]`.
     Positions,
-    /// The input of a linear layer, `[rows, inputs]`, before it is quantized. For the head see [`HookPoint::FinalNorm`].
+    /// The input of a linear layer, `[rows, inputs]`, before it is quantized. The input of the head is [`HookPoint::FinalNorm`].
+    /// It is shown once the linear layer is computed: that of [`LinearRole::Down`] after [`HookPoint::FeedForward`]. In the last
+    /// layer, only [`LinearRole::Qkv`] sees rows whose logits are not wanted.
     Input(usize, LinearRole),
     /// Output of the attention, before its norm and the residual, `[rows, hidden]`.
     Attention(usize),

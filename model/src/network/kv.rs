@@ -126,12 +126,22 @@ macro_rules! with_cache {
 
 impl KvPool {
     /// A pool of at most `budget` bytes of pages; without a budget, only the memory of the machine limits it.
-    pub(crate) fn new(config: &Config, format: KvFormat, budget: Option<u64>) -> Self {
+    ///
+    /// # Errors
+    /// If the budget is less than one page.
+    pub(crate) fn new(config: &Config, format: KvFormat, budget: Option<u64>) -> Result<Self> {
         let shape = shape(config);
         let page_bytes = format.page_bytes(shape);
-        let budget = budget
-            .map(|bytes| usize::try_from(bytes / page_bytes.max(1) as u64).unwrap_or(usize::MAX));
-        Self(Arc::new(Pool { shape, format, page_bytes, budget, pages: Mutex::default() }))
+        let pages = budget.map(|bytes| bytes / page_bytes.max(1) as u64);
+        if pages == Some(0) {
+            return Err(Error::Setting {
+                setting: "the limit of keys and values",
+                range: format!("at least {page_bytes} bytes, of {KEYS} tokens"),
+                found: format!("{} bytes", budget.unwrap_or_default()),
+            });
+        }
+        let budget = pages.map(|pages| usize::try_from(pages).unwrap_or(usize::MAX));
+        Ok(Self(Arc::new(Pool { shape, format, page_bytes, budget, pages: Mutex::default() })))
     }
 
     /// Bytes of a page: keys and values of 128 positions in all layers.

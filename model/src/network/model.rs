@@ -35,7 +35,7 @@ pub const MAX_THREADS: usize = 1024;
 pub const DEFAULT_CONTEXT: usize = 32_768;
 
 /// Most idle workspaces that a model keeps for reuse.
-const IDLE_WORKSPACES: usize = 2;
+const IDLE_WORKSPACES: usize = 4;
 
 /// Options for opening a model.
 #[derive(Debug, Clone, Default)]
@@ -120,10 +120,11 @@ impl Model {
             _ => inventory.activations(),
         };
         let kv = options.kv(activations);
+        let kv_pool = KvPool::new(&config, kv, options.kv_budget)?;
         Ok(Self(Arc::new(Inner {
             identity: IDENTITIES.fetch_add(1, Ordering::Relaxed),
             rotation: Rotation::new(&config),
-            kv_pool: KvPool::new(&config, kv, options.kv_budget),
+            kv_pool,
             config,
             weights,
             activations,
@@ -270,6 +271,7 @@ impl Model {
         let taken = idle().pop();
         let mut workspace = taken.map_or_else(|| self.workspace(), Ok)?;
         let done = work(&mut workspace);
+        workspace.shrink(&self.0.config);
         let mut idle = idle();
         if idle.len() < IDLE_WORKSPACES {
             idle.push(workspace);
@@ -345,12 +347,15 @@ impl Model {
         Ok(Logits::new(&workspace.logits, config.vocab, &workspace.wanted))
     }
 
+    /// Checks that a sequence was created by this model.
+    pub(crate) fn check_sequence(&self, sequence: &Sequence) -> Result<()> {
+        if sequence.model == self.0.identity { Ok(()) } else { Err(Error::OtherModel("sequence")) }
+    }
+
     /// Validates a chunk and returns the placement of its sequence.
     fn placement(&self, chunk: &Chunk<'_>) -> Result<Placement> {
         let (config, ids, sequence) = (&self.0.config, chunk.ids, &*chunk.sequence);
-        if sequence.model != self.0.identity {
-            return Err(Error::OtherModel("sequence"));
-        }
+        self.check_sequence(sequence)?;
         if ids.is_empty() {
             return Err(Error::Ids("there are no ids to feed".to_owned()));
         }

@@ -175,7 +175,8 @@ impl Pass<'_, '_, '_> {
     fn head(&mut self, first: usize, wanted: usize) -> ControlFlow<()> {
         let (hidden, vocab) = (self.config.hidden, self.config.vocab);
         // Logits for a sink are not stored, so the buffer has fewer rows.
-        let step = if self.options.logits.is_some() { SINK_ROWS } else { self.workspace.tile };
+        let most = if self.options.logits.is_some() { SINK_ROWS } else { usize::MAX };
+        let step = self.workspace.tile.min(most);
         for rows in tiles(wanted, step) {
             self.check_cancelled()?;
             let Self { weights, workspace, options, isa, activations, .. } = &mut *self;

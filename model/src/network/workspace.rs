@@ -6,6 +6,7 @@ use glm_kernels::{Angle, OutOfMemory, Partials, Q8Rows};
 use crate::error::{Error, Result};
 use crate::files::config::{Config, MaskKind};
 use crate::network::chunk::{Segment, WantedRows};
+use crate::network::pass::SINK_ROWS;
 use crate::network::placement::Placement;
 use crate::network::rope;
 
@@ -53,7 +54,8 @@ impl Workspace {
     /// # Errors
     /// If the memory cannot be allocated.
     pub(crate) fn new(model: u64, config: &Config, tile: usize) -> Result<Self> {
-        let tile = tile.max(1);
+        // More rows than the context has would never be used.
+        let tile = tile.clamp(1, config.max_context.max(1));
         let allocate = || {
             Ok(Self {
                 model,
@@ -74,6 +76,25 @@ impl Workspace {
             })
         };
         allocate().map_err(|OutOfMemory| memory_error(config, tile))
+    }
+
+    /// Gives back the memory by which a pass with more rows or logits than usual has grown the buffers.
+    pub(crate) fn shrink(&mut self, config: &Config) {
+        let tile = self.tile;
+        let shrink = |x: &mut Vec<f32>, len: usize| {
+            if x.len() > len {
+                x.truncate(len);
+                x.shrink_to_fit();
+            }
+        };
+        shrink(&mut self.x, tile * config.hidden);
+        shrink(&mut self.queries, tile * config.attention_width());
+        shrink(&mut self.logits, SINK_ROWS * config.vocab);
+        let angles = tile * rope::angles_per_token(config);
+        if self.angles.len() > angles {
+            self.angles.truncate(angles);
+            self.angles.shrink_to_fit();
+        }
     }
 
     /// Grows the buffers to a batch of `rows` rows. Only a bidirectional context has more rows than a tile.

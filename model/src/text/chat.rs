@@ -153,6 +153,18 @@ impl Template {
         }
     }
 
+    /// Checks that a tokenizer has the ids that the template needs.
+    ///
+    /// # Errors
+    /// If it lacks one, naming it.
+    pub fn check_tokenizer(&self, tokenizer: &Tokenizer) -> Result<()> {
+        match &self.0 {
+            Kind::Roles => roles::check(tokenizer),
+            // The others are texts, which any tokenizer can encode.
+            Kind::Jinja(..) | Kind::Rounds(_) | Kind::Plain => Ok(()),
+        }
+    }
+
     /// The ids that end an answer: those of the tokenizer, and in templates with roles the roles that may follow an answer.
     pub fn stop_ids(&self, tokenizer: &Tokenizer) -> Vec<u32> {
         let mut ids = tokenizer.special().ids.ends.clone();

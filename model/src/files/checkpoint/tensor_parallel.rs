@@ -1,4 +1,4 @@
-//! A folder of SwissArmyTransformer: the shards of a model that was trained with tensor parallelism.
+//! A folder of SwissArmyTransformer: the files of the ranks of a model that was trained with tensor parallelism.
 //!
 //! ```text
 //! latest                                  "49300"
@@ -17,13 +17,13 @@ use crate::error::{Error, Result};
 /// Prefix of the model's tensors; the other values belong to the trainer.
 const MODULE: &str = "module.";
 
-/// Largest number of shards. GLM-130B has 8; one for each of its heads would be 96.
-const MAX_SHARDS: usize = 256;
+/// Largest number of ranks. GLM-130B has 8; one for each of its heads would be 96.
+const MAX_RANKS: usize = 256;
 
 /// Longest name of a folder in `latest`.
 const MAX_NAME: u64 = 255;
 
-/// The prefix of the tensor names of each shard, and the tensors of all shards.
+/// The prefix of the tensor names of each rank, and the tensors of all ranks.
 pub(super) fn read(dir: &Path) -> Result<(Vec<String>, Vec<Tensor>)> {
     let folder = dir.join(iteration(&dir.join(SHARDS))?);
     let (mut prefixes, mut all) = (Vec::new(), Vec::new());
@@ -62,15 +62,15 @@ fn iteration(path: &Path) -> Result<String> {
     Err(Error::file(path, format!("{name:?} is not the name of a folder beside it")))
 }
 
-/// The number of shards.
+/// The number of ranks.
 fn count(folder: &Path) -> Result<usize> {
     let mut found = 0;
     for entry in fs::read_dir(folder).map_err(Error::io(folder))? {
         let name = entry.map_err(Error::io(folder))?.file_name();
         found += usize::from(name.to_string_lossy().ends_with(END));
     }
-    if found > MAX_SHARDS {
-        return Err(Error::file(folder, format!("has {found} shards, more than {MAX_SHARDS}")));
+    if found > MAX_RANKS {
+        return Err(Error::file(folder, format!("has {found} shards, more than {MAX_RANKS}")));
     }
     let missing = (0..found.max(1)).find(|&index| !folder.join(rank(index) + END).exists());
     match missing {

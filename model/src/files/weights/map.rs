@@ -42,7 +42,7 @@ pub(crate) struct Piece {
     pub(crate) cols: Range<usize>,
 }
 
-/// How the shards of tensor parallelism form the whole.
+/// How the ranks of tensor parallelism form the whole.
 #[derive(Debug, Clone, Copy)]
 enum Join {
     /// One below the other.
@@ -181,18 +181,18 @@ impl Builder<'_> {
     }
 
     fn source(&self, name: String, (rows, cols): (usize, usize), join: Join) -> Source {
-        let shards = self.checkpoint.shards();
+        let ranks = self.checkpoint.ranks();
         let mut source = Source { name, rows, cols, pieces: Vec::new(), copies: Vec::new() };
         let whole = |name: &str| below(name, "", &(0..rows), cols);
-        if shards.is_empty() {
+        if ranks.is_empty() {
             source.pieces = vec![whole(&source.name)];
             return source;
         }
-        let n = shards.len();
+        let n = ranks.len();
         // A single shard is the whole, whatever `join` says.
         let join = if n == 1 { Join::Rows } else { join };
-        for (index, shard) in shards.iter().enumerate() {
-            let name = format!("{shard}{}", source.name);
+        for (index, rank) in ranks.iter().enumerate() {
+            let name = format!("{rank}{}", source.name);
             match join {
                 Join::Copies if index > 0 => source.copies.push(name),
                 Join::Copies => source.pieces.push(whole(&name)),

@@ -52,10 +52,10 @@ pub(crate) struct StoredMatrix {
 }
 
 enum Form {
-    Plain(Vec<Part>),
+    Plain(Vec<PieceRows>),
     /// The official formats: integers in rows, and a scale for each row of each part. The shape is `None` if parts side by side
     /// are not a multiple of the kernels' block; then the matrix is loaded as numbers. No published model has such parts.
-    Rows(Option<Shape>, Vec<Part>),
+    Rows(Option<Shape>, Vec<PieceRows>),
     Panels {
         shape: Shape,
         bytes: Tensor,
@@ -64,7 +64,7 @@ enum Form {
 }
 
 /// A piece of a matrix.
-struct Part {
+struct PieceRows {
     tensor: Tensor,
     scales: Option<Tensor>,
     bits: Option<Bits>,
@@ -287,7 +287,7 @@ impl StoredMatrix {
         })
     }
 
-    fn parts_of(&self, row: usize) -> impl Iterator<Item = &Part> {
+    fn parts_of(&self, row: usize) -> impl Iterator<Item = &PieceRows> {
         let parts = match &self.form {
             Form::Plain(parts) | Form::Rows(_, parts) => &parts[..],
             Form::Panels { .. } => unreachable!("panels are never taken apart"),
@@ -296,7 +296,7 @@ impl StoredMatrix {
     }
 }
 
-impl Part {
+impl PieceRows {
     fn find(checkpoint: &Checkpoint, piece: &Piece) -> Result<Self> {
         let tensor = checkpoint.tensor(&piece.name)?;
         let (rows, cols) = (piece.height, piece.cols.len());
@@ -366,7 +366,7 @@ impl Part {
 
 fn parts(checkpoint: &Checkpoint, source: &Source, pieces: &[Piece]) -> Result<Form> {
     let parts: Vec<_> =
-        pieces.iter().map(|piece| Part::find(checkpoint, piece)).collect::<Result<_>>()?;
+        pieces.iter().map(|piece| PieceRows::find(checkpoint, piece)).collect::<Result<_>>()?;
     let bits = parts[0].bits;
     if let Some(other) = parts.iter().find(|part| part.bits != bits) {
         let first = parts[0].tensor.name();

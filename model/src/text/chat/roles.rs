@@ -52,3 +52,9 @@ fn role(tokenizer: &Tokenizer, role: Role) -> Result<u32> {
     let problem = || Error::Prompt(format!("the tokenizer has no {name}: it is not ChatGLM3's"));
     tokenizer.id(&name).ok_or_else(problem)
 }
+
+/// That the tokenizer has the ids of all roles.
+pub(super) fn check(tokenizer: &Tokenizer) -> Result<()> {
+    let all = [Role::System, Role::User, Role::Assistant, Role::Observation];
+    all.into_iter().try_for_each(|of| role(tokenizer, of).map(drop))
+}

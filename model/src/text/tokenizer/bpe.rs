@@ -17,7 +17,7 @@ use std::collections::BinaryHeap;
 
 /// A piece so far: `text[start..end]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Part {
+pub(super) struct Symbol {
     pub(super) start: usize,
     pub(super) end: usize,
     pub(super) id: u32,
@@ -32,7 +32,10 @@ pub(super) struct Joined {
 }
 
 /// Joins neighbours until `join` returns `None` for all pairs. The parts must be adjacent and not empty.
-pub(super) fn merge(parts: Vec<Part>, join: impl Fn(Part, Part) -> Option<Joined>) -> Vec<Part> {
+pub(super) fn merge(
+    parts: Vec<Symbol>,
+    join: impl Fn(Symbol, Symbol) -> Option<Joined>,
+) -> Vec<Symbol> {
     let mut list = List::new(parts);
     let mut heap = BinaryHeap::new();
     let push = |heap: &mut BinaryHeap<_>, list: &List, left: usize| {
@@ -60,14 +63,14 @@ pub(super) fn merge(parts: Vec<Part>, join: impl Fn(Part, Part) -> Option<Joined
 
 /// A linked list of parts. A part that was joined to its left neighbour is empty and has no links.
 struct List {
-    parts: Vec<Part>,
+    parts: Vec<Symbol>,
     links: Vec<[u32; 2]>,
 }
 
 const NONE: u32 = u32::MAX;
 
 impl List {
-    fn new(parts: Vec<Part>) -> Self {
+    fn new(parts: Vec<Symbol>) -> Self {
         let mut links: Vec<_> =
             (0..parts.len() as u32).map(|i| [i.wrapping_sub(1), i + 1]).collect();
         if let Some(last) = links.last_mut() {
@@ -86,7 +89,7 @@ impl List {
 
     fn join(&mut self, left: usize, right: usize, id: u32) {
         let end = self.parts[right].end;
-        self.parts[left] = Part { end, id, ..self.parts[left] };
+        self.parts[left] = Symbol { end, id, ..self.parts[left] };
         self.parts[right].start = end;
         self.links[left][1] = self.links[right][1];
         if let Some(next) = self.next(right) {
@@ -103,26 +106,29 @@ mod tests {
     use proptest::prelude::*;
 
     /// The definition.
-    fn naive(mut parts: Vec<Part>, join: impl Fn(Part, Part) -> Option<Joined>) -> Vec<Part> {
+    fn naive(
+        mut parts: Vec<Symbol>,
+        join: impl Fn(Symbol, Symbol) -> Option<Joined>,
+    ) -> Vec<Symbol> {
         loop {
             let pairs = parts.windows(2).enumerate();
             let joined = pairs.filter_map(|(i, pair)| Some((join(pair[0], pair[1])?, i)));
             let Some((best, i)) = joined.min_by_key(|(joined, i)| (joined.rank, *i)) else {
                 return parts;
             };
-            parts[i] = Part { end: parts[i + 1].end, id: best.id, ..parts[i] };
+            parts[i] = Symbol { end: parts[i + 1].end, id: best.id, ..parts[i] };
             parts.remove(i + 1);
         }
     }
 
-    fn letters(ids: &[u32]) -> Vec<Part> {
-        (0..).zip(ids).map(|(start, &id)| Part { start, end: start + 1, id }).collect()
+    fn letters(ids: &[u32]) -> Vec<Symbol> {
+        (0..).zip(ids).map(|(start, &id)| Symbol { start, end: start + 1, id }).collect()
     }
 
     #[test]
     fn the_best_pair_goes_first_and_of_equals_the_leftmost() {
         // 0 0 → 1 before 1 0 → 2.
-        let join = |l: Part, r: Part| match (l.id, r.id) {
+        let join = |l: Symbol, r: Symbol| match (l.id, r.id) {
             (0, 0) => Some(Joined { rank: 0, id: 1 }),
             (1, 0) => Some(Joined { rank: 1, id: 2 }),
             _ => None,
@@ -140,7 +146,7 @@ mod tests {
             // The id and the rank of the pair (l, r). Id 0 means that it is not joined.
             table in vec((0_u32..12, 0_u32..6), 144),
         ) {
-            let join = |l: Part, r: Part| {
+            let join = |l: Symbol, r: Symbol| {
                 let (id, rank) = table[(l.id * 12 + r.id) as usize];
                 (id > 0).then_some(Joined { rank, id })
             };

@@ -16,7 +16,7 @@
 //! `f64`, which gives a different result for a few of a thousand repetitive texts.
 
 use super::MAX_TEXT;
-use super::bpe::{self, Joined, Part};
+use super::bpe::{self, Joined, Symbol};
 use super::normalizer::{BLANK, Normalizer};
 use super::trie::Trie;
 use crate::error::Error;
@@ -220,7 +220,7 @@ impl SentencePiece {
             Algorithm::Bpe { ranks } => self.merged(&text, ranks),
         };
         let mut after_unknown = false;
-        for Part { start, end, id } in parts {
+        for Symbol { start, end, id } in parts {
             let is_unknown = id == self.unknown;
             match &self.bytes {
                 Some(table) if is_unknown => {
@@ -236,17 +236,17 @@ impl SentencePiece {
     }
 
     /// Joins characters to pieces. User-defined pieces are found first and are not joined.
-    fn merged(&self, text: &str, ranks: &[u32]) -> Vec<Part> {
+    fn merged(&self, text: &str, ranks: &[u32]) -> Vec<Symbol> {
         let id = |start, end| self.trie.get(&text.as_bytes()[start..end]);
         let mut parts = Vec::with_capacity(text.len() / 2);
         let mut start = 0;
         while let Some(first) = text[start..].chars().next() {
             let length = self.normalizer.verbatim(&text[start..]).unwrap_or(first.len_utf8());
             let end = start + length;
-            parts.push(Part { start, end, id: id(start, end).unwrap_or(self.unknown) });
+            parts.push(Symbol { start, end, id: id(start, end).unwrap_or(self.unknown) });
             start = end;
         }
-        let stays = |part: Part| self.pieces[part.id as usize].kind == Kind::UserDefined;
+        let stays = |part: Symbol| self.pieces[part.id as usize].kind == Kind::UserDefined;
         bpe::merge(parts, |left, right| {
             if stays(left) || stays(right) {
                 return None;
@@ -256,7 +256,7 @@ impl SentencePiece {
         })
     }
 
-    fn best_segmentation(&self, text: &str, unknown_score: f32, best_score: f32) -> Vec<Part> {
+    fn best_segmentation(&self, text: &str, unknown_score: f32, best_score: f32) -> Vec<Symbol> {
         let mut best = vec![Best::default(); text.len() + 1];
         for (place, c) in text.char_indices() {
             let here = best[place].score;
@@ -273,7 +273,7 @@ impl SentencePiece {
         let mut parts = Vec::new();
         let mut end = text.len();
         while let Some(start) = best[end].start {
-            parts.push(Part { start, end, id: best[end].id });
+            parts.push(Symbol { start, end, id: best[end].id });
             end = start;
         }
         parts.reverse();

@@ -6,7 +6,7 @@ use super::sync::thread_local;
 use super::team::Team;
 
 #[derive(Clone, Copy)]
-pub(super) enum Role {
+pub(super) enum Duty {
     /// In no region.
     Alone,
     /// Outside a step: a parallel loop becomes a step of this team.
@@ -16,24 +16,24 @@ pub(super) enum Role {
 }
 
 thread_local! {
-    static ROLE: Cell<Role> = Cell::new(Role::Alone);
+    static DUTY: Cell<Duty> = Cell::new(Duty::Alone);
 }
 
-pub(super) fn current() -> Role {
-    ROLE.with(Cell::get)
+pub(super) fn current() -> Duty {
+    DUTY.with(Cell::get)
 }
 
 /// Gives this thread a role until it is dropped, then the previous one.
-pub(super) struct RoleGuard(Role);
+pub(super) struct DutyGuard(Duty);
 
-impl RoleGuard {
-    pub(super) fn new(role: Role) -> Self {
-        Self(ROLE.with(|current| current.replace(role)))
+impl DutyGuard {
+    pub(super) fn new(role: Duty) -> Self {
+        Self(DUTY.with(|current| current.replace(role)))
     }
 }
 
-impl Drop for RoleGuard {
+impl Drop for DutyGuard {
     fn drop(&mut self) {
-        ROLE.with(|current| current.set(self.0));
+        DUTY.with(|current| current.set(self.0));
     }
 }
