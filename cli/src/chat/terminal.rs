@@ -80,9 +80,9 @@ fn obey(
 
 /// The last question that is left after an undo.
 fn last(messages: &[Message]) -> String {
-    match messages {
-        [.., question, _] => format!("back to the answer to: {}", question.content),
-        _ => "back to the beginning".to_owned(),
+    match messages.iter().rfind(|message| message.role == Role::User) {
+        Some(question) => format!("back to the answer to: {}", question.content),
+        None => "back to the beginning".to_owned(),
     }
 }
 
