@@ -174,7 +174,8 @@ fn check(name: &str, mix: &Mix) {
             let fork = sequence.fork(sequence.len());
             let original = std::mem::replace(sequence, fork);
             // A sequence with only a bidirectional context can be extended by the start of an answer alone.
-            if original.len() > scripts[step.sequence].first {
+            let extended = original.len() + 2;
+            if original.len() > scripts[step.sequence].first && extended <= original.capacity() {
                 originals.push(original);
             } else {
                 kept.push(original);
