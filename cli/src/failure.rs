@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use glm_model::Error;
 
+use crate::messages;
 use crate::output::note;
 
 /// The exit code of a program that Ctrl-C stopped.
@@ -17,10 +18,10 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if is_cancelled(error) {
-        note("stopped");
+        note(&messages::stopped());
         return ExitCode::from(INTERRUPTED);
     }
-    note(&format!("error: {}", message(error)));
+    note(&messages::error(message(error)));
     ExitCode::FAILURE
 }
 

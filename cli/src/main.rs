@@ -8,8 +8,11 @@ mod args;
 
 mod failure;
 mod file;
+#[allow(dead_code)]
+mod folders;
 mod input;
 mod interrupt;
+mod messages;
 mod output;
 mod progress;
 mod units;

@@ -1,0 +1,163 @@
+//! How answers are generated.
+
+use clap::Args;
+use glm_model::{Draft, MAX_DRAFT, Model as Network, Request, Sampling};
+
+/// How answers are generated.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Answers")]
+pub struct Answering {
+    /// Always choose the likeliest token.
+    #[arg(long, conflicts_with_all = ["temperature", "top_k", "top_p", "min_p"])]
+    pub greedy: bool,
+    /// Sampling temperature: higher is more varied, 0 is greedy. The default of each sampling setting is the model's own; for
+    /// ChatGLM-6B this one is 0.95.
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    temperature: Option<f32>,
+    /// Choose among the N likeliest tokens only; 0 means all. The default is usually 50.
+    #[arg(long, value_name = "N")]
+    top_k: Option<usize>,
+    /// Choose among the likeliest tokens whose probabilities reach this sum; for ChatGLM-6B the default is 0.7.
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    top_p: Option<f32>,
+    /// Choose among tokens with at least this fraction of the likeliest token's probability; 0 means all.
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    min_p: Option<f32>,
+    /// Above 1, tokens that occurred before become less likely.
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    repetition_penalty: Option<f32>,
+    /// Seed of the random numbers; the same seed gives the same answer. [default: random]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Maximum number of tokens of an answer. [default: as many as fit in the context]
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub max_new_tokens: Option<usize>,
+    /// End the answer before this text; can be given several times.
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
+    /// Tokens that the context holds, prompt and answer together. [default: the maximum of the model, up to 32768]
+    #[arg(long, value_name = "N")]
+    pub context: Option<usize>,
+    /// Draft tokens by prompt lookup and verify several in one pass. auto drafts if that is measured to be faster, N always drafts
+    /// up to N tokens. The answer is the same.
+    #[arg(long, value_name = "auto|off|N", default_value = "auto", value_parser = draft)]
+    pub draft: Draft,
+}
+
+impl Answering {
+    /// What is asked of `model`: the given settings, and those of the model where none is given.
+    pub fn request(&self, model: &Network) -> anyhow::Result<Request> {
+        let mut request = Request::new(self.sampling(model.sampling())?);
+        request.max_new_tokens = self.max_new_tokens;
+        request.stop_ids.clone_from(&model.config().special.ends);
+        request.draft = self.draft;
+        Ok(request)
+    }
+
+    /// The sampling settings: those given, else those of `base`; a random seed if none is given.
+    pub fn sampling(&self, base: &Sampling) -> anyhow::Result<Sampling> {
+        let seed = self.seed.unwrap_or_else(random_seed);
+        let base = if self.greedy { &Sampling::greedy() } else { base };
+        let mut sampling = base.clone();
+        sampling.temperature = self.temperature.unwrap_or(base.temperature);
+        sampling.top_k = self.top_k.unwrap_or(base.top_k);
+        sampling.top_p = self.top_p.unwrap_or(base.top_p);
+        sampling.min_p = self.min_p.unwrap_or(base.min_p);
+        sampling.repetition_penalty = self.repetition_penalty.unwrap_or(base.repetition_penalty);
+        sampling.seed = seed;
+        sampling.validate()?;
+        Ok(sampling)
+    }
+
+    /// Checks the settings before anything is opened.
+    pub fn check(&self) -> anyhow::Result<()> {
+        self.sampling(&Sampling::greedy()).map(|_| ())
+    }
+}
+
+/// 32 bits: short enough to type, and exact in every JSON reader.
+fn random_seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(()) >> 32
+}
+
+pub fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("must be at least 1".to_owned()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn draft(text: &str) -> Result<Draft, String> {
+    match text {
+        "auto" => Ok(Draft::Auto),
+        "off" => Ok(Draft::Off),
+        _ => match text.parse() {
+            Ok(most) if (1..=MAX_DRAFT).contains(&most) => Ok(Draft::Fixed(most)),
+            _ => Err(format!("must be auto, off or a number from 1 to {MAX_DRAFT}")),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Only {
+        #[command(flatten)]
+        answering: Answering,
+    }
+
+    fn sampling(words: &str) -> anyhow::Result<Sampling> {
+        Only::try_parse_from(words.split(' '))?.answering.sampling(&base())
+    }
+
+    fn changed(sampling: &Sampling, change: impl FnOnce(&mut Sampling)) -> Sampling {
+        let mut sampling = sampling.clone();
+        change(&mut sampling);
+        sampling
+    }
+
+    fn base() -> Sampling {
+        changed(&Sampling::greedy(), |s| (s.temperature, s.top_p) = (0.8, 0.7))
+    }
+
+    #[test]
+    fn settings_that_are_not_given_are_those_of_the_model() {
+        let with_seed = changed(&base(), |s| s.seed = 7);
+        assert_eq!(sampling("glm --seed 7").unwrap(), with_seed);
+        let greedy = changed(&Sampling::greedy(), |s| s.seed = 7);
+        assert_eq!(sampling("glm --greedy --seed 7").unwrap(), greedy);
+        let cooler = sampling("glm --temperature 0.5 --top-k 3 --seed 7").unwrap();
+        assert_eq!(cooler, changed(&with_seed, |s| (s.temperature, s.top_k) = (0.5, 3)));
+    }
+
+    #[test]
+    fn settings_out_of_range_are_refused() {
+        for words in ["--temperature -1", "--temperature nan", "--top-p 0", "--min-p 2"] {
+            assert!(sampling(&format!("glm {words}")).is_err(), "{words}");
+        }
+        for words in ["--max-new-tokens 0", "--top-k -1", "--seed -1", "--greedy --top-p 0.5"] {
+            assert!(Only::try_parse_from(format!("glm {words}").split(' ')).is_err(), "{words}");
+        }
+    }
+
+    #[test]
+    fn drafts_are_automatic_off_or_limited() {
+        let draft = |words: &str| {
+            let only = Only::try_parse_from(format!("glm{words}").split(' '));
+            only.ok().map(|only| only.answering.draft)
+        };
+        assert_eq!(draft(""), Some(Draft::Auto));
+        assert_eq!(draft(" --draft auto"), Some(Draft::Auto));
+        assert_eq!(draft(" --draft off"), Some(Draft::Off));
+        assert_eq!(draft(" --draft 15"), Some(Draft::Fixed(15)));
+        for wrong in ["0", "16", "-1", "on"] {
+            assert_eq!(draft(&format!(" --draft {wrong}")), None);
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The arguments of `glm quantize`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+const EXAMPLES: &str = "\
+The official INT4 and INT8 keep their weights exactly; only their order in the file changes.
+The memory needed does not grow with the model. An unfinished folder cannot be opened as a model.
+
+Examples:
+  glm quantize chatglm-6b chatglm-6b-q4
+  glm quantize chatglm-6b chatglm-6b-q8 --bits 8
+  glm quantize chatglm-6b-int4 chatglm-6b-int4-ready";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Quantize {
+    /// The model's folder.
+    #[arg(value_name = "SRC")]
+    pub source: PathBuf,
+    /// The folder to write. It is created if it does not exist, and must not contain a model.
+    #[arg(value_name = "DST")]
+    pub target: PathBuf,
+    /// Bits of a weight: 4 or 8.
+    #[arg(long, default_value_t = 4)]
+    pub bits: usize,
+    /// Weights that share a scale: 32, 64 or 128. Fewer are more exact, more take less memory.
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    pub group: usize,
+    /// Threads; by default one for each fast core.
+    #[arg(short, long, value_name = "N")]
+    pub threads: Option<usize>,
+}

@@ -1,0 +1,51 @@
+//! Where files of a user are: configuration, history and models.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+
+/// The folder of `config.toml`: `$XDG_CONFIG_HOME/glm`, else `~/.config/glm`.
+pub fn config() -> Result<PathBuf> {
+    own("XDG_CONFIG_HOME", ".config")
+}
+
+/// The folder of the history of questions: `$XDG_STATE_HOME/glm`, else `~/.local/state/glm`.
+pub fn state() -> Result<PathBuf> {
+    own("XDG_STATE_HOME", ".local/state")
+}
+
+/// The cache of the Hugging Face hub, where its own tools have it: `$HF_HUB_CACHE`, else `$HF_HOME/hub`, else
+/// `$XDG_CACHE_HOME/huggingface/hub`, else `~/.cache/huggingface/hub`.
+pub fn hub() -> Result<PathBuf> {
+    if let Some(hub) = variable("HF_HUB_CACHE") {
+        return Ok(hub);
+    }
+    match variable("HF_HOME") {
+        Some(home) => Ok(home.join("hub")),
+        None => Ok(base("XDG_CACHE_HOME", ".cache")?.join("huggingface/hub")),
+    }
+}
+
+/// The models that `glm pull --quantize` made: the folder `glm` beside the hub's cache, so that both are on the same disk.
+pub fn quantized() -> Result<PathBuf> {
+    Ok(hub()?.parent().unwrap_or(Path::new(".")).join("glm"))
+}
+
+fn own(name: &str, below_home: &str) -> Result<PathBuf> {
+    Ok(base(name, below_home)?.join("glm"))
+}
+
+/// The folder in variable `name`, else a folder in the user's home.
+fn base(name: &str, below_home: &str) -> Result<PathBuf> {
+    match (variable(name), env::home_dir()) {
+        (Some(folder), _) => Ok(folder),
+        (None, Some(home)) if !home.as_os_str().is_empty() => Ok(home.join(below_home)),
+        _ => bail!("the home folder is unknown: set HOME or {name}"),
+    }
+}
+
+/// The path in an environment variable that is set and not empty.
+fn variable(name: &str) -> Option<PathBuf> {
+    env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
