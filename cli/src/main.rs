@@ -15,6 +15,8 @@ mod interrupt;
 mod messages;
 mod output;
 mod progress;
+#[allow(dead_code)]
+mod repository;
 mod units;
 
 mod answer;
