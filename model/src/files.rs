@@ -3,6 +3,7 @@
 pub(crate) mod checkpoint;
 pub(crate) mod config;
 pub(crate) mod fields;
+pub(crate) mod gguf;
 pub(crate) mod inventory;
 pub(crate) mod model_dir;
 pub(crate) mod model_files;

@@ -28,6 +28,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::files::gguf;
+use crate::files::model_dir::{IS_LFS_POINTER, is_lfs_pointer, is_there};
 
 pub use bytes::Bytes;
 pub use tensor::{Dtype, Tensor};
@@ -105,11 +107,11 @@ impl Checkpoint {
         }
         for (name, format) in SINGLE {
             let file = path.join(name);
-            if file.exists() {
+            if is_there(&file) {
                 return Self::new(path, format.read(&file)?);
             }
             let index = path.join(index_of(name));
-            if index.exists() {
+            if is_there(&index) {
                 let tensors = shards::read(&index, format)?;
                 return Self::new(path, Contents { tensors, metadata: BTreeMap::new() });
             }
@@ -120,7 +122,8 @@ impl Checkpoint {
             return Ok(Self { ranks, ..checkpoint });
         }
         let names = entries().collect::<Vec<_>>().join(", ");
-        Err(Error::file(path, format!("holds no checkpoint: looked for {names}")))
+        let error = Error::file(path, format!("holds no checkpoint: looked for {names}"));
+        Err(gguf::explain(path, error))
     }
 
     /// Reads a file that is already in memory.
@@ -198,9 +201,8 @@ impl Format {
     }
 
     fn parse(self, path: &Path, file: &Bytes) -> Result<Contents> {
-        if file.starts_with(b"version https://git-lfs") {
-            let problem = "holds only a pointer to the weights: fetch them with `git lfs pull`";
-            return Err(Error::file(path, problem));
+        if is_lfs_pointer(file) {
+            return Err(Error::file(path, IS_LFS_POINTER));
         }
         let path: Arc<Path> = path.into();
         match self {

@@ -12,6 +12,7 @@ use glm_kernels::Heads;
 use crate::error::{Error, Result};
 use crate::files::checkpoint::SHARDS;
 use crate::files::fields::Fields;
+use crate::files::gguf;
 use crate::files::model_dir::{CONFIG as FILE, ModelDir};
 use crate::generate::sampling::Sampling;
 
@@ -279,7 +280,10 @@ impl Config {
         let fields = match folder.has(FILE) {
             // GLM-130B was published without one.
             false if folder.has(SHARDS) => Fields::parse(folder, FILE, UNWRITTEN)?,
-            false => return Err(folder.error(FILE, "is missing, or no regular file")),
+            false => {
+                let error = folder.error(FILE, "is missing, or no regular file");
+                return Err(gguf::explain(folder.path(), error));
+            }
             true => Fields::open(folder, FILE)?,
         };
         let Some(reader) = READERS.iter().find(|reader| (reader.recognises)(&fields)) else {

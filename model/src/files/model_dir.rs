@@ -1,10 +1,11 @@
 //! The small files of a model's folder, on the disk or in memory.
 
 use crate::error::{Error, Result};
+use crate::files::gguf;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
-use std::fs::File;
-use std::io::Read;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// Largest file that is read; bounds memory. `tokenizer.json` of GLM-4 has 20 MB.
@@ -25,6 +26,27 @@ pub(crate) const TEMPLATE: &str = "chat_template.jinja";
 /// Names of added tokens and their ids.
 pub(crate) const ADDED_TOKENS: &str = "added_tokens.json";
 
+/// The first bytes of the file that git-lfs leaves in the place of one that was not fetched.
+const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/v1";
+
+/// What is wrong with a file that [`is_lfs_pointer`].
+pub(crate) const IS_LFS_POINTER: &str = "is a git-lfs pointer and not the file itself: run `git lfs pull` in its repository, or \
+                                         download the model with `glm pull`";
+
+/// The end of the folder name of a repository in the cache of the Hugging Face hub starts with this.
+const HUB_START: &str = "models--";
+
+/// Whether git-lfs has yet to fetch the file with these bytes.
+pub(crate) fn is_lfs_pointer(bytes: &[u8]) -> bool {
+    bytes.starts_with(LFS_POINTER)
+}
+
+/// Whether a folder has an entry of this path: also a link to nothing, or a file that cannot be examined. Its reader then reports
+/// what is wrong.
+pub(crate) fn is_there(path: &Path) -> bool {
+    !fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
 /// Files by name: those of a folder on the disk, or some in memory.
 pub(crate) struct ModelDir<'a> {
     path: PathBuf,
@@ -37,8 +59,8 @@ impl<'a> ModelDir<'a> {
     /// # Errors
     /// If `path` is no folder.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        if !std::fs::metadata(path).map_err(Error::io(path))?.is_dir() {
-            return Err(Error::file(path, "is not a folder"));
+        if !fs::metadata(path).map_err(Error::io(path))?.is_dir() {
+            return Err(gguf::error(path).unwrap_or_else(|| Error::file(path, "is not a folder")));
         }
         Ok(ModelDir { path: path.into(), files: None })
     }
@@ -48,12 +70,13 @@ impl<'a> ModelDir<'a> {
         ModelDir { path: PathBuf::new(), files: Some(files) }
     }
 
-    /// Whether the file exists and is a regular file. Opening a pipe would block until somebody writes to it.
+    /// Whether the file exists. Not if it is known to be no regular file: opening a pipe would block until somebody writes to it.
     pub(crate) fn has(&self, name: &str) -> bool {
-        match self.files {
-            Some(files) => files.iter().any(|(n, _)| *n == name),
-            None => self.path.join(name).is_file(),
-        }
+        let Some(files) = self.files else {
+            let path = self.path.join(name);
+            return fs::metadata(&path).map_or_else(|_| is_there(&path), |file| file.is_file());
+        };
+        files.iter().any(|(n, _)| *n == name)
     }
 
     /// The path of the folder; empty for files in memory.
@@ -78,11 +101,16 @@ impl<'a> ModelDir<'a> {
         Ok(published.chain(own).filter(|name| !name.is_empty()).collect())
     }
 
-    /// The name of the folder on the disk.
+    /// The name of the folder on the disk. In the cache of the Hugging Face hub it is that of the repository: the folder itself is
+    /// `models--OWNER--NAME/snapshots/COMMIT` there.
     pub(crate) fn own_name(&self) -> Option<String> {
         // Canonical, so that "." has a name, too.
         let path = self.path.canonicalize().ok()?;
-        Some(path.file_name()?.to_string_lossy().into_owned())
+        let mut names = path.iter().rev().take(3).filter_map(|name| name.to_str());
+        match names.find_map(|name| name.strip_prefix(HUB_START)) {
+            Some(repository) => repository.rsplit("--").next().map(str::to_owned),
+            None => Some(path.file_name()?.to_string_lossy().into_owned()),
+        }
     }
 
     /// An error about a file.
@@ -93,7 +121,7 @@ impl<'a> ModelDir<'a> {
     /// The bytes of a file.
     ///
     /// # Errors
-    /// If the file is missing, too large, or cannot be read.
+    /// If the file is missing, too large, a pointer of git-lfs, or cannot be read.
     pub(crate) fn read(&self, name: &str) -> Result<Cow<'a, [u8]>> {
         if !self.has(name) {
             return Err(self.error(name, "is missing, or no regular file"));
@@ -109,6 +137,9 @@ impl<'a> ModelDir<'a> {
             .map_err(Error::io(&path))?;
         if bytes.len() as u64 > MAX_FILE {
             return Err(self.error(name, format!("is larger than {MAX_FILE} bytes")));
+        }
+        if is_lfs_pointer(&bytes) {
+            return Err(self.error(name, IS_LFS_POINTER));
         }
         Ok(Cow::Owned(bytes))
     }
@@ -145,9 +176,49 @@ mod tests {
             let files = [(CONFIG, config.as_bytes()), (TOKENIZER_CONFIG, tokenizer.as_bytes())];
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("Q4");
-            std::fs::create_dir(&path).unwrap();
+            fs::create_dir(&path).unwrap();
             let folder = ModelDir { path: path.join("."), ..ModelDir::of(&files) };
             assert_eq!(folder.names().unwrap(), expected, "{published:?} {tokenizer:?}");
         }
+    }
+
+    #[test]
+    fn in_the_cache_of_the_hub_a_model_is_called_as_its_repository() {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, name) in [
+            ("models--THUDM--chatglm3-6b/snapshots/0123abcd", "chatglm3-6b"),
+            ("models--THUDM--chatglm2-6b/int4", "chatglm2-6b"),
+            ("models--gpt2/snapshots/0123abcd", "gpt2"),
+            ("models/THUDM/chatglm2-6b", "chatglm2-6b"),
+        ] {
+            let path = dir.path().join(path);
+            fs::create_dir_all(&path).unwrap();
+            assert_eq!(ModelDir::open(&path).unwrap().own_name().as_deref(), Some(name));
+        }
+    }
+
+    #[test]
+    fn a_pointer_of_git_lfs_is_not_taken_for_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n";
+        fs::write(dir.path().join("ice_text.model"), pointer).unwrap();
+        let error = crate::Tokenizer::open(dir.path()).err().unwrap().to_string();
+        assert!(error.contains("ice_text.model: is a git-lfs pointer"), "{error}");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_file_that_cannot_be_examined_is_not_called_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = ModelDir::open(dir.path()).unwrap();
+        for (name, target, expected) in
+            [("loop", "loop", "symbolic links"), ("gone", "nothing", "No such file")]
+        {
+            std::os::unix::fs::symlink(target, dir.path().join(name)).unwrap();
+            assert!(folder.has(name));
+            let error = folder.read(name).unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains(expected), "{error}");
+        }
+        assert!(!folder.has("absent"));
     }
 }

@@ -42,6 +42,7 @@ mod trie;
 
 use crate::error::{Error, Result};
 use crate::files::config::SpecialIds;
+use crate::files::gguf;
 use crate::files::model_dir::{ADDED_TOKENS, ModelDir};
 use added::{Added, Segment, Shown, Token};
 use byte_level::ByteLevel;
@@ -56,6 +57,10 @@ const NEWLINE: &str = "<n>";
 const TAB: &str = "<|tab|>";
 /// The longest run of blanks that has a piece of its own.
 const LONGEST_RUN: usize = 80;
+
+/// A folder with one of these has a tokenizer.
+const MAIN_FILES: [&str; 5] =
+    [chatglm::FILE, chatglm2::FILE, transformers::FILE, glm10b::VOCAB, glm10b::CHINESE];
 
 /// All files that a tokenizer may consist of.
 pub(crate) const FILES: [&str; 9] = [
@@ -194,6 +199,15 @@ impl Tokenizer {
         Self::of_folder(&ModelDir::of(files))
     }
 
+    /// Whether a folder has the files of a tokenizer. They are not read.
+    ///
+    /// # Errors
+    /// If `dir` is no folder.
+    pub fn is_in(dir: impl AsRef<Path>) -> Result<bool> {
+        let folder = ModelDir::open(dir.as_ref())?;
+        Ok(MAIN_FILES.iter().any(|name| folder.has(name)))
+    }
+
     fn of_folder(folder: &ModelDir) -> Result<Self> {
         if folder.has(chatglm::FILE) {
             return match glm130b::recognises(folder)? {
@@ -217,10 +231,8 @@ impl Tokenizer {
         if folder.has(glm10b::CHINESE) {
             return glm10b::open_chinese(folder);
         }
-        let names =
-            [chatglm::FILE, chatglm2::FILE, transformers::FILE, glm10b::VOCAB, glm10b::CHINESE];
-        let problem = format!("no tokenizer here; looked for {}", names.join(", "));
-        Err(Error::file(folder.path(), problem))
+        let problem = format!("no tokenizer here; looked for {}", MAIN_FILES.join(", "));
+        Err(gguf::explain(folder.path(), Error::file(folder.path(), problem)))
     }
 
     /// The highest id plus one. The vocabulary of a model may be larger; its additional ids have no text.
