@@ -3,41 +3,56 @@
 mod answering;
 mod bench;
 mod chat;
+mod config;
 mod fill;
 mod generate;
 mod info;
+mod list;
 mod logits;
 mod quantize;
+mod remove;
 mod score;
 mod tokenize;
 
+use std::cell::OnceCell;
+use std::env;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, FromArgMatches, Parser, Subcommand, ValueEnum};
+use anyhow::Result;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use glm_model::{Activations, KvFormat, Options};
 
 pub use answering::{Answering, positive};
 pub use bench::Bench;
 pub use chat::{Chat, Overflow};
+pub use config::{Config, Edit};
 pub use fill::Fill;
 pub use generate::Generate;
 pub use info::Info;
+pub use list::List;
 pub use logits::Logits;
 pub use quantize::Quantize;
+pub use remove::Remove;
 pub use score::Score;
 pub use tokenize::Tokenize;
 
+use crate::models::{self, Choice};
+use crate::settings;
+
 const EXAMPLES: &str = "\
 Examples:
-  glm                                            talk to the small model in this program
-  glm quantize chatglm-6b chatglm-6b-q4          12.3 GB to 3.5 GB; needed once
-  glm chat -m chatglm-6b-q4                      talk
-  glm generate -m chatglm-6b-q4 -p '你好'        one answer
-  cat letter.txt | glm generate -m chatglm-6b-q4
-  glm fill -m chatglm-6b-q4 '凯旋门位于[MASK]。'
-  glm info -m chatglm-6b-q4                      sizes and memory
+  glm                                            talk to the newest model here
+  glm list                                       the models that are here
+  glm -m chatglm-6b                              talk to this one
+  glm generate -m chatglm-6b -p '你好'           one answer
+  cat letter.txt | glm generate
+  glm fill '凯旋门位于[MASK]。'
+  glm quantize ./chatglm-6b ./chatglm-6b-q4      12.3 GB to 3.5 GB; needed once
+  glm info -m ./chatglm-6b-q4                    sizes and memory
+  glm config set model chatglm-6b                the model of all commands
 
-A model is a folder as published by its authors, or as written by `glm quantize`.
+A model is a name of `glm list`, or a folder as published by its authors or as written by `glm quantize`.
 Answers go to stdout, everything else to stderr. Ctrl-C stops an answer.";
 
 /// Chat with GLM models on a CPU.
@@ -45,17 +60,44 @@ Answers go to stdout, everything else to stderr. Ctrl-C stops an answer.";
 #[command(name = "glm", version, after_help = EXAMPLES)]
 pub struct Cli {
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Command,
 }
 
 impl Cli {
-    /// The command line; `glm` alone is `glm chat`.
-    pub fn command() -> Command {
-        Self::parse().command.unwrap_or_else(|| {
-            let matches = Chat::augment_args(clap::Command::new("chat")).get_matches_from(["chat"]);
-            Command::Chat(Chat::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()))
-        })
+    /// The command line. Flags that are not given have the values of the settings. Exits if it is wrong or asks for help.
+    ///
+    /// # Errors
+    /// If the settings are wrong. Then only `glm config` is accepted, which can mend them.
+    pub fn command() -> Result<Command> {
+        let settings = settings::settings();
+        let command = match &settings {
+            Ok(settings) => settings::apply(settings, command()),
+            Err(_) => command(),
+        };
+        let matches = command.get_matches_from(with_chat(env::args_os().collect()));
+        let cli = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        match cli.command {
+            Command::Config(_) => Ok(cli.command),
+            _ => settings.map(|_| cli.command),
+        }
     }
+}
+
+/// The commands and their flags, without the settings.
+pub fn command() -> clap::Command {
+    <Cli as CommandFactory>::command()
+}
+
+/// `glm` alone is `glm chat`, and so is `glm` with a flag that is not its own.
+fn with_chat(mut words: Vec<OsString>) -> Vec<OsString> {
+    let is_chat = words.get(1).is_none_or(|first| {
+        let is_own = ["-h", "--help", "-V", "--version"].iter().any(|own| first == own);
+        first.as_encoded_bytes().starts_with(b"-") && !is_own
+    });
+    if is_chat {
+        words.insert(words.len().min(1), "chat".into());
+    }
+    words
 }
 
 #[derive(Debug, Subcommand)]
@@ -64,6 +106,13 @@ pub enum Command {
     Chat(Chat),
     /// Answer one prompt.
     Generate(Generate),
+    /// List the models that are here.
+    List(List),
+    /// Remove models that were downloaded or quantized.
+    #[command(name = "rm")]
+    Remove(Remove),
+    /// Print the defaults of flags and where each comes from, or change them.
+    Config(Config),
     /// Fill the blanks in a text.
     Fill(Fill),
     /// Print how likely given answers are, the likeliest first.
@@ -83,13 +132,28 @@ pub enum Command {
 /// Which model.
 #[derive(Debug, Args)]
 pub struct Source {
-    /// The model's folder.
-    #[cfg_attr(
-        feature = "demo",
-        doc = "Without it, the small demonstration model in this program is used."
-    )]
-    #[arg(short, long, value_name = "DIR")]
+    /// The model: a folder, or a name of `glm list` such as THUDM/chatglm-6b or THUDM/chatglm-6b:int4. The owner may be left out if
+    /// the name is unique. [default: GLM_MODEL, else the setting `model`, else the newest model here]
+    #[arg(short, long, value_name = "MODEL")]
     pub model: Option<PathBuf>,
+    #[arg(skip)]
+    choice: OnceCell<Choice>,
+}
+
+impl Source {
+    /// The model, chosen at the first call: see [`models::choose`].
+    ///
+    /// # Errors
+    /// As [`models::choose`].
+    pub fn choice(&self) -> Result<&Choice> {
+        match self.choice.get() {
+            Some(choice) => Ok(choice),
+            None => {
+                let choice = models::choose(self.model.as_deref())?;
+                Ok(self.choice.get_or_init(|| choice))
+            }
+        }
+    }
 }
 
 /// Which model, and how it is run.
@@ -147,12 +211,24 @@ pub enum KvType {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_arguments_are_consistent() {
-        <Cli as CommandFactory>::command().debug_assert();
+        command().debug_assert();
+    }
+
+    #[test]
+    fn a_chat_needs_no_name() {
+        let with = |words: &str| {
+            let words = with_chat(words.split(' ').map(OsString::from).collect());
+            words.join(" ".as_ref()).into_string().unwrap()
+        };
+        assert_eq!(with("glm"), "glm chat");
+        assert_eq!(with("glm -m x --greedy"), "glm chat -m x --greedy");
+        for words in ["glm chat", "glm --help", "glm -V", "glm nosuch -m x"] {
+            assert_eq!(with(words), words);
+        }
+        assert_eq!(with_chat(Vec::new()), ["chat"]);
     }
 }

@@ -17,10 +17,6 @@ use crate::output::{self, note, say};
 use crate::units::count;
 use crate::{input, open};
 
-/// What to know about the demonstration model.
-const DEMO: &str = "It knows only the few things it was taught (ask what it can do). A real model: glm chat -m FOLDER, with the \
-                    files of ChatGLM-6B in the folder";
-
 pub fn run(args: &Chat) -> Result<()> {
     args.answering.check()?;
     let messages = args.messages.as_deref().map(input::messages).transpose()?;
@@ -49,9 +45,6 @@ pub fn run(args: &Chat) -> Result<()> {
             .map_err(|error| error.context(format!("the conversation in {}", path.display())));
     }
     note(&greeting(args, &conversation));
-    if args.model.source.model.is_none() {
-        note(DEMO);
-    }
     match typed {
         true => terminal::talk(&mut conversation, &cancel, args.stats),
         false => lines::talk(&mut conversation, args.stats),

@@ -17,27 +17,39 @@ mod output;
 mod progress;
 #[allow(dead_code)]
 mod repository;
+mod settings;
+mod table;
 mod units;
 
 mod answer;
+mod models;
 mod open;
 
 mod bench;
 mod chat;
+mod config;
 mod fill;
 mod generate;
 mod info;
+mod list;
 mod logits;
 mod quantize;
+mod remove;
 mod score;
 mod tokenize;
 
 use std::process::ExitCode;
 
+use anyhow::Result;
 use args::{Cli, Command};
 
 fn main() -> ExitCode {
-    let done = match &Cli::command() {
+    let done = Cli::command().and_then(|command| run(&command));
+    done.map_or_else(|error| failure::report(&error), |()| ExitCode::SUCCESS)
+}
+
+fn run(command: &Command) -> Result<()> {
+    match command {
         Command::Chat(args) => chat::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Fill(args) => fill::run(args),
@@ -47,6 +59,8 @@ fn main() -> ExitCode {
         Command::Tokenize(args) => tokenize::run(args),
         Command::Logits(args) => logits::run(args),
         Command::Bench(args) => bench::run(args),
-    };
-    done.map_or_else(|error| failure::report(&error), |()| ExitCode::SUCCESS)
+        Command::List(args) => list::run(args),
+        Command::Remove(args) => remove::run(args),
+        Command::Config(args) => config::run(args),
+    }
 }

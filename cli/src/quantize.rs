@@ -1,13 +1,17 @@
 //! `glm quantize`: writes a model that opens without preparation.
 
+use std::fs;
 use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::Result;
-use glm_model::{QuantizeOptions, Quantized, quantize};
+use anyhow::{Context, Result, bail, ensure};
+use glm_model::{QuantizeOptions, Quantized, Tokenizer, quantize};
 
 use crate::args::Quantize;
-use crate::interrupt::{self, Again};
+use crate::interrupt::{self, Again, Termination};
+use crate::messages;
+use crate::models::{self, Found};
 use crate::output::note;
 use crate::progress;
 use crate::units::{bytes, seconds};
@@ -15,6 +19,13 @@ use crate::units::{bytes, seconds};
 pub fn run(args: &Quantize) -> Result<()> {
     let started = Instant::now();
     let cancel = interrupt::token(Again::Waits)?;
+    let termination = Termination::catch()?;
+    let source = models::find(&args.source)?;
+    let Target { folder, name } = target(args, &source)?;
+    ensure!(!is_same(&source.folder, &folder), messages::source_is_target(folder.display()));
+    if !Tokenizer::is_in(&source.folder)? {
+        note(&messages::source_has_no_tokenizer(&source.name));
+    }
     let mut options = QuantizeOptions::new(args.bits, args.group);
     options.threads = args.threads;
     let bar = progress::bytes();
@@ -22,35 +33,63 @@ pub fn run(args: &Quantize) -> Result<()> {
         bar.set_length(total);
         bar.set_position(done);
         bar.set_message(tensor.to_owned());
-        match cancel.is_cancelled() {
+        match cancel.is_cancelled() || termination.is_requested() {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
         }
     };
-    let done = quantize(&args.source, &args.target, &options, &mut show);
+    let done = quantize(&source.folder, &folder, &options, &mut show);
     bar.finish_and_clear();
-    let done = done?;
-    summary(args, &done).iter().for_each(|line| note(line));
-    note(&format!("in {}", seconds(started.elapsed())));
+    if done.is_err() && args.target.is_none() {
+        // Only if it is empty: a folder without a model in the cache helps nobody.
+        let _ = fs::remove_dir(&folder);
+    }
+    summary(args, &name, &done?).iter().for_each(|line| note(line));
+    note(&messages::took(seconds(started.elapsed())));
+    if args.target.is_none() {
+        note(&messages::talk_to(&name));
+    }
     Ok(())
 }
 
-fn summary(args: &Quantize, done: &Quantized) -> Vec<String> {
-    let target = args.target.display();
+/// Where the model is written.
+struct Target {
+    folder: PathBuf,
+    /// Its name for people.
+    name: String,
+}
+
+/// The folder that is named, or the one in the cache for a model of a cache.
+fn target(args: &Quantize, source: &Found) -> Result<Target> {
+    if let Some(folder) = &args.target {
+        return Ok(Target { folder: folder.clone(), name: folder.display().to_string() });
+    }
+    let Some(stored) = &source.stored else {
+        bail!(messages::target_is_missing(&source.name));
+    };
+    let folder = models::quantized_folder(&stored.repository, args.bits, args.group)?;
+    let format = folder.file_name().unwrap_or_default().to_string_lossy();
+    let name = format!("{}:{format}", stored.repository);
+    let parent = folder.parent().unwrap_or(&folder);
+    fs::create_dir_all(parent).with_context(|| parent.display().to_string())?;
+    Ok(Target { folder, name })
+}
+
+/// Whether both paths lead to the same folder.
+fn is_same(one: &Path, other: &Path) -> bool {
+    matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
+}
+
+fn summary(args: &Quantize, target: &str, done: &Quantized) -> Vec<String> {
+    let Quantize { bits, group, .. } = args;
     let mut lines =
-        vec![format!("{target}: {} from {}", bytes(done.bytes), bytes(done.source_bytes))];
+        vec![messages::quantized_size(target, bytes(done.bytes), bytes(done.source_bytes))];
     if done.quantized > 0 {
-        let Quantize { bits, group, .. } = args;
-        lines.push(format!("{} matrices are now INT{bits} in groups of {group}", done.quantized));
+        lines.push(messages::matrices_quantized(done.quantized, bits, group));
     }
     if done.kept > 0 {
-        lines.push(format!(
-            "{} matrices were quantized already and keep their integers and scales",
-            done.kept
-        ));
+        lines.push(messages::matrices_kept(done.kept));
     }
-    if let Some(shared) = &done.shared {
-        lines.push(format!("{shared} is the same as the embedding and was left out"));
-    }
+    lines.extend(done.shared.as_ref().map(messages::head_left_out));
     lines
 }

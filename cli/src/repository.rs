@@ -19,6 +19,11 @@ impl Repository {
         format!("{FOLDER}{}", self.0.replace('/', "--"))
     }
 
+    /// Its name without the owner: `chatglm-6b`.
+    pub fn name(&self) -> &str {
+        self.0.rsplit('/').next().unwrap_or_default()
+    }
+
     /// The repository with a folder of this name.
     pub fn of_folder(name: &str) -> Option<Self> {
         name.strip_prefix(FOLDER)?.replace("--", "/").parse().ok()
@@ -62,6 +67,7 @@ mod tests {
             let repository: Repository = name.parse().unwrap();
             assert_eq!(Repository::of_folder(&repository.folder()), Some(repository.clone()));
             assert_eq!(repository.to_string(), name);
+            assert!(name.ends_with(repository.name()) && !repository.name().contains('/'));
         }
         assert_eq!(Repository::of_folder("datasets--a--b"), None);
     }

@@ -5,23 +5,24 @@ use std::path::PathBuf;
 use clap::Args;
 
 const EXAMPLES: &str = "\
-The official INT4 and INT8 keep their weights exactly; only their order in the file changes.
-The memory needed does not grow with the model. An unfinished folder cannot be opened as a model.
+The official INT4 and INT8 keep their weights exactly; only their order in the file changes. The memory needed does not grow with the
+model. An unfinished folder cannot be opened as a model; it is removed if Ctrl-C, SIGTERM or SIGHUP stops the command (exit code 130).
 
 Examples:
-  glm quantize chatglm-6b chatglm-6b-q4
-  glm quantize chatglm-6b chatglm-6b-q8 --bits 8
-  glm quantize chatglm-6b-int4 chatglm-6b-int4-ready";
+  glm quantize ./chatglm-6b ./chatglm-6b-q4
+  glm quantize ./chatglm-6b ./chatglm-6b-q8 --bits 8
+  glm quantize THUDM/chatglm-6b                  makes THUDM/chatglm-6b:int4";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Quantize {
-    /// The model's folder.
+    /// The model: a folder, or a name of `glm list`.
     #[arg(value_name = "SRC")]
     pub source: PathBuf,
-    /// The folder to write. It is created if it does not exist, and must not contain a model.
+    /// The folder to write. It is created if it does not exist, and must not contain a model. Without it, a model of `glm list` is
+    /// written beside it, with `:int4` or the like behind its name.
     #[arg(value_name = "DST")]
-    pub target: PathBuf,
+    pub target: Option<PathBuf>,
     /// Bits of a weight: 4 or 8.
     #[arg(long, default_value_t = 4)]
     pub bits: usize,

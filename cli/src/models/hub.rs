@@ -1,0 +1,79 @@
+//! The cache of the Hugging Face hub.
+//!
+//! ```text
+//! models--THUDM--chatglm-6b/refs/main                 the commit of the revision `main`
+//! models--THUDM--chatglm-6b/snapshots/COMMIT/FILE     a link to ../../blobs/HASH, or a file
+//! models--THUDM--chatglm-6b/blobs/HASH
+//! ```
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use super::{Stored, changed, entries, repositories};
+
+/// The revision that is meant if none is named.
+const MAIN: &str = "main";
+
+/// Most characters of a commit in a name.
+const COMMIT: usize = 8;
+
+/// All snapshots in a cache.
+pub fn stored(root: &Path) -> Result<Vec<Stored>> {
+    let mut all = Vec::new();
+    for (repository, folder) in repositories(root)? {
+        let mut snapshots = Vec::new();
+        for entry in entries(&folder.join("snapshots"))? {
+            if let (Ok(commit), true) = (entry.file_name().into_string(), entry.path().is_dir()) {
+                snapshots.push((commit, entry.path(), changed(&entry.path())));
+            }
+        }
+        snapshots
+            .sort_by(|(a, _, a_changed), (b, _, b_changed)| (b_changed, b).cmp(&(a_changed, a)));
+        let refs = refs(&folder)?;
+        let main = refs.iter().find(|(name, _)| name == MAIN).map(|(_, commit)| commit);
+        let main = snapshots.iter().position(|(commit, ..)| Some(commit) == main).unwrap_or(0);
+        for (index, (commit, folder, changed)) in snapshots.into_iter().enumerate() {
+            let revision = refs.iter().find(|(_, target)| *target == commit);
+            let suffix = match (index == main, revision) {
+                (true, _) => String::new(),
+                (false, Some((name, _))) => format!("@{name}"),
+                (false, None) => format!("@{}", commit.chars().take(COMMIT).collect::<String>()),
+            };
+            let repository = repository.clone();
+            all.push(Stored { repository, suffix, folder, changed });
+        }
+    }
+    Ok(all)
+}
+
+/// The revisions of a repository's folder and their commits, sorted. Their names may contain slashes, as `refs/pr/1`.
+fn refs(folder: &Path) -> Result<Vec<(String, String)>> {
+    let files = ref_files(folder)?.into_iter().filter_map(|(name, path)| {
+        let commit = fs::read_to_string(path).ok()?;
+        Some((name, commit.trim().to_owned()))
+    });
+    Ok(files.collect())
+}
+
+/// The files of the revisions, by the names of the revisions.
+pub fn ref_files(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let root = folder.join("refs");
+    let (mut files, mut open) = (Vec::new(), vec![root.clone()]);
+    while let Some(folder) = open.pop() {
+        for entry in entries(&folder)? {
+            let path = entry.path();
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => open.push(path),
+                Ok(kind) if kind.is_file() => {
+                    let name = path.strip_prefix(&root).ok().and_then(Path::to_str);
+                    files.extend(name.map(|name| (name.replace('\\', "/"), path.clone())));
+                }
+                _ => {}
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}

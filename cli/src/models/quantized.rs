@@ -1,0 +1,36 @@
+//! Models that this program quantized: `models--THUDM--chatglm-6b/int4` and the like, each a plain model folder.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use super::{Stored, changed, entries, repositories};
+use crate::folders;
+use crate::repository::Repository;
+
+/// The end of the name of a folder that is not finished.
+pub const UNFINISHED: &str = ".part";
+
+/// The columns that share a scale if the name of the format does not say.
+const GROUP: usize = 32;
+
+/// All models in a folder of quantized models.
+pub fn stored(root: &Path) -> Result<Vec<Stored>> {
+    let mut all = Vec::new();
+    for (repository, folder) in repositories(root)? {
+        for entry in entries(&folder)? {
+            if let (Ok(format), true) = (entry.file_name().into_string(), entry.path().is_dir()) {
+                let (repository, suffix) = (repository.clone(), format!(":{format}"));
+                let (folder, changed) = (entry.path(), changed(&entry.path()));
+                all.push(Stored { repository, suffix, folder, changed });
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// The folder of a repository, quantized: its name says how, `int4` or `int8-g64`.
+pub fn folder(repository: &Repository, bits: usize, group: usize) -> Result<PathBuf> {
+    let group = if group == GROUP { String::new() } else { format!("-g{group}") };
+    Ok(folders::quantized()?.join(repository.folder()).join(format!("int{bits}{group}")))
+}

@@ -1,0 +1,89 @@
+//! The memory that a model needs, and the memory that is free.
+
+use anyhow::{Result, bail};
+use glm_model::Inventory;
+
+use crate::messages;
+use crate::units::bytes;
+
+/// Refuses a model that does not fit in memory, before the system ends the process. Weights that stay mapped need no memory of
+/// their own.
+pub fn check(inventory: &Inventory, available: u64) -> Result<()> {
+    // 0: the system does not say.
+    if available > 0 && inventory.copied_bytes > available {
+        bail!(messages::model_needs_memory(bytes(inventory.copied_bytes), bytes(available)));
+    }
+    Ok(())
+}
+
+/// Bytes of memory that are free; 0 if the system does not say.
+pub fn free() -> u64 {
+    let mut system = sysinfo::System::new();
+    system.refresh_memory();
+    let mut available = system.available_memory() + system.free_swap();
+    // A container may have a smaller limit than the machine.
+    if let Some(limits) = system.cgroup_limits() {
+        available = available.min(limits.free_memory + reclaimable() + limits.free_swap);
+    }
+    available
+}
+
+/// Bytes that count towards a container's limit but that the kernel frees when memory is needed: cached files and the kernel's
+/// data about them.
+fn reclaimable() -> u64 {
+    let paths = ["/sys/fs/cgroup/memory.stat", "/sys/fs/cgroup/memory/memory.stat"];
+    let statistics = paths.iter().find_map(|path| std::fs::read_to_string(path).ok());
+    statistics.map_or(0, |statistics| sum_of_reclaimable(&statistics))
+}
+
+/// The reclaimable bytes in `memory.stat` of a control group, version 2 or version 1. In version 1 the names with `total_` include
+/// the groups below.
+fn sum_of_reclaimable(statistics: &str) -> u64 {
+    let value = |name: &str| -> Option<u64> {
+        let of = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok();
+        statistics.lines().find_map(of)
+    };
+    let kinds = [
+        &["total_inactive_file", "inactive_file"][..],
+        &["total_active_file", "active_file"],
+        // In version 2 only.
+        &["slab_reclaimable"],
+    ];
+    kinds.iter().filter_map(|names| names.iter().find_map(|name| value(name))).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use glm_model::ModelFiles;
+
+    use super::*;
+
+    #[test]
+    fn files_that_were_read_do_not_fill_a_container() {
+        let second = "anon 9\nfile 700\nshmem 100\ninactive_file 400\nactive_file 200\nslab_reclaimable 5\nslab_unreclaimable 3\n";
+        assert_eq!(sum_of_reclaimable(second), 605);
+        let first =
+            "inactive_file 1\nactive_file 2\ntotal_inactive_file 30\ntotal_active_file 40\n";
+        assert_eq!(sum_of_reclaimable(first), 70);
+        assert_eq!(sum_of_reclaimable(""), 0);
+    }
+
+    #[test]
+    fn a_model_that_would_not_fit_into_memory_is_refused() {
+        let models =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/models/chatglm-6b-tiny");
+        let open =
+            |variant: &str| ModelFiles::open(models.join(variant)).unwrap().inventory().clone();
+        let (copied, mapped) = (open("int4"), open("bin-f16"));
+        let needed = copied.copied_bytes;
+        let refusal = check(&copied, needed - 1).unwrap_err().to_string();
+        assert!(refusal.contains(&format!("takes {} of memory", bytes(needed))), "{refusal}");
+        assert!(refusal.contains("`glm quantize`"), "{refusal}");
+        assert!(check(&copied, needed).is_ok());
+        assert!(check(&mapped, 1).is_ok());
+        // The system does not say.
+        assert!(check(&copied, 0).is_ok());
+    }
+}
