@@ -74,8 +74,8 @@ messages! {
 
     // Opening a model.
     loading(): "loading", "正在加载";
-    model_summary(title, activations, threads, number, isa): "{title}; activations {activations}; {threads}, {isa}",
-        "{title}；激活值 {activations}；{number} 个线程，{isa}";
+    model_summary(title, activations, threads, isa): "{title}; activations {activations}; threads {threads}, {isa}",
+        "{title}；激活值 {activations}；线程数 {threads}，{isa}";
     model_title(architecture, name, weights): "{architecture} ({name}): weights {weights}",
         "{architecture}（{name}）：权重 {weights}";
     model_needs_memory(needed, available):
@@ -109,7 +109,7 @@ messages! {
         "{name} 没有分词器：把分词器的文件复制到结果文件夹之前，结果只能处理 id";
     target_is_missing(name): "{name} is a folder: name the folder to write as well, as in `glm quantize {name} DST`",
         "{name} 是文件夹：还需指定目标文件夹，例如 `glm quantize {name} DST`";
-    quantized_size(target, size, before): "{target}: {size} from {before}", "{target}：{before} → {size}";
+    quantized_size(target, size, before): "{target}: {size} from {before}", "{target}：由 {before} 变为 {size}";
     matrices_quantized(number, bits, group): "{number} matrices are now INT{bits} in groups of {group}",
         "{number} 个矩阵已量化为 INT{bits}，每组 {group} 个";
     matrices_kept(number): "{number} matrices were quantized already and keep their integers and scales",

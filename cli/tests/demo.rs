@@ -18,7 +18,8 @@ fn a_newcomer_is_answered_and_told_by_whom() {
     assert!(output.status.success());
     assert_eq!(stdout(&output), "你好！有什么可以帮你的吗？\n");
     let note = stderr(&output);
-    assert!(note.contains("small demonstration model") && note.contains("glm chat -m"), "{note}");
+    assert!(note.contains("small demonstration model of this program answers"), "{note}");
+    assert!(note.contains("`glm pull THUDM/chatglm-6b --quantize`, then start `glm`"), "{note}");
 }
 
 #[test]

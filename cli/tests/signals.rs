@@ -5,12 +5,13 @@
 mod common;
 
 use std::io::Read;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use common::{talker, tiny};
+use common::{isolated, talker, tiny};
 
 fn start(words: &[&str]) -> Child {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_glm"));
+    let mut command = isolated(Path::new(env!("CARGO_TARGET_TMPDIR")));
     command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().unwrap()
 }

@@ -2,15 +2,14 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use glm_model::Tokenizer;
 
 use super::find::{Found, find};
 use super::{State, all};
 use crate::messages;
 use crate::output::note;
 use crate::settings::{self, MODEL, settings};
-
-use glm_model::Tokenizer;
 
 /// A model that was chosen.
 #[derive(Debug)]
@@ -25,7 +24,7 @@ pub enum Choice {
 /// the demonstration model. If the command does not name it, a note says which one it is.
 ///
 /// # Errors
-/// If a model is named and there is none of this name, or the settings cannot be read.
+/// If a model is named and there is none of this name, the settings cannot be read, or there is no model at all.
 pub fn choose(named: Option<&Path>) -> Result<Choice> {
     if let Some(name) = named {
         return find(name).map(Choice::Folder);
@@ -40,15 +39,14 @@ pub fn choose(named: Option<&Path>) -> Result<Choice> {
         note(&messages::model_is_newest(&found.name));
         return Ok(Choice::Folder(found));
     }
-    if cfg!(feature = "demo") {
-        note(&messages::model_is_demo());
-        note(&messages::get_a_model());
-    }
+    ensure!(cfg!(feature = "demo"), messages::no_model());
+    note(&messages::model_is_demo());
+    note(&messages::get_a_model());
     Ok(Choice::Demo)
 }
 
 /// The newest model in the caches with weights and a tokenizer. A cache that cannot be read has none.
-pub fn newest() -> Option<Found> {
+fn newest() -> Option<Found> {
     let is_ready = |folder: &Path| {
         State::of(folder).is_ready() && Tokenizer::is_in(folder).is_ok_and(|is_in| is_in)
     };

@@ -5,7 +5,7 @@ use glm_model::{Activations, Dialect, Inventory, Model};
 use crate::args::{self, Source};
 use crate::messages;
 use crate::models::{self, Choice};
-use crate::units::{bytes, count};
+use crate::units::bytes;
 
 /// Model, weights, activations, threads and instruction set, in one line.
 pub fn summary(args: &args::Model, model: &Model) -> String {
@@ -16,7 +16,6 @@ pub fn summary(args: &args::Model, model: &Model) -> String {
     messages::model_summary(
         title(&args.source, model.inventory()),
         activations,
-        count(model.threads(), "thread"),
         model.threads(),
         model.isa().name(),
     )

@@ -84,7 +84,8 @@ fn with_default(command: &Command, flag: Arg, words: &[String]) -> Arg {
     let flag = ways
         .into_iter()
         .fold(flag, |flag, (other, given)| flag.default_value_if(other, given, Resettable::Reset));
-    flag.default_values(words.to_vec()).hide_default_value(true)
+    let is_hidden = flag.get_action().takes_values();
+    flag.default_values(words.to_vec()).hide_default_value(is_hidden)
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod cache;
+
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
@@ -10,8 +12,23 @@ use serde_json::Value;
 
 /// `glm` with these words, and its stdin empty.
 pub fn glm(words: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_glm"));
+    let mut command = Command::from_std(isolated(Path::new(env!("CARGO_TARGET_TMPDIR"))));
     command.args(words).write_stdin("");
+    command
+}
+
+/// `glm` with an empty home in this folder: no models, settings or language of the developer.
+pub fn isolated(folder: &Path) -> std::process::Command {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_glm"));
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        let is_setting =
+            ["XDG_", "HF_", "LC_", "MODELSCOPE_"].iter().any(|start| name.starts_with(start));
+        if is_setting || ["GLM_MODEL", "GLM_THREADS", "LANG"].contains(&&*name) {
+            command.env_remove(&*name);
+        }
+    }
+    command.env("HOME", folder.join("home"));
     command
 }
 
