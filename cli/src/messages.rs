@@ -61,7 +61,7 @@ messages! {
     no_model(): "there is no model here, and none is part of this program: get one with `glm pull THUDM/chatglm-6b --quantize`, or name \
         a folder with -m",
         "本机没有模型，程序也不带演示模型：请运行 `glm pull THUDM/chatglm-6b --quantize` 下载，或用 -m 指定文件夹";
-    demo_model(): "the small demonstration model of this program", "程序自带的小型演示模型";
+    demo_name(): "the small demonstration model of this program", "程序自带的小型演示模型";
     no_such_folder(name): "there is no folder {name}; `glm list` shows the models that are here",
         "没有文件夹 {name}；`glm list` 列出本机的模型";
     no_such_model(name, hub, quantized, command):

@@ -25,7 +25,7 @@ pub fn summary(args: &args::Model, model: &Model) -> String {
 pub fn title(source: &Source, inventory: &Inventory) -> String {
     let name = match source.choice() {
         Ok(Choice::Folder(found)) => found.name.clone(),
-        _ => messages::demo_model(),
+        _ => messages::demo_name(),
     };
     messages::model_title(inventory.config.architecture, name, models::weights(inventory))
 }

@@ -1,0 +1,154 @@
+//! `glm quantize`: its source and target, and signals.
+#![cfg(unix)]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{glm, isolated, refusal, stderr, talker, text, tiny};
+use serde_json::{Map, Value, json};
+
+#[test]
+fn source_and_target_must_differ() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = text(&dir.path().join("model"));
+    fs::create_dir(&source).unwrap();
+    for file in fs::read_dir(tiny("int4")).unwrap().map(Result::unwrap) {
+        if file.file_type().unwrap().is_file() {
+            fs::copy(file.path(), Path::new(&source).join(file.file_name())).unwrap();
+        }
+    }
+    let link = text(&dir.path().join("link"));
+    symlink(&source, &link).unwrap();
+    let before = fs::read_dir(&source).unwrap().count();
+    for target in [source.clone(), format!("{source}/"), format!("{source}/../model"), link] {
+        let said = refusal(&["quantize", &source, &target], 1);
+        assert!(said.contains("source and target are the same folder"), "{said}");
+        assert!(!said.contains("remove"), "{said}");
+    }
+    assert_eq!(fs::read_dir(&source).unwrap().count(), before);
+}
+
+#[test]
+fn a_source_without_a_tokenizer_is_noted() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |source: &str, target: &str| {
+        let output = glm(&["quantize", source, &text(&dir.path().join(target))]).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        stderr(&output)
+    };
+    assert!(run(&tiny("bin-f16"), "without").contains("has no tokenizer"));
+    let source = text(&Path::new(&talker()).join("../f16"));
+    assert!(!run(&source, "with").contains("tokenizer"));
+    refusal(&["quantize", "/nowhere", &text(&dir.path().join("x"))], 1);
+    assert!(!dir.path().join("x").exists());
+}
+
+/// The demonstration model with so many layers, all zero, that quantizing it takes a while. The file has no blocks on the disk.
+fn deep_model(folder: &Path) {
+    const LAYERS: usize = 800;
+    let source = Path::new(&talker()).join("../f16");
+    let config = fs::read(source.join("config.json")).unwrap();
+    let mut config: Value = serde_json::from_slice(&config).unwrap();
+    config["num_layers"] = LAYERS.into();
+    fs::write(folder.join("config.json"), config.to_string()).unwrap();
+    fs::copy(source.join("ice_text.model"), folder.join("ice_text.model")).unwrap();
+
+    let file = fs::read(source.join("model.safetensors")).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&file).unwrap();
+    let mut header = Map::new();
+    let mut end = 0;
+    let mut add = |name: String, shape: &[usize]| {
+        let start = end;
+        end += 2 * shape.iter().product::<usize>();
+        header
+            .insert(name, json!({ "dtype": "F16", "shape": shape, "data_offsets": [start, end] }));
+    };
+    for (name, tensor) in tensors.tensors() {
+        match name.strip_prefix("transformer.layers.") {
+            None => add(name, tensor.shape()),
+            Some(rest) => {
+                let (layer, rest) = rest.split_once('.').unwrap();
+                if layer == "0" {
+                    (0..LAYERS).for_each(|layer| {
+                        add(format!("transformer.layers.{layer}.{rest}"), tensor.shape());
+                    });
+                }
+            }
+        }
+    }
+    let header = Value::Object(header).to_string();
+    let path = folder.join("model.safetensors");
+    fs::write(&path, [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat())
+        .unwrap();
+    let length = (8 + header.len() + end) as u64;
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(length).unwrap();
+}
+
+fn send(child: &Child, signal: &str) {
+    let sent = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+}
+
+fn unfinished(target: &Path) -> usize {
+    let entries = fs::read_dir(target).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_name().to_string_lossy().ends_with(".part")).count()
+}
+
+/// Waits until the target has an unfinished file.
+fn wait_for_work(target: &Path, child: &mut Child) {
+    let started = Instant::now();
+    while unfinished(target) == 0 {
+        assert!(started.elapsed() < Duration::from_secs(60), "nothing is written");
+        assert!(child.try_wait().unwrap().is_none(), "it has ended already");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn a_signal_leaves_no_unfinished_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, target) = (dir.path().join("source"), dir.path().join("target"));
+    fs::create_dir(&source).unwrap();
+    deep_model(&source);
+    let start = || {
+        let mut command = isolated(dir.path());
+        command.args(["quantize", &text(&source), &text(&target), "--threads", "1"]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+    };
+    for signal in ["-TERM", "-HUP", "-INT"] {
+        let mut child = start().spawn().unwrap();
+        wait_for_work(&target, &mut child);
+        send(&child, signal);
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(130), "{signal}: {}", stderr(&output));
+        assert!(stderr(&output).contains("stopped"), "{signal}");
+        assert_eq!(unfinished(&target), 0, "{signal}");
+        assert!(!target.join("config.json").exists(), "{signal}");
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn what_nohup_started_survives_its_terminal() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, target) = (dir.path().join("source"), dir.path().join("target"));
+    fs::create_dir(&source).unwrap();
+    deep_model(&source);
+    let glm = isolated(dir.path());
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]).arg(glm.get_program());
+    shell.args(["quantize", &text(&source), &text(&target), "--threads", "1"]);
+    let mut child = shell.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for_work(&target, &mut child);
+    send(&child, "-HUP");
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(child.try_wait().unwrap().is_none() && unfinished(&target) == 1, "it goes on");
+    send(&child, "-TERM");
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(130));
+}
