@@ -6,13 +6,16 @@ use serde_json::{Value, json};
 use crate::args::{Config, Edit};
 use crate::output::{self, note};
 use crate::settings::{self, NAMES, settings};
-use crate::{messages, table};
+use crate::{failure, messages, table};
 
 pub fn run(args: &Config) -> Result<()> {
     match &args.edit {
         None => show(args.json),
         Some(Edit::Path) => output::line(&settings::path()?.display().to_string()),
-        Some(Edit::Set { name, values }) => settings::set(&settings::path()?, name, values),
+        Some(Edit::Set { name, values }) => {
+            settings::check(name, values).map_err(|error| failure::usage(error.to_string()))?;
+            settings::set(&settings::path()?, name, values)
+        }
         Some(Edit::Unset { name }) => {
             let path = settings::path()?;
             if !settings::unset(&path, name)? {

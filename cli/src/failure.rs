@@ -1,5 +1,6 @@
 //! Error messages and exit codes.
 
+use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
@@ -8,7 +9,10 @@ use glm_model::Error;
 use crate::messages;
 use crate::output::note;
 
-/// The exit code of a program that Ctrl-C stopped.
+/// The exit code of wrong usage.
+const USAGE: u8 = 2;
+
+/// The exit code of a program that Ctrl-C, SIGTERM or SIGHUP stopped.
 pub const INTERRUPTED: u8 = 130;
 
 /// Prints the error and returns its exit code.
@@ -22,7 +26,27 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
         return ExitCode::from(INTERRUPTED);
     }
     note(&messages::error(message(error)));
-    ExitCode::FAILURE
+    match error.chain().any(|cause| cause.is::<Usage>()) {
+        true => ExitCode::from(USAGE),
+        false => ExitCode::FAILURE,
+    }
+}
+
+/// Wrong usage that the parser of the command line does not find: it depends on other flags, on stdin or on the model.
+#[derive(Debug)]
+struct Usage(String);
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// An error with the exit code of wrong usage.
+pub fn usage(message: String) -> anyhow::Error {
+    Usage(message).into()
 }
 
 /// Whether Ctrl-C caused the error.

@@ -5,10 +5,11 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use glm_model::{QuantizeOptions, Quantized, Tokenizer, quantize};
 
 use crate::args::Quantize;
+use crate::failure;
 use crate::interrupt::{self, Again, Termination};
 use crate::messages;
 use crate::models::{self, Found};
@@ -65,7 +66,7 @@ fn target(args: &Quantize, source: &Found) -> Result<Target> {
         return Ok(Target { folder: folder.clone(), name: folder.display().to_string() });
     }
     let Some(stored) = &source.stored else {
-        bail!(messages::target_is_missing(&source.name));
+        return Err(failure::usage(messages::target_is_missing(&source.name)));
     };
     let folder = models::quantized_folder(&stored.repository, args.bits, args.group)?;
     let format = folder.file_name().unwrap_or_default().to_string_lossy();

@@ -2,12 +2,12 @@
 
 use std::io::{IsTerminal, Write, stderr, stdin};
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
 use crate::args::Remove;
 use crate::models::{self, Stored};
 use crate::output::note;
-use crate::{input, messages, units};
+use crate::{failure, input, messages, units};
 
 pub fn run(args: &Remove) -> Result<()> {
     // All names are looked up before anything is removed.
@@ -18,7 +18,9 @@ pub fn run(args: &Remove) -> Result<()> {
             all.push(model);
         }
     }
-    ensure!(args.yes || stdin().is_terminal(), messages::removal_needs_yes());
+    if !args.yes && !stdin().is_terminal() {
+        return Err(failure::usage(messages::removal_needs_yes()));
+    }
     for model in &all {
         if args.yes || is_agreed(model)? {
             let freed = models::remove(model)?;

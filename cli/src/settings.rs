@@ -18,7 +18,7 @@ use crate::folders;
 use crate::messages;
 
 pub use file::{set, unset};
-pub use flag::{apply, default};
+pub use flag::{apply, check, default};
 
 /// The setting that names the model. It is no default of a flag: [`crate::models::choose`] reads it.
 pub const MODEL: &str = "model";

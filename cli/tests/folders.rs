@@ -67,10 +67,10 @@ fn what_cannot_be_read_is_not_called_missing() {
     assert!(said(&file.join("x")).contains("symbolic links"));
     // The administrator may read everything, so these say something to other people only.
     let (_dir, folder) = copy();
-    fs::set_permissions(folder.join("ice_text.model"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(folder.join("ice_text.model"), fs::Permissions::from_mode(0o0)).unwrap();
     if fs::read(folder.join("ice_text.model")).is_err() {
         assert!(said(&folder).contains("ice_text.model: Permission denied"));
-        fs::set_permissions(&folder, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o0)).unwrap();
         let said = said(&folder);
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
         assert!(said.contains("Permission denied") && said.contains(&text(&folder)), "{said}");

@@ -65,7 +65,11 @@ pub fn named(text: &str) -> Result<Stored> {
     let is_meant = |other: &Repository| {
         *other == repository || is_short && other.name() == repository.to_string()
     };
-    let has_suffix = |model: &Stored| suffix.is_empty() || model.suffix == suffix;
+    // Other revisions and unfinished folders are meant only if they are named.
+    let has_suffix = |model: &Stored| match suffix {
+        "" => model.suffix.is_empty() || model.is_quantized() && !model.is_unfinished(),
+        suffix => model.suffix == suffix,
+    };
     let mut models = all()?;
     models.retain(|model| is_meant(&model.repository) && has_suffix(model));
     let owners: BTreeSet<_> = models.iter().map(|model| model.repository.to_string()).collect();
@@ -76,18 +80,12 @@ pub fn named(text: &str) -> Result<Stored> {
         bail!(messages::several_models(text, candidates.collect::<Vec<_>>().join(", ")));
     }
     models.retain(|model| !exact || model.repository == repository);
-    preferred(models, suffix).map_or_else(|| bail!(not_found(text, &repository, suffix)?), Ok)
+    preferred(models).map_or_else(|| bail!(not_found(text, &repository, suffix)?), Ok)
 }
 
-/// The model that is meant if no suffix is given; with one, the only one there is.
-fn preferred(mut models: Vec<Stored>, suffix: &str) -> Option<Stored> {
-    if suffix.is_empty() {
-        // Other revisions and unfinished folders are meant only if they are named.
-        models.retain(|model| {
-            model.suffix.is_empty() || model.is_quantized() && !model.is_unfinished()
-        });
-    }
-    let original = models.iter().position(|model| model.suffix.is_empty());
+/// The original, if it can be run, and else the newest quantized model.
+fn preferred(mut models: Vec<Stored>) -> Option<Stored> {
+    let original = models.iter().position(|model| !model.is_quantized());
     let choice = match original {
         Some(original) if models.len() == 1 || State::of(&models[original].folder).is_ready() => {
             original

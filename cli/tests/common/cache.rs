@@ -18,7 +18,9 @@ pub struct Home(TempDir);
 
 impl Home {
     pub fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("home")).unwrap();
+        Self(dir)
     }
 
     pub fn path(&self) -> &Path {
