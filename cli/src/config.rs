@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use crate::args::{Config, Edit};
 use crate::output::{self, note};
-use crate::settings::{self, NAMES, settings};
-use crate::{failure, messages, table};
+use crate::settings::{self, MODEL, NAMES, settings};
+use crate::{failure, messages, models, table};
 
 pub fn run(args: &Config) -> Result<()> {
     match &args.edit {
@@ -29,30 +29,47 @@ pub fn run(args: &Config) -> Result<()> {
 /// Prints every setting, its value and where that comes from.
 fn show(as_json: bool) -> Result<()> {
     let settings = settings()?;
+    let all = NAMES.iter().map(|name| match settings.get(name) {
+        Some(value) => Row { name, words: value.words.clone(), origin: value.origin.to_string() },
+        None => default(name),
+    });
     if as_json {
-        let setting = |name: &&str| -> Value {
-            let value = settings.get(name);
-            let words = value.map(|value| match value.words.as_slice() {
-                [word] => json!(word),
-                words => json!(words),
-            });
-            let default = settings::default(name).filter(|text| !text.is_empty());
-            json!({
-                "name": name,
-                "value": words.or(default.map(Value::from)),
-                "origin": value.map_or("default".to_owned(), |value| value.origin.to_string()),
-            })
-        };
-        return output::json(&NAMES.iter().map(setting).collect());
+        return output::json(&all.map(Row::json).collect());
     }
     let heads = ["NAME", "VALUE", "FROM"].map(str::to_owned);
-    let rows = NAMES.iter().map(|name| match settings.get(name) {
-        Some(value) => [(*name).to_owned(), value.words.join(", "), value.origin.to_string()],
-        None => {
-            let default = settings::default(name).filter(|text| !text.is_empty());
-            let value = default.unwrap_or_else(|| "-".to_owned());
-            [(*name).to_owned(), value, messages::is_default()]
-        }
-    });
+    let rows = all.map(Row::cells);
     output::line(&table::aligned(&std::iter::once(heads).chain(rows).collect::<Vec<_>>()))
+}
+
+/// A setting. It has no words if the model decides.
+struct Row {
+    name: &'static str,
+    words: Vec<String>,
+    origin: String,
+}
+
+/// A setting that has no value: the default of its flag, and for the model the newest.
+fn default(name: &'static str) -> Row {
+    let newest = if name == MODEL { models::newest() } else { None };
+    let (word, origin) = match newest {
+        Some(found) => (Some(found.name), messages::is_newest()),
+        None => (settings::default(name), messages::is_default()),
+    };
+    Row { name, words: word.into_iter().filter(|word| !word.is_empty()).collect(), origin }
+}
+
+impl Row {
+    fn cells(self) -> [String; 3] {
+        let value = if self.words.is_empty() { "-".to_owned() } else { self.words.join(", ") };
+        [self.name.to_owned(), value, self.origin]
+    }
+
+    fn json(self) -> Value {
+        let value = match self.words.as_slice() {
+            [] => Value::Null,
+            [word] => json!(word),
+            words => json!(words),
+        };
+        json!({ "name": self.name, "value": value, "origin": self.origin })
+    }
 }

@@ -144,6 +144,7 @@ messages! {
     variable_is_no_text(name): "{name} is not valid UTF-8", "{name} 不是有效的 UTF-8 文本";
     file_is_too_large(path, most): "{path} is larger than {most} bytes", "{path} 超过 {most} 字节";
     is_default(): "default", "默认值";
+    is_newest(): "newest of `glm list`", "`glm list` 中最新的";
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use anyhow::{Context, Result};
 use crate::folders;
 use crate::repository::Repository;
 
-pub use choose::{Choice, choose};
+pub use choose::{Choice, choose, newest};
 pub use find::{Found, find, named};
 pub use quantized::{UNFINISHED, folder as quantized_folder};
 pub use remove::remove;

@@ -4,9 +4,10 @@
 mod common;
 
 use std::fs;
+use std::path::Path;
 
 use common::cache::Home;
-use common::{stderr, stdout, text};
+use common::{stderr, stdout, talker, text};
 use serde_json::Value;
 
 fn setting(home: &Home, name: &str) -> (Value, String) {
@@ -25,6 +26,9 @@ fn every_value_has_an_origin() {
     let home = Home::new();
     assert_eq!(setting(&home, "threads"), (Value::Null, "default".into()));
     assert_eq!(setting(&home, "draft"), ("auto".into(), "default".into()));
+    assert_eq!(setting(&home, "model"), (Value::Null, "default".into()));
+    home.add_quantized("a/m", "int4", Path::new(&talker()));
+    assert_eq!(setting(&home, "model"), ("a/m:int4".into(), "newest of `glm list`".into()));
     set(&home, &["threads", "3"]);
     set(&home, &["stop", "a b", "-c"]);
     let file = text(&home.config());

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use crate::settings::NAMES;
 
 const EXAMPLES: &str = "\
-A setting has the name of its flag. A flag comes first, then the environment (GLM_MODEL, GLM_THREADS), then the file, then the default
+A setting has the name of its flag. A flag comes first, then the environment (GLM_MODEL, GLM_THREADS), then the file, then the default \
 of the program or of the model.
 
 Examples:

@@ -3,8 +3,8 @@
 use clap::Args;
 
 const EXAMPLES: &str = "\
-The newest model comes first: it is the one that `glm` alone talks to. The models are those in the cache of the Hugging Face hub, also
-those that Python downloaded, and those that `glm pull --quantize` and `glm quantize` made. An incomplete download is marked; `glm pull`
+The newest model comes first: it is the one that `glm` alone talks to. The models are those in the cache of the Hugging Face hub, also \
+those that Python downloaded, and those that `glm pull --quantize` and `glm quantize` made. An incomplete download is marked; `glm pull` \
 goes on with it.
 
 Examples:

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 const EXAMPLES: &str = "\
-The official INT4 and INT8 keep their weights exactly; only their order in the file changes. The memory needed does not grow with the
+The official INT4 and INT8 keep their weights exactly; only their order in the file changes. The memory needed does not grow with the \
 model. An unfinished folder cannot be opened as a model; it is removed if Ctrl-C, SIGTERM or SIGHUP stops the command (exit code 130).
 
 Examples:

@@ -46,7 +46,7 @@ pub fn choose(named: Option<&Path>) -> Result<Choice> {
 }
 
 /// The newest model in the caches with weights and a tokenizer. A cache that cannot be read has none.
-fn newest() -> Option<Found> {
+pub fn newest() -> Option<Found> {
     let is_ready = |folder: &Path| {
         State::of(folder).is_ready() && Tokenizer::is_in(folder).is_ok_and(|is_in| is_in)
     };

@@ -13,7 +13,12 @@ pub fn apply(settings: &Settings, command: Command) -> Command {
         let given = settings.0.iter().filter(|(name, _)| **name != MODEL);
         given.fold(command, |command, (name, value)| match find(&command, name) {
             Some(flag) => {
-                let flag = with_default(&command, flag, &value.words);
+                let words = if is_inverse(&flag, name) {
+                    inverse(&value.words)
+                } else {
+                    value.words.clone()
+                };
+                let flag = with_default(&command, flag, words);
                 command.mut_arg(flag.get_id().clone(), |_| flag)
             }
             None => command,
@@ -26,7 +31,7 @@ pub fn default(name: &str) -> Option<String> {
     let flag = any(name)?;
     let is_value = matches!(flag.get_action(), ArgAction::Set | ArgAction::Append);
     let values = flag.get_default_values().iter().map(|value| value.to_string_lossy());
-    Some(if is_value { values.collect() } else { false.to_string() })
+    Some(if is_value { values.collect() } else { is_inverse(&flag, name).to_string() })
 }
 
 /// Whether a flag can be given several times.
@@ -56,17 +61,27 @@ pub fn check(name: &str, words: &[String]) -> Result<()> {
     }
 }
 
+/// Whether the flag switches the setting off: `--no-NAME`.
+fn is_inverse(flag: &Arg, name: &str) -> bool {
+    flag.get_long() != Some(name)
+}
+
+fn inverse(words: &[String]) -> Vec<String> {
+    words.iter().map(|word| (word != "true").to_string()).collect()
+}
+
 /// The flag in any of the commands.
 fn any(name: &str) -> Option<Arg> {
     args::command().get_subcommands().find_map(|command| find(command, name))
 }
 
 fn find(command: &Command, name: &str) -> Option<Arg> {
-    command.get_arguments().find(|flag| flag.get_long() == Some(name)).cloned()
+    let is_meant = |long: &str| long == name || long.strip_prefix("no-") == Some(name);
+    command.get_arguments().find(|flag| flag.get_long().is_some_and(is_meant)).cloned()
 }
 
 /// The flag with a default that gives way to flags that conflict with it, as `--greedy` with a temperature.
-fn with_default(command: &Command, flag: Arg, words: &[String]) -> Arg {
+fn with_default(command: &Command, flag: Arg, words: Vec<String>) -> Arg {
     let conflict = |one: &Arg, other: &Arg| {
         command.get_arg_conflicts_with(one).iter().any(|arg| arg.get_id() == other.get_id())
     };
@@ -85,7 +100,7 @@ fn with_default(command: &Command, flag: Arg, words: &[String]) -> Arg {
         .into_iter()
         .fold(flag, |flag, (other, given)| flag.default_value_if(other, given, Resettable::Reset));
     let is_hidden = flag.get_action().takes_values();
-    flag.default_values(words.to_vec()).hide_default_value(is_hidden)
+    flag.default_values(words).hide_default_value(is_hidden)
 }
 
 #[cfg(test)]
@@ -131,5 +146,16 @@ mod tests {
         assert_eq!(chosen::<f32>(&pairs, "chat --greedy", "temperature"), None);
         assert_eq!(chosen::<String>(&pairs, "chat --messages x", "system"), None);
         assert_eq!(chosen(&pairs, "chat", "system"), Some("Be".to_owned()));
+    }
+
+    #[test]
+    fn a_flag_can_switch_a_setting_off() {
+        let flag = Arg::new("quiet").long("no-sound").action(ArgAction::SetTrue);
+        for (word, is_quiet) in [("true", false), ("false", true)] {
+            let command = Command::new("glm").subcommand(Command::new("play").arg(&flag));
+            let command = apply(&settings(&[("sound", word)]), command);
+            let matches = command.try_get_matches_from(["glm", "play"]).unwrap();
+            assert_eq!(matches.subcommand().unwrap().1.get_flag("quiet"), is_quiet);
+        }
     }
 }
