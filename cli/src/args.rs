@@ -3,42 +3,52 @@
 mod answering;
 mod bench;
 mod chat;
+mod completions;
 mod fill;
 mod generate;
 mod info;
 mod logits;
+mod man;
+mod number;
 mod quantize;
 mod score;
 mod tokenize;
 
 use std::path::PathBuf;
 
-use clap::{Args, FromArgMatches, Parser, Subcommand, ValueEnum};
-use glm_model::{Activations, KvFormat, Options};
+use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint};
+use glm_model::{Activations, KvFormat, MAX_THREADS, Options};
 
-pub use answering::{Answering, positive};
+use crate::{help, usage};
+
+pub use answering::Answering;
 pub use bench::Bench;
 pub use chat::{Chat, Overflow};
+pub use completions::Completions;
 pub use fill::Fill;
 pub use generate::Generate;
 pub use info::Info;
 pub use logits::Logits;
+pub use man::Man;
+pub use number::{positive, whole};
 pub use quantize::Quantize;
 pub use score::Score;
 pub use tokenize::Tokenize;
 
 const EXAMPLES: &str = "\
 Examples:
-  glm                                            talk to the small model in this program
-  glm quantize chatglm-6b chatglm-6b-q4          12.3 GB to 3.5 GB; needed once
-  glm chat -m chatglm-6b-q4                      talk
-  glm generate -m chatglm-6b-q4 -p '你好'        one answer
+  glm
+  glm quantize chatglm-6b chatglm-6b-q4
+  glm chat -m chatglm-6b-q4
+  glm generate -m chatglm-6b-q4 '你好'
   cat letter.txt | glm generate -m chatglm-6b-q4
   glm fill -m chatglm-6b-q4 '凯旋门位于[MASK]。'
-  glm info -m chatglm-6b-q4                      sizes and memory
+  glm info -m chatglm-6b-q4
 
-A model is a folder as published by its authors, or as written by `glm quantize`.
-Answers go to stdout, everything else to stderr. Ctrl-C stops an answer.";
+A model is a folder as published by its authors, or as written by `glm quantize`. `glm` alone opens a chat. Answers go to stdout,
+everything else to stderr. Ctrl-C stops an answer.
+
+Exit codes: 0 success, 1 failure, 2 wrong usage, 130 stopped by Ctrl-C. `glm man | man -l -` shows the manual.";
 
 /// Chat with GLM models on a CPU.
 #[derive(Debug, Parser)]
@@ -49,13 +59,25 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// The command line; `glm` alone is `glm chat`.
-    pub fn command() -> Command {
-        Self::parse().command.unwrap_or_else(|| {
+    /// The command line; `glm` alone is `glm chat`. Exits if it is wrong or asks for help.
+    pub fn read() -> Command {
+        let matches = help::command().try_get_matches().unwrap_or_else(|error| usage::exit(&error));
+        let cli = Self::from_arg_matches(&matches).unwrap_or_else(|error| usage::exit(&error));
+        cli.command.unwrap_or_else(|| {
             let matches = Chat::augment_args(clap::Command::new("chat")).get_matches_from(["chat"]);
             Command::Chat(Chat::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()))
         })
     }
+}
+
+/// The commands and their arguments. Every value may be a negative number, so that a wrong one is answered with the range.
+pub fn command() -> clap::Command {
+    let negative = |arg: Arg| match arg.get_action().takes_values() {
+        true => arg.allow_negative_numbers(true),
+        false => arg,
+    };
+    let command = <Cli as CommandFactory>::command();
+    command.mut_args(negative).mut_subcommands(|command| command.mut_args(negative))
 }
 
 #[derive(Debug, Subcommand)]
@@ -78,6 +100,10 @@ pub enum Command {
     Logits(Logits),
     /// Measure how fast a model runs on this machine, and the limits of the machine.
     Bench(Bench),
+    /// Print a page of the manual, or write all pages to a folder.
+    Man(Man),
+    /// Print a script with which a shell completes commands and arguments.
+    Completions(Completions),
 }
 
 /// Which model.
@@ -88,7 +114,7 @@ pub struct Source {
         feature = "demo",
         doc = "Without it, the small demonstration model in this program is used."
     )]
-    #[arg(short, long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub model: Option<PathBuf>,
 }
 
@@ -98,7 +124,7 @@ pub struct Model {
     #[command(flatten)]
     pub source: Source,
     /// Threads; by default one for each fast core.
-    #[arg(short, long, value_name = "N")]
+    #[arg(short, long, value_name = "N", value_parser = whole::<usize>(1..=MAX_THREADS as u64))]
     pub threads: Option<usize>,
     /// Type of the activations: int8 is several times faster with quantized weights, f32 is for comparisons. By default int8 if the
     /// weights are quantized.
@@ -147,12 +173,10 @@ pub enum KvType {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_arguments_are_consistent() {
-        <Cli as CommandFactory>::command().debug_assert();
+        command().debug_assert();
     }
 }

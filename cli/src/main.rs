@@ -10,6 +10,7 @@ mod failure;
 mod file;
 #[allow(dead_code)]
 mod folders;
+mod help;
 mod input;
 mod interrupt;
 mod messages;
@@ -18,6 +19,7 @@ mod progress;
 #[allow(dead_code)]
 mod repository;
 mod units;
+mod usage;
 
 mod answer;
 mod open;
@@ -37,7 +39,7 @@ use std::process::ExitCode;
 use args::{Cli, Command};
 
 fn main() -> ExitCode {
-    let done = match &Cli::command() {
+    let done = match &Cli::read() {
         Command::Chat(args) => chat::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Fill(args) => fill::run(args),
@@ -47,6 +49,8 @@ fn main() -> ExitCode {
         Command::Tokenize(args) => tokenize::run(args),
         Command::Logits(args) => logits::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Man(args) => help::manual::run(args),
+        Command::Completions(args) => help::completions::run(args),
     };
     done.map_or_else(|error| failure::report(&error), |()| ExitCode::SUCCESS)
 }

@@ -48,6 +48,72 @@ messages! {
     // Errors and interruptions.
     error(message): "error: {message}", "错误：{message}";
     stopped(): "stopped", "已停止";
+
+    // Errors in the command line.
+    unexpected_argument(argument): "unexpected argument `{argument}`", "无法识别的参数 `{argument}`";
+    missing_argument(argument): "missing: {argument}", "缺少参数：{argument}";
+    missing_value(argument): "`{argument}` needs a value", "`{argument}` 需要一个值";
+    too_many_values(argument, value):
+        "`{value}` is one value too many for `{argument}`", "`{argument}` 多了一个值 `{value}`";
+    given_twice(argument): "`{argument}` cannot be used twice", "`{argument}` 不能出现两次";
+    conflict(argument, other):
+        "`{argument}` cannot be used with {other}", "`{argument}` 不能与 {other} 同时使用";
+    invalid_choice(value, argument, choices):
+        "invalid value `{value}` for `{argument}`: must be one of {choices}",
+        "`{argument}` 的值 `{value}` 无效：可选的值有 {choices}";
+    invalid_value(value, argument, cause):
+        "invalid value `{value}` for `{argument}`: {cause}", "`{argument}` 的值 `{value}` 无效：{cause}";
+    similar(name): "did you mean `{name}`?", "您是否想用 `{name}`？";
+    pass_as_text(argument):
+        "to use `{argument}` as text, write `-- {argument}`", "如果 `{argument}` 是文本，请写成 `-- {argument}`";
+    usage(usage): "usage: {usage}", "用法：{usage}";
+    more_help(): "more: --help", "更多信息：--help";
+    unknown_command(word): "there is no command `{word}`", "没有 `{word}` 这个命令";
+    model_in_place_of_command(word):
+        "to use it as a model: glm -m {word}", "如果它是模型，请用：glm -m {word}";
+    list_of_commands(): "`glm --help` lists the commands", "`glm --help` 列出所有命令";
+    between(least, most):
+        "must be a whole number from {least} to {most}", "必须是 {least} 到 {most} 的整数";
+    at_least(least): "must be a whole number, at least {least}", "必须是不小于 {least} 的整数";
+    not_a_number(): "must be a number", "必须是数字";
+    must_be(range): "must be {range}", "必须是{range}";
+    draft_is_unknown(most):
+        "must be auto, off or a number from 1 to {most}", "必须是 auto、off，或 1 到 {most} 的整数";
+    pages_written(count, folder):
+        "{count} pages of the manual are in {folder}", "已将 {count} 页手册写入 {folder}";
+
+    // Text, ids and files.
+    no_prompt():
+        "the prompt is empty: give it as an argument, as in `glm generate Hello`, or on stdin",
+        "提示为空：请作为参数给出，如 `glm generate 你好`，或从标准输入给出";
+    no_text():
+        "the text is empty: give it as an argument, as in `glm fill 'Once upon a [MASK].'`, or on stdin",
+        "文本为空：请作为参数给出，如 `glm fill '床前[MASK]光。'`，或从标准输入给出";
+    no_question():
+        "the text is empty: give a question, or a text with a blank",
+        "文本为空：请给出一个问题，或一段带空白的文本";
+    no_answers():
+        "there are no answers to score: give them as arguments, or one a line on stdin",
+        "没有要评分的答案：请作为参数给出，或从标准输入给出，每行一个";
+    too_many_blanks(count):
+        "the text has {count} blanks, and answers are scored in one: leave one, and write the others out",
+        "文本中有 {count} 个空白，而只能在一个空白处评分：请只留一个，把其余的写出来";
+    no_ids(): "--ids is an empty list", "--ids 是空列表";
+    too_many_ids(count, most):
+        "--ids has {count} ids, and the context holds {most}", "--ids 有 {count} 个编号，而上下文只能容纳 {most} 个";
+    ids_only(reason): "ids only, no text: {reason}", "只输出编号，没有文本：{reason}";
+    not_a_list_of_ids(cause):
+        "expected a JSON list of ids such as [5, 6, 7]: {cause}", "应为 JSON 格式的编号列表，如 [5, 6, 7]：{cause}";
+    binary_on_terminal():
+        "a safetensors file is not written to a terminal: give a file with --out, or redirect stdout",
+        "不能把 safetensors 文件写到终端：请用 --out 指定文件，或重定向标准输出";
+    too_long(most): "is longer than {most} bytes", "超过 {most} 字节";
+    not_utf8(): "is not UTF-8", "不是 UTF-8";
+    line_too_long(most): "a line is longer than {most} bytes", "有一行超过 {most} 字节";
+    line_not_utf8(): "a line is not UTF-8", "有一行不是 UTF-8";
+    no_folder(path): "{path}: there is no such folder", "{path}：没有这个文件夹";
+    no_file_name(path): "{path}: is not the name of a file", "{path}：不是文件名";
+    no_regular_file(path): "{path}: is no regular file", "{path}：不是普通文件";
 }
 
 #[cfg(test)]
