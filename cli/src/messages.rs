@@ -51,23 +51,23 @@ messages! {
 
     // Errors in the command line.
     unexpected_argument(argument): "unexpected argument `{argument}`", "无法识别的参数 `{argument}`";
-    missing_argument(argument): "missing: {argument}", "缺少参数：{argument}";
+    missing_argument(argument): "missing: `{argument}`", "缺少参数：`{argument}`";
     missing_value(argument): "`{argument}` needs a value", "`{argument}` 需要一个值";
     too_many_values(argument, value):
         "`{value}` is one value too many for `{argument}`", "`{argument}` 多了一个值 `{value}`";
     given_twice(argument): "`{argument}` cannot be used twice", "`{argument}` 不能出现两次";
     conflict(argument, other):
-        "`{argument}` cannot be used with {other}", "`{argument}` 不能与 {other} 同时使用";
+        "`{argument}` cannot be used with `{other}`", "`{argument}` 不能与 `{other}` 同时使用";
     invalid_choice(value, argument, choices):
-        "invalid value `{value}` for `{argument}`: must be one of {choices}",
-        "`{argument}` 的值 `{value}` 无效：可选的值有 {choices}";
+        "invalid value `{value}` for `{argument}`: must be one of `{choices}`",
+        "`{argument}` 的值 `{value}` 无效：可选的值有 `{choices}`";
     invalid_value(value, argument, cause):
         "invalid value `{value}` for `{argument}`: {cause}", "`{argument}` 的值 `{value}` 无效：{cause}";
     similar(name): "did you mean `{name}`?", "您是否想用 `{name}`？";
     pass_as_text(argument):
         "to use `{argument}` as text, write `-- {argument}`", "如果 `{argument}` 是文本，请写成 `-- {argument}`";
     usage(usage): "usage: {usage}", "用法：{usage}";
-    more_help(): "more: --help", "更多信息：--help";
+    more_help(): "`--help` explains the arguments", "`--help` 说明各个参数";
     unknown_command(word): "there is no command `{word}`", "没有 `{word}` 这个命令";
     model_in_place_of_command(word):
         "to use it as a model: glm -m {word}", "如果它是模型，请用：glm -m {word}";
@@ -114,6 +114,39 @@ messages! {
     no_folder(path): "{path}: there is no such folder", "{path}：没有这个文件夹";
     no_file_name(path): "{path}: is not the name of a file", "{path}：不是文件名";
     no_regular_file(path): "{path}: is no regular file", "{path}：不是普通文件";
+
+    // `glm info`.
+    processor(): "processor", "处理器";
+    cores_label(): "cores", "核心";
+    cores(count, threads): "{count}; threads by default: {threads}", "{count}；默认线程数：{threads}";
+    cores_with_fast(count, fast, threads):
+        "{count}, {fast} fast; threads by default: {threads}",
+        "{count}，其中高性能核心 {fast}；默认线程数：{threads}";
+    instruction_sets(): "instruction sets", "指令集";
+    chosen(): "chosen", "使用";
+    isa_is_forced(variable): "as {variable} says", "由 {variable} 指定";
+    isa_is_best(variable): "the best; {variable} forces another", "最快的；{variable} 可指定其他";
+    layers(): "layers", "层数";
+    hidden_size(): "hidden size", "隐藏层大小";
+    heads(): "heads", "注意力头";
+    heads_of_values(heads, fewer): "{heads}, of keys and values {fewer}", "{heads}，其中键和值 {fewer}";
+    heads_of_size(heads, size): "{heads}, of size {size}", "{heads}，大小 {size}";
+    mlp_size(): "MLP size", "MLP 大小";
+    vocabulary(): "vocabulary", "词表";
+    context(): "context", "上下文";
+    matrix(): "matrix", "矩阵";
+    count(): "count", "个数";
+    shape(): "shape", "形状";
+    format(): "format", "格式";
+    size(): "size", "大小";
+    all_matrices(): "all matrices", "所有矩阵";
+    read_per_token(): "read per token", "每 token 读取";
+    weights(mapped, copied):
+        "weights: {mapped} mapped from the files, {copied} in memory",
+        "权重：{mapped} 从文件映射，{copied} 在内存中";
+    keys_and_values(): "keys and values", "键和值";
+    workspace(): "workspace", "工作区";
+    with_weights(): "with weights", "含权重";
 }
 
 #[cfg(test)]

@@ -72,7 +72,7 @@ fn message(error: &Error) -> Option<String> {
 fn shown(value: &ContextValue) -> Option<String> {
     match value {
         ContextValue::String(text) => Some(text.clone()),
-        ContextValue::Strings(texts) => Some(texts.join(", ")),
+        ContextValue::Strings(texts) => Some(texts.join("`, `")),
         ContextValue::StyledStr(text) => Some(text.to_string()),
         _ => None,
     }
@@ -83,7 +83,8 @@ fn unknown_command(word: &str) -> String {
     let mut lines = vec![messages::unknown_command(word)];
     if let Some(name) = similar(word, &help::names()) {
         lines.push(messages::similar(name));
-    } else if Path::new(word).is_dir() || is_repository(word) {
+    }
+    if Path::new(word).is_dir() || is_repository(word) {
         lines.push(messages::model_in_place_of_command(word));
     }
     lines.push(messages::list_of_commands());

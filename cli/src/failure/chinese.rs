@@ -80,7 +80,7 @@ fn range_in_chinese(range: &str) -> String {
     let between = |range: &str| {
         let (least, most) = range.strip_prefix("from ")?.split_once(" to ")?;
         Some(match most.split_once(',') {
-            Some((most, details)) => format!(" {least} 到 {most}（{}）", details.trim()),
+            Some((most, _)) => format!(" {least} 到 {most}（模型的上限）"),
             None => format!(" {least} 到 {most}"),
         })
     };
@@ -130,6 +130,9 @@ mod tests {
         };
         assert_eq!(range(|s| s.temperature = -1.0), " 0 到 100");
         assert_eq!(range(|s| s.top_p = 0.0), "大于 0 且不超过 1");
-        assert_eq!(range_in_chinese("from 1 to 8, for which"), " 1 到 8（for which）");
+        assert_eq!(
+            range_in_chinese("from 1 to 8, for which the model was made"),
+            " 1 到 8（模型的上限）"
+        );
     }
 }
