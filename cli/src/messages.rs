@@ -79,6 +79,8 @@ messages! {
     must_be(range): "must be {range}", "必须是{range}";
     draft_is_unknown(most):
         "must be auto, off or a number from 1 to {most}", "必须是 auto、off，或 1 到 {most} 的整数";
+    how_to_read_a_page():
+        "this is input for man: `glm man | man -l -` shows it", "以上是 man 的输入：`glm man | man -l -` 可显示";
     pages_written(count, folder):
         "{count} pages of the manual are in {folder}", "已将 {count} 页手册写入 {folder}";
 

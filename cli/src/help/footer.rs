@@ -26,7 +26,7 @@ pub fn blocks(text: &str) -> Vec<Block> {
             }
             (false, _) => blocks.push(Block::Paragraph(line.to_owned())),
         }
-        continues = !line.is_empty() && !(line.ends_with(':') && !line.starts_with(' '));
+        continues = !line.is_empty() && (line.starts_with(' ') || !line.ends_with(':'));
     }
     blocks
 }

@@ -1,7 +1,7 @@
 //! `glm man`: pages of the manual, from the definitions of the arguments.
 
 use std::fs;
-use std::io::Write;
+use std::io::{IsTerminal, Write, stdout};
 
 use anyhow::{Context, Result};
 use clap::Command;
@@ -67,7 +67,11 @@ pub fn run(args: &Man) -> Result<()> {
         let name = args.command.as_deref().unwrap_or("glm");
         let command = pages().find(|command| command.get_name() == name);
         let command = command.ok_or_else(|| usage(messages::unknown_command(name)))?;
-        return output::say(&page(&root, command)?);
+        output::say(&page(&root, command)?)?;
+        if stdout().is_terminal() {
+            note(&messages::how_to_read_a_page());
+        }
+        return Ok(());
     };
     fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     for command in pages() {

@@ -11,16 +11,15 @@ const OPENING: &str = "（「《“‘";
 
 /// The lines of a paragraph, each as long as `columns` permits. A longer word has a line of its own.
 pub fn lines(text: &str, columns: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
+    let (mut lines, mut line) = (Vec::new(), String::new());
     for piece in pieces(text) {
-        let line = lines.last_mut().expect("there is a line from the start");
         if !line.is_empty() && line.width() + piece.trim_end().width() > columns {
             line.truncate(line.trim_end().len());
-            lines.push(piece.to_owned());
-        } else {
-            line.push_str(piece);
+            lines.push(std::mem::take(&mut line));
         }
+        line.push_str(piece);
     }
+    lines.push(line);
     lines
 }
 
