@@ -17,7 +17,7 @@ mod tokenize;
 use std::path::PathBuf;
 
 use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint};
-use glm_model::{Activations, KvFormat, MAX_THREADS, Options};
+use glm_model::{Activations, KvFormat, Options};
 
 use crate::{help, usage};
 
@@ -30,7 +30,7 @@ pub use generate::Generate;
 pub use info::Info;
 pub use logits::Logits;
 pub use man::Man;
-pub use number::{positive, whole};
+use number::{bits, group, positive, threads, whole};
 pub use quantize::Quantize;
 pub use score::Score;
 pub use tokenize::Tokenize;
@@ -124,7 +124,7 @@ pub struct Model {
     #[command(flatten)]
     pub source: Source,
     /// Threads; by default one for each fast core.
-    #[arg(short, long, value_name = "N", value_parser = whole::<usize>(1..=MAX_THREADS as u64))]
+    #[arg(short, long, value_name = "N", value_parser = threads)]
     pub threads: Option<usize>,
     /// Type of the activations: int8 is several times faster with quantized weights, f32 is for comparisons. By default int8 if the
     /// weights are quantized.

@@ -76,6 +76,7 @@ messages! {
         "must be a whole number from {least} to {most}", "必须是 {least} 到 {most} 的整数";
     at_least(least): "must be a whole number, at least {least}", "必须是不小于 {least} 的整数";
     not_a_number(): "must be a number", "必须是数字";
+    one_of(choices): "must be one of {choices}", "必须是以下之一：{choices}";
     must_be(range): "must be {range}", "必须是{range}";
     draft_is_unknown(most):
         "must be auto, off or a number from 1 to {most}", "必须是 auto、off，或 1 到 {most} 的整数";

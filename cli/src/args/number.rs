@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use glm_model::{Error, Sampling};
+use glm_model::{Error, GROUPS, MAX_THREADS, Sampling};
 
 use crate::failure::chinese;
 use crate::messages;
@@ -10,6 +10,11 @@ use crate::messages;
 /// A whole number of at least 1.
 pub fn positive(text: &str) -> Result<usize, String> {
     whole(1..=u64::MAX)(text)
+}
+
+/// A number of threads.
+pub fn threads(text: &str) -> Result<usize, String> {
+    whole(1..=MAX_THREADS as u64)(text)
 }
 
 /// A parser of whole numbers in `range`. An end of `u64::MAX` means that there is no limit.
@@ -25,6 +30,24 @@ pub fn whole<T: TryFrom<u64>>(
             }
         })
     }
+}
+
+/// Bits of a quantized weight.
+pub fn bits(text: &str) -> Result<usize, String> {
+    one_of(&[4, 8], text)
+}
+
+/// Weights that share a scale.
+pub fn group(text: &str) -> Result<usize, String> {
+    one_of(&GROUPS, text)
+}
+
+fn one_of(choices: &[usize], text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| choices.contains(number));
+    number.ok_or_else(|| {
+        let choices: Vec<_> = choices.iter().map(ToString::to_string).collect();
+        messages::one_of(choices.join(", "))
+    })
 }
 
 /// A parser of numbers that `set` makes a sampling setting. The library knows the range.
@@ -55,6 +78,13 @@ mod tests {
         assert_eq!(positive("0").unwrap_err(), "must be a whole number, at least 1");
         assert_eq!(whole::<u64>(0..=u64::MAX)("18446744073709551615"), Ok(u64::MAX));
         assert!(whole::<u8>(0..=u64::MAX)("256").is_err());
+    }
+
+    #[test]
+    fn formats_are_those_of_the_library() {
+        assert_eq!((bits("4"), bits("8"), group("128")), (Ok(4), Ok(8), Ok(128)));
+        assert_eq!(bits("5").unwrap_err(), "must be one of 4, 8");
+        assert_eq!(group("x").unwrap_err(), "must be one of 32, 64, 128");
     }
 
     #[test]
