@@ -3,12 +3,15 @@
 mod answering;
 mod bench;
 mod chat;
+mod completions;
 mod config;
 mod fill;
 mod generate;
 mod info;
 mod list;
 mod logits;
+mod man;
+mod number;
 mod quantize;
 mod remove;
 mod score;
@@ -20,18 +23,23 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint};
 use glm_model::{Activations, KvFormat, Options};
 
-pub use answering::{Answering, positive};
+use crate::{help, usage};
+
+pub use answering::Answering;
 pub use bench::Bench;
 pub use chat::{Chat, Overflow};
+pub use completions::Completions;
 pub use config::{Config, Edit};
 pub use fill::Fill;
 pub use generate::Generate;
 pub use info::Info;
 pub use list::List;
 pub use logits::Logits;
+pub use man::Man;
+use number::{bits, group, positive, threads, whole};
 pub use quantize::Quantize;
 pub use remove::Remove;
 pub use score::Score;
@@ -42,18 +50,20 @@ use crate::settings;
 
 const EXAMPLES: &str = "\
 Examples:
-  glm                                            talk to the newest model here
-  glm list                                       the models that are here
-  glm -m chatglm-6b                              talk to this one
-  glm generate -m chatglm-6b -p '你好'           one answer
+  glm
+  glm list
+  glm -m chatglm-6b
+  glm generate -m chatglm-6b '你好'
   cat letter.txt | glm generate
   glm fill '凯旋门位于[MASK]。'
-  glm quantize ./chatglm-6b ./chatglm-6b-q4      12.3 GB to 3.5 GB; needed once
-  glm info -m ./chatglm-6b-q4                    sizes and memory
-  glm config set model chatglm-6b                the model of all commands
+  glm quantize ./chatglm-6b ./chatglm-6b-q4
+  glm info -m ./chatglm-6b-q4
+  glm config set model chatglm-6b
 
-A model is a name of `glm list`, or a folder as published by its authors or as written by `glm quantize`.
-Answers go to stdout, everything else to stderr. Ctrl-C stops an answer.";
+A model is a name of `glm list`, or a folder as published by its authors or as written by `glm quantize`. `glm` alone opens a chat with \
+the newest model. Answers go to stdout, everything else to stderr. Ctrl-C stops an answer.
+
+Exit codes: 0 success, 1 failure, 2 wrong usage, 130 stopped by Ctrl-C. `glm man | man -l -` shows the manual.";
 
 /// Chat with GLM models on a CPU.
 #[derive(Debug, Parser)]
@@ -68,24 +78,22 @@ impl Cli {
     ///
     /// # Errors
     /// If the settings are wrong. Then only `glm config` is accepted, which can mend them.
-    pub fn command() -> Result<Command> {
+    pub fn read() -> Result<Command> {
         let settings = settings::settings();
         let command = match &settings {
             Ok(settings) => settings::apply(settings, command()),
             Err(_) => command(),
         };
-        let matches = command.get_matches_from(with_chat(env::args_os().collect()));
-        let cli = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        let words = with_chat(env::args_os().collect());
+        let matches = help::fitting(command)
+            .try_get_matches_from(words)
+            .unwrap_or_else(|error| usage::exit(&error));
+        let cli = Self::from_arg_matches(&matches).unwrap_or_else(|error| usage::exit(&error));
         match cli.command {
             Command::Config(_) => Ok(cli.command),
             _ => settings.map(|_| cli.command),
         }
     }
-}
-
-/// The commands and their flags, without the settings.
-pub fn command() -> clap::Command {
-    <Cli as CommandFactory>::command()
 }
 
 /// `glm` alone is `glm chat`, and so is `glm` with a flag that is not its own.
@@ -98,6 +106,17 @@ fn with_chat(mut words: Vec<OsString>) -> Vec<OsString> {
         words.insert(words.len().min(1), "chat".into());
     }
     words
+}
+
+/// The commands and their arguments, without the settings. Every value may be a negative number, so that a wrong one is answered
+/// with the range.
+pub fn command() -> clap::Command {
+    let negative = |arg: Arg| match arg.get_action().takes_values() {
+        true => arg.allow_negative_numbers(true),
+        false => arg,
+    };
+    let command = <Cli as CommandFactory>::command();
+    command.mut_args(negative).mut_subcommands(|command| command.mut_args(negative))
 }
 
 #[derive(Debug, Subcommand)]
@@ -127,6 +146,10 @@ pub enum Command {
     Logits(Logits),
     /// Measure how fast a model runs on this machine, and the limits of the machine.
     Bench(Bench),
+    /// Print a page of the manual, or write all pages to a folder.
+    Man(Man),
+    /// Print a script with which a shell completes commands and arguments.
+    Completions(Completions),
 }
 
 /// Which model.
@@ -134,7 +157,7 @@ pub enum Command {
 pub struct Source {
     /// The model: a folder, or a name of `glm list` such as THUDM/chatglm-6b or THUDM/chatglm-6b:int4. The owner may be left out if
     /// the name is unique. [default: GLM_MODEL, else the setting `model`, else the newest model here]
-    #[arg(short, long, value_name = "MODEL")]
+    #[arg(short, long, value_name = "MODEL", value_hint = ValueHint::DirPath)]
     pub model: Option<PathBuf>,
     #[arg(skip)]
     choice: OnceCell<Choice>,
@@ -162,7 +185,7 @@ pub struct Model {
     #[command(flatten)]
     pub source: Source,
     /// Threads; by default one for each fast core.
-    #[arg(short, long, value_name = "N")]
+    #[arg(short, long, value_name = "N", value_parser = threads)]
     pub threads: Option<usize>,
     /// Type of the activations: int8 is several times faster with quantized weights, f32 is for comparisons. By default int8 if the
     /// weights are quantized.

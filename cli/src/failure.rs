@@ -1,16 +1,21 @@
 //! Error messages and exit codes.
 
+pub mod chinese;
+
 use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
 use glm_model::Error;
 
-use crate::messages;
+use crate::messages::{self, Language, language};
 use crate::output::note;
 
-/// The exit code of wrong usage.
-const USAGE: u8 = 2;
+/// The exit code of a failure.
+pub const FAILURE: u8 = 1;
+
+/// The exit code of wrong usage: an unknown flag, or a value that is missing, cannot be parsed or is out of range.
+pub const USAGE: u8 = 2;
 
 /// The exit code of a program that Ctrl-C, SIGTERM or SIGHUP stopped.
 pub const INTERRUPTED: u8 = 130;
@@ -21,15 +26,12 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
         // The reader has closed stdout, as `head` does.
         return ExitCode::SUCCESS;
     }
-    if is_cancelled(error) {
-        note(&messages::stopped());
-        return ExitCode::from(INTERRUPTED);
-    }
-    note(&messages::error(message(error)));
-    match error.chain().any(|cause| cause.is::<Usage>()) {
-        true => ExitCode::from(USAGE),
-        false => ExitCode::FAILURE,
-    }
+    let code = code(error);
+    note(&match code {
+        INTERRUPTED => messages::stopped(),
+        _ => messages::error(message(error)),
+    });
+    ExitCode::from(code)
 }
 
 /// Wrong usage that the parser of the command line does not find: it depends on other flags, on stdin or on the model.
@@ -49,6 +51,18 @@ pub fn usage(message: String) -> anyhow::Error {
     Usage(message).into()
 }
 
+fn code(error: &anyhow::Error) -> u8 {
+    // The settings of the library are values of flags.
+    let is_usage = |cause: &(dyn std::error::Error + 'static)| {
+        cause.is::<Usage>() || matches!(cause.downcast_ref(), Some(Error::Setting { .. }))
+    };
+    match () {
+        () if is_cancelled(error) => INTERRUPTED,
+        () if error.chain().any(is_usage) => USAGE,
+        () => FAILURE,
+    }
+}
+
 /// Whether Ctrl-C caused the error.
 pub fn is_cancelled(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| matches!(cause.downcast_ref(), Some(Error::Cancelled)))
@@ -62,11 +76,21 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 /// The error and its causes, without those that the message before ends with.
 pub fn message(error: &anyhow::Error) -> String {
     let mut message = String::new();
-    for cause in error.chain().map(ToString::to_string) {
+    for cause in error.chain() {
+        let chinese = match language() {
+            Language::Chinese => cause.downcast_ref().and_then(chinese::sentence),
+            Language::English => None,
+        };
+        // A sentence contains the causes of the error.
+        let is_complete = chinese.is_some();
+        let cause = chinese.unwrap_or_else(|| cause.to_string());
         if message.is_empty() {
             message = cause;
         } else if !message.ends_with(&cause) {
             message = format!("{message}: {cause}");
+        }
+        if is_complete {
+            break;
         }
     }
     message
@@ -93,5 +117,14 @@ mod tests {
         let pipe = io::Error::from(io::ErrorKind::BrokenPipe);
         let pipe = anyhow::Error::from(pipe).context("the answer");
         assert!(is_broken_pipe(&pipe) && !is_cancelled(&pipe));
+    }
+    #[test]
+    fn codes_are_those_of_the_manual() {
+        let setting =
+            Error::Setting { setting: "x", range: "from 1 to 2".into(), found: "3".into() };
+        assert_eq!(code(&anyhow::Error::from(setting).context("flags")), USAGE);
+        assert_eq!(code(&usage("no".into()).context("stdin")), USAGE);
+        assert_eq!(code(&Error::Failed.into()), FAILURE);
+        assert_eq!(code(&anyhow::Error::from(Error::Cancelled).context("quantizing")), INTERRUPTED);
     }
 }

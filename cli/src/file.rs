@@ -6,13 +6,15 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::messages;
+
 /// Checks that `path` can be written, before the work whose result it will hold.
 pub fn check(path: &Path) -> Result<()> {
     let folder = folder(path);
-    ensure!(folder.is_dir(), "{}: there is no such folder", folder.display());
-    ensure!(path.file_name().is_some(), "{}: is not the name of a file", path.display());
+    ensure!(folder.is_dir(), messages::no_folder(folder.display()));
+    ensure!(path.file_name().is_some(), messages::no_file_name(path.display()));
     // Renaming would replace a device such as /dev/null by a file.
-    ensure!(!path.exists() || path.is_file(), "{}: is no regular file", path.display());
+    ensure!(!path.exists() || path.is_file(), messages::no_regular_file(path.display()));
     Ok(())
 }
 

@@ -10,11 +10,11 @@ use crate::answer::{self, Show, Shown};
 use crate::args;
 use crate::interrupt::{self, Again};
 use crate::output::{self, say};
-use crate::{input, open};
+use crate::{input, messages, open};
 
 pub fn run(args: &args::Fill) -> Result<()> {
     args.answering.check()?;
-    let text = input::text(args.text.as_deref(), "the text")?;
+    let text = input::text(args.text.as_deref(), messages::no_text)?;
     let tokenizer = open::tokenizer(&args.model.source)?;
     let mut fill = Fill::new(&tokenizer, &text)?;
     let model = open::model(&args.model, Some(&tokenizer))?;

@@ -1,14 +1,15 @@
 //! `glm generate`: one prompt, one answer.
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use glm_model::{Generation, Message, Role, Template, TextStream, Tokenizer};
 use serde_json::json;
 
 use crate::answer;
 use crate::args::Generate;
+use crate::failure::{self, usage};
 use crate::interrupt::{self, Again};
 use crate::output::{self, note, say};
-use crate::{input, open};
+use crate::{input, messages, open};
 
 pub fn run(args: &Generate) -> Result<()> {
     args.answering.check()?;
@@ -57,18 +58,21 @@ struct Prompt {
 fn prompt(args: &Generate) -> Result<Prompt> {
     let tokenizer = open::tokenizer(&args.model.source);
     let Some(ids) = &args.ids else {
-        let text = input::text(args.prompt.as_deref().or(args.text.as_deref()), "the prompt")?;
+        let text =
+            input::text(args.prompt.as_deref().or(args.text.as_deref()), messages::no_prompt)?;
         let tokenizer = tokenizer?;
         let template = open::template(&args.model.source, args.template.as_deref(), &tokenizer)?;
         let ids = template.prompt_ids(&tokenizer, &[Message::new(Role::User, text)])?;
         return Ok(Prompt { ids, tokenizer: Some(tokenizer), template: Some(template) });
     };
-    ensure!(!ids.0.is_empty(), "--ids is an empty list");
+    if ids.0.is_empty() {
+        return Err(usage(messages::no_ids()));
+    }
     let ids = ids.0.clone();
     // Ids can do without text, unless stop strings are to be found in it.
     match tokenizer {
         Err(error) if args.answering.stop.is_empty() => {
-            note(&format!("ids only, no text: {error}"));
+            note(&messages::ids_only(failure::message(&error)));
             Ok(Prompt { ids, tokenizer: None, template: None })
         }
         tokenizer => Ok(Prompt { ids, tokenizer: Some(tokenizer?), template: None }),

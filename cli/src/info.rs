@@ -9,9 +9,8 @@ use serde_json::{Value, json};
 use sysinfo::{CpuRefreshKind, System};
 
 use crate::args::Info;
-use crate::open;
-use crate::output;
-use crate::units::bytes;
+use crate::units::{bytes, left, right};
+use crate::{messages, open, output};
 
 /// Contexts for which the memory is listed.
 const CONTEXTS: [usize; 5] = [512, 1024, 2048, 8192, 32768];
@@ -53,22 +52,22 @@ fn cpu(as_json: bool) -> Result<()> {
         }));
     }
     let how_chosen = match std::env::var_os(ISA_VARIABLE) {
-        Some(name) if !name.is_empty() => format!("as {ISA_VARIABLE} says"),
-        _ => format!("the best; {ISA_VARIABLE} forces another"),
+        Some(name) if !name.is_empty() => messages::isa_is_forced(ISA_VARIABLE),
+        _ => messages::isa_is_best(ISA_VARIABLE),
     };
-    let fast =
-        if cores.fast < cores.physical { format!(", {} fast", cores.fast) } else { String::new() };
+    let shown_cores = match cores.fast < cores.physical {
+        true => messages::cores_with_fast(cores.physical, cores.fast, cores.default_threads()),
+        false => messages::cores(cores.physical, cores.default_threads()),
+    };
     let processor = processor.map_or(ARCH.to_owned(), |name| format!("{name}, {ARCH}"));
     let rows = [
-        ("processor", processor),
-        (
-            "cores",
-            format!("{}{fast}; threads by default: {}", cores.physical, cores.default_threads()),
-        ),
-        ("instruction sets", available.join(", ")),
-        ("chosen", format!("{}, {how_chosen}", isa.name())),
+        (messages::processor(), processor),
+        (messages::cores_label(), shown_cores),
+        (messages::instruction_sets(), available.join(", ")),
+        (messages::chosen(), format!("{}, {how_chosen}", isa.name())),
     ];
-    let mut lines: Vec<_> = rows.iter().map(|(name, what)| format!("{name:<18}{what}")).collect();
+    let mut lines: Vec<_> =
+        rows.iter().map(|(name, what)| format!("{}{what}", left(name, 18))).collect();
     lines.push(String::new());
     let kernels = isa.kernels();
     lines
@@ -88,22 +87,28 @@ fn sizes(model: &Inventory) -> Vec<String> {
     let config = &model.config;
     let heads = match config.kv_heads {
         same if same == config.heads => config.heads.to_string(),
-        fewer => format!("{}, of keys and values {fewer}", config.heads),
+        fewer => messages::heads_of_values(config.heads, fewer),
     };
     let rows = [
-        ("layers", config.layers.to_string()),
-        ("hidden size", config.hidden.to_string()),
-        ("heads", format!("{heads}, of size {}", config.head_size)),
-        ("MLP size", config.intermediate_size.to_string()),
-        ("vocabulary", config.vocab.to_string()),
-        ("context", config.max_context.to_string()),
+        (messages::layers(), config.layers.to_string()),
+        (messages::hidden_size(), config.hidden.to_string()),
+        (messages::heads(), messages::heads_of_size(heads, config.head_size)),
+        (messages::mlp_size(), config.intermediate_size.to_string()),
+        (messages::vocabulary(), config.vocab.to_string()),
+        (messages::context(), config.max_context.to_string()),
     ];
-    rows.iter().map(|(name, size)| format!("{name:<18}{size}")).collect()
+    rows.iter().map(|(name, size)| format!("{}{size}", left(name, 18))).collect()
 }
 
 fn matrices(model: &Inventory) -> Vec<String> {
-    let head =
-        format!("{:<18}{:>5}  {:>15}  {:<22}{:>8}", "matrix", "count", "shape", "format", "size");
+    let head = format!(
+        "{}{}  {}  {}{}",
+        left(&messages::matrix(), 18),
+        right(&messages::count(), 5),
+        right(&messages::shape(), 15),
+        left(&messages::format(), 22),
+        right(&messages::size(), 8)
+    );
     let rows = model.matrices.iter().map(|matrix| {
         let [rows, cols] = matrix.shape;
         let (shape, size) = (format!("{rows} × {cols}"), bytes(matrix.bytes));
@@ -113,22 +118,25 @@ fn matrices(model: &Inventory) -> Vec<String> {
         )
     });
     let mut lines: Vec<_> = std::iter::once(head).chain(rows).collect();
-    lines.push(format!("{:<18}{:>54}", "all matrices", bytes(model.bytes())));
-    lines.push(format!("{:<18}{:>54}", "read per token", bytes(model.bytes_per_token)));
+    for (name, size) in [
+        (messages::all_matrices(), model.bytes()),
+        (messages::read_per_token(), model.bytes_per_token),
+    ] {
+        lines.push(format!("{}{:>54}", left(&name, 18), bytes(size)));
+    }
     lines
 }
 
 fn memory(model: &Inventory) -> Vec<String> {
     let mut lines = vec![
-        format!(
-            "weights: {} mapped from the files, {} in memory",
-            bytes(mapped(model)),
-            bytes(model.copied_bytes)
-        ),
+        messages::weights(bytes(mapped(model)), bytes(model.copied_bytes)),
         String::new(),
         format!(
-            "{:>8}{:>18}{:>12}{:>18}",
-            "context", "keys and values", "workspace", "with weights"
+            "{}{}{}{}",
+            right(&messages::context(), 8),
+            right(&messages::keys_and_values(), 18),
+            right(&messages::workspace(), 12),
+            right(&messages::with_weights(), 18)
         ),
     ];
     for (context, cache, workspace) in needs(model) {

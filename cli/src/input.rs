@@ -5,8 +5,11 @@ use std::io::{self, BufRead, IsTerminal, Read};
 use std::path::Path;
 use std::str::FromStr;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use glm_model::{Message, messages_from_json};
+
+use crate::failure::usage;
+use crate::messages;
 
 /// Maximum size in bytes of a text, a list of ids or a conversation: far more than fits in a context.
 const MOST: usize = 16 << 20;
@@ -20,22 +23,23 @@ impl FromStr for Ids {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if text.len() > MOST {
-            return Err(format!("is longer than {MOST} bytes"));
+            return Err(messages::too_long(MOST));
         }
-        serde_json::from_str(text)
-            .map(Ids)
-            .map_err(|error| format!("expected a JSON list of ids such as [5, 6, 7]: {error}"))
+        serde_json::from_str(text).map(Ids).map_err(messages::not_a_list_of_ids)
     }
 }
 
-/// The text of an argument; for `-` or none, the text of stdin without its last line break.
-pub fn text(argument: Option<&str>, what: &str) -> Result<String> {
-    match argument {
-        Some(text) if text != "-" => Ok(text.to_owned()),
-        None if io::stdin().is_terminal() => {
-            bail!("{what} is missing: give it as an argument, or on stdin")
-        }
-        _ => Ok(without_line_break(stdin()?)),
+/// The text of an argument; for `-` or none, the text of stdin without its last line break. `missing` is the error if there is no
+/// text.
+pub fn text(argument: Option<&str>, missing: fn() -> String) -> Result<String> {
+    let text = match argument {
+        Some(text) if text != "-" => text.to_owned(),
+        None if io::stdin().is_terminal() => String::new(),
+        _ => without_line_break(stdin()?),
+    };
+    match text.trim().is_empty() {
+        true => Err(usage(missing())),
+        false => Ok(text),
     }
 }
 
@@ -61,19 +65,19 @@ pub fn messages(path: &Path) -> Result<Vec<Message>> {
 pub fn line(reader: &mut impl BufRead) -> Result<Option<String>> {
     let mut bytes = Vec::new();
     reader.take(MOST as u64 + 1).read_until(b'\n', &mut bytes)?;
-    ensure!(bytes.len() <= MOST, "a line is longer than {MOST} bytes");
+    ensure!(bytes.len() <= MOST, messages::line_too_long(MOST));
     if bytes.is_empty() {
         return Ok(None);
     }
-    let line = String::from_utf8(bytes).context("a line is not UTF-8")?;
+    let line = String::from_utf8(bytes).with_context(messages::line_not_utf8)?;
     Ok(Some(without_line_break(line)))
 }
 
 fn read(reader: &mut impl Read) -> Result<String> {
     let mut bytes = Vec::new();
     reader.take(MOST as u64 + 1).read_to_end(&mut bytes)?;
-    ensure!(bytes.len() <= MOST, "is longer than {MOST} bytes");
-    String::from_utf8(bytes).context("is not UTF-8")
+    ensure!(bytes.len() <= MOST, messages::too_long(MOST));
+    String::from_utf8(bytes).with_context(messages::not_utf8)
 }
 
 fn without_line_break(mut text: String) -> String {

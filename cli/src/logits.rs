@@ -1,22 +1,35 @@
 //! `glm logits`: writes the logits of ids, for comparisons.
 
-use std::io::{self, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 
 use anyhow::{Result, ensure};
 use glm_model::{CancelToken, Chunk, Dtype, Model, RunOptions, SafetensorsLayout, TensorSpec};
 
 use crate::args::Logits;
+use crate::failure::usage;
 use crate::interrupt::{self, Again};
-use crate::{file, open, progress};
+use crate::{file, messages, open, progress};
 
 pub fn run(args: &Logits) -> Result<()> {
     let ids = &args.ids.0;
-    ensure!(!ids.is_empty(), "--ids is an empty list");
-    file::check(&args.out)?;
+    if ids.is_empty() {
+        return Err(usage(messages::no_ids()));
+    }
+    let to_stdout = args.out.as_os_str() == "-";
+    match to_stdout {
+        true if io::stdout().is_terminal() => return Err(usage(messages::binary_on_terminal())),
+        true => {}
+        false => file::check(&args.out)?,
+    }
     let model = open::model(&args.model, None)?;
     let most = model.config().max_context;
-    ensure!(ids.len() <= most, "--ids has {} ids, and the context holds {most}", ids.len());
+    ensure!(ids.len() <= most, messages::too_many_ids(ids.len(), most));
     let cancel = interrupt::token(Again::Exits)?;
+    if to_stdout {
+        let mut out = BufWriter::new(io::stdout());
+        write(&model, ids, &cancel, &mut out)?;
+        return Ok(out.flush()?);
+    }
     file::replace(&args.out, |out| write(&model, ids, &cancel, out))
 }
 

@@ -10,6 +10,7 @@ mod failure;
 mod file;
 #[allow(dead_code)]
 mod folders;
+mod help;
 mod input;
 mod interrupt;
 mod messages;
@@ -20,6 +21,7 @@ mod repository;
 mod settings;
 mod table;
 mod units;
+mod usage;
 
 mod answer;
 mod models;
@@ -44,7 +46,7 @@ use anyhow::Result;
 use args::{Cli, Command};
 
 fn main() -> ExitCode {
-    let done = Cli::command().and_then(|command| run(&command));
+    let done = Cli::read().and_then(|command| run(&command));
     done.map_or_else(|error| failure::report(&error), |()| ExitCode::SUCCESS)
 }
 
@@ -62,5 +64,7 @@ fn run(command: &Command) -> Result<()> {
         Command::List(args) => list::run(args),
         Command::Remove(args) => remove::run(args),
         Command::Config(args) => config::run(args),
+        Command::Man(args) => help::manual::run(args),
+        Command::Completions(args) => help::completions::run(args),
     }
 }

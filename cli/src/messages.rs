@@ -145,6 +145,107 @@ messages! {
     file_is_too_large(path, most): "{path} is larger than {most} bytes", "{path} 超过 {most} 字节";
     is_default(): "default", "默认值";
     is_newest(): "newest of `glm list`", "`glm list` 中最新的";
+    // Errors in the command line.
+    unexpected_argument(argument): "unexpected argument `{argument}`", "无法识别的参数 `{argument}`";
+    missing_argument(argument): "missing: `{argument}`", "缺少参数：`{argument}`";
+    missing_value(argument): "`{argument}` needs a value", "`{argument}` 需要一个值";
+    too_many_values(argument, value):
+        "`{value}` is one value too many for `{argument}`", "`{argument}` 多了一个值 `{value}`";
+    given_twice(argument): "`{argument}` cannot be used twice", "`{argument}` 不能出现两次";
+    conflict(argument, other):
+        "`{argument}` cannot be used with `{other}`", "`{argument}` 不能与 `{other}` 同时使用";
+    invalid_choice(value, argument, choices):
+        "invalid value `{value}` for `{argument}`: must be one of `{choices}`",
+        "`{argument}` 的值 `{value}` 无效：可选的值有 `{choices}`";
+    invalid_value(value, argument, cause):
+        "invalid value `{value}` for `{argument}`: {cause}", "`{argument}` 的值 `{value}` 无效：{cause}";
+    similar(name): "did you mean `{name}`?", "您是否想用 `{name}`？";
+    pass_as_text(argument):
+        "to use `{argument}` as text, write `-- {argument}`", "如果 `{argument}` 是文本，请写成 `-- {argument}`";
+    usage(usage): "usage: {usage}", "用法：{usage}";
+    more_help(): "`--help` explains the arguments", "`--help` 说明各个参数";
+    unknown_command(word): "there is no command `{word}`", "没有 `{word}` 这个命令";
+    model_in_place_of_command(word):
+        "to use it as a model: glm -m {word}", "如果它是模型，请用：glm -m {word}";
+    list_of_commands(): "`glm --help` lists the commands", "`glm --help` 列出所有命令";
+    between(least, most):
+        "must be a whole number from {least} to {most}", "必须是 {least} 到 {most} 的整数";
+    at_least(least): "must be a whole number, at least {least}", "必须是不小于 {least} 的整数";
+    not_a_number(): "must be a number", "必须是数字";
+    one_of(choices): "must be one of {choices}", "必须是以下之一：{choices}";
+    must_be(range): "must be {range}", "必须是{range}";
+    draft_is_unknown(most):
+        "must be auto, off or a number from 1 to {most}", "必须是 auto、off，或 1 到 {most} 的整数";
+    how_to_read_a_page():
+        "this is input for man: `glm man | man -l -` shows it", "以上是 man 的输入：`glm man | man -l -` 可显示";
+    pages_written(count, folder):
+        "{count} pages of the manual are in {folder}", "已将 {count} 页手册写入 {folder}";
+
+    // Text, ids and files.
+    no_prompt():
+        "the prompt is empty: give it as an argument, as in `glm generate Hello`, or on stdin",
+        "提示为空：请作为参数给出，如 `glm generate 你好`，或从标准输入给出";
+    no_text():
+        "the text is empty: give it as an argument, as in `glm fill 'Once upon a [MASK].'`, or on stdin",
+        "文本为空：请作为参数给出，如 `glm fill '床前[MASK]光。'`，或从标准输入给出";
+    no_question():
+        "the text is empty: give a question, or a text with a blank",
+        "文本为空：请给出一个问题，或一段带空白的文本";
+    no_answers():
+        "there are no answers to score: give them as arguments, or one a line on stdin",
+        "没有要评分的答案：请作为参数给出，或从标准输入给出，每行一个";
+    too_many_blanks(count):
+        "the text has {count} blanks, and answers are scored in one: leave one, and write the others out",
+        "文本中有 {count} 个空白，而只能在一个空白处评分：请只留一个，把其余的写出来";
+    no_ids(): "--ids is an empty list", "--ids 是空列表";
+    too_many_ids(count, most):
+        "--ids has {count} ids, and the context holds {most}", "--ids 有 {count} 个编号，而上下文只能容纳 {most} 个";
+    ids_only(reason): "ids only, no text: {reason}", "只输出编号，没有文本：{reason}";
+    not_a_list_of_ids(cause):
+        "expected a JSON list of ids such as [5, 6, 7]: {cause}", "应为 JSON 格式的编号列表，如 [5, 6, 7]：{cause}";
+    binary_on_terminal():
+        "a safetensors file is not written to a terminal: give a file with --out, or redirect stdout",
+        "不能把 safetensors 文件写到终端：请用 --out 指定文件，或重定向标准输出";
+    too_long(most): "is longer than {most} bytes", "超过 {most} 字节";
+    not_utf8(): "is not UTF-8", "不是 UTF-8";
+    line_too_long(most): "a line is longer than {most} bytes", "有一行超过 {most} 字节";
+    line_not_utf8(): "a line is not UTF-8", "有一行不是 UTF-8";
+    no_folder(path): "{path}: there is no such folder", "{path}：没有这个文件夹";
+    no_file_name(path): "{path}: is not the name of a file", "{path}：不是文件名";
+    no_regular_file(path): "{path}: is no regular file", "{path}：不是普通文件";
+
+    // `glm info`.
+    processor(): "processor", "处理器";
+    cores_label(): "cores", "核心";
+    cores(count, threads): "{count}; threads by default: {threads}", "{count}；默认线程数：{threads}";
+    cores_with_fast(count, fast, threads):
+        "{count}, {fast} fast; threads by default: {threads}",
+        "{count}，其中高性能核心 {fast}；默认线程数：{threads}";
+    instruction_sets(): "instruction sets", "指令集";
+    chosen(): "chosen", "使用";
+    isa_is_forced(variable): "as {variable} says", "由 {variable} 指定";
+    isa_is_best(variable): "the best; {variable} forces another", "最快的；{variable} 可指定其他";
+    layers(): "layers", "层数";
+    hidden_size(): "hidden size", "隐藏层大小";
+    heads(): "heads", "注意力头";
+    heads_of_values(heads, fewer): "{heads}, of keys and values {fewer}", "{heads}，其中键和值 {fewer}";
+    heads_of_size(heads, size): "{heads}, of size {size}", "{heads}，大小 {size}";
+    mlp_size(): "MLP size", "MLP 大小";
+    vocabulary(): "vocabulary", "词表";
+    context(): "context", "上下文";
+    matrix(): "matrix", "矩阵";
+    count(): "count", "个数";
+    shape(): "shape", "形状";
+    format(): "format", "格式";
+    size(): "size", "大小";
+    all_matrices(): "all matrices", "所有矩阵";
+    read_per_token(): "read per token", "每 token 读取";
+    weights(mapped, copied):
+        "weights: {mapped} mapped from the files, {copied} in memory",
+        "权重：{mapped} 从文件映射，{copied} 在内存中";
+    keys_and_values(): "keys and values", "键和值";
+    workspace(): "workspace", "工作区";
+    with_weights(): "with weights", "含权重";
 }
 
 #[cfg(test)]

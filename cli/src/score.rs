@@ -1,19 +1,21 @@
 //! `glm score`: how likely given answers are.
 
-use std::io::stdin;
+use std::io::{IsTerminal, stdin};
 
-use anyhow::{Context, Result, ensure};
-use glm_model::{Message, Role, Score, Tokenizer, answer_ids, fill_prompt, has_blank, score};
+use anyhow::{Context, Result};
+use glm_model::{Fill, Message, Role, Score, Tokenizer, answer_ids, fill_prompt, has_blank, score};
 use serde_json::{Value, json};
 
 use crate::args;
+use crate::failure::usage;
 use crate::interrupt::{self, Again};
-use crate::{input, open, output};
+use crate::{input, messages, open, output};
 
 pub fn run(args: &args::Score) -> Result<()> {
+    let text = input::text(Some(&args.text), messages::no_question)?;
     let answers = answers(args)?;
     let tokenizer = open::tokenizer(&args.model.source)?;
-    let Asked { prompt, answers: ids, mut ends } = asked(args, &tokenizer, &answers)?;
+    let Asked { prompt, answers: ids, mut ends } = asked(args, &tokenizer, &text, &answers)?;
     let model = open::model(&args.model, Some(&tokenizer))?;
     ends.extend(&model.config().special.ends);
     ends.sort_unstable();
@@ -38,15 +40,17 @@ fn answers(args: &args::Score) -> Result<Vec<String>> {
     if !args.answers.is_empty() {
         return Ok(args.answers.clone());
     }
+    if stdin().is_terminal() {
+        return Err(usage(messages::no_answers()));
+    }
     let mut lines = stdin().lock();
     let answers: Vec<_> = std::iter::from_fn(|| input::line(&mut lines).transpose())
         .collect::<Result<_>>()
         .context("stdin")?;
-    ensure!(
-        !answers.is_empty(),
-        "there are no answers to score: give them as arguments, or one a line on stdin"
-    );
-    Ok(answers)
+    match answers.is_empty() {
+        true => Err(usage(messages::no_answers())),
+        false => Ok(answers),
+    }
 }
 
 /// Prompt and answers, as ids.
@@ -58,9 +62,17 @@ struct Asked {
 }
 
 /// The prompt for a text with a blank, or for a question.
-fn asked(args: &args::Score, tokenizer: &Tokenizer, answers: &[String]) -> Result<Asked> {
-    let text = &args.text;
+fn asked(
+    args: &args::Score,
+    tokenizer: &Tokenizer,
+    text: &str,
+    answers: &[String],
+) -> Result<Asked> {
     if has_blank(tokenizer, text) {
+        let blanks = Fill::new(tokenizer, text)?.blanks().len();
+        if blanks > 1 {
+            return Err(usage(messages::too_many_blanks(blanks)));
+        }
         let answers = answers.iter().map(|answer| answer_ids(tokenizer, text, answer));
         let (prompt, answers) = (fill_prompt(tokenizer, text)?, answers.collect::<Result<_, _>>()?);
         return Ok(Asked { prompt, answers, ends: Vec::new() });

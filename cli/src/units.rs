@@ -1,6 +1,8 @@
-//! Numbers in readable form.
+//! Numbers in readable form, and columns.
 
 use std::time::Duration;
+
+use unicode_width::UnicodeWidthStr;
 
 /// `12.3 GB`: three digits, in powers of a thousand.
 pub fn bytes(bytes: u64) -> String {
@@ -33,6 +35,16 @@ pub fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{plural}")
 }
 
+/// `text` at the left of a column of `width`. Chinese characters are two wide.
+pub fn left(text: &str, width: usize) -> String {
+    format!("{text}{}", " ".repeat(width.saturating_sub(text.width())))
+}
+
+/// `text` at the right of a column of `width`.
+pub fn right(text: &str, width: usize) -> String {
+    format!("{}{text}", " ".repeat(width.saturating_sub(text.width())))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,5 +69,11 @@ mod tests {
     fn one_is_singular() {
         assert_eq!(count(1, "token"), "1 token");
         assert_eq!(count(0, "token"), "0 tokens");
+    }
+
+    #[test]
+    fn columns_have_the_width_of_the_screen() {
+        assert_eq!((left("层数", 6), right("层数", 6)), ("层数  ".into(), "  层数".into()));
+        assert_eq!(left("layers", 4), "layers");
     }
 }

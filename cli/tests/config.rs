@@ -73,9 +73,9 @@ fn wrong_settings_are_named_with_their_place() {
     let wrong = home.glm(&["tokenize", "x"]).env("GLM_THREADS", "many").output().unwrap();
     // `tokenize` has no threads, but a wrong variable is wrong everywhere.
     assert_eq!(wrong.status.code(), Some(1));
-    assert!(stderr(&wrong).contains("GLM_THREADS: invalid value 'many'"), "{}", stderr(&wrong));
+    assert!(stderr(&wrong).contains("GLM_THREADS: invalid value `many`"), "{}", stderr(&wrong));
     assert!(home.refusal(&["config", "set", "temprature", "1"], 2).contains("temperature"));
-    assert!(home.refusal(&["config", "set", "threads", "x"], 2).contains("invalid value 'x'"));
+    assert!(home.refusal(&["config", "set", "threads", "x"], 2).contains("invalid value `x`"));
     assert!(!home.config().exists());
 
     set(&home, &["top-p", "0.5"]);

@@ -140,7 +140,7 @@ fn bad_input_is_refused_with_a_reason() {
     };
     generate(&["--ids", "[5,"], 2, "JSON list of ids");
     generate(&["--ids", "[-5]"], 2, "JSON list of ids");
-    generate(&["--ids", "[]"], 1, "empty list");
+    generate(&["--ids", "[]"], 2, "empty list");
     generate(&["--ids", "[5,6]"], 1, "sop");
     generate(&["--ids", "[5,99999,301,304]"], 1, "99999");
     generate(&["--prompt", "x"], 1, "no tokenizer");
@@ -149,12 +149,13 @@ fn bad_input_is_refused_with_a_reason() {
         generate(&[&["--ids", "[5,301,304]"], rest].concat(), code, part);
     };
     with_ids(&["--stop", "x"], 1, "no tokenizer");
-    with_ids(&["--temperature", "-1"], 1, "from 0 to 100");
-    with_ids(&["--top-p", "0"], 1, "above 0");
+    with_ids(&["--temperature", "-1"], 2, "from 0 to 100");
+    with_ids(&["--top-p", "0"], 2, "above 0");
     with_ids(&["--max-new-tokens", "0"], 2, "at least 1");
-    with_ids(&["--context", "0"], 1, "from 1 to 2048");
+    with_ids(&["--context", "0"], 2, "at least 1");
+    with_ids(&["--context", "2049"], 2, "from 1 to 2048");
     with_ids(&["--context", "3"], 1, "the context holds 3");
-    with_ids(&["--threads", "0"], 1, "threads");
+    with_ids(&["--threads", "0"], 2, "from 1 to 1024");
     with_ids(&["--greedy", "--temperature", "1"], 2, "cannot be used with");
     with_ids(&["--prompt", "x"], 2, "cannot be used with");
 
@@ -179,7 +180,7 @@ fn a_failure_leaves_no_file() {
     logits(&format!("{:?}", [5; 2049]), &dir.path().join("out"), "2048");
     for (flag, value) in [("--bits", "5"), ("--group", "48")] {
         let target = text(&dir.path().join("target"));
-        refusal(&["quantize", &model, &target, flag, value], 1);
+        refusal(&["quantize", &model, &target, flag, value], 2);
     }
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }

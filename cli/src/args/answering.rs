@@ -3,6 +3,9 @@
 use clap::Args;
 use glm_model::{Draft, MAX_DRAFT, Model as Network, Request, Sampling};
 
+use super::number::{positive, sampling, whole};
+use crate::messages;
+
 /// How answers are generated.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Answers")]
@@ -12,22 +15,22 @@ pub struct Answering {
     pub greedy: bool,
     /// Sampling temperature: higher is more varied, 0 is greedy. The default of each sampling setting is the model's own; for
     /// ChatGLM-6B this one is 0.95.
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    #[arg(long, value_name = "X", value_parser = sampling(|s, x| s.temperature = x))]
     temperature: Option<f32>,
     /// Choose among the N likeliest tokens only; 0 means all. The default is usually 50.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(0..=u64::MAX))]
     top_k: Option<usize>,
     /// Choose among the likeliest tokens whose probabilities reach this sum; for ChatGLM-6B the default is 0.7.
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    #[arg(long, value_name = "P", value_parser = sampling(|s, x| s.top_p = x))]
     top_p: Option<f32>,
     /// Choose among tokens with at least this fraction of the likeliest token's probability; 0 means all.
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    #[arg(long, value_name = "P", value_parser = sampling(|s, x| s.min_p = x))]
     min_p: Option<f32>,
     /// Above 1, tokens that occurred before become less likely.
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    #[arg(long, value_name = "X", value_parser = sampling(|s, x| s.repetition_penalty = x))]
     repetition_penalty: Option<f32>,
     /// Seed of the random numbers; the same seed gives the same answer. [default: random]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>(0..=u64::MAX))]
     seed: Option<u64>,
     /// Maximum number of tokens of an answer. [default: as many as fit in the context]
     #[arg(long, value_name = "N", value_parser = positive)]
@@ -36,7 +39,7 @@ pub struct Answering {
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
     /// Tokens that the context holds, prompt and answer together. [default: the maximum of the model, up to 32768]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = positive)]
     pub context: Option<usize>,
     /// Draft tokens by prompt lookup and verify several in one pass. auto drafts if that is measured to be faster, N always drafts
     /// up to N tokens. The answer is the same.
@@ -81,21 +84,13 @@ fn random_seed() -> u64 {
     RandomState::new().hash_one(()) >> 32
 }
 
-pub fn positive(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) => Err("must be at least 1".to_owned()),
-        Ok(number) => Ok(number),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
 fn draft(text: &str) -> Result<Draft, String> {
     match text {
         "auto" => Ok(Draft::Auto),
         "off" => Ok(Draft::Off),
         _ => match text.parse() {
             Ok(most) if (1..=MAX_DRAFT).contains(&most) => Ok(Draft::Fixed(most)),
-            _ => Err(format!("must be auto, off or a number from 1 to {MAX_DRAFT}")),
+            _ => Err(messages::draft_is_unknown(MAX_DRAFT)),
         },
     }
 }
@@ -112,7 +107,7 @@ mod tests {
         answering: Answering,
     }
 
-    fn sampling(words: &str) -> anyhow::Result<Sampling> {
+    fn parsed(words: &str) -> anyhow::Result<Sampling> {
         Only::try_parse_from(words.split(' '))?.answering.sampling(&base())
     }
 
@@ -129,19 +124,18 @@ mod tests {
     #[test]
     fn settings_that_are_not_given_are_those_of_the_model() {
         let with_seed = changed(&base(), |s| s.seed = 7);
-        assert_eq!(sampling("glm --seed 7").unwrap(), with_seed);
+        assert_eq!(parsed("glm --seed 7").unwrap(), with_seed);
         let greedy = changed(&Sampling::greedy(), |s| s.seed = 7);
-        assert_eq!(sampling("glm --greedy --seed 7").unwrap(), greedy);
-        let cooler = sampling("glm --temperature 0.5 --top-k 3 --seed 7").unwrap();
+        assert_eq!(parsed("glm --greedy --seed 7").unwrap(), greedy);
+        let cooler = parsed("glm --temperature 0.5 --top-k 3 --seed 7").unwrap();
         assert_eq!(cooler, changed(&with_seed, |s| (s.temperature, s.top_k) = (0.5, 3)));
     }
 
     #[test]
     fn settings_out_of_range_are_refused() {
-        for words in ["--temperature -1", "--temperature nan", "--top-p 0", "--min-p 2"] {
-            assert!(sampling(&format!("glm {words}")).is_err(), "{words}");
-        }
-        for words in ["--max-new-tokens 0", "--top-k -1", "--seed -1", "--greedy --top-p 0.5"] {
+        let floats = ["--temperature=-1", "--temperature nan", "--top-p 0", "--min-p 2"];
+        let whole = ["--max-new-tokens 0", "--top-k=-1", "--seed=-1", "--context 0"];
+        for words in [&floats[..], &whole, &["--greedy --top-p 0.5"]].concat() {
             assert!(Only::try_parse_from(format!("glm {words}").split(' ')).is_err(), "{words}");
         }
     }

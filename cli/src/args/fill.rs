@@ -6,8 +6,7 @@ use super::{Answering, Model};
 
 const EXAMPLES: &str = "\
 [MASK] stands for a few words, [gMASK] for a text of any length; GLM and GLM-130B also have [sMASK]
-for a sentence. Several blanks are filled from left to right, and the model sees the text of those
-before.
+for a sentence. Several blanks are filled from left to right, and the model sees what was filled before.
 
 Examples:
   glm fill '床前[MASK]光，疑是地上[MASK]。'

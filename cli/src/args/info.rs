@@ -4,7 +4,16 @@ use clap::Args;
 
 use super::Source;
 
+const EXAMPLES: &str = "\
+The files are not loaded: only their headers are read.
+
+Examples:
+  glm info -m chatglm-6b
+  glm info -m chatglm-6b-q4 --json
+  glm info --cpu";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Info {
     #[command(flatten)]
     pub source: Source,

@@ -2,16 +2,16 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueHint};
 
 use super::Model;
 use crate::input::Ids;
 
 const EXAMPLES: &str = "\
-The file has one tensor, `logits`, f32 [tokens, vocab].
+The file has one tensor, `logits`, of type f32 and shape [tokens, vocab].
 
-Example:
-  glm logits -m chatglm-6b --ids '[5,74874,130001,130004]' --activations f32 --out logits.safetensors";
+Examples:
+  glm logits -m chatglm-6b --ids '[5,74874,130001,130004]' --out logits.safetensors";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -21,7 +21,7 @@ pub struct Logits {
     /// The ids: a JSON list.
     #[arg(long, value_name = "LIST")]
     pub ids: Ids,
-    /// The safetensors file to write. An existing file is replaced.
-    #[arg(long, value_name = "FILE")]
+    /// The safetensors file to write; an existing file is replaced. `-` writes to stdout, if that is no terminal.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub out: PathBuf,
 }

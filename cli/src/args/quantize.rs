@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::{bits, group, threads};
+
 const EXAMPLES: &str = "\
 The official INT4 and INT8 keep their weights exactly; only their order in the file changes. The memory needed does not grow with the \
-model. An unfinished folder cannot be opened as a model; it is removed if Ctrl-C, SIGTERM or SIGHUP stops the command (exit code 130).
+model. An unfinished folder cannot be opened as a model; its file is removed if Ctrl-C, SIGTERM or SIGHUP stops the command (exit code 130).
 
 Examples:
   glm quantize ./chatglm-6b ./chatglm-6b-q4
@@ -24,12 +26,12 @@ pub struct Quantize {
     #[arg(value_name = "DST")]
     pub target: Option<PathBuf>,
     /// Bits of a weight: 4 or 8.
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = bits)]
     pub bits: usize,
     /// Weights that share a scale: 32, 64 or 128. Fewer are more exact, more take less memory.
-    #[arg(long, value_name = "N", default_value_t = 32)]
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = group)]
     pub group: usize,
     /// Threads; by default one for each fast core.
-    #[arg(short, long, value_name = "N")]
+    #[arg(short, long, value_name = "N", value_parser = threads)]
     pub threads: Option<usize>,
 }

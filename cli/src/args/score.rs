@@ -4,12 +4,13 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use glm_model::Template;
 
-use super::Model;
+use super::{Model, positive};
 
 const EXAMPLES: &str = "\
-If the text has a blank, each answer is scored in the place of the blank. If not, the text is a
-question, and each answer is scored as its answer. For each answer, the likeliest first, the
-natural logarithm of its probability, its number of tokens and its text are printed.
+If the text has a blank, each answer is scored in the place of the blank; more than one blank is
+an error. If it has none, the text is a question, and each answer is scored as its answer. One
+line is printed for each answer, the likeliest first: the natural logarithm of its probability,
+its number of tokens, and its text.
 
 Examples:
   glm score '床前[MASK]光，疑是地上霜。' 明月 日 月
@@ -21,7 +22,7 @@ Examples:
 pub struct Score {
     #[command(flatten)]
     pub model: Model,
-    /// The text.
+    /// The text with a blank, or the question.
     pub text: String,
     /// The answers; without any, each line of stdin is an answer.
     pub answers: Vec<String>,
@@ -35,6 +36,6 @@ pub struct Score {
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Template::NAMES))]
     pub template: Option<String>,
     /// Tokens that the context holds. [default: the maximum of the model, up to 32768]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = positive)]
     pub context: Option<usize>,
 }

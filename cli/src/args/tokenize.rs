@@ -6,7 +6,8 @@ use super::Source;
 use crate::input::Ids;
 
 const EXAMPLES: &str = "\
-A folder with only the files of the tokenizer is enough.
+A folder with only the files of the tokenizer is enough. For each id, the id and its text are
+printed.
 
 Examples:
   glm tokenize -m chatglm-6b '你好，世界'

@@ -1,7 +1,10 @@
 //! The flags that settings are defaults of.
 
+use std::error::Error;
+
 use anyhow::{Result, bail, ensure};
 use clap::builder::{ArgPredicate, Resettable};
+use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction, Command, Id};
 
 use super::{MODEL, Settings};
@@ -49,15 +52,19 @@ pub fn check(name: &str, words: &[String]) -> Result<()> {
     }
     // By itself: other flags do not matter here.
     let flag = flag.conflicts_with(Resettable::<Id>::Reset).requires(Resettable::<Id>::Reset);
-    let words = words.iter().map(|word| format!("--{name}={word}"));
-    match Command::new("glm").no_binary_name(true).arg(flag).try_get_matches_from(words) {
+    let flags = words.iter().map(|word| format!("--{name}={word}"));
+    match Command::new("glm").no_binary_name(true).arg(flag).try_get_matches_from(flags) {
         Ok(_) => Ok(()),
-        Err(error) => {
-            let text = error.render().to_string();
-            let lines = text.lines().take_while(|line| !line.is_empty()).map(str::trim);
-            let problem = lines.collect::<Vec<_>>().join(" ");
-            bail!("{}", problem.strip_prefix("error: ").unwrap_or(&problem))
-        }
+        Err(error) => bail!(messages::invalid_value(words.join(" "), name, problem(&error))),
+    }
+}
+
+/// Why a flag refuses a value: the values that it accepts, or what its parser says.
+fn problem(error: &clap::Error) -> String {
+    match (error.source(), error.get(ContextKind::ValidValue)) {
+        (Some(problem), _) => problem.to_string(),
+        (None, Some(ContextValue::Strings(choices))) => messages::one_of(choices.join(", ")),
+        (None, _) => error.kind().to_string(),
     }
 }
 

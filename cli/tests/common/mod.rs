@@ -12,10 +12,10 @@ use std::process::Output;
 use assert_cmd::Command;
 use serde_json::Value;
 
-/// `glm` with these words, and its stdin empty.
+/// `glm` with these words, in English, and its stdin empty.
 pub fn glm(words: &[&str]) -> Command {
     let mut command = Command::from_std(isolated(Path::new(env!("CARGO_TARGET_TMPDIR"))));
-    command.args(words).write_stdin("");
+    command.args(words).env("LC_ALL", "C").write_stdin("");
     command
 }
 

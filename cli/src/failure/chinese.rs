@@ -1,0 +1,138 @@
+//! The errors of the library in Chinese. Its details stay English.
+
+use std::io::ErrorKind;
+
+use glm_model::Error;
+
+use crate::messages::{Language, language};
+
+/// The error as a Chinese sentence, if it is one that users meet.
+pub fn sentence(error: &Error) -> Option<String> {
+    Some(match error {
+        Error::Io { path, source } => {
+            let path = path.display();
+            match source.kind() {
+                ErrorKind::NotFound => format!("{path}：没有这个文件或文件夹"),
+                ErrorKind::PermissionDenied => format!("{path}：没有访问权限"),
+                _ => format!("{path}：读写出错：{source}"),
+            }
+        }
+        Error::File { path, problem } => format!("{}：{}", path.display(), file(problem)),
+        Error::Tensor { path, tensor, problem } => {
+            format!("{}：张量 {tensor} 有问题：{problem}", path.display())
+        }
+        Error::Setting { setting, range, found } => {
+            format!("{setting} 必须是{}，而这里是 {found}", range_in_chinese(range))
+        }
+        Error::Ids(details) => format!("token 编号有误：{details}"),
+        Error::Prompt(details) => format!("{}：{details}", prompt(details)),
+        Error::ContextFull { needed, capacity, max } => {
+            let larger = match max > capacity {
+                true => format!("，或用 --context 扩大上下文（最多 {max}）"),
+                false => String::new(),
+            };
+            format!("需要 {needed} 个 token，而上下文只能容纳 {capacity} 个：请缩短提示{larger}")
+        }
+        Error::Memory { capacity, bytes } => format!(
+            "无法为 {capacity} 个 token 的上下文分配 {:.1} GB 内存：请选择更小的上下文",
+            *bytes as f64 / 1e9
+        ),
+        Error::Cancelled => "已取消".to_owned(),
+        Error::Isa(details) => format!("指令集不可用：{details}"),
+        Error::Threads(details) => format!("无法启动线程：{details}"),
+        Error::NotFinite => "模型算出的 logits 不是有限数：权重已损坏，或与配置不符".to_owned(),
+        _ => return None,
+    })
+}
+
+/// What is wrong with a file, and the details.
+fn file(problem: &str) -> String {
+    let known = [
+        ("is missing", "缺少此文件，或它不是普通文件"),
+        ("is not a folder", "不是文件夹"),
+        ("no tokenizer", "此处没有分词器"),
+        ("model_type", "不支持这种模型架构"),
+    ];
+    match known.iter().find(|(start, _)| problem.starts_with(start)) {
+        Some((_, chinese)) => format!("{chinese}（{problem}）"),
+        None => problem.to_owned(),
+    }
+}
+
+/// What is wrong with a text or a conversation.
+fn prompt(details: &str) -> &'static str {
+    match details {
+        _ if details.contains("does not support") => "模型不支持这种角色的消息",
+        _ if details.contains("to fill") || details.contains("blank") => "文本中的空白有误",
+        _ => "无法由输入生成提示",
+    }
+}
+
+/// A range of the library in the user's language.
+pub fn range(range: String) -> String {
+    match language() {
+        Language::English => range,
+        Language::Chinese => range_in_chinese(&range),
+    }
+}
+
+fn range_in_chinese(range: &str) -> String {
+    let between = |range: &str| {
+        let (least, most) = range.strip_prefix("from ")?.split_once(" to ")?;
+        Some(match most.split_once(',') {
+            Some((most, _)) => format!(" {least} 到 {most}（模型的上限）"),
+            None => format!(" {least} 到 {most}"),
+        })
+    };
+    match range {
+        "above 0 and at most 1" => "大于 0 且不超过 1".to_owned(),
+        "4 or 8" => " 4 或 8".to_owned(),
+        _ => {
+            between(range).unwrap_or_else(|| format!(" {}", range.replace("one of", "以下之一：")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use glm_model::{Config, Sampling, Template, Tokenizer};
+
+    use super::*;
+
+    #[test]
+    fn frequent_errors_have_a_sentence() {
+        let dir = tempfile::tempdir().unwrap();
+        let sentence = |error: Error| super::sentence(&error).unwrap();
+        assert!(sentence(Config::open("/nowhere").unwrap_err()).contains("没有这个文件"));
+        assert!(sentence(Config::open(dir.path()).unwrap_err()).contains("缺少此文件"));
+        let tokenizer = Tokenizer::open(dir.path()).err().unwrap();
+        assert!(sentence(tokenizer).contains("没有分词器"));
+        std::fs::write(dir.path().join("config.json"), r#"{"model_type": "llama"}"#).unwrap();
+        let unsupported = sentence(Config::open(dir.path()).unwrap_err());
+        assert!(unsupported.contains("不支持这种模型架构") && unsupported.contains("llama"));
+        let template = sentence(Template::named("none").err().unwrap());
+        assert!(template.contains("以下之一"), "{template}");
+        let full = sentence(Error::ContextFull { needed: 9, capacity: 8, max: 20 });
+        assert!(full.contains("最多 20"), "{full}");
+        let role = Error::Prompt("message 0: ChatGLM-6B does not support system messages".into());
+        assert!(sentence(role).contains("不支持这种角色"));
+    }
+
+    #[test]
+    fn ranges_of_the_library_are_translated() {
+        let range = |set: fn(&mut Sampling)| {
+            let mut sampling = Sampling::greedy();
+            set(&mut sampling);
+            match sampling.validate() {
+                Err(Error::Setting { range, .. }) => range_in_chinese(&range),
+                _ => panic!("a setting out of range"),
+            }
+        };
+        assert_eq!(range(|s| s.temperature = -1.0), " 0 到 100");
+        assert_eq!(range(|s| s.top_p = 0.0), "大于 0 且不超过 1");
+        assert_eq!(
+            range_in_chinese("from 1 to 8, for which the model was made"),
+            " 1 到 8（模型的上限）"
+        );
+    }
+}

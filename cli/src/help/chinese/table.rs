@@ -1,0 +1,288 @@
+//! English help and its Chinese, sorted by the English. A paragraph that stands on several lines in the source is on one line here.
+
+#[rustfmt::skip]
+pub const TABLE: &[(&str, &str)] = &[
+    (
+        "A figure is the median of several rounds. The speed of reading a prompt is limited by the multiply-adds of the \
+         processor, and the speed of generating by the memory bandwidth. Both limits are measured in the same run. Close other \
+         programs first.",
+        "每个数字是多轮测量的中位数。读取提示的速度受处理器乘加能力的限制，生成的速度受内存带宽的限制。这两个上限在同一次运行中测量。请先关闭其他程序。",
+    ),
+    (
+        "A folder with only the files of the tokenizer is enough. For each id, the id and its text are printed.",
+        "文件夹里只有分词器的文件也可以。每个编号占一行：编号及其文本。",
+    ),
+    (
+        "A model is a name of `glm list`, or a folder as published by its authors or as written by `glm quantize`. `glm` \
+         alone opens a chat with the newest model. Answers go to stdout, everything else to stderr. Ctrl-C stops an answer.",
+        "模型可以是 `glm list` 中的名称，也可以是文件夹：作者发布的，或由 `glm quantize` 写出的。单独运行 `glm` 即与最新的模型对话。回答写到标准输出，其余写到标准错误。按 Ctrl-C 停止回答。",
+    ),
+    (
+        "A setting has the name of its flag. A flag comes first, then the environment (GLM_MODEL, GLM_THREADS), then the \
+         file, then the default of the program or of the model.",
+        "设置项与对应的命令行选项同名。命令行选项优先，其次是环境变量（GLM_MODEL、GLM_THREADS），再次是配置文件，最后是程序或模型的默认值。",
+    ),
+    ("Above 1, tokens that occurred before become less likely", "重复惩罚：大于 1 时，已出现过的 token 概率降低"),
+    (
+        "After each answer, print to stderr how long it took and how many drafted tokens were accepted",
+        "每次回答后，在标准错误上显示用时，以及被接受的草稿 token 数",
+    ),
+    (
+        "After prompts and depths, two more things are measured behind 32 tokens: the tokens of several sequences generated \
+         together, and passes that verify a draft (see `glm generate --draft`), each compared with one token of one sequence.",
+        "测完各种提示长度和上下文长度之后，再以 32 个 token 的上下文测两项：多个序列一起生成的速度，以及验证草稿的耗时（见 `glm generate --draft`），两者都与单个序列逐个生成相比。",
+    ),
+    (
+        "Afterwards, print to stderr how long it took and how many drafted tokens were accepted",
+        "完成后，在标准错误上显示用时，以及被接受的草稿 token 数",
+    ),
+    ("Always choose the likeliest token", "总是选择概率最高的 token"),
+    ("Answer one prompt", "回答一个提示"),
+    (
+        "Answer the conversation in this file once: a JSON list of {\"role\", \"content\"}; `-` reads it from stdin",
+        "回答此文件中的对话，只答一次：JSON 列表，每项为 {\"role\", \"content\"}；`-` 表示从标准输入读取",
+    ),
+    ("Answers", "回答"),
+    (
+        "At the prompt, /help lists the commands. Ctrl-C stops an answer, Ctrl-D leaves. If stdin is not a terminal, each of \
+         its lines is a question. Only the answers are written to stdout.",
+        "在提示符后输入 /help 可列出命令。Ctrl-C 停止回答，Ctrl-D 退出。如果标准输入不是终端，则每行是一个问题。只有回答写到标准输出。",
+    ),
+    ("Bits of a random weight: 4 or 8", "随机权重的位数：4 或 8"),
+    ("Bits of a weight: 4 or 8", "权重的位数：4 或 8"),
+    ("Chat with GLM models on a CPU", "在 CPU 上与 GLM 模型对话"),
+    (
+        "Choose among the N likeliest tokens only; 0 means all. The default is usually 50",
+        "只从概率最高的 N 个 token 中选择；0 表示全部。默认通常为 50",
+    ),
+    (
+        "Choose among the likeliest tokens whose probabilities reach this sum; for ChatGLM-6B the default is 0.7",
+        "只从概率最高、且概率之和达到此值的 token 中选择；ChatGLM-6B 的默认值为 0.7",
+    ),
+    (
+        "Choose among tokens with at least this fraction of the likeliest token's probability; 0 means all",
+        "只从概率不低于最高概率的这个比例的 token 中选择；0 表示全部",
+    ),
+    ("Continue after the end of the answer, up to --max-new-tokens", "回答结束后继续生成，直到 --max-new-tokens"),
+    ("Convert ids to text: a JSON list", "将编号转换为文本：JSON 列表"),
+    ("Convert text to ids, or ids to text", "将文本转换为编号，或将编号转换为文本"),
+    (
+        "Describe the processor in place of a model: its cores, its instruction sets, and those that are used",
+        "显示处理器而不是模型：核心数、指令集，以及实际使用的指令集",
+    ),
+    ("Do not ask", "不询问"),
+    (
+        "Draft tokens by prompt lookup and verify several in one pass. auto drafts if that is measured to be faster, N always \
+         drafts up to N tokens. The answer is the same",
+        "从提示中查找草稿 token，一次验证多个。auto 在实测更快时才起草，N 表示总是最多起草 N 个。回答不变",
+    ),
+    ("End the answer before this text; can be given several times", "遇到此文本前结束回答；可以给出多次"),
+    ("Examples:", "示例："),
+    (
+        "Exit codes: 0 success, 1 failure, 2 wrong usage, 130 stopped by Ctrl-C. `glm man | man -l -` shows the manual.",
+        "退出码：0 成功，1 失败，2 用法错误，130 被 Ctrl-C 停止。`glm man | man -l -` 显示手册（英文）。",
+    ),
+    (
+        "Files that another revision of the same repository has as well are kept. A folder that is not in a cache is not \
+         removed.",
+        "同一仓库的其他版本也在使用的文件会保留。不在缓存中的文件夹不会被删除。",
+    ),
+    ("Fill the blanks in a text", "填写文本中的空白"),
+    (
+        "If the text has a blank, each answer is scored in the place of the blank; more than one blank is an error. If it has \
+         none, the text is a question, and each answer is scored as its answer. One line is printed for each answer, the \
+         likeliest first: the natural logarithm of its probability, its number of tokens, and its text.",
+        "如果文本中有空白，则在空白处给每个答案评分；空白多于一个是错误。如果没有空白，则文本是一个问题，按问题的回答评分。每个答案输出一行，最可能的在前：概率的自然对数、token 数和文本。",
+    ),
+    ("Include models of other kinds, which this program cannot run", "也列出本程序不能运行的其他种类的模型"),
+    ("Include the probability that the answer ends there", "计入答案在此处结束的概率"),
+    ("Instructions for the whole conversation, for models that support them", "对整个对话的指示，需要模型支持"),
+    ("Its value; `stop` takes several", "设置的值；`stop` 可以有多个"),
+    (
+        "Lengths of prompts; by default those of 32,128,512 that fit in the context",
+        "提示的长度；默认为 32,128,512 中上下文能容纳的",
+    ),
+    ("List the models that are here", "列出本机的模型"),
+    (
+        "Maximum number of tokens of an answer. [default: as many as fit in the context]",
+        "回答的最大 token 数。[默认：上下文能容纳多少就多少]",
+    ),
+    (
+        "Measure how fast a model runs on this machine, and the limits of the machine",
+        "测量模型在本机上的速度，以及本机的上限",
+    ),
+    (
+        "Measure random weights in memory, with the shape of a published model, in place of a model",
+        "不用模型，而是测量内存中的随机权重，形状与已发布的某个模型相同",
+    ),
+    ("Models, by their names in `glm list`", "模型，用 `glm list` 中的名称"),
+    (
+        "Numbers of sequences that are generated together; 0 measures none. By default 4,8 if they fit in the context",
+        "一起生成的序列数；0 表示不测。默认为 4,8，如果上下文能容纳",
+    ),
+    ("Print JSON", "输出 JSON"),
+    (
+        "Print JSON: a list of name, bytes, format, kind, state, changed (seconds since 1970) and folder",
+        "以 JSON 输出列表，每项有 name、bytes、format、kind、state、changed（1970 年以来的秒数）和 folder",
+    ),
+    ("Print JSON: a list of name, value and origin", "以 JSON 输出列表，每项有 name、value 和 origin"),
+    (
+        "Print JSON: for each answer in the order given its text, ids, log_probability and end_log_probability",
+        "输出 JSON：按给出的顺序，每个答案的 text、ids、log_probability 和 end_log_probability",
+    ),
+    ("Print JSON: ids, text, finish and more", "输出 JSON：ids、text、finish 等"),
+    (
+        "Print JSON: the filled text, its spans, and the answers with ids and more",
+        "输出 JSON：填好的文本、各处填入的内容，以及带编号等的回答",
+    ),
+    (
+        "Print JSON: {\"ids\": […]}, or {\"text\": \"…\"} with --decode",
+        "输出 JSON：{\"ids\": […]}；用 --decode 时为 {\"text\": \"…\"}",
+    ),
+    (
+        "Print a model's sizes, the formats of its weights, and the memory it needs",
+        "显示模型的规模、权重的格式和所需内存",
+    ),
+    ("Print a page of the manual, or write all pages to a folder", "输出一页手册，或将所有页写入一个文件夹"),
+    (
+        "Print a script with which a shell completes commands and arguments",
+        "输出 shell 的补全脚本，用于补全命令和参数",
+    ),
+    ("Print help", "显示帮助"),
+    ("Print help (see a summary with '-h')", "显示帮助（用 '-h' 看摘要）"),
+    ("Print help (see more with '--help')", "显示帮助（用 '--help' 看更多）"),
+    ("Print how likely given answers are, the likeliest first", "显示给定答案的概率，最可能的在前"),
+    ("Print the answer as JSON: text, prompt_ids, ids and more", "以 JSON 输出回答：text、prompt_ids、ids 等"),
+    ("Print the defaults of flags and where each comes from, or change them", "显示各选项的默认值及其来源，或修改它们"),
+    ("Print the page of this command", "输出此命令的手册页"),
+    ("Print the path of the file", "显示配置文件的路径"),
+    ("Print this message or the help of the given subcommand(s)", "显示本帮助，或某个命令的帮助"),
+    ("Print version", "显示版本"),
+    ("Random weights that share a scale: 32, 64 or 128", "共用一个缩放系数的随机权重数：32、64 或 128"),
+    (
+        "Read all weights into memory before the first token: for a slow disk",
+        "在生成第一个 token 之前把所有权重读入内存：适合慢速磁盘",
+    ),
+    ("Read the text from stdin, to the last byte", "从标准输入读取文本，直到最后一个字节"),
+    ("Remove a setting from the file", "从配置文件中删除一个设置项"),
+    ("Remove models that were downloaded or quantized", "删除下载的或量化的模型"),
+    ("Rounds of each measurement", "每项测量的轮数"),
+    (
+        "Sampling temperature: higher is more varied, 0 is greedy. The default of each sampling setting is the model's own; \
+         for ChatGLM-6B this one is 0.95",
+        "采样温度：越高越多样，0 为贪心。各项采样设置的默认值由模型给出；ChatGLM-6B 的温度为 0.95",
+    ),
+    (
+        "Seed of the random numbers; the same seed gives the same answer. [default: random]",
+        "随机数种子；种子相同则回答相同。[默认：随机]",
+    ),
+    ("Talk with the model, or answer a conversation in a file", "与模型对话，或回答文件中的对话"),
+    ("The answers; without any, each line of stdin is an answer", "答案；若不给出，则标准输入的每行是一个答案"),
+    ("The chat template to use in place of the model's own", "代替模型自带模板的对话模板"),
+    (
+        "The file has one tensor, `logits`, of type f32 and shape [tokens, vocab].",
+        "文件中有一个张量 `logits`，类型为 f32，形状为 [token 数, 词表大小]。",
+    ),
+    ("The files are not loaded: only their headers are read.", "不加载文件，只读取文件头。"),
+    (
+        "The folder for all pages; it is created if it does not exist. Without it, one page is printed",
+        "存放所有手册页的文件夹；不存在则创建。若不给出，则只输出一页",
+    ),
+    (
+        "The folder to write. It is created if it does not exist, and must not contain a model. Without it, a model of `glm \
+         list` is written beside it, with `:int4` or the like behind its name",
+        "要写入的文件夹。不存在则创建，其中不能已有模型。不给出时，`glm list` 中的模型会写在它旁边，名称后加 `:int4` 等",
+    ),
+    ("The ids: a JSON list", "编号：JSON 列表"),
+    ("The model: a folder, or a name of `glm list`", "模型：文件夹，或 `glm list` 中的名称"),
+    (
+        "The model: a folder, or a name of `glm list` such as THUDM/chatglm-6b or THUDM/chatglm-6b:int4. The owner may be \
+         left out if the name is unique. [default: GLM_MODEL, else the setting `model`, else the newest model here]",
+        "模型：文件夹，或 `glm list` 中的名称，如 THUDM/chatglm-6b、THUDM/chatglm-6b:int4。名称唯一时可省略所有者。[默认：GLM_MODEL，否则设置项 `model`，否则本机最新的模型]",
+    ),
+    (
+        "The newest model comes first: it is the one that `glm` alone talks to. The models are those in the cache of the \
+         Hugging Face hub, also those that Python downloaded, and those that `glm pull --quantize` and `glm quantize` made. \
+         An incomplete download is marked; `glm pull` goes on with it.",
+        "最新的模型排在最前，单独运行 `glm` 时就用它。列出的是 Hugging Face 缓存中的模型（包括 Python 下载的），以及 `glm pull --quantize` 和 `glm quantize` 生成的模型。未下载完的会标出，可用 `glm pull` 继续下载。",
+    ),
+    (
+        "The official INT4 and INT8 keep their weights exactly; only their order in the file changes. The memory needed does \
+         not grow with the model. An unfinished folder cannot be opened as a model; its file is removed if Ctrl-C, SIGTERM or \
+         SIGHUP stops the command (exit code 130).",
+        "官方的 INT4 和 INT8 权重保持不变，只改变在文件中的顺序。所需内存不随模型增大。未完成的文件不能作为模型打开；命令被 Ctrl-C、SIGTERM 或 SIGHUP 停止时会删除它（退出码 130）。",
+    ),
+    (
+        "The oldest rounds are dropped, so that a quarter of the context (or --max-new-tokens, if less) is free for the \
+         answer. A note says how many",
+        "丢弃最早的几轮，为回答留出上下文的四分之一（如果 --max-new-tokens 更小，则以它为准），并说明丢弃了几轮",
+    ),
+    ("The pages are in English.", "手册页为英文。"),
+    ("The prompt, without a flag", "提示，不带选项名"),
+    (
+        "The prompt; `-`, or no prompt, reads it from stdin, without the last line break",
+        "提示；`-` 或不给出时从标准输入读取，去掉最后的换行",
+    ),
+    ("The question is refused with an error", "拒绝问题并报错"),
+    (
+        "The safetensors file to write; an existing file is replaced. `-` writes to stdout, if that is no terminal",
+        "要写入的 safetensors 文件；已有的文件会被替换。`-` 表示写到标准输出，标准输出不能是终端",
+    ),
+    ("The setting", "设置项"),
+    ("The shell", "shell 的名称"),
+    ("The text", "文本"),
+    ("The text with a blank, or the question", "带空白的文本，或问题"),
+    (
+        "The text with blanks, `[MASK]` or `[gMASK]`; `-`, or no text, reads it from stdin, without the last line break",
+        "带空白的文本，空白写作 `[MASK]` 或 `[gMASK]`；`-` 或不给出时从标准输入读取，去掉最后的换行",
+    ),
+    (
+        "The whole prompt as ids: a JSON list. Nothing is added to it, and no tokenizer is needed",
+        "以编号给出的完整提示：JSON 列表。不再添加任何内容，也不需要分词器",
+    ),
+    ("Threads; by default one for each fast core", "线程数；默认每个高性能核心一个"),
+    (
+        "Tokens in front of those that are generated; by default those of 32,1000 that fit in the context",
+        "生成之前已有的 token 数；默认为 32,1000 中上下文能容纳的",
+    ),
+    (
+        "Tokens of passes that verify a draft: the last token and those drafted; 0 measures none. By default 2,4,8,16 if they \
+         fit in the context",
+        "验证草稿的一遍中的 token 数：最后一个 token 加上草稿；0 表示不测。默认为 2,4,8,16，如果上下文能容纳",
+    ),
+    ("Tokens that are generated in a round", "每轮生成的 token 数"),
+    (
+        "Tokens that the context holds, prompt and answer together. [default: the maximum of the model, up to 32768]",
+        "上下文能容纳的 token 数，提示和回答合计。[默认：模型的最大值，至多 32768]",
+    ),
+    (
+        "Tokens that the context holds. [default: the maximum of the model, up to 32768]",
+        "上下文能容纳的 token 数。[默认：模型的最大值，至多 32768]",
+    ),
+    (
+        "Type of cached keys and values: int8 takes half the memory of f16 and is slightly less exact. By default f16 if the \
+         activations are int8, otherwise f32",
+        "键和值缓存的类型：int8 占用的内存是 f16 的一半，精度略低。激活值为 int8 时默认 f16，否则默认 f32",
+    ),
+    (
+        "Type of the activations: int8 is several times faster with quantized weights, f32 is for comparisons. By default int8 \
+         if the weights are quantized",
+        "激活值的类型：权重已量化时，int8 快数倍；f32 用于比较。权重已量化时默认 int8",
+    ),
+    (
+        "Weights that share a scale: 32, 64 or 128. Fewer are more exact, more take less memory",
+        "共用一个缩放系数的权重数：32、64 或 128。越少越精确，越多越省内存",
+    ),
+    ("What happens when the conversation no longer fits in the context", "对话超出上下文时的处理方式"),
+    (
+        "Write a model quantized to 4 or 8 bits that opens without preparation",
+        "写出量化为 4 位或 8 位的模型，打开时无需再处理",
+    ),
+    ("Write a setting to the file", "把一个设置项写入配置文件"),
+    ("Write the logits of every token to a file", "将每个 token 的 logits 写入文件"),
+    (
+        "[MASK] stands for a few words, [gMASK] for a text of any length; GLM and GLM-130B also have [sMASK] for a sentence. \
+         Several blanks are filled from left to right, and the model sees what was filled before.",
+        "[MASK] 代表几个词，[gMASK] 代表任意长度的文本；GLM 和 GLM-130B 还有代表一句话的 [sMASK]。多个空白从左到右依次填写，模型能看到前面已填的内容。",
+    ),
+];
