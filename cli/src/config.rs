@@ -1,5 +1,7 @@
 //! `glm config`: the defaults of flags.
 
+use std::path::{self, Path};
+
 use anyhow::Result;
 use serde_json::{Value, json};
 
@@ -14,14 +16,33 @@ pub fn run(args: &Config) -> Result<()> {
         Some(Edit::Path) => output::line(&settings::path()?.display().to_string()),
         Some(Edit::Set { name, values }) => {
             settings::check(name, values).map_err(|error| failure::usage(error.to_string()))?;
-            settings::set(&settings::path()?, name, values)
+            let values = match name.as_str() {
+                MODEL => vec![model(&values.concat())?],
+                _ => values.clone(),
+            };
+            settings::set(&settings::path()?, name, &values)
         }
         Some(Edit::Unset { name }) => {
-            let path = settings::path()?;
-            if !settings::unset(&path, name)? {
-                note(&messages::setting_is_not_set(name, path.display()));
+            let file = settings::path()?;
+            if !settings::unset(&file, name)? {
+                note(&messages::setting_is_not_set(name, file.display()));
             }
             Ok(())
+        }
+    }
+}
+
+/// The name of a model as it is written to the file: the path of a folder is made absolute, so that it is the same model everywhere.
+/// A model that is not here is noted.
+fn model(name: &str) -> Result<String> {
+    match models::find(Path::new(name)) {
+        Ok(found) if found.stored.is_none() => {
+            Ok(path::absolute(found.folder)?.display().to_string())
+        }
+        Ok(_) => Ok(name.to_owned()),
+        Err(error) => {
+            note(&failure::message(&error));
+            Ok(name.to_owned())
         }
     }
 }

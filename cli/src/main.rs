@@ -16,7 +16,6 @@ mod interrupt;
 mod messages;
 mod output;
 mod progress;
-#[allow(dead_code)]
 mod repository;
 mod settings;
 mod table;

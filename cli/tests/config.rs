@@ -68,6 +68,21 @@ fn a_flag_comes_before_the_environment_and_that_before_the_file() {
 }
 
 #[test]
+fn the_model_of_a_path_is_the_same_in_every_folder() {
+    let home = Home::new();
+    let folder = home.path().join("models/q4");
+    fs::create_dir_all(&folder).unwrap();
+    let words = ["config", "set", "model", "q4"];
+    let output = home.glm(&words).current_dir(folder.parent().unwrap()).output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", stderr(&output));
+    assert_eq!(setting(&home, "model").0, text(&folder));
+    // A model that is not here yet is only noted.
+    let output = home.glm(&["config", "set", "model", "THUDM/chatglm-6b"]).output().unwrap();
+    assert!(output.status.success() && stderr(&output).contains("glm pull THUDM/chatglm-6b"));
+    assert_eq!(setting(&home, "model").0, "THUDM/chatglm-6b");
+}
+
+#[test]
 fn wrong_settings_are_named_with_their_place() {
     let home = Home::new();
     let wrong = home.glm(&["tokenize", "x"]).env("GLM_THREADS", "many").output().unwrap();

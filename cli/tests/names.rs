@@ -40,6 +40,7 @@ fn a_name_is_that_of_a_repository_in_the_cache() {
         is(&format!("{name}:int4"), "INT4");
     }
     is(&text(&original), "F16");
+    is(&text(&home.repository("THUDM/chatglm-6b")), "F16");
     is(&text(&quantized), "INT4");
     // Of the original only the files of a tokenizer: then the quantized model is meant.
     fs::remove_file(original.join("pytorch_model.bin.index.json")).ok();

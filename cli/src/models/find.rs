@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::{State, Stored, all};
+use super::{State, Stored, all, hub};
 use crate::folders;
 use crate::messages;
 use crate::repository::Repository;
@@ -27,13 +27,17 @@ impl From<Stored> for Found {
     }
 }
 
-/// Finds a model: the folder of this path, or else the model of this name.
+/// Finds a model: the folder of this path, or else the model of this name. The folder of a repository in the hub's cache stands for
+/// the snapshot in it.
 ///
 /// # Errors
 /// If there is neither, or the name can mean several models.
 pub fn find(name: &Path) -> Result<Found> {
     match fs::metadata(name) {
         Ok(_) => {
+            if let Some(stored) = hub::meant(name) {
+                return Ok(stored.into());
+            }
             let folder = name.to_owned();
             return Ok(Found { name: name.display().to_string(), folder, stored: None });
         }

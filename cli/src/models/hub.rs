@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::{Stored, changed, entries, repositories};
+use crate::repository::Repository;
 
 /// The revision that is meant if none is named.
 const MAIN: &str = "main";
@@ -23,29 +24,40 @@ const COMMIT: usize = 8;
 pub fn stored(root: &Path) -> Result<Vec<Stored>> {
     let mut all = Vec::new();
     for (repository, folder) in repositories(root)? {
-        let mut snapshots = Vec::new();
-        for entry in entries(&folder.join("snapshots"))? {
-            if let (Ok(commit), true) = (entry.file_name().into_string(), entry.path().is_dir()) {
-                snapshots.push((commit, entry.path(), changed(&entry.path())));
-            }
-        }
-        snapshots
-            .sort_by(|(a, _, a_changed), (b, _, b_changed)| (b_changed, b).cmp(&(a_changed, a)));
-        let refs = refs(&folder)?;
-        let main = refs.iter().find(|(name, _)| name == MAIN).map(|(_, commit)| commit);
-        let main = snapshots.iter().position(|(commit, ..)| Some(commit) == main).unwrap_or(0);
-        for (index, (commit, folder, changed)) in snapshots.into_iter().enumerate() {
-            let revision = refs.iter().find(|(_, target)| *target == commit);
-            let suffix = match (index == main, revision) {
-                (true, _) => String::new(),
-                (false, Some((name, _))) => format!("@{name}"),
-                (false, None) => format!("@{}", commit.chars().take(COMMIT).collect::<String>()),
-            };
-            let repository = repository.clone();
-            all.push(Stored { repository, suffix, folder, changed });
-        }
+        all.extend(snapshots(&repository, &folder)?);
     }
     Ok(all)
+}
+
+/// The snapshot that the folder of a repository stands for; `None` if it is another folder, or has no snapshot.
+pub fn meant(folder: &Path) -> Option<Stored> {
+    let repository = Repository::of_folder(folder.file_name()?.to_str()?)?;
+    let snapshots = snapshots(&repository, folder).ok()?;
+    snapshots.into_iter().find(|snapshot| snapshot.suffix.is_empty())
+}
+
+fn snapshots(repository: &Repository, folder: &Path) -> Result<Vec<Stored>> {
+    let mut snapshots = Vec::new();
+    for entry in entries(&folder.join("snapshots"))? {
+        if let (Ok(commit), true) = (entry.file_name().into_string(), entry.path().is_dir()) {
+            snapshots.push((changed(&entry.path()), commit, entry.path()));
+        }
+    }
+    // The newest first.
+    snapshots.sort_by(|one, other| other.cmp(one));
+    let refs = refs(folder)?;
+    let main = refs.iter().find(|(name, _)| name == MAIN).map(|(_, commit)| commit);
+    let main = snapshots.iter().position(|(_, commit, _)| Some(commit) == main).unwrap_or(0);
+    let name = |(index, (changed, commit, folder)): (usize, (_, String, _))| {
+        let revision = refs.iter().find(|(_, target)| *target == commit);
+        let suffix = match revision {
+            _ if index == main => String::new(),
+            Some((name, _)) => format!("@{name}"),
+            None => format!("@{}", commit.chars().take(COMMIT).collect::<String>()),
+        };
+        Stored { repository: repository.clone(), suffix, folder, changed }
+    };
+    Ok(snapshots.into_iter().enumerate().map(name).collect())
 }
 
 /// The revisions of a repository's folder and their commits, sorted. Their names may contain slashes, as `refs/pr/1`.
