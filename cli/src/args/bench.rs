@@ -1,22 +1,29 @@
 //! The arguments of `glm bench`.
 
+use std::path::PathBuf;
+
 use clap::Args;
-use clap::builder::PossibleValuesParser;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use glm_model::RANDOM_SHAPES;
 
 use super::{Model, positive};
 
 const EXAMPLES: &str = "\
-A figure is the median of several rounds. The speed of reading a prompt is limited by the
-multiply-adds of the processor, and the speed of generating by the memory bandwidth. Both limits
-are measured in the same run. Close other programs first.
+The rows of the table are named as in llama-bench:
+  pp512         a prompt of 512 tokens
+  tg16@d1000    16 tokens generated after 1000 others
+  tg16@d32 x4   the same after 32, for 4 sequences together
+  verify4@d32   a pass that verifies a draft: the last token and 3 drafted ones
+  lookup64      64 tokens generated with prompt lookup (see `glm generate --draft`)
 
-After prompts and depths, two more things are measured behind 32 tokens: the tokens of several
-sequences generated together, and passes that verify a draft (see `glm generate --draft`), each
-compared with one token of one sequence.
+The speed is the median of the rounds and half the difference of the fastest and the slowest one.
+The limit is the speed at which the memory bandwidth or the multiply-adds of the processor, both
+measured in the same run, would be used up. The speedup is relative to one token of one sequence.
+Close other programs first.
 
 Examples:
   glm bench --shape chatglm-6b
+  glm bench --shape chatglm3-6b --plot speed.svg
   glm bench -m chatglm-6b-q4 -t 4 --prompts 32,512 --depths 0,1000 --json";
 
 #[derive(Debug, Args)]
@@ -27,11 +34,11 @@ pub struct Bench {
     /// Measure random weights in memory, with the shape of a published model, in place of a model.
     #[arg(long, value_name = "NAME", conflicts_with = "model", value_parser = PossibleValuesParser::new(RANDOM_SHAPES))]
     pub shape: Option<String>,
-    /// Bits of a random weight: 4 or 8.
-    #[arg(long, default_value_t = 4, requires = "shape")]
+    /// Bits of a random weight.
+    #[arg(long, default_value_t = 4, requires = "shape", value_parser = one_of(["4", "8"]))]
     pub bits: usize,
-    /// Random weights that share a scale: 32, 64 or 128.
-    #[arg(long, value_name = "N", default_value_t = 32, requires = "shape")]
+    /// Random weights that share a scale.
+    #[arg(long, value_name = "N", default_value_t = 32, requires = "shape", value_parser = one_of(["32", "64", "128"]))]
     pub group: usize,
     /// Lengths of prompts; by default those of 32,128,512 that fit in the context.
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = positive)]
@@ -52,7 +59,23 @@ pub struct Bench {
     /// Rounds of each measurement.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = positive)]
     pub rounds: usize,
-    /// Print JSON.
+    /// Draw the speed of prompts and of generation, with their limits, as an SVG picture. By default it shows prompts of up to 512
+    /// and depths of up to 2000 tokens, and only what it shows is measured.
+    #[arg(long, value_name = "FILE.svg", value_parser = svg)]
+    pub plot: Option<PathBuf>,
+    /// Print JSON, and the table on stderr.
     #[arg(long)]
     pub json: bool,
+}
+
+fn one_of<const N: usize>(values: [&'static str; N]) -> impl TypedValueParser<Value = usize> {
+    PossibleValuesParser::new(values).try_map(|value| value.parse::<usize>())
+}
+
+fn svg(name: &str) -> Result<PathBuf, &'static str> {
+    let path = PathBuf::from(name);
+    match path.extension() {
+        Some(extension) if extension.eq_ignore_ascii_case("svg") => Ok(path),
+        _ => Err("the picture is an SVG: the name of the file must end with .svg"),
+    }
 }
