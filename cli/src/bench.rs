@@ -11,7 +11,7 @@ mod table;
 use std::io::Write;
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use glm_model::{Model, QuantizeOptions};
 
 use crate::args::Bench;
@@ -35,7 +35,8 @@ pub fn run(args: &Bench) -> Result<()> {
         ensure!(points > 0, messages::bench_no_points(model.config().max_context));
     }
     // Before the limits are measured, so that a length that does not fit is refused at once.
-    let mut sequence = model.sequence(Some(lengths.capacity))?;
+    let mut sequence =
+        model.sequence(Some(lengths.capacity)).with_context(messages::bench_lengths)?;
 
     let bar = &progress::step();
     bar.set_message(messages::bench_limits());

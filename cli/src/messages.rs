@@ -54,6 +54,7 @@ messages! {
     bench_memory(shape, capacity, needed, free):
         "{shape} with {capacity} tokens takes {needed} of memory, and {free} are free",
         "{shape}（{capacity} 个 token）需要 {needed} 内存，而空闲内存只有 {free}";
+    bench_lengths(): "--prompts or --depths", "--prompts 或 --depths";
     bench_limits(): "measuring the limits of this machine", "正在测量本机的性能上限";
     bench_fill(tokens): "reading {tokens} tokens of context", "正在读入 {tokens} 个 token 的上下文";
     bench_warm_up(what): "warming up: {what}", "预热：{what}";

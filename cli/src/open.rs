@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 #[cfg(feature = "demo")]
 use glm_model::demo;
 use glm_model::{
@@ -102,7 +102,8 @@ pub fn random(
     capacity: usize,
 ) -> Result<Model> {
     let options = args.options();
-    let needed = Model::random_bytes(shape, format, &options, capacity)?;
+    let needed = Model::random_bytes(shape, format, &options, capacity)
+        .with_context(messages::bench_lengths)?;
     let there_is = free_memory();
     // 0: the system does not say.
     if there_is > 0 && needed > there_is {

@@ -53,7 +53,8 @@ impl Lengths {
         sequences.retain(|&count| count > 0);
         draft_tokens.retain(|&count| count > 0);
         let lookup = !draft_tokens.is_empty() && 2 * LOOKUP_TOKENS <= most;
-        let capacity = room(prompts.iter().chain(&depths).max().copied().unwrap_or(0));
+        let needs = prompts.iter().copied().chain(depths.iter().copied().map(room));
+        let capacity = needs.max().unwrap_or(1);
         Self { prompts, depths, sequences, draft_tokens, lookup, capacity }
     }
 }

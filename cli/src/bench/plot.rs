@@ -13,13 +13,13 @@ pub use axis::Scale;
 pub use panel::{Panel, Point};
 
 /// Size of a panel, and height of the title, in pixels.
-const PANEL: (u32, u32) = (480, 360);
+const PANEL: (u32, u32) = (480, 376);
 const TITLE_HEIGHT: u32 = 64;
 
 /// Around the axes: on the left the labels and the unit, above them the name of the panel and what its lines are.
-const LEFT: u32 = 62;
+const LEFT: u32 = 76;
 const RIGHT: u32 = 18;
-const ABOVE: u32 = 70;
+const ABOVE: u32 = 92;
 const BELOW: u32 = 50;
 
 const FONT: &str = "sans-serif";
@@ -82,6 +82,8 @@ fn draw<'a>(panel: &Panel, area: &Area<'a>) -> Drawn<'a> {
         }
     }
 
+    // Beside the axis, it would be placed without knowing how wide the labels are.
+    text(area, "tokens/s", (left - 60, 68), 16, TEXT, false)?;
     let mut chart = ChartBuilder::on(area)
         .margin_top(ABOVE)
         .margin_right(RIGHT)
@@ -100,7 +102,6 @@ fn draw<'a>(panel: &Panel, area: &Area<'a>) -> Drawn<'a> {
         .label_style(labels)
         .axis_desc_style((FONT, 16).into_font().color(&TEXT))
         .x_desc(&panel.unit)
-        .y_desc("tokens/s")
         .draw()?;
     let limit = panel.limit.iter().copied();
     chart.draw_series(DashedLineSeries::new(limit, 6, 4, LIMIT.stroke_width(2)))?;
@@ -157,7 +158,7 @@ mod tests {
             "tokens of the prompt",
             Scale::Logarithmic,
             points(prompts, &|n| 0.7 * roof(n)),
-            "limit: 472 G multiply-adds/s".to_owned(),
+            "limit: reads 33.1 GB/s, 472 G multiply-adds/s",
             |n| Some(roof(n)),
         );
         let decode = Panel::new(
@@ -165,7 +166,7 @@ mod tests {
             "tokens of context",
             Scale::Linear,
             points(depths, &|n| 0.9 * fall(n)),
-            "limit: memory, 33.1 GB/s".to_owned(),
+            "limit: reads 33.1 GB/s",
             |n| Some(fall(n)),
         );
         let (title, subtitle) =
@@ -213,7 +214,7 @@ mod tests {
             "tokens of the prompt",
             "Generating",
             "tokens of context",
-            "limit: memory, 33.1 GB/s",
+            "limit: reads 33.1 GB/s",
             "512",
             "2000",
         ] {

@@ -4,7 +4,7 @@ use std::env::consts::ARCH;
 use std::time::Duration;
 
 use anyhow::Result;
-use glm_model::{Model, Roofline};
+use glm_model::{Activations, Model, Roofline};
 use indicatif::ProgressBar;
 use serde_json::json;
 
@@ -129,12 +129,19 @@ impl<'a> Report<'a> {
             });
             points.collect()
         };
+        let reads = format!("limit: reads {:.1} GB/s", limits.machine.bytes / 1e9);
+        let limit = match self.model.activations() {
+            Activations::Int8 => {
+                format!("{reads}, {:.0} G multiply-adds/s", limits.machine.multiply_adds / 1e9)
+            }
+            Activations::F32 => reads,
+        };
         let prompts = Panel::new(
             "Reading a prompt",
             "tokens of the prompt",
             Scale::Logarithmic,
             points(|test| if let Test::Prompt(tokens) = test { Some(tokens) } else { None }),
-            format!("limit: {:.0} G multiply-adds/s", limits.machine.multiply_adds / 1e9),
+            &limit,
             |tokens| limits.of(Test::Prompt(tokens)),
         );
         let decode = Panel::new(
@@ -142,7 +149,7 @@ impl<'a> Report<'a> {
             "tokens of context",
             Scale::Linear,
             points(|test| if let Test::Decode(depth) = test { Some(depth) } else { None }),
-            format!("limit: memory, {:.1} GB/s", limits.machine.bytes / 1e9),
+            &limit,
             |depth| limits.of(Test::Decode(depth)),
         );
         let (threads, isa) = (units::count(self.model.threads(), "thread"), self.model.isa());

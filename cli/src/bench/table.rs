@@ -22,8 +22,8 @@ const COLUMNS: [(&str, usize, bool); 10] = [
     ("isa", 0, false),
     ("threads", 0, true),
     ("test", 12, false),
-    ("t/s", 16, true),
-    ("limit", 8, true),
+    ("t/s", 14, true),
+    ("limit", 6, true),
     ("share", 5, true),
     ("speedup", 7, true),
 ];
@@ -67,8 +67,8 @@ impl Table {
             isa,
             threads,
             measured.test.name(self.tokens),
-            format!("{:.2} ± {spread:.2}", measured.median()),
-            or_none(measured.limit.map(|limit| format!("{limit:.2}"))),
+            speeds(&[measured.median(), spread]).join(" ± "),
+            or_none(measured.limit.map(|limit| speeds(&[limit]).join(""))),
             or_none(measured.share().map(|share| format!("{:.0} %", share * 100.0))),
             or_none(measured.speedup.map(|speedup| format!("{speedup:.2}"))),
         ])
@@ -90,6 +90,16 @@ impl Table {
         }
         widths
     }
+}
+
+/// Numbers with as many decimals as give the first at least three digits, two at most.
+fn speeds(numbers: &[f64]) -> Vec<String> {
+    let decimals = match numbers[0] {
+        1000.0.. => 0,
+        100.0.. => 1,
+        _ => 2,
+    };
+    numbers.iter().map(|number| format!("{number:.decimals$}")).collect()
 }
 
 #[cfg(test)]
@@ -114,7 +124,15 @@ mod tests {
             assert!(lines[1].starts_with("|:--") && lines[1].ends_with("-:|"), "{text}");
             assert!(lines[2].contains("3.51 GB | 6.17 B | avx512"), "{text}");
             assert!(lines[3].contains("tg16@d1000") && lines[3].contains("8.50 ± 0.50"), "{text}");
+            assert!(lines[3].contains(" 10.00 | "), "{text}");
             assert!(lines[3].contains(" 85 % ") && !lines[2].contains('%'), "{text}");
         }
+    }
+
+    #[test]
+    fn speeds_have_at_least_three_digits() {
+        assert_eq!(speeds(&[5.125, 0.5]), ["5.12", "0.50"]);
+        assert_eq!(speeds(&[512.34, 1.0]), ["512.3", "1.0"]);
+        assert_eq!(speeds(&[23013.96, 124.15]), ["23014", "124"]);
     }
 }

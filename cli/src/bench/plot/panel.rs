@@ -34,7 +34,7 @@ impl Panel {
         unit: &str,
         scale: Scale,
         mut points: Vec<Point>,
-        limit_name: String,
+        limit_name: &str,
         limit: impl Fn(usize) -> Option<f64>,
     ) -> Self {
         points.sort_by_key(|point| point.tokens);
@@ -45,7 +45,8 @@ impl Panel {
         };
         let limit = between.into_iter().filter_map(|n| Some((n, limit(n)?))).collect();
         let axis = Axis::new(scale, &numbers);
-        Self { name: name.to_owned(), unit: unit.to_owned(), points, limit_name, limit, axis }
+        let [name, unit, limit_name] = [name, unit, limit_name].map(str::to_owned);
+        Self { name, unit, points, limit_name, limit, axis }
     }
 
     /// The end of the vertical axis, which begins at 0.
