@@ -47,14 +47,17 @@ pub fn run(args: &Bench) -> Result<()> {
     let mut runner = Runner { limits, workspace, rounds, cancel, progress: bar };
 
     let mut report = Report::new(args, &model, opened, bar);
-    report.begin(&machine)?;
+    report.begin()?;
     for &tokens in &lengths.prompts {
         report.add(runner.prompt(tokens, &mut sequence)?)?;
     }
+    // In between, because a busy machine may have been slow before.
+    runner.update_limits();
     for &depth in &lengths.depths {
         report.add(runner.decode(depth, &mut sequence)?)?;
     }
     sequence.clear();
+    runner.update_limits();
     runner.sequences(&lengths.sequences, &mut |measured| report.add(measured))?;
     runner.drafts(&lengths.draft_tokens, &mut |measured| report.add(measured))?;
     if lengths.lookup {

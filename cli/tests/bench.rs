@@ -82,9 +82,9 @@ fn the_table_is_markdown_with_a_row_for_each_measurement() {
     let words = [&["bench", "-t", "1", "--sequences", "3", "--draft-tokens", "2"], &SHORT[..]];
     let shown = stdout(&glm(&words.concat()).output().unwrap());
     let (above, table) = shown.split_once("\n\n").unwrap();
-    assert!(above.contains("1 thread, ") && above.contains("this machine: reads"), "{shown}");
+    assert!(above.contains("ChatGLM-6B") && above.contains("1 thread, "), "{shown}");
     let (table, below) = table.split_once("\n\n").unwrap();
-    assert!(below.contains("prompt lookup: "), "{shown}");
+    assert!(below.contains("prompt lookup: ") && below.contains("this machine: reads "), "{shown}");
     let rows: Vec<Vec<_>> = table
         .lines()
         .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
@@ -137,7 +137,7 @@ fn a_picture_that_cannot_be_written_is_refused_before_the_measurement() {
 
 #[cfg(unix)]
 #[test]
-fn ctrl_c_stops_between_rounds_and_leaves_no_picture() {
+fn ctrl_c_leaves_no_picture() {
     use std::io::{BufRead, BufReader};
     use std::process::{Command, Stdio};
 
@@ -162,41 +162,59 @@ fn ctrl_c_stops_between_rounds_and_leaves_no_picture() {
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
-/// The screen while the program runs and after it, and what it shows in between.
+/// Runs `glm` in a pseudo-terminal, and types Ctrl-C when it shows `stop`. Returns its exit code, all that it shows, and the screen
+/// after it.
 #[cfg(unix)]
-#[test]
-fn a_terminal_shows_what_is_measured_and_then_only_the_table() {
-    use std::io::Read;
+fn in_a_terminal(words: &[&str], stop: &str) -> (Option<i32>, String, String) {
+    use std::io::{Read, Write};
 
+    use pty_process::Size;
     use pty_process::blocking::{Command, open};
 
     let (mut pty, pts) = open().unwrap();
-    pty.resize(pty_process::Size::new(40, 130)).unwrap();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_glm"))
-        .args(["bench", "--prompts", "8,500", "--depths", "8", "--rounds", "2", "--sequences", "0"])
-        .args(["--draft-tokens", "0"])
-        .env("LC_ALL", "zh_CN.UTF-8")
-        .env("TERM", "xterm")
-        .spawn(pts)
-        .unwrap();
-    let (mut bytes, mut seen) = ([0; 4096], Vec::new());
+    pty.resize(Size::new(40, 130)).unwrap();
+    let command = Command::new(env!("CARGO_BIN_EXE_glm")).args(words);
+    let mut child = command.env("LC_ALL", "zh_CN.UTF-8").env("TERM", "xterm").spawn(pts).unwrap();
+    let (mut bytes, mut seen, mut stopped) = ([0; 4096], Vec::new(), false);
     // Linux reports the end of the last process as an error.
     while let Ok(count @ 1..) = pty.read(&mut bytes) {
         seen.extend_from_slice(&bytes[..count]);
+        if !stopped && String::from_utf8_lossy(&seen).contains(stop) {
+            pty.write_all(b"\x03").unwrap();
+            stopped = true;
+        }
     }
-    assert!(child.wait().unwrap().success());
-    let shown = String::from_utf8_lossy(&seen);
+    let mut parser = vt100::Parser::new(40, 130, 0);
+    parser.process(&seen);
+    let shown = String::from_utf8_lossy(&seen).into_owned();
+    (child.wait().unwrap().code(), shown, parser.screen().contents())
+}
+
+#[cfg(unix)]
+#[test]
+fn a_terminal_shows_what_is_measured_and_then_only_the_table() {
+    let words = ["bench", "--prompts", "8,500", "--depths", "8", "--rounds", "2"];
+    let words = [&words[..], &["--sequences", "0", "--draft-tokens", "0"]].concat();
+    let (code, shown, screen) = in_a_terminal(&words, "never");
+    assert_eq!(code, Some(0));
     for message in
         ["正在测量本机的性能上限", "正在测量长度为 500 个 token 的提示词，第 2 轮，共 2 轮"]
     {
         assert!(shown.contains(message), "{shown}");
     }
-    let mut parser = vt100::Parser::new(40, 130, 0);
-    parser.process(&seen);
-    let screen = parser.screen().contents();
     assert!(!screen.contains("正在"), "{screen}");
     let lines: Vec<_> = screen.lines().collect();
-    assert!(lines[3].is_empty() && lines[4].starts_with("| model "), "{screen}");
-    assert!(lines[6..9].iter().all(|line| line.ends_with("- |")), "{screen}");
+    assert!(lines[2].is_empty() && lines[3].starts_with("| model "), "{screen}");
+    assert!(lines[5..8].iter().all(|line| line.ends_with("- |")), "{screen}");
     assert!(lines[10].starts_with("peak memory: "), "{screen}");
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_is_obeyed_between_rounds() {
+    let words = ["bench", "--prompts", "400", "--depths", "8", "--rounds", "10000"];
+    let (code, _, screen) = in_a_terminal(&words, "第 2 轮，共 10000 轮");
+    assert_eq!(code, Some(130));
+    assert!(screen.trim_end().ends_with("已停止"), "{screen}");
+    assert!(screen.contains("| test ") && !screen.contains("pp400"), "{screen}");
 }

@@ -17,9 +17,9 @@ The rows of the table are named as in llama-bench:
   lookup64      64 tokens generated with prompt lookup (see `glm generate --draft`)
 
 The speed is the median of the rounds and half the difference of the fastest and the slowest one.
-The limit is the speed at which the memory bandwidth or the multiply-adds of the processor, both
-measured in the same run, would be used up. The speedup is relative to one token of one sequence.
-Close other programs first.
+The limit is the speed at which the memory bandwidth or the multiply-adds of the processor would
+be used up. Both are measured several times in the same run, and the best counts; a row shows what
+is known by then. The speedup is relative to one token of one sequence. Close other programs first.
 
 Examples:
   glm bench --shape chatglm-6b

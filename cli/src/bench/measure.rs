@@ -30,6 +30,12 @@ pub struct Runner<'a> {
 }
 
 impl Runner<'_> {
+    /// Measures the limits of the machine again, see [`Limits::update`].
+    pub fn update_limits(&mut self) {
+        self.progress.set_message(messages::bench_limits());
+        self.limits.update();
+    }
+
     /// Reads a prompt.
     pub fn prompt(&mut self, tokens: usize, sequence: &mut Sequence) -> Result<Measurement> {
         let ids = self.ids(tokens);

@@ -51,7 +51,7 @@ pub struct Measurement {
     pub test: Test,
     /// Tokens a second in each round, sorted.
     pub rates: Vec<f64>,
-    /// Tokens a second that the machine allows, if that is known.
+    /// Tokens a second that the machine allows as far as it is known by now.
     pub limit: Option<f64>,
     /// The speed relative to one token of one sequence.
     pub speedup: Option<f64>,
@@ -97,6 +97,7 @@ impl Measurement {
         match self.test {
             Test::Prompt(tokens) | Test::Decode(tokens) => {
                 let work = limits.work(self.test);
+                let limit = limits.of(self.test);
                 let is_prompt = self.test == Test::Prompt(tokens);
                 // Work of the kind that limits the speed of most machines.
                 let of_pass = if is_prompt { work.products } else { work.bytes };
@@ -108,8 +109,8 @@ impl Measurement {
                     "most": self.most(),
                     "first_token_seconds": is_prompt.then(|| tokens as f64 / rate),
                     "work_per_second": rate / work.tokens * of_pass,
-                    "limit_tokens_per_second": self.limit,
-                    "share_of_limit": self.share(),
+                    "limit_tokens_per_second": limit,
+                    "share_of_limit": limit.map(|limit| rate / limit),
                 })
             }
             Test::Sequences(count) => json!({

@@ -4,7 +4,7 @@ use std::env::consts::ARCH;
 use std::time::Duration;
 
 use anyhow::Result;
-use glm_model::{Activations, Model, Roofline};
+use glm_model::{Activations, Model};
 use indicatif::ProgressBar;
 use serde_json::json;
 
@@ -48,7 +48,7 @@ impl<'a> Report<'a> {
     }
 
     /// Prints what is the same for all rows, and the head of the table.
-    pub fn begin(&self, machine: &Roofline) -> Result<()> {
+    pub fn begin(&self) -> Result<()> {
         let weights = match self.args.shape {
             Some(_) => format!(": {}", open::weights(self.model.inventory())),
             None => String::new(),
@@ -61,12 +61,7 @@ impl<'a> Report<'a> {
             self.model.isa().name(),
             units::seconds(self.opened)
         ))?;
-        self.line(&format!(
-            "this machine: reads {:.1} GB/s, {:.0} G multiply-adds of 8 bits a second\n",
-            machine.bytes / 1e9,
-            machine.multiply_adds / 1e9
-        ))?;
-        self.line(&self.table.head())
+        self.line(&format!("\n{}", self.table.head()))
     }
 
     /// Prints a row.
@@ -89,10 +84,13 @@ impl<'a> Report<'a> {
                 ));
             }
         }
+        lines.push(format!(
+            "this machine: reads {:.1} GB/s, {:.0} G multiply-adds of 8 bits a second",
+            limits.machine.bytes / 1e9,
+            limits.machine.multiply_adds / 1e9
+        ));
         lines.extend(memory.map(|memory| format!("peak memory: {}", units::bytes(memory))));
-        if !lines.is_empty() {
-            self.line(&format!("\n{}", lines.join("\n")))?;
-        }
+        self.line(&format!("\n{}", lines.join("\n")))?;
         if self.args.json { output::json(&self.json(limits, memory)) } else { Ok(()) }
     }
 

@@ -3,7 +3,7 @@
 use super::axis::{Axis, Scale};
 
 /// Steps of the line of a limit.
-const STEPS: u32 = 48;
+const STEPS: u32 = 24;
 
 /// Speed against a number of tokens.
 pub struct Panel {
