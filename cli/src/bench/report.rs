@@ -151,12 +151,10 @@ impl<'a> Report<'a> {
             |depth| limits.of(Test::Decode(depth)),
         );
         let (threads, isa) = (units::count(self.model.threads(), "thread"), self.model.isa());
+        let size = units::bytes(self.model.inventory().bytes());
+        let random = if self.args.shape.is_some() { ", random weights" } else { "" };
         Picture {
-            title: format!(
-                "{}, {}",
-                self.table.model(),
-                units::bytes(self.model.inventory().bytes())
-            ),
+            title: format!("{}, {size}{random}", self.table.model()),
             subtitle: format!("{}, {threads}, {}", self.processor, isa.name()),
             panels: vec![prompts, decode],
         }
