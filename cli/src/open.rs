@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 #[cfg(feature = "demo")]
 use glm_model::demo;
 use glm_model::{
@@ -12,8 +12,8 @@ use glm_model::{
 
 use crate::args::{self, ActivationType, Source};
 use crate::output::note;
-use crate::progress;
 use crate::units::{bytes, count};
+use crate::{messages, progress};
 
 /// A progress bar appears after this time.
 const NOTICEABLE: Duration = Duration::from_millis(300);
@@ -102,14 +102,22 @@ pub fn random(
     capacity: usize,
 ) -> Result<Model> {
     let options = args.options();
-    let needed = Model::random_bytes(shape, format, &options, capacity)?;
+    let needed = Model::random_bytes(shape, format, &options, capacity)
+        .with_context(messages::bench_lengths)?;
     let there_is = free_memory();
     // 0: the system does not say.
     if there_is > 0 && needed > there_is {
-        let (needed, there_is) = (bytes(needed), bytes(there_is));
-        bail!("{shape} with {capacity} tokens takes {needed} of memory, and {there_is} are free");
+        bail!(messages::bench_memory(shape, capacity, bytes(needed), bytes(there_is)));
     }
-    Ok(Model::random(shape, format, &options)?)
+    let bar = progress::bytes();
+    bar.set_message(messages::bench_random());
+    let mut show = |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    };
+    let model = Model::random_with_progress(shape, format, &options, &mut show);
+    bar.finish_and_clear();
+    Ok(model?)
 }
 
 /// Refuses a model that does not fit in memory, before the system ends the process. Weights that stay mapped need no memory of
@@ -212,7 +220,7 @@ pub fn title(source: &Source, inventory: &Inventory) -> String {
 }
 
 /// How most weights are stored.
-fn weights(inventory: &Inventory) -> &str {
+pub fn weights(inventory: &Inventory) -> &str {
     let largest = inventory.matrices.iter().max_by_key(|matrix| matrix.bytes);
     largest.map_or("", |matrix| &matrix.format)
 }
