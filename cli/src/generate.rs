@@ -56,11 +56,10 @@ struct Prompt {
 }
 
 fn prompt(args: &Generate) -> Result<Prompt> {
-    let tokenizer = open::tokenizer(&args.model.source);
     let Some(ids) = &args.ids else {
         let text =
             input::text(args.prompt.as_deref().or(args.text.as_deref()), messages::no_prompt)?;
-        let tokenizer = tokenizer?;
+        let tokenizer = open::tokenizer(&args.model.source)?;
         let template = open::template(&args.model.source, args.template.as_deref(), &tokenizer)?;
         let ids = template.prompt_ids(&tokenizer, &[Message::new(Role::User, text)])?;
         return Ok(Prompt { ids, tokenizer: Some(tokenizer), template: Some(template) });
@@ -70,7 +69,7 @@ fn prompt(args: &Generate) -> Result<Prompt> {
     }
     let ids = ids.0.clone();
     // Ids can do without text, unless stop strings are to be found in it.
-    match tokenizer {
+    match open::tokenizer(&args.model.source) {
         Err(error) if args.answering.stop.is_empty() => {
             note(&messages::ids_only(failure::message(&error)));
             Ok(Prompt { ids, tokenizer: None, template: None })

@@ -76,7 +76,7 @@ fn cpu(as_json: bool) -> Result<()> {
 }
 
 /// The name of the processor, if the system knows it.
-fn processor() -> Option<String> {
+pub fn processor() -> Option<String> {
     let mut system = System::new();
     system.refresh_cpu_list(CpuRefreshKind::nothing());
     let name = system.cpus().first()?.brand().trim().to_owned();

@@ -81,9 +81,6 @@ messages! {
     model_needs_memory(needed, available):
         "opening this model takes {needed} of memory, and {available} are free: `glm quantize` makes a folder that is mapped instead",
         "打开这个模型需要 {needed} 内存，而可用的只有 {available}：用 `glm quantize` 生成的文件夹可直接映射，不占这些内存";
-    shape_needs_memory(shape, capacity, needed, available):
-        "{shape} with {capacity} tokens takes {needed} of memory, and {available} are free",
-        "{shape} 加上 {capacity} 个 token 的上下文需要 {needed} 内存，而可用的只有 {available}";
     int8_has_no_effect(): "--activations int8 has no effect: only quantized weights are multiplied with int8 activations",
         "--activations int8 不起作用：只有量化的权重才与 int8 激活值相乘";
     weights_are_16_bits(format, read, command):
@@ -246,6 +243,25 @@ messages! {
     keys_and_values(): "keys and values", "键和值";
     workspace(): "workspace", "工作区";
     with_weights(): "with weights", "含权重";
+    // glm bench.
+    bench_random(): "making random weights", "正在生成随机权重";
+    bench_memory(shape, capacity, needed, free):
+        "{shape} with {capacity} tokens takes {needed} of memory, and {free} are free",
+        "{shape}（{capacity} 个 token）需要 {needed} 内存，而空闲内存只有 {free}";
+    bench_lengths(): "--prompts or --depths", "--prompts 或 --depths";
+    bench_limits(): "measuring the limits of this machine", "正在测量本机的性能上限";
+    bench_fill(tokens): "reading {tokens} tokens of context", "正在读入 {tokens} 个 token 的上下文";
+    bench_warm_up(what): "warming up: {what}", "预热：{what}";
+    bench_round(what, round, rounds): "measuring {what}, round {round} of {rounds}", "正在测量{what}，第 {round} 轮，共 {rounds} 轮";
+    bench_prompt(tokens): "a prompt of {tokens} tokens", "长度为 {tokens} 个 token 的提示词";
+    bench_decode(depth): "generation after {depth} tokens", "{depth} 个 token 之后的生成";
+    bench_sequences(count): "generation of {count} sequences", "{count} 个序列的同时生成";
+    bench_verify(tokens): "a pass of {tokens} tokens", "{tokens} 个 token 的一次前向计算";
+    bench_lookup(tokens): "{tokens} tokens with prompt lookup", "使用提示词查找生成的 {tokens} 个 token";
+    bench_no_points(context):
+        "--plot has nothing to draw: no prompt or depth fits in the context of {context} tokens; name some with --prompts or --depths",
+        "--plot 没有可画的数据：{context} 个 token 的上下文容不下默认的长度，请用 --prompts 或 --depths 指定";
+    bench_plotted(path): "the picture is in {path}", "图已写入 {path}";
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ mod memory;
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Error, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 #[cfg(feature = "demo")]
 use glm_model::demo;
 use glm_model::{
@@ -70,13 +70,22 @@ pub fn random(
     capacity: usize,
 ) -> Result<Model> {
     let options = args.options();
-    let needed = Model::random_bytes(shape, format, &options, capacity)?;
+    let needed = Model::random_bytes(shape, format, &options, capacity)
+        .with_context(messages::bench_lengths)?;
     let available = memory::free();
     // 0: the system does not say.
     if available > 0 && needed > available {
-        bail!(messages::shape_needs_memory(shape, capacity, bytes(needed), bytes(available)));
+        bail!(messages::bench_memory(shape, capacity, bytes(needed), bytes(available)));
     }
-    Ok(Model::random(shape, format, &options)?)
+    let bar = progress::bytes();
+    bar.set_message(messages::bench_random());
+    let mut show = |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    };
+    let model = Model::random_with_progress(shape, format, &options, &mut show);
+    bar.finish_and_clear();
+    Ok(model?)
 }
 
 /// The files of a model on the disk.

@@ -4,6 +4,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 const BYTES: &str = "{msg} {wide_bar} {decimal_bytes} of {decimal_total_bytes}, {eta} left";
 const PER_CENT: &str = "{msg} {pos} %";
+const STEP: &str = "{wide_msg}";
 
 /// A bar for work that is measured in bytes.
 pub fn bytes() -> ProgressBar {
@@ -16,6 +17,11 @@ pub fn reading(tokens: usize) -> ProgressBar {
     bar.set_length(100);
     bar.set_message(format!("reading the prompt of {tokens} tokens"));
     bar
+}
+
+/// A line that says what is being done.
+pub fn step() -> ProgressBar {
+    styled(STEP)
 }
 
 /// Sets a bar of [`reading`] to a fraction.
@@ -38,7 +44,7 @@ mod tests {
 
     #[test]
     fn the_templates_are_valid() {
-        for template in [BYTES, PER_CENT] {
+        for template in [BYTES, PER_CENT, STEP] {
             assert!(ProgressStyle::with_template(template).is_ok());
         }
     }

@@ -6,17 +6,26 @@ use unicode_width::UnicodeWidthStr;
 
 /// `12.3 GB`: three digits, in powers of a thousand.
 pub fn bytes(bytes: u64) -> String {
-    let mut amount = bytes as f64;
-    let mut units = ["B", "kB", "MB", "GB", "TB"].into_iter();
-    let mut unit = units.next().unwrap_or_default();
-    for larger in units {
+    three_digits(bytes, ["B", "kB", "MB", "GB", "TB"])
+}
+
+/// `6.17 B`: as [`bytes`], in thousands, millions, billions.
+pub fn parameters(parameters: u64) -> String {
+    three_digits(parameters, ["", "k", "M", "B", "T"]).trim_end().to_owned()
+}
+
+fn three_digits(number: u64, units: [&str; 5]) -> String {
+    let mut amount = number as f64;
+    let [smallest, larger @ ..] = units;
+    let mut unit = smallest;
+    for larger in larger {
         if amount < 999.5 {
             break;
         }
         (amount, unit) = (amount / 1000.0, larger);
     }
     let digits = match amount {
-        _ if unit == "B" => 0,
+        _ if unit == smallest => 0,
         ..9.995 => 2,
         ..99.95 => 1,
         _ => 0,
@@ -62,6 +71,13 @@ mod tests {
             (u64::MAX, "18446744 TB"),
         ] {
             assert_eq!(bytes(number), expected);
+        }
+    }
+
+    #[test]
+    fn parameters_are_counted_in_billions() {
+        for (number, expected) in [(12, "12"), (6_290_000, "6.29 M"), (6_174_015_488, "6.17 B")] {
+            assert_eq!(parameters(number), expected);
         }
     }
 

@@ -62,47 +62,6 @@ fn blanks_are_filled_from_both_sides() {
 }
 
 #[test]
-fn a_measurement_says_what_the_machine_could_do() {
-    let flags = ["--prompts", "8", "--depths", "8,20", "--tokens", "2", "--rounds", "2"];
-    let said = json(&[&["bench", "--json"][..], &flags].concat());
-    let runs = said["runs"].as_array().unwrap();
-    assert_eq!(
-        runs.iter().map(|run| &run["name"]).collect::<Vec<_>>(),
-        ["prompt", "decode", "decode"]
-    );
-    for run in runs {
-        let [median, most, share] =
-            ["tokens_per_second", "most", "share_of_limit"].map(|name| run[name].as_f64().unwrap());
-        assert!(median > 0.0 && most >= median && share > 0.0, "{run}");
-    }
-    let shown = self::said(&[&["bench"][..], &flags].concat(), "");
-    assert!(shown.contains("this machine: reads") && shown.lines().count() >= 5, "{shown}");
-    // What is measured by itself has room in the model, whose context is 512.
-    let said = json(&["bench", "--json", "--tokens", "1", "--rounds", "1"]);
-    let tokens: Vec<_> =
-        said["runs"].as_array().unwrap().iter().map(|run| &run["tokens"]).collect();
-    assert_eq!(tokens, [32, 128, 32]);
-    let refused = glm(&["bench", "--prompts", "100000"]).output().unwrap();
-    assert!(stderr(&refused).contains("512") && !refused.status.success());
-}
-
-#[test]
-fn sequences_and_drafts_are_measured_beside_one_token() {
-    let flags = ["--prompts", "8", "--depths", "8", "--tokens", "1", "--rounds", "1"];
-    let said = json(&[&["bench", "--json"][..], &flags].concat());
-    let counts = |list: &str, name: &str| -> Vec<_> {
-        let measured = said[list].as_array().unwrap();
-        assert!(measured.iter().all(|run| run["ratio_to_one"].as_f64().unwrap() > 0.0), "{said}");
-        measured.iter().map(|run| run[name].as_u64().unwrap()).collect()
-    };
-    assert_eq!(counts("sequences", "sequences"), [4, 8]);
-    assert_eq!(counts("drafts", "tokens"), [2, 4, 8, 16]);
-    let none = ["--sequences", "0", "--draft-tokens", "0"];
-    let said = json(&[&["bench", "--json"][..], &flags, &none].concat());
-    assert!(["sequences", "drafts"].iter().all(|list| said[*list].as_array().unwrap().is_empty()));
-}
-
-#[test]
 fn drafts_change_no_answer_and_are_counted() {
     let words = ["generate", "--json", "--ignore-eos", "--max-new-tokens", "60", "-p", "你好"];
     let answer = |more: &[&str]| json(&[&words[..], more].concat());

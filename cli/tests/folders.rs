@@ -6,7 +6,7 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{glm, refusal, stdout, talker, text};
+use common::{glm, refusal, stderr, stdout, talker, text};
 use tempfile::TempDir;
 
 const POINTER: &str = "version https://git-lfs.github.com/spec/v1\noid sha256:0a\nsize 9\n";
@@ -43,6 +43,8 @@ fn a_gguf_file_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("chatglm3-6b-q4_k_m.gguf");
     fs::write(&file, "GGUF").unwrap();
+    let chinese = glm(&["info", "-m", &text(dir.path())]).env("LC_ALL", "zh_CN.UTF-8").output();
+    assert!(stderr(&chinese.unwrap()).contains("是 GGUF 文件"));
     for path in [dir.path(), &file] {
         let said = said(path);
         assert!(said.contains("q4_k_m.gguf: is a GGUF file"), "{said}");

@@ -149,7 +149,7 @@ fn the_language_of_errors_is_that_of_the_environment() {
         (2, &["generate"], "提示为空"),
         (2, &["quantize"], "缺少参数"),
         (2, &["info", "--nosuch"], "无法识别的参数"),
-        (1, &["info", "-m", "/nowhere"], "/nowhere：没有这个文件或文件夹"),
+        (1, &["info", "-m", "/nowhere"], "没有文件夹 /nowhere"),
         (1, &["info", "-m", &folder], "缺少此文件"),
         (1, &["generate", "-m", &folder, "x"], "没有分词器"),
     ];
@@ -174,6 +174,9 @@ fn in_a_terminal(words: &[&str]) -> (String, Option<i32>) {
     let (mut terminal, pts) = pty_process::blocking::open().unwrap();
     terminal.resize(pty_process::Size::new(24, 80)).unwrap();
     let command = pty_process::blocking::Command::new(env!("CARGO_BIN_EXE_glm"));
+    let home = tempfile::tempdir().unwrap();
+    let unset = ["XDG_CONFIG_HOME", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "GLM_MODEL"];
+    let command = command.env("HOME", home.path()).envs(unset.map(|name| (name, "")));
     let mut child = command.args(words).env("LC_ALL", "C").spawn(pts).unwrap();
     let mut said = Vec::new();
     // At the end of the program, Linux reports an I/O error.

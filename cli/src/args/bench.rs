@@ -1,5 +1,7 @@
 //! The arguments of `glm bench`.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use glm_model::RANDOM_SHAPES;
@@ -7,16 +9,21 @@ use glm_model::RANDOM_SHAPES;
 use super::{Model, bits, group, positive, whole};
 
 const EXAMPLES: &str = "\
-A figure is the median of several rounds. The speed of reading a prompt is limited by the
-multiply-adds of the processor, and the speed of generating by the memory bandwidth. Both limits
-are measured in the same run. Close other programs first.
+The rows of the table are named as in llama-bench:
+  pp512         a prompt of 512 tokens
+  tg16@d1000    16 tokens generated after 1000 others
+  tg16@d32 x4   the same after 32, for 4 sequences together
+  verify4@d32   a pass that verifies a draft: the last token and 3 drafted ones
+  lookup64      64 tokens generated with prompt lookup (see `glm generate --draft`)
 
-After prompts and depths, two more things are measured behind 32 tokens: the tokens of several
-sequences generated together, and passes that verify a draft (see `glm generate --draft`), each
-compared with one token of one sequence.
+The speed is the median of the rounds and half the difference of the fastest and the slowest one.
+The limit is the speed at which the memory bandwidth or the multiply-adds of the processor would
+be used up. Both are measured several times in the same run, and the best counts; a row shows what
+is known by then. The speedup is relative to one token of one sequence. Close other programs first.
 
 Examples:
   glm bench --shape chatglm-6b
+  glm bench --shape chatglm3-6b --plot speed.svg
   glm bench -m chatglm-6b-q4 -t 4 --prompts 32,512 --depths 0,1000 --json";
 
 #[derive(Debug, Args)]
@@ -52,7 +59,19 @@ pub struct Bench {
     /// Rounds of each measurement.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = positive)]
     pub rounds: usize,
-    /// Print JSON.
+    /// Draw the speed of prompts and of generation, with their limits, as an SVG picture. By default it shows prompts of up to 512
+    /// and depths of up to 2000 tokens, and only what it shows is measured.
+    #[arg(long, value_name = "FILE.svg", value_parser = svg)]
+    pub plot: Option<PathBuf>,
+    /// Print JSON, and the table on stderr.
     #[arg(long)]
     pub json: bool,
+}
+
+fn svg(name: &str) -> Result<PathBuf, &'static str> {
+    let path = PathBuf::from(name);
+    match path.extension() {
+        Some(extension) if extension.eq_ignore_ascii_case("svg") => Ok(path),
+        _ => Err("the picture is an SVG: the name of the file must end with .svg"),
+    }
 }

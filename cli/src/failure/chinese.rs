@@ -52,6 +52,14 @@ fn file(problem: &str) -> String {
         ("is not a folder", "不是文件夹"),
         ("no tokenizer", "此处没有分词器"),
         ("model_type", "不支持这种模型架构"),
+        (
+            "is a git-lfs pointer",
+            "是 git-lfs 指针，不是文件本身：请在其仓库中运行 `git lfs pull`，或用 `glm pull` 下载模型",
+        ),
+        (
+            "is a GGUF file",
+            "是 GGUF 文件，尚不支持：请下载原始模型，例如 `glm pull THUDM/chatglm-6b`",
+        ),
     ];
     match known.iter().find(|(start, _)| problem.starts_with(start)) {
         Some((_, chinese)) => format!("{chinese}（{problem}）"),

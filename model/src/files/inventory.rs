@@ -93,6 +93,14 @@ impl Inventory {
         self.matrices.iter().map(|matrix| matrix.bytes).sum()
     }
 
+    /// Weights of all matrices.
+    pub fn parameters(&self) -> u64 {
+        let weights = |matrix: &MatrixInfo| {
+            matrix.shape.iter().product::<usize>() as u64 * matrix.count as u64
+        };
+        self.matrices.iter().map(weights).sum()
+    }
+
     /// The default type of the activations: 8-bit if there are quantized matrices.
     pub fn activations(&self) -> Activations {
         if self.is_quantized { Activations::Int8 } else { Activations::F32 }

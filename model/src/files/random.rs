@@ -49,9 +49,13 @@ const SHAPES: [(&str, &str); 4] = [
 pub const RANDOM_SHAPES: [&str; 4] = [SHAPES[0].0, SHAPES[1].0, SHAPES[2].0, SHAPES[3].0];
 
 /// Configuration and random weights of a published shape, see [`Model::random`](crate::Model::random).
-pub(crate) fn checkpoint(name: &str, format: &QuantizeOptions) -> Result<(Config, Checkpoint)> {
+pub(crate) fn checkpoint(
+    name: &str,
+    format: &QuantizeOptions,
+    progress: &mut (dyn FnMut(u64, u64) + Send),
+) -> Result<(Config, Checkpoint)> {
     let config = published(name)?;
-    let checkpoint = random(&tensors(&config, format)?, format.group)?;
+    let checkpoint = random(&tensors(&config, format)?, format.group, progress)?;
     Ok((config, checkpoint))
 }
 
@@ -117,7 +121,12 @@ fn matrix(source: &Source, bits: Bits, group: usize) -> [(TensorSpec, Fill); 2] 
     [(scales, Fill::Scales(scale)), (panels, Fill::Integers)]
 }
 
-fn random(tensors: &[(TensorSpec, Fill)], group: usize) -> Result<Checkpoint> {
+/// Calls `progress` with the bytes made so far and the total.
+fn random(
+    tensors: &[(TensorSpec, Fill)],
+    group: usize,
+    progress: &mut (dyn FnMut(u64, u64) + Send),
+) -> Result<Checkpoint> {
     let specs: Vec<_> = tensors.iter().map(|(tensor, _)| tensor.clone()).collect();
     let layout = SafetensorsLayout::new(&specs, &layout_metadata(Some(group)));
     let mut bytes = MmapMut::map_anon(layout.file_len())
@@ -127,16 +136,27 @@ fn random(tensors: &[(TensorSpec, Fill)], group: usize) -> Result<Checkpoint> {
     let _ = bytes.advise(memmap2::Advice::HugePage);
     bytes[..layout.header().len()].copy_from_slice(layout.header());
     let noise = noise();
+    let total = tensors.iter().map(|(tensor, _)| tensor.bytes() as u64).sum();
+    let mut done = 0;
     for (index, (_, fill)) in tensors.iter().enumerate() {
         let bytes = &mut bytes[layout.range(index)];
         match *fill {
             Fill::Integers => bytes.chunks_mut(noise.len()).for_each(|part| {
                 part.copy_from_slice(&noise[..part.len()]);
+                done += part.len() as u64;
+                progress(done, total);
             }),
-            Fill::Scales(scale) => cast_slice_mut(bytes).fill(f16::from_f32(scale)),
-            Fill::Numbers(value) => cast_slice_mut(bytes).fill(value),
+            Fill::Scales(scale) => {
+                cast_slice_mut(bytes).fill(f16::from_f32(scale));
+                done += bytes.len() as u64;
+            }
+            Fill::Numbers(value) => {
+                cast_slice_mut(bytes).fill(value);
+                done += bytes.len() as u64;
+            }
         }
     }
+    progress(done, total);
     Checkpoint::from_bytes(Format::Safetensors, Bytes::from(bytes))
 }
 
@@ -181,7 +201,13 @@ mod tests {
             for (bits, group) in [(4, 32), (8, 64)] {
                 let format = QuantizeOptions::new(bits, group);
                 let tensors = tensors(&config, &format).unwrap();
-                let checkpoint = random(&tensors, group).unwrap();
+                let mut last = (0, 0);
+                let mut progress = |done, total| {
+                    assert!(last.0 <= done && done <= total);
+                    last = (done, total);
+                };
+                let checkpoint = random(&tensors, group, &mut progress).unwrap();
+                assert!(last.0 > 0 && last.0 == last.1, "{name}: {last:?}");
                 let options = Options::default();
                 let files = ModelFiles::new(config.clone(), &checkpoint).unwrap();
                 let model = Model::load(&files, &options, &mut |_, _| {}).unwrap();

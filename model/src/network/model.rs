@@ -142,7 +142,20 @@ impl Model {
     /// # Errors
     /// If there is no shape of that name, an option is outside its range, or the memory cannot be allocated.
     pub fn random(name: &str, format: &QuantizeOptions, options: &Options) -> Result<Self> {
-        let (config, checkpoint) = random::checkpoint(name, format)?;
+        Self::random_with_progress(name, format, options, &mut |_, _| {})
+    }
+
+    /// As [`Model::random`]; `progress` is called with the bytes of weights made so far and the total.
+    ///
+    /// # Errors
+    /// As [`Model::random`].
+    pub fn random_with_progress(
+        name: &str,
+        format: &QuantizeOptions,
+        options: &Options,
+        progress: &mut (dyn FnMut(u64, u64) + Send),
+    ) -> Result<Self> {
+        let (config, checkpoint) = random::checkpoint(name, format, progress)?;
         Self::load(&ModelFiles::new(config, &checkpoint)?, options, &mut |_, _| {})
     }
 

@@ -3,12 +3,6 @@
 #[rustfmt::skip]
 pub const TABLE: &[(&str, &str)] = &[
     (
-        "A figure is the median of several rounds. The speed of reading a prompt is limited by the multiply-adds of the \
-         processor, and the speed of generating by the memory bandwidth. Both limits are measured in the same run. Close other \
-         programs first.",
-        "每个数字是多轮测量的中位数。读取提示的速度受处理器乘加能力的限制，生成的速度受内存带宽的限制。这两个上限在同一次运行中测量。请先关闭其他程序。",
-    ),
-    (
         "A folder with only the files of the tokenizer is enough. For each id, the id and its text are printed.",
         "文件夹里只有分词器的文件也可以。每个编号占一行：编号及其文本。",
     ),
@@ -26,11 +20,6 @@ pub const TABLE: &[(&str, &str)] = &[
     (
         "After each answer, print to stderr how long it took and how many drafted tokens were accepted",
         "每次回答后，在标准错误上显示用时，以及被接受的草稿 token 数",
-    ),
-    (
-        "After prompts and depths, two more things are measured behind 32 tokens: the tokens of several sequences generated \
-         together, and passes that verify a draft (see `glm generate --draft`), each compared with one token of one sequence.",
-        "测完各种提示长度和上下文长度之后，再以 32 个 token 的上下文测两项：多个序列一起生成的速度，以及验证草稿的耗时（见 `glm generate --draft`），两者都与单个序列逐个生成相比。",
     ),
     (
         "Afterwards, print to stderr how long it took and how many drafted tokens were accepted",
@@ -75,6 +64,11 @@ pub const TABLE: &[(&str, &str)] = &[
         "Draft tokens by prompt lookup and verify several in one pass. auto drafts if that is measured to be faster, N always \
          drafts up to N tokens. The answer is the same",
         "从提示中查找草稿 token，一次验证多个。auto 在实测更快时才起草，N 表示总是最多起草 N 个。回答不变",
+    ),
+    (
+        "Draw the speed of prompts and of generation, with their limits, as an SVG picture. By default it shows prompts of \
+         up to 512 and depths of up to 2000 tokens, and only what it shows is measured",
+        "把提示和生成的速度及其上限画成 SVG 图。默认画出至多 512 个 token 的提示和至多 2000 个 token 的上下文，只测量图中的内容",
     ),
     ("End the answer before this text; can be given several times", "遇到此文本前结束回答；可以给出多次"),
     ("Examples:", "示例："),
@@ -121,6 +115,7 @@ pub const TABLE: &[(&str, &str)] = &[
         "一起生成的序列数；0 表示不测。默认为 4,8，如果上下文能容纳",
     ),
     ("Print JSON", "输出 JSON"),
+    ("Print JSON, and the table on stderr", "以 JSON 输出，表格写到标准错误"),
     (
         "Print JSON: a list of name, bytes, format, kind, state, changed (seconds since 1970) and folder",
         "以 JSON 输出列表，每项有 name、bytes、format、kind、state、changed（1970 年以来的秒数）和 folder",
@@ -224,12 +219,20 @@ pub const TABLE: &[(&str, &str)] = &[
         "提示；`-` 或不给出时从标准输入读取，去掉最后的换行",
     ),
     ("The question is refused with an error", "拒绝问题并报错"),
+    ("The rows of the table are named as in llama-bench:", "表格各行的名称与 llama-bench 相同："),
     (
         "The safetensors file to write; an existing file is replaced. `-` writes to stdout, if that is no terminal",
         "要写入的 safetensors 文件；已有的文件会被替换。`-` 表示写到标准输出，标准输出不能是终端",
     ),
     ("The setting", "设置项"),
     ("The shell", "shell 的名称"),
+    (
+        "The speed is the median of the rounds and half the difference of the fastest and the slowest one. The limit is the \
+         speed at which the memory bandwidth or the multiply-adds of the processor would be used up. Both are measured \
+         several times in the same run, and the best counts; a row shows what is known by then. The speedup is relative to \
+         one token of one sequence. Close other programs first.",
+        "速度是多轮测量的中位数，± 后是最快与最慢一轮之差的一半。上限是用尽内存带宽或处理器乘加能力时的速度，两者在同一次运行中测量多次，取最好的一次；每一行按当时已知的上限显示。speedup 是相对于单个序列逐个生成 token 的倍数。请先关闭其他程序。",
+    ),
     ("The text", "文本"),
     ("The text with a blank, or the question", "带空白的文本，或问题"),
     (
