@@ -78,10 +78,17 @@ impl<'a> ModelDir<'a> {
         Ok(published.chain(own).filter(|name| !name.is_empty()).collect())
     }
 
-    /// The name of the folder on the disk.
+    /// The name of the folder on the disk; in the cache of a hub, `models--OWNER--NAME/snapshots/COMMIT`, the name of the repository.
     pub(crate) fn own_name(&self) -> Option<String> {
         // Canonical, so that "." has a name, too.
         let path = self.path.canonicalize().ok()?;
+        let snapshots = path.parent().filter(|folder| folder.ends_with("snapshots"));
+        if let Some(repository) = snapshots.and_then(|folder| folder.parent()?.file_name()) {
+            let repository = repository.to_string_lossy();
+            if let Some(name) = repository.strip_prefix("models--") {
+                return Some(name.rsplit("--").next().unwrap_or(name).to_owned());
+            }
+        }
         Some(path.file_name()?.to_string_lossy().into_owned())
     }
 
@@ -149,5 +156,14 @@ mod tests {
             let folder = ModelDir { path: path.join("."), ..ModelDir::of(&files) };
             assert_eq!(folder.names().unwrap(), expected, "{published:?} {tokenizer:?}");
         }
+    }
+
+    #[test]
+    fn a_snapshot_is_called_by_its_repository() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("models--THUDM--chatglm3-6b/snapshots/0123");
+        std::fs::create_dir_all(&path).unwrap();
+        let names = ModelDir::open(&path).unwrap().names().unwrap();
+        assert_eq!(names, ["chatglm3-6b"]);
     }
 }
