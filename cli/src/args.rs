@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use clap::{Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 use glm_model::{Activations, KvFormat, Options};
 
-pub use answering::{Answering, positive};
+pub use answering::{Answering, draft, positive, random_seed};
 pub use bench::Bench;
 pub use chat::{Chat, Overflow};
 pub use fill::Fill;

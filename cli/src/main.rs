@@ -17,6 +17,7 @@ mod output;
 mod progress;
 #[allow(dead_code)]
 mod repository;
+mod tty;
 mod units;
 
 mod answer;

@@ -1,6 +1,6 @@
 //! Opens a model, and says what that costs.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Result, bail};
 #[cfg(feature = "demo")]
@@ -12,11 +12,8 @@ use glm_model::{
 
 use crate::args::{self, ActivationType, Source};
 use crate::output::note;
-use crate::progress;
+use crate::progress::{self, NOTICEABLE};
 use crate::units::{bytes, count};
-
-/// A progress bar appears after this time.
-const NOTICEABLE: Duration = Duration::from_millis(300);
 
 /// Opens a model with its tokenizer and a template: the one that is named, or the model's own.
 pub fn bundle(args: &args::Model, template: Option<&str>) -> Result<Bundle> {

@@ -76,7 +76,7 @@ impl Answering {
 }
 
 /// 32 bits: short enough to type, and exact in every JSON reader.
-fn random_seed() -> u64 {
+pub fn random_seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(()) >> 32
 }
@@ -89,7 +89,7 @@ pub fn positive(text: &str) -> Result<usize, String> {
     }
 }
 
-fn draft(text: &str) -> Result<Draft, String> {
+pub fn draft(text: &str) -> Result<Draft, String> {
     match text {
         "auto" => Ok(Draft::Auto),
         "off" => Ok(Draft::Off),

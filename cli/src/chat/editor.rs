@@ -1,0 +1,153 @@
+//! Reads what is entered at the prompt: a line, or several.
+
+use std::io::{self, Write, stderr};
+
+use anyhow::{Context, Result};
+use rustyline::error::ReadlineError;
+use rustyline::history::FileHistory;
+use rustyline::{
+    Behavior, Cmd, ConditionalEventHandler, Config, Event, EventContext, EventHandler, KeyCode,
+    KeyEvent, Modifiers, Movement, RepeatCount,
+};
+
+use super::command::is_open;
+use super::complete::Helper;
+use super::history::{self, History};
+use super::style;
+use crate::{input, tty};
+
+const PROMPT: &str = "> ";
+const CONTINUED: &str = "... ";
+
+/// What came from the prompt.
+pub enum Input {
+    Text(String),
+    /// Ctrl-C.
+    Interrupted,
+    /// Ctrl-D, or the end of the terminal.
+    End,
+}
+
+/// The editor of the prompt. Answers are written to stdout, and the prompt is not.
+pub enum Editor {
+    Full {
+        editor: Box<rustyline::Editor<Helper, FileHistory>>,
+        history: History,
+    },
+    /// For terminals without escape sequences. The system edits the line.
+    Plain,
+}
+
+impl Editor {
+    pub fn new(has_history: bool) -> Result<Self> {
+        if tty::is_dumb() {
+            return Ok(Self::Plain);
+        }
+        // The editor uses the terminal itself, so that only answers are written to stdout.
+        let config = Config::builder()
+            .max_history_size(history::LONGEST)
+            .and_then(|config| config.history_ignore_dups(true))
+            .context("the terminal")?
+            .behavior(Behavior::PreferTerm)
+            .completion_type(rustyline::CompletionType::List)
+            .build();
+        let mut editor = rustyline::Editor::with_config(config).context("the terminal")?;
+        editor.set_helper(Some(Helper));
+        for (code, modifiers) in [
+            (KeyCode::Enter, Modifiers::NONE),
+            (KeyCode::Char('J'), Modifiers::CTRL),
+            (KeyCode::Char('M'), Modifiers::CTRL),
+        ] {
+            editor.bind_sequence(KeyEvent(code, modifiers), conditional(enter));
+        }
+        editor.bind_sequence(KeyEvent(KeyCode::Enter, Modifiers::ALT), Cmd::Newline);
+        editor.bind_sequence(KeyEvent(KeyCode::Tab, Modifiers::NONE), conditional(tab));
+        editor.bind_sequence(KeyEvent::ctrl('Z'), conditional(suspend));
+        let history = History::open(has_history, &mut editor);
+        Ok(Self::Full { editor: Box::new(editor), history })
+    }
+
+    /// Reads one input. It is remembered.
+    pub fn read(&mut self) -> Result<Input> {
+        match self {
+            Self::Full { editor, history } => match editor.readline(&style::prompt(PROMPT)) {
+                Ok(text) => {
+                    history.add(&text, editor);
+                    Ok(Input::Text(text))
+                }
+                Err(ReadlineError::Interrupted) => Ok(Input::Interrupted),
+                Err(ReadlineError::Eof) => Ok(Input::End),
+                Err(error) => Err(error).context("the terminal"),
+            },
+            Self::Plain => tty::with_restored(read_plain),
+        }
+    }
+
+    /// Whether questions are remembered for the next run.
+    pub fn has_history(&self) -> bool {
+        matches!(self, Self::Full { history, .. } if history.is_on)
+    }
+
+    /// Turns the history on or off. A terminal without escape sequences has none.
+    pub fn set_history(&mut self, is_on: bool) {
+        if let Self::Full { history, .. } = self {
+            history.is_on = is_on;
+        }
+    }
+}
+
+/// An input from a terminal without escape sequences.
+fn read_plain() -> Result<Input> {
+    let mut text = String::new();
+    let mut prompt = PROMPT;
+    loop {
+        let mut terminal = stderr().lock();
+        let _ = write!(terminal, "{prompt}").and_then(|()| terminal.flush());
+        drop(terminal);
+        let Some(line) = input::lossy_line(&mut io::stdin().lock())? else {
+            return Ok(if text.is_empty() { Input::End } else { Input::Text(text) });
+        };
+        text.push_str(&line.text);
+        if !is_open(&text) {
+            if !text.ends_with('\\') {
+                return Ok(Input::Text(text));
+            }
+            text.pop();
+        }
+        text.push('\n');
+        prompt = CONTINUED;
+    }
+}
+
+/// What a key does, given the line and the position of the cursor; `None` is what it does by itself.
+struct Conditional(fn(&str, usize) -> Option<Cmd>);
+
+impl ConditionalEventHandler for Conditional {
+    fn handle(&self, _: &Event, _: RepeatCount, _: bool, context: &EventContext) -> Option<Cmd> {
+        self.0(context.line(), context.pos())
+    }
+}
+
+fn conditional(command: fn(&str, usize) -> Option<Cmd>) -> EventHandler {
+    EventHandler::Conditional(Box::new(Conditional(command)))
+}
+
+/// Enter begins a new line after `\`, which it replaces, and where `"""` is open.
+fn enter(line: &str, cursor: usize) -> Option<Cmd> {
+    if is_open(line) {
+        return Some(Cmd::Newline);
+    }
+    let is_continued = cursor == line.len() && line.ends_with('\\');
+    is_continued.then(|| Cmd::Replace(Movement::BackwardChar(1), Some("\n".to_owned())))
+}
+
+/// Tab completes commands. In a question it is a character, as pasted text may have it.
+fn tab(line: &str, _: usize) -> Option<Cmd> {
+    (!line.starts_with('/')).then(|| Cmd::Insert(1, "\t".to_owned()))
+}
+
+/// Ctrl-Z stops the program. The prompt is drawn again when it goes on.
+fn suspend(_: &str, _: usize) -> Option<Cmd> {
+    tty::suspend();
+    Some(Cmd::Repaint)
+}
