@@ -145,7 +145,8 @@ impl Shown {
             seconds(self.answering),
             format!("{:.1}", self.tokens_per_second()),
         );
-        let used = self.prompt_tokens + self.ids.len();
+        // The last id is not fed back, so it may exceed the context by one.
+        let used = (self.prompt_tokens + self.ids.len()).min(self.context);
         let mut parts = vec![answer, messages::context_stats(used, self.context)];
         let DraftStats { drafted, accepted, .. } = self.draft;
         if let Some(rate) = self.ids_per_pass().filter(|_| drafted > 0) {

@@ -7,7 +7,7 @@ use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
 use rustyline::{
     Behavior, Cmd, ConditionalEventHandler, Config, Event, EventContext, EventHandler, KeyCode,
-    KeyEvent, Modifiers, Movement, RepeatCount,
+    KeyEvent, Modifiers, RepeatCount,
 };
 
 use super::command::is_open;
@@ -67,19 +67,46 @@ impl Editor {
         Ok(Self::Full { editor: Box::new(editor), history })
     }
 
-    /// Reads one input. It is remembered.
+    /// Reads one input, of several lines if a line ends with `\` or `"""` is open. It is remembered.
     pub fn read(&mut self) -> Result<Input> {
-        match self {
-            Self::Full { editor, history } => match editor.readline(&style::prompt(PROMPT)) {
-                Ok(text) => {
-                    history.add(&text, editor);
-                    Ok(Input::Text(text))
+        let mut text = String::new();
+        let mut prompt = PROMPT;
+        loop {
+            match self.line(prompt)? {
+                Input::Text(line) => text.push_str(&line),
+                Input::Interrupted => return Ok(Input::Interrupted),
+                Input::End if text.is_empty() => return Ok(Input::End),
+                Input::End => break,
+            }
+            if !is_open(&text) {
+                if !text.ends_with('\\') {
+                    break;
                 }
+                text.pop();
+            }
+            text.push('\n');
+            prompt = CONTINUED;
+        }
+        if let Self::Full { editor, history } = self {
+            history.add(&text, editor);
+        }
+        Ok(Input::Text(text))
+    }
+
+    fn line(&mut self, prompt: &str) -> Result<Input> {
+        match self {
+            Self::Full { editor, .. } => match editor.readline(&style::prompt(prompt)) {
+                Ok(line) => Ok(Input::Text(line)),
                 Err(ReadlineError::Interrupted) => Ok(Input::Interrupted),
                 Err(ReadlineError::Eof) => Ok(Input::End),
                 Err(error) => Err(error).context("the terminal"),
             },
-            Self::Plain => tty::with_restored(read_plain),
+            Self::Plain => tty::with_restored(|| {
+                let mut terminal = stderr().lock();
+                let _ = write!(terminal, "{prompt}").and_then(|()| terminal.flush());
+                let line = input::lossy_line(&mut io::stdin().lock())?;
+                Ok(line.map_or(Input::End, |line| Input::Text(line.text)))
+            }),
         }
     }
 
@@ -96,58 +123,31 @@ impl Editor {
     }
 }
 
-/// An input from a terminal without escape sequences.
-fn read_plain() -> Result<Input> {
-    let mut text = String::new();
-    let mut prompt = PROMPT;
-    loop {
-        let mut terminal = stderr().lock();
-        let _ = write!(terminal, "{prompt}").and_then(|()| terminal.flush());
-        drop(terminal);
-        let Some(line) = input::lossy_line(&mut io::stdin().lock())? else {
-            return Ok(if text.is_empty() { Input::End } else { Input::Text(text) });
-        };
-        text.push_str(&line.text);
-        if !is_open(&text) {
-            if !text.ends_with('\\') {
-                return Ok(Input::Text(text));
-            }
-            text.pop();
-        }
-        text.push('\n');
-        prompt = CONTINUED;
-    }
-}
-
-/// What a key does, given the line and the position of the cursor; `None` is what it does by itself.
-struct Conditional(fn(&str, usize) -> Option<Cmd>);
+/// What a key does with the line as it is; `None` is what it does by itself.
+struct Conditional(fn(&str) -> Option<Cmd>);
 
 impl ConditionalEventHandler for Conditional {
     fn handle(&self, _: &Event, _: RepeatCount, _: bool, context: &EventContext) -> Option<Cmd> {
-        self.0(context.line(), context.pos())
+        self.0(context.line())
     }
 }
 
-fn conditional(command: fn(&str, usize) -> Option<Cmd>) -> EventHandler {
+fn conditional(command: fn(&str) -> Option<Cmd>) -> EventHandler {
     EventHandler::Conditional(Box::new(Conditional(command)))
 }
 
-/// Enter begins a new line after `\`, which it replaces, and where `"""` is open.
-fn enter(line: &str, cursor: usize) -> Option<Cmd> {
-    if is_open(line) {
-        return Some(Cmd::Newline);
-    }
-    let is_continued = cursor == line.len() && line.ends_with('\\');
-    is_continued.then(|| Cmd::Replace(Movement::BackwardChar(1), Some("\n".to_owned())))
+/// Enter begins a new line where `"""` is open.
+fn enter(line: &str) -> Option<Cmd> {
+    is_open(line).then_some(Cmd::Newline)
 }
 
 /// Tab completes commands. In a question it is a character, as pasted text may have it.
-fn tab(line: &str, _: usize) -> Option<Cmd> {
+fn tab(line: &str) -> Option<Cmd> {
     (!line.starts_with('/')).then(|| Cmd::Insert(1, "\t".to_owned()))
 }
 
 /// Ctrl-Z stops the program. The prompt is drawn again when it goes on.
-fn suspend(_: &str, _: usize) -> Option<Cmd> {
+fn suspend(_: &str) -> Option<Cmd> {
     tty::suspend();
     Some(Cmd::Repaint)
 }

@@ -87,9 +87,13 @@ pub fn columns() -> Option<usize> {
 fn quieten() {
     if let Some(modes) = &*lock(&ORIGINAL) {
         let mut modes = modes.clone();
-        modes.local_modes -= LocalModes::ECHO | LocalModes::ICANON;
-        modes.special_codes[SpecialCodeIndex::VMIN] = 1;
-        modes.special_codes[SpecialCodeIndex::VTIME] = 0;
+        modes.local_modes -= LocalModes::ECHO;
+        // Without this the system would keep 4096 bytes of a line at most. Where it edits the lines, it must.
+        if !super::is_dumb() {
+            modes.local_modes -= LocalModes::ICANON;
+            modes.special_codes[SpecialCodeIndex::VMIN] = 1;
+            modes.special_codes[SpecialCodeIndex::VTIME] = 0;
+        }
         let _ = tcsetattr(stdin(), OptionalActions::Now, &modes);
     }
 }

@@ -13,7 +13,7 @@ use rustix::termios::{LocalModes, Termios, tcgetattr};
 use tempfile::TempDir;
 
 /// Longer than anything takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(20);
 const SCROLLBACK: usize = 1000;
 
 /// How `glm` is started.
@@ -157,11 +157,24 @@ impl Terminal {
     /// Waits until the screen is as it should be, and returns it.
     #[track_caller]
     pub fn wait_until(&self, what: &str, is_so: impl Fn(&str) -> bool) -> String {
+        self.wait(what, |state| is_so(&state.parser.screen().contents()))
+    }
+
+    /// Waits until the text was written behind the first `start` bytes.
+    #[track_caller]
+    pub fn wait_for_written(&self, start: usize, text: &str) {
+        self.wait(&format!("{text:?} to be written"), |state| {
+            String::from_utf8_lossy(&state.bytes[start..]).contains(text)
+        });
+    }
+
+    #[track_caller]
+    fn wait(&self, what: &str, is_so: impl Fn(&State) -> bool) -> String {
         let end = Instant::now() + PATIENCE;
         let mut state = self.seen.lock();
         loop {
             let screen = state.parser.screen().contents();
-            if is_so(&screen) {
+            if is_so(&state) {
                 return screen;
             }
             let left = end.saturating_duration_since(Instant::now());
