@@ -25,14 +25,15 @@ use crate::interrupt::{self, Again};
 use crate::messages;
 use crate::output::{self, note, say};
 use crate::{input, open};
-use session::{Session, ends_with_question, finish};
+use session::{Session, finish, is_answered};
 
 pub fn run(args: &Chat) -> Result<()> {
     args.answering.check()?;
     let file = args.messages.as_deref().or(args.resume.as_deref());
     let messages = file.map(input::messages).transpose()?;
-    let asked = args.messages.is_some() && messages.as_deref().is_some_and(ends_with_question);
-    if args.messages.is_some() && !asked {
+    // Whether there is one answer to give, and not a conversation to go on with.
+    let is_once = args.messages.is_some() && !messages.as_deref().is_some_and(is_answered);
+    if args.messages.is_some() && !is_once {
         check_resumable(args)?;
     }
     let bundle = open::bundle(&args.model, args.template.as_deref())?;
@@ -52,7 +53,7 @@ pub fn run(args: &Chat) -> Result<()> {
     let advice = if is_typed { messages::context_advice } else { messages::overflow_advice };
     let mut session = Session::new(conversation, args.stats, advice);
     if let Some((messages, path)) = messages.zip(file) {
-        if asked {
+        if is_once {
             let answered = once(args, &mut session.conversation, messages);
             return answered.with_context(|| messages::conversation_in(path.display()));
         }

@@ -40,6 +40,7 @@ fn keys_during_an_answer_are_kept_for_the_prompt() {
 #[test]
 fn the_first_ctrl_c_stops_an_answer_and_the_second_leaves() {
     let mut chat = endless();
+    chat.resize(60, 80);
     chat.send("What can you do?\r");
     chat.wait_for("can can can can");
     chat.send("\x03");
@@ -136,7 +137,7 @@ fn answers_are_wrapped_at_the_width_of_the_terminal() {
 
 #[test]
 fn a_full_context_is_no_dead_end() {
-    let chat = Start::new(&["chat", "--greedy", "--context", "40"]).open();
+    let chat = Start::new(&["chat", "--greedy", "--context", "80"]).size(40, 100).open();
     chat.wait_for("\n> ");
     chat.send("My name is Clara.\r");
     chat.wait_for("Clara!");

@@ -174,7 +174,8 @@ impl Session {
 
     /// Answers the last question if it has no answer.
     pub fn answer_open_question(&mut self) -> Result<()> {
-        if !ends_with_question(self.conversation.messages()) {
+        let last = self.conversation.messages().last();
+        if last.is_none_or(|last| matches!(last.role, Role::Assistant | Role::System)) {
             return Ok(());
         }
         if let Some(question) = self.last_question() {
@@ -184,9 +185,10 @@ impl Session {
     }
 }
 
-/// Whether the messages end with one that the model is to answer.
-pub fn ends_with_question(messages: &[Message]) -> bool {
-    messages.last().is_some_and(|last| !matches!(last.role, Role::Assistant | Role::System))
+/// Whether the messages end with the answer to a question.
+pub fn is_answered(messages: &[Message]) -> bool {
+    messages.last().is_some_and(|last| last.role == Role::Assistant)
+        && messages.iter().any(|message| message.role == Role::User)
 }
 
 /// The beginning of a text, in one line.

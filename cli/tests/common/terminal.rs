@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Child;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use pty_process::Size;
@@ -109,8 +109,13 @@ impl Seen {
         self.changed.notify_all();
     }
 
+    fn wait<'s>(&self, state: MutexGuard<'s, State>, most: Duration) -> MutexGuard<'s, State> {
+        let waited = self.changed.wait_timeout(state, most);
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap()
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -179,7 +184,7 @@ impl Terminal {
             }
             let left = end.saturating_duration_since(Instant::now());
             assert!(!left.is_zero() && !state.is_closed, "waited for {what}:\n{}", framed(&screen));
-            state = self.seen.changed.wait_timeout(state, left).unwrap().0;
+            state = self.seen.wait(state, left);
         }
     }
 
@@ -234,7 +239,7 @@ impl Terminal {
         let mut state = self.seen.lock();
         while !state.is_closed && Instant::now() < end {
             let left = end.saturating_duration_since(Instant::now());
-            state = self.seen.changed.wait_timeout(state, left).unwrap().0;
+            state = self.seen.wait(state, left);
         }
         status.code()
     }
