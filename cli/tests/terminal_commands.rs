@@ -119,18 +119,16 @@ fn instructions_need_a_model_that_takes_them() {
     enter(&refused, "/system Be brief.", "error: ");
     enter(&refused, "谢谢", "不客气");
 
-    let words = ["chat", "--greedy", "--max-new-tokens", "1", "--template", "glm4"];
-    let chat = begun(Start::new(&words));
+    let chat = begun(Start::new(&["chat", "--greedy", "--template", "glm4"]));
     enter(&chat, "/system", "system none");
     enter(&chat, "/system Be brief.", "system Be brief.");
-    enter(&chat, "Hello!", "are the maximum");
     enter(&chat, "/save talk.json", "written to talk.json");
     let saved = fs::read_to_string(chat.home().join("talk.json")).unwrap();
     assert!(saved.contains("Be brief.") && saved.contains("\"system\""), "{saved}");
     enter(&chat, "/clear", "the instructions stay");
     enter(&chat, "/show", "messages: 1;");
     enter(&chat, "/set system none", "system none");
-    enter(&chat, "/load talk.json", "messages loaded from talk.json: 3");
+    enter(&chat, "/load talk.json", "messages loaded from talk.json: 1");
     enter(&chat, "/system", "system Be brief.");
 }
 
