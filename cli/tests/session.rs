@@ -55,7 +55,7 @@ fn the_picture_shows_what_the_program_does() {
     assert!(picture.len() < 60_000, "{} bytes", picture.len());
 }
 
-/// The screen as SVG. Each character has a place of its own, so that the width of the font does not matter.
+/// The screen as SVG. Each word and each wide character has a place of its own, so that fonts of other widths change little.
 fn drawn(screen: &vt100::Screen, title: &str) -> String {
     let rows = 1 + (0..ROWS).rfind(|&row| !runs(screen, row).is_empty()).unwrap_or(0);
     let width = f32::from(COLUMNS) * WIDTH + 2.0 * MARGIN;
@@ -71,26 +71,21 @@ fn drawn(screen: &vt100::Screen, title: &str) -> String {
     for row in 0..rows {
         let y = TITLE + MARGIN + f32::from(row) * HEIGHT + HEIGHT * 0.7;
         for run in runs(screen, row) {
-            let places = run.columns.iter().map(|&column| MARGIN + f32::from(column) * WIDTH);
-            let places: Vec<_> = places.map(|x| format!("{x:.1}")).collect();
+            let x = MARGIN + f32::from(run.column) * WIDTH;
             let text = run.text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-            writeln!(
-                svg,
-                "<text x=\"{}\" y=\"{y:.1}\" {}>{text}</text>",
-                places.join(" "),
-                run.style
-            )
-            .unwrap();
+            writeln!(svg, "<text x=\"{x:.1}\" y=\"{y:.1}\" {}>{text}</text>", run.style).unwrap();
         }
     }
     svg + "</svg>\n"
 }
 
-/// Characters of one style, and their columns.
+/// A word, or one wide character.
 struct Run {
     style: &'static str,
     text: String,
-    columns: Vec<u16>,
+    column: u16,
+    /// The column behind it.
+    end: u16,
 }
 
 fn runs(screen: &vt100::Screen, row: u16) -> Vec<Run> {
@@ -106,11 +101,16 @@ fn runs(screen: &vt100::Screen, row: u16) -> Vec<Run> {
             _ => "fill=\"#e4e7ec\"",
         };
         match runs.last_mut() {
-            Some(run) if run.style == style => {
+            Some(run) if run.style == style && run.end == column && !cell.is_wide() => {
                 run.text += cell.contents();
-                run.columns.push(column);
+                run.end += 1;
             }
-            _ => runs.push(Run { style, text: cell.contents().to_owned(), columns: vec![column] }),
+            _ => {
+                let text = cell.contents().to_owned();
+                // What follows a wide character does not belong to it.
+                let end = if cell.is_wide() { u16::MAX } else { column + 1 };
+                runs.push(Run { style, text, column, end });
+            }
         }
     }
     runs

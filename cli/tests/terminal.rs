@@ -132,12 +132,21 @@ fn commands_settings_and_paths_are_completed() {
 }
 
 #[test]
+fn bytes_that_are_not_utf8_do_not_end_the_chat() {
+    let chat = chat();
+    chat.send(b"a\xff\r");
+    chat.wait_for("what was entered is not UTF-8");
+    chat.send("谢谢\r");
+    chat.wait_for("不客气");
+}
+
+#[test]
 fn ctrl_c_at_the_prompt_asks_before_it_leaves() {
     let mut chat = chat();
     chat.send("draft\x03");
     chat.wait_for("press Ctrl-C again");
     chat.send("谢谢\r");
-    chat.wait_for("不客气");
+    chat.wait_for("不客气！\n> ");
     chat.send("\x03");
     chat.wait_until("a second note", |screen| screen.matches("press Ctrl-C again").count() == 2);
     chat.send("\x03");
@@ -184,16 +193,22 @@ fn questions_are_remembered_for_their_user_alone() {
     second.wait_for("\nhistory off");
     second.send("not written down\r");
     second.wait_until("an answer", |screen| screen.trim_end().ends_with("\n>"));
+    // This run remembers it, also when the history is on again.
+    second.send("\x1b[A");
+    second.wait_until("the question", |screen| screen.ends_with("> not written down"));
+    second.send("\x15/set history on\r谢谢\r");
+    second.wait_for("不客气");
     second.send("\x04");
     assert_eq!(second.exit_code(), Some(0));
-    assert!(!history(home.path()).contains("not written"));
+    assert!(!history(home.path()).contains("not written"), "{}", history(home.path()));
+    assert!(history(home.path()).contains("谢谢"));
 
     let mut third = begun(Start::new(&["chat", "--greedy", "--no-history"]).home(home.path()));
-    third.send("谢谢\r");
-    third.wait_for("不客气");
+    third.send("Hello!\r");
+    third.wait_for("How can I help you?");
     third.send("\x04");
     assert_eq!(third.exit_code(), Some(0));
-    assert!(!history(home.path()).contains("谢谢"));
+    assert!(!history(home.path()).contains("Hello!"));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::io::{self, Write, stderr};
 
 use anyhow::{Context, Result};
 use rustyline::error::ReadlineError;
-use rustyline::history::FileHistory;
+use rustyline::history::MemHistory;
 use rustyline::{
     Behavior, Cmd, ConditionalEventHandler, Config, Event, EventContext, EventHandler, KeyCode,
     KeyEvent, Modifiers, RepeatCount,
@@ -12,9 +12,9 @@ use rustyline::{
 
 use super::command::is_open;
 use super::complete::Helper;
-use super::history::{self, History};
+use super::history::{self, History, is_kept};
 use super::style;
-use crate::{input, tty};
+use crate::{input, messages, tty};
 
 const PROMPT: &str = "> ";
 const CONTINUED: &str = "... ";
@@ -31,7 +31,7 @@ pub enum Input {
 /// The editor of the prompt. Answers are written to stdout, and the prompt is not.
 pub enum Editor {
     Full {
-        editor: Box<rustyline::Editor<Helper, FileHistory>>,
+        editor: Box<rustyline::Editor<Helper, MemHistory>>,
         history: History,
     },
     /// For terminals without escape sequences. The system edits the line.
@@ -51,7 +51,10 @@ impl Editor {
             .behavior(Behavior::PreferTerm)
             .completion_type(rustyline::CompletionType::List)
             .build();
-        let mut editor = rustyline::Editor::with_config(config).context("the terminal")?;
+        let mut memory = MemHistory::with_config(&config);
+        let history = History::open(has_history, &config, &mut memory);
+        let editor = rustyline::Editor::with_history(config, memory);
+        let mut editor = editor.context("the terminal")?;
         editor.set_helper(Some(Helper));
         for (code, modifiers) in [
             (KeyCode::Enter, Modifiers::NONE),
@@ -63,7 +66,6 @@ impl Editor {
         editor.bind_sequence(KeyEvent(KeyCode::Enter, Modifiers::ALT), Cmd::Newline);
         editor.bind_sequence(KeyEvent(KeyCode::Tab, Modifiers::NONE), conditional(tab));
         editor.bind_sequence(KeyEvent::ctrl('Z'), conditional(suspend));
-        let history = History::open(has_history, &mut editor);
         Ok(Self::Full { editor: Box::new(editor), history })
     }
 
@@ -87,8 +89,11 @@ impl Editor {
             text.push('\n');
             prompt = CONTINUED;
         }
-        if let Self::Full { editor, history } = self {
-            history.add(&text, editor);
+        if let Self::Full { editor, history } = self
+            && is_kept(&text)
+        {
+            let _ = editor.add_history_entry(&*text);
+            history.add(&text);
         }
         Ok(Input::Text(text))
     }
@@ -99,6 +104,10 @@ impl Editor {
                 Ok(line) => Ok(Input::Text(line)),
                 Err(ReadlineError::Interrupted) => Ok(Input::Interrupted),
                 Err(ReadlineError::Eof) => Ok(Input::End),
+                Err(ReadlineError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
+                    style::note(&messages::input_not_utf8());
+                    Ok(Input::Text(String::new()))
+                }
                 Err(error) => Err(error).context("the terminal"),
             },
             Self::Plain => tty::with_restored(|| {

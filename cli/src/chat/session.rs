@@ -65,9 +65,9 @@ impl Session {
     pub fn ask_instead(&mut self, question: &str) -> Result<()> {
         let before = self.conversation.messages().to_vec();
         self.conversation.undo();
-        let shortened = self.conversation.messages().len();
+        let shortened = self.conversation.messages().to_vec();
         let asked = self.ask(question);
-        if self.conversation.messages().len() == shortened {
+        if self.conversation.messages() == shortened {
             self.conversation.set_messages(before)?;
         }
         asked

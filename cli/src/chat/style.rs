@@ -18,10 +18,11 @@ pub fn prompt(text: &str) -> (String, String) {
     (text.to_owned(), styled)
 }
 
-/// A remark on stderr that is no part of the conversation.
+/// A remark on stderr that is no part of the conversation. It may quote one.
 pub fn note(text: &str) {
+    let text = output::harmless(text);
     match stderr().is_terminal() && tty::has_colours() {
         true => output::note(&format!("{DIM}{text}{PLAIN}")),
-        false => output::note(text),
+        false => output::note(&text),
     }
 }
