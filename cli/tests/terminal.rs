@@ -148,7 +148,9 @@ fn ctrl_c_at_the_prompt_asks_before_it_leaves() {
     chat.send("谢谢\r");
     chat.wait_for("不客气！\n> ");
     chat.send("\x03");
-    chat.wait_until("a second note", |screen| screen.matches("press Ctrl-C again").count() == 2);
+    chat.wait_until("a second note", |screen| {
+        screen.matches("press Ctrl-C again").count() == 2 && screen.ends_with("\n> ")
+    });
     chat.send("\x03");
     assert_eq!(chat.exit_code(), Some(0));
     assert!(chat.is_sane());

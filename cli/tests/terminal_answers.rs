@@ -48,7 +48,9 @@ fn the_first_ctrl_c_stops_an_answer_and_the_second_leaves() {
     assert!(!chat.screen().contains("^C"), "{}", chat.screen());
     // What was said stays in the conversation.
     chat.send("/show\r");
-    chat.wait_for("messages: 2; context used: ");
+    chat.wait_until("the prompt", |screen| {
+        screen.contains("messages: 2; context used: ") && screen.ends_with("\n> ")
+    });
     // A command in between: the next Ctrl-C asks.
     chat.send("\x03");
     chat.wait_for("press Ctrl-C again");
@@ -57,7 +59,9 @@ fn the_first_ctrl_c_stops_an_answer_and_the_second_leaves() {
     chat.send("/set repetition-penalty 0.1\rWhat can you do?\r");
     chat.wait_until("an answer", |screen| screen.matches("can can can can").count() > 1);
     chat.send("\x03");
-    chat.wait_until("a stop", |screen| screen.matches("[stopped").count() == 2);
+    chat.wait_until("a stop", |screen| {
+        screen.matches("[stopped").count() == 2 && screen.ends_with("\n> ")
+    });
     chat.send("\x03");
     assert_eq!(chat.exit_code(), Some(0));
     assert!(chat.is_sane());

@@ -21,9 +21,13 @@ pub fn talk(session: &mut Session, cancel: &CancelToken, has_history: bool) -> R
     note(&messages::how_to_begin());
     // Whether the next Ctrl-C leaves.
     let begun = session.answer_open_question();
-    let mut is_leaving = report(session, begun)?;
+    let mut is_leaving = report(session, cancel, begun)?;
     loop {
-        let text = match editor.read()? {
+        // A Ctrl-C that came when there was nothing left to stop is one at the prompt.
+        let input = if cancel.is_cancelled() { Input::Interrupted } else { editor.read()? };
+        // It must not stop the next answer either.
+        cancel.reset();
+        let text = match input {
             Input::Text(text) => text,
             Input::Interrupted if !is_leaving => {
                 note(&messages::how_to_leave());
@@ -32,21 +36,20 @@ pub fn talk(session: &mut Session, cancel: &CancelToken, has_history: bool) -> R
             }
             Input::Interrupted | Input::End => return Ok(()),
         };
-        // A Ctrl-C after the end of the last answer must not stop the next.
-        cancel.reset();
         let done = obey(session, &mut editor, Command::parse(&text));
         if matches!(done, Ok(ControlFlow::Break(()))) {
             return Ok(());
         }
-        is_leaving = report(session, done.map(|_| ()))?;
+        is_leaving = report(session, cancel, done.map(|_| ()))?;
     }
 }
 
 /// Reports an error after which the conversation goes on, and returns whether Ctrl-C was the cause.
-fn report(session: &Session, done: Result<()>) -> Result<bool> {
+fn report(session: &Session, cancel: &CancelToken, done: Result<()>) -> Result<bool> {
     match done {
         Ok(()) => Ok(false),
         Err(error) if is_cancelled(&error) => {
+            cancel.reset();
             note(&messages::answer_stopped());
             Ok(true)
         }
