@@ -7,7 +7,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use anyhow::{Context, Result};
 use rustix::process::{Signal, kill_current_process_group};
 use rustix::termios::{
-    LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetwinsize, tcsetattr,
+    InputModes, LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetwinsize,
+    tcsetattr,
 };
 use signal_hook::consts::{SIGHUP, SIGTERM, SIGTSTP};
 use signal_hook::iterator::Signals;
@@ -88,8 +89,10 @@ fn quieten() {
     if let Some(modes) = &*lock(&ORIGINAL) {
         let mut modes = modes.clone();
         modes.local_modes -= LocalModes::ECHO;
-        // Without this the system would keep 4096 bytes of a line at most. Where it edits the lines, it must.
+        // The editor of the prompt takes keys as they are. The system would also keep 4096 bytes of a line at most. Where it edits
+        // the lines, it must.
         if !super::is_dumb() {
+            modes.input_modes -= InputModes::ICRNL;
             modes.local_modes -= LocalModes::ICANON;
             modes.special_codes[SpecialCodeIndex::VMIN] = 1;
             modes.special_codes[SpecialCodeIndex::VTIME] = 0;
