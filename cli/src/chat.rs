@@ -15,7 +15,7 @@ mod wrap;
 use std::io::{IsTerminal, stdin};
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use glm_model::{Conversation, ConversationOptions, Message};
 use serde_json::json;
 
@@ -66,10 +66,12 @@ pub fn run(args: &Chat) -> Result<()> {
     if args.model.source.model.is_none() {
         note(&messages::demo_model());
     }
-    match is_typed {
-        true => terminal::talk(&mut session, &cancel, !args.no_history),
-        false => lines::talk(&mut session),
+    if is_typed {
+        return terminal::talk(&mut session, &cancel, !args.no_history);
     }
+    let questions = lines::talk(&mut session)?;
+    let path = args.messages.as_ref().filter(|_| questions == 0);
+    path.map_or(Ok(()), |path| bail!(messages::nothing_to_answer(path.display())))
 }
 
 /// Checks that a conversation that ends with an answer can go on: there must be someone to ask the next question.

@@ -20,6 +20,9 @@ pub fn token(again: Again) -> Result<CancelToken> {
     let token = CancelToken::default();
     let cancelled = token.clone();
     ctrlc::set_handler(move || {
+        if tty::is_lent() {
+            return;
+        }
         if again == Again::Exits && cancelled.is_cancelled() {
             tty::restore();
             std::process::exit(INTERRUPTED.into());

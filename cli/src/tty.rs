@@ -5,7 +5,7 @@
 mod unix;
 
 #[cfg(unix)]
-pub use unix::{Quiet, columns, restore, suspend, with_restored};
+pub use unix::{Quiet, columns, is_lent, lend, restore, suspend, with_restored};
 
 /// Elsewhere the modes stay as they are.
 #[cfg(not(unix))]
@@ -28,13 +28,21 @@ mod other {
         work()
     }
 
+    pub fn lend<T>(work: impl FnOnce() -> T) -> T {
+        work()
+    }
+
+    pub fn is_lent() -> bool {
+        false
+    }
+
     pub fn columns() -> Option<usize> {
         None
     }
 }
 
 #[cfg(not(unix))]
-pub use other::{Quiet, columns, restore, suspend, with_restored};
+pub use other::{Quiet, columns, is_lent, lend, restore, suspend, with_restored};
 
 /// Whether the terminal obeys no escape sequences; the variable `TERM` says so.
 pub fn is_dumb() -> bool {

@@ -49,6 +49,8 @@ fn a_conversation_in_a_file_goes_on() {
         assert!(run.status.success(), "{}", stderr(&run));
         assert_eq!(stdout(&run), "Your name is Clara.\n");
     }
+    let said = refusal(&["chat", "--messages", &path], 1);
+    assert!(said.contains("ends with an answer"), "{said}");
     // One answer as JSON needs a question.
     let said = refusal(&["chat", "--messages", &path, "--json"], 1);
     assert!(said.contains("ends with an answer") && said.contains("--continue"), "{said}");

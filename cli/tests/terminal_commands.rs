@@ -165,6 +165,19 @@ fn an_editor_that_fails_changes_nothing() {
 }
 
 #[test]
+fn ctrl_c_belongs_to_the_editor_while_it_runs() {
+    let home = tempfile::tempdir().unwrap();
+    let editor = home.path().join("editor");
+    let script =
+        "#!/bin/sh\nkill -INT $PPID\nsleep 0.1\nkill -INT $PPID\nsleep 0.1\necho 谢谢 >\"$1\"\n";
+    fs::write(&editor, script).unwrap();
+    fs::set_permissions(&editor, fs::Permissions::from_mode(0o755)).unwrap();
+    let name = editor.to_str().unwrap();
+    let chat = begun(Start::new(&["chat", "--greedy"]).home(home.path()).variable("EDITOR", name));
+    enter(&chat, "/edit", "> 谢谢\n不客气");
+}
+
+#[test]
 fn statistics_follow_each_answer() {
     let chat = chat();
     enter(&chat, "/stats on", "stats on");

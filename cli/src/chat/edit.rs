@@ -24,7 +24,7 @@ pub fn edited(text: &str) -> Result<Option<String>> {
     let editor = name.into_iter().find(|editor| !editor.is_empty());
     let editor = editor.unwrap_or_else(|| FALLBACK.to_owned());
     let mut command = started(&editor);
-    let status = tty::with_restored(|| command.arg(file.path()).status());
+    let status = tty::lend(|| command.arg(file.path()).status());
     let status = status.with_context(|| editor.clone())?;
     ensure!(status.success(), messages::editor_failed(editor, status));
     // An editor may have put another file in its place.

@@ -9,12 +9,12 @@ use super::style::note;
 use crate::failure::message;
 use crate::{input, messages};
 
-/// Answers the lines of stdin. Empty lines are skipped. Bytes that are not UTF-8 are replaced, which is noted once.
-pub fn talk(session: &mut Session) -> Result<()> {
+/// Answers the lines of stdin and returns how many there were. Empty lines are skipped. Bytes that are not UTF-8 are replaced, which is noted once.
+pub fn talk(session: &mut Session) -> Result<usize> {
     session.answer_open_question()?;
     let mut stdin = io::stdin().lock();
     let mut is_noted = false;
-    let mut number = 0_usize;
+    let (mut number, mut questions) = (0_usize, 0);
     while let Some(line) = input::lossy_line(&mut stdin)? {
         number += 1;
         if !line.is_utf8 && !is_noted {
@@ -22,11 +22,12 @@ pub fn talk(session: &mut Session) -> Result<()> {
             is_noted = true;
         }
         if !line.text.trim().is_empty() {
+            questions += 1;
             session.ask(&line.text).map_err(|error| match session.advice(&error) {
                 Some(advice) => anyhow!("{}. {advice}", message(&error)),
                 None => error,
             })?;
         }
     }
-    Ok(())
+    Ok(questions)
 }

@@ -19,8 +19,8 @@ pub fn talk(session: &mut Session, cancel: &CancelToken, has_history: bool) -> R
     let _quiet = tty::Quiet::begin()?;
     let mut editor = Editor::new(has_history)?;
     note(&messages::how_to_begin());
-    // Whether the next Ctrl-C leaves.
     let begun = session.answer_open_question();
+    // Whether the next Ctrl-C leaves.
     let mut is_leaving = report(session, cancel, begun)?;
     loop {
         // A Ctrl-C that came when there was nothing left to stop is one at the prompt.

@@ -2,6 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{Write, stdin, stdout};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
@@ -16,6 +17,8 @@ use signal_hook::low_level::emulate_default_handler;
 
 /// The modes before a chat changed them.
 static ORIGINAL: Mutex<Option<Termios>> = Mutex::new(None);
+
+static IS_LENT: AtomicBool = AtomicBool::new(false);
 
 /// How often the program was stopped by Ctrl-Z and went on.
 static STOPS: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
@@ -67,6 +70,19 @@ pub fn with_restored<T>(work: impl FnOnce() -> T) -> T {
     let done = work();
     quieten();
     done
+}
+
+/// Runs `work`, another program that uses the terminal. Ctrl-C is its own meanwhile.
+pub fn lend<T>(work: impl FnOnce() -> T) -> T {
+    IS_LENT.store(true, Ordering::SeqCst);
+    let done = with_restored(work);
+    IS_LENT.store(false, Ordering::SeqCst);
+    done
+}
+
+/// Whether another program has the terminal.
+pub fn is_lent() -> bool {
+    IS_LENT.load(Ordering::SeqCst)
 }
 
 /// Stops the program and its pipeline as Ctrl-Z does, and returns when it goes on.
