@@ -147,12 +147,15 @@ impl Shown {
         );
         // The last id is not fed back, so it may exceed the context by one.
         let used = (self.prompt_tokens + self.ids.len()).min(self.context);
-        let mut parts = vec![answer, messages::context_stats(used, self.context)];
+        let context = messages::context_stats(used, self.context);
         let DraftStats { drafted, accepted, .. } = self.draft;
-        if let Some(rate) = self.ids_per_pass().filter(|_| drafted > 0) {
-            parts.push(messages::draft_stats(accepted, drafted, format!("{rate:.2}")));
-        }
-        format!("[{}]", parts.join("; "))
+        let drafts = match self.ids_per_pass() {
+            Some(rate) if drafted > 0 => {
+                messages::draft_stats(accepted, drafted, format!("{rate:.2}"))
+            }
+            _ => String::new(),
+        };
+        format!("[{answer}{context}{drafts}]")
     }
 
     fn tokens_per_second(&self) -> f64 {

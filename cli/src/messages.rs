@@ -56,10 +56,10 @@ messages! {
     answer_stats(read, kept, reading, written, writing, rate):
         "prompt: {read} tokens read, {kept} kept, {reading}; answer: {written} tokens, {writing}, {rate} tokens/s",
         "提示词：读取 {read} 个词元，复用 {kept} 个，{reading}；回答：{written} 个词元，{writing}，每秒 {rate} 个";
-    context_stats(used, context): "context: {used} of {context}", "上下文：{used}/{context}";
+    context_stats(used, context): "; context: {used} of {context}", "；上下文：{used}/{context}";
     draft_stats(accepted, drafted, rate):
-        "drafts: {accepted} of {drafted} accepted, {rate} tokens a pass",
-        "草稿：{drafted} 个中接受 {accepted} 个，每轮 {rate} 个词元";
+        "; drafts: {accepted} of {drafted} accepted, {rate} tokens a pass",
+        "；草稿：{drafted} 个中接受 {accepted} 个，每轮 {rate} 个词元";
 
     // Chat.
     demo_model():
