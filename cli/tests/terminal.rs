@@ -1,5 +1,5 @@
 //! Entering text in `glm chat` in a pseudo-terminal: input methods, pastes, several lines, keys, history and colours.
-#![cfg(all(unix, feature = "demo"))]
+#![cfg(all(target_os = "linux", feature = "demo"))]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! `glm chat` in a pseudo-terminal while it answers: keys, signals, the width of the screen, a full context.
-#![cfg(all(unix, feature = "demo"))]
+#![cfg(all(target_os = "linux", feature = "demo"))]
 
 mod common;
 
