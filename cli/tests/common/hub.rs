@@ -1,0 +1,238 @@
+//! A hub on this machine. It serves repositories as huggingface.co and modelscope.cn do, fails on demand, and records requests.
+
+#![allow(dead_code, reason = "each test file uses its part")]
+
+mod answer;
+mod repository;
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use answer::Answer;
+pub use repository::{Repository, sha256};
+
+/// Longer than anything takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What goes wrong with an answer.
+#[derive(Debug, Clone)]
+pub enum Fault {
+    /// The connection is closed after these bytes of the body.
+    Cut(usize),
+    /// The last byte of the body is another.
+    Damage,
+    /// Another status, with this line of the head if it is not empty.
+    Refuse(u16, &'static str),
+    /// Another body.
+    Body(String),
+    /// A redirection to this place.
+    Redirect(String),
+    /// After these bytes of the body nothing comes, until the hub is [released](Hub::release).
+    Stall(usize),
+    /// The whole body comes, whatever range is asked for.
+    IgnoreRange,
+    /// No answer: the connection is closed.
+    Close,
+}
+
+/// A request that came.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Path and query.
+    pub target: String,
+    /// The first byte that is asked for, if a range is.
+    pub start: Option<usize>,
+    pub authorization: Option<String>,
+    /// The value of `Host`.
+    pub host: String,
+    /// The status of the answer and the bytes of its body that were sent.
+    pub status: u16,
+    pub sent: usize,
+}
+
+pub struct Hub {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    repositories: Mutex<HashMap<String, Repository>>,
+    /// Contents of large files by their hash.
+    large: Mutex<HashMap<String, Arc<Vec<u8>>>>,
+    /// Where large files are.
+    content_host: Mutex<String>,
+    /// Part of a target, requests that still fail, and how.
+    faults: Mutex<Vec<(String, usize, Fault)>>,
+    requests: Mutex<Vec<Request>>,
+    stalled: AtomicUsize,
+    is_released: AtomicBool,
+    is_closed: AtomicBool,
+}
+
+impl Hub {
+    pub fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Arc::<Shared>::default();
+        let serving = Arc::clone(&shared);
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                if serving.is_closed.load(Ordering::Relaxed) {
+                    break;
+                }
+                let shared = Arc::clone(&serving);
+                // A client that goes away is no failure of the test.
+                thread::spawn(move || _ = shared.serve(stream));
+            }
+        });
+        Self { address, shared }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The same hub under another name of its host.
+    pub fn other_url(&self) -> String {
+        format!("http://localhost:{}", self.address.port())
+    }
+
+    /// Adds a repository, or replaces it.
+    pub fn add(&self, name: &str, repository: Repository) {
+        self.shared.large.lock().unwrap().extend(repository.large());
+        self.shared.repositories.lock().unwrap().insert(name.to_owned(), repository);
+    }
+
+    /// Lets another host have the large files.
+    pub fn serve_large_from(&self, other: &Hub) {
+        let large = self.shared.large.lock().unwrap().clone();
+        other.shared.large.lock().unwrap().extend(large);
+        *self.shared.content_host.lock().unwrap() = other.other_url();
+    }
+
+    /// Lets the next `times` requests fail whose target contains `part`.
+    pub fn fail(&self, part: &str, times: usize, fault: Fault) {
+        self.shared.faults.lock().unwrap().push((part.to_owned(), times, fault));
+    }
+
+    /// Ends all faults.
+    pub fn mend(&self) {
+        self.shared.faults.lock().unwrap().clear();
+    }
+
+    /// Lets stalled answers continue, and those that would stall.
+    pub fn release(&self) {
+        self.shared.is_released.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until this many answers have stalled.
+    pub fn wait_for_stalled(&self, count: usize) {
+        let started = Instant::now();
+        while self.shared.stalled.load(Ordering::Relaxed) < count {
+            assert!(started.elapsed() < PATIENCE, "no answer stalls: {:?}", self.requests());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// The requests that came since the last call.
+    pub fn take_requests(&self) -> Vec<Request> {
+        std::mem::take(&mut *self.shared.requests.lock().unwrap())
+    }
+
+    pub fn requests(&self) -> Vec<Request> {
+        self.shared.requests.lock().unwrap().clone()
+    }
+
+    /// The requests for large files, or for files whose target contains `part`.
+    pub fn downloads(&self, part: &str) -> Vec<Request> {
+        let mut requests = self.requests();
+        requests.retain(|request| request.target.contains(part) && request.status / 100 == 2);
+        requests
+    }
+
+    /// Bytes of answers that were sent for targets that contain `part`.
+    pub fn sent(&self, part: &str) -> usize {
+        self.downloads(part).iter().map(|request| request.sent).sum()
+    }
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        self.shared.is_closed.store(true, Ordering::Relaxed);
+        // Wakes the thread that listens.
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+impl Shared {
+    fn serve(&self, stream: TcpStream) -> std::io::Result<()> {
+        let mut lines = BufReader::new(stream.try_clone()?.take(64 << 10)).lines();
+        let first = lines.next().unwrap_or_else(|| Ok(String::new()))?;
+        let target = first.split(' ').nth(1).unwrap_or_default().to_owned();
+        let mut head = HashMap::new();
+        for line in lines {
+            let line = line?;
+            let Some((name, value)) = line.split_once(':') else { break };
+            head.insert(name.to_lowercase(), value.trim().to_owned());
+        }
+        if target.is_empty() {
+            return Ok(());
+        }
+        let start = head.get("range").map(|range| {
+            let range = range.strip_prefix("bytes=").unwrap();
+            range.split('-').next().unwrap().parse().unwrap()
+        });
+        let end = head.get("range").and_then(|range| range.split('-').nth(1)?.parse().ok());
+        let fault = self.next_fault(&target);
+        let authorization = head.get("authorization").cloned();
+        let mut answer = match &fault {
+            Some(Fault::Refuse(status, line)) => Answer::refuse(*status, line),
+            Some(Fault::Redirect(location)) => Answer::redirect(location),
+            Some(Fault::Body(body)) => Answer::body(body.clone().into_bytes()),
+            _ => self.answer(&target, authorization.is_some()),
+        };
+        if !matches!(fault, Some(Fault::IgnoreRange)) {
+            answer.cut_out(start, end);
+        }
+        let index = {
+            let mut requests = self.requests.lock().unwrap();
+            let host = head.get("host").cloned().unwrap_or_default();
+            let status = answer.status;
+            requests.push(Request { target, start, authorization, host, status, sent: 0 });
+            requests.len() - 1
+        };
+        let is_head = first.starts_with("HEAD ");
+        let sent = |more: usize| {
+            // None if the test has taken the requests.
+            if let Some(request) = self.requests.lock().unwrap().get_mut(index) {
+                request.sent += more;
+            }
+        };
+        answer.send(&stream, is_head, fault.as_ref(), &mut { sent }, &|| self.stall())
+    }
+
+    fn next_fault(&self, target: &str) -> Option<Fault> {
+        let mut faults = self.faults.lock().unwrap();
+        let hit = |(part, times, _): &&mut (String, usize, Fault)| {
+            *times > 0 && target.contains(part.as_str())
+        };
+        let (_, times, fault) = faults.iter_mut().find(hit)?;
+        *times -= 1;
+        Some(fault.clone())
+    }
+
+    /// Waits until the hub is released or closed.
+    fn stall(&self) {
+        self.stalled.fetch_add(1, Ordering::Relaxed);
+        let goes_on = || [&self.is_released, &self.is_closed].iter().any(|it| it.load(Ordering::Relaxed));
+        while !goes_on() {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
