@@ -6,9 +6,10 @@ use anyhow::Result;
 use glm_model::{DraftStats, Error, FinishReason, Generation, Progress, Reply, TextGeneration};
 use serde_json::{Value, json};
 
+use crate::messages;
 use crate::output::note;
 use crate::progress;
-use crate::units::{count, seconds};
+use crate::units::seconds;
 
 /// Shows pieces of an answer.
 pub type Show<'a> = dyn FnMut(&str) -> Result<()> + 'a;
@@ -51,6 +52,8 @@ pub struct Shown {
     /// Whether a stop string ended the text.
     pub is_cut: bool,
     prompt_tokens: usize,
+    /// Tokens that the context holds.
+    context: usize,
     /// Tokens of the prompt that were not read again.
     kept: usize,
     draft: DraftStats,
@@ -94,7 +97,7 @@ fn timed_reading(
     let started = Instant::now();
     let bar = with_bar.then(|| progress::reading(tokens));
     let done = read(&mut |fraction| bar.iter().for_each(|bar| progress::set(bar, fraction)));
-    bar.iter().for_each(|bar| bar.finish_and_clear());
+    bar.iter().for_each(progress::Reading::finish_and_clear);
     done?;
     Ok(started.elapsed())
 }
@@ -107,6 +110,7 @@ impl Shown {
             finish: generation.finish_reason().unwrap_or(FinishReason::Stop),
             is_cut: false,
             prompt_tokens: generation.prompt_tokens(),
+            context: generation.context(),
             kept: generation.kept(),
             draft: generation.draft_stats(),
             reading,
@@ -114,10 +118,13 @@ impl Shown {
         }
     }
 
-    /// Notes if the context is full, and prints statistics if `stats`. Fails if Ctrl-C ended the answer.
+    /// Notes if the context or the maximum number of tokens ended the answer, and prints statistics if `stats`. Fails if Ctrl-C
+    /// ended it.
     pub fn close(&self, stats: bool) -> Result<()> {
-        if self.finish == FinishReason::Context {
-            note("the context is full, and the answer ends here");
+        match self.finish {
+            FinishReason::Context => note(&messages::context_ended_answer()),
+            FinishReason::Length => note(&messages::length_ended_answer(self.ids.len())),
+            _ => {}
         }
         if stats {
             note(&self.stats());
@@ -128,28 +135,27 @@ impl Shown {
         }
     }
 
-    /// Tokens, times, and what became of drafts.
+    /// Tokens, times, the context, and what became of drafts.
     fn stats(&self) -> String {
-        format!(
-            "[{} read in {}{}; {} in {}, {:.1} a second{}]",
-            count(self.prompt_tokens - self.kept, "token"),
+        let answer = messages::answer_stats(
+            self.prompt_tokens - self.kept,
+            self.kept,
             seconds(self.reading),
-            if self.kept > 0 { format!(", {} kept", self.kept) } else { String::new() },
-            count(self.ids.len(), "token"),
+            self.ids.len(),
             seconds(self.answering),
-            self.tokens_per_second(),
-            self.draft_stats(),
-        )
-    }
-
-    fn draft_stats(&self) -> String {
+            format!("{:.1}", self.tokens_per_second()),
+        );
+        // The last id is not fed back, so it may exceed the context by one.
+        let used = (self.prompt_tokens + self.ids.len()).min(self.context);
+        let context = messages::context_stats(used, self.context);
         let DraftStats { drafted, accepted, .. } = self.draft;
-        match self.ids_per_pass() {
+        let drafts = match self.ids_per_pass() {
             Some(rate) if drafted > 0 => {
-                format!("; {accepted} of {drafted} drafted accepted, {rate:.2} a pass")
+                messages::draft_stats(accepted, drafted, format!("{rate:.2}"))
             }
             _ => String::new(),
-        }
+        };
+        format!("[{answer}{context}{drafts}]")
     }
 
     fn tokens_per_second(&self) -> f64 {

@@ -28,7 +28,7 @@ use glm_model::{Activations, KvFormat, Options};
 
 use crate::{help, usage};
 
-pub use answering::Answering;
+pub use answering::{Answering, draft, random_seed};
 pub use bench::Bench;
 pub use chat::{Chat, Overflow};
 pub use completions::Completions;
@@ -39,7 +39,8 @@ pub use info::Info;
 pub use list::List;
 pub use logits::Logits;
 pub use man::Man;
-use number::{bits, group, positive, threads, whole};
+pub use number::positive;
+use number::{bits, group, threads, whole};
 pub use quantize::Quantize;
 pub use remove::Remove;
 pub use score::Score;

@@ -1,28 +1,43 @@
 //! `glm chat`: in a terminal, line by line from a pipe, or one answer to a conversation in a file.
 
 mod command;
+mod complete;
+mod edit;
+mod editor;
+mod history;
 mod lines;
+mod session;
+mod settings;
+mod style;
 mod terminal;
+mod wrap;
 
 use std::io::{IsTerminal, stdin};
+use std::path::Path;
 
-use anyhow::Result;
-use glm_model::{Conversation, ConversationOptions, Message, Reply, Role};
+use anyhow::{Context, Result, bail, ensure};
+use glm_model::{Conversation, ConversationOptions, Message};
 use serde_json::json;
 
-use crate::answer::{self, Show, Shown};
+use crate::answer;
 use crate::args::{self, Chat};
 use crate::interrupt::{self, Again};
+use crate::messages;
 use crate::output::{self, note, say};
-use crate::units::count;
 use crate::{input, open};
+use session::{Session, finish, is_answered};
 
 pub fn run(args: &Chat) -> Result<()> {
     args.answering.check()?;
-    let messages = args.messages.as_deref().map(input::messages).transpose()?;
+    let file = args.messages.as_deref().or(args.resume.as_deref());
+    let messages = file.map(input::messages).transpose()?;
+    // Whether there is one answer to give, and not a conversation to go on with.
+    let is_once = args.messages.is_some() && !messages.as_deref().is_some_and(is_answered);
+    if args.messages.is_some() && !is_once {
+        check_resumable(args)?;
+    }
     let bundle = open::bundle(&args.model, args.template.as_deref())?;
-    let typed = messages.is_none() && stdin().is_terminal();
-    let cancel = interrupt::token(if typed { Again::Waits } else { Again::Exits })?;
+    let cancel = interrupt::token(Again::Exits)?;
     let request = args.answering.request(bundle.model())?;
     let mut options =
         ConversationOptions::new(request.ending_as(bundle.template(), bundle.tokenizer()));
@@ -33,22 +48,35 @@ pub fn run(args: &Chat) -> Result<()> {
         args::Overflow::Error => glm_model::Overflow::Error,
         args::Overflow::DropOldest => glm_model::Overflow::DropOldest,
     };
-    let mut conversation = Conversation::new(&bundle, options)?;
+    let conversation = Conversation::new(&bundle, options)?;
+    let is_typed = stdin().is_terminal();
+    let advice = if is_typed { messages::context_advice } else { messages::overflow_advice };
+    let mut session = Session::new(conversation, args.stats, advice);
+    if let Some((messages, path)) = messages.zip(file) {
+        if is_once {
+            let answered = once(args, &mut session.conversation, messages);
+            return answered.with_context(|| messages::conversation_in(path.display()));
+        }
+        session.resume(messages, path)?;
+    }
     if let Some(system) = &args.system {
-        conversation.append(Message::new(Role::System, system));
-        conversation.check()?;
+        session.set_system(system)?;
     }
-    if let (Some(messages), Some(path)) = (messages, &args.messages) {
-        messages.into_iter().for_each(|message| conversation.append(message));
-        let answered = once(args, &mut conversation);
-        return answered
-            .map_err(|error| error.context(format!("the conversation in {}", path.display())));
+    note(&greeting(args, &session.conversation));
+    if is_typed {
+        return terminal::talk(&mut session, &cancel, !args.no_history);
     }
-    note(&greeting(args, &conversation));
-    match typed {
-        true => terminal::talk(&mut conversation, &cancel, args.stats),
-        false => lines::talk(&mut conversation, args.stats),
-    }
+    let questions = lines::talk(&mut session)?;
+    let path = args.messages.as_ref().filter(|_| questions == 0);
+    path.map_or(Ok(()), |path| bail!(messages::nothing_to_answer(path.display())))
+}
+
+/// Checks that a conversation that ends with an answer can go on: there must be someone to ask the next question.
+fn check_resumable(args: &Chat) -> Result<()> {
+    let path = args.messages.as_deref().unwrap_or(Path::new("-"));
+    let can_go_on = !args.json && path != Path::new("-");
+    ensure!(can_go_on, messages::nothing_to_answer(path.display()));
+    Ok(())
 }
 
 /// The first line: the model, and the settings that repeat its answers.
@@ -62,7 +90,8 @@ fn greeting(args: &Chat, conversation: &Conversation) -> String {
 }
 
 /// Answers a conversation that ends with a question.
-fn once(args: &Chat, conversation: &mut Conversation) -> Result<()> {
+fn once(args: &Chat, conversation: &mut Conversation, messages: Vec<Message>) -> Result<()> {
+    messages.into_iter().for_each(|message| conversation.append(message));
     let seed = answer::seed(&conversation.options().request.sampling);
     let reply = conversation.answer()?;
     let prompt = reply.prompt_ids().to_vec();
@@ -75,25 +104,4 @@ fn once(args: &Chat, conversation: &mut Conversation) -> Result<()> {
         output::line("")?;
     }
     shown.close(args.stats)
-}
-
-/// Shows a reply and appends it to the conversation.
-fn finish(mut reply: Reply<'_>, show: &mut Show<'_>) -> Result<Shown> {
-    let dropped = reply.dropped_rounds();
-    if dropped > 0 {
-        note(&format!(
-            "the conversation has become too long: {} dropped at its beginning",
-            count(dropped, "round")
-        ));
-    }
-    let shown = answer::show(&mut reply, true, show)?;
-    reply.finish()?;
-    Ok(shown)
-}
-
-/// Prints a reply, ends its line and reports on it.
-fn print(reply: Reply<'_>, stats: bool) -> Result<()> {
-    let shown = finish(reply, &mut say)?;
-    output::line("")?;
-    shown.close(stats)
 }

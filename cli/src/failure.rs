@@ -68,7 +68,8 @@ pub fn is_cancelled(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| matches!(cause.downcast_ref(), Some(Error::Cancelled)))
 }
 
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
+/// Whether the reader of stdout has gone away.
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let kinds = error.chain().filter_map(|cause| cause.downcast_ref().map(io::Error::kind));
     kinds.into_iter().any(|kind| kind == io::ErrorKind::BrokenPipe)
 }

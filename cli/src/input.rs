@@ -1,5 +1,6 @@
 //! Text and ids from arguments, files and stdin, up to a limit.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, BufRead, IsTerminal, Read};
 use std::path::Path;
@@ -61,16 +62,34 @@ pub fn messages(path: &Path) -> Result<Vec<Message>> {
     messages_from_json(&json).with_context(|| name.to_string())
 }
 
+/// A line whose bytes need not be UTF-8.
+pub struct LossyLine {
+    /// Without its end. Wrong bytes are U+FFFD.
+    pub text: String,
+    pub is_utf8: bool,
+}
+
+/// The next line, or `None` after the last.
+pub fn lossy_line(reader: &mut impl BufRead) -> Result<Option<LossyLine>> {
+    let Some(bytes) = bytes_of_line(reader)? else { return Ok(None) };
+    let text = String::from_utf8_lossy(&bytes);
+    let is_utf8 = matches!(text, Cow::Borrowed(_));
+    Ok(Some(LossyLine { text: without_line_break(text.into_owned()), is_utf8 }))
+}
+
 /// The next line without its end, or `None` after the last.
 pub fn line(reader: &mut impl BufRead) -> Result<Option<String>> {
+    let Some(bytes) = bytes_of_line(reader)? else { return Ok(None) };
+    let line = String::from_utf8(bytes).with_context(messages::line_not_utf8)?;
+    Ok(Some(without_line_break(line)))
+}
+
+/// The bytes of the next line, with its end.
+fn bytes_of_line(reader: &mut impl BufRead) -> Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     reader.take(MOST as u64 + 1).read_until(b'\n', &mut bytes)?;
     ensure!(bytes.len() <= MOST, messages::line_too_long(MOST));
-    if bytes.is_empty() {
-        return Ok(None);
-    }
-    let line = String::from_utf8(bytes).with_context(messages::line_not_utf8)?;
-    Ok(Some(without_line_break(line)))
+    Ok((!bytes.is_empty()).then_some(bytes))
 }
 
 fn read(reader: &mut impl Read) -> Result<String> {

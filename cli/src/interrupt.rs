@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use glm_model::CancelToken;
 
 use crate::failure::INTERRUPTED;
+use crate::tty;
 
 /// What a second Ctrl-C does before the first has taken effect.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -22,7 +23,11 @@ pub fn token(again: Again) -> Result<CancelToken> {
     let token = CancelToken::default();
     let cancelled = token.clone();
     ctrlc::set_handler(move || {
+        if tty::is_lent() {
+            return;
+        }
         if again == Again::Exits && cancelled.is_cancelled() {
+            tty::restore();
             std::process::exit(INTERRUPTED.into());
         }
         cancelled.cancel();

@@ -19,6 +19,7 @@ mod progress;
 mod repository;
 mod settings;
 mod table;
+mod tty;
 mod units;
 mod usage;
 

@@ -3,7 +3,7 @@
 mod describe;
 mod memory;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Error, Result, bail};
 #[cfg(feature = "demo")]
@@ -16,13 +16,10 @@ use crate::args::{self, ActivationType, Source};
 use crate::messages;
 use crate::models::{Choice, Found, State};
 use crate::output::note;
-use crate::progress;
+use crate::progress::{self, NOTICEABLE};
 use crate::units::bytes;
 
 pub use describe::{remarks, summary, title};
-
-/// A progress bar appears after this time.
-const NOTICEABLE: Duration = Duration::from_millis(300);
 
 /// Opens a model with its tokenizer and a template: the one that is named, or the model's own.
 pub fn bundle(args: &args::Model, template: Option<&str>) -> Result<Bundle> {

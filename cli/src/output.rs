@@ -18,7 +18,7 @@ pub fn say(piece: &str) -> Result<()> {
 }
 
 /// Replaces control characters, which a model can generate and a terminal obeys.
-fn harmless(text: &str) -> Cow<'_, str> {
+pub fn harmless(text: &str) -> Cow<'_, str> {
     let is_control = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
     match text.contains(is_control) {
         true => text.replace(is_control, "\u{fffd}").into(),

@@ -1,6 +1,15 @@
 //! Progress bars, if stderr is a terminal.
 
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
 use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::messages;
+use crate::tty;
+
+/// Progress is shown of work that takes longer.
+pub const NOTICEABLE: Duration = Duration::from_millis(300);
 
 const BYTES: &str = "{msg} {wide_bar} {decimal_bytes} of {decimal_total_bytes}, {eta} left";
 const PER_CENT: &str = "{msg} {pos} %";
@@ -11,12 +20,16 @@ pub fn bytes() -> ProgressBar {
     styled(BYTES)
 }
 
-/// A bar for reading a prompt. Its position is in per cent.
-pub fn reading(tokens: usize) -> ProgressBar {
-    let bar = styled(PER_CENT);
-    bar.set_length(100);
-    bar.set_message(format!("reading the prompt of {tokens} tokens"));
-    bar
+/// Shows how much of a prompt was read, once that has taken a noticeable time.
+pub struct Reading {
+    started: Instant,
+    tokens: usize,
+    bar: OnceLock<ProgressBar>,
+}
+
+/// A bar for reading a prompt.
+pub fn reading(tokens: usize) -> Reading {
+    Reading { started: Instant::now(), tokens, bar: OnceLock::new() }
 }
 
 /// A line that says what is being done.
@@ -25,12 +38,31 @@ pub fn step() -> ProgressBar {
 }
 
 /// Sets a bar of [`reading`] to a fraction.
-pub fn set(bar: &ProgressBar, fraction: f32) {
-    bar.set_position((fraction * 100.0) as u64);
+pub fn set(reading: &Reading, fraction: f32) {
+    if reading.started.elapsed() > NOTICEABLE {
+        let bar = reading.bar.get_or_init(|| {
+            let bar = styled(PER_CENT);
+            bar.set_length(100);
+            bar.set_message(messages::reading_prompt(reading.tokens));
+            bar
+        });
+        bar.set_position((fraction * 100.0) as u64);
+    }
 }
 
-/// A bar on stderr. It is not drawn if that is not a terminal.
+impl Reading {
+    pub fn finish_and_clear(&self) {
+        if let Some(bar) = self.bar.get() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// A bar on stderr. It is not drawn if that is not a terminal, or one that cannot move its cursor.
 fn styled(template: &str) -> ProgressBar {
+    if tty::is_dumb() {
+        return ProgressBar::hidden();
+    }
     let bar = ProgressBar::new(0);
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);

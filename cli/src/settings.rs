@@ -24,7 +24,7 @@ pub use flag::{apply, check, default};
 pub const MODEL: &str = "model";
 
 /// All settings.
-pub const NAMES: [&str; 18] = [
+pub const NAMES: [&str; 19] = [
     MODEL,
     "threads",
     "activations",
@@ -43,6 +43,7 @@ pub const NAMES: [&str; 18] = [
     "draft",
     "system",
     "stats",
+    "history",
 ];
 
 /// Settings that the environment can give, and their variables.

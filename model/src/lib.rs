@@ -41,14 +41,17 @@ pub mod demo;
 
 pub use error::{Error, Result};
 pub use files::checkpoint::{
-    Bytes, Checkpoint, Dtype, Format, SafetensorsLayout, Tensor, TensorSpec,
+    Bytes, Checkpoint, Dtype, Format, SafetensorsLayout, Tensor, TensorSpec, checkpoint_files,
+    write_skeleton,
 };
 pub use files::config::{
     BlankChoice, Config, Dialect, MaskKind, Mlp, Norm, QkvOrder, Residual, Rope, SpecialIds,
 };
 pub use files::inventory::{Inventory, MatrixInfo};
 pub use files::model_files::ModelFiles;
-pub use files::quantize::{GROUPS, QuantizeOptions, Quantized, quantize};
+pub use files::quantize::{
+    GROUPS, QuantizeOptions, Quantized, Quantizer, companion_files, quantize,
+};
 pub use files::random::RANDOM_SHAPES;
 pub use generate::bundle::Bundle;
 pub use generate::conversation::{

@@ -79,12 +79,12 @@ impl Answering {
 }
 
 /// 32 bits: short enough to type, and exact in every JSON reader.
-fn random_seed() -> u64 {
+pub fn random_seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(()) >> 32
 }
 
-fn draft(text: &str) -> Result<Draft, String> {
+pub fn draft(text: &str) -> Result<Draft, String> {
     match text {
         "auto" => Ok(Draft::Auto),
         "off" => Ok(Draft::Off),

@@ -19,12 +19,14 @@ pub enum Overflow {
 }
 
 const EXAMPLES: &str = "\
-At the prompt, /help lists the commands. Ctrl-C stops an answer, Ctrl-D leaves.
+At the prompt, /help lists the commands. Ctrl-C stops an answer, Ctrl-D leaves. A question of several
+lines stands between \"\"\" and \"\"\", or each of its lines but the last ends with \\.
 If stdin is not a terminal, each of its lines is a question. Only the answers are written to stdout.
 
 Examples:
   glm chat -m chatglm-6b-q4
   printf '你好\\n再见\\n' | glm chat -m chatglm-6b-q4 --greedy
+  glm chat -m chatglm-6b-q4 --continue talk.json    after /save talk.json
   glm chat -m chatglm-6b-q4 --messages talk.json --json
 
   where talk.json is [{\"role\": \"user\", \"content\": \"你好\"}, …, {\"role\": \"user\", \"content\": \"…\"}],
@@ -36,18 +38,26 @@ Examples:
 pub struct Chat {
     #[command(flatten)]
     pub model: Model,
-    /// Answer the conversation in this file once: a JSON list of {"role", "content"}; `-` reads it from stdin.
+    /// Answer the conversation in this file once: a JSON list of {"role", "content"}; `-` reads it from stdin. A conversation that
+    /// ends with an answer goes on as with --continue.
     #[arg(long, value_name = "FILE")]
     pub messages: Option<PathBuf>,
+    /// Go on with the conversation in this file, as /save wrote it.
+    #[arg(long = "continue", value_name = "FILE", conflicts_with = "messages")]
+    pub resume: Option<PathBuf>,
     /// Instructions for the whole conversation, for models that support them.
     #[arg(long, value_name = "TEXT", conflicts_with = "messages")]
     pub system: Option<String>,
     /// Print the answer as JSON: text, prompt_ids, ids and more.
     #[arg(long, requires = "messages")]
     pub json: bool,
-    /// After each answer, print to stderr how long it took and how many drafted tokens were accepted.
+    /// After each answer, print to stderr how long it took, how much of the context is used, and how many drafted tokens were
+    /// accepted.
     #[arg(long)]
     pub stats: bool,
+    /// Neither read nor write the history of questions.
+    #[arg(long)]
+    pub no_history: bool,
     /// The chat template to use in place of the model's own.
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Template::NAMES))]
     pub template: Option<String>,

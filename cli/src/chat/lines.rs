@@ -2,20 +2,32 @@
 
 use std::io;
 
-use anyhow::Result;
-use glm_model::Conversation;
+use anyhow::{Result, anyhow};
 
-use super::print;
-use crate::input;
+use super::session::Session;
+use super::style::note;
+use crate::failure::message;
+use crate::{input, messages};
 
-/// Answers the lines of stdin. Empty lines are skipped.
-pub fn talk(conversation: &mut Conversation, stats: bool) -> Result<()> {
+/// Answers the lines of stdin and returns how many there were. Empty lines are skipped. Bytes that are not UTF-8 are replaced, which is noted once.
+pub fn talk(session: &mut Session) -> Result<usize> {
+    session.answer_open_question()?;
     let mut stdin = io::stdin().lock();
-    while let Some(question) = input::line(&mut stdin)? {
-        if question.trim().is_empty() {
-            continue;
+    let mut is_noted = false;
+    let (mut number, mut questions) = (0_usize, 0);
+    while let Some(line) = input::lossy_line(&mut stdin)? {
+        number += 1;
+        if !line.is_utf8 && !is_noted {
+            note(&messages::line_is_repaired(number));
+            is_noted = true;
         }
-        print(conversation.ask(question)?, stats)?;
+        if !line.text.trim().is_empty() {
+            questions += 1;
+            session.ask(&line.text).map_err(|error| match session.advice(&error) {
+                Some(advice) => anyhow!("{}. {advice}", message(&error)),
+                None => error,
+            })?;
+        }
     }
-    Ok(())
+    Ok(questions)
 }

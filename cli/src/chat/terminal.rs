@@ -1,95 +1,127 @@
 //! A conversation in a terminal.
 
-use std::io::Write;
 use std::ops::ControlFlow;
-use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
-use glm_model::{CancelToken, Conversation, Message, Role, messages_to_json};
-use rustyline::error::ReadlineError;
-use rustyline::{Behavior, Config, DefaultEditor};
+use anyhow::Result;
+use glm_model::CancelToken;
 
-use super::command::{Command, HELP};
-use super::print;
-use crate::failure::{is_cancelled, message};
-use crate::file;
-use crate::output::note;
+use super::command::{Command, help};
+use super::edit::edited;
+use super::editor::{Editor, Input};
+use super::session::Session;
+use super::settings::{self, HISTORY, SYSTEM};
+use super::style::note;
+use crate::failure::{is_broken_pipe, is_cancelled, message};
+use crate::{messages, tty};
 
 /// Reads questions and answers them until Ctrl-D.
-pub fn talk(conversation: &mut Conversation, cancel: &CancelToken, stats: bool) -> Result<()> {
-    note("/help lists the commands");
-    // The editor uses the terminal itself, so that only answers are written to stdout.
-    let config = Config::builder().auto_add_history(true).behavior(Behavior::PreferTerm).build();
-    let mut editor = DefaultEditor::with_config(config).context("the terminal")?;
-    let mut warned = false;
+pub fn talk(session: &mut Session, cancel: &CancelToken, has_history: bool) -> Result<()> {
+    let _quiet = tty::Quiet::begin()?;
+    let mut editor = Editor::new(has_history)?;
+    note(&messages::how_to_begin());
+    let begun = session.answer_open_question();
+    // Whether the next Ctrl-C leaves.
+    let mut is_leaving = report(session, cancel, begun)?;
     loop {
-        let line = match editor.readline("> ") {
-            Ok(line) => line,
-            Err(ReadlineError::Interrupted) if !warned => {
-                note("press Ctrl-C again, or Ctrl-D, to leave");
-                warned = true;
+        // A Ctrl-C that came when there was nothing left to stop is one at the prompt.
+        let input = if cancel.is_cancelled() { Input::Interrupted } else { editor.read()? };
+        // It must not stop the next answer either.
+        cancel.reset();
+        let text = match input {
+            Input::Text(text) => text,
+            Input::Interrupted if !is_leaving => {
+                note(&messages::how_to_leave());
+                is_leaving = true;
                 continue;
             }
-            Err(ReadlineError::Interrupted | ReadlineError::Eof) => return Ok(()),
-            Err(error) => return Err(error).context("the terminal"),
+            Input::Interrupted | Input::End => return Ok(()),
         };
-        warned = false;
-        // A Ctrl-C after the end of the last answer must not stop the next.
-        cancel.reset();
-        match obey(conversation, Command::parse(&line), stats) {
-            Ok(ControlFlow::Break(())) => return Ok(()),
-            Ok(ControlFlow::Continue(())) => {}
-            Err(error) if is_cancelled(&error) => note("[stopped]"),
-            Err(error) if error.is::<std::io::Error>() => return Err(error),
-            Err(error) => note(&format!("error: {}", message(&error))),
+        let done = obey(session, &mut editor, Command::parse(&text));
+        if matches!(done, Ok(ControlFlow::Break(()))) {
+            return Ok(());
+        }
+        is_leaving = report(session, cancel, done.map(|_| ()))?;
+    }
+}
+
+/// Reports an error after which the conversation goes on, and returns whether Ctrl-C was the cause.
+fn report(session: &Session, cancel: &CancelToken, done: Result<()>) -> Result<bool> {
+    match done {
+        Ok(()) => Ok(false),
+        Err(error) if is_cancelled(&error) => {
+            cancel.reset();
+            note(&messages::answer_stopped());
+            Ok(true)
+        }
+        // The reader of stdout is gone.
+        Err(error) if is_broken_pipe(&error) => Err(error),
+        Err(error) => {
+            note(&messages::error(message(&error)));
+            session.advice(&error).iter().for_each(|advice| note(advice));
+            Ok(false)
         }
     }
 }
 
 fn obey(
-    conversation: &mut Conversation,
+    session: &mut Session,
+    editor: &mut Editor,
     command: Command<'_>,
-    stats: bool,
 ) -> Result<ControlFlow<()>> {
     match command {
         Command::Nothing => {}
-        Command::Say(question) => print(conversation.ask(question)?, stats)?,
-        Command::Again => match conversation.messages().last() {
-            Some(last) if last.role == Role::Assistant => {
-                print(conversation.regenerate()?, stats)?;
-            }
-            _ => note("there is no question yet"),
-        },
-        Command::Undo => match conversation.undo() {
-            true => note(&last(conversation.messages())),
-            false => note("there is no question to remove"),
-        },
-        Command::Clear => {
-            conversation.clear();
-            note("a new conversation");
+        Command::Say(question) => session.ask(question)?,
+        Command::Set(HISTORY, value) => set_history(editor, value)?,
+        Command::Set(SYSTEM, "") | Command::System(None) => show_system(session),
+        Command::Set(SYSTEM, text) | Command::System(Some(text)) => {
+            session.set_system(if text == "none" { "" } else { text })?;
+            show_system(session);
         }
-        Command::Save(path) => save(Path::new(path), conversation.messages())?,
-        Command::Help => note(HELP),
-        Command::Exit => return Ok(ControlFlow::Break(())),
-        Command::Unknown(line) => note(&format!(
-            "{line}: no such command. /help lists the commands; type a space before a question that begins with /"
-        )),
+        Command::Set(name, value) => session.set(name, value)?,
+        Command::Show => session.show(on_or_off(editor.has_history()))?,
+        Command::Regenerate => session.regenerate()?,
+        Command::Edit => edit(session)?,
+        Command::Undo => session.undo(),
+        Command::Clear => session.clear(),
+        Command::Save(path) => session.save(path)?,
+        Command::Load(path) => session.load(&path)?,
+        Command::Stats(is_on) => {
+            session.stats = is_on.unwrap_or(!session.stats);
+            note(&format!("stats {}", on_or_off(session.stats)));
+        }
+        Command::Help => note(&help()),
+        Command::Leave => return Ok(ControlFlow::Break(())),
+        Command::Unknown(line) => note(&messages::no_such_command(line)),
     }
     Ok(ControlFlow::Continue(()))
 }
 
-/// The last question that is left after an undo.
-fn last(messages: &[Message]) -> String {
-    match messages.iter().rfind(|message| message.role == Role::User) {
-        Some(question) => format!("back to the answer to: {}", question.content),
-        None => "back to the beginning".to_owned(),
+fn set_history(editor: &mut Editor, value: &str) -> Result<()> {
+    match value {
+        "" => {}
+        "on" => editor.set_history(true),
+        "off" => editor.set_history(false),
+        _ => return Err(settings::wrong(HISTORY, &messages::range_words("on, off"), value)),
     }
+    note(&format!("{HISTORY} {}", on_or_off(editor.has_history())));
+    Ok(())
 }
 
-fn save(path: &Path, messages: &[Message]) -> Result<()> {
-    ensure!(!path.exists(), "{} exists already", path.display());
-    let json = messages_to_json(messages);
-    file::replace(path, |out| Ok(writeln!(out, "{json}")?))?;
-    note(&format!("written to {}", path.display()));
-    Ok(())
+fn show_system(session: &Session) {
+    note(&format!("{SYSTEM} {}", session.system().unwrap_or("none")));
+}
+
+/// Asks the last question again as it was changed in the user's editor; a new one if there is none.
+fn edit(session: &mut Session) -> Result<()> {
+    let question = session.last_question().unwrap_or_default();
+    let Some(changed) = edited(question)? else {
+        note(&messages::nothing_changed());
+        return Ok(());
+    };
+    note(&format!("> {changed}"));
+    session.ask_instead(&changed)
+}
+
+fn on_or_off(is_on: bool) -> &'static str {
+    if is_on { "on" } else { "off" }
 }

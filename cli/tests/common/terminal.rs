@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Child;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use pty_process::Size;
@@ -13,7 +13,7 @@ use rustix::termios::{LocalModes, Termios, tcgetattr};
 use tempfile::TempDir;
 
 /// Longer than anything takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(20);
 const SCROLLBACK: usize = 1000;
 
 /// How `glm` is started.
@@ -109,8 +109,13 @@ impl Seen {
         self.changed.notify_all();
     }
 
+    fn wait<'s>(&self, state: MutexGuard<'s, State>, most: Duration) -> MutexGuard<'s, State> {
+        let waited = self.changed.wait_timeout(state, most);
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap()
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -157,16 +162,29 @@ impl Terminal {
     /// Waits until the screen is as it should be, and returns it.
     #[track_caller]
     pub fn wait_until(&self, what: &str, is_so: impl Fn(&str) -> bool) -> String {
+        self.wait(what, |state| is_so(&state.parser.screen().contents()))
+    }
+
+    /// Waits until the text was written behind the first `start` bytes.
+    #[track_caller]
+    pub fn wait_for_written(&self, start: usize, text: &str) {
+        self.wait(&format!("{text:?} to be written"), |state| {
+            String::from_utf8_lossy(&state.bytes[start..]).contains(text)
+        });
+    }
+
+    #[track_caller]
+    fn wait(&self, what: &str, is_so: impl Fn(&State) -> bool) -> String {
         let end = Instant::now() + PATIENCE;
         let mut state = self.seen.lock();
         loop {
             let screen = state.parser.screen().contents();
-            if is_so(&screen) {
+            if is_so(&state) {
                 return screen;
             }
             let left = end.saturating_duration_since(Instant::now());
             assert!(!left.is_zero() && !state.is_closed, "waited for {what}:\n{}", framed(&screen));
-            state = self.seen.changed.wait_timeout(state, left).unwrap().0;
+            state = self.seen.wait(state, left);
         }
     }
 
@@ -221,7 +239,7 @@ impl Terminal {
         let mut state = self.seen.lock();
         while !state.is_closed && Instant::now() < end {
             let left = end.saturating_duration_since(Instant::now());
-            state = self.seen.changed.wait_timeout(state, left).unwrap().0;
+            state = self.seen.wait(state, left);
         }
         status.code()
     }

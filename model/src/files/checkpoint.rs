@@ -17,6 +17,7 @@
 mod bytes;
 mod safetensors;
 mod shards;
+mod skeleton;
 mod tensor;
 mod tensor_parallel;
 mod torch;
@@ -32,6 +33,7 @@ use crate::files::gguf;
 use crate::files::model_dir::{IS_LFS_POINTER, is_lfs_pointer, is_there};
 
 pub use bytes::Bytes;
+pub use skeleton::write_skeleton;
 pub use tensor::{Dtype, Tensor};
 pub use writer::{SafetensorsLayout, TensorSpec};
 
@@ -57,10 +59,15 @@ pub(crate) const SHARDS: &str = "latest";
 const SINGLE: [(&str, Format); 2] =
     [("model.safetensors", Format::Safetensors), ("pytorch_model.bin", Format::Torch)];
 
+/// The files that may hold the weights of a model, or the index of the files that do, in order of preference. A folder with any of
+/// them is a checkpoint.
+pub fn checkpoint_files() -> impl Iterator<Item = String> {
+    SINGLE.iter().flat_map(|(name, _)| [(*name).to_owned(), index_of(name)])
+}
+
 /// A folder with any of these files is a checkpoint.
 pub(crate) fn entries() -> impl Iterator<Item = String> {
-    let single = SINGLE.iter().flat_map(|(name, _)| [(*name).to_owned(), index_of(name)]);
-    single.chain([SHARDS.to_owned()])
+    checkpoint_files().chain([SHARDS.to_owned()])
 }
 
 fn index_of(name: &str) -> String {

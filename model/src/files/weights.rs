@@ -53,13 +53,14 @@ impl StoredNetwork {
         biases.chain(norms.flatten())
     }
 
-    /// The head, if it is plain and equal to the embedding and `config.json` allows a checkpoint without it: then it need not be
-    /// written.
-    pub(crate) fn duplicate_head(&self, config: &Config) -> Option<&StoredMatrix> {
+    /// Head and embedding, if they are plain, of the same type, and `config.json` allows a checkpoint without a head. If they are also
+    /// equal, the head need not be written.
+    pub(crate) fn head_like_embedding(&self, config: &Config) -> Option<TwoTensors<'_>> {
         let stored = &self.head.as_ref()?.weight;
         let (head, embedding) = (stored.plain()?, self.embedding.plain()?);
-        let same = head.dtype() == embedding.dtype() && head.bytes() == embedding.bytes();
-        (config.tied_head && same).then_some(stored)
+        let alike = head.dtype() == embedding.dtype() && head.shape() == embedding.shape();
+        let both = TwoTensors { name: &stored.name, tensors: [head, embedding] };
+        (config.tied_head && alike).then_some(both)
     }
 
     /// Checks that no two tensors share bytes. Embedding and head may. Many tensors of the same bytes would take many times the
@@ -82,6 +83,21 @@ impl StoredNetwork {
             }
         }
         Ok(())
+    }
+}
+
+/// The result of [`StoredNetwork::head_like_embedding`].
+pub(crate) struct TwoTensors<'a> {
+    /// The name of the first.
+    pub(crate) name: &'a str,
+    pub(crate) tensors: [&'a Tensor; 2],
+}
+
+impl TwoTensors<'_> {
+    /// Compares the weights.
+    pub(crate) fn are_equal(&self) -> bool {
+        let [a, b] = self.tensors;
+        a.bytes() == b.bytes()
     }
 }
 

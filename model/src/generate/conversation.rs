@@ -63,8 +63,7 @@ impl Conversation {
     /// # Errors
     /// If an option is outside its range.
     pub fn new(bundle: &Bundle, options: ConversationOptions) -> Result<Self> {
-        options.request.sampling.validate()?;
-        bundle.template().stream(bundle.tokenizer()).stopping_at(&options.stop_strings)?;
+        validate(bundle, &options)?;
         let sequence = bundle.model().sequence(options.context)?;
         let capacity = sequence.capacity();
         let state = State { messages: Vec::new(), options, sequence: Some(sequence), capacity };
@@ -102,9 +101,37 @@ impl Conversation {
         &self.state.options
     }
 
+    /// Replaces the options from the next answer on. The context keeps its size.
+    ///
+    /// # Errors
+    /// If an option is outside its range. The options then stay as they were.
+    pub fn set_options(&mut self, options: ConversationOptions) -> Result<()> {
+        validate(&self.bundle, &options)?;
+        let context = self.state.options.context;
+        self.state.options = ConversationOptions { context, ..options };
+        Ok(())
+    }
+
     /// Tokens that the context holds.
     pub fn context(&self) -> usize {
         self.state.capacity
+    }
+
+    /// Tokens of the messages as a prompt, with an empty question behind them unless they end with one.
+    ///
+    /// # Errors
+    /// If the template cannot write the messages.
+    pub fn prompt_tokens(&self) -> Result<usize> {
+        Ok(self.encode(&with_question(&self.state.messages))?.len())
+    }
+
+    /// Replaces the messages, and returns those that were there.
+    ///
+    /// # Errors
+    /// If the template cannot write them, as in [`Conversation::check`]. The conversation is then as it was.
+    pub fn set_messages(&mut self, messages: Vec<Message>) -> Result<Vec<Message>> {
+        self.encode(&with_question(&messages))?;
+        Ok(std::mem::replace(&mut self.state.messages, messages))
     }
 
     /// Appends a message.
@@ -207,6 +234,13 @@ impl Conversation {
         let generation = Some(generation);
         Ok(Reply { state, messages, prompt, dropped, generation, text, has_failed: false })
     }
+}
+
+/// Checks the options that have a range.
+fn validate(bundle: &Bundle, options: &ConversationOptions) -> Result<()> {
+    options.request.sampling.validate()?;
+    bundle.template().stream(bundle.tokenizer()).stopping_at(&options.stop_strings)?;
+    Ok(())
 }
 
 /// The messages, with an empty question if no answer can follow them as they are.

@@ -188,6 +188,11 @@ impl Generation {
         self.kept
     }
 
+    /// Tokens that the context holds, prompt and answer together.
+    pub fn context(&self) -> usize {
+        self.sequence.capacity()
+    }
+
     /// Why the answer ended; `None` while it has not.
     pub fn finish_reason(&self) -> Option<FinishReason> {
         self.finish

@@ -34,15 +34,22 @@ pub(super) fn read(path: &Arc<Path>, file: &Bytes) -> error::Result<Contents> {
     Ok(Contents { tensors, metadata })
 }
 
-/// The header and the data after it. The header is copied, so that no other process can change it between check and use.
-fn split(file: &Bytes) -> Result<(Vec<u8>, Bytes), String> {
-    let Some((length, rest)) = file.split_first_chunk::<8>() else {
+/// The length of the header, after the eight bytes that say it.
+pub(super) fn header_len(file: &[u8]) -> Result<u64, String> {
+    let Some((length, _)) = file.split_first_chunk::<8>() else {
         return Err(format!("is cut off: {} bytes are no safetensors file", file.len()));
     };
     let length = u64::from_le_bytes(*length);
     if length > MAX_HEADER {
         return Err(format!("is no safetensors file: its header would have {length} bytes"));
     }
+    Ok(length)
+}
+
+/// The header and the data after it. The header is copied, so that no other process can change it between check and use.
+fn split(file: &Bytes) -> Result<(Vec<u8>, Bytes), String> {
+    let length = header_len(file)?;
+    let rest = file.get(8..).unwrap_or_default();
     let cut_off = || format!("is cut off: a header of {length} bytes in {} bytes", rest.len());
     let length = usize::try_from(length).map_err(|_| cut_off())?;
     let header = rest.get(..length).ok_or_else(cut_off)?;

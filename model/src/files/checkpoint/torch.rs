@@ -45,6 +45,35 @@ pub(super) fn read(path: &Arc<Path>, file: &Bytes) -> error::Result<Contents> {
     Ok(Contents { tensors, metadata: BTreeMap::new() })
 }
 
+/// The place of the zip directory in a file of which only the end needs to be there.
+pub(super) fn directory(file: &[u8]) -> Result<Range<u64>, String> {
+    zip::directory(file)
+}
+
+/// An entry of the archive, as far as the zip directory tells.
+pub(super) struct Entry {
+    /// From its local header to the begin of the next entry.
+    pub(super) range: Range<u64>,
+    /// Whether it describes the tensors, or the file.
+    pub(super) is_header: bool,
+    /// A local header that agrees with the directory.
+    pub(super) local_header: Vec<u8>,
+}
+
+/// The entries of a file of which only the zip directory needs to be there.
+pub(super) fn entries(file: &[u8]) -> Result<Vec<Entry>, String> {
+    let entries = zip::entries(file)?.into_iter().map(|entry| {
+        let name = entry.name.split_once('/').map_or("", |(_, name)| name);
+        let is_header = ["data.pkl", "byteorder"].contains(&name);
+        // Local headers are short; torch aligns data to 64 bytes.
+        if is_header && entry.range.end - entry.range.start > MAX_PICKLE as u64 + (1 << 17) {
+            return Err(format!("zip entry {:?} is too large", entry.name));
+        }
+        Ok(Entry { range: entry.range, is_header, local_header: entry.local_header })
+    });
+    entries.collect()
+}
+
 fn open(file: &[u8]) -> Result<Archive, String> {
     if file.starts_with(&[0x80]) {
         return Err("was written by torch before 1.6 or in its old format. Resave it in Python: \

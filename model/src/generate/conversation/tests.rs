@@ -340,3 +340,36 @@ fn a_conversation_can_be_sent_to_another_thread() {
     is_send(&conversation);
     is_send(&conversation.ask("你好").unwrap());
 }
+
+#[test]
+fn options_and_messages_are_replaced_or_stay() {
+    let bundle = bundle();
+    let mut conversation = talk(&bundle);
+    assert_eq!(conversation.context(), 512);
+    ask(&mut conversation, "My name is Clara.");
+
+    let mut options = conversation.options().clone();
+    options.request.max_new_tokens = Some(1);
+    options.context = Some(7);
+    conversation.set_options(options.clone()).unwrap();
+    assert_eq!((conversation.options().context, conversation.context()), (None, 512));
+    assert_eq!(conversation.ask("谢谢").unwrap().finish().unwrap().ids.len(), 1);
+    options.request.sampling.top_p = 2.0;
+    options.request.max_new_tokens = None;
+    assert!(conversation.set_options(options.clone()).is_err());
+    options.request.sampling.top_p = 1.0;
+    options.stop_strings.push(String::new());
+    assert!(conversation.set_options(options).is_err());
+    assert_eq!(conversation.options().request.max_new_tokens, Some(1));
+
+    // ChatGLM-6B takes no instructions.
+    let before = conversation.messages().to_vec();
+    assert!(conversation.set_messages(vec![Message::new(Role::System, "s")]).is_err());
+    assert_eq!(conversation.messages(), before);
+    let long = conversation.prompt_tokens().unwrap();
+    assert_eq!(conversation.set_messages(before[..2].to_vec()).unwrap(), before);
+    let short = conversation.prompt_tokens().unwrap();
+    assert!(0 < short && short < long, "{short} {long}");
+    let reply = conversation.ask("").unwrap();
+    assert_eq!(reply.prompt_ids().len(), short);
+}

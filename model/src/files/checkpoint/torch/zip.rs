@@ -62,6 +62,46 @@ pub(super) fn read(file: &[u8]) -> Result<Archive, String> {
     Ok(Archive { folder, entries: apart(places)? })
 }
 
+/// Largest directory that [`directory`] accepts.
+const MAX_DIRECTORY: usize = 16 << 20;
+
+/// The place of the directory in a file of which only the end needs to be there.
+pub(super) fn directory(file: &[u8]) -> Result<Range<u64>, String> {
+    let Range { start, end } = Directory::find(file)?.range;
+    match end - start {
+        0..=MAX_DIRECTORY => Ok(start as u64..end as u64),
+        long => Err(format!("the zip directory has {long} bytes")),
+    }
+}
+
+/// An entry as far as the directory tells.
+pub(super) struct Outline {
+    pub(super) name: String,
+    /// From its local header to the next, or to the directory.
+    pub(super) range: Range<u64>,
+    /// A local header that agrees with the directory.
+    pub(super) local_header: Vec<u8>,
+}
+
+/// The entries of a file of which only the directory needs to be there, in the order of their places.
+pub(super) fn entries(file: &[u8]) -> Result<Vec<Outline>, String> {
+    let directory = Directory::find(file)?;
+    let mut entries = directory.entries(file)?;
+    entries.sort_by_key(|entry| entry.header);
+    let starts = entries.iter().skip(1).map(|entry| entry.header);
+    let ends: Vec<_> = starts.chain([directory.range.start as u64]).collect();
+    let outline = |(entry, end): (Entry, u64)| {
+        let local_header = entry.local_header();
+        let needed = entry.size.checked_add(local_header.len() as u64);
+        let fits = end.checked_sub(entry.header).is_some_and(|space| needed <= Some(space));
+        if needed.is_none() || !fits {
+            return Err(format!("zip entry {:?} overlaps another", entry.name));
+        }
+        Ok(Outline { range: entry.header..end, name: entry.name, local_header })
+    };
+    entries.into_iter().zip(ends).map(outline).collect()
+}
+
 /// An entry's bytes, from its local header to the end of its data.
 struct Place {
     header: usize,
@@ -211,6 +251,18 @@ impl Entry {
             return Err(format!("{name:?} has {packed} bytes for {size}, on disk {disk}"));
         }
         Ok(Self { name, size, header })
+    }
+
+    /// A local header without extra fields.
+    fn local_header(&self) -> Vec<u8> {
+        let mut header = LOCAL.to_vec();
+        header.resize(30, 0);
+        let size = u32::try_from(self.size).unwrap_or(u32::MAX).to_le_bytes();
+        header[18..22].copy_from_slice(&size);
+        header[22..26].copy_from_slice(&size);
+        header[26..28].copy_from_slice(&(self.name.len() as u16).to_le_bytes());
+        header.extend(self.name.as_bytes());
+        header
     }
 
     /// Reads the local header and finds the data after it, all before `limit`.

@@ -1,0 +1,162 @@
+//! Reads what is entered at the prompt: a line, or several.
+
+use std::io::{self, Write, stderr};
+
+use anyhow::{Context, Result};
+use rustyline::error::ReadlineError;
+use rustyline::history::MemHistory;
+use rustyline::{
+    Behavior, Cmd, ConditionalEventHandler, Config, Event, EventContext, EventHandler, KeyCode,
+    KeyEvent, Modifiers, RepeatCount,
+};
+
+use super::command::is_open;
+use super::complete::Helper;
+use super::history::{self, History, is_kept};
+use super::style;
+use crate::{input, messages, tty};
+
+const PROMPT: &str = "> ";
+const CONTINUED: &str = "... ";
+
+/// What came from the prompt.
+pub enum Input {
+    Text(String),
+    /// Ctrl-C.
+    Interrupted,
+    /// Ctrl-D, or the end of the terminal.
+    End,
+}
+
+/// The editor of the prompt. Answers are written to stdout, and the prompt is not.
+pub enum Editor {
+    Full {
+        editor: Box<rustyline::Editor<Helper, MemHistory>>,
+        history: History,
+    },
+    /// For terminals without escape sequences. The system edits the line.
+    Plain,
+}
+
+impl Editor {
+    pub fn new(has_history: bool) -> Result<Self> {
+        if tty::is_dumb() {
+            return Ok(Self::Plain);
+        }
+        // The editor uses the terminal itself, so that only answers are written to stdout.
+        let config = Config::builder()
+            .max_history_size(history::LONGEST)
+            .and_then(|config| config.history_ignore_dups(true))
+            .context("the terminal")?
+            .behavior(Behavior::PreferTerm)
+            .completion_type(rustyline::CompletionType::List)
+            .build();
+        let mut memory = MemHistory::with_config(&config);
+        let history = History::open(has_history, &config, &mut memory);
+        let editor = rustyline::Editor::with_history(config, memory);
+        let mut editor = editor.context("the terminal")?;
+        editor.set_helper(Some(Helper));
+        for (code, modifiers) in [
+            (KeyCode::Enter, Modifiers::NONE),
+            (KeyCode::Char('J'), Modifiers::CTRL),
+            (KeyCode::Char('M'), Modifiers::CTRL),
+        ] {
+            editor.bind_sequence(KeyEvent(code, modifiers), conditional(enter));
+        }
+        editor.bind_sequence(KeyEvent(KeyCode::Enter, Modifiers::ALT), Cmd::Newline);
+        editor.bind_sequence(KeyEvent(KeyCode::Tab, Modifiers::NONE), conditional(tab));
+        editor.bind_sequence(KeyEvent::ctrl('Z'), conditional(suspend));
+        Ok(Self::Full { editor: Box::new(editor), history })
+    }
+
+    /// Reads one input, of several lines if a line ends with `\` or `"""` is open. It is remembered.
+    pub fn read(&mut self) -> Result<Input> {
+        let mut text = String::new();
+        let mut prompt = PROMPT;
+        loop {
+            match self.line(prompt)? {
+                Input::Text(line) => text.push_str(&line),
+                Input::Interrupted => return Ok(Input::Interrupted),
+                Input::End if text.is_empty() => return Ok(Input::End),
+                Input::End => break,
+            }
+            if !is_open(&text) {
+                if !text.ends_with('\\') {
+                    break;
+                }
+                text.pop();
+            }
+            text.push('\n');
+            prompt = CONTINUED;
+        }
+        if let Self::Full { editor, history } = self
+            && is_kept(&text)
+        {
+            let _ = editor.add_history_entry(&*text);
+            history.add(&text);
+        }
+        Ok(Input::Text(text))
+    }
+
+    fn line(&mut self, prompt: &str) -> Result<Input> {
+        match self {
+            Self::Full { editor, .. } => match editor.readline(&style::prompt(prompt)) {
+                Ok(line) => Ok(Input::Text(line)),
+                Err(ReadlineError::Interrupted) => Ok(Input::Interrupted),
+                Err(ReadlineError::Eof) => Ok(Input::End),
+                Err(ReadlineError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
+                    style::note(&messages::input_not_utf8());
+                    Ok(Input::Text(String::new()))
+                }
+                Err(error) => Err(error).context("the terminal"),
+            },
+            Self::Plain => tty::with_restored(|| {
+                let mut terminal = stderr().lock();
+                let _ = write!(terminal, "{prompt}").and_then(|()| terminal.flush());
+                let line = input::lossy_line(&mut io::stdin().lock())?;
+                Ok(line.map_or(Input::End, |line| Input::Text(line.text)))
+            }),
+        }
+    }
+
+    /// Whether questions are remembered for the next run.
+    pub fn has_history(&self) -> bool {
+        matches!(self, Self::Full { history, .. } if history.is_on)
+    }
+
+    /// Turns the history on or off. A terminal without escape sequences has none.
+    pub fn set_history(&mut self, is_on: bool) {
+        if let Self::Full { history, .. } = self {
+            history.is_on = is_on;
+        }
+    }
+}
+
+/// What a key does with the line as it is; `None` is what it does by itself.
+struct Conditional(fn(&str) -> Option<Cmd>);
+
+impl ConditionalEventHandler for Conditional {
+    fn handle(&self, _: &Event, _: RepeatCount, _: bool, context: &EventContext) -> Option<Cmd> {
+        self.0(context.line())
+    }
+}
+
+fn conditional(command: fn(&str) -> Option<Cmd>) -> EventHandler {
+    EventHandler::Conditional(Box::new(Conditional(command)))
+}
+
+/// Enter begins a new line where `"""` is open.
+fn enter(line: &str) -> Option<Cmd> {
+    is_open(line).then_some(Cmd::Newline)
+}
+
+/// Tab completes commands. In a question it is a character, as pasted text may have it.
+fn tab(line: &str) -> Option<Cmd> {
+    (!line.starts_with('/')).then(|| Cmd::Insert(1, "\t".to_owned()))
+}
+
+/// Ctrl-Z stops the program. The prompt is drawn again when it goes on.
+fn suspend(_: &str) -> Option<Cmd> {
+    tty::suspend();
+    Some(Cmd::Repaint)
+}

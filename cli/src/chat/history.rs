@@ -1,0 +1,89 @@
+//! The history of questions, in a file that only its user can read.
+
+use std::fs::DirBuilder;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use rustyline::Config;
+use rustyline::history::{FileHistory, History as _, MemHistory};
+
+use super::style::note;
+use crate::folders;
+use crate::messages;
+
+/// Entries that are kept.
+pub const LONGEST: usize = 1000;
+/// Bytes of the longest text that is kept; a longer one is a pasted document.
+const LARGEST_ENTRY: usize = 64 << 10;
+/// Bytes of the largest file that is read: far more than we write.
+const LARGEST_FILE: u64 = 64 << 20;
+
+/// What is remembered for the next run. The editor has its own memory of this run.
+pub struct History {
+    entries: FileHistory,
+    pub is_on: bool,
+    /// Whether a failure was noted.
+    is_noted: bool,
+}
+
+impl History {
+    /// Reads the history of earlier runs into the memory of the editor. If that fails, it is noted.
+    pub fn open(is_on: bool, config: &Config, memory: &mut MemHistory) -> Self {
+        let entries = FileHistory::with_config(config);
+        let mut history = Self { entries, is_on, is_noted: false };
+        if is_on {
+            let loaded = path().and_then(|path| load(&path, &mut history.entries));
+            history.report(loaded);
+            history.entries.iter().for_each(|entry| drop(memory.add(entry)));
+        }
+        history
+    }
+
+    /// Remembers a text for the next run, if that is wanted. It must be one that [`is_kept`].
+    pub fn add(&mut self, text: &str) {
+        if self.is_on {
+            let added = path().and_then(|path| append(text, &path, &mut self.entries));
+            self.report(added);
+        }
+    }
+
+    fn report(&mut self, done: Result<()>) {
+        if let Err(error) = done
+            && !self.is_noted
+        {
+            note(&messages::no_history(format!("{error:#}")));
+            self.is_noted = true;
+        }
+    }
+}
+
+/// Whether a text is worth remembering.
+pub fn is_kept(text: &str) -> bool {
+    !text.trim().is_empty() && text.len() <= LARGEST_ENTRY
+}
+
+fn path() -> Result<PathBuf> {
+    Ok(folders::state()?.join("history"))
+}
+
+fn load(path: &Path, entries: &mut FileHistory) -> Result<()> {
+    let Ok(metadata) = path.metadata() else { return Ok(()) };
+    let is_history = metadata.is_file() && metadata.len() <= LARGEST_FILE;
+    ensure!(is_history, messages::not_a_history(path.display()));
+    entries.load(path).with_context(|| path.display().to_string())
+}
+
+/// Appends a text to the file, which is created for its user alone, as is its folder.
+fn append(text: &str, path: &Path, entries: &mut FileHistory) -> Result<()> {
+    let folder = path.parent().unwrap_or(path);
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder).with_context(|| folder.display().to_string())?;
+    // An equal text twice in a row is one entry.
+    if entries.add(text)? {
+        entries.append(path).with_context(|| path.display().to_string())?;
+    }
+    Ok(())
+}

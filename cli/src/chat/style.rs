@@ -1,0 +1,28 @@
+//! Colours of a chat: of its prompt and of its notes. They are written to terminals only.
+
+use std::io::{IsTerminal, stderr};
+
+use crate::output;
+use crate::tty;
+
+const DIM: &str = "\x1b[2m";
+const PROMPT: &str = "\x1b[1;36m";
+const PLAIN: &str = "\x1b[0m";
+
+/// The prompt without and with colours. The editor counts the width of the first.
+pub fn prompt(text: &str) -> (String, String) {
+    let styled = match tty::has_colours() {
+        true => format!("{PROMPT}{}{PLAIN}{}", text.trim_end(), &text[text.trim_end().len()..]),
+        false => text.to_owned(),
+    };
+    (text.to_owned(), styled)
+}
+
+/// A remark on stderr that is no part of the conversation. It may quote one.
+pub fn note(text: &str) {
+    let text = output::harmless(text);
+    match stderr().is_terminal() && tty::has_colours() {
+        true => output::note(&format!("{DIM}{text}{PLAIN}")),
+        false => output::note(&text),
+    }
+}

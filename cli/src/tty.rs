@@ -1,0 +1,55 @@
+//! The modes of the terminal while a chat runs: keys that are typed during an answer are neither echoed into it nor lost, and the
+//! modes return to what they were whenever the program stops or ends.
+
+#[cfg(unix)]
+mod unix;
+
+#[cfg(unix)]
+pub use unix::{Quiet, columns, is_lent, lend, restore, suspend, with_restored};
+
+/// Elsewhere the modes stay as they are.
+#[cfg(not(unix))]
+mod other {
+    use anyhow::Result;
+
+    pub struct Quiet;
+
+    impl Quiet {
+        pub fn begin() -> Result<Self> {
+            Ok(Self)
+        }
+    }
+
+    pub fn restore() {}
+
+    pub fn suspend() {}
+
+    pub fn with_restored<T>(work: impl FnOnce() -> T) -> T {
+        work()
+    }
+
+    pub fn lend<T>(work: impl FnOnce() -> T) -> T {
+        work()
+    }
+
+    pub fn is_lent() -> bool {
+        false
+    }
+
+    pub fn columns() -> Option<usize> {
+        None
+    }
+}
+
+#[cfg(not(unix))]
+pub use other::{Quiet, columns, is_lent, lend, restore, suspend, with_restored};
+
+/// Whether the terminal obeys no escape sequences; the variable `TERM` says so.
+pub fn is_dumb() -> bool {
+    std::env::var("TERM").is_ok_and(|term| ["", "dumb", "cons25", "emacs"].contains(&&*term))
+}
+
+/// Whether colours are wanted: `NO_COLOR` is not set, and the terminal obeys escape sequences.
+pub fn has_colours() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && !is_dumb()
+}

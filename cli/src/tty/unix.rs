@@ -1,0 +1,148 @@
+//! Modes of a terminal of Unix, and signals that stop or end the program while they are changed.
+
+use std::fs::OpenOptions;
+use std::io::{Write, stdin, stdout};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context, Result};
+use rustix::process::{Signal, kill_current_process_group};
+use rustix::termios::{
+    InputModes, LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetwinsize,
+    tcsetattr,
+};
+use signal_hook::consts::{SIGHUP, SIGTERM, SIGTSTP};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
+
+/// The modes before a chat changed them.
+static ORIGINAL: Mutex<Option<Termios>> = Mutex::new(None);
+
+static IS_LENT: AtomicBool = AtomicBool::new(false);
+
+/// How often the program was stopped by Ctrl-Z and went on.
+static STOPS: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
+
+/// The terminal neither echoes keys nor waits for the end of a line, until this is dropped. Ctrl-C and Ctrl-Z still send signals.
+pub struct Quiet(());
+
+impl Quiet {
+    /// # Errors
+    /// If stdin is no terminal, or signals cannot be caught.
+    pub fn begin() -> Result<Self> {
+        let modes = tcgetattr(stdin()).context("the terminal")?;
+        lock(&ORIGINAL).replace(modes);
+        let mut signals = Signals::new([SIGTSTP, SIGTERM, SIGHUP]).context("signals")?;
+        std::thread::spawn(move || {
+            for signal in signals.forever() {
+                match signal {
+                    SIGTSTP => stop(),
+                    _ => {
+                        restore();
+                        let _ = emulate_default_handler(signal);
+                    }
+                }
+            }
+        });
+        quieten();
+        Ok(Self(()))
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        restore();
+        lock(&ORIGINAL).take();
+    }
+}
+
+/// Sets the modes that were there before the chat. Does nothing without a chat in a terminal.
+pub fn restore() {
+    if let Some(modes) = &*lock(&ORIGINAL) {
+        let _ = tcsetattr(stdin(), OptionalActions::Now, modes);
+        set_bracketed_paste(false);
+    }
+}
+
+/// Runs `work` with the modes that were there before the chat.
+pub fn with_restored<T>(work: impl FnOnce() -> T) -> T {
+    restore();
+    let done = work();
+    quieten();
+    done
+}
+
+/// Runs `work`, another program that uses the terminal. Ctrl-C is its own meanwhile.
+pub fn lend<T>(work: impl FnOnce() -> T) -> T {
+    IS_LENT.store(true, Ordering::SeqCst);
+    let done = with_restored(work);
+    IS_LENT.store(false, Ordering::SeqCst);
+    done
+}
+
+/// Whether another program has the terminal.
+pub fn is_lent() -> bool {
+    IS_LENT.load(Ordering::SeqCst)
+}
+
+/// Stops the program and its pipeline as Ctrl-Z does, and returns when it goes on.
+pub fn suspend() {
+    let mut stops = lock(&STOPS.0);
+    let before = *stops;
+    if kill_current_process_group(Signal::TSTP).is_ok() {
+        while *stops == before {
+            stops = STOPS.1.wait(stops).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// The width of the terminal on stdout.
+pub fn columns() -> Option<usize> {
+    tcgetwinsize(stdout()).ok().map(|size| size.ws_col.into()).filter(|&columns| columns > 0)
+}
+
+fn quieten() {
+    if let Some(modes) = &*lock(&ORIGINAL) {
+        let mut modes = modes.clone();
+        modes.local_modes -= LocalModes::ECHO;
+        // The editor of the prompt takes keys as they are. The system would also keep 4096 bytes of a line at most. Where it edits
+        // the lines, it must.
+        if !super::is_dumb() {
+            modes.input_modes -= InputModes::ICRNL;
+            modes.local_modes -= LocalModes::ICANON;
+            modes.special_codes[SpecialCodeIndex::VMIN] = 1;
+            modes.special_codes[SpecialCodeIndex::VTIME] = 0;
+        }
+        let _ = tcsetattr(stdin(), OptionalActions::Now, &modes);
+    }
+}
+
+/// Stops the program with the modes of the shell, and sets its own again when it goes on.
+fn stop() {
+    let modes = tcgetattr(stdin());
+    restore();
+    let _ = emulate_default_handler(SIGTSTP);
+    if let Ok(modes) = modes {
+        let _ = tcsetattr(stdin(), OptionalActions::Now, &modes);
+        // Only the editor of the prompt takes Ctrl-C as a key.
+        if !modes.local_modes.contains(LocalModes::ISIG) {
+            set_bracketed_paste(true);
+        }
+    }
+    *lock(&STOPS.0) += 1;
+    STOPS.1.notify_all();
+}
+
+/// Whether the terminal marks what is pasted.
+fn set_bracketed_paste(is_on: bool) {
+    if super::is_dumb() {
+        return;
+    }
+    if let Ok(mut terminal) = OpenOptions::new().write(true).open("/dev/tty") {
+        let _ = terminal.write_all(if is_on { b"\x1b[?2004h" } else { b"\x1b[?2004l" });
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,147 @@
+//! The folder that quantizing writes.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde_json::Value;
+use tempfile::NamedTempFile;
+
+use crate::error::{Error, Result};
+use crate::files::checkpoint;
+use crate::files::config::{GENERATION, UNWRITTEN};
+use crate::files::model_dir::{CONFIG, CONFIG_NAME, ModelDir, TEMPLATE};
+use crate::files::variant::tells;
+use crate::text::tokenizer;
+
+/// The file of weights in the new folder.
+pub(super) const WEIGHTS: &str = "model.safetensors";
+
+/// Files that are copied if they exist, beside those of the tokenizer.
+const COMPANIONS: [&str; 4] = [GENERATION, TEMPLATE, "LICENSE", "MODEL_LICENSE"];
+
+/// The names of the files that a model may have beside `config.json` and its weights: tokenizer, generation settings, chat template
+/// and licence. The library reads no others.
+pub fn companion_files() -> impl Iterator<Item = &'static str> {
+    COMPANIONS.into_iter().chain(tokenizer::FILES)
+}
+
+/// Start of the name of an unfinished file.
+const PART_START: &str = "model.";
+/// End of the name of an unfinished file.
+const PART_END: &str = ".part";
+
+/// Checks that the folder has no file of a model, not even a dangling link, and removes unfinished files of killed runs.
+pub(super) fn prepare(target: &Path) -> Result<()> {
+    let refused = companion_files().chain([CONFIG]).map(str::to_owned).chain(checkpoint::entries());
+    for name in refused {
+        if target.join(&name).symlink_metadata().is_ok() {
+            let problem = format!("holds {name} already: remove it, or name another folder");
+            return Err(Error::file(target, problem));
+        }
+    }
+    for entry in fs::read_dir(target).map_err(Error::io(target))? {
+        let entry = entry.map_err(Error::io(target))?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(PART_START) && name.ends_with(PART_END) {
+            fs::remove_file(entry.path()).map_err(Error::io(&entry.path()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes the companions and then gives the finished file its name, by `place`: last, because its name makes the folder a model. After
+/// an error everything is removed again.
+pub(super) fn publish(
+    source: &Path,
+    target: &Path,
+    place: impl FnOnce(&Path) -> io::Result<()>,
+) -> Result<()> {
+    let path = target.join(WEIGHTS);
+    let companions: Vec<_> = companion_files().filter(|name| source.join(name).is_file()).collect();
+    let published = companions
+        .iter()
+        .try_for_each(|name| copy(&source.join(name), &target.join(name)))
+        .and_then(|()| write(&target.join(CONFIG), &configuration(source)?))
+        .and_then(|()| place(&path).map_err(Error::io(&path)))
+        .and_then(|()| sync_folder(target));
+    if published.is_err() {
+        for name in companions.into_iter().chain([CONFIG, WEIGHTS]) {
+            // Best effort; the first error is reported.
+            let _ = fs::remove_file(target.join(name));
+        }
+    }
+    published
+}
+
+/// Removes the companions that a killed [`publish`] may have left.
+pub(super) fn unpublish(target: &Path) -> Result<()> {
+    for name in companion_files().chain([CONFIG]) {
+        let path = target.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::Io { path, source: error });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// `config.json` of the new folder: that of the source, or the published one if the source has none. If only the name of the
+/// source folder tells the variant, the name is added to the file.
+fn configuration(source: &Path) -> Result<Vec<u8>> {
+    let folder = ModelDir::open(source)?;
+    if !folder.has(CONFIG) {
+        return Ok(UNWRITTEN.as_bytes().to_vec());
+    }
+    let names = folder.names()?;
+    let told = names.iter().position(|name| tells(name));
+    match folder.own_name() {
+        // The name of the folder is the last of the names.
+        Some(own)
+            if told.is_some_and(|told| told + 1 == names.len()) && tells(&own.to_lowercase()) =>
+        {
+            let mut config = folder.json(CONFIG)?;
+            config.insert(CONFIG_NAME.to_owned(), own.into());
+            Ok(format!("{:#}\n", Value::Object(config)).into_bytes())
+        }
+        _ => Ok(folder.read(CONFIG)?.into_owned()),
+    }
+}
+
+/// Writes a new file and waits until it is on the disk.
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let written = File::create_new(path).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    written.map_err(Error::io(path))
+}
+
+/// Copies a file and waits until the copy is on the disk.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let mut source = File::open(from).map_err(Error::io(from))?;
+    let copied = File::create_new(to).and_then(|mut file| {
+        io::copy(&mut source, &mut file)?;
+        file.sync_all()
+    });
+    copied.map_err(Error::io(to))
+}
+
+/// Makes the new name durable, on systems that can sync folders.
+pub(super) fn sync_folder(folder: &Path) -> Result<()> {
+    if cfg!(unix) {
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::io(folder))?;
+    }
+    Ok(())
+}
+
+/// A file with a temporary name and the usual permissions of a new file.
+pub(super) fn temporary_file(folder: &Path) -> Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.prefix(PART_START).suffix(PART_END).tempfile_in(folder).map_err(Error::io(folder))
+}

@@ -1,0 +1,269 @@
+//! The tensors of the new file, and writing them.
+
+use std::fs::File;
+use std::io::{Seek, SeekFrom, Write};
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use glm_kernels::{Bits, LANES, Shape};
+use half::f16;
+
+use super::{Progress, Quantized, Source};
+use crate::error::{Error, Result};
+use crate::files::checkpoint::{Dtype, SafetensorsLayout, Tensor, TensorSpec};
+use crate::files::weights::{
+    StoredMatrix, StoredNetwork, StoredVector, layout_metadata, panel_shape, scale_name,
+    scale_shape,
+};
+
+/// Bytes of a matrix that are in memory at a time.
+const PIECE: usize = 8 << 20;
+
+/// Where the data of a tensor of the new file come from.
+enum Data<'a> {
+    /// A matrix in panels. The next tensor of the plan has its scales.
+    Panels(&'a StoredMatrix, Shape),
+    /// A matrix that is copied as it is.
+    Copy(&'a StoredMatrix),
+    Vector(&'a StoredVector),
+}
+
+/// The tensors of the new file and their data.
+pub(super) struct Plan<'a> {
+    tensors: Vec<TensorSpec>,
+    /// Each with the index of its (first) tensor.
+    data: Vec<(usize, Data<'a>)>,
+    layout: SafetensorsLayout,
+    /// Matrices that are quantized.
+    quantized: usize,
+    /// Matrices that are quantized already.
+    kept: usize,
+    /// The matrix left out because it is the same as the embedding.
+    shared: Option<String>,
+}
+
+impl<'a> Plan<'a> {
+    /// The plan without the matrix `shared`, which is the same as the embedding. Reads no weights.
+    pub(super) fn new(
+        network: &'a StoredNetwork,
+        bits: Bits,
+        group: usize,
+        shared: Option<String>,
+    ) -> Self {
+        let mut matrices: Vec<_> = network.matrices().collect();
+        matrices.retain(|matrix| Some(&matrix.name) != shared.as_ref());
+        matrices.sort_by_key(|matrix| &matrix.name);
+        let mut vectors: Vec<_> = network.vectors().collect();
+        vectors.sort_by_key(|vector| &vector.name);
+        // What the authors of a quantized checkpoint left unquantized stays so.
+        let official = matrices.iter().any(|matrix| matrix.is_quantized());
+        let group = (!official).then_some(group);
+        // Only single rows of these are ever looked up.
+        let is_table =
+            |name: &str| network.positions.iter().flatten().any(|table| table.name == name);
+        let mut plan = Plan {
+            tensors: Vec::new(),
+            data: Vec::new(),
+            layout: SafetensorsLayout::new(&[], &[]),
+            quantized: 0,
+            kept: 0,
+            shared,
+        };
+        for matrix in matrices {
+            let [rows, cols] = matrix.size();
+            match (matrix.shape(), group) {
+                (Some(shape), _) => {
+                    plan.kept += 1;
+                    plan.add_panels(matrix, shape);
+                }
+                (None, Some(group)) if !is_table(&matrix.name) => {
+                    plan.quantized += 1;
+                    plan.add_panels(matrix, Shape::grouped(rows, cols, bits, group));
+                }
+                (None, _) => {
+                    let dtype = matrix.joined_dtype();
+                    let tensor = TensorSpec::new(&matrix.name, dtype, [rows, cols]);
+                    plan.add(tensor, Data::Copy(matrix));
+                }
+            }
+        }
+        vectors.into_iter().for_each(|vector| plan.add_vector(vector));
+        plan.layout = SafetensorsLayout::new(&plan.tensors, &layout_metadata(group));
+        plan
+    }
+
+    fn add(&mut self, tensor: TensorSpec, data: Data<'a>) {
+        self.data.push((self.tensors.len(), data));
+        self.tensors.push(tensor);
+    }
+
+    fn add_panels(&mut self, matrix: &'a StoredMatrix, shape: Shape) {
+        let panels = TensorSpec::new(&matrix.name, Dtype::U8, panel_shape(&shape));
+        self.add(panels, Data::Panels(matrix, shape));
+        let scales = TensorSpec::new(scale_name(&matrix.name), Dtype::F16, scale_shape(&shape));
+        self.tensors.push(scales);
+    }
+
+    /// Adds a vector: its tensor as it is, or its pieces joined in `f32`.
+    fn add_vector(&mut self, vector: &'a StoredVector) {
+        let dtype = vector.whole().map_or(Dtype::F32, Tensor::dtype);
+        let tensor = TensorSpec::new(&vector.name, dtype, [vector.len]);
+        self.add(tensor, Data::Vector(vector));
+    }
+
+    /// Bytes of the file.
+    pub(super) fn file_len(&self) -> u64 {
+        self.layout.file_len() as u64
+    }
+
+    /// The first bytes of the file, which name every tensor with its type and shape.
+    pub(super) fn header(&self) -> &[u8] {
+        self.layout.header()
+    }
+
+    /// What the source gives, item by item.
+    pub(super) fn items(&self) -> impl Iterator<Item = Item<'_>> {
+        (0..self.data.len()).map(|index| Item { plan: self, index })
+    }
+
+    /// What was planned, as a report.
+    pub(super) fn summary(&self, source: &Source) -> Quantized {
+        let (source_bytes, bytes) = (source.bytes, self.file_len());
+        let Self { quantized, kept, .. } = *self;
+        Quantized { source_bytes, bytes, quantized, kept, shared: self.shared.clone() }
+    }
+
+    pub(super) fn write_header(&self, file: &mut File, path: &Path) -> Result<()> {
+        let write = |file: &mut File| {
+            file.seek(SeekFrom::Start(0))?;
+            file.write_all(self.header())
+        };
+        write(file).map_err(Error::io(path))
+    }
+
+    /// Writes `items`, after `written` bytes of others, and waits until they are on the disk.
+    pub(super) fn write(
+        &self,
+        items: &[Item<'_>],
+        written: u64,
+        file: &mut File,
+        path: &Path,
+        progress: Progress<'_>,
+    ) -> Result<()> {
+        let written = written + self.header().len() as u64;
+        let mut out = Output { file, path, written, total: self.file_len(), progress };
+        for item in items {
+            let (index, data) = &self.data[item.index];
+            let at = self.layout.range(*index).start;
+            match data {
+                Data::Vector(vector) => out.put(at, &vector.name, &vector_bytes(vector))?,
+                Data::Copy(matrix) => write_copy(matrix, at, &mut out)?,
+                Data::Panels(matrix, shape) => {
+                    let scales_at = self.layout.range(index + 1).start;
+                    write_panels(matrix, shape, (at, scales_at), &mut out)?;
+                }
+            }
+        }
+        out.file.sync_all().map_err(Error::io(path))
+    }
+}
+
+/// A matrix or a vector of the plan.
+#[derive(Clone, Copy)]
+pub(super) struct Item<'p> {
+    plan: &'p Plan<'p>,
+    index: usize,
+}
+
+impl<'p> Item<'p> {
+    pub(super) fn name(self) -> &'p str {
+        match &self.plan.data[self.index].1 {
+            Data::Panels(matrix, _) | Data::Copy(matrix) => &matrix.name,
+            Data::Vector(vector) => &vector.name,
+        }
+    }
+
+    /// Bytes that it takes in the file.
+    pub(super) fn bytes(self) -> u64 {
+        let (index, data) = &self.plan.data[self.index];
+        let tensors = if matches!(data, Data::Panels(..)) { 2 } else { 1 };
+        let tensors = &self.plan.tensors[*index..index + tensors];
+        tensors.iter().map(|tensor| tensor.bytes() as u64).sum()
+    }
+
+    /// The files of the source that it is read from.
+    pub(super) fn files(self) -> impl Iterator<Item = &'p Path> {
+        let tensors = match &self.plan.data[self.index].1 {
+            Data::Panels(matrix, _) | Data::Copy(matrix) => {
+                [matrix.tensors(), matrix.scales()].concat()
+            }
+            Data::Vector(vector) => vector.tensors(),
+        };
+        tensors.into_iter().map(Tensor::path)
+    }
+}
+
+fn vector_bytes(vector: &StoredVector) -> Vec<u8> {
+    match vector.whole() {
+        Some(tensor) => tensor.bytes().to_vec(),
+        None => vector.load().iter().flat_map(|value| value.to_le_bytes()).collect(),
+    }
+}
+
+fn write_copy(matrix: &StoredMatrix, at: usize, out: &mut Output<'_>) -> Result<()> {
+    let [rows, cols] = matrix.size();
+    let row_bytes = cols * matrix.joined_dtype().size();
+    let step = (PIECE / row_bytes).clamp(1, rows);
+    let mut bytes = vec![0; step * row_bytes];
+    for first in (0..rows).step_by(step) {
+        let bytes = &mut bytes[..step.min(rows - first) * row_bytes];
+        matrix.join(first, bytes);
+        out.put(at + first * row_bytes, &matrix.name, bytes)?;
+    }
+    Ok(())
+}
+
+fn write_panels(
+    matrix: &StoredMatrix,
+    shape: &Shape,
+    (panels_at, scales_at): (usize, usize),
+    out: &mut Output<'_>,
+) -> Result<()> {
+    let name = &matrix.name;
+    let (panel_bytes, panel_scales) = (shape.panel_bytes(), shape.groups() * LANES);
+    let step = (PIECE / panel_bytes).clamp(1, shape.panels());
+    let mut bytes = vec![0; step * panel_bytes];
+    let mut scales = vec![f16::ZERO; step * panel_scales];
+    for first in (0..shape.panels()).step_by(step) {
+        let n = step.min(shape.panels() - first);
+        let (bytes, scales) = (&mut bytes[..n * panel_bytes], &mut scales[..n * panel_scales]);
+        matrix.pack(shape, first, bytes, scales)?;
+        out.put(panels_at + first * panel_bytes, name, bytes)?;
+        out.put(scales_at + first * panel_scales * 2, name, bytemuck::cast_slice(scales))?;
+    }
+    Ok(())
+}
+
+/// The file that is being written.
+struct Output<'a> {
+    file: &'a mut File,
+    path: &'a Path,
+    written: u64,
+    total: u64,
+    progress: Progress<'a>,
+}
+
+impl Output<'_> {
+    fn put(&mut self, at: usize, name: &str, bytes: &[u8]) -> Result<()> {
+        let write = |file: &mut File| {
+            file.seek(SeekFrom::Start(at as u64))?;
+            file.write_all(bytes)
+        };
+        write(self.file).map_err(Error::io(self.path))?;
+        self.written += bytes.len() as u64;
+        match (self.progress)(self.written, self.total, name) {
+            ControlFlow::Break(()) => Err(Error::Cancelled),
+            ControlFlow::Continue(()) => Ok(()),
+        }
+    }
+}

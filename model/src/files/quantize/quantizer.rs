@@ -1,0 +1,201 @@
+//! Quantizing a model whose files arrive one after another.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use rayon::ThreadPool;
+use serde::{Deserialize, Serialize};
+
+use super::plan::{Item, Plan};
+use super::{Progress, QuantizeOptions, Quantized, Source, bits, folder};
+use crate::error::{Error, Result};
+use crate::network::model::pool;
+
+/// The unfinished file of weights.
+const PART: &str = "model.safetensors.part";
+
+/// The names of the tensors that the unfinished file has.
+const JOURNAL: &str = "journal.json";
+
+/// Quantizes a model whose files of weights arrive one after another, and writes the same folder as [`quantize`](super::quantize).
+///
+/// The source is a model folder in which the files of weights may be incomplete: a file has its full size and its true headers (see
+/// [`write_skeleton`](crate::write_skeleton)), and the caller knows whether the rest is there. [`write`](Self::write) writes what the
+/// complete files give. Between two calls, files may be completed and, once [`missing`](Self::missing) no longer lists them, made
+/// incomplete again. Replace files for this by renaming others over them; do not change them in place.
+///
+/// All progress is in the folder that is written: a process that is killed goes on with a new `Quantizer`.
+pub struct Quantizer {
+    source: PathBuf,
+    folder: PathBuf,
+    options: QuantizeOptions,
+    pool: ThreadPool,
+    journal: Journal,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Journal {
+    /// Whether head and embedding were compared, if there are both. They can be when both are complete.
+    is_head_compared: bool,
+    /// The head, if it is the same as the embedding.
+    shared: Option<String>,
+    /// The tensors that are written and on the disk.
+    written: BTreeSet<String>,
+}
+
+impl Quantizer {
+    /// Begins to quantize the model in `source`, or goes on. `folder` is created if it does not exist; nothing else may write to it.
+    ///
+    /// # Errors
+    /// If an option is outside its range, or the journal in the folder cannot be read.
+    pub fn open(
+        source: impl Into<PathBuf>,
+        folder: impl Into<PathBuf>,
+        options: &QuantizeOptions,
+    ) -> Result<Self> {
+        let (source, folder, options) = (source.into(), folder.into(), options.clone());
+        bits(&options)?;
+        let pool = pool(options.threads)?;
+        fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+        let journal = Journal::read(&folder.join(JOURNAL))?;
+        Ok(Self { source, folder, options, pool, journal })
+    }
+
+    /// The files of weights that are still needed, in the order in which they should be completed.
+    ///
+    /// # Errors
+    /// If the source is no supported model.
+    pub fn missing(&self) -> Result<Vec<PathBuf>> {
+        let source = Source::open(&self.source)?;
+        let plan = self.plan(&source)?;
+        let mut files = Vec::new();
+        if !self.journal.is_head_compared
+            && let Some(both) = source.network.head_like_embedding(&source.config)
+        {
+            files.extend(both.tensors.map(|tensor| tensor.path().to_owned()));
+        }
+        let rest: BTreeSet<_> = self.unwritten(&plan).flat_map(Item::files).collect();
+        files.extend(rest.into_iter().map(Path::to_owned));
+        let mut seen = BTreeSet::new();
+        files.retain(|file| seen.insert(file.clone()));
+        Ok(files)
+    }
+
+    /// Bytes of the file of weights that is written: an upper bound until head and embedding are complete.
+    ///
+    /// # Errors
+    /// If the source is no supported model.
+    pub fn bytes(&self) -> Result<u64> {
+        Ok(self.plan(&Source::open(&self.source)?)?.file_len())
+    }
+
+    /// Writes every tensor whose files are all complete and that is not yet written. `progress` gets the bytes written, the bytes in
+    /// total and the name of the tensor, and can cancel.
+    ///
+    /// # Errors
+    /// If the source is no supported model, a weight is not finite, a file cannot be read or written, or `progress` cancels. What was
+    /// written before stays.
+    pub fn write(
+        &mut self,
+        is_complete: &dyn Fn(&Path) -> bool,
+        progress: Progress<'_>,
+    ) -> Result<()> {
+        let source = Source::open(&self.source)?;
+        if !self.journal.is_head_compared {
+            if let Some(both) = source.network.head_like_embedding(&source.config) {
+                if !both.tensors.iter().all(|tensor| is_complete(tensor.path())) {
+                    // The header of the file depends on it.
+                    return Ok(());
+                }
+                self.journal.shared = both.are_equal().then(|| both.name.to_owned());
+            }
+            self.journal.is_head_compared = true;
+        }
+        let plan = self.plan(&source)?;
+        let (path, mut file) = self.part(&plan)?;
+        let ready: Vec<_> =
+            self.unwritten(&plan).filter(|item| item.files().all(is_complete)).collect();
+        let is_written = |item: &Item| self.journal.written.contains(item.name());
+        let written = plan.items().filter(is_written).map(Item::bytes).sum();
+        self.pool.install(|| plan.write(&ready, written, &mut file, &path, progress))?;
+        self.journal.written.extend(ready.iter().map(|item| item.name().to_owned()));
+        self.journal.write(&self.folder.join(JOURNAL))
+    }
+
+    /// Adds configuration and tokenizer, and makes the folder a model.
+    ///
+    /// # Errors
+    /// If files are [`missing`](Self::missing), or a file cannot be written.
+    pub fn finish(self) -> Result<Quantized> {
+        let source = Source::open(&self.source)?;
+        let plan = self.plan(&source)?;
+        if let Some(item) = self.unwritten(&plan).next() {
+            let problem = format!("is not complete: {} is missing", item.name());
+            return Err(Error::file(&self.folder, problem));
+        }
+        let (part, _) = self.part(&plan)?;
+        let journal = self.folder.join(JOURNAL);
+        folder::unpublish(&self.folder)?;
+        folder::publish(&self.source, &self.folder, |path| {
+            // The journal first: a folder that is a model has no other files.
+            fs::remove_file(&journal)?;
+            fs::rename(&part, path)
+        })?;
+        Ok(plan.summary(&source))
+    }
+
+    fn plan<'a>(&self, source: &'a Source) -> Result<Plan<'a>> {
+        let shared = self.journal.shared.clone();
+        Ok(Plan::new(&source.network, bits(&self.options)?, self.options.group, shared))
+    }
+
+    fn unwritten<'p>(&self, plan: &'p Plan<'p>) -> impl Iterator<Item = Item<'p>> {
+        plan.items().filter(|item| !self.journal.written.contains(item.name()))
+    }
+
+    /// The unfinished file; a new one if nothing is written yet.
+    fn part(&self, plan: &Plan<'_>) -> Result<(PathBuf, File)> {
+        let path = self.folder.join(PART);
+        let options =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).clone();
+        let mut file = options.open(&path).map_err(Error::io(&path))?;
+        if self.journal.written.is_empty() {
+            file.set_len(plan.file_len()).map_err(Error::io(&path))?;
+            plan.write_header(&mut file, &path)?;
+            return Ok((path, file));
+        }
+        let mut header = vec![0; plan.header().len()];
+        let len = file.metadata().map_err(Error::io(&path))?.len();
+        let read = file.read_exact(&mut header);
+        if len != plan.file_len() || read.is_err() || header != plan.header() {
+            return Err(Error::file(
+                &self.folder,
+                "was begun for another model or other options: remove it",
+            ));
+        }
+        Ok((path, file))
+    }
+}
+
+impl Journal {
+    fn read(path: &Path) -> Result<Self> {
+        match fs::read(path) {
+            Ok(json) => {
+                serde_json::from_slice(&json).map_err(|error| Error::file(path, error.to_string()))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(Error::io(path)(error)),
+        }
+    }
+
+    fn write(&self, path: &Path) -> Result<()> {
+        let json = serde_json::to_vec(self).map_err(|error| Error::io(path)(error.into()))?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(Error::io(folder))?;
+        io::Write::write_all(&mut file, &json).map_err(Error::io(path))?;
+        file.as_file().sync_all().map_err(Error::io(path))?;
+        file.persist(path).map(|_| ()).map_err(|error| Error::io(path)(error.error))
+    }
+}

@@ -1,0 +1,97 @@
+//! Models in several files, made from models in one.
+
+use std::fs;
+use std::path::Path;
+
+use glm_model::{Checkpoint, Dtype, Format, SafetensorsLayout, TensorSpec};
+use serde_json::{Map, json};
+
+use super::forge;
+
+/// Copies the model in folder `source` to `target`, its weights in `count` files with an index. If `head` is given, the model gets a
+/// head: the embedding, each byte changed by `head`.
+pub fn split(source: &Path, target: &Path, format: Format, count: usize, head: Option<u8>) {
+    fs::create_dir_all(target).unwrap();
+    for entry in fs::read_dir(source).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        if !name.starts_with("model.safetensors") && !name.starts_with("pytorch_model") {
+            fs::copy(&path, target.join(name)).unwrap();
+        }
+    }
+    let checkpoint = Checkpoint::open(source).unwrap();
+    let mut tensors: Vec<_> = checkpoint
+        .names()
+        .map(|name| {
+            let tensor = checkpoint.tensor(name).unwrap();
+            let spec = TensorSpec::new(name, tensor.dtype(), tensor.shape());
+            (spec, tensor.bytes().to_vec())
+        })
+        .collect();
+    if let Some(change) = head {
+        let (spec, bytes) =
+            tensors.iter().find(|(spec, _)| spec.name.contains("word_embeddings")).unwrap();
+        let spec = TensorSpec::new("lm_head.weight", spec.dtype, spec.shape.clone());
+        tensors.push((spec, bytes.iter().map(|byte| byte ^ change).collect()));
+    }
+    let (start, end) = match format {
+        Format::Safetensors => ("model", "safetensors"),
+        Format::Torch => ("pytorch_model", "bin"),
+    };
+    let mut map = Map::new();
+    let size = tensors.len().div_ceil(count);
+    for (index, shard) in tensors.chunks(size).enumerate() {
+        let name = format!("{start}-{:05}-of-{count:05}.{end}", index + 1);
+        let bytes = match format {
+            Format::Safetensors => safetensors(shard),
+            Format::Torch => torch(shard),
+        };
+        fs::write(target.join(&name), bytes).unwrap();
+        map.extend(shard.iter().map(|(spec, _)| (spec.name.clone(), json!(name))));
+    }
+    let index = json!({ "metadata": { "total_size": 0 }, "weight_map": map });
+    fs::write(target.join(format!("{start}.{end}.index.json")), index.to_string()).unwrap();
+}
+
+fn safetensors(tensors: &[(TensorSpec, Vec<u8>)]) -> Vec<u8> {
+    let specs: Vec<_> = tensors.iter().map(|(spec, _)| spec.clone()).collect();
+    let layout = SafetensorsLayout::new(&specs, &[]);
+    let mut file = layout.header().to_vec();
+    file.resize(layout.file_len(), 0);
+    for (index, (_, bytes)) in tensors.iter().enumerate() {
+        file[layout.range(index)].copy_from_slice(bytes);
+    }
+    file
+}
+
+fn torch(tensors: &[(TensorSpec, Vec<u8>)]) -> Vec<u8> {
+    let keys: Vec<_> = (0..tensors.len()).map(|key| key.to_string()).collect();
+    let shapes: Vec<Vec<i64>> = tensors
+        .iter()
+        .map(|(spec, _)| spec.shape.iter().map(|&size| size as i64).collect())
+        .collect();
+    let strides: Vec<Vec<i64>> = shapes
+        .iter()
+        .map(|shape| (1..=shape.len()).map(|axis| shape[axis..].iter().product()).collect())
+        .collect();
+    let described: Vec<_> = tensors
+        .iter()
+        .enumerate()
+        .map(|(i, (spec, _))| {
+            let storage = match spec.dtype {
+                Dtype::F16 => "HalfStorage",
+                Dtype::BF16 => "BFloat16Storage",
+                Dtype::I8 => "CharStorage",
+                _ => "FloatStorage",
+            };
+            let (key, numel) = (keys[i].as_str(), shapes[i].iter().product());
+            let (shape, strides) = (&shapes[i], &strides[i]);
+            let tensor = forge::Tensor { storage, key, numel, offset: 0, shape, strides };
+            (spec.name.as_str(), tensor)
+        })
+        .collect();
+    let pickle = forge::pickle(&[&forge::dict(&described)]);
+    let storages: Vec<_> =
+        keys.iter().zip(tensors).map(|(key, (_, bytes))| (key.as_str(), &bytes[..])).collect();
+    forge::torch(&pickle, &storages)
+}

@@ -1,0 +1,126 @@
+//! Quantizing a model whose files arrive one after another.
+
+#[path = "common/forge.rs"]
+#[allow(dead_code, reason = "each test file uses its part")]
+mod forge;
+#[path = "common/split.rs"]
+mod split;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::ops::{ControlFlow, Range};
+use std::path::{Path, PathBuf};
+
+use glm_model::{Error, Format, QuantizeOptions, Quantizer, quantize, write_skeleton};
+use split::split;
+
+fn demo() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/f16")
+}
+
+/// The files of a folder by name.
+fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut files: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap()))
+        .collect();
+    files.sort();
+    files
+}
+
+/// A folder like `original` in which the files of weights are skeletons.
+fn skeletons(original: &Path, folder: &Path) {
+    fs::create_dir_all(folder).unwrap();
+    for (name, bytes) in files(original) {
+        let path = folder.join(&name);
+        if !name.contains("-of-") {
+            fs::write(&path, &bytes).unwrap();
+            continue;
+        }
+        let mut read = |range: Range<u64>| {
+            Ok::<_, Error>(bytes[range.start as usize..range.end as usize].to_vec())
+        };
+        write_skeleton(&path, bytes.len() as u64, &mut read).unwrap();
+    }
+}
+
+/// Quantizes `original` with at most two complete files at a time, each step by a new `Quantizer`; compares with [`quantize`].
+fn check(format: Format, head: Option<u8>, options: &QuantizeOptions) {
+    let go_on = &mut |_: u64, _: u64, _: &str| ControlFlow::Continue(());
+    let dir = tempfile::tempdir().unwrap();
+    let [original, source, target, expected] =
+        ["original", "source", "target", "expected"].map(|name| dir.path().join(name));
+    split(&demo(), &original, format, 5, head);
+    let direct = quantize(&original, &expected, options, go_on).unwrap();
+
+    skeletons(&original, &source);
+    let mut complete = BTreeSet::new();
+    loop {
+        let mut quantizer = Quantizer::open(&source, &target, options).unwrap();
+        let missing = quantizer.missing().unwrap();
+        // Weights that are no longer needed go at once: a skeleton again.
+        let done: Vec<PathBuf> =
+            complete.iter().filter(|file| !missing.contains(file)).cloned().collect();
+        for file in done {
+            fs::write(dir.path().join("zeros"), vec![0; fs::read(&file).unwrap().len()]).unwrap();
+            fs::rename(dir.path().join("zeros"), &file).unwrap();
+            let bytes = fs::read(original.join(file.file_name().unwrap())).unwrap();
+            let mut read = |range: Range<u64>| {
+                Ok::<_, Error>(bytes[range.start as usize..range.end as usize].to_vec())
+            };
+            write_skeleton(&file, bytes.len() as u64, &mut read).unwrap();
+            complete.remove(&file);
+        }
+        let Some(next) = missing.iter().find(|file| !complete.contains(*file)) else {
+            assert!(missing.is_empty(), "{format:?} {head:?}: {missing:?}");
+            assert_eq!(quantizer.bytes().unwrap(), direct.bytes);
+            assert_eq!(quantizer.finish().unwrap(), direct);
+            break;
+        };
+        let refused = Quantizer::open(&source, &target, options).unwrap().finish();
+        assert!(refused.unwrap_err().to_string().contains("is not complete"));
+        let name = next.file_name().unwrap();
+        fs::copy(original.join(name), dir.path().join(name)).unwrap();
+        fs::rename(dir.path().join(name), next).unwrap();
+        complete.insert(next.clone());
+        assert!(complete.len() <= 2, "{complete:?}");
+        quantizer.write(&|file| complete.contains(file), go_on).unwrap();
+    }
+    assert!(files(&target) == files(&expected), "{format:?} {head:?}");
+}
+
+#[test]
+fn the_result_is_that_of_quantize() {
+    check(Format::Safetensors, None, &QuantizeOptions::default());
+    check(Format::Safetensors, Some(1), &QuantizeOptions::new(8, 64));
+    check(Format::Torch, Some(0), &QuantizeOptions::default());
+}
+
+#[test]
+fn a_cancelled_step_is_done_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let [source, target, expected] =
+        ["source", "target", "expected"].map(|name| dir.path().join(name));
+    split(&demo(), &source, Format::Safetensors, 3, None);
+    let options = QuantizeOptions::default();
+    let go_on = &mut |_: u64, _: u64, _: &str| ControlFlow::Continue(());
+    let mut quantizer = Quantizer::open(&source, &target, &options).unwrap();
+    let mut stop = |done, total, _: &str| {
+        if done > total / 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let first = quantizer.missing().unwrap()[0].clone();
+    quantizer.write(&|file| file == first, go_on).unwrap();
+    let error = quantizer.write(&|_| true, &mut stop).unwrap_err();
+    assert!(matches!(error, Error::Cancelled), "{error}");
+    // Other options would give another file.
+    let other = Quantizer::open(&source, &target, &QuantizeOptions::new(8, 32))
+        .unwrap()
+        .write(&|_| true, go_on);
+    assert!(other.unwrap_err().to_string().contains("was begun for another model"));
+    let mut quantizer = Quantizer::open(&source, &target, &options).unwrap();
+    quantizer.write(&|_| true, go_on).unwrap();
+    quantizer.finish().unwrap();
+    quantize(&source, &expected, &options, go_on).unwrap();
+    assert!(files(&target) == files(&expected));
+}
