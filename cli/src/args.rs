@@ -12,6 +12,7 @@ mod list;
 mod logits;
 mod man;
 mod number;
+mod pull;
 mod quantize;
 mod remove;
 mod score;
@@ -41,6 +42,7 @@ pub use logits::Logits;
 pub use man::Man;
 pub use number::positive;
 use number::{bits, group, threads, whole};
+pub use pull::{Hub, Pull};
 pub use quantize::Quantize;
 pub use remove::Remove;
 pub use score::Score;
@@ -126,6 +128,8 @@ pub enum Command {
     Chat(Chat),
     /// Answer one prompt.
     Generate(Generate),
+    /// Download a model.
+    Pull(Pull),
     /// List the models that are here.
     List(List),
     /// Remove models that were downloaded or quantized.

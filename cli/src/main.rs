@@ -35,6 +35,7 @@ mod generate;
 mod info;
 mod list;
 mod logits;
+mod pull;
 mod quantize;
 mod remove;
 mod score;
@@ -61,6 +62,7 @@ fn run(command: &Command) -> Result<()> {
         Command::Tokenize(args) => tokenize::run(args),
         Command::Logits(args) => logits::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Pull(args) => pull::run(args),
         Command::List(args) => list::run(args),
         Command::Remove(args) => remove::run(args),
         Command::Config(args) => config::run(args),

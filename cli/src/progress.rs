@@ -12,12 +12,19 @@ use crate::tty;
 pub const NOTICEABLE: Duration = Duration::from_millis(300);
 
 const BYTES: &str = "{msg} {wide_bar} {decimal_bytes} of {decimal_total_bytes}, {eta} left";
+const DOWNLOAD: &str =
+    "{msg} {wide_bar} {decimal_bytes} of {decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left";
 const PER_CENT: &str = "{msg} {pos} %";
 const STEP: &str = "{wide_msg}";
 
 /// A bar for work that is measured in bytes.
 pub fn bytes() -> ProgressBar {
     styled(BYTES)
+}
+
+/// A bar for downloads.
+pub fn download() -> ProgressBar {
+    styled(DOWNLOAD)
 }
 
 /// Shows how much of a prompt was read, once that has taken a noticeable time.
@@ -76,7 +83,7 @@ mod tests {
 
     #[test]
     fn the_templates_are_valid() {
-        for template in [BYTES, PER_CENT, STEP] {
+        for template in [BYTES, DOWNLOAD, PER_CENT, STEP] {
             assert!(ProgressStyle::with_template(template).is_ok());
         }
     }

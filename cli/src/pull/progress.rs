@@ -1,0 +1,48 @@
+//! The progress of downloads: one bar over all files.
+
+use indicatif::ProgressBar;
+
+use crate::output::note;
+use crate::progress;
+
+/// How many bytes of all files are there. Threads share it.
+#[derive(Clone)]
+pub struct Progress(ProgressBar);
+
+impl Progress {
+    /// A bar of `total` bytes, if stderr is a terminal.
+    pub fn new(total: u64) -> Self {
+        let bar = progress::download();
+        bar.set_length(total);
+        Self(bar)
+    }
+
+    /// Bytes that were here before: they do not count as speed.
+    pub fn found(&self, bytes: u64) {
+        self.0.inc(bytes);
+        self.0.reset_eta();
+    }
+
+    pub fn add(&self, bytes: u64) {
+        self.0.inc(bytes);
+    }
+
+    /// Bytes that were counted and are lost.
+    pub fn lost(&self, bytes: u64) {
+        self.0.dec(bytes);
+    }
+
+    /// A line on stderr, above the bar.
+    pub fn note(&self, text: &str) {
+        self.0.suspend(|| note(text));
+    }
+
+    /// What is being done.
+    pub fn message(&self, text: &str) {
+        self.0.set_message(text.to_owned());
+    }
+
+    pub fn finish(&self) {
+        self.0.finish_and_clear();
+    }
+}
