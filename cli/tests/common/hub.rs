@@ -67,6 +67,8 @@ struct Shared {
     large: Mutex<HashMap<String, Arc<Vec<u8>>>>,
     /// Where large files are.
     content_host: Mutex<String>,
+    /// Names of repositories that have others now.
+    renamed: Mutex<HashMap<String, String>>,
     /// Part of a target, requests that still fail, and how.
     faults: Mutex<Vec<(String, usize, Fault)>>,
     requests: Mutex<Vec<Request>>,
@@ -109,6 +111,14 @@ impl Hub {
         self.shared.repositories.lock().unwrap().insert(name.to_owned(), repository);
     }
 
+    /// Gives a repository another name. Requests for the old one are redirected.
+    pub fn rename(&self, old: &str, new: &str) {
+        let mut repositories = self.shared.repositories.lock().unwrap();
+        let repository = repositories.remove(old).unwrap();
+        repositories.insert(new.to_owned(), repository);
+        self.shared.renamed.lock().unwrap().insert(old.to_owned(), new.to_owned());
+    }
+
     /// Lets another host have the large files.
     pub fn serve_large_from(&self, other: &Hub) {
         let large = self.shared.large.lock().unwrap().clone();
@@ -131,6 +141,12 @@ impl Hub {
         self.shared.is_released.store(true, Ordering::Relaxed);
     }
 
+    /// Ends all faults and lets the next stall again.
+    pub fn restart(&self) {
+        self.mend();
+        self.shared.stalled.store(0, Ordering::Relaxed);
+    }
+
     /// Waits until this many answers have stalled.
     pub fn wait_for_stalled(&self, count: usize) {
         let started = Instant::now();
@@ -149,7 +165,7 @@ impl Hub {
         self.shared.requests.lock().unwrap().clone()
     }
 
-    /// The requests for large files, or for files whose target contains `part`.
+    /// The requests that were answered whose target contains `part`.
     pub fn downloads(&self, part: &str) -> Vec<Request> {
         let mut requests = self.requests();
         requests.retain(|request| request.target.contains(part) && request.status / 100 == 2);
@@ -195,7 +211,7 @@ impl Shared {
             Some(Fault::Refuse(status, line)) => Answer::refuse(*status, line),
             Some(Fault::Redirect(location)) => Answer::redirect(location),
             Some(Fault::Body(body)) => Answer::body(body.clone().into_bytes()),
-            _ => self.answer(&target, authorization.is_some()),
+            _ => self.answer(&target, authorization.is_some(), head.get("host")),
         };
         if !matches!(fault, Some(Fault::IgnoreRange)) {
             answer.cut_out(start, end);

@@ -21,6 +21,8 @@ pub struct Repository {
     pub revisions: Vec<String>,
     /// Files in one page of a list.
     pub page: usize,
+    /// Sizes in the list that are not true.
+    pub sizes: BTreeMap<String, usize>,
 }
 
 #[derive(Debug, Clone)]
@@ -50,6 +52,7 @@ impl Repository {
             files: BTreeMap::new(),
             revisions: ["main", "master", "v1"].map(str::to_owned).to_vec(),
             page: 1000,
+            sizes: BTreeMap::new(),
         };
         for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
             if entry.file_type().unwrap().is_file() {
@@ -78,7 +81,7 @@ impl Repository {
     /// The list of files as huggingface.co gives it, from the file of this index on.
     fn tree(&self, from: usize) -> Value {
         let entry = |(path, file): (&String, &File)| {
-            let size = file.bytes.len();
+            let size = self.sizes.get(path).copied().unwrap_or(file.bytes.len());
             let mut entry = json!({ "type": "file", "path": path, "size": size, "oid": file.hash });
             if file.is_large {
                 entry["oid"] = git_sha1(file.hash.as_bytes()).into();
@@ -108,7 +111,7 @@ impl Repository {
 }
 
 impl Shared {
-    pub fn answer(&self, target: &str, has_token: bool) -> Answer {
+    pub fn answer(&self, target: &str, has_token: bool, host: Option<&String>) -> Answer {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let query = |name: &str| {
             let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
@@ -121,6 +124,11 @@ impl Shared {
                 || Answer::refuse(404, ""),
                 |bytes| Answer::new(200, vec!["Accept-Ranges: bytes".into()], Arc::clone(bytes)),
             );
+        }
+        for (old, new) in &*self.renamed.lock().unwrap() {
+            if path.contains(&format!("/{old}/")) {
+                return Answer::refuse(307, &format!("Location: {}", target.replace(old, new)));
+            }
         }
         let repositories = self.repositories.lock().unwrap();
         let found = repositories.iter().find_map(|(name, repository)| {
@@ -166,8 +174,7 @@ impl Shared {
                     return page;
                 }
                 let next = format!("{path}?recursive=true&cursor={next}");
-                // The hub gives whole addresses; clients must take both.
-                page.with(format!("Link: <{}>; rel=\"next\"", next))
+                page.with(format!("Link: <http://{}{next}>; rel=\"next\"", host.unwrap()))
             }
             "resolve" => self.resolve(repository, &decode(&file[1..])),
             _ => Answer::refuse(404, ""),
