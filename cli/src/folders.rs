@@ -15,15 +15,19 @@ pub fn state() -> Result<PathBuf> {
     own("XDG_STATE_HOME", ".local/state")
 }
 
-/// The cache of the Hugging Face hub, where its own tools have it: `$HF_HUB_CACHE`, else `$HF_HOME/hub`, else
-/// `$XDG_CACHE_HOME/huggingface/hub`, else `~/.cache/huggingface/hub`.
-pub fn hub() -> Result<PathBuf> {
-    if let Some(hub) = variable("HF_HUB_CACHE") {
-        return Ok(hub);
-    }
+/// The folder of the Hugging Face hub's own tools: `$HF_HOME`, else `$XDG_CACHE_HOME/huggingface`, else `~/.cache/huggingface`.
+pub fn hugging_face() -> Result<PathBuf> {
     match variable("HF_HOME") {
-        Some(home) => Ok(home.join("hub")),
-        None => Ok(base("XDG_CACHE_HOME", ".cache")?.join("huggingface/hub")),
+        Some(home) => Ok(home),
+        None => Ok(base("XDG_CACHE_HOME", ".cache")?.join("huggingface")),
+    }
+}
+
+/// The cache of the Hugging Face hub, where its own tools have it: `$HF_HUB_CACHE`, else the folder `hub` in [`hugging_face`].
+pub fn hub() -> Result<PathBuf> {
+    match variable("HF_HUB_CACHE") {
+        Some(hub) => Ok(hub),
+        None => Ok(hugging_face()?.join("hub")),
     }
 }
 

@@ -3,14 +3,16 @@
 mod hugging_face;
 mod model_scope;
 
-use std::fmt;
+use std::{env, fmt};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
+use serde::de::DeserializeOwned;
 
-use super::http::Http;
+use super::http::{Http, Refused, Request};
+use super::retry::Retries;
 use crate::args::Hub;
-use crate::messages;
 use crate::repository::Repository;
+use crate::{failure, messages};
 
 /// The files of a revision of a repository.
 #[derive(Debug)]
@@ -63,5 +65,206 @@ impl fmt::Display for Hash {
             Self::Sha256(hex) => write!(f, "SHA-256 {hex}"),
             Self::GitSha1(hex) => write!(f, "git SHA-1 {hex}"),
         }
+    }
+}
+
+/// Most bytes of an answer that describes a repository.
+const MAX_ANSWER: usize = 16 << 20;
+
+/// Most files of a repository.
+const MAX_FILES: usize = 100_000;
+
+/// Most bytes of a revision, as of a file name.
+const MAX_REVISION: usize = 255;
+
+/// A hub and the account there.
+#[derive(Debug)]
+pub struct Endpoint {
+    hub: Hub,
+    /// The start of all URLs, without a slash at its end.
+    base: String,
+    pub token: Option<String>,
+}
+
+impl Endpoint {
+    /// The hub as the environment describes it.
+    ///
+    /// # Errors
+    /// If the environment forbids downloads, or a variable is wrong.
+    pub fn of_environment(hub: Hub) -> Result<Self> {
+        let (variable, base, token) = match hub {
+            Hub::HuggingFace => {
+                hugging_face::check_online()?;
+                ("HF_ENDPOINT", hugging_face::ENDPOINT, hugging_face::token()?)
+            }
+            Hub::ModelScope => {
+                ("MODELSCOPE_ENDPOINT", model_scope::ENDPOINT, text("MODELSCOPE_API_TOKEN")?)
+            }
+        };
+        let base = text(variable)?.unwrap_or_else(|| base.to_owned());
+        let base = base.trim_end_matches('/').to_owned();
+        let is_url = base.starts_with("https://") || base.starts_with("http://");
+        ensure!(is_url, messages::not_an_endpoint(variable, &base));
+        Ok(Self { hub, base, token })
+    }
+
+    /// The files of a repository. `note` gets lines for people while requests are repeated.
+    ///
+    /// # Errors
+    /// If the hub cannot be reached, does not know the repository or the revision, or answers nonsense.
+    pub fn list(
+        &self,
+        http: &Http,
+        repository: &Repository,
+        revision: Option<&str>,
+        note: &dyn Fn(&str),
+    ) -> Result<Listing> {
+        let revision = revision.unwrap_or(match self.hub {
+            Hub::HuggingFace => hugging_face::REVISION,
+            Hub::ModelScope => model_scope::REVISION,
+        });
+        if !is_relative(revision) || revision.len() > MAX_REVISION {
+            return Err(failure::usage(messages::not_a_revision(revision)));
+        }
+        let hub = Client { endpoint: self, http, note };
+        let listing = match self.hub {
+            Hub::HuggingFace => hugging_face::list(&hub, repository, revision),
+            Hub::ModelScope => model_scope::list(&hub, repository, revision),
+        };
+        let listing = listing.map_err(|error| self.explain(error, repository, revision))?;
+        for file in &listing.files {
+            ensure!(is_relative(&file.path), messages::unsafe_path(repository, &file.path));
+        }
+        Ok(listing)
+    }
+
+    /// Says what a refusal means for the user.
+    pub fn explain(&self, error: Error, repository: &Repository, revision: &str) -> Error {
+        let Some(refused) = error.downcast_ref::<Refused>() else {
+            return error;
+        };
+        let page = match self.hub {
+            Hub::HuggingFace => format!("{}/{repository}", self.base),
+            Hub::ModelScope => format!("{}/models/{}", self.base, model_scope::name(repository)),
+        };
+        let variable = match self.hub {
+            Hub::HuggingFace => "HF_TOKEN",
+            Hub::ModelScope => "MODELSCOPE_API_TOKEN",
+        };
+        let message = match (refused.status, &*refused.code) {
+            (401 | 403, "GatedRepo") | (403, _) => {
+                messages::repository_is_gated(repository, page, variable)
+            }
+            // The Hugging Face hub does not tell a private repository from none.
+            (401, _) => messages::repository_needs_token(repository, page, variable),
+            (404, "RevisionNotFound") => messages::no_such_revision(repository, revision),
+            (404, "RepoNotFound") => messages::no_such_repository(repository, &self.base),
+            (404, _) => messages::no_such_repository_or_revision(repository, revision, &self.base),
+            (429, _) => messages::too_many_requests(&self.base, variable),
+            _ => return error,
+        };
+        error.context(message)
+    }
+}
+
+/// A hub that is asked.
+struct Client<'a> {
+    endpoint: &'a Endpoint,
+    http: &'a Http,
+    note: &'a dyn Fn(&str),
+}
+
+impl Client<'_> {
+    /// An answer in JSON, and the URL of the next page of it.
+    fn json<T: DeserializeOwned>(&self, url: &str) -> Result<(T, Option<String>)> {
+        let request = Request { url, token: self.endpoint.token.as_deref(), range: None };
+        let (bytes, next) = Retries::default().run(&self.http.stop, self.note, |_| {
+            let mut answer = self.http.get(request)?;
+            let next = answer.header("Link").and_then(next_page).map(str::to_owned);
+            Ok((answer.bytes(MAX_ANSWER)?, next))
+        })?;
+        let value = serde_json::from_slice(&bytes).with_context(|| messages::nonsense(url))?;
+        Ok((value, next))
+    }
+}
+
+/// The URL of the next page in a header `Link`.
+fn next_page(link: &str) -> Option<&str> {
+    let next = link.split(',').find(|part| part.contains("rel=\"next\""))?;
+    Some(next.split_once('<')?.1.split_once('>')?.0)
+}
+
+/// Whether a path stays below the folder that it is relative to, on every system.
+fn is_relative(path: &str) -> bool {
+    let is_name = |part: &str| !matches!(part, "" | "." | "..");
+    let is_odd = |c: char| c.is_control() || c == '\\';
+    path.split('/').all(is_name) && !path.contains(is_odd)
+}
+
+/// Hexadecimal digits in lower case.
+fn hex(text: &str, digits: usize) -> Result<String> {
+    let is_hex = text.len() == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    ensure!(is_hex, messages::not_a_hash(text.escape_debug()));
+    Ok(text.to_ascii_lowercase())
+}
+
+/// A part of a URL, with everything escaped that has a meaning there. `kept` is left as it is.
+fn escaped(text: &str, kept: &[u8]) -> String {
+    let mut escaped = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || kept.contains(&byte) {
+            escaped.push(byte.into());
+        } else {
+            escaped += &format!("%{byte:02X}");
+        }
+    }
+    escaped
+}
+
+/// The text in an environment variable that is set and not empty.
+fn text(name: &str) -> Result<Option<String>> {
+    match env::var(name) {
+        Ok(text) if text.trim().is_empty() => Ok(None),
+        Ok(text) => Ok(Some(text.trim().to_owned())),
+        Err(env::VarError::NotPresent) => Ok(None),
+        Err(env::VarError::NotUnicode(_)) => bail!(messages::variable_is_no_text(name)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_stay_in_the_folder() {
+        for path in ["config.json", "a/b.bin", "refs/pr/1", "模型.bin", "...", "a b"] {
+            assert!(is_relative(path), "{path}");
+        }
+        for path in ["", "/a", "a/", "../a", "a/../b", "a//b", ".", "a\\b", "a\nb"] {
+            assert!(!is_relative(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn hashes_are_hex() {
+        assert_eq!(Hash::git_sha1(&"Ab".repeat(20)).unwrap().name(), "ab".repeat(20));
+        for wrong in ["", "ab", "../../../../etc/passwd", &"g".repeat(40), &"a".repeat(64)] {
+            assert!(Hash::git_sha1(wrong).is_err(), "{wrong}");
+        }
+        assert!(Hash::sha256(&"a".repeat(64)).is_ok() && Hash::sha256(&"a".repeat(40)).is_err());
+    }
+
+    #[test]
+    fn pages_are_linked() {
+        let link = "<https://x/y?cursor=1>; rel=\"prev\", <https://x/y?cursor=3>; rel=\"next\"";
+        assert_eq!(next_page(link), Some("https://x/y?cursor=3"));
+        assert_eq!(next_page("<https://x>; rel=\"prev\""), None);
+        assert_eq!(next_page("rel=\"next\""), None);
+    }
+
+    #[test]
+    fn urls_are_escaped() {
+        assert_eq!(escaped("refs/pr/1", b""), "refs%2Fpr%2F1");
+        assert_eq!(escaped("a/b c?模.bin", b"/"), "a/b%20c%3F%E6%A8%A1.bin");
     }
 }
