@@ -33,8 +33,13 @@ fn a_pulled_model_is_in_the_cache_and_answers_by_its_name() {
     assert_eq!(commit, talking().commit);
     assert_eq!(folder, repository.join("snapshots").join(&commit));
     // Only what is needed, as links.
-    let needed =
-        ["MODEL_LICENSE", "config.json", "ice_text.model", "model.safetensors", "tokenizer_config.json"];
+    let needed = [
+        "MODEL_LICENSE",
+        "config.json",
+        "ice_text.model",
+        "model.safetensors",
+        "tokenizer_config.json",
+    ];
     assert_eq!(names(folder), needed);
     for name in needed {
         let target = fs::read_link(folder.join(name)).unwrap();
@@ -43,15 +48,16 @@ fn a_pulled_model_is_in_the_cache_and_answers_by_its_name() {
         assert!(target.ends_with(&talking().files[name].hash), "{}", target.display());
     }
     assert_eq!(pulling.blobs().len(), needed.len());
-    let (answer, _) =
-        pulling.succeed(&["generate", "-m", NAME, "-p", "谢谢", "--greedy"]);
+    let (answer, _) = pulling.succeed(&["generate", "-m", NAME, "-p", "谢谢", "--greedy"]);
     assert_eq!(answer, "不客气！\n");
     let list = pulling.home.json(&["list", "--json"]);
     assert_eq!((&list[0]["name"], &list[0]["state"]), (&NAME.into(), &"ready".into()));
     // Once more: nothing is left to download.
     pulling.hub.take_requests();
     assert_eq!(pulling.pull(), folder);
-    assert!(pulling.hub.downloads("/resolve/").is_empty() && pulling.hub.downloads(LARGE).is_empty());
+    assert!(
+        pulling.hub.downloads("/resolve/").is_empty() && pulling.hub.downloads(LARGE).is_empty()
+    );
 }
 
 #[test]
@@ -61,12 +67,16 @@ fn what_python_downloaded_is_used() {
     fs::create_dir_all(&blobs).unwrap();
     fs::copy(Path::new(&talker()).join("model.safetensors"), blobs.join(weights())).unwrap();
     let tokenizer = &talking().files["ice_text.model"];
-    fs::write(blobs.join(format!("{}.incomplete", tokenizer.hash)), &tokenizer.bytes[..1000]).unwrap();
+    fs::write(blobs.join(format!("{}.incomplete", tokenizer.hash)), &tokenizer.bytes[..1000])
+        .unwrap();
     let folder = pulling.pull();
     let large = pulling.hub.downloads(LARGE);
     assert_eq!(large.len(), 1, "{large:?}");
     assert_eq!(large[0].start, Some(1000), "an unfinished file is completed");
-    assert_eq!(fs::read_link(folder.join("model.safetensors")).unwrap().file_name().unwrap(), &*weights());
+    assert_eq!(
+        fs::read_link(folder.join("model.safetensors")).unwrap().file_name().unwrap(),
+        &*weights()
+    );
     assert!(fs::read(folder.join("ice_text.model")).unwrap() == **tokenizer.bytes);
     // A file of another size is none of these.
     let (short, pulling) = (&fs::read(blobs.join(weights())).unwrap()[1..], Pulling::new());
@@ -85,7 +95,8 @@ fn a_killed_pull_goes_on_where_it_was() {
         let child = pulling.start(&["pull", NAME]);
         pulling.hub.wait_for_stalled(stalled);
         // Until most of the bytes that were sent are on the disk.
-        let unfinished = pulling.home.repository(NAME).join(format!("blobs/{}.incomplete", weights()));
+        let unfinished =
+            pulling.home.repository(NAME).join(format!("blobs/{}.incomplete", weights()));
         let len = || fs::metadata(&unfinished).map_or(0, |file| file.len());
         while len() < [500_000, 1_500_000][stalled - 1] {
             std::thread::sleep(std::time::Duration::from_millis(5));
@@ -96,8 +107,12 @@ fn a_killed_pull_goes_on_where_it_was() {
         assert!(list.as_array().unwrap().iter().all(|model| model["state"] != "ready"), "{list}");
     }
     let folder = pulling.pull();
-    assert!(fs::read(folder.join("model.safetensors")).unwrap() == fs::read(Path::new(&talker()).join("model.safetensors")).unwrap());
-    let starts: Vec<_> = pulling.hub.downloads(&weights()).iter().map(|it| it.start.unwrap_or(0)).collect();
+    assert!(
+        fs::read(folder.join("model.safetensors")).unwrap()
+            == fs::read(Path::new(&talker()).join("model.safetensors")).unwrap()
+    );
+    let starts: Vec<_> =
+        pulling.hub.downloads(&weights()).iter().map(|it| it.start.unwrap_or(0)).collect();
     assert_eq!(starts.len(), 3);
     assert!(starts[0] == 0 && starts[1] >= 500_000 && starts[2] >= 1_500_000, "{starts:?}");
     assert!(!pulling.blobs().iter().any(|blob| blob.ends_with(".incomplete")));
@@ -166,7 +181,8 @@ fn a_revision_is_pulled_beside_the_others() {
     assert_eq!(fs::read_to_string(same.join("refs/refs/pr/1")).unwrap(), "a".repeat(40));
     assert!(pulling.hub.downloads(LARGE).is_empty(), "the weights are the same");
     let list = pulling.home.json(&["list", "--json"]);
-    let mut listed: Vec<_> = list.as_array().unwrap().iter().map(|it| it["name"].as_str().unwrap()).collect();
+    let mut listed: Vec<_> =
+        list.as_array().unwrap().iter().map(|it| it["name"].as_str().unwrap()).collect();
     listed.sort();
     assert_eq!(listed, [NAME, &format!("{NAME}@refs/pr/1")]);
 }
@@ -217,7 +233,8 @@ fn modelscope_has_other_names_of_owners() {
 
 #[test]
 fn weights_are_safetensors_or_else_pytorch() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/models/chatglm-6b-tiny/bin-f16");
+    let folder =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/models/chatglm-6b-tiny/bin-f16");
     let tiny = Repository::of_folder(&folder);
     let pulling = Pulling::new();
     pulling.hub.add(NAME, tiny.clone());

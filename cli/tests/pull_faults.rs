@@ -129,7 +129,12 @@ fn without_a_connection_nothing_is_asked() {
     assert!(said.contains("HF_HUB_OFFLINE"), "{said}");
     let run = pulling.glm(&["pull", NAME]).env("HF_ENDPOINT", "hf-mirror.com").output().unwrap();
     assert!(refused(&run).contains("HF_ENDPOINT"));
-    for words in [&["pull"][..], &["pull", "a/b/c"], &["pull", NAME, "--from", "x"], &["pull", NAME, "--quantize=3"]] {
+    for words in [
+        &["pull"][..],
+        &["pull", "a/b/c"],
+        &["pull", NAME, "--from", "x"],
+        &["pull", NAME, "--quantize=3"],
+    ] {
         assert_eq!(pulling.run(words).status.code(), Some(2), "{words:?}");
     }
     assert!(pulling.hub.requests().is_empty());
@@ -264,7 +269,8 @@ fn what_cannot_be_run_is_refused_before_its_weights_come() {
 #[test]
 fn messages_are_in_chinese_where_the_language_is() {
     let pulling = Pulling::new();
-    let run = |name: &str| pulling.glm(&["pull", name]).env("LC_ALL", "zh_CN.UTF-8").output().unwrap();
+    let run =
+        |name: &str| pulling.glm(&["pull", name]).env("LC_ALL", "zh_CN.UTF-8").output().unwrap();
     let (_, said) = succeeded(&run(NAME));
     let is_chinese = |line: &str| line.chars().any(|c| ('\u{4e00}'..='\u{9fff}').contains(&c));
     assert!(said.lines().count() > 0 && said.lines().all(is_chinese), "{said}");

@@ -18,7 +18,6 @@ use super::download::Downloader;
 use super::hub::{Listing, RemoteFile};
 use super::progress::Progress;
 use super::select::Selected;
-use super::stop::Stop;
 use crate::messages;
 use crate::units::bytes;
 use supply::Supply;
@@ -30,8 +29,6 @@ pub struct Job<'a> {
     pub listing: &'a Listing,
     pub selected: &'a Selected<'a>,
     pub options: &'a QuantizeOptions,
-    /// Ends the downloads, too.
-    pub stop: &'a Stop,
     /// The folder that is written.
     pub target: &'a Path,
 }
@@ -84,7 +81,7 @@ impl Job<'_> {
         let Self { downloader, .. } = *self;
         let repository = &self.listing.repository;
         let supply = Supply { downloader, workspace, repository, files: needed, progress };
-        supply.run(self.stop, |supplied| self.convert(workspace, quantizer, progress, supplied))
+        supply.run(|supplied| self.convert(workspace, quantizer, progress, supplied))
     }
 
     /// Gets the small files, and the headers of the files of weights.
@@ -118,7 +115,7 @@ impl Job<'_> {
         let is_complete = |path: &Path| file_name(path).is_some_and(|it| workspace.is_complete(it));
         let mut show = |done: u64, total: u64, _: &str| {
             progress.message(&messages::quantized_so_far(bytes(done), bytes(total)));
-            match self.stop.is_requested() {
+            match self.downloader.http().stop.is_requested() {
                 true => ControlFlow::Break(()),
                 false => ControlFlow::Continue(()),
             }

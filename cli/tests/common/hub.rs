@@ -19,6 +19,9 @@ pub use repository::{Repository, sha256};
 /// Longer than anything takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Ranges of headers are shorter.
+const HEADERS: usize = 200_000;
+
 /// What goes wrong with an answer.
 #[derive(Debug, Clone)]
 pub enum Fault {
@@ -60,6 +63,17 @@ pub struct Hub {
     shared: Arc<Shared>,
 }
 
+/// A fault of requests to come.
+struct Planned {
+    /// What their target contains.
+    part: String,
+    /// Bytes that the answer has at least.
+    len: usize,
+    /// How many requests fail.
+    times: usize,
+    fault: Fault,
+}
+
 #[derive(Default)]
 struct Shared {
     repositories: Mutex<HashMap<String, Repository>>,
@@ -69,8 +83,7 @@ struct Shared {
     content_host: Mutex<String>,
     /// Names of repositories that have others now.
     renamed: Mutex<HashMap<String, String>>,
-    /// Part of a target, requests that still fail, and how.
-    faults: Mutex<Vec<(String, usize, Fault)>>,
+    faults: Mutex<Vec<Planned>>,
     requests: Mutex<Vec<Request>>,
     stalled: AtomicUsize,
     is_released: AtomicBool,
@@ -128,7 +141,14 @@ impl Hub {
 
     /// Lets the next `times` requests fail whose target contains `part`.
     pub fn fail(&self, part: &str, times: usize, fault: Fault) {
-        self.shared.faults.lock().unwrap().push((part.to_owned(), times, fault));
+        let part = part.to_owned();
+        self.shared.faults.lock().unwrap().push(Planned { part, len: 0, times, fault });
+    }
+
+    /// Lets all requests fail for a large file of this hash, unless they are for its headers.
+    pub fn fail_whole(&self, hash: &str, fault: Fault) {
+        let (part, len, times) = (hash.to_owned(), HEADERS, usize::MAX);
+        self.shared.faults.lock().unwrap().push(Planned { part, len, times, fault });
     }
 
     /// Ends all faults.
@@ -205,17 +225,17 @@ impl Shared {
             range.split('-').next().unwrap().parse().unwrap()
         });
         let end = head.get("range").and_then(|range| range.split('-').nth(1)?.parse().ok());
-        let fault = self.next_fault(&target);
         let authorization = head.get("authorization").cloned();
-        let mut answer = match &fault {
+        let whole = self.answer(&target, authorization.is_some(), head.get("host"));
+        let part = whole.clone().cut_out(start, end);
+        let fault = self.next_fault(&target, part.len());
+        let answer = match &fault {
             Some(Fault::Refuse(status, line)) => Answer::refuse(*status, line),
             Some(Fault::Redirect(location)) => Answer::redirect(location),
             Some(Fault::Body(body)) => Answer::body(body.clone().into_bytes()),
-            _ => self.answer(&target, authorization.is_some(), head.get("host")),
+            Some(Fault::IgnoreRange) => whole,
+            _ => part,
         };
-        if !matches!(fault, Some(Fault::IgnoreRange)) {
-            answer.cut_out(start, end);
-        }
         let index = {
             let mut requests = self.requests.lock().unwrap();
             let host = head.get("host").cloned().unwrap_or_default();
@@ -233,20 +253,21 @@ impl Shared {
         answer.send(&stream, is_head, fault.as_ref(), &mut { sent }, &|| self.stall())
     }
 
-    fn next_fault(&self, target: &str) -> Option<Fault> {
+    fn next_fault(&self, target: &str, len: usize) -> Option<Fault> {
         let mut faults = self.faults.lock().unwrap();
-        let hit = |(part, times, _): &&mut (String, usize, Fault)| {
-            *times > 0 && target.contains(part.as_str())
+        let is_hit = |planned: &&mut Planned| {
+            planned.times > 0 && target.contains(&planned.part) && len >= planned.len
         };
-        let (_, times, fault) = faults.iter_mut().find(hit)?;
-        *times -= 1;
-        Some(fault.clone())
+        let planned = faults.iter_mut().find(is_hit)?;
+        planned.times -= 1;
+        Some(planned.fault.clone())
     }
 
     /// Waits until the hub is released or closed.
     fn stall(&self) {
         self.stalled.fetch_add(1, Ordering::Relaxed);
-        let goes_on = || [&self.is_released, &self.is_closed].iter().any(|it| it.load(Ordering::Relaxed));
+        let goes_on =
+            || [&self.is_released, &self.is_closed].iter().any(|it| it.load(Ordering::Relaxed));
         while !goes_on() {
             thread::sleep(Duration::from_millis(5));
         }

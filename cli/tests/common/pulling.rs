@@ -133,4 +133,3 @@ pub fn allocated(folder: &Path) -> u64 {
     };
     entries.map(|entry| of_entry(entry.path())).sum()
 }
-

@@ -13,7 +13,6 @@ use crate::folders;
 use crate::pull::download::Downloader;
 use crate::pull::hub::RemoteFile;
 use crate::pull::progress::Progress;
-use crate::pull::stop::Stop;
 use crate::repository::Repository;
 
 pub struct Supply<'a> {
@@ -33,7 +32,6 @@ impl Supply<'_> {
     /// That of `consume`, which is told of failed downloads. The downloads are then stopped.
     pub fn run<T>(
         &self,
-        stop: &Stop,
         consume: impl FnOnce(&mut dyn FnMut() -> Result<String>) -> Result<T>,
     ) -> Result<T> {
         thread::scope(|scope| {
@@ -45,7 +43,7 @@ impl Supply<'_> {
             drop(receiver);
             if done.is_err() {
                 // The scope waits for the other thread.
-                stop.cancel.cancel();
+                self.downloader.http().stop.cancel.cancel();
             }
             done
         })
@@ -76,7 +74,8 @@ impl Supply<'_> {
     fn link_blob(&self, file: &RemoteFile) -> Result<bool> {
         let repository = folders::hub()?.join(self.repository.folder());
         let blob = repository.join("blobs").join(file.hash.name());
-        let is_blob = fs::metadata(&blob).is_ok_and(|blob| blob.is_file() && blob.len() == file.size);
+        let is_blob =
+            fs::metadata(&blob).is_ok_and(|blob| blob.is_file() && blob.len() == file.size);
         let shard = self.workspace.shard(&file.path);
         // A link that a killed run left can be there: it points to the same blob.
         Ok(is_blob && link(&blob, &shard).is_ok())

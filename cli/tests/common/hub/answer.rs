@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::Fault;
 
+#[derive(Clone)]
 pub struct Answer {
     pub status: u16,
     /// Lines of the head.
@@ -44,17 +45,22 @@ impl Answer {
         self
     }
 
+    /// Bytes that are sent.
+    pub fn len(&self) -> usize {
+        self.end - self.start
+    }
+
     /// Leaves of a body only the range that was asked for.
-    pub fn cut_out(&mut self, start: Option<usize>, end: Option<usize>) {
-        let Some(start) = start.filter(|_| self.status == 200) else { return };
+    pub fn cut_out(mut self, start: Option<usize>, end: Option<usize>) -> Self {
+        let Some(start) = start.filter(|_| self.status == 200) else { return self };
         let len = self.body.len();
         if start >= len {
-            *self = Self::refuse(416, &format!("Content-Range: bytes */{len}"));
-            return;
+            return Self::refuse(416, &format!("Content-Range: bytes */{len}"));
         }
         (self.status, self.start) = (206, start);
-        self.end = end.map_or(len, |last| (last + 1).min(len));
-        self.head.push(format!("Content-Range: bytes {start}-{}/{len}", self.end - 1));
+        self.end = end.map_or(len, |last: usize| (last + 1).min(len));
+        let range = format!("Content-Range: bytes {start}-{}/{len}", self.end - 1);
+        self.with(range)
     }
 
     pub fn send(

@@ -35,7 +35,8 @@ pub struct File {
 
 impl File {
     pub fn new(name: &str, bytes: Vec<u8>) -> Self {
-        let is_large = [".bin", ".safetensors", ".model", ".gguf"].iter().any(|end| name.ends_with(end));
+        let is_large =
+            [".bin", ".safetensors", ".model", ".gguf"].iter().any(|end| name.ends_with(end));
         let hash = match is_large {
             true => sha256(&bytes),
             false => git_sha1(&bytes),
@@ -91,7 +92,8 @@ impl Repository {
         };
         let mut entries: Vec<_> = self.files.iter().skip(from).take(self.page).map(entry).collect();
         if from == 0 {
-            entries.insert(0, json!({ "type": "directory", "path": "images", "size": 0, "oid": "0" }));
+            entries
+                .insert(0, json!({ "type": "directory", "path": "images", "size": 0, "oid": "0" }));
         }
         entries.into()
     }
@@ -105,7 +107,9 @@ impl Repository {
             })
         };
         let mut files: Vec<_> = self.files.iter().map(entry).collect();
-        files.push(json!({ "Path": "images", "Name": "images", "Size": 0, "Sha256": "", "Type": "tree" }));
+        files.push(
+            json!({ "Path": "images", "Name": "images", "Size": 0, "Sha256": "", "Type": "tree" }),
+        );
         json!({ "Code": 200, "Success": true, "Data": { "Files": files } })
     }
 }
@@ -132,7 +136,11 @@ impl Shared {
         }
         let repositories = self.repositories.lock().unwrap();
         let found = repositories.iter().find_map(|(name, repository)| {
-            let starts = [format!("/api/models/{name}/"), format!("/{name}/"), format!("/api/v1/models/{name}/")];
+            let starts = [
+                format!("/api/models/{name}/"),
+                format!("/{name}/"),
+                format!("/api/v1/models/{name}/"),
+            ];
             let rest = starts.iter().find_map(|start| path.strip_prefix(start.as_str()))?;
             Some((name, repository, rest))
         });
@@ -154,7 +162,8 @@ impl Shared {
             };
         }
         let (kind, rest) = rest.split_once('/').unwrap_or((rest, ""));
-        let revision_end = if kind == "resolve" { rest.find('/').unwrap_or(rest.len()) } else { rest.len() };
+        let revision_end =
+            if kind == "resolve" { rest.find('/').unwrap_or(rest.len()) } else { rest.len() };
         let (revision, file) = rest.split_at(revision_end);
         if !repository.has(&decode(revision)) {
             return Answer::refuse(404, "X-Error-Code: RevisionNotFound");
@@ -204,7 +213,8 @@ fn decode(text: &str) -> String {
     let mut rest = text.as_bytes();
     while let [first, others @ ..] = rest {
         let code = (*first == b'%').then(|| others.get(..2)).flatten();
-        let byte = code.and_then(|code| u8::from_str_radix(std::str::from_utf8(code).ok()?, 16).ok());
+        let byte =
+            code.and_then(|code| u8::from_str_radix(std::str::from_utf8(code).ok()?, 16).ok());
         bytes.push(byte.unwrap_or(*first));
         rest = if byte.is_some() { &others[2..] } else { others };
     }
