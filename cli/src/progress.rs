@@ -12,8 +12,7 @@ use crate::tty;
 pub const NOTICEABLE: Duration = Duration::from_millis(300);
 
 const BYTES: &str = "{msg} {wide_bar} {decimal_bytes} of {decimal_total_bytes}, {eta} left";
-const DOWNLOAD: &str =
-    "{msg} {wide_bar} {decimal_bytes} of {decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left";
+const DOWNLOAD: &str = "{msg} {wide_bar} {decimal_bytes} of {decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left";
 const PER_CENT: &str = "{msg} {pos} %";
 const STEP: &str = "{wide_msg}";
 

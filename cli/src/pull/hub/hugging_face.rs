@@ -132,7 +132,10 @@ mod tests {
         for foreign in ["https://evil.com/a", "https://hf-mirror.com.evil.com/a", "//evil", "this"]
         {
             let next = of(mirror, foreign);
-            assert!(next.is_none_or(|next| next.starts_with("https://hf-mirror.com/")), "{foreign}");
+            assert!(
+                next.is_none_or(|next| next.starts_with("https://hf-mirror.com/")),
+                "{foreign}"
+            );
         }
     }
 
