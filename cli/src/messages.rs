@@ -345,6 +345,68 @@ messages! {
     help_keys():
         "Several lines: put \"\"\" before and after them, or end a line with \\, or press Alt-Enter.\nCtrl-C stops an answer and keeps the text so far; Ctrl-C again leaves. Tab completes commands.\nType a space before a question that begins with /.",
         "多行输入：在前后各加 \"\"\"，或者在行尾加 \\，或者按 Alt-Enter。\nCtrl-C 停止回答并保留已有的文字，再按一次退出。Tab 补全命令。\n以 / 开头的问题请在前面加一个空格。";
+
+    // glm pull.
+    pulling(name, missing, total, files): "{name}: downloading {missing} of {total} in {files}",
+        "{name}：正在下载 {missing}，共 {total}，{files}";
+    nothing_to_pull(name): "{name}: all files are here already", "{name}：所有文件都已在本机";
+    pulled(name, size, time): "{name}: {size} in {time}", "{name}：{size}，用时 {time}";
+    same_command_goes_on(): "the same command goes on with the download", "再次运行同一命令可继续下载";
+    another_downloads(path): "{path}: another process downloads it; waiting", "{path}：另一个进程正在下载，等待中";
+    tried_again(cause, time): "{cause}; trying again in {time}", "{cause}；{time} 后重试";
+    asked_to_wait(time): "the server asks to wait for {time}: try again later", "服务器要求等待 {time}：请稍后再试";
+    stalled(seconds): "nothing arrived for {seconds} s", "{seconds} 秒内没有收到数据";
+    no_answer(url): "{url}: no answer", "{url}：没有响应";
+    connection_cut(): "the connection was cut", "连接中断";
+    answer_too_long(most): "the answer is longer than {most} bytes", "响应超过 {most} 字节";
+    server_refuses(url, status): "{url}: the server answers {status}", "{url}：服务器返回 {status}";
+    offline(): "HF_HUB_OFFLINE forbids downloads: unset it, or take the model from ModelScope with --from modelscope",
+        "HF_HUB_OFFLINE 禁止下载：请取消该变量，或用 --from modelscope 从 ModelScope 下载";
+    not_an_endpoint(name, url): "{name} must start with https:// or http://, and it is {url}",
+        "{name} 必须以 https:// 或 http:// 开头，而它是 {url}";
+    not_a_revision(name): "{name} is no revision: name a branch, a tag or a commit", "{name} 不是有效的版本：请指定分支、标签或提交";
+    repository_is_gated(name, page, variable):
+        "{name} is gated: accept its conditions at {page}, then set {variable} to a token of your account",
+        "{name} 需要授权：请在 {page} 接受其条款，再把 {variable} 设为您账号的令牌";
+    repository_needs_token(name, page, variable):
+        "there is no repository {name}, or it is not public: check the name at {page}; if it is private or gated, accept its conditions \
+        there and set {variable} to a token of your account",
+        "没有仓库 {name}，或者它不公开：请在 {page} 核对名称；若为私有或需要授权，请在该页接受条款，并把 {variable} 设为您账号的令牌";
+    no_such_repository(name, hub): "there is no repository {name} at {hub}: check the name", "{hub} 没有仓库 {name}：请核对名称";
+    no_such_revision(name, revision): "{name} has no revision {revision}", "{name} 没有版本 {revision}";
+    no_such_repository_or_revision(name, revision, hub):
+        "there is no repository {name}, no revision {revision} of it, or no such file at {hub}: check the name",
+        "{hub} 没有仓库 {name}，或没有版本 {revision}，或没有该文件：请核对名称";
+    too_many_requests(hub, variable): "{hub} gets too many requests from here: try again later, or set {variable} to a token of your account",
+        "{hub} 收到来自本机的请求过多：请稍后再试，或把 {variable} 设为您账号的令牌";
+    nonsense(url): "{url}: the answer is not understood", "{url}：无法理解响应内容";
+    foreign_page(url, next): "{url}: the next page is {next}, which is not of the same hub", "{url}：下一页 {next} 不属于同一站点";
+    too_many_files(name, most): "{name} has more than {most} files", "{name} 的文件超过 {most} 个";
+    unsafe_path(name, path): "{name} has a file with the path `{path}`, which is refused: it could lie outside of the folder",
+        "{name} 中文件的路径 `{path}` 被拒绝：它可能位于文件夹之外";
+    not_a_hash(text): "the hub names a hash that is none: {text}", "站点给出的哈希值无效：{text}";
+    name_on_model_scope(name, other): "{name} is called {other} on ModelScope", "{name} 在 ModelScope 上名为 {other}";
+    wrong_hash(path, hash): "{path} does not have the {hash} that the hub names; it was removed: try again, or use another mirror",
+        "{path} 与站点给出的 {hash} 不符，已删除：请重试，或换一个镜像";
+    starts_again(): "what was here is wrong; starting again", "已有的部分不正确，重新下载";
+    longer_than_listed(size): "the server sends more than the {size} bytes of the file", "服务器发送的数据超过文件的 {size} 字节";
+    wrong_range(): "the server sends another part than it was asked for", "服务器发送的不是所请求的部分";
+    no_such_range(path): "{path} has no such range", "{path} 没有这个范围";
+    no_ranges(): "the server cannot send parts of a file, which --quantize needs: use another mirror, or download without --quantize",
+        "服务器不支持按范围下载，而 --quantize 需要它：请换一个镜像，或不带 --quantize 下载";
+    disk_is_full(): "the disk is full: free some space, then run the same command again", "磁盘已满：请清理空间，再运行同一命令";
+    disk_is_too_small(folder, needed, free): "{folder}: the download takes {needed}, and {free} are free on the disk",
+        "{folder}：下载需要 {needed}，而磁盘只剩 {free}";
+    model_is_not_supported(name, problem): "{name} is not a model that this program can run: config.json {problem}",
+        "本程序无法运行 {name}：config.json {problem}";
+    no_config(name): "{name} has no config.json: it is not a model that this program can run",
+        "{name} 没有 config.json：本程序无法运行它";
+    only_gguf(name): "{name} has only GGUF files, which this program cannot read: pull the original model, such as THUDM/chatglm-6b",
+        "{name} 只有 GGUF 文件，本程序无法读取：请下载原始模型，例如 THUDM/chatglm-6b";
+    no_weights(name, names): "{name} has none of the files of weights that this program reads: {names}, or the same in several files",
+        "{name} 没有本程序能读取的权重文件：{names}，或其分片形式";
+    file_not_in_repository(path): "the repository has no file {path}", "仓库中没有文件 {path}";
+    thread_failed(): "a download failed", "下载失败";
 }
 
 #[cfg(test)]

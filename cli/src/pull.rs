@@ -1,16 +1,80 @@
 //! `glm pull`: downloads a model from a hub.
+//!
+//! Listing → the files that are needed → each to the cache of the Hugging Face hub, several at a time → a snapshot with links to them.
 
+mod cache;
 mod download;
 mod hash;
 mod http;
 mod hub;
 mod progress;
-mod quantize;
 mod retry;
 mod select;
 mod stop;
-mod space {
-    pub fn check(_: &std::path::Path, _: u64) -> anyhow::Result<()> {
-        Ok(())
+mod store;
+
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use glm_model::{Config, Error};
+
+use self::download::Downloader;
+use self::http::Http;
+use self::hub::{Endpoint, RemoteFile};
+use self::stop::Stop;
+use crate::args::Pull;
+use crate::interrupt::{self, Again, Termination};
+use crate::output::{self, note};
+use crate::repository::Repository;
+use crate::{failure, messages, models, units};
+
+/// Most bytes of a configuration or an index.
+const MAX_SMALL: u64 = 32 << 20;
+
+pub fn run(args: &Pull) -> Result<()> {
+    let started = Instant::now();
+    let endpoint = Endpoint::of_environment(args.from)?;
+    let stop = Stop { cancel: interrupt::token(Again::Exits)?, termination: Termination::catch()? };
+    let http = Http::new(stop);
+    let listing = endpoint.list(&http, &args.repository, args.revision.as_deref(), &note)?;
+    let downloader = Downloader::new(http, endpoint.token.clone());
+    let folder = store::store(&downloader, &listing).map_err(|error| {
+        if failure::is_cancelled(&error) {
+            note(&messages::same_command_goes_on());
+        }
+        endpoint.explain(error, &args.repository, &listing.revision)
+    })?;
+    let stored = models::all()?.into_iter().find(|model| model.folder == folder);
+    let name = stored.as_ref().map_or_else(|| folder.display().to_string(), models::Stored::name);
+    let size = stored.map_or(0, |model| model.bytes());
+    note(&messages::pulled(&name, units::bytes(size), units::seconds(started.elapsed())));
+    note(&messages::talk_to(&name));
+    output::line(&folder.display().to_string())
+}
+
+/// Checks that this program can run a model with this configuration.
+fn check_config(path: &Path, repository: &Repository) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    fs::copy(path, folder.path().join("config.json"))?;
+    match Config::open(folder.path()) {
+        Ok(_) => Ok(()),
+        Err(Error::File { problem, .. }) => {
+            bail!(messages::model_is_not_supported(repository, problem))
+        }
+        Err(error) => Err(error.into()),
     }
+}
+
+/// The contents of a small file that was downloaded.
+fn read_small(file: &RemoteFile, path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("{}: {}", file.path, path.display()))
+}
+
+/// # Errors
+/// If a file that is read as a whole is too large.
+fn check_small(file: &RemoteFile) -> Result<()> {
+    ensure!(file.size <= MAX_SMALL, messages::file_is_too_large(&file.path, MAX_SMALL));
+    Ok(())
 }

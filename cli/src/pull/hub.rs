@@ -133,7 +133,10 @@ impl Endpoint {
         };
         let listing = listing.map_err(|error| self.explain(error, repository, revision))?;
         for file in &listing.files {
-            ensure!(is_relative(&file.path), messages::unsafe_path(repository, &file.path));
+            ensure!(
+                is_relative(&file.path),
+                messages::unsafe_path(repository, file.path.escape_debug())
+            );
         }
         Ok(listing)
     }

@@ -17,6 +17,11 @@ impl Progress {
         Self(bar)
     }
 
+    /// No bar: for files that are too small to wait for.
+    pub fn hidden() -> Self {
+        Self(ProgressBar::hidden())
+    }
+
     /// Bytes that were here before: they do not count as speed.
     pub fn found(&self, bytes: u64) {
         self.0.inc(bytes);

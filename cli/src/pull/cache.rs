@@ -1,0 +1,209 @@
+//! A repository in the hub's cache, in the layout of the hub's own tools.
+//!
+//! ```text
+//! models--THUDM--chatglm-6b/blobs/HASH
+//! models--THUDM--chatglm-6b/snapshots/COMMIT/FILE     a link to ../../blobs/HASH; a copy where there are no links
+//! models--THUDM--chatglm-6b/refs/REVISION             the commit
+//! .locks/models--THUDM--chatglm-6b/HASH.lock          locked by the process that downloads the blob
+//! ```
+
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::download::{Downloader, incomplete};
+use super::hub::{Listing, RemoteFile};
+use super::progress::Progress;
+use super::stop::Stop;
+use crate::messages;
+use crate::repository::Repository;
+
+/// How often is looked whether another process has finished.
+const TICK: Duration = Duration::from_millis(200);
+
+/// A repository in the cache.
+pub struct Cache {
+    folder: PathBuf,
+    locks: PathBuf,
+}
+
+impl Cache {
+    /// Creates the folders of the repository in the cache `hub`.
+    ///
+    /// # Errors
+    /// If they cannot be created.
+    pub fn open(hub: &Path, repository: &Repository) -> Result<Self> {
+        let name = repository.folder();
+        let cache = Self { folder: hub.join(&name), locks: hub.join(".locks").join(&name) };
+        create(&cache.folder.join("blobs"))?;
+        create(&cache.locks)?;
+        Ok(cache)
+    }
+
+    /// Removes the folders that are empty: of a repository of which nothing was downloaded. Errors are ignored.
+    pub fn close(&self) {
+        for folder in [&self.folder.join("blobs"), &self.folder] {
+            let _ = fs::remove_dir(folder);
+        }
+    }
+
+    /// Where the contents of a file are.
+    pub fn blob(&self, file: &RemoteFile) -> PathBuf {
+        self.folder.join("blobs").join(file.hash.name())
+    }
+
+    /// Whether a file is there completely. Its contents were checked when it was downloaded.
+    pub fn has(&self, file: &RemoteFile) -> bool {
+        let blob = fs::metadata(self.blob(file));
+        blob.is_ok_and(|blob| blob.is_file() && blob.len() == file.size)
+    }
+
+    /// Bytes of a file that are there.
+    pub fn present(&self, file: &RemoteFile) -> u64 {
+        if self.has(file) {
+            return file.size;
+        }
+        fs::metadata(incomplete(&self.blob(file))).map_or(0, |part| part.len().min(file.size))
+    }
+
+    /// Downloads a file if it is not there. Waits while another process downloads it.
+    ///
+    /// # Errors
+    /// As [`Downloader::fetch`], and if the lock cannot be had.
+    pub fn fetch(
+        &self,
+        downloader: &Downloader,
+        file: &RemoteFile,
+        progress: &Progress,
+    ) -> Result<()> {
+        let _lock = self.lock(file, &downloader.http().stop, progress)?;
+        if self.has(file) {
+            progress.found(file.size);
+            return Ok(());
+        }
+        downloader.fetch(file, &self.blob(file), progress)
+    }
+
+    /// Locks a blob, as Python's tools do. The lock ends with the file.
+    fn lock(&self, file: &RemoteFile, stop: &Stop, progress: &Progress) -> Result<File> {
+        let path = self.locks.join(format!("{}.lock", file.hash.name()));
+        let lock = File::options().write(true).create(true).truncate(false).open(&path);
+        let lock = lock.with_context(|| path.display().to_string())?;
+        let mut is_noted = false;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => return Ok(lock),
+                Err(TryLockError::Error(error)) => {
+                    return Err(error).with_context(|| path.display().to_string());
+                }
+                Err(TryLockError::WouldBlock) if is_noted => {}
+                Err(TryLockError::WouldBlock) => {
+                    progress.note(&messages::another_downloads(&file.path));
+                    is_noted = true;
+                }
+            }
+            stop.check()?;
+            thread::sleep(TICK);
+        }
+    }
+
+    /// The folder of the files of a listing.
+    pub fn snapshot(&self, listing: &Listing) -> PathBuf {
+        self.folder.join("snapshots").join(&listing.commit)
+    }
+
+    /// Lets the snapshot have a file that is there.
+    ///
+    /// # Errors
+    /// If the link cannot be created.
+    pub fn link(&self, listing: &Listing, file: &RemoteFile) -> Result<()> {
+        let path = self.snapshot(listing).join(&file.path);
+        let blob = self.blob(file);
+        if let (Ok(one), Ok(other)) = (path.canonicalize(), blob.canonicalize())
+            && one == other
+        {
+            return Ok(());
+        }
+        create(path.parent().unwrap_or(&path))?;
+        let up = "../".repeat(file.path.matches('/').count() + 2);
+        let target = format!("{up}blobs/{}", file.hash.name());
+        let new = temporary(&path);
+        let linked = symlink(&target, &new).or_else(|_| fs::copy(&blob, &new).map(drop));
+        let linked = linked.and_then(|()| fs::rename(&new, &path)).inspect_err(|_| {
+            let _ = fs::remove_file(&new);
+        });
+        linked.with_context(|| path.display().to_string())
+    }
+
+    /// Lets the revision point to the snapshot.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn point(&self, listing: &Listing) -> Result<()> {
+        if listing.revision == listing.commit {
+            return Ok(());
+        }
+        let path = self.folder.join("refs").join(&listing.revision);
+        let folder = path.parent().unwrap_or(&path);
+        create(folder)?;
+        let new = temporary(&path);
+        let written = fs::write(&new, &listing.commit).and_then(|()| fs::rename(&new, &path));
+        written.with_context(|| path.display().to_string())
+    }
+}
+
+/// Another name beside a file. Each process has its own, because two may write the same file.
+fn temporary(path: &Path) -> PathBuf {
+    path.with_added_extension(format!("{}.part", std::process::id()))
+}
+
+fn create(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| folder.display().to_string())
+}
+
+#[cfg(unix)]
+fn symlink(target: &str, link: &Path) -> std::io::Result<()> {
+    std::os::unix::fs::symlink(target, link)
+}
+
+/// Other systems allow links to administrators only.
+#[cfg(not(unix))]
+fn symlink(_: &str, _: &Path) -> std::io::Result<()> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::hub::Hash;
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_snapshot_links_to_blobs() {
+        let dir = tempfile::tempdir().unwrap();
+        let repository: Repository = "a/b".parse().unwrap();
+        let hash = Hash::Sha256("1".repeat(64));
+        let file = RemoteFile { path: "sub/x".into(), size: 2, hash, url: String::new() };
+        let (commit, revision) = ("2".repeat(40), "refs/pr/1".to_owned());
+        let listing = Listing { repository, commit, revision, files: vec![file] };
+        let (cache, file) =
+            (Cache::open(dir.path(), &listing.repository).unwrap(), &listing.files[0]);
+        assert!(!cache.has(file));
+        fs::write(cache.blob(file), "hi").unwrap();
+        assert!(cache.has(file) && cache.present(file) == 2);
+        for _ in 0..2 {
+            cache.link(&listing, file).unwrap();
+            cache.point(&listing).unwrap();
+        }
+        let link = cache.snapshot(&listing).join("sub/x");
+        let target = Path::new("../../../blobs").join("1".repeat(64));
+        assert_eq!(fs::read_link(&link).unwrap(), target);
+        assert_eq!(fs::read(&link).unwrap(), b"hi");
+        let reference = dir.path().join("models--a--b/refs/refs/pr/1");
+        assert_eq!(fs::read_to_string(reference).unwrap(), "2".repeat(40));
+        assert_eq!(fs::read_dir(link.parent().unwrap()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,3 @@
+use super::super::hub::Hash;
+use super::super::stop::Stop;
+use super::*;
