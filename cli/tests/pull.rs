@@ -49,7 +49,7 @@ fn a_pulled_model_is_in_the_cache_and_answers_by_its_name() {
     }
     assert_eq!(pulling.blobs().len(), needed.len());
     let (answer, _) = pulling.succeed(&["generate", "-m", NAME, "-p", "谢谢", "--greedy"]);
-    assert_eq!(answer, "不客气！\n");
+    assert!(answer.starts_with("不客气"), "{answer}");
     let list = pulling.home.json(&["list", "--json"]);
     assert_eq!((&list[0]["name"], &list[0]["state"]), (&NAME.into(), &"ready".into()));
     // Once more: nothing is left to download.
@@ -228,7 +228,7 @@ fn modelscope_has_other_names_of_owners() {
     assert_eq!(pulled.len(), 5);
     assert!(pulled.iter().all(|(name, bytes)| *bytes == **talking().files[name].bytes));
     let (answer, _) = pulling.succeed(&["generate", "-m", NAME, "-p", "谢谢", "--greedy"]);
-    assert_eq!(answer, "不客气！\n");
+    assert!(answer.starts_with("不客气"), "{answer}");
 }
 
 #[test]

@@ -66,7 +66,9 @@ fn what_a_wrong_hash_has_is_not_stored() {
     let left = pulling.blobs().into_iter().filter(|blob| blob.starts_with(&weights())).count();
     assert_eq!(left, 0, "what is wrong is not continued");
     pulling.hub.mend();
-    pulling.hub.fail("config.json", 100, Fault::Damage);
+    check(&pulling.pull());
+    let pulling = Pulling::new();
+    pulling.hub.fail("/config.json", 100, Fault::Damage);
     let said = pulling.refusal(&["pull", NAME]);
     assert!(said.contains("config.json"), "{said}");
     pulling.hub.mend();
@@ -256,7 +258,7 @@ fn what_cannot_be_run_is_refused_before_its_weights_come() {
     let said = pulling.refusal(&["pull", "a/gguf"]);
     assert!(said.to_lowercase().contains("gguf"), "{said}");
     let mut bare = talking();
-    bare.files.retain(|name, _| name != "config.json");
+    bare.files.retain(|name, _| name != "config.json" && !name.ends_with(".gguf"));
     pulling.hub.add("a/bare", bare);
     let said = pulling.refusal(&["pull", "a/bare"]);
     assert!(said.contains("config.json"), "{said}");

@@ -188,7 +188,7 @@ fn the_result_answers_and_is_there_at_the_next_run() {
     let pulling = &original.pulling;
     let (folder, _) = pulling.succeed(&["pull", NAME, "--quantize"]);
     let (answer, _) = pulling.succeed(&["generate", "-m", NAME, "-p", "谢谢", "--greedy"]);
-    assert_eq!(answer, "不客气！\n");
+    assert!(answer.starts_with("不客气"), "{answer}");
     pulling.hub.take_requests();
     let (again, said) = pulling.succeed(&["pull", NAME, "--quantize"]);
     assert!(again == folder && said.contains("already"), "{said}");

@@ -7,85 +7,133 @@
 mod supply;
 mod workspace;
 
-use std::fs;
+use std::fs::{self, File};
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use glm_model::{QuantizeOptions, Quantized, Quantizer, write_skeleton};
 
 use super::download::Downloader;
 use super::hub::{Listing, RemoteFile};
+use super::lock;
 use super::progress::Progress;
-use super::select::Selected;
-use crate::messages;
-use crate::units::bytes;
+use super::select::{self, Selected};
+use super::store::check_space;
+use super::{check_config, check_small, read_small};
+use crate::output::note;
+use crate::units::{bytes, count};
+use crate::{folders, messages};
 use supply::Supply;
 use workspace::{Origin, Workspace};
 
+/// Downloads and quantizes a model to folder `target`, or goes on with what a run before has left. `None` if it is there already: made
+/// from the same commit, or by `glm quantize`.
+///
+/// # Errors
+/// If a download fails, the source is no supported model or is damaged, the disk has too little space, or the program shall stop. What
+/// was done stays for the next run.
+pub fn run(
+    downloader: &Downloader,
+    listing: &Listing,
+    options: &QuantizeOptions,
+    target: &Path,
+) -> Result<Option<Quantized>> {
+    let origin = Origin { commit: listing.commit.clone() };
+    let is_current = || Origin::of(target).is_none_or(|found| found == origin);
+    let is_there = || target.exists() && is_current();
+    if is_there() {
+        return Ok(None);
+    }
+    let _lock = lock(downloader, listing, target)?;
+    // Another process may have made it meanwhile.
+    if is_there() {
+        return Ok(None);
+    }
+    let workspace = Workspace::open(target, &origin, listing.repository.name())?;
+    if workspace.is_finished() {
+        workspace.publish(target)?;
+        return Ok(None);
+    }
+    let selected = select(downloader, listing, &workspace).inspect_err(|_| workspace.forget())?;
+    let progress = Progress::new(sum(selected.all()));
+    let job = Job { downloader, listing, selected, workspace: &workspace, progress };
+    let mut quantizer = Quantizer::open(workspace.source(), workspace.model(), options)?;
+    let filled = job.fill(&mut quantizer);
+    job.progress.finish();
+    filled?;
+    let done = quantizer.finish()?;
+    workspace.publish(target)?;
+    Ok(Some(done))
+}
+
+/// Locks the folder that is written, against other processes.
+fn lock(downloader: &Downloader, listing: &Listing, target: &Path) -> Result<File> {
+    let format = target.file_name().unwrap_or_default().to_string_lossy();
+    let locks = folders::quantized()?.join(".locks").join(listing.repository.folder());
+    let name = format!("{}:{format}", listing.repository);
+    let stop = &downloader.http().stop;
+    lock::lock(&locks.join(format!("{format}.lock")), &name, stop, &Progress::hidden())
+}
+
+/// The files that are needed. Configuration and index are downloaded for this.
+fn select<'a>(
+    downloader: &Downloader,
+    listing: &'a Listing,
+    workspace: &Workspace,
+) -> Result<Selected<'a>> {
+    let fetch = |file: &RemoteFile| -> Result<PathBuf> {
+        check_small(file)?;
+        let path = workspace.source().join(&file.path);
+        if !has_size(&path, file.size) {
+            downloader.fetch(file, &path, &Progress::hidden())?;
+        }
+        Ok(path)
+    };
+    let config = select::config(listing)?;
+    check_config(&fetch(config)?, &listing.repository)?;
+    select::select(listing, |file| read_small(file, &fetch(file)?))
+}
+
 /// A model that is downloaded and quantized.
-pub struct Job<'a> {
-    pub downloader: &'a Downloader,
-    pub listing: &'a Listing,
-    pub selected: &'a Selected<'a>,
-    pub options: &'a QuantizeOptions,
-    /// The folder that is written.
-    pub target: &'a Path,
+struct Job<'a> {
+    downloader: &'a Downloader,
+    listing: &'a Listing,
+    selected: Selected<'a>,
+    workspace: &'a Workspace,
+    progress: Progress,
 }
 
 impl Job<'_> {
-    /// Downloads and quantizes the model, or goes on with what a run before has left. `None` if it is there already: made from the same
-    /// commit, or by `glm quantize`.
-    ///
-    /// # Errors
-    /// If a download fails, the source is no supported model or is damaged, a file cannot be written, or the program shall stop. What
-    /// was done stays for the next run.
-    pub fn run(&self) -> Result<Option<Quantized>> {
-        let origin = Origin { commit: self.listing.commit.clone() };
-        if self.target.exists() && Origin::of(self.target).is_none_or(|found| found == origin) {
-            return Ok(None);
-        }
-        let workspace = Workspace::open(self.target, &origin, self.listing.repository.name())?;
-        if workspace.is_finished() {
-            workspace.publish(self.target)?;
-            return Ok(None);
-        }
-        let mut quantizer = Quantizer::open(workspace.source(), workspace.model(), self.options)?;
-        let progress = Progress::new(self.files().map(|file| file.size).sum());
-        let filled = self.fill(&workspace, &mut quantizer, &progress);
-        progress.finish();
-        filled?;
-        let done = quantizer.finish()?;
-        workspace.publish(self.target)?;
-        Ok(Some(done))
-    }
-
     /// Downloads what is missing and quantizes it.
-    fn fill(
-        &self,
-        workspace: &Workspace,
-        quantizer: &mut Quantizer,
-        progress: &Progress,
-    ) -> Result<()> {
-        self.describe(workspace, progress)?;
+    fn fill(&self, quantizer: &mut Quantizer) -> Result<()> {
+        let Self { downloader, workspace, ref progress, .. } = *self;
+        self.describe()?;
         let missing = quantizer.missing()?;
         let needed: Vec<_> = missing
             .iter()
             .filter_map(|path| self.file(path))
             .filter(|file| !workspace.is_complete(&file.path))
             .collect();
-        self.check_space(workspace, quantizer, &needed)?;
+        self.check_space(quantizer, &needed)?;
         let is_needed = |file: &RemoteFile| needed.iter().any(|other| other.path == file.path);
         let rest = self.selected.weights.iter().filter(|file| !is_needed(file));
-        progress.found(rest.map(|file| file.size).sum());
-        let Self { downloader, .. } = *self;
+        progress.found(sum(rest.copied()));
         let repository = &self.listing.repository;
+        let (here, size) = (bytes(sum(needed.iter().copied())), bytes(sum(self.selected.all())));
+        note(&messages::pulling(
+            repository,
+            here,
+            size,
+            count(self.selected.all().count(), "file"),
+        ));
         let supply = Supply { downloader, workspace, repository, files: needed, progress };
-        supply.run(|supplied| self.convert(workspace, quantizer, progress, supplied))
+        supply.run(|supplied| self.convert(quantizer, supplied))
     }
 
     /// Gets the small files, and the headers of the files of weights.
-    fn describe(&self, workspace: &Workspace, progress: &Progress) -> Result<()> {
+    fn describe(&self) -> Result<()> {
+        let Self { workspace, progress, .. } = self;
         for file in &self.selected.others {
             let path = workspace.source().join(&file.path);
             match has_size(&path, file.size) {
@@ -107,11 +155,10 @@ impl Job<'_> {
     /// Quantizes what `next` supplies until nothing is missing.
     fn convert(
         &self,
-        workspace: &Workspace,
         quantizer: &mut Quantizer,
-        progress: &Progress,
         next: &mut dyn FnMut() -> Result<String>,
     ) -> Result<()> {
+        let Self { workspace, progress, .. } = self;
         let is_complete = |path: &Path| file_name(path).is_some_and(|it| workspace.is_complete(it));
         let mut show = |done: u64, total: u64, _: &str| {
             progress.message(&messages::quantized_so_far(bytes(done), bytes(total)));
@@ -136,22 +183,14 @@ impl Job<'_> {
     }
 
     /// Checks that the new model and the two largest of the files fit on the disk.
-    fn check_space(
-        &self,
-        workspace: &Workspace,
-        quantizer: &Quantizer,
-        files: &[&RemoteFile],
-    ) -> Result<()> {
+    fn check_space(&self, quantizer: &Quantizer, files: &[&RemoteFile]) -> Result<()> {
+        let workspace = self.workspace;
         let mut sizes: Vec<_> = files.iter().map(|file| file.size).collect();
         sizes.sort_unstable_by(|one, other| other.cmp(one));
-        let shards: u64 = sizes.iter().take(2).sum();
+        let shards = sizes.iter().take(2).fold(0, |sum: u64, size| sum.saturating_add(*size));
         let there = on_disk(&workspace.model()) + on_disk(&workspace.shard(""));
-        let needed = (quantizer.bytes()? + shards).saturating_sub(there);
-        super::space::check(&workspace.model(), needed)
-    }
-
-    fn files(&self) -> impl Iterator<Item = &RemoteFile> {
-        self.selected.others.iter().chain(&self.selected.weights).copied()
+        let needed = quantizer.bytes()?.saturating_add(shards).saturating_sub(there);
+        check_space(&workspace.model(), needed)
     }
 
     /// The file of weights at a path of the source.
@@ -159,6 +198,12 @@ impl Job<'_> {
         let name = file_name(path)?;
         self.selected.weights.iter().find(|file| file.path == name).copied()
     }
+}
+
+/// Bytes of these files.
+fn sum<'a>(files: impl Iterator<Item = &'a RemoteFile>) -> u64 {
+    // A server names the sizes.
+    files.fold(0, |sum, file| sum.saturating_add(file.size))
 }
 
 fn file_name(path: &Path) -> Option<&str> {

@@ -40,6 +40,8 @@ impl Origin {
 pub struct Workspace {
     root: PathBuf,
     source: PathBuf,
+    /// Whether nothing was there before.
+    is_new: bool,
 }
 
 impl Workspace {
@@ -50,8 +52,9 @@ impl Workspace {
     /// If a file cannot be written or removed.
     pub fn open(target: &Path, origin: &Origin, name: &str) -> Result<Self> {
         let root = with_end(target, UNFINISHED);
-        let workspace = Self { source: root.join("source").join(name), root };
-        if Origin::of(&workspace.model()).as_ref() != Some(origin) {
+        let is_new = Origin::of(&root.join("model")).as_ref() != Some(origin);
+        let workspace = Self { source: root.join("source").join(name), root, is_new };
+        if is_new {
             remove(&workspace.root)?;
         }
         let folders = ["model", "skeletons", "shards"].map(|folder| workspace.root.join(folder));
@@ -61,6 +64,15 @@ impl Workspace {
         origin.write(&workspace.model())?;
         workspace.recover()?;
         Ok(workspace)
+    }
+
+    /// Removes a new workspace, of a model that cannot be quantized. Errors are ignored.
+    pub fn forget(&self) {
+        if self.is_new {
+            let _ = remove(&self.root);
+            // Only if it is empty.
+            let _ = self.root.parent().map(fs::remove_dir);
+        }
     }
 
     /// The model folder that is quantized.
