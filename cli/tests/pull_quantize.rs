@@ -276,7 +276,7 @@ fn damaged_shards_and_servers_without_ranges_are_refused() {
     let pulling = &original.pulling;
     pulling.hub.fail(LARGE, 1000, Fault::IgnoreRange);
     let said = pulling.refusal(&["pull", NAME, "--quantize"]);
-    assert!(said.to_lowercase().contains("range"), "{said}");
+    assert!(said.contains("cannot send parts of a file"), "{said}");
     pulling.hub.restart();
     let third = &original.shards()[2];
     pulling.hub.fail_whole(third, Fault::Damage);
@@ -302,7 +302,7 @@ fn weights_that_are_not_finite_end_the_download_too() {
     pulling.hub.fail_whole(&original.shards()[1], Fault::Stall(1000));
     let started = Instant::now();
     let said = refused(&pulling.run(&["pull", NAME, "--quantize"]));
-    assert!(said.contains("transformer.layers") && said.contains("finite"), "{said}");
+    assert!(said.contains("transformer.layers") && said.contains("NaN"), "{said}");
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
 }
 

@@ -21,7 +21,6 @@ use super::progress::Progress;
 use super::select::{self, Selected};
 use super::store::check_space;
 use super::{check_config, check_small, read_small};
-use crate::output::note;
 use crate::units::{bytes, count};
 use crate::{folders, messages};
 use supply::Supply;
@@ -121,12 +120,13 @@ impl Job<'_> {
         progress.found(sum(rest.copied()));
         let repository = &self.listing.repository;
         let (here, size) = (bytes(sum(needed.iter().copied())), bytes(sum(self.selected.all())));
-        note(&messages::pulling(
+        progress.note(&messages::pulling(
             repository,
             here,
             size,
             count(self.selected.all().count(), "file"),
         ));
+        progress.message(&repository.to_string());
         let supply = Supply { downloader, workspace, repository, files: needed, progress };
         supply.run(|supplied| self.convert(quantizer, supplied))
     }
