@@ -5,7 +5,6 @@ mod common;
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::hub::{Fault, Hub, sha256};
@@ -162,18 +161,7 @@ fn other_hosts_and_relative_places_are_followed() {
 #[test]
 fn a_full_disk_leaves_nothing_half_written() {
     let pulling = Pulling::new();
-    // The system ends no process here whose file grows above the limit: writing fails, as on a full disk. Blocks have 512 or 1024 bytes.
-    let script = "trap '' XFSZ; ulimit -f 1500; exec \"$@\"";
-    let glm = pulling.glm(&["pull", NAME]);
-    let mut limited = Command::new("sh");
-    limited.args(["-c", script, "sh"]).arg(glm.get_program()).args(glm.get_args());
-    for (name, value) in glm.get_envs() {
-        match value {
-            Some(value) => limited.env(name, value),
-            None => limited.env_remove(name),
-        };
-    }
-    let said = refused(&limited.stdin(Stdio::null()).output().unwrap());
+    let said = refused(&pulling.run_with_limit(1500, &["pull", NAME]));
     assert!(said.contains("File too large") && said.contains(&weights()), "{said}");
     check_nothing(&pulling);
     pulling.hub.take_requests();

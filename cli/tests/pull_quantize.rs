@@ -228,6 +228,55 @@ fn a_killed_run_goes_on_at_the_next_shard() {
 }
 
 #[test]
+fn a_run_that_is_killed_at_any_time_goes_on() {
+    let original = Original::new(Format::Torch, 5, Some(1));
+    let pulling = &original.pulling;
+    // Later each time, so that it ends.
+    let folder = (1..100).find_map(|tenths| {
+        let mut child = pulling.start(&["pull", NAME, "--quantize"]);
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_millis(100 * tenths) {
+            if child.try_wait().unwrap().is_some() {
+                return Some(succeeded(&child.wait_with_output().unwrap()).0);
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        kill(child);
+        None
+    });
+    original.check(Path::new(folder.unwrap().trim_end()), &[]);
+}
+
+#[test]
+fn a_full_disk_leaves_what_the_next_run_goes_on_with() {
+    let original = Original::new(Format::Safetensors, 12, None);
+    let pulling = &original.pulling;
+    // The shards fit, the result does not.
+    let said = refused(&pulling.run_with_limit(6000, &["pull", NAME, "--quantize"]));
+    assert!(said.contains("File too large") && said.contains("int4.part"), "{said}");
+    // Neither fits.
+    refused(&pulling.run_with_limit(1000, &["pull", NAME, "--quantize"]));
+    assert_eq!(names_beside(&original.target("int4")), ["int4.part"]);
+    let (folder, _) = pulling.succeed(&["pull", NAME, "--quantize"]);
+    original.check(Path::new(folder.trim_end()), &[]);
+}
+
+#[test]
+fn an_unfinished_folder_can_be_removed() {
+    let original = Original::new(Format::Safetensors, 4, None);
+    let pulling = &original.pulling;
+    kill(original.stalled_at(2));
+    pulling.succeed(&["rm", "--yes", &format!("{NAME}:int4.part")]);
+    assert!(!original.target("int4.part").parent().unwrap().exists());
+    // Of a model that cannot be run, nothing stays.
+    let other = original.repository().with("config.json", br#"{"model_type": "bert"}"#.to_vec());
+    pulling.hub.add("a/bert", other);
+    let said = pulling.refusal(&["pull", "a/bert", "--quantize"]);
+    assert!(said.contains("bert"), "{said}");
+    assert!(names(&pulling.home.quantized()).iter().all(|name| name == ".locks"));
+}
+
+#[test]
 fn an_unfinished_folder_of_another_commit_is_begun_anew() {
     let original = Original::new(Format::Safetensors, 4, None);
     let pulling = &original.pulling;

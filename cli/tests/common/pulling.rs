@@ -39,6 +39,22 @@ impl Pulling {
         self.glm(words).output().unwrap()
     }
 
+    /// Runs `glm` with these words where no file may have more than so many blocks of 512 bytes. Writing more fails, as on a full disk.
+    pub fn run_with_limit(&self, blocks: u32, words: &[&str]) -> Output {
+        let glm = self.glm(words);
+        // Without the trap, the system would end the process.
+        let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$@\"");
+        let mut limited = Command::new("sh");
+        limited.args(["-c", &script, "sh"]).arg(glm.get_program()).args(glm.get_args());
+        for (name, value) in glm.get_envs() {
+            match value {
+                Some(value) => limited.env(name, value),
+                None => limited.env_remove(name),
+            };
+        }
+        limited.stdin(Stdio::null()).output().unwrap()
+    }
+
     /// What a run that succeeds prints on stdout and stderr.
     pub fn succeed(&self, words: &[&str]) -> (String, String) {
         succeeded(&self.run(words))
