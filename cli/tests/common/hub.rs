@@ -1,6 +1,6 @@
 //! A hub on this machine. It serves repositories as huggingface.co and modelscope.cn do, fails on demand, and records requests.
 
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, unused_imports, reason = "each test file uses its part")]
 
 mod answer;
 mod repository;
