@@ -54,8 +54,12 @@ pub fn run(args: &Pull) -> Result<()> {
     })?;
     let stored = models::all()?.into_iter().find(|model| model.folder == folder);
     let name = stored.as_ref().map_or_else(|| folder.display().to_string(), models::Stored::name);
-    let size = stored.map_or(0, |model| model.bytes());
-    note(&messages::pulled(&name, units::bytes(size), units::seconds(started.elapsed())));
+    let (size, time) = (stored.map_or(0, |model| model.bytes()), units::seconds(started.elapsed()));
+    note(&match args.quantize {
+        // The sizes were said.
+        Some(_) => messages::took(time),
+        None => messages::pulled(&name, units::bytes(size), time),
+    });
     note(&messages::talk_to(&name));
     output::line(&folder.display().to_string())
 }

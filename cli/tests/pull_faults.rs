@@ -201,6 +201,7 @@ fn a_hostile_list_writes_nothing() {
         entry("config.json", "../../../../evil"),
         entry("config.json", ""),
         "[".repeat(100_000),
+        " ".repeat(17 << 20),
         "{}".to_owned(),
         "[]".to_owned(),
         String::new(),

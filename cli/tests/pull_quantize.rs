@@ -15,7 +15,7 @@ use std::process::Output;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::hub::{Fault, Repository};
+use common::hub::{Fault, Hub, Repository};
 use common::pulling::{
     NAME, Pulling, allocated, files, interrupt, kill, names, refused, succeeded,
 };
@@ -259,6 +259,20 @@ fn a_full_disk_leaves_what_the_next_run_goes_on_with() {
     assert_eq!(names_beside(&original.target("int4")), ["int4.part"]);
     let (folder, _) = pulling.succeed(&["pull", NAME, "--quantize"]);
     original.check(Path::new(folder.trim_end()), &[]);
+}
+
+#[test]
+fn modelscope_is_quantized_as_well() {
+    let original = Original::new(Format::Safetensors, 3, None);
+    let pulling = &original.pulling;
+    let modelscope = Hub::start();
+    modelscope.add("ZhipuAI/chatglm-6b", original.repository());
+    let mut glm = pulling.glm(&["pull", NAME, "--quantize", "--from", "modelscope"]);
+    let run = glm.env("MODELSCOPE_ENDPOINT", modelscope.url()).output().unwrap();
+    let (folder, said) = succeeded(&run);
+    original.check(Path::new(folder.trim_end()), &[]);
+    let said: Vec<_> = said.lines().collect();
+    assert_eq!(said.iter().filter(|line| line.contains("int4")).count(), 2, "{said:#?}");
 }
 
 #[test]
