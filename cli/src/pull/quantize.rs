@@ -19,8 +19,9 @@ use super::hub::{Listing, RemoteFile};
 use super::lock;
 use super::progress::Progress;
 use super::select::{self, Selected};
-use super::store::check_space;
+use super::store::{check_space, sum};
 use super::{check_config, check_small, read_small};
+use crate::models::State;
 use crate::units::{bytes, count};
 use crate::{folders, messages};
 use supply::Supply;
@@ -40,7 +41,7 @@ pub fn run(
 ) -> Result<Option<Quantized>> {
     let origin = Origin { commit: listing.commit.clone() };
     let is_current = || Origin::of(target).is_none_or(|found| found == origin);
-    let is_there = || target.exists() && is_current();
+    let is_there = || State::of(target).is_ready() && is_current();
     if is_there() {
         return Ok(None);
     }
@@ -55,7 +56,7 @@ pub fn run(
         return Ok(None);
     }
     let selected = select(downloader, listing, &workspace).inspect_err(|_| workspace.forget())?;
-    let progress = Progress::new(sum(selected.all()));
+    let progress = Progress::new(size(selected.all()));
     let job = Job { downloader, listing, selected, workspace: &workspace, progress };
     let mut quantizer = Quantizer::open(workspace.source(), workspace.model(), options)?;
     let filled = job.fill(&mut quantizer);
@@ -117,15 +118,11 @@ impl Job<'_> {
         self.check_space(quantizer, &needed)?;
         let is_needed = |file: &RemoteFile| needed.iter().any(|other| other.path == file.path);
         let rest = self.selected.weights.iter().filter(|file| !is_needed(file));
-        progress.found(sum(rest.copied()));
+        progress.found(size(rest.copied()));
         let repository = &self.listing.repository;
-        let (here, size) = (bytes(sum(needed.iter().copied())), bytes(sum(self.selected.all())));
-        progress.note(&messages::pulling(
-            repository,
-            here,
-            size,
-            count(self.selected.all().count(), "file"),
-        ));
+        let (missing, total) = (size(needed.iter().copied()), size(self.selected.all()));
+        let files = count(self.selected.all().count(), "file");
+        progress.note(&messages::pulling(repository, bytes(missing), bytes(total), files));
         progress.message(&repository.to_string());
         let supply = Supply { downloader, workspace, repository, files: needed, progress };
         supply.run(|supplied| self.convert(quantizer, supplied))
@@ -182,12 +179,13 @@ impl Job<'_> {
         }
     }
 
-    /// Checks that the new model and the two largest of the files fit on the disk.
+    /// Checks that the new model and three files fit on the disk: that of the embedding, that of the head while they are compared, and
+    /// the next.
     fn check_space(&self, quantizer: &Quantizer, files: &[&RemoteFile]) -> Result<()> {
         let workspace = self.workspace;
         let mut sizes: Vec<_> = files.iter().map(|file| file.size).collect();
         sizes.sort_unstable_by(|one, other| other.cmp(one));
-        let shards = sizes.iter().take(2).fold(0, |sum: u64, size| sum.saturating_add(*size));
+        let shards = sum(sizes.into_iter().take(3));
         let there = on_disk(&workspace.model()) + on_disk(&workspace.shard(""));
         let needed = quantizer.bytes()?.saturating_add(shards).saturating_sub(there);
         check_space(&workspace.model(), needed)
@@ -201,9 +199,8 @@ impl Job<'_> {
 }
 
 /// Bytes of these files.
-fn sum<'a>(files: impl Iterator<Item = &'a RemoteFile>) -> u64 {
-    // A server names the sizes.
-    files.fold(0, |sum, file| sum.saturating_add(file.size))
+fn size<'a>(files: impl IntoIterator<Item = &'a RemoteFile>) -> u64 {
+    sum(files.into_iter().map(|file| file.size))
 }
 
 fn file_name(path: &Path) -> Option<&str> {

@@ -183,3 +183,78 @@ fn remove(folder: &Path) -> Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = "model-00001-of-00002.safetensors";
+
+    fn origin(commit: &str) -> Origin {
+        Origin { commit: commit.to_owned() }
+    }
+
+    /// A workspace with a skeleton and its shard.
+    fn begun(target: &Path) -> Workspace {
+        let workspace = Workspace::open(target, &origin("a"), "m").unwrap();
+        fs::write(workspace.source().join(FILE), "skeleton").unwrap();
+        fs::write(workspace.shard(FILE), "shard").unwrap();
+        workspace
+    }
+
+    fn contents(workspace: &Workspace) -> String {
+        fs::read_to_string(workspace.source().join(FILE)).unwrap()
+    }
+
+    #[test]
+    fn a_shard_takes_the_place_of_its_skeleton_and_leaves_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let workspace = begun(&dir.path().join("int4"));
+        assert!(workspace.complete().unwrap().is_empty());
+        workspace.insert(FILE).unwrap();
+        assert!(workspace.is_complete(FILE) && workspace.complete().unwrap() == [FILE]);
+        assert_eq!(contents(&workspace), "shard");
+        workspace.drop_shard(FILE).unwrap();
+        assert!(!workspace.is_complete(FILE) && contents(&workspace) == "skeleton");
+    }
+
+    #[test]
+    fn a_process_may_be_killed_while_it_inserts() {
+        for (has_shard, expected) in [(true, "shard"), (false, "skeleton")] {
+            let dir = tempfile::tempdir().unwrap();
+            let target = dir.path().join("int4");
+            let workspace = begun(&target);
+            fs::rename(workspace.source().join(FILE), workspace.skeleton(FILE)).unwrap();
+            if !has_shard {
+                fs::remove_file(workspace.shard(FILE)).unwrap();
+            }
+            let workspace = Workspace::open(&target, &origin("a"), "m").unwrap();
+            assert_eq!(contents(&workspace), expected);
+            assert_eq!(workspace.is_complete(FILE), has_shard);
+        }
+    }
+
+    #[test]
+    fn another_origin_begins_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("int4");
+        begun(&target);
+        assert!(Workspace::open(&target, &origin("a"), "m").unwrap().shard(FILE).exists());
+        let other = Workspace::open(&target, &origin("b"), "m").unwrap();
+        assert!(!other.shard(FILE).exists() && !other.source().join(FILE).exists());
+    }
+
+    #[test]
+    fn what_is_published_replaces_what_was_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("int4");
+        fs::create_dir(&target).unwrap();
+        fs::write(target.join("old"), "").unwrap();
+        let workspace = begun(&target);
+        fs::write(workspace.model().join("new"), "").unwrap();
+        workspace.publish(&target).unwrap();
+        assert!(target.join("new").exists() && !target.join("old").exists());
+        assert_eq!(Origin::of(&target), Some(origin("a")));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}
