@@ -94,13 +94,8 @@ fn a_killed_pull_goes_on_where_it_was() {
         pulling.hub.fail(&weights(), 1, Fault::Stall(killed));
         let child = pulling.start(&["pull", NAME]);
         pulling.hub.wait_for_stalled(stalled);
-        // Until most of the bytes that were sent are on the disk.
-        let unfinished =
-            pulling.home.repository(NAME).join(format!("blobs/{}.incomplete", weights()));
-        let len = || fs::metadata(&unfinished).map_or(0, |file| file.len());
-        while len() < [500_000, 1_500_000][stalled - 1] {
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
+        // Most of the bytes that were sent.
+        pulling.wait_for_bytes(&weights(), [500_000, 1_500_000][stalled - 1]);
         kill(child);
         assert!(!pulling.blobs().contains(&weights()));
         let list = pulling.home.json(&["list", "--json"]);
@@ -124,12 +119,13 @@ fn ctrl_c_stops_with_130_and_the_same_command_goes_on() {
     pulling.hub.fail(&weights(), 1, Fault::Stall(1_000_000));
     let child = pulling.start(&["pull", NAME]);
     pulling.hub.wait_for_stalled(1);
+    pulling.wait_for_bytes(&weights(), 500_000);
     let output = interrupt(child);
     assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
     assert!(output.stdout.is_empty());
     assert!(stderr(&output).contains("same command"), "{}", stderr(&output));
     pulling.pull();
-    assert!(pulling.hub.downloads(&weights())[1].start.is_some());
+    assert!(pulling.hub.downloads(&weights())[1].start >= Some(500_000));
 }
 
 #[test]

@@ -6,6 +6,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::cache::Home;
 use super::hub::{Hub, Repository};
@@ -73,6 +75,16 @@ impl Pulling {
     /// Starts a run whose output is read later.
     pub fn start(&self, words: &[&str]) -> Child {
         self.glm(words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// Waits until the unfinished blob has so many bytes on the disk.
+    pub fn wait_for_bytes(&self, hash: &str, bytes: u64) {
+        let path = self.home.repository(NAME).join(format!("blobs/{hash}.incomplete"));
+        let started = Instant::now();
+        while fs::metadata(&path).map_or(0, |file| file.len()) < bytes {
+            assert!(started.elapsed() < Duration::from_secs(30), "{}", path.display());
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// The blobs of the repository by name, those that are unfinished too.
