@@ -10,6 +10,7 @@ mod hub;
 mod progress;
 mod retry;
 mod select;
+mod space;
 mod stop;
 mod store;
 
