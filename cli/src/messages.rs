@@ -115,6 +115,10 @@ messages! {
     took(time): "in {time}", "用时 {time}";
     talk_to(name): "Talk to it with: glm -m {name}", "开始对话：glm -m {name}";
 
+    // `glm pull --quantize`.
+    reading_headers(): "reading the headers", "正在读取文件头";
+    quantized_so_far(done, total): "quantized {done} of {total};", "已量化 {done} / {total}；";
+
     // Lists of models.
     no_models(): "There are no models here yet.", "本机还没有模型。";
     incomplete(): "incomplete", "未下载完";

@@ -7,7 +7,9 @@ mod download;
 mod hash;
 mod http;
 mod hub;
+mod lock;
 mod progress;
+mod quantize;
 mod retry;
 mod select;
 mod space;
@@ -15,15 +17,15 @@ mod stop;
 mod store;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
-use glm_model::{Config, Error};
+use glm_model::{Config, Error, QuantizeOptions};
 
 use self::download::Downloader;
 use self::http::Http;
-use self::hub::{Endpoint, RemoteFile};
+use self::hub::{Endpoint, Listing, RemoteFile};
 use self::stop::Stop;
 use crate::args::Pull;
 use crate::interrupt::{self, Again, Termination};
@@ -41,7 +43,11 @@ pub fn run(args: &Pull) -> Result<()> {
     let http = Http::new(stop);
     let listing = endpoint.list(&http, &args.repository, args.revision.as_deref(), &note)?;
     let downloader = Downloader::new(http, endpoint.token.clone());
-    let folder = store::store(&downloader, &listing).map_err(|error| {
+    let pulled = match args.quantize {
+        Some(bits) => quantized(args, bits, &downloader, &listing),
+        None => store::store(&downloader, &listing),
+    };
+    let folder = pulled.map_err(|error| {
         if failure::is_cancelled(&error) {
             note(&messages::same_command_goes_on());
         }
@@ -49,10 +55,36 @@ pub fn run(args: &Pull) -> Result<()> {
     })?;
     let stored = models::all()?.into_iter().find(|model| model.folder == folder);
     let name = stored.as_ref().map_or_else(|| folder.display().to_string(), models::Stored::name);
-    let size = stored.map_or(0, |model| model.bytes());
-    note(&messages::pulled(&name, units::bytes(size), units::seconds(started.elapsed())));
+    let (size, time) = (stored.map_or(0, |model| model.bytes()), units::seconds(started.elapsed()));
+    note(&match args.quantize {
+        // The sizes were said.
+        Some(_) => messages::took(time),
+        None => messages::pulled(&name, units::bytes(size), time),
+    });
     note(&messages::talk_to(&name));
     output::line(&folder.display().to_string())
+}
+
+/// Downloads and quantizes a model, and returns its folder.
+fn quantized(
+    args: &Pull,
+    bits: usize,
+    downloader: &Downloader,
+    listing: &Listing,
+) -> Result<PathBuf> {
+    let mut options = QuantizeOptions::new(bits, args.group);
+    options.threads = args.threads;
+    let folder = models::quantized_folder(&args.repository, bits, args.group)?;
+    let format = folder.file_name().unwrap_or_default().to_string_lossy();
+    let name = format!("{}:{format}", args.repository);
+    match quantize::run(downloader, listing, &options, &folder)? {
+        Some(done) => {
+            let lines = crate::quantize::summary(bits, args.group, &name, &done);
+            lines.iter().for_each(|line| note(line));
+        }
+        None => note(&messages::nothing_to_pull(&name)),
+    }
+    Ok(folder)
 }
 
 /// Checks that this program can run a model with this configuration.

@@ -45,7 +45,7 @@ pub fn run(args: &Quantize) -> Result<()> {
         // Only if it is empty: a folder without a model in the cache helps nobody.
         let _ = fs::remove_dir(&folder);
     }
-    summary(args, &name, &done?).iter().for_each(|line| note(line));
+    summary(args.bits, args.group, &name, &done?).iter().for_each(|line| note(line));
     note(&messages::took(seconds(started.elapsed())));
     if args.target.is_none() {
         note(&messages::talk_to(&name));
@@ -81,8 +81,8 @@ fn is_same(one: &Path, other: &Path) -> bool {
     matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
 }
 
-fn summary(args: &Quantize, target: &str, done: &Quantized) -> Vec<String> {
-    let Quantize { bits, group, .. } = args;
+/// What was done, in lines for people.
+pub fn summary(bits: usize, group: usize, target: &str, done: &Quantized) -> Vec<String> {
     let mut lines =
         vec![messages::quantized_size(target, bytes(done.bytes), bytes(done.source_bytes))];
     if done.quantized > 0 {

@@ -76,7 +76,7 @@ fn an_unknown_or_ambiguous_name_is_refused_with_advice() {
     let said = info("THUDM/chatglm-6b");
     assert!(said.contains("`glm pull THUDM/chatglm-6b`") && said.contains("glm list"), "{said}");
     assert!(said.contains(&text(&home.hub())) && !said.contains("os error"), "{said}");
-    assert!(info("THUDM/chatglm-6b:int8-g64").contains("--quantize 8 --group 64`"));
+    assert!(info("THUDM/chatglm-6b:int8-g64").contains("--quantize=8 --group 64`"));
     assert!(info("chatglm-6b").contains("glm pull OWNER/chatglm-6b"));
     assert!(info("/nowhere").contains("there is no folder /nowhere"));
     for owner in ["THUDM", "zai-org"] {

@@ -79,7 +79,7 @@ fn settings_are_changed_shown_and_checked() {
         ("/set draft 99", "error: draft must be auto, off or a number from 1 to"),
         ("/set draft off", "\ndraft off"),
         ("/set history maybe", "error: history must be one of on, off"),
-        ("/set nosuch 1", "error: nosuch: no such setting; there are temperature, top-p"),
+        ("/set nosuch 1", "error: there is no setting nosuch; the settings are temperature, top-p"),
     ] {
         enter(&chat, line, expected);
     }

@@ -123,8 +123,8 @@ fn flags(suffix: &str) -> String {
     }
     let Some(format) = suffix.strip_prefix(":int") else { return String::new() };
     match format.split_once("-g") {
-        Some((bits, group)) => format!(" --quantize {bits} --group {group}"),
-        None => format!(" --quantize {format}"),
+        Some((bits, group)) => format!(" --quantize={bits} --group {group}"),
+        None => format!(" --quantize={format}"),
     }
 }
 
@@ -149,8 +149,8 @@ mod tests {
     #[test]
     fn the_advice_gets_the_model_that_is_missing() {
         assert_eq!(flags(""), "");
-        assert_eq!(flags(":int4"), " --quantize 4");
-        assert_eq!(flags(":int8-g64"), " --quantize 8 --group 64");
+        assert_eq!(flags(":int4"), " --quantize=4");
+        assert_eq!(flags(":int8-g64"), " --quantize=8 --group 64");
         assert_eq!(flags("@v1.1"), " --revision v1.1");
     }
 }

@@ -7,22 +7,16 @@
 //! .locks/models--THUDM--chatglm-6b/HASH.lock          locked by the process that downloads the blob
 //! ```
 
-use std::fs::{self, File, TryLockError};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use super::download::{Downloader, incomplete};
 use super::hub::{Listing, RemoteFile};
+use super::lock;
 use super::progress::Progress;
-use super::stop::Stop;
-use crate::messages;
 use crate::repository::Repository;
-
-/// How often is looked whether another process has finished.
-const TICK: Duration = Duration::from_millis(200);
 
 /// A repository in the cache.
 pub struct Cache {
@@ -79,35 +73,14 @@ impl Cache {
         file: &RemoteFile,
         progress: &Progress,
     ) -> Result<()> {
-        let _lock = self.lock(file, &downloader.http().stop, progress)?;
+        // As Python's tools do.
+        let lock = self.locks.join(format!("{}.lock", file.hash.name()));
+        let _lock = lock::lock(&lock, &file.path, &downloader.http().stop, progress)?;
         if self.has(file) {
             progress.found(file.size);
             return Ok(());
         }
         downloader.fetch(file, &self.blob(file), progress)
-    }
-
-    /// Locks a blob, as Python's tools do. The lock ends with the file.
-    fn lock(&self, file: &RemoteFile, stop: &Stop, progress: &Progress) -> Result<File> {
-        let path = self.locks.join(format!("{}.lock", file.hash.name()));
-        let lock = File::options().write(true).create(true).truncate(false).open(&path);
-        let lock = lock.with_context(|| path.display().to_string())?;
-        let mut is_noted = false;
-        loop {
-            match lock.try_lock() {
-                Ok(()) => return Ok(lock),
-                Err(TryLockError::Error(error)) => {
-                    return Err(error).with_context(|| path.display().to_string());
-                }
-                Err(TryLockError::WouldBlock) if is_noted => {}
-                Err(TryLockError::WouldBlock) => {
-                    progress.note(&messages::another_downloads(&file.path));
-                    is_noted = true;
-                }
-            }
-            stop.check()?;
-            thread::sleep(TICK);
-        }
     }
 
     /// The folder of the files of a listing.

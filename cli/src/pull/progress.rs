@@ -1,9 +1,14 @@
 //! The progress of downloads: one bar over all files.
 
+use std::time::Duration;
+
 use indicatif::ProgressBar;
 
 use crate::output::note;
 use crate::progress;
+
+/// How often the bar is drawn at least.
+const TICK: Duration = Duration::from_millis(250);
 
 /// How many bytes of all files are there. Threads share it.
 #[derive(Clone)]
@@ -14,6 +19,8 @@ impl Progress {
     pub fn new(total: u64) -> Self {
         let bar = progress::download();
         bar.set_length(total);
+        // Also while nothing arrives.
+        bar.enable_steady_tick(TICK);
         Self(bar)
     }
 

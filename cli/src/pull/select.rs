@@ -81,7 +81,7 @@ fn shards<'a>(listing: &'a Listing, index: &[u8]) -> Result<Vec<&'a RemoteFile>>
     let file = |name: &&String| {
         find(listing, name).with_context(|| messages::file_not_in_repository(name.escape_debug()))
     };
-    names.iter().map(|name| file(name)).collect()
+    names.iter().map(file).collect()
 }
 
 fn find<'a>(listing: &'a Listing, path: &str) -> Option<&'a RemoteFile> {

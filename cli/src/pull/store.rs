@@ -73,7 +73,7 @@ fn supported<'a>(
 }
 
 /// The sum of sizes that a server names.
-fn sum(sizes: impl Iterator<Item = u64>) -> u64 {
+pub fn sum(sizes: impl Iterator<Item = u64>) -> u64 {
     sizes.fold(0, u64::saturating_add)
 }
 

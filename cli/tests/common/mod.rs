@@ -3,6 +3,9 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 pub mod cache;
+pub mod hub;
+#[cfg(unix)]
+pub mod pulling;
 #[cfg(unix)]
 pub mod terminal;
 
@@ -26,6 +29,7 @@ pub fn isolated(folder: &Path) -> std::process::Command {
         let name = name.to_string_lossy();
         let is_setting =
             ["XDG_", "HF_", "LC_", "MODELSCOPE_"].iter().any(|start| name.starts_with(start));
+        let is_setting = is_setting || name.to_lowercase().ends_with("_proxy");
         if is_setting || ["GLM_MODEL", "GLM_THREADS", "LANG"].contains(&&*name) {
             command.env_remove(&*name);
         }

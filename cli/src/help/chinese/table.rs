@@ -18,8 +18,9 @@ pub const TABLE: &[(&str, &str)] = &[
     ),
     ("Above 1, tokens that occurred before become less likely", "重复惩罚：大于 1 时，已出现过的 token 概率降低"),
     (
-        "After each answer, print to stderr how long it took and how many drafted tokens were accepted",
-        "每次回答后，在标准错误上显示用时，以及被接受的草稿 token 数",
+        "After each answer, print to stderr how long it took, how much of the context is used, and how many drafted tokens \
+         were accepted",
+        "每次回答后，在标准错误上显示用时、已用的上下文，以及被接受的草稿 token 数",
     ),
     (
         "Afterwards, print to stderr how long it took and how many drafted tokens were accepted",
@@ -28,14 +29,16 @@ pub const TABLE: &[(&str, &str)] = &[
     ("Always choose the likeliest token", "总是选择概率最高的 token"),
     ("Answer one prompt", "回答一个提示"),
     (
-        "Answer the conversation in this file once: a JSON list of {\"role\", \"content\"}; `-` reads it from stdin",
-        "回答此文件中的对话，只答一次：JSON 列表，每项为 {\"role\", \"content\"}；`-` 表示从标准输入读取",
+        "Answer the conversation in this file once: a JSON list of {\"role\", \"content\"}; `-` reads it from stdin. A \
+         conversation that ends with an answer goes on as with --continue",
+        "回答此文件中的对话，只答一次：JSON 列表，每项为 {\"role\", \"content\"}；`-` 表示从标准输入读取。以回答结尾的对话会像 --continue 那样继续",
     ),
     ("Answers", "回答"),
     (
-        "At the prompt, /help lists the commands. Ctrl-C stops an answer, Ctrl-D leaves. If stdin is not a terminal, each of \
-         its lines is a question. Only the answers are written to stdout.",
-        "在提示符后输入 /help 可列出命令。Ctrl-C 停止回答，Ctrl-D 退出。如果标准输入不是终端，则每行是一个问题。只有回答写到标准输出。",
+        "At the prompt, /help lists the commands. Ctrl-C stops an answer, Ctrl-D leaves. A question of several lines stands \
+         between \"\"\" and \"\"\", or each of its lines but the last ends with \\. If stdin is not a terminal, each of its \
+         lines is a question. Only the answers are written to stdout.",
+        "在提示符后输入 /help 可列出命令。Ctrl-C 停止回答，Ctrl-D 退出。多行的问题写在 \"\"\" 和 \"\"\" 之间，或让除最后一行外的每行以 \\ 结尾。如果标准输入不是终端，则每行是一个问题。只有回答写到标准输出。",
     ),
     ("Bits of a random weight: 4 or 8", "随机权重的位数：4 或 8"),
     ("Bits of a weight: 4 or 8", "权重的位数：4 或 8"),
@@ -82,6 +85,7 @@ pub const TABLE: &[(&str, &str)] = &[
         "同一仓库的其他版本也在使用的文件会保留。不在缓存中的文件夹不会被删除。",
     ),
     ("Fill the blanks in a text", "填写文本中的空白"),
+    ("Go on with the conversation in this file, as /save wrote it", "继续此文件中的对话，文件由 /save 写出"),
     (
         "If the text has a blank, each answer is scored in the place of the blank; more than one blank is an error. If it has \
          none, the text is a question, and each answer is scored as its answer. One line is printed for each answer, the \
@@ -110,6 +114,7 @@ pub const TABLE: &[(&str, &str)] = &[
         "不用模型，而是测量内存中的随机权重，形状与已发布的某个模型相同",
     ),
     ("Models, by their names in `glm list`", "模型，用 `glm list` 中的名称"),
+    ("Neither read nor write the history of questions", "不读取也不保存问题的历史记录"),
     (
         "Numbers of sequences that are generated together; 0 measures none. By default 4,8 if they fit in the context",
         "一起生成的序列数；0 表示不测。默认为 4,8，如果上下文能容纳",
