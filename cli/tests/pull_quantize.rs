@@ -204,6 +204,30 @@ fn the_result_answers_and_is_there_at_the_next_run() {
 }
 
 #[test]
+fn a_shard_is_quantized_and_removed_while_the_next_arrives() {
+    let original = Original::new(Format::Safetensors, 6, None);
+    let child = original.stalled_at(4);
+    let part = original.target("int4.part");
+    let started = Instant::now();
+    // The skeletons are in their places again: no file is complete.
+    let next = ["model-00005-of-00006.safetensors.incomplete"];
+    while !names(&part.join("skeletons")).is_empty() || names(&part.join("shards")) != next {
+        assert!(
+            started.elapsed() < Duration::from_secs(30),
+            "{:?}",
+            files(&part.join("skeletons"))
+        );
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert!(part.join("model/journal.json").exists());
+    let headers = allocated(&part.join("source"));
+    assert!(headers < 6 * (160 << 10) + (1 << 20), "{headers}");
+    original.pulling.hub.release();
+    let (folder, _) = succeeded(&child.wait_with_output().unwrap());
+    original.check(Path::new(folder.trim_end()), &[]);
+}
+
+#[test]
 fn a_killed_run_goes_on_at_the_next_shard() {
     let original = Original::new(Format::Safetensors, 6, None);
     let pulling = &original.pulling;

@@ -1,6 +1,7 @@
 //! Locks between processes.
 
 use std::fs::{self, File, TryLockError};
+use std::io::ErrorKind;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -29,6 +30,10 @@ pub fn lock(path: &Path, name: &str, stop: &Stop, progress: &Progress) -> Result
     loop {
         match lock.try_lock() {
             Ok(()) => return Ok(lock),
+            // A file system without locks.
+            Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => {
+                return Ok(lock);
+            }
             Err(TryLockError::Error(error)) => {
                 return Err(error).with_context(|| path.display().to_string());
             }
