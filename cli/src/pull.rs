@@ -12,7 +12,6 @@ mod progress;
 mod quantize;
 mod retry;
 mod select;
-mod space;
 mod stop;
 mod store;
 

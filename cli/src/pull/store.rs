@@ -1,18 +1,17 @@
 //! Downloads a model to the hub's cache.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::thread;
 
-use anyhow::{Context, Error, Result};
+use anyhow::{Context, Error, Result, ensure};
 
 use super::cache::Cache;
 use super::download::Downloader;
 use super::hub::{Listing, RemoteFile};
 use super::progress::Progress;
 use super::select::{self, Selected};
-use super::space;
 use super::{check_config, check_small, read_small};
 use crate::output::note;
 use crate::{folders, messages, units};
@@ -39,7 +38,7 @@ pub fn store(downloader: &Downloader, listing: &Listing) -> Result<PathBuf> {
     })?;
     let total = sum(selected.all().map(|file| file.size));
     let missing = sum(selected.all().map(|file| file.size - cache.present(file)));
-    space::check(&hub, missing)?;
+    check_space(&hub, missing)?;
     let name = &listing.repository;
     if missing > 0 {
         let files = units::count(selected.all().count(), "file");
@@ -75,6 +74,16 @@ fn supported<'a>(
 /// The sum of sizes that a server names.
 pub fn sum(sizes: impl Iterator<Item = u64>) -> u64 {
     sizes.fold(0, u64::saturating_add)
+}
+
+/// Checks that the disk of a folder has space for so many bytes. Where the system does not say, writing will.
+pub fn check_space(folder: &Path, needed: u64) -> Result<()> {
+    if let Ok(free) = fs4::available_space(folder) {
+        let (needed_text, free_text) = (units::bytes(needed), units::bytes(free));
+        let folder = folder.display();
+        ensure!(needed <= free, messages::disk_is_too_small(folder, needed_text, free_text));
+    }
+    Ok(())
 }
 
 /// Downloads all files and links them. The first failure stops all.
