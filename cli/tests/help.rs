@@ -6,8 +6,9 @@ use std::fs;
 
 use common::{glm, refusal, stderr, stdout, text};
 
-const COMMANDS: [&str; 9] =
-    ["chat", "generate", "fill", "score", "quantize", "info", "tokenize", "logits", "bench"];
+const COMMANDS: [&str; 10] = [
+    "chat", "generate", "fill", "score", "quantize", "info", "tokenize", "logits", "bench", "pull",
+];
 
 #[test]
 fn help_has_the_width_of_the_terminal() {

@@ -3,6 +3,10 @@
 #[rustfmt::skip]
 pub const TABLE: &[(&str, &str)] = &[
     (
+        "A branch, a tag or a commit. [default: main; on ModelScope, master]",
+        "分支、标签或提交。[默认：main；在 ModelScope 上为 master]",
+    ),
+    (
         "A folder with only the files of the tokenizer is enough. For each id, the id and its text are printed.",
         "文件夹里只有分词器的文件也可以。每个编号占一行：编号及其文本。",
     ),
@@ -64,6 +68,10 @@ pub const TABLE: &[(&str, &str)] = &[
     ),
     ("Do not ask", "不询问"),
     (
+        "Download a model",
+        "下载模型",
+    ),
+    (
         "Draft tokens by prompt lookup and verify several in one pass. auto drafts if that is measured to be faster, N always \
          drafts up to N tokens. The answer is the same",
         "从提示中查找草稿 token，一次验证多个。auto 在实测更快时才起草，N 表示总是最多起草 N 个。回答不变",
@@ -74,6 +82,10 @@ pub const TABLE: &[(&str, &str)] = &[
         "把提示和生成的速度及其上限画成 SVG 图。默认画出至多 512 个 token 的提示和至多 2000 个 token 的上下文，只测量图中的内容",
     ),
     ("End the answer before this text; can be given several times", "遇到此文本前结束回答；可以给出多次"),
+    (
+        "Environment: HF_ENDPOINT (a mirror), HF_TOKEN, HF_HOME, HF_HUB_CACHE and HF_HUB_OFFLINE as in Python; MODELSCOPE_ENDPOINT, MODELSCOPE_API_TOKEN; HTTPS_PROXY.",
+        "环境变量：HF_ENDPOINT（镜像）、HF_TOKEN、HF_HOME、HF_HUB_CACHE 和 HF_HUB_OFFLINE，含义与 Python 工具相同；MODELSCOPE_ENDPOINT、MODELSCOPE_API_TOKEN；HTTPS_PROXY。",
+    ),
     ("Examples:", "示例："),
     (
         "Exit codes: 0 success, 1 failure, 2 wrong usage, 130 stopped by Ctrl-C. `glm man | man -l -` shows the manual.",
@@ -119,6 +131,10 @@ pub const TABLE: &[(&str, &str)] = &[
         "Numbers of sequences that are generated together; 0 measures none. By default 4,8 if they fit in the context",
         "一起生成的序列数；0 表示不测。默认为 4,8，如果上下文能容纳",
     ),
+    (
+        "Only the files that this program reads are downloaded, into the cache of the Hugging Face hub; what Python downloaded there is used. The folder is printed on stdout. A download that was stopped goes on with the same command.",
+        "只下载本程序需要的文件，存入 Hugging Face 的缓存；Python 已下载的文件直接使用。文件夹路径写到标准输出。中断的下载可用同一命令继续。",
+    ),
     ("Print JSON", "输出 JSON"),
     ("Print JSON, and the table on stderr", "以 JSON 输出，表格写到标准错误"),
     (
@@ -158,6 +174,10 @@ pub const TABLE: &[(&str, &str)] = &[
     ("Print the path of the file", "显示配置文件的路径"),
     ("Print this message or the help of the given subcommand(s)", "显示本帮助，或某个命令的帮助"),
     ("Print version", "显示版本"),
+    (
+        "Quantize the weights as they arrive, to 4 bits or 8. The result is called NAME:int4 or the like",
+        "边下载边量化权重，量化为 4 位或 8 位。结果名为 NAME:int4 等",
+    ),
     ("Random weights that share a scale: 32, 64 or 128", "共用一个缩放系数的随机权重数：32、64 或 128"),
     (
         "Read all weights into memory before the first token: for a slow disk",
@@ -224,6 +244,10 @@ pub const TABLE: &[(&str, &str)] = &[
         "提示；`-` 或不给出时从标准输入读取，去掉最后的换行",
     ),
     ("The question is refused with an error", "拒绝问题并报错"),
+    (
+        "The repository, such as THUDM/chatglm-6b",
+        "仓库名，例如 THUDM/chatglm-6b",
+    ),
     ("The rows of the table are named as in llama-bench:", "表格各行的名称与 llama-bench 相同："),
     (
         "The safetensors file to write; an existing file is replaced. `-` writes to stdout, if that is no terminal",
@@ -247,6 +271,10 @@ pub const TABLE: &[(&str, &str)] = &[
     (
         "The whole prompt as ids: a JSON list. Nothing is added to it, and no tokenizer is needed",
         "以编号给出的完整提示：JSON 列表。不再添加任何内容，也不需要分词器",
+    ),
+    (
+        "Threads that quantize; by default one for each fast core",
+        "量化使用的线程数；默认每个高性能核心一个",
     ),
     ("Threads; by default one for each fast core", "线程数；默认每个高性能核心一个"),
     (
@@ -282,6 +310,14 @@ pub const TABLE: &[(&str, &str)] = &[
         "共用一个缩放系数的权重数：32、64 或 128。越少越精确，越多越省内存",
     ),
     ("What happens when the conversation no longer fits in the context", "对话超出上下文时的处理方式"),
+    (
+        "Where the repository is. ModelScope has its own names of owners: THUDM and zai-org are ZhipuAI there",
+        "从哪个站点下载。ModelScope 上的所有者名称不同：THUDM 和 zai-org 在那里是 ZhipuAI",
+    ),
+    (
+        "With --quantize, each file of weights is quantized as it arrives and then removed: far less disk is needed.",
+        "使用 --quantize 时，每个权重文件下载后立即量化并删除，所需磁盘空间大为减少。",
+    ),
     (
         "Write a model quantized to 4 or 8 bits that opens without preparation",
         "写出量化为 4 位或 8 位的模型，打开时无需再处理",
