@@ -2,7 +2,10 @@
 
 #[rustfmt::skip]
 pub const TABLE: &[(&str, &str)] = &[
-    ("A branch, a tag or a commit. [default: main; on ModelScope, master]", "分支、标签或提交。[默认：main；在 ModelScope 上为 master]"),
+    (
+        "A branch, a tag or a commit. [default: main; on ModelScope, master]",
+        "分支、标签或提交。[默认：main；在 ModelScope 上为 master]",
+    ),
     (
         "A folder with only the files of the tokenizer is enough. For each id, the id and its text are printed.",
         "文件夹里只有分词器的文件也可以。每个编号占一行：编号及其文本。",
@@ -64,7 +67,10 @@ pub const TABLE: &[(&str, &str)] = &[
         "显示处理器而不是模型：核心数、指令集，以及实际使用的指令集",
     ),
     ("Do not ask", "不询问"),
-    ("Download a model", "下载模型"),
+    (
+        "Download a model",
+        "下载模型",
+    ),
     (
         "Draft tokens by prompt lookup and verify several in one pass. auto drafts if that is measured to be faster, N always \
          drafts up to N tokens. The answer is the same",
@@ -77,8 +83,7 @@ pub const TABLE: &[(&str, &str)] = &[
     ),
     ("End the answer before this text; can be given several times", "遇到此文本前结束回答；可以给出多次"),
     (
-        "Environment: HF_ENDPOINT (a mirror), HF_TOKEN, HF_HOME, HF_HUB_CACHE and HF_HUB_OFFLINE as in Python; \
-         MODELSCOPE_ENDPOINT, MODELSCOPE_API_TOKEN; HTTPS_PROXY.",
+        "Environment: HF_ENDPOINT (a mirror), HF_TOKEN, HF_HOME, HF_HUB_CACHE and HF_HUB_OFFLINE as in Python; MODELSCOPE_ENDPOINT, MODELSCOPE_API_TOKEN; HTTPS_PROXY.",
         "环境变量：HF_ENDPOINT（镜像）、HF_TOKEN、HF_HOME、HF_HUB_CACHE 和 HF_HUB_OFFLINE，含义与 Python 工具相同；MODELSCOPE_ENDPOINT、MODELSCOPE_API_TOKEN；HTTPS_PROXY。",
     ),
     ("Examples:", "示例："),
@@ -127,10 +132,8 @@ pub const TABLE: &[(&str, &str)] = &[
         "一起生成的序列数；0 表示不测。默认为 4,8，如果上下文能容纳",
     ),
     (
-        "Only the files that this program reads are downloaded, into the cache of the Hugging Face hub; what Python \
-         downloaded there is used. The folder is printed on stdout. A download that was stopped goes on with the same \
-         command.",
-        "只下载本程序要读取的文件，存入 Hugging Face hub 的缓存；Python 已下载的文件直接使用。文件夹的路径输出到标准输出。下载中断后，运行同一命令即可继续。",
+        "Only the files that this program reads are downloaded, into the cache of the Hugging Face hub; what Python downloaded there is used. The folder is printed on stdout. A download that was stopped goes on with the same command.",
+        "只下载本程序需要的文件，存入 Hugging Face 的缓存；Python 已下载的文件直接使用。文件夹路径写到标准输出。中断的下载可用同一命令继续。",
     ),
     ("Print JSON", "输出 JSON"),
     ("Print JSON, and the table on stderr", "以 JSON 输出，表格写到标准错误"),
@@ -173,7 +176,7 @@ pub const TABLE: &[(&str, &str)] = &[
     ("Print version", "显示版本"),
     (
         "Quantize the weights as they arrive, to 4 bits or 8. The result is called NAME:int4 or the like",
-        "边下载边量化权重，量化为 4 位或 8 位。结果的名称为 NAME:int4 之类",
+        "边下载边量化权重，量化为 4 位或 8 位。结果名为 NAME:int4 等",
     ),
     ("Random weights that share a scale: 32, 64 or 128", "共用一个缩放系数的随机权重数：32、64 或 128"),
     (
@@ -241,7 +244,10 @@ pub const TABLE: &[(&str, &str)] = &[
         "提示；`-` 或不给出时从标准输入读取，去掉最后的换行",
     ),
     ("The question is refused with an error", "拒绝问题并报错"),
-    ("The repository, such as THUDM/chatglm-6b", "仓库，如 THUDM/chatglm-6b"),
+    (
+        "The repository, such as THUDM/chatglm-6b",
+        "仓库名，例如 THUDM/chatglm-6b",
+    ),
     ("The rows of the table are named as in llama-bench:", "表格各行的名称与 llama-bench 相同："),
     (
         "The safetensors file to write; an existing file is replaced. `-` writes to stdout, if that is no terminal",
@@ -266,7 +272,10 @@ pub const TABLE: &[(&str, &str)] = &[
         "The whole prompt as ids: a JSON list. Nothing is added to it, and no tokenizer is needed",
         "以编号给出的完整提示：JSON 列表。不再添加任何内容，也不需要分词器",
     ),
-    ("Threads that quantize; by default one for each fast core", "量化用的线程数；默认每个高性能核心一个"),
+    (
+        "Threads that quantize; by default one for each fast core",
+        "量化使用的线程数；默认每个高性能核心一个",
+    ),
     ("Threads; by default one for each fast core", "线程数；默认每个高性能核心一个"),
     (
         "Tokens in front of those that are generated; by default those of 32,1000 that fit in the context",
@@ -302,12 +311,12 @@ pub const TABLE: &[(&str, &str)] = &[
     ),
     ("What happens when the conversation no longer fits in the context", "对话超出上下文时的处理方式"),
     (
-        "With --quantize, each file of weights is quantized as it arrives and then removed: far less disk is needed.",
-        "使用 --quantize 时，每个权重文件下载后立即量化并删除，所需磁盘空间少得多。",
+        "Where the repository is. ModelScope has its own names of owners: THUDM and zai-org are ZhipuAI there",
+        "从哪个站点下载。ModelScope 上的所有者名称不同：THUDM 和 zai-org 在那里是 ZhipuAI",
     ),
     (
-        "Where the repository is. ModelScope has its own names of owners: THUDM and zai-org are ZhipuAI there",
-        "仓库所在的站点。ModelScope 上的所有者名称不同：THUDM 和 zai-org 在那里是 ZhipuAI",
+        "With --quantize, each file of weights is quantized as it arrives and then removed: far less disk is needed.",
+        "使用 --quantize 时，每个权重文件下载后立即量化并删除，所需磁盘空间大为减少。",
     ),
     (
         "Write a model quantized to 4 or 8 bits that opens without preparation",
