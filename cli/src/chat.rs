@@ -28,7 +28,6 @@ use crate::{input, open};
 use session::{Session, finish, is_answered};
 
 pub fn run(args: &Chat) -> Result<()> {
-    args.answering.check()?;
     let file = args.messages.as_deref().or(args.resume.as_deref());
     let messages = file.map(input::messages).transpose()?;
     // Whether there is one answer to give, and not a conversation to go on with.

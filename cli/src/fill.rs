@@ -13,7 +13,6 @@ use crate::output::{self, say};
 use crate::{input, messages, open};
 
 pub fn run(args: &args::Fill) -> Result<()> {
-    args.answering.check()?;
     let text = input::text(args.text.as_deref(), messages::no_text)?;
     let tokenizer = open::tokenizer(&args.model.source)?;
     let mut fill = Fill::new(&tokenizer, &text)?;

@@ -12,7 +12,6 @@ use crate::output::{self, note, say};
 use crate::{input, messages, open};
 
 pub fn run(args: &Generate) -> Result<()> {
-    args.answering.check()?;
     let Prompt { ids, tokenizer, template } = prompt(args)?;
     let model = open::model(&args.model, tokenizer.as_ref())?;
     let mut request = args.answering.request(&model)?;

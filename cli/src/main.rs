@@ -8,7 +8,6 @@ mod args;
 
 mod failure;
 mod file;
-#[allow(dead_code)]
 mod folders;
 mod help;
 mod input;

@@ -172,9 +172,8 @@ messages! {
     between(least, most):
         "must be a whole number from {least} to {most}", "必须是 {least} 到 {most} 的整数";
     at_least(least): "must be a whole number, at least {least}", "必须是不小于 {least} 的整数";
-    not_a_number(): "must be a number", "必须是数字";
     one_of(choices): "must be one of {choices}", "必须是以下之一：{choices}";
-    must_be(range): "must be {range}", "必须是{range}";
+    number_must_be(range): "must be a number {range}", "必须是{range} 的数";
     draft_is_unknown(most):
         "must be auto, off or a number from 1 to {most}", "必须是 auto、off，或 1 到 {most} 的整数";
     how_to_read_a_page():
@@ -268,16 +267,16 @@ messages! {
     bench_plotted(path): "the picture is in {path}", "图已写入 {path}";
 
     // Answers.
-    reading_prompt(tokens): "reading the prompt, {tokens} tokens", "正在读取提示词，共 {tokens} 个词元";
+    reading_prompt(tokens): "reading the prompt, {tokens} tokens", "正在读取提示词，共 {tokens} 个 token";
     context_ended_answer(): "[the context is full, and the answer ends here]", "[上下文已满，回答到此为止]";
-    length_ended_answer(most): "[the answer ends here: {most} new tokens are the maximum]", "[回答到此为止：最多生成 {most} 个词元]";
+    length_ended_answer(most): "[the answer ends here: {most} new tokens are the maximum]", "[回答到此为止：最多生成 {most} 个 token]";
     answer_stats(read, kept, reading, written, writing, rate):
         "prompt: {read} tokens read, {kept} kept, {reading}; answer: {written} tokens, {writing}, {rate} tokens/s",
-        "提示词：读取 {read} 个词元，复用 {kept} 个，{reading}；回答：{written} 个词元，{writing}，每秒 {rate} 个";
+        "提示词：读取 {read} 个 token，复用 {kept} 个，{reading}；回答：{written} 个 token，{writing}，每秒 {rate} 个";
     context_stats(used, context): "; context: {used} of {context}", "；上下文：{used}/{context}";
     draft_stats(accepted, drafted, rate):
         "; drafts: {accepted} of {drafted} accepted, {rate} tokens a pass",
-        "；草稿：{drafted} 个中接受 {accepted} 个，每轮 {rate} 个词元";
+        "；草稿：{drafted} 个中接受 {accepted} 个，每轮 {rate} 个 token";
 
     // Chat.
     how_to_begin(): "/help lists the commands; Ctrl-D leaves", "/help 列出命令；按 Ctrl-D 退出";
@@ -311,7 +310,7 @@ messages! {
     editor_failed(editor, status): "{editor}: {status}; nothing was changed", "{editor}：{status}；没有改动";
     where_we_are(count, used, context):
         "messages: {count}; context used: {used} of {context} tokens",
-        "消息：{count} 条；上下文：已用 {used} 个词元，共 {context} 个";
+        "消息：{count} 条；上下文：已用 {used} 个 token，共 {context} 个";
     file_of_conversation(path): "/save writes to {path}", "/save 会写入 {path}";
     save_needs_a_name(): "name a file: /save FILE", "请写出文件名：/save 文件";
     exists_already(path): "{path} exists already: choose another name, or remove it first", "{path} 已经存在：请换一个名字，或者先删除它";
@@ -319,15 +318,7 @@ messages! {
     no_such_command(line):
         "{line}: no such command. /help lists the commands; type a space before a question that begins with /",
         "{line}：没有这个命令。/help 列出命令；以 / 开头的问题请在前面加一个空格";
-    setting_out_of_range(name, range, value): "{name} must be {range}; found {value}", "{name} 必须是{range}；实际是 {value}";
-    range_numbers(from, to): "a number from {from} to {to}", " {from} 到 {to} 之间的数";
-    range_top_p(): "a number above 0 and at most 1", "大于 0 且不超过 1 的数";
-    range_top_k(): "a whole number; 0 means all tokens", "整数；0 表示不限";
-    range_seed(): "a whole number from 0, or random", "不小于 0 的整数，或 random（随机）";
-    range_max_tokens(): "a whole number from 1, or none", "不小于 1 的整数，或 none（不限）";
-    range_stop(): "a text that ends answers, or none", "结束回答的文字，或 none（没有）";
-    range_draft(most): "auto, off or a number from 1 to {most}", " auto、off 或 1 到 {most} 之间的整数";
-    range_words(words): "one of {words}", "下列之一：{words}";
+    setting_is_wrong(name, problem, value): "{name} {problem}; found {value}", "{name} {problem}；实际是 {value}";
     no_history(reason): "questions are not remembered for the next run: {reason}", "问题不会保存到下次使用：{reason}";
     not_a_history(path): "{path} is not a history of questions", "{path} 不是问题的历史文件";
     help_set(): "change a setting for the next answers; without a value, show it", "更改之后回答的设置；不写值时显示它";

@@ -87,10 +87,8 @@ fn quantized(
 }
 
 /// Checks that this program can run a model with this configuration.
-fn check_config(path: &Path, repository: &Repository) -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    fs::copy(path, folder.path().join("config.json"))?;
-    match Config::open(folder.path()) {
+fn check_config(config: &[u8], repository: &Repository) -> Result<()> {
+    match Config::from_files(&[("config.json", config)]) {
         Ok(_) => Ok(()),
         Err(Error::File { problem, .. }) => {
             bail!(messages::model_is_not_supported(repository, problem))

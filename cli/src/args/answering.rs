@@ -71,11 +71,6 @@ impl Answering {
         sampling.validate()?;
         Ok(sampling)
     }
-
-    /// Checks the settings before anything is opened.
-    pub fn check(&self) -> anyhow::Result<()> {
-        self.sampling(&Sampling::greedy()).map(|_| ())
-    }
 }
 
 /// 32 bits: short enough to type, and exact in every JSON reader.

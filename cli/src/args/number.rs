@@ -53,12 +53,15 @@ fn one_of(choices: &[usize], text: &str) -> Result<usize, String> {
 /// A parser of numbers that `set` makes a sampling setting. The library knows the range.
 pub fn sampling(set: fn(&mut Sampling, f32)) -> impl Fn(&str) -> Result<f32, String> + Clone {
     move |text| {
-        let number = text.parse().map_err(|_| messages::not_a_number())?;
+        // What is no number is outside every range.
+        let number = text.parse().unwrap_or(f32::NAN);
         let mut sampling = Sampling::greedy();
         set(&mut sampling, number);
         match sampling.validate() {
             Ok(()) => Ok(number),
-            Err(Error::Setting { range, .. }) => Err(messages::must_be(chinese::range(range))),
+            Err(Error::Setting { range, .. }) => {
+                Err(messages::number_must_be(chinese::range(range)))
+            }
             Err(error) => Err(error.to_string()),
         }
     }
@@ -91,8 +94,8 @@ mod tests {
     fn settings_have_the_range_of_the_library() {
         let temperature = sampling(|sampling, number| sampling.temperature = number);
         assert_eq!(temperature("0.5"), Ok(0.5));
-        assert_eq!(temperature("-1").unwrap_err(), "must be from 0 to 100");
-        assert_eq!(temperature("warm").unwrap_err(), "must be a number");
+        assert_eq!(temperature("-1").unwrap_err(), "must be a number from 0 to 100");
+        assert_eq!(temperature("warm").unwrap_err(), "must be a number from 0 to 100");
         assert!(temperature("nan").is_err());
     }
 }

@@ -76,8 +76,8 @@ impl Table {
 
     fn line(&self, cells: [String; COLUMNS.len()]) -> String {
         let cells = cells.iter().zip(self.widths()).zip(COLUMNS).map(|((cell, width), column)| {
-            let padding = " ".repeat(width.saturating_sub(cell.width()));
-            if column.2 { format!(" {padding}{cell} ") } else { format!(" {cell}{padding} ") }
+            let aligned = if column.2 { units::right } else { units::left };
+            format!(" {} ", aligned(cell, width))
         });
         format!("|{}|", cells.collect::<Vec<_>>().join("|"))
     }

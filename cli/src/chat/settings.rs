@@ -9,13 +9,11 @@ use crate::messages;
 /// How an answer is generated: a setting of `/set`.
 struct Setting {
     name: &'static str,
-    /// What its values are, for people.
-    range: fn() -> String,
     /// Values that have a name.
     values: &'static [&'static str],
     get: fn(&ConversationOptions) -> String,
-    /// `None` if the value is none of `range`.
-    set: fn(&mut ConversationOptions, &str) -> Option<()>,
+    /// The error says what the value must be.
+    set: fn(&mut ConversationOptions, &str) -> Result<(), String>,
     /// Takes the value of other options.
     copy: fn(&mut ConversationOptions, &ConversationOptions),
 }
@@ -27,69 +25,36 @@ pub const HISTORY: &str = "history";
 /// The value that a setting had when the chat began.
 const DEFAULT: &str = "default";
 const NONE: &str = "none";
+const RANDOM: &str = "random";
+
+/// A setting of sampling, with the parser of its flag.
+macro_rules! sampling {
+    ($name:literal, $field:ident, $parse:expr, $values:expr) => {
+        Setting {
+            name: $name,
+            values: $values,
+            get: |options| options.request.sampling.$field.to_string(),
+            set: |options, value| {
+                options.request.sampling.$field = $parse(value)?;
+                Ok(())
+            },
+            copy: |options, other| options.request.sampling.$field = other.request.sampling.$field,
+        }
+    };
+    ($name:literal, $field:ident) => {
+        sampling!($name, $field, args::sampling(|sampling, x| sampling.$field = x), &[DEFAULT])
+    };
+}
 
 const SETTINGS: &[Setting] = &[
-    Setting {
-        name: "temperature",
-        range: || messages::range_numbers(0, 100),
-        values: &[DEFAULT],
-        get: |options| options.request.sampling.temperature.to_string(),
-        set: |options, value| assign(&mut options.request.sampling.temperature, value),
-        copy: |options, other| {
-            options.request.sampling.temperature = other.request.sampling.temperature
-        },
-    },
-    Setting {
-        name: "top-p",
-        range: messages::range_top_p,
-        values: &[DEFAULT],
-        get: |options| options.request.sampling.top_p.to_string(),
-        set: |options, value| assign(&mut options.request.sampling.top_p, value),
-        copy: |options, other| options.request.sampling.top_p = other.request.sampling.top_p,
-    },
-    Setting {
-        name: "top-k",
-        range: messages::range_top_k,
-        values: &[DEFAULT],
-        get: |options| options.request.sampling.top_k.to_string(),
-        set: |options, value| assign(&mut options.request.sampling.top_k, value),
-        copy: |options, other| options.request.sampling.top_k = other.request.sampling.top_k,
-    },
-    Setting {
-        name: "min-p",
-        range: || messages::range_numbers(0, 1),
-        values: &[DEFAULT],
-        get: |options| options.request.sampling.min_p.to_string(),
-        set: |options, value| assign(&mut options.request.sampling.min_p, value),
-        copy: |options, other| options.request.sampling.min_p = other.request.sampling.min_p,
-    },
-    Setting {
-        name: "repetition-penalty",
-        range: || messages::range_numbers(0.01, 100),
-        values: &[DEFAULT],
-        get: |options| options.request.sampling.repetition_penalty.to_string(),
-        set: |options, value| assign(&mut options.request.sampling.repetition_penalty, value),
-        copy: |options, other| {
-            options.request.sampling.repetition_penalty = other.request.sampling.repetition_penalty
-        },
-    },
-    Setting {
-        name: "seed",
-        range: messages::range_seed,
-        values: &["random", DEFAULT],
-        get: |options| options.request.sampling.seed.to_string(),
-        set: |options, value| match value {
-            "random" => {
-                options.request.sampling.seed = args::random_seed();
-                Some(())
-            }
-            _ => assign(&mut options.request.sampling.seed, value),
-        },
-        copy: |options, other| options.request.sampling.seed = other.request.sampling.seed,
-    },
+    sampling!("temperature", temperature),
+    sampling!("top-p", top_p),
+    sampling!("top-k", top_k, args::whole(0..=u64::MAX), &[DEFAULT]),
+    sampling!("min-p", min_p),
+    sampling!("repetition-penalty", repetition_penalty),
+    sampling!("seed", seed, seed, &[RANDOM, DEFAULT]),
     Setting {
         name: "max-new-tokens",
-        range: messages::range_max_tokens,
         values: &[NONE, DEFAULT],
         get: |options| {
             options.request.max_new_tokens.map_or_else(|| NONE.to_owned(), |n| n.to_string())
@@ -97,15 +62,14 @@ const SETTINGS: &[Setting] = &[
         set: |options, value| {
             options.request.max_new_tokens = match value {
                 NONE => None,
-                _ => Some(args::positive(value).ok()?),
+                _ => Some(args::positive(value)?),
             };
-            Some(())
+            Ok(())
         },
         copy: |options, other| options.request.max_new_tokens = other.request.max_new_tokens,
     },
     Setting {
         name: "stop",
-        range: messages::range_stop,
         values: &[NONE, DEFAULT],
         get: |options| match options.stop_strings.as_slice() {
             [] => NONE.to_owned(),
@@ -116,13 +80,12 @@ const SETTINGS: &[Setting] = &[
                 NONE => options.stop_strings.clear(),
                 _ => options.stop_strings.push(value.replace("\\n", "\n")),
             }
-            Some(())
+            Ok(())
         },
         copy: |options, other| options.stop_strings.clone_from(&other.stop_strings),
     },
     Setting {
         name: "draft",
-        range: || messages::range_draft(glm_model::MAX_DRAFT),
         values: &["auto", "off", DEFAULT],
         get: |options| match options.request.draft {
             glm_model::Draft::Auto => "auto".to_owned(),
@@ -130,14 +93,13 @@ const SETTINGS: &[Setting] = &[
             _ => "off".to_owned(),
         },
         set: |options, value| {
-            options.request.draft = args::draft(value).ok()?;
-            Some(())
+            options.request.draft = args::draft(value)?;
+            Ok(())
         },
         copy: |options, other| options.request.draft = other.request.draft,
     },
     Setting {
         name: "context-overflow",
-        range: || messages::range_words("error, drop-oldest"),
         values: &["error", "drop-oldest", DEFAULT],
         get: |options| match options.overflow {
             Overflow::DropOldest => "drop-oldest".to_owned(),
@@ -147,17 +109,19 @@ const SETTINGS: &[Setting] = &[
             options.overflow = match value {
                 "error" => Overflow::Error,
                 "drop-oldest" => Overflow::DropOldest,
-                _ => return None,
+                _ => return Err(messages::one_of("error, drop-oldest")),
             };
-            Some(())
+            Ok(())
         },
         copy: |options, other| options.overflow = other.overflow,
     },
 ];
 
-fn assign<T: std::str::FromStr>(field: &mut T, value: &str) -> Option<()> {
-    *field = value.parse().ok()?;
-    Some(())
+fn seed(value: &str) -> Result<u64, String> {
+    match value {
+        RANDOM => Ok(args::random_seed()),
+        _ => args::whole(0..=u64::MAX)(value),
+    }
 }
 
 /// The names of all settings.
@@ -190,7 +154,7 @@ pub fn get(name: &str, options: &ConversationOptions) -> Result<String> {
 /// The options with another value of a setting; `start` has the default values.
 ///
 /// # Errors
-/// If there is no such setting, or its range does not include the value. The error names the range.
+/// If there is no such setting, or the value is outside its range. The error names the range, as that of the flag does.
 pub fn changed(
     name: &str,
     value: &str,
@@ -203,15 +167,13 @@ pub fn changed(
         (setting.copy)(&mut changed, start);
         return Ok(changed);
     }
-    (setting.set)(&mut changed, value)
-        .filter(|()| changed.request.sampling.validate().is_ok())
-        .ok_or_else(|| wrong(name, &(setting.range)(), value))?;
+    (setting.set)(&mut changed, value).map_err(|problem| wrong(name, &problem, value))?;
     Ok(changed)
 }
 
-/// What is wrong with a value.
-pub fn wrong(name: &str, range: &str, value: &str) -> anyhow::Error {
-    anyhow!(messages::setting_out_of_range(name, range, value))
+/// An error of a value. `problem` says what it must be.
+pub fn wrong(name: &str, problem: &str, value: &str) -> anyhow::Error {
+    anyhow!(messages::setting_is_wrong(name, problem, value))
 }
 
 fn find(name: &str) -> Result<&'static Setting> {

@@ -101,7 +101,7 @@ fn set_history(editor: &mut Editor, value: &str) -> Result<()> {
         "" => {}
         "on" => editor.set_history(true),
         "off" => editor.set_history(false),
-        _ => return Err(settings::wrong(HISTORY, &messages::range_words("on, off"), value)),
+        _ => return Err(settings::wrong(HISTORY, &messages::one_of("on, off"), value)),
     }
     note(&format!("{HISTORY} {}", on_or_off(editor.has_history())));
     Ok(())

@@ -8,6 +8,7 @@
 //! ```
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -16,6 +17,7 @@ use super::download::{Downloader, incomplete};
 use super::hub::{Listing, RemoteFile};
 use super::lock;
 use super::progress::Progress;
+use crate::file;
 use crate::repository::Repository;
 
 /// A repository in the cache.
@@ -25,16 +27,10 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Creates the folders of the repository in the cache `hub`.
-    ///
-    /// # Errors
-    /// If they cannot be created.
-    pub fn open(hub: &Path, repository: &Repository) -> Result<Self> {
+    /// A repository in the cache `hub`. Its folders are created by the first download.
+    pub fn new(hub: &Path, repository: &Repository) -> Self {
         let name = repository.folder();
-        let cache = Self { folder: hub.join(&name), locks: hub.join(".locks").join(&name) };
-        create(&cache.folder.join("blobs"))?;
-        create(&cache.locks)?;
-        Ok(cache)
+        Self { folder: hub.join(&name), locks: hub.join(".locks").join(&name) }
     }
 
     /// Removes the folders that are empty: of a repository of which nothing was downloaded. Errors are ignored.
@@ -80,6 +76,7 @@ impl Cache {
             progress.found(file.size);
             return Ok(());
         }
+        create(&self.folder.join("blobs"))?;
         downloader.fetch(file, &self.blob(file), progress)
     }
 
@@ -120,11 +117,8 @@ impl Cache {
             return Ok(());
         }
         let path = self.folder.join("refs").join(&listing.revision);
-        let folder = path.parent().unwrap_or(&path);
-        create(folder)?;
-        let new = temporary(&path);
-        let written = fs::write(&new, &listing.commit).and_then(|()| fs::rename(&new, &path));
-        written.with_context(|| path.display().to_string())
+        create(path.parent().unwrap_or(&path))?;
+        file::replace(&path, |out| Ok(out.write_all(listing.commit.as_bytes())?))
     }
 }
 
@@ -162,9 +156,9 @@ mod tests {
         let file = RemoteFile { path: "sub/x".into(), size: 2, hash, url: String::new() };
         let (commit, revision) = ("2".repeat(40), "refs/pr/1".to_owned());
         let listing = Listing { repository, commit, revision, files: vec![file] };
-        let (cache, file) =
-            (Cache::open(dir.path(), &listing.repository).unwrap(), &listing.files[0]);
+        let (cache, file) = (Cache::new(dir.path(), &listing.repository), &listing.files[0]);
         assert!(!cache.has(file));
+        create(&dir.path().join("models--a--b/blobs")).unwrap();
         fs::write(cache.blob(file), "hi").unwrap();
         assert!(cache.has(file) && cache.present(file) == 2);
         for _ in 0..2 {

@@ -91,7 +91,7 @@ fn select<'a>(
         Ok(path)
     };
     let config = select::config(listing)?;
-    check_config(&fetch(config)?, &listing.repository)?;
+    check_config(&read_small(config, &fetch(config)?)?, &listing.repository)?;
     select::select(listing, |file| read_small(file, &fetch(file)?))
 }
 

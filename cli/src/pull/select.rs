@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, bail, ensure};
-use glm_model::companion_files;
+use glm_model::{checkpoint_files, companion_files};
 use serde::Deserialize;
 
 use super::hub::{Listing, RemoteFile};
@@ -11,8 +11,8 @@ use crate::messages;
 
 const CONFIG: &str = "config.json";
 
-/// The names of a file of weights, in the order in which the library looks for them.
-const WEIGHTS: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
+/// The end of the name of an index.
+const INDEX: &str = ".index.json";
 
 /// The files that are downloaded.
 #[derive(Debug)]
@@ -60,28 +60,30 @@ pub fn select(
 ) -> Result<Selected<'_>> {
     let mut others = vec![config(listing)?];
     others.extend(companion_files().filter_map(|name| find(listing, name)));
-    for name in WEIGHTS {
-        if let Some(file) = find(listing, name) {
-            return Ok(Selected { others, weights: vec![file] });
-        }
-        if let Some(index) = find(listing, &format!("{name}.index.json")) {
-            let weights = shards(listing, &read(index)?).with_context(|| index.path.clone())?;
-            others.push(index);
-            return Ok(Selected { others, weights });
-        }
+    let first = checkpoint_files().find_map(|name| find(listing, &name));
+    let first = first.with_context(|| no_weights(listing))?;
+    if !first.path.ends_with(INDEX) {
+        return Ok(Selected { others, weights: vec![first] });
     }
-    bail!(messages::no_weights(&listing.repository, WEIGHTS.join(", ")))
+    let weights = shards(listing, &read(first)?).with_context(|| first.path.clone())?;
+    others.push(first);
+    Ok(Selected { others, weights })
 }
 
 /// The files that an index names.
 fn shards<'a>(listing: &'a Listing, index: &[u8]) -> Result<Vec<&'a RemoteFile>> {
     let index: Index = serde_json::from_slice(index)?;
     let names: BTreeSet<_> = index.weight_map.values().collect();
-    ensure!(!names.is_empty(), messages::no_weights(&listing.repository, WEIGHTS.join(", ")));
+    ensure!(!names.is_empty(), no_weights(listing));
     let file = |name: &&String| {
         find(listing, name).with_context(|| messages::file_not_in_repository(name.escape_debug()))
     };
     names.iter().map(file).collect()
+}
+
+fn no_weights(listing: &Listing) -> String {
+    let files = checkpoint_files().filter(|name| !name.ends_with(INDEX)).collect::<Vec<_>>();
+    messages::no_weights(&listing.repository, files.join(", "))
 }
 
 fn find<'a>(listing: &'a Listing, path: &str) -> Option<&'a RemoteFile> {

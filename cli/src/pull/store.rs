@@ -28,7 +28,7 @@ pub fn store(downloader: &Downloader, listing: &Listing) -> Result<PathBuf> {
     let config = select::config(listing)?;
     check_small(config)?;
     let hub = folders::hub()?;
-    let cache = Cache::open(&hub, &listing.repository)?;
+    let cache = Cache::new(&hub, &listing.repository);
     let is_new = !cache.has(config);
     let selected = supported(&cache, downloader, listing, config).inspect_err(|_| {
         if is_new {
@@ -67,7 +67,7 @@ fn supported<'a>(
         cache.fetch(downloader, file, &Progress::hidden())?;
         Ok(cache.blob(file))
     };
-    check_config(&fetch(config)?, &listing.repository)?;
+    check_config(&read_small(config, &fetch(config)?)?, &listing.repository)?;
     select::select(listing, |file| read_small(file, &fetch(file)?))
 }
 

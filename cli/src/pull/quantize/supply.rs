@@ -10,6 +10,7 @@ use anyhow::{Result, anyhow};
 
 use super::workspace::Workspace;
 use crate::folders;
+use crate::pull::cache::Cache;
 use crate::pull::download::Downloader;
 use crate::pull::hub::RemoteFile;
 use crate::pull::progress::Progress;
@@ -72,13 +73,10 @@ impl Supply<'_> {
 
     /// Makes the shard a link to the blob in the hub's cache, if there is one of the right size and the system has links.
     fn link_blob(&self, file: &RemoteFile) -> Result<bool> {
-        let repository = folders::hub()?.join(self.repository.folder());
-        let blob = repository.join("blobs").join(file.hash.name());
-        let is_blob =
-            fs::metadata(&blob).is_ok_and(|blob| blob.is_file() && blob.len() == file.size);
+        let cache = Cache::new(&folders::hub()?, self.repository);
         let shard = self.workspace.shard(&file.path);
         // A link that a killed run left can be there: it points to the same blob.
-        Ok(is_blob && link(&blob, &shard).is_ok())
+        Ok(cache.has(file) && link(&cache.blob(file), &shard).is_ok())
     }
 }
 

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::file;
 use crate::models::{State, UNFINISHED};
 
 /// The file that says what a model was made from.
@@ -32,8 +33,7 @@ impl Origin {
     }
 
     fn write(&self, folder: &Path) -> Result<()> {
-        let path = folder.join(ORIGIN);
-        fs::write(&path, serde_json::to_vec(self)?).with_context(|| path.display().to_string())
+        file::replace(&folder.join(ORIGIN), |out| Ok(serde_json::to_writer(out, self)?))
     }
 }
 
