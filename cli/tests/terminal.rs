@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use common::terminal::{Start, Terminal};
+use common::terminal::{SHELL, Start, Terminal};
 use serde_json::Value;
 
 /// A chat with the bundled model whose answers are always the same.
@@ -158,18 +158,29 @@ fn ctrl_c_at_the_prompt_asks_before_it_leaves() {
 
 #[test]
 fn ctrl_z_at_the_prompt_gives_the_shell_its_terminal() {
-    let chat = chat();
+    let chat = begun(Start::new(&["chat", "--greedy"]).in_shell());
     let modes = chat.modes().local_modes;
     chat.send("Hel");
     chat.wait_for("> Hel");
     chat.send("\x1a");
-    chat.wait_until_stopped();
+    chat.wait_for(SHELL);
     assert!(chat.is_sane() && chat.modes().local_modes != modes);
-    // What a shell shows meanwhile.
-    let before = chat.written().len();
-    chat.signal(rustix::process::Signal::CONT);
-    chat.wait_for_written(before, "Hel");
+    chat.send("fg\n");
+    chat.wait_until("the prompt again", |screen| screen.ends_with("\n> Hel"));
     chat.send("lo!\r");
+    chat.wait_for("How can I help you?");
+    assert!(chat.screen().contains("> Hello!\n"), "{}", chat.screen());
+    chat.send("/bye\r");
+    chat.wait_until("the shell", |screen| screen.trim_end().ends_with(SHELL));
+}
+
+/// Nobody could let it go on.
+#[test]
+fn ctrl_z_without_a_shell_does_nothing() {
+    let chat = chat();
+    chat.send("Hel");
+    chat.wait_for("> Hel");
+    chat.send("\x1alo!\r");
     chat.wait_for("How can I help you?");
     assert!(chat.screen().contains("> Hello!\n"), "{}", chat.screen());
 }

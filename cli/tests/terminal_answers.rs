@@ -3,20 +3,24 @@
 
 mod common;
 
-use common::terminal::{Start, Terminal};
+use common::terminal::{SHELL, Start, Terminal};
 use rustix::process::Signal;
 
 /// A chat that is slow enough to be interrupted: plain Rust on one thread.
-fn slow(flags: &[&str]) -> Terminal {
+fn slow(flags: &[&str]) -> Start {
     let start = Start::new(&[&["chat", "--greedy", "-t", "1"], flags].concat());
-    let chat = start.variable("GLM_ISA", "scalar").open();
-    chat.wait_for("\n> ");
-    chat
+    start.variable("GLM_ISA", "scalar")
 }
 
 /// A chat whose answers repeat a word until the context of 512 tokens is full, for some seconds.
-fn endless() -> Terminal {
+fn endless() -> Start {
     slow(&["--draft", "off", "--repetition-penalty", "0.1"])
+}
+
+fn begun(start: Start) -> Terminal {
+    let chat = start.open();
+    chat.wait_for("\n> ");
+    chat
 }
 
 /// A question of more than 400 tokens.
@@ -27,7 +31,7 @@ fn long_question() -> String {
 
 #[test]
 fn keys_during_an_answer_are_kept_for_the_prompt() {
-    let chat = endless();
+    let chat = begun(endless());
     chat.send("What can you do?\r");
     chat.wait_for("can can can can");
     chat.send("zebra\x1b[D!");
@@ -39,7 +43,7 @@ fn keys_during_an_answer_are_kept_for_the_prompt() {
 
 #[test]
 fn the_first_ctrl_c_stops_an_answer_and_the_second_leaves() {
-    let mut chat = endless();
+    let mut chat = begun(endless());
     chat.resize(60, 80);
     chat.send("What can you do?\r");
     chat.wait_for("can can can can");
@@ -69,7 +73,7 @@ fn the_first_ctrl_c_stops_an_answer_and_the_second_leaves() {
 
 #[test]
 fn ctrl_c_stops_the_reading_of_a_prompt() {
-    let chat = slow(&[]);
+    let chat = begun(slow(&[]));
     chat.send(format!("{}\r", long_question()));
     chat.wait_for("reading the prompt, ");
     chat.send("\x03");
@@ -83,7 +87,7 @@ fn ctrl_c_stops_the_reading_of_a_prompt() {
 
 #[test]
 fn a_short_prompt_shows_no_progress() {
-    let chat = slow(&[]);
+    let chat = begun(slow(&[]));
     chat.send("谢谢\r");
     chat.wait_for("不客气");
     assert!(!chat.written().contains("reading the prompt"));
@@ -91,15 +95,15 @@ fn a_short_prompt_shows_no_progress() {
 
 #[test]
 fn ctrl_z_while_answering_gives_the_shell_its_terminal() {
-    let chat = endless();
+    let chat = begun(endless().in_shell());
     chat.send("What can you do?\r");
     chat.wait_for("can can can can");
     let modes = chat.modes().local_modes;
     assert!(!chat.is_sane());
     chat.send("\x1a");
-    chat.wait_until_stopped();
+    chat.wait_for(SHELL);
     assert!(chat.is_sane());
-    chat.signal(Signal::CONT);
+    chat.send("fg\n");
     chat.wait_for("the context is full");
     chat.wait_for("\n> ");
     chat.send("/clear\r/set repetition-penalty 1\r谢谢\r");
@@ -110,14 +114,14 @@ fn ctrl_z_while_answering_gives_the_shell_its_terminal() {
 #[test]
 fn signals_that_end_the_program_leave_the_terminal_as_it_was() {
     for signal in [Signal::TERM, Signal::HUP] {
-        let mut chat = endless();
+        let mut chat = begun(endless());
         chat.send("What can you do?\r");
         chat.wait_for("can can can can");
         chat.signal(signal);
         chat.exit_code();
         assert!(chat.is_sane(), "{signal:?}");
     }
-    let mut prompt = slow(&[]);
+    let mut prompt = begun(slow(&[]));
     prompt.signal(Signal::TERM);
     prompt.exit_code();
     assert!(prompt.is_sane());
@@ -125,7 +129,7 @@ fn signals_that_end_the_program_leave_the_terminal_as_it_was() {
 
 #[test]
 fn answers_are_wrapped_at_the_width_of_the_terminal() {
-    let chat = endless();
+    let chat = begun(endless());
     chat.send("What can you do?\r");
     chat.wait_for("can can can can\n");
     chat.resize(24, 30);

@@ -1,12 +1,12 @@
 //! Modes of a terminal of Unix, and signals that stop or end the program while they are changed.
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::{Write, stdin, stdout};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
-use rustix::process::{Signal, kill_current_process_group};
+use rustix::process::{Pid, Signal, getpgid, getpgrp, getppid, getsid, kill_current_process_group};
 use rustix::termios::{
     InputModes, LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetwinsize,
     tcsetattr,
@@ -119,18 +119,43 @@ fn quieten() {
 
 /// Stops the program with the modes of the shell, and sets its own again when it goes on.
 fn stop() {
-    let modes = tcgetattr(stdin());
-    restore();
-    let _ = emulate_default_handler(SIGTSTP);
-    if let Ok(modes) = modes {
-        let _ = tcsetattr(stdin(), OptionalActions::Now, &modes);
-        // Only the editor of the prompt takes Ctrl-C as a key.
-        if !modes.local_modes.contains(LocalModes::ISIG) {
-            set_bracketed_paste(true);
+    if is_job() {
+        let modes = tcgetattr(stdin());
+        restore();
+        let _ = emulate_default_handler(SIGTSTP);
+        if let Ok(modes) = modes {
+            let _ = tcsetattr(stdin(), OptionalActions::Now, &modes);
+            // Only the editor of the prompt takes Ctrl-C as a key.
+            if !modes.local_modes.contains(LocalModes::ISIG) {
+                set_bracketed_paste(true);
+            }
         }
     }
     *lock(&STOPS.0) += 1;
     STOPS.1.notify_all();
+}
+
+/// Whether a shell in the same session can let the program go on: a process group without one is orphaned. The system ignores Ctrl-Z
+/// there, as in a container or a window of its own, but not the signal that stops a program which has caught it.
+fn is_job() -> bool {
+    let (group, session) = (getpgrp(), getsid(None));
+    let mut ancestor = getppid();
+    while let Some(pid) = ancestor {
+        match getpgid(Some(pid)) {
+            Ok(other) if other == group => ancestor = parent(pid),
+            Ok(_) => return getsid(Some(pid)).is_ok_and(|other| session == Ok(other)),
+            Err(_) => return false,
+        }
+    }
+    false
+}
+
+/// The parent of a process, where the system says.
+fn parent(pid: Pid) -> Option<Pid> {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+    // The name, in parentheses, may have blanks. State and parent follow.
+    let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?;
+    Pid::from_raw(parent.parse().ok()?)
 }
 
 /// Whether the terminal marks what is pasted.

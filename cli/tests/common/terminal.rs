@@ -16,19 +16,28 @@ use tempfile::TempDir;
 const PATIENCE: Duration = Duration::from_secs(20);
 const SCROLLBACK: usize = 1000;
 
+/// The prompt of a shell.
+pub const SHELL: &str = "shell:";
+
 /// How `glm` is started.
 pub struct Start {
     words: Vec<String>,
     size: (u16, u16),
     variables: Vec<(String, String)>,
     home: Option<PathBuf>,
+    in_shell: bool,
 }
 
 impl Start {
     /// `glm` with these words, in 24 rows of 80 columns.
     pub fn new(words: &[&str]) -> Self {
         let words = words.iter().map(ToString::to_string).collect();
-        Self { words, size: (24, 80), variables: Vec::new(), home: None }
+        Self { words, size: (24, 80), variables: Vec::new(), home: None, in_shell: false }
+    }
+
+    /// Started as a job by an interactive shell, which it ends with.
+    pub fn in_shell(self) -> Self {
+        Self { in_shell: true, ..self }
     }
 
     pub fn size(self, rows: u16, columns: u16) -> Self {
@@ -51,9 +60,14 @@ impl Start {
         let (pty, pts) = open().unwrap();
         let (rows, columns) = self.size;
         pty.resize(Size::new(rows, columns)).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_glm"))
-            .args(&self.words)
+        let program = env!("CARGO_BIN_EXE_glm");
+        let command = match self.in_shell {
+            true => Command::new("sh").arg("-i"),
+            false => Command::new(program).args(&self.words),
+        };
+        let mut command = command
             .env_clear()
+            .env("PS1", SHELL)
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", &home)
             .env("LANG", "C.UTF-8")
@@ -74,7 +88,14 @@ impl Start {
             }
             writer.close();
         });
-        Terminal { pty, child, seen, home, _own: own }
+        let terminal = Terminal { pty, child, seen, home, _own: own };
+        if self.in_shell {
+            terminal.wait_for(SHELL);
+            let words: Vec<_> = self.words.iter().map(|word| format!("'{word}'")).collect();
+            // The screen is that of a program that was started alone.
+            terminal.send(format!("printf '\\033[H\\033[2J'; '{program}' {}\n", words.join(" ")));
+        }
+        terminal
     }
 }
 
@@ -165,14 +186,6 @@ impl Terminal {
         self.wait(what, |state| is_so(&state.parser.screen().contents()))
     }
 
-    /// Waits until the text was written behind the first `start` bytes.
-    #[track_caller]
-    pub fn wait_for_written(&self, start: usize, text: &str) {
-        self.wait(&format!("{text:?} to be written"), |state| {
-            String::from_utf8_lossy(&state.bytes[start..]).contains(text)
-        });
-    }
-
     #[track_caller]
     fn wait(&self, what: &str, is_so: impl Fn(&State) -> bool) -> String {
         let end = Instant::now() + PATIENCE;
@@ -210,18 +223,6 @@ impl Terminal {
     pub fn is_sane(&self) -> bool {
         let expected = LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG;
         self.modes().local_modes.contains(expected)
-    }
-
-    /// Waits until the program is stopped, as by Ctrl-Z.
-    #[track_caller]
-    pub fn wait_until_stopped(&self) {
-        let path = format!("/proc/{}/stat", self.child.id());
-        let end = Instant::now() + PATIENCE;
-        // The state follows the name, which is in parentheses.
-        while !std::fs::read_to_string(&path).unwrap().contains(") T ") {
-            assert!(Instant::now() < end, "still runs:\n{}", framed(&self.screen()));
-            std::thread::sleep(Duration::from_millis(5));
-        }
     }
 
     /// Waits for the end of the program; `None` if a signal ended it.
