@@ -1,8 +1,8 @@
 //! The folder that quantizing writes.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::Path;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use tempfile::NamedTempFile;
@@ -31,7 +31,8 @@ const PART_START: &str = "model.";
 /// End of the name of an unfinished file.
 const PART_END: &str = ".part";
 
-/// Checks that the folder has no file of a model, not even a dangling link, and removes unfinished files of killed runs.
+/// Checks that the folder has no file of a model, not even a dangling link, and removes unfinished files of killed runs. Those of a run
+/// that goes on are locked: then the folder is refused.
 pub(super) fn prepare(target: &Path) -> Result<()> {
     let refused = companion_files().chain([CONFIG]).map(str::to_owned).chain(checkpoint::entries());
     for name in refused {
@@ -45,14 +46,19 @@ pub(super) fn prepare(target: &Path) -> Result<()> {
         let name = entry.file_name();
         let name = name.to_string_lossy();
         if name.starts_with(PART_START) && name.ends_with(PART_END) {
-            fs::remove_file(entry.path()).map_err(Error::io(&entry.path()))?;
+            let path = entry.path();
+            let part = File::open(&path).map_err(Error::io(&path))?;
+            if matches!(part.try_lock(), Err(TryLockError::WouldBlock)) {
+                return Err(Error::file(target, "is being written by another process"));
+            }
+            fs::remove_file(&path).map_err(Error::io(&path))?;
         }
     }
     Ok(())
 }
 
 /// Writes the companions and then gives the finished file its name, by `place`: last, because its name makes the folder a model. After
-/// an error everything is removed again.
+/// an error the files that were created are removed again.
 pub(super) fn publish(
     source: &Path,
     target: &Path,
@@ -60,16 +66,24 @@ pub(super) fn publish(
 ) -> Result<()> {
     let path = target.join(WEIGHTS);
     let companions: Vec<_> = companion_files().filter(|name| source.join(name).is_file()).collect();
+    let mut created = Vec::new();
     let published = companions
         .iter()
-        .try_for_each(|name| copy(&source.join(name), &target.join(name)))
-        .and_then(|()| write(&target.join(CONFIG), &configuration(source)?))
+        .try_for_each(|name| {
+            let from = source.join(name);
+            let bytes = File::open(&from).map_err(Error::io(&from))?;
+            write(&target.join(name), bytes, &mut created)
+        })
+        .and_then(|()| write(&target.join(CONFIG), &*configuration(source)?, &mut created))
         .and_then(|()| place(&path).map_err(Error::io(&path)))
-        .and_then(|()| sync_folder(target));
+        .and_then(|()| {
+            created.push(path);
+            sync_folder(target)
+        });
     if published.is_err() {
-        for name in companions.into_iter().chain([CONFIG, WEIGHTS]) {
+        for path in created {
             // Best effort; the first error is reported.
-            let _ = fs::remove_file(target.join(name));
+            let _ = fs::remove_file(path);
         }
     }
     published
@@ -111,23 +125,11 @@ fn configuration(source: &Path) -> Result<Vec<u8>> {
     }
 }
 
-/// Writes a new file and waits until it is on the disk.
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let written = File::create_new(path).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()
-    });
-    written.map_err(Error::io(path))
-}
-
-/// Copies a file and waits until the copy is on the disk.
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    let mut source = File::open(from).map_err(Error::io(from))?;
-    let copied = File::create_new(to).and_then(|mut file| {
-        io::copy(&mut source, &mut file)?;
-        file.sync_all()
-    });
-    copied.map_err(Error::io(to))
+/// Writes a new file, adds it to `created`, and waits until it is on the disk.
+fn write(path: &Path, mut bytes: impl Read, created: &mut Vec<PathBuf>) -> Result<()> {
+    let mut file = File::create_new(path).map_err(Error::io(path))?;
+    created.push(path.to_owned());
+    io::copy(&mut bytes, &mut file).and_then(|_| file.sync_all()).map_err(Error::io(path))
 }
 
 /// Makes the new name durable, on systems that can sync folders.
@@ -138,10 +140,47 @@ pub(super) fn sync_folder(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A file with a temporary name and the usual permissions of a new file.
+/// A file with a temporary name and the usual permissions of a new file. It is locked, so that [`prepare`] can tell it from those of
+/// killed runs.
 pub(super) fn temporary_file(folder: &Path) -> Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.prefix(PART_START).suffix(PART_END).tempfile_in(folder).map_err(Error::io(folder))
+    let file = builder.prefix(PART_START).suffix(PART_END).tempfile_in(folder);
+    let file = file.map_err(Error::io(folder))?;
+    // Some file systems have no locks. Two runs are then told apart by who finishes first.
+    let _ = file.as_file().try_lock();
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_another_process_writes_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let live = temporary_file(dir.path()).unwrap();
+        let error = prepare(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("another process") && live.path().exists(), "{error}");
+        // What a killed process leaves has no lock.
+        let dead = live.into_temp_path().keep().unwrap();
+        prepare(dir.path()).unwrap();
+        assert!(!dead.exists());
+    }
+
+    #[test]
+    fn a_model_that_another_process_finished_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let [source, target] = ["source", "target"].map(|name| dir.path().join(name));
+        for folder in [&source, &target] {
+            fs::create_dir(folder).unwrap();
+            fs::write(folder.join(CONFIG), "{}").unwrap();
+        }
+        fs::write(source.join("LICENSE"), "").unwrap();
+        fs::write(target.join(WEIGHTS), "").unwrap();
+        publish(&source, &target, |_| Ok(())).unwrap_err();
+        assert!(target.join(WEIGHTS).exists() && target.join(CONFIG).exists());
+        assert!(!target.join("LICENSE").exists());
+    }
 }

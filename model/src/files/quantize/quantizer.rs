@@ -95,8 +95,8 @@ impl Quantizer {
     /// total and the name of the tensor, and can cancel.
     ///
     /// # Errors
-    /// If the source is no supported model, a weight is not finite, a file cannot be read or written, or `progress` cancels. What was
-    /// written before stays.
+    /// If the source is no supported model, a weight is not finite, a file cannot be read or written, or `progress` cancels. What
+    /// earlier calls have written stays.
     pub fn write(
         &mut self,
         is_complete: &dyn Fn(&Path) -> bool,
@@ -138,11 +138,9 @@ impl Quantizer {
         let (part, _) = self.part(&plan)?;
         let journal = self.folder.join(JOURNAL);
         folder::unpublish(&self.folder)?;
-        folder::publish(&self.source, &self.folder, |path| {
-            // The journal first: a folder that is a model has no other files.
-            fs::remove_file(&journal)?;
-            fs::rename(&part, path)
-        })?;
+        folder::publish(&self.source, &self.folder, |path| fs::rename(&part, path))?;
+        // After the renaming: without a journal, an unfinished file counts for nothing.
+        fs::remove_file(&journal).map_err(Error::io(&journal))?;
         Ok(plan.summary(&source))
     }
 
