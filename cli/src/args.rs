@@ -80,7 +80,7 @@ impl Cli {
     /// The command line. Flags that are not given have the values of the settings. Exits if it is wrong or asks for help.
     ///
     /// # Errors
-    /// If the settings are wrong. Then only `glm config` is accepted, which can mend them.
+    /// If the settings are wrong. Then only `glm config`, which can mend them, and commands that have no settings are accepted.
     pub fn read() -> Result<Command> {
         let settings = settings::settings();
         let command = match &settings {
@@ -93,7 +93,7 @@ impl Cli {
             .unwrap_or_else(|error| usage::exit(&error));
         let cli = Self::from_arg_matches(&matches).unwrap_or_else(|error| usage::exit(&error));
         match cli.command {
-            Command::Config(_) => Ok(cli.command),
+            Command::Config(_) | Command::Man(_) | Command::Completions(_) => Ok(cli.command),
             _ => settings.map(|_| cli.command),
         }
     }

@@ -81,11 +81,11 @@ fn check_resumable(args: &Chat) -> Result<()> {
 /// The first line: the model, and the settings that repeat its answers.
 fn greeting(args: &Chat, conversation: &Conversation) -> String {
     let choice = match answer::seed(&conversation.options().request.sampling) {
-        Some(seed) => format!("seed {seed}"),
-        None => "greedy".to_owned(),
+        Some(seed) => messages::with_seed(seed),
+        None => messages::greedy(),
     };
     let summary = open::summary(&args.model, conversation.bundle().model());
-    format!("{summary}, context {}, {choice}", conversation.context())
+    messages::chat_begins(summary, conversation.context(), choice)
 }
 
 /// Answers a conversation that ends with a question.

@@ -279,6 +279,9 @@ messages! {
         "；草稿：{drafted} 个中接受 {accepted} 个，每轮 {rate} 个 token";
 
     // Chat.
+    chat_begins(summary, context, choice): "{summary}, context {context}, {choice}", "{summary}，上下文 {context}，{choice}";
+    with_seed(seed): "seed {seed}", "随机种子 {seed}";
+    greedy(): "greedy", "贪心";
     how_to_begin(): "/help lists the commands; Ctrl-D leaves", "/help 列出命令；按 Ctrl-D 退出";
     how_to_leave(): "press Ctrl-C again, or Ctrl-D, to leave", "再按一次 Ctrl-C 或按 Ctrl-D 退出";
     answer_stopped(): "[stopped; Ctrl-C again leaves]", "[已停止；再按一次 Ctrl-C 退出]";

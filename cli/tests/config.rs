@@ -89,6 +89,10 @@ fn wrong_settings_are_named_with_their_place() {
     // `tokenize` has no threads, but a wrong variable is wrong everywhere.
     assert_eq!(wrong.status.code(), Some(1));
     assert!(stderr(&wrong).contains("GLM_THREADS: invalid value `many`"), "{}", stderr(&wrong));
+    for words in [&["man"][..], &["completions", "bash"], &["config", "path"]] {
+        let without = home.glm(words).env("GLM_THREADS", "many").output().unwrap();
+        assert!(without.status.success(), "{words:?} needs no settings: {}", stderr(&without));
+    }
     assert!(home.refusal(&["config", "set", "temprature", "1"], 2).contains("temperature"));
     assert!(home.refusal(&["config", "set", "threads", "x"], 2).contains("invalid value `x`"));
     assert!(!home.config().exists());

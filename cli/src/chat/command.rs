@@ -62,7 +62,9 @@ pub enum Command<'a> {
     Stats(Option<bool>),
     Help,
     Leave,
-    /// A command that does not exist, or one with the wrong argument.
+    /// A command with the wrong argument: its name, and what should follow.
+    Misused(&'static str, &'static str),
+    /// A command that does not exist.
     Unknown(&'a str),
 }
 
@@ -98,7 +100,10 @@ impl<'a> Command<'a> {
             ("/stats", "off") => Self::Stats(Some(false)),
             ("/help" | "/?", "") => Self::Help,
             ("/bye" | "/exit" | "/quit", "") => Self::Leave,
-            _ => Self::Unknown(input),
+            _ => match COMMANDS.iter().find(|command| command.name == name) {
+                Some(command) => Self::Misused(command.name, command.argument),
+                None => Self::Unknown(input),
+            },
         }
     }
 }
@@ -150,17 +155,17 @@ mod tests {
             ("\"\"\"\na\n\nb\n\"\"\" ", Command::Say("a\n\nb")),
             ("\"\"\"a\"\"\"", Command::Say("a")),
             ("/undo ", Command::Undo),
-            ("/undo it", Command::Unknown("/undo it")),
+            ("/undo it", Command::Misused("/undo", "")),
             ("/save", Command::Save(None)),
             ("/save  my talk.json ", Command::Save(Some("my talk.json".into()))),
-            ("/load", Command::Unknown("/load")),
+            ("/load", Command::Misused("/load", "FILE")),
             ("/set top-p 0.5", Command::Set("top-p", "0.5")),
             ("/set seed", Command::Set("seed", "")),
             ("/set", Command::Show),
             ("/system Be brief.", Command::System(Some("Be brief."))),
             ("/system \"\"\"\nBe\nbrief.\n\"\"\"", Command::System(Some("Be\nbrief."))),
             ("/stats on", Command::Stats(Some(true))),
-            ("/stats maybe", Command::Unknown("/stats maybe")),
+            ("/stats maybe", Command::Misused("/stats", "on|off")),
             ("/?", Command::Help),
             ("/quit", Command::Leave),
             ("/bye", Command::Leave),
@@ -188,7 +193,8 @@ mod tests {
             assert!(all.contains(command.name) && !(command.help)().is_empty());
             let argument = command.argument.split('|').next().unwrap_or_default();
             let line = format!("{} {argument}", command.name);
-            assert!(!matches!(Command::parse(&line), Command::Unknown(_)), "{line}");
+            let parsed = Command::parse(&line);
+            assert!(!matches!(parsed, Command::Unknown(_) | Command::Misused(..)), "{line}");
         }
     }
 }

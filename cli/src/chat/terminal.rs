@@ -91,6 +91,9 @@ fn obey(
         }
         Command::Help => note(&help()),
         Command::Leave => return Ok(ControlFlow::Break(())),
+        Command::Misused(name, argument) => {
+            note(&messages::usage(format!("{name} {argument}").trim_end()));
+        }
         Command::Unknown(line) => note(&messages::no_such_command(line)),
     }
     Ok(ControlFlow::Continue(()))
