@@ -1,12 +1,12 @@
 //! Modes of a terminal of Unix, and signals that stop or end the program while they are changed.
 
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{Write, stdin, stdout};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
-use rustix::process::{Pid, Signal, getpgid, getpgrp, getppid, getsid, kill_current_process_group};
+use rustix::process::{Pid, Signal, kill_current_process_group};
 use rustix::termios::{
     InputModes, LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetwinsize,
     tcsetattr,
@@ -138,24 +138,65 @@ fn stop() {
 /// Whether a shell in the same session can let the program go on: a process group without one is orphaned. The system ignores Ctrl-Z
 /// there, as in a container or a window of its own, but not the signal that stops a program which has caught it.
 fn is_job() -> bool {
-    let (group, session) = (getpgrp(), getsid(None));
-    let mut ancestor = getppid();
-    while let Some(pid) = ancestor {
-        match getpgid(Some(pid)) {
-            Ok(other) if other == group => ancestor = parent(pid),
-            Ok(_) => return getsid(Some(pid)).is_ok_and(|other| session == Ok(other)),
-            Err(_) => return false,
+    let Some(own) = Process::own() else { return false };
+    let mut ancestor = own.parent();
+    while let Some(process) = ancestor {
+        if process.group != own.group {
+            return process.session == own.session;
         }
+        ancestor = process.parent();
     }
     false
 }
 
-/// The parent of a process, where the system says.
-fn parent(pid: Pid) -> Option<Pid> {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
-    // The name, in parentheses, may have blanks. State and parent follow.
-    let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?;
-    Pid::from_raw(parent.parse().ok()?)
+/// Where a process belongs. Each number is 0 where it names a process outside the namespace of this one.
+struct Process {
+    parent: i32,
+    group: i32,
+    session: i32,
+}
+
+impl Process {
+    fn parent(&self) -> Option<Self> {
+        Self::of(Pid::from_raw(self.parent)?)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn own() -> Option<Self> {
+        Self::read("self")
+    }
+
+    #[cfg(target_os = "linux")]
+    fn of(pid: Pid) -> Option<Self> {
+        Self::read(&pid.to_string())
+    }
+
+    /// `getpgid` and `getsid` of the crate take it that no process is outside.
+    #[cfg(target_os = "linux")]
+    fn read(pid: &str) -> Option<Self> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name, in parentheses, may have blanks. The state follows.
+        let mut numbers = stat.rsplit_once(')')?.1.split_whitespace().skip(1);
+        let mut next = || numbers.next()?.parse().ok();
+        Some(Self { parent: next()?, group: next()?, session: next()? })
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn own() -> Option<Self> {
+        let parent = rustix::process::getppid();
+        Some(Self {
+            parent: parent.map_or(0, Pid::as_raw_pid),
+            ..Self::of(rustix::process::getpid())?
+        })
+    }
+
+    /// The parent of another process is unknown here.
+    #[cfg(not(target_os = "linux"))]
+    fn of(pid: Pid) -> Option<Self> {
+        let group = rustix::process::getpgid(Some(pid)).ok()?.as_raw_pid();
+        let session = rustix::process::getsid(Some(pid)).ok()?.as_raw_pid();
+        Some(Self { parent: 0, group, session })
+    }
 }
 
 /// Whether the terminal marks what is pasted.
