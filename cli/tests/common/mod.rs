@@ -6,6 +6,8 @@ pub mod cache;
 pub mod hub;
 #[cfg(unix)]
 pub mod pulling;
+#[cfg(all(unix, feature = "serve"))]
+pub mod server;
 #[cfg(unix)]
 pub mod terminal;
 
