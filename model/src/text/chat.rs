@@ -11,6 +11,7 @@
 //! the model's own chat_template             written in Jinja
 //! ```
 
+mod answer;
 mod fill;
 mod jinja;
 mod marks;
@@ -28,6 +29,8 @@ use crate::files::variant::is_base;
 use crate::text::postprocess::Postprocess;
 use crate::text::stream::TextStream;
 use crate::text::tokenizer::{Family, SETTINGS_FILE, Tokenizer};
+pub use answer::{AnswerEvent, AnswerParser};
+use answer::{CallForm, Expects};
 pub use fill::{Blank, Fill, answer_ids, blank, fill_prompt, has_blank};
 use jinja::Jinja;
 pub use message::{Message, Role, ToolCall};
@@ -35,6 +38,7 @@ pub use prompt::{PromptOptions, SpecialNames};
 use rounds::Rounds;
 use serde_json::{Map, Value};
 use std::path::Path;
+use tools::Offered;
 pub use tools::offer_tools;
 use transformers::{conversation, marks};
 
@@ -255,6 +259,36 @@ impl Template {
     /// [`Template::response`].
     pub fn stream<'t>(&self, tokenizer: &'t Tokenizer) -> TextStream<'t> {
         TextStream::new(tokenizer).without_special().postprocessed(self.postprocess())
+    }
+
+    /// A parser of the answer to a prompt, for the text that [`Template::stream`] returns.
+    ///
+    /// `tools` are those that the messages offer. Without tools there are no calls: what looks like one is text. The identifiers
+    /// of calls are `id` and the number of the call.
+    pub fn answer_parser(
+        &self,
+        tokenizer: &Tokenizer,
+        prompt: &[u32],
+        tools: Option<&Value>,
+        id: impl Into<String>,
+    ) -> AnswerParser {
+        // Special ids and tags are few ids each.
+        let tail = &prompt[prompt.len().saturating_sub(16)..];
+        let tail = tokenizer.decode(tail).unwrap_or_default();
+        let calls = self.call_form().zip(tools.map(Offered::new));
+        let thoughts = matches!(&self.0, Kind::Jinja(_, jinja) if jinja.thinks());
+        let thinks = thoughts && tail.trim_end().ends_with("<think>");
+        let thoughts = thoughts && !tail.trim_end().ends_with("</think>");
+        AnswerParser::new(Expects { calls, thoughts, thinks }, id.into())
+    }
+
+    /// How the model writes calls of tools. `None` if it cannot.
+    fn call_form(&self) -> Option<CallForm> {
+        match &self.0 {
+            Kind::Roles => Some(CallForm::Python),
+            Kind::Jinja(_, jinja) => jinja.call_form(),
+            Kind::Rounds(_) | Kind::Plain => None,
+        }
     }
 
     fn postprocess(&self) -> Option<Postprocess> {

@@ -8,6 +8,7 @@
 //! Older versions of transformers had a `tojson` that sorted keys and escaped all but ASCII. The models were trained with the
 //! output of the newer versions.
 
+use super::answer::CallForm;
 use super::python;
 use super::transformers::{Conversation, Wants};
 use crate::error::{Error, Result};
@@ -96,6 +97,20 @@ impl Jinja {
     /// What it looks for in messages.
     pub(super) fn wants(&self) -> Wants {
         self.wants
+    }
+
+    /// How the model that it belongs to writes calls of tools.
+    pub(super) fn call_form(&self) -> Option<CallForm> {
+        match () {
+            () if self.source.contains("<arg_key>") => Some(CallForm::Tags),
+            () if self.wants.metadata => Some(CallForm::Json),
+            () => None,
+        }
+    }
+
+    /// Whether the model may think before it answers.
+    pub(super) fn thinks(&self) -> bool {
+        self.source.contains("</think>")
     }
 
     /// The template itself.
