@@ -66,6 +66,10 @@ pub struct Serve {
     /// How long answers in progress may take when the server is asked to end, in seconds.
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub grace: Duration,
+    /// Let names of special tokens inside of messages, such as <|user|>, be these tokens. Without this they are text, so that nobody
+    /// speaks in the role of another.
+    #[arg(long)]
+    pub special_tokens_in_text: bool,
     /// Write the bodies of requests to the log. They contain the prompts.
     #[arg(long)]
     pub log_prompts: bool,

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use glm_model::{Event, FinishReason, SampledToken, TextStream, Tokenizer};
+use glm_model::{
+    AnswerEvent, AnswerParser, Event, FinishReason, SampledToken, TextStream, Tokenizer,
+};
 use tokio::time::{timeout, timeout_at};
 
 use super::engine::Events;
@@ -36,29 +38,80 @@ pub struct Usage {
 #[derive(Default)]
 pub struct Step {
     pub choice: usize,
-    /// Text that has become final; often none.
-    pub text: String,
+    /// What has become final; often nothing.
+    pub parts: Vec<AnswerEvent>,
+    /// Calls of tools so far.
+    pub calls: usize,
     pub token: Option<SampledToken>,
     pub finish: Option<FinishReason>,
 }
 
-struct Choice {
+/// How an answer becomes text, and the text its parts.
+#[derive(Clone)]
+pub struct Reader {
     stream: TextStream<'static>,
+    /// `None` if all is text.
+    parser: Option<AnswerParser>,
+}
+
+impl Reader {
+    pub fn new(stream: TextStream<'static>, parser: Option<AnswerParser>) -> Self {
+        Self { stream, parser }
+    }
+
+    fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> Result<Vec<AnswerEvent>> {
+        // Ids without a text, such as padding of the vocabulary, are skipped.
+        if !tokenizer.knows(id) {
+            return Ok(Vec::new());
+        }
+        let text = self.stream.push(id)?;
+        let mut parts = self.parse(text);
+        if self.stream.stopped() {
+            parts.extend(self.end());
+        }
+        Ok(parts)
+    }
+
+    fn finish(&mut self) -> Vec<AnswerEvent> {
+        let text = self.stream.finish();
+        let mut parts = self.parse(text);
+        parts.extend(self.end());
+        parts
+    }
+
+    fn parse(&mut self, text: String) -> Vec<AnswerEvent> {
+        match &mut self.parser {
+            _ if text.is_empty() => Vec::new(),
+            Some(parser) => parser.push(&text),
+            None => vec![AnswerEvent::Text(text)],
+        }
+    }
+
+    fn end(&mut self) -> Vec<AnswerEvent> {
+        self.parser.as_mut().map(AnswerParser::finish).unwrap_or_default()
+    }
+
+    fn calls(&self) -> usize {
+        self.parser.as_ref().map_or(0, AnswerParser::calls)
+    }
+}
+
+struct Choice {
+    reader: Reader,
     is_over: bool,
 }
 
 impl Answers {
-    /// Answers to `prompts` prompts of `prompt_tokens` tokens in all, with `of_prompt` choices each, decoded by clones of `stream`.
+    /// The answers to prompts of `prompt_tokens` tokens in all. Each prompt has `of_prompt` of the readers.
     pub fn new(
         events: Events,
-        [prompts, of_prompt]: [usize; 2],
+        of_prompt: usize,
+        readers: Vec<Reader>,
         prompt_tokens: usize,
         tokenizer: &'static Tokenizer,
-        stream: &TextStream<'static>,
         deadline: Option<Instant>,
     ) -> Self {
-        let choice = || Choice { stream: stream.clone(), is_over: false };
-        let choices = std::iter::repeat_with(choice).take(prompts * of_prompt).collect();
+        let choices = readers.into_iter().map(|reader| Choice { reader, is_over: false }).collect();
         let usage = Usage { prompt: prompt_tokens, ..Usage::default() };
         Self { events, tokenizer, choices, of_prompt, deadline, first: None, usage }
     }
@@ -130,27 +183,48 @@ impl Answers {
 
     /// A stop string ends an answer whose ids go on; those are ignored.
     fn token(&mut self, choice: usize, token: SampledToken) -> Result<Option<Step>> {
-        let Some(Choice { stream, is_over }) = self.choices.get_mut(choice) else {
+        let Some(Choice { reader, is_over }) = self.choices.get_mut(choice) else {
             return Ok(None);
         };
         if *is_over {
             return Ok(None);
         }
         self.usage.answer += 1;
-        let tokenizer = self.tokenizer;
-        // Ids without a text, such as padding of the vocabulary, are skipped.
-        let text = if tokenizer.knows(token.id) { stream.push(token.id)? } else { String::new() };
-        *is_over = stream.stopped();
+        let parts = reader.push(self.tokenizer, token.id)?;
+        *is_over = reader.stream.stopped();
         let finish = is_over.then_some(FinishReason::Stop);
-        Ok(Some(Step { choice, text, token: Some(token), finish }))
+        let calls = reader.calls();
+        Ok(Some(Step { choice, parts, calls, token: Some(token), finish }))
     }
 
     fn finished(&mut self, choice: usize, reason: FinishReason) -> Option<Step> {
-        let Choice { stream, is_over } = self.choices.get_mut(choice)?;
+        let Choice { reader, is_over } = self.choices.get_mut(choice)?;
         if std::mem::replace(is_over, true) {
             return None;
         }
-        Some(Step { choice, text: stream.finish(), token: None, finish: Some(reason) })
+        let parts = reader.finish();
+        let calls = reader.calls();
+        Some(Step { choice, parts, calls, token: None, finish: Some(reason) })
+    }
+}
+
+impl Step {
+    /// The text in it.
+    pub fn text(&self) -> String {
+        let text = |part: &AnswerEvent| match part {
+            AnswerEvent::Text(text) => Some(text.clone()),
+            _ => None,
+        };
+        self.parts.iter().filter_map(text).collect()
+    }
+
+    /// Why the answer has ended, as OpenAI's API names it.
+    pub fn finish_name(&self) -> Option<&'static str> {
+        self.finish.map(|finish| match finish {
+            FinishReason::Stop if self.calls > 0 => "tool_calls",
+            FinishReason::Stop => "stop",
+            _ => "length",
+        })
     }
 }
 

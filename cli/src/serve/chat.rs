@@ -1,25 +1,27 @@
 //! `POST /v1/chat/completions`: an answer in a conversation.
 
+mod chunks;
+mod response;
+
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use glm_model::{FinishReason, Message, Tokenizer, messages_from_json};
-use serde::{Deserialize, Serialize};
+use glm_model::{PromptOptions, TextStream, messages_from_json, offer_tools};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use super::answer::{Answers, Step, Usage};
+use self::chunks::Chunks;
+use self::response::{ChatCompletion, Head, collect};
+use super::answer::Reader;
 use super::body::Body;
 use super::error::{ApiError, ErrorBody, Result};
 use super::listen::Peer;
 use super::log::Record;
-use super::logprobs::{ChatLogprobs, TokenLogprob};
 use super::sampling::sampled_request;
-use super::served::{MOST_LOGPROBS, Question, Served, client, now, response_id};
-use super::usage::UsageBody;
+use super::served::{MOST_LOGPROBS, Question, Served, client, response_id};
 use super::{App, sse};
 
 sampled_request! {
@@ -34,11 +36,25 @@ sampled_request! {
         /// Send the answer in pieces, as events.
         pub stream: Option<bool>,
         pub stream_options: Option<StreamOptions>,
+        /// The tools that may be called: objects with `type` (function) and `function`.
+        pub tools: Option<Vec<Value>>,
+        /// Whether tools are called: `auto`, the default with tools, or `none`.
+        pub tool_choice: Option<Value>,
+        /// The form of the answer: an object whose `type` is `text`.
+        pub response_format: Option<Value>,
+        pub chat_template_kwargs: Option<TemplateArguments>,
         /// Report the probability of each token.
         pub logprobs: Option<bool>,
         /// Alternatives of each token; up to 20.
         pub top_logprobs: Option<usize>,
     }
+}
+
+/// What is asked of the chat template.
+#[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
+pub struct TemplateArguments {
+    /// Whether a model that can think does so before it answers.
+    pub enable_thinking: Option<bool>,
 }
 
 /// What a stream has beside the answer.
@@ -47,71 +63,6 @@ pub struct StreamOptions {
     /// Send the numbers of tokens at the end.
     #[serde(default)]
     pub include_usage: bool,
-}
-
-/// The answers.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct ChatCompletion {
-    id: String,
-    object: &'static str,
-    created: u64,
-    model: String,
-    choices: Vec<ChatChoice>,
-    usage: UsageBody,
-}
-
-/// An answer.
-#[derive(Debug, Default, Serialize, ToSchema)]
-pub struct ChatChoice {
-    index: usize,
-    message: ChatMessage,
-    logprobs: Option<ChatLogprobs>,
-    finish_reason: &'static str,
-}
-
-/// The message of an answer.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct ChatMessage {
-    role: &'static str,
-    content: String,
-}
-
-impl Default for ChatMessage {
-    fn default() -> Self {
-        Self { role: ASSISTANT, content: String::new() }
-    }
-}
-
-const ASSISTANT: &str = "assistant";
-
-/// A piece of the answers.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct ChatChunk {
-    id: String,
-    object: &'static str,
-    created: u64,
-    model: String,
-    choices: Vec<ChunkChoice>,
-    /// In the last piece, if it was asked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    usage: Option<Option<UsageBody>>,
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-pub struct ChunkChoice {
-    index: usize,
-    delta: Delta,
-    logprobs: Option<ChatLogprobs>,
-    finish_reason: Option<&'static str>,
-}
-
-/// What a piece adds to the message.
-#[derive(Debug, Default, Serialize, ToSchema)]
-pub struct Delta {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    role: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    content: Option<String>,
 }
 
 /// Answers a conversation.
@@ -134,163 +85,98 @@ pub async fn complete(
     let served = app.served()?;
     let deadline = app.deadline();
     served.check_name(request.model.as_deref())?;
+    let logprobs = logprobs(&request)?;
     let mut sampled = request.sampled();
     sampled.max_tokens = request.max_completion_tokens.or(sampled.max_tokens);
-    let logprobs = match (request.logprobs.unwrap_or(false), request.top_logprobs) {
-        (_, Some(top)) if top > MOST_LOGPROBS => {
-            return Err(ApiError::field(
-                "top_logprobs",
-                format!("top_logprobs must be from 0 to {MOST_LOGPROBS}"),
-            ));
-        }
-        (false, Some(1..)) => {
-            return Err(ApiError::field("top_logprobs", "top_logprobs needs logprobs"));
-        }
-        (true, top) => Some(top.unwrap_or(0)),
-        (false, _) => None,
-    };
     let answer = sampled.request(served.bundle())?;
-    let prompt = served.encode(|| prompt(served, &request)).await?;
-    let stream = served.bundle().template().stream(served.tokenizer()).stopping_at(sampled.stop)?;
+    let tools = tools(&mut request)?;
+    check_format(request.response_format.as_ref())?;
+    let prompt = served.encode(|| prompt(served, &request, tools.as_ref())).await?;
+    let choices = request.n.unwrap_or(1).max(1);
+    served.check_answers(choices)?;
+    let template = served.bundle().template();
+    let stream: TextStream<'static> =
+        template.stream(served.tokenizer()).stopping_at(sampled.stop)?;
+    let reader = |_| {
+        let id = response_id("call");
+        let parser = template.answer_parser(served.tokenizer(), &prompt, tools.as_ref(), id);
+        Reader::new(stream.clone(), Some(parser))
+    };
     let question = Question {
-        prompts: vec![prompt],
-        choices: request.n.unwrap_or(1).max(1),
+        choices,
         request: answer,
         logprobs,
-        stream,
+        readers: (0..choices).map(reader).collect(),
         client: client(peer, request.user.as_deref()),
         deadline,
+        prompts: vec![prompt],
     };
     let mut answers = served.ask(question).await?;
-    let head =
-        Head { id: response_id("chatcmpl"), created: now(), model: served.name().to_owned() };
+    let head = Head::new(served.name(), served.tokenizer(), logprobs.is_some());
     if request.stream.unwrap_or(false) {
         let with_usage = request.stream_options.is_some_and(|options| options.include_usage);
-        let chunks = Chunks {
-            head,
-            tokenizer: served.tokenizer(),
-            choices: answers.len(),
-            has_logprobs: logprobs.is_some(),
-            with_usage,
-        };
+        let chunks = Chunks::new(head, answers.len(), with_usage);
         return Ok(sse::respond(answers, chunks, record));
     }
-    let collected = collect(&mut answers, served.tokenizer(), logprobs.is_some()).await;
+    let collected = collect(&head, &mut answers).await;
     record.set(answers.usage());
-    let Head { id, created, model } = head;
-    let (choices, usage) = (collected?, answers.usage().into());
-    let object = "chat.completion";
-    Ok(Json(ChatCompletion { id, object, created, model, choices, usage }).into_response())
+    Ok(Json(ChatCompletion::new(head, collected?, answers.usage())).into_response())
+}
+
+/// How many alternatives of each token are asked for, if any.
+fn logprobs(request: &ChatRequest) -> Result<Option<usize>> {
+    let wrong = |problem: String| Err(ApiError::field("top_logprobs", problem));
+    match (request.logprobs.unwrap_or(false), request.top_logprobs) {
+        (_, Some(top)) if top > MOST_LOGPROBS => {
+            wrong(format!("top_logprobs must be from 0 to {MOST_LOGPROBS}"))
+        }
+        (false, Some(1..)) => wrong("top_logprobs needs logprobs".to_owned()),
+        (true, top) => Ok(Some(top.unwrap_or(0))),
+        (false, _) => Ok(None),
+    }
+}
+
+/// The tools that may be called.
+fn tools(request: &mut ChatRequest) -> Result<Option<Value>> {
+    let tools = request.tools.take().filter(|tools| !tools.is_empty());
+    for (index, tool) in tools.iter().flatten().enumerate() {
+        let name = tool["function"]["name"].as_str().filter(|name| !name.is_empty());
+        if tool["type"] != "function" || name.is_none() {
+            let path = format!("tools[{index}]");
+            let problem =
+                format!("{path} is no tool with the type \"function\" and a function with a name");
+            return Err(ApiError::field(path, problem));
+        }
+    }
+    match request.tool_choice.as_ref().map(|choice| choice.as_str()) {
+        None | Some(Some("auto")) => Ok(tools.map(Value::from)),
+        Some(Some("none")) => Ok(None),
+        Some(_) => Err(ApiError::field("tool_choice", "tool_choice must be auto or none")),
+    }
+}
+
+fn check_format(format: Option<&Value>) -> Result<()> {
+    match format {
+        Some(format) if format["type"] != "text" => {
+            Err(ApiError::field("response_format", "the type of response_format must be text"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The ids of the conversation.
-fn prompt(served: &Served, request: &ChatRequest) -> Result<Vec<u32>> {
+fn prompt(served: &Served, request: &ChatRequest, tools: Option<&Value>) -> Result<Vec<u32>> {
     if request.messages.is_empty() {
         return Err(ApiError::field("messages", "messages must have at least one message"));
     }
-    let messages: Vec<Message> = messages_from_json(&json!(request.messages).to_string())
-        .map_err(|error| ApiError::from(error).with_param("messages"))?;
-    let ids = served.bundle().template().prompt_ids(served.tokenizer(), &messages);
-    ids.map_err(|error| ApiError::from(error).with_param("messages"))
-}
-
-/// The whole answers.
-async fn collect(
-    answers: &mut Answers,
-    tokenizer: &Tokenizer,
-    has_logprobs: bool,
-) -> Result<Vec<ChatChoice>> {
-    let choice = |index| ChatChoice {
-        index,
-        logprobs: has_logprobs.then(ChatLogprobs::default),
-        ..ChatChoice::default()
-    };
-    let mut choices: Vec<_> = (0..answers.len()).map(choice).collect();
-    while let Some(step) = answers.next().await? {
-        let choice = &mut choices[step.choice];
-        choice.message.content += &step.text;
-        if let (Some(logprobs), Some(token)) = (&mut choice.logprobs, &step.token) {
-            logprobs.content.extend(TokenLogprob::new(tokenizer, token));
-        }
-        choice.finish_reason = step.finish.map_or(choice.finish_reason, finish_name);
+    let wrong = |error| ApiError::from(error).with_param("messages");
+    let mut messages = messages_from_json(&json!(request.messages).to_string()).map_err(wrong)?;
+    if let Some(tools) = tools {
+        offer_tools(&mut messages, tools.clone());
     }
-    Ok(choices)
-}
-
-/// The name of a reason in OpenAI's API.
-pub fn finish_name(reason: FinishReason) -> &'static str {
-    match reason {
-        FinishReason::Stop => "stop",
-        _ => "length",
-    }
-}
-
-/// What all pieces of a response have.
-struct Head {
-    id: String,
-    created: u64,
-    model: String,
-}
-
-/// Pieces of answers, as OpenAI's API sends them.
-struct Chunks {
-    head: Head,
-    tokenizer: &'static Tokenizer,
-    choices: usize,
-    has_logprobs: bool,
-    with_usage: bool,
-}
-
-impl Chunks {
-    fn chunk(&self, choices: Vec<ChunkChoice>, usage: Option<UsageBody>) -> Event {
-        let Head { id, created, model } = &self.head;
-        sse::data(&ChatChunk {
-            id: id.clone(),
-            object: "chat.completion.chunk",
-            created: *created,
-            model: model.clone(),
-            choices,
-            // Null in all pieces but the last.
-            usage: self.with_usage.then_some(usage),
-        })
-    }
-}
-
-impl sse::Events for Chunks {
-    fn begin(&mut self) -> Vec<Event> {
-        let begin = |index| {
-            let delta = Delta { role: Some(ASSISTANT), content: Some(String::new()) };
-            self.chunk(
-                vec![ChunkChoice { index, delta, logprobs: None, finish_reason: None }],
-                None,
-            )
-        };
-        (0..self.choices).map(begin).collect()
-    }
-
-    fn step(&mut self, step: Step) -> Vec<Event> {
-        let Step { choice: index, text, token, finish } = step;
-        let mut events = Vec::new();
-        let token = token.filter(|_| self.has_logprobs);
-        let logprob = token.and_then(|token| TokenLogprob::new(self.tokenizer, &token));
-        if !text.is_empty() || logprob.is_some() {
-            let delta = Delta { content: Some(text), ..Delta::default() };
-            let logprobs = logprob.map(|logprob| ChatLogprobs { content: vec![logprob] });
-            events.push(
-                self.chunk(vec![ChunkChoice { index, delta, logprobs, finish_reason: None }], None),
-            );
-        }
-        if let Some(finish) = finish {
-            let finish_reason = Some(finish_name(finish));
-            let choice =
-                ChunkChoice { index, delta: Delta::default(), logprobs: None, finish_reason };
-            events.push(self.chunk(vec![choice], None));
-        }
-        events
-    }
-
-    fn end(&mut self, usage: Usage) -> Vec<Event> {
-        let usage = self.with_usage.then(|| self.chunk(Vec::new(), Some(usage.into())));
-        usage.into_iter().chain([Event::default().data("[DONE]")]).collect()
-    }
+    let mut options = PromptOptions::default();
+    options.special_names = served.special_names();
+    options.thinking = request.chat_template_kwargs.unwrap_or_default().enable_thinking;
+    let template = served.bundle().template();
+    template.prompt_ids_with(served.tokenizer(), &messages, options).map_err(wrong)
 }

@@ -10,9 +10,9 @@ use glm_model::{Message, Role, TextStream, Tokenizer, fill_prompt};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::answer::{Answers, Step, Usage};
+use super::answer::{Answers, Reader, Step, Usage};
 use super::body::Body;
-use super::chat::{StreamOptions, finish_name};
+use super::chat::StreamOptions;
 use super::error::{ApiError, ErrorBody, Result};
 use super::listen::Peer;
 use super::log::Record;
@@ -113,12 +113,15 @@ pub async fn complete(
     let prompts =
         served.encode(|| prompts(served, request.prompt, request.suffix.as_deref())).await?;
     let stream = TextStream::new(served.tokenizer()).without_special().stopping_at(sampled.stop)?;
+    let count = prompts.len().saturating_mul(choices);
+    served.check_answers(count)?;
+    let readers = vec![Reader::new(stream, None); count];
     let question = Question {
         prompts,
         choices,
         request: answer,
         logprobs: request.logprobs,
-        stream,
+        readers,
         client: client(peer, request.user.as_deref()),
         deadline,
     };
@@ -203,16 +206,16 @@ impl Texts {
 
     /// What a step adds to its answer.
     fn piece(&mut self, step: Step) -> CompletionChoice {
-        let Step { choice: index, text, token, finish } = step;
+        let (index, text, finish_reason) = (step.choice, step.text(), step.finish_name());
         let mut logprobs = self.has_logprobs.then(CompletionLogprobs::default);
-        let token = token.and_then(|token| TokenLogprob::new(self.tokenizer, &token));
+        let token = step.token.and_then(|token| TokenLogprob::new(self.tokenizer, &token));
         if let (Some(logprobs), Some(token)) = (&mut logprobs, token) {
             let offset = &mut self.offsets[index];
             let length = token.length();
             logprobs.push(token, *offset);
             *offset += length;
         }
-        CompletionChoice { text, index, logprobs, finish_reason: finish.map(finish_name) }
+        CompletionChoice { text, index, logprobs, finish_reason }
     }
 
     async fn collect(&mut self, answers: &mut Answers) -> Result<Vec<CompletionChoice>> {
@@ -241,7 +244,7 @@ impl sse::Events for Texts {
     }
 
     fn step(&mut self, step: Step) -> Vec<Event> {
-        let is_silent = step.text.is_empty() && step.finish.is_none() && !self.has_logprobs;
+        let is_silent = step.parts.is_empty() && step.finish.is_none() && !self.has_logprobs;
         if is_silent {
             return Vec::new();
         }

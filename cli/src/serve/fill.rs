@@ -9,7 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::App;
-use super::answer::Usage;
+use super::answer::{Answers, Reader, Usage};
 use super::body::Body;
 use super::error::{ApiError, ErrorBody, Result};
 use super::listen::Peer;
@@ -95,7 +95,7 @@ pub async fn fill(
             choices: 1,
             request: answer.clone(),
             logprobs: None,
-            stream: stream.clone(),
+            readers: vec![Reader::new(stream.clone(), None)],
             client,
             deadline,
         };
@@ -121,14 +121,14 @@ pub async fn fill(
 
 /// What fills a blank, whether a stop string ended it, and whether the context did.
 async fn answered(
-    mut answers: super::answer::Answers,
+    mut answers: Answers,
     usage: &mut Usage,
     seed: u64,
 ) -> Result<(BlankAnswer, bool, bool)> {
     let (mut text, mut ids, mut finish, mut is_cut) =
         (String::new(), Vec::new(), FinishReason::Stop, false);
     while let Some(step) = answers.next().await? {
-        text += &step.text;
+        text += &step.text();
         // A stop string is found with a token; other ends have none.
         is_cut = step.finish.is_some() && step.token.is_some();
         finish = step.finish.unwrap_or(finish);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
+use glm_model::{Blank, has_blank};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -19,8 +20,17 @@ pub struct ModelBody {
     /// When it was opened.
     created: u64,
     owned_by: &'static str,
+    glm: Abilities,
+}
+
+/// What the model can do.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Abilities {
     /// Tokens of a context.
-    context_length: usize,
+    context: usize,
+    fills_blanks: bool,
+    /// The names of the blanks that it fills.
+    blanks: Vec<&'static str>,
 }
 
 /// The models.
@@ -31,12 +41,14 @@ pub struct ModelList {
 }
 
 fn model(served: &Served, name: &str) -> ModelBody {
+    let names = [Blank::Mask, Blank::Smask, Blank::Gmask].map(Blank::name).into_iter();
+    let blanks: Vec<_> = names.filter(|name| has_blank(served.tokenizer(), name)).collect();
     ModelBody {
         id: name.to_owned(),
         object: "model",
         created: served.created(),
         owned_by: "glm",
-        context_length: served.context(),
+        glm: Abilities { context: served.context(), fills_blanks: !blanks.is_empty(), blanks },
     }
 }
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use glm_model::{
-    BatchOptions, Bundle, Error, Model, Request, Submission, Template, TextStream, Tokenizer,
+    BatchOptions, Bundle, Error, Model, Request, SpecialNames, Submission, Template, Tokenizer,
     check_prompt,
 };
 use tokio::sync::Semaphore;
 
-use super::answer::Answers;
+use super::answer::{Answers, Reader};
 use super::engine::Engine;
 use super::error::{ApiError, Result};
 use super::listen::Peer;
@@ -36,6 +36,8 @@ pub struct Served {
     /// The name of the model, and others for it.
     names: Vec<String>,
     created: u64,
+    /// What names of special tokens in messages are.
+    special_names: SpecialNames,
     encoding: Semaphore,
 }
 
@@ -47,7 +49,8 @@ pub struct Question {
     pub request: Request,
     /// Alternatives of each token; none if no probabilities are asked for.
     pub logprobs: Option<usize>,
-    pub stream: TextStream<'static>,
+    /// How each choice of each prompt is read.
+    pub readers: Vec<Reader>,
     pub client: u64,
     pub deadline: Option<Instant>,
 }
@@ -89,6 +92,10 @@ impl Served {
             context,
             names: [&[name], &args.alias[..]].concat(),
             created: now(),
+            special_names: match args.special_tokens_in_text {
+                true => SpecialNames::Ids,
+                false => SpecialNames::Text,
+            },
             encoding: Semaphore::new(ENCODING),
         })
     }
@@ -128,14 +135,14 @@ impl Served {
         self.context
     }
 
-    /// Answers that are generated at the same time.
-    pub fn most_answers(&self) -> usize {
-        self.engine.most()
-    }
-
     /// Ends all answers.
     pub fn stop(&self) {
         self.engine.stop();
+    }
+
+    /// What names of special tokens in messages are.
+    pub fn special_names(&self) -> SpecialNames {
+        self.special_names
     }
 
     /// Checks that a request is for this model.
@@ -156,6 +163,21 @@ impl Served {
         }
     }
 
+    /// Checks that so many answers can be generated.
+    ///
+    /// # Errors
+    /// If they are more than can be generated at the same time.
+    pub fn check_answers(&self, count: usize) -> Result<()> {
+        let most = self.engine.most();
+        match count > most {
+            true => Err(ApiError::field(
+                "n",
+                format!("{count} answers are asked for, and {most} are the most of this server"),
+            )),
+            false => Ok(()),
+        }
+    }
+
     /// Does work on texts, which may take long, without holding up connections.
     pub async fn encode<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         // The semaphore is never closed.
@@ -168,17 +190,10 @@ impl Served {
     /// # Errors
     /// If a prompt cannot be answered, or too many requests wait.
     pub async fn ask(&self, question: Question) -> Result<Answers> {
-        let Question { prompts, choices, request, logprobs, stream, client, deadline } = question;
-        let answers = prompts.len() * choices;
-        if answers > self.most_answers() {
-            let most = self.most_answers();
-            return Err(ApiError::field(
-                "n",
-                format!("{answers} answers are asked for, and {most} are the most"),
-            ));
-        }
+        let Question { prompts, choices, request, logprobs, readers, client, deadline } = question;
+        self.check_answers(readers.len())?;
         prompts.iter().try_for_each(|prompt| self.check_prompt(prompt))?;
-        let (count, tokens) = (prompts.len(), prompts.iter().map(Vec::len).sum());
+        let tokens = prompts.iter().map(Vec::len).sum();
         let submissions = prompts.into_iter().map(|prompt| {
             let mut submission = Submission::new(prompt, request.clone());
             submission.choices = choices;
@@ -189,7 +204,7 @@ impl Served {
         });
         let events = self.engine.submit(submissions.collect())?;
         let mut answers =
-            Answers::new(events, [count, choices], tokens, self.tokenizer(), &stream, deadline);
+            Answers::new(events, choices, readers, tokens, self.tokenizer(), deadline);
         answers.settle().await?;
         Ok(answers)
     }
