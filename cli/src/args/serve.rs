@@ -45,7 +45,7 @@ pub struct Serve {
     /// The chat template to use in place of the model's own.
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Template::NAMES))]
     pub template: Option<String>,
-    /// Tokens that a context holds, prompt and answer together. [default: the maximum of the model, up to 32768]
+    /// Tokens that the context holds, prompt and answer together. [default: the maximum of the model, up to 32768]
     #[arg(long, value_name = "N", value_parser = positive)]
     pub context: Option<usize>,
     /// Answers that are generated at the same time.
