@@ -1,0 +1,100 @@
+// Requests to the server. Addresses are relative, so that the page also works below a path of a proxy.
+
+import { announce, ask, find } from "./dom.js";
+import { text } from "./messages.js";
+import { key, saveKey } from "./storage.js";
+import { events } from "./stream.js";
+
+/** What went wrong, in words for the reader. */
+export class Failure extends Error {}
+
+/** The model that the server runs: its name, context, and the blanks that it fills. */
+export async function model() {
+  const { data } = await (await request("v1/models")).json();
+  const { id = "", glm = {} } = data?.[0] ?? {};
+  const blanks = glm.fills_blanks ? (glm.blanks ?? ["[MASK]", "[gMASK]"]) : [];
+  return { id, context: glm.context ?? null, blanks };
+}
+
+/** Chunks of an answer to these messages. `waits` is told how many seconds a busy server asks to wait, and null when that is over. */
+export async function* answer(messages, sampling, signal, waits) {
+  const stream = { stream: true, stream_options: { include_usage: true } };
+  const response = await request("v1/chat/completions", { ...sampling, ...stream, messages }, signal, waits);
+  const chunks = events(response.body);
+  try {
+    for (;;) {
+      const { value, done } = await chunks.next();
+      // Without its last event, an answer was cut.
+      if (done && !value) throw new Failure(text("broken"));
+      if (done) return;
+      if (value.error) throw failure(500, value);
+      yield value;
+    }
+  } catch (error) {
+    if (error instanceof Failure || error.name === "AbortError") throw error;
+    throw new Failure(text("broken"));
+  } finally {
+    chunks.return();
+  }
+}
+
+/** The text with its blanks filled, and what filled them. */
+export async function fill(blanks, sampling, signal, waits) {
+  const response = await request("v1/fill", { ...sampling, text: blanks }, signal, waits);
+  return response.json();
+}
+
+async function request(address, body, signal, waits = () => {}) {
+  for (;;) {
+    const sentKey = key();
+    const headers = { ...(body && { "Content-Type": "application/json" }), ...(sentKey && { Authorization: `Bearer ${sentKey}` }) };
+    const options = { method: body ? "POST" : "GET", headers, signal, body: body && JSON.stringify(body), cache: "no-store" };
+    let response;
+    try {
+      response = await fetch(address, options);
+    } catch (error) {
+      throw error.name === "AbortError" ? error : new Failure(text("gone"));
+    }
+    if (response.ok) return response;
+    const problem = await response.json().catch(() => ({}));
+    const isBusy = response.status === 429 || (response.status === 503 && response.headers.has("Retry-After"));
+    if (isBusy) await pause(response.headers.get("Retry-After"), signal, waits);
+    else if (response.status === 401) await askForKey(sentKey);
+    else throw failure(response.status, problem);
+  }
+}
+
+function failure(status, problem) {
+  const detail = problem.error?.message ?? problem.message ?? "";
+  if (["context_length_exceeded", "context_full"].includes(problem.error?.code)) return new Failure(text("contextFull", { detail }));
+  if (status >= 400 && status < 500) return new Failure(text("refused", { detail: detail || status }));
+  return new Failure(text("failed", { status, detail }));
+}
+
+/** Waits as a Retry-After says, in seconds or as a date; at least one second and at most a minute. */
+async function pause(retryAfter, signal, waits) {
+  const wanted = /^\d+$/.test(retryAfter) ? Number(retryAfter) : (Date.parse(retryAfter) - Date.now()) / 1000;
+  const seconds = Math.min(Math.max(Math.ceil(wanted) || 2, 1), 60);
+  for (let left = seconds; left > 0; left--) {
+    signal?.throwIfAborted();
+    waits(left);
+    await new Promise((resolve, reject) => {
+      const timer = setTimeout(resolve, 1000);
+      signal?.addEventListener("abort", () => (clearTimeout(timer), reject(signal.reason)), { once: true });
+    });
+  }
+  waits(null);
+}
+
+let asking = null;
+
+/** Asks for another key than the one that was refused. Requests that fail together share one question. */
+async function askForKey(refused) {
+  if (key() !== refused) return;
+  announce(text("unauthorized"));
+  find("key-form").reset();
+  asking ??= ask("key").finally(() => (asking = null));
+  const given = await asking;
+  if (!given) throw new Failure(text("unauthorized"));
+  saveKey(given.key.trim());
+}
