@@ -1,7 +1,7 @@
 // The conversation that is shown: its messages, and asking.
 
 import { begin, inProgress } from "./answering.js";
-import { entitle, isEmpty, titleOf } from "./conversation.js";
+import { entitle, isEmpty } from "./conversation.js";
 import { announce, element, find, fit, isComposing, notify } from "./dom.js";
 import * as view from "./message.js";
 import { number, text } from "./messages.js";
@@ -149,7 +149,6 @@ export function draw() {
   if (trouble) articles.push(troubled(trouble));
   if (messages.length === 0) articles.push(welcome());
   find("messages").replaceChildren(...articles);
-  find("title").textContent = titleOf(current);
   find("stop").hidden = !running;
   find("send").hidden = Boolean(running);
   drawContext();

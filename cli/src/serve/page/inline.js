@@ -7,7 +7,7 @@ import { element } from "./dom.js";
 const REACH = 200;
 
 const LINK = /\[([^[\]\n]{1,500})\]\((https?:\/\/[^\s<>()]{1,1000}(?:\([^\s<>()]{0,200}\))?[^\s<>()]{0,1000})(?:[ \t]+"[^"\n]{0,200}")?\)/iy;
-const ADDRESS = /https?:\/\/[^\s<>"'`*（）【】《》，。；：！？、“”]{1,2000}/iy;
+const ADDRESS = /https?:\/\/[^\s<>"'`*[\]（）【】《》，。；：！？、“”]{1,2000}/iy;
 const PLAIN = /[^\\`*_~[<h]+/y;
 const PUNCTUATION = /[!-/:-@[-`{-~]/;
 const WORD = /[\p{L}\p{N}]/u;
@@ -77,7 +77,8 @@ function linkAt(source, at) {
   }
   // An address within a word is text.
   if (source[at] !== "h" || WORD.test(source[at - 1] ?? "")) return null;
-  const found = match(ADDRESS, source, at)?.[0].replace(/[.,;:!?)\]]+$/, "");
+  let found = match(ADDRESS, source, at)?.[0].replace(/[.,;:!?]+$/, "");
+  while (found?.endsWith(")") && found.split(")").length > found.split("(").length) found = found.slice(0, -1);
   return found ? { node: link(found, [found]), length: found.length } : null;
 }
 

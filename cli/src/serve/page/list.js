@@ -23,7 +23,7 @@ export function draw() {
   const all = conversations();
   const wanted = find("search").value.trim().toLowerCase();
   const found = wanted ? all.filter((one) => contains(one, wanted)) : all;
-  const current = location.hash === "#fill" ? null : chat.shown()?.id;
+  const current = location.hash === "#fill" ? null : chat.shown().id;
   const rows = found.map((one) => element("li", {}, link(one, one.id === current)));
   if (found.length === 0) rows.push(element("li", { class: "none" }, text(all.length ? "noMatches" : "noConversations")));
   find("conversations").replaceChildren(...rows);

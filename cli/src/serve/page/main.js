@@ -16,7 +16,7 @@ let model = { id: "", context: null, blanks: [] };
 function route() {
   const id = location.hash.slice(1);
   const isFill = id === "fill";
-  if (!isFill && chat.shown()?.id !== id) {
+  if (!chat.shown() || (!isFill && chat.shown().id !== id)) {
     chat.open(inProgress({ id })?.conversation ?? storage.conversation(id) ?? create());
   }
   find("chat").hidden = isFill;
@@ -54,7 +54,8 @@ function conversationChanged() {
 function speak() {
   setLanguage(storage.settings().language);
   fill.setBlanks(model.blanks);
-  if (chat.shown()) chat.draw(), draw();
+  chat.draw();
+  draw();
   showTrouble(trouble);
 }
 
@@ -111,16 +112,20 @@ fill.start();
 storage.onTrouble(showTrouble);
 storage.onChange((id) => {
   if (id === null || id === chat.shown().id) chat.reload();
-  list.draw();
+  draw();
 });
 find("skip").onclick = () => find("question").focus();
 find("open-sidebar").onclick = openSidebar;
 find("close-sidebar").onclick = closeSidebar;
 find("scrim").onclick = closeSidebar;
 find("open-settings").onclick = openSettings;
-find("sidebar").onkeydown = (event) => event.key === "Escape" && closeSidebar();
+find("sidebar").onkeydown = (event) => {
+  if (event.key === "Escape") closeSidebar();
+};
 // The link to a new conversation also leads to one while one is shown that has just got its address.
-find("new").onclick = () => location.hash === "#new" && route();
+find("new").onclick = () => {
+  if (location.hash === "#new") route();
+};
 addEventListener("hashchange", route);
 route();
 learnModel();

@@ -8,12 +8,11 @@ import { events } from "./stream.js";
 /** What went wrong, in words for the reader. */
 export class Failure extends Error {}
 
-/** The model that the server runs: its name, context, and the blanks that it fills. */
+/** The model that the server runs: its name, the size of its context, and the blanks that it fills. */
 export async function model() {
   const { data } = await (await request("v1/models")).json();
-  const { id = "", glm = {} } = data?.[0] ?? {};
-  const blanks = glm.fills_blanks ? (glm.blanks ?? ["[MASK]", "[gMASK]"]) : [];
-  return { id, context: glm.context ?? null, blanks };
+  const { id = "", context_length: context = null, blanks = [] } = data?.[0] ?? {};
+  return { id, context, blanks };
 }
 
 /** Chunks of an answer to these messages. `waits` is told how many seconds a busy server asks to wait, and null when that is over. */
@@ -57,7 +56,7 @@ async function request(address, body, signal, waits = () => {}) {
     }
     if (response.ok) return response;
     const problem = await response.json().catch(() => ({}));
-    const isBusy = response.status === 429 || (response.status === 503 && response.headers.has("Retry-After"));
+    const isBusy = response.status === 429 || problem.error?.code === "loading";
     if (isBusy) await pause(response.headers.get("Retry-After"), signal, waits);
     else if (response.status === 401) await askForKey(sentKey);
     else throw failure(response.status, problem);
