@@ -71,6 +71,10 @@ fn failures_are_said_and_the_question_stays() {
     page.send("Hello");
     page.wait("document.querySelector('.trouble')");
     assert_eq!(page.last_answer(), "Half");
+    page.script_texts(&["Whole"]);
+    page.click(".trouble button");
+    page.wait("document.querySelector('.answer .prose').textContent === 'Whole'");
+    assert_eq!(page.count(".message"), 2);
     page.finish();
 }
 
@@ -79,7 +83,7 @@ fn failures_are_said_and_the_question_stays() {
 fn a_cut_answer_says_why() {
     let page = Page::open();
     let usage = |total: u32| json!({ "choices": [], "usage": { "prompt_tokens": 5, "completion_tokens": 9, "total_tokens": total } });
-    for (total, said) in [(14, "limit of tokens"), (2048, "context of 2,048 tokens is full")] {
+    for (total, said) in [(14, "reached the limit"), (2048, "context of 2,048 tokens is full")] {
         let chunks = json!([delta(&json!({ "content": "A" })), finish("length"), usage(total)]);
         page.script(&json!({ "chunks": chunks, "end": "done" }));
         page.ask("Hello");
@@ -98,12 +102,15 @@ fn a_key_is_asked_for_and_kept_in_the_tab() {
     let key = tempfile::NamedTempFile::new().unwrap();
     fs::write(key.path(), "a-long-secret-key\n").unwrap();
     let page = Page::open_with(&["--api-key-file", &text(key.path())], 1100, 800);
-    for (typed, model) in [("wrong", ""), ("a-long-secret-key", "\\S")] {
+    for (typed, said) in
+        [("wrong", "answers only with a key"), ("a-long-secret-key", "refused this key")]
+    {
         page.wait("document.querySelector('#key[open] [name=key]') && !document.querySelector('[name=key]').value");
+        assert!(page.text("#key-why").contains(said), "{}", page.text("#key"));
         page.type_into("[name=key]", typed);
         page.keys(ENTER);
-        page.wait(&format!("document.querySelector('#model').textContent.match(/{model}/)"));
     }
+    page.wait("document.querySelector('#model').textContent");
     page.wait("!document.querySelector('dialog[open]')");
     assert!(!page.ask("你好").is_empty());
     page.reload();

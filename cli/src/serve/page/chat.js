@@ -8,8 +8,8 @@ import { number, text } from "./messages.js";
 import { conversation as stored, saveConversation } from "./storage.js";
 
 let current = null;
-let model = { context: null };
-/** The answer that grows, and what went wrong in each conversation. */
+let context = null;
+/** The view of the answer that grows, and what went wrong in each conversation. */
 let growing = null;
 const failures = new Map();
 let changed = () => {};
@@ -24,39 +24,41 @@ export function start(told) {
   };
   find("composer").onsubmit = (event) => (event.preventDefault(), send());
   find("stop").onclick = stop;
-  find("to-end").onclick = () => scroller().scrollTo({ top: scroller().scrollHeight });
-  scroller().onscroll = () => (find("to-end").hidden = isAtEnd());
   addEventListener("keydown", (event) => {
     if (event.key === "Escape" && !isComposing(event) && !document.querySelector("dialog[open]")) stop();
   });
   // An answer that is cut by closing the page stays as far as it came.
-  addEventListener("pagehide", () => current && inProgress(current) && save(current));
+  addEventListener("pagehide", () => inProgress(current) && save(current));
 }
 
-export const setModel = (known) => (model = known);
+export const setContext = (tokens) => (context = tokens);
 export const shown = () => current;
 
-/** Shows a conversation. */
 export function open(conversation) {
   current = conversation;
   draw();
   toEnd();
 }
 
+/** Moves the focus to the question. On a touch screen that would open the keyboard. */
+export const focus = () => matchMedia("(pointer: coarse)").matches || find("question").focus();
+
 function stop() {
-  if (!current || !inProgress(current)) return;
+  if (!inProgress(current)) return;
   inProgress(current).stop();
-  find("question").focus();
+  focus();
 }
 
 function send() {
   const field = find("question");
   if (!field.value.trim() || inProgress(current)) return;
-  current.messages.push({ role: "user", content: field.value });
+  const message = { role: "user", content: field.value };
+  current.messages.push(message);
   field.value = "";
   fit(field);
   // What could be undone has a question behind it now.
   find("notices").replaceChildren();
+  add(viewOf(message));
   answer(current);
 }
 
@@ -76,21 +78,18 @@ async function answer(conversation) {
   let frame = 0;
   const isShown = () => current === conversation;
   const grow = () => {
-    if (!isShown() || frame) return;
     // As often as the screen shows it, not for each token.
-    frame = requestAnimationFrame(() => {
+    frame ||= requestAnimationFrame(() => {
       frame = 0;
-      const running = inProgress(conversation);
-      if (!isShown() || !running) return;
-      const isFollowed = isAtEnd();
-      growing?.update({ isRunning: true, wait: running.wait });
-      if (isFollowed) toEnd();
+      if (isShown() && inProgress(conversation)) following(() => growing?.update(inProgress(conversation)));
     });
   };
   const answered = begin(conversation, grow);
   const { message } = inProgress(conversation);
   save(conversation);
-  if (isShown()) draw(), toEnd();
+  add(viewOf(message));
+  drawState();
+  toEnd();
   announce(text("answering"));
   try {
     await answered;
@@ -100,11 +99,12 @@ async function answer(conversation) {
   }
   save(conversation);
   if (isShown()) {
-    const isFollowed = isAtEnd();
-    draw();
-    if (isFollowed) toEnd();
-    const said = find("messages").querySelector(".answer:last-of-type .prose")?.textContent;
-    if (!isEmpty(message)) announce(text("answered", { answer: said }));
+    following(() => {
+      if (isEmpty(message)) growing?.root.remove();
+      else growing?.update();
+      drawState();
+    });
+    if (message.content) announce(text("answered", { answer: growing?.root.querySelector(".prose").textContent }));
   }
   return !isEmpty(message);
 }
@@ -112,6 +112,7 @@ async function answer(conversation) {
 /** Goes back to the messages before `count`, appends others and answers; a notice offers to undo it. */
 async function branch(count, appended, said) {
   const conversation = current;
+  if (inProgress(conversation)) return;
   const before = conversation.messages;
   const undo = () => {
     inProgress(conversation)?.stop();
@@ -121,6 +122,8 @@ async function branch(count, appended, said) {
     if (current === conversation) draw();
   };
   conversation.messages = [...before.slice(0, count), ...appended];
+  draw();
+  focus();
   notify(text(said), undo);
   const hasAnswer = await answer(conversation);
   // In place of an answer there is never nothing.
@@ -132,50 +135,60 @@ async function branch(count, appended, said) {
 
 /** Draws everything anew. */
 export function draw() {
-  const running = inProgress(current);
-  const { messages } = current;
   growing = null;
-  const articles = messages.map((message, i) => {
-    const isLast = i === messages.length - 1;
-    if (message.role === "user") return view.question(message, running ? null : (content) => edit(i, content));
-    if (message.role !== "assistant") return view.aside(message);
-    const shown = view.answer(message, model.context);
-    const isRunning = running?.message === message;
-    if (isRunning) growing = shown;
-    shown.update({ isRunning, wait: running?.wait, again: isLast && !running && (() => branch(i, [], "answerReplaced")) });
-    return shown.root;
-  });
-  const trouble = running ? null : (failures.get(current.id) ?? (messages.at(-1)?.role === "user" ? text("noAnswer") : null));
-  if (trouble) articles.push(troubled(trouble));
-  if (messages.length === 0) articles.push(welcome());
-  find("messages").replaceChildren(...articles);
-  find("stop").hidden = !running;
-  find("send").hidden = Boolean(running);
+  find("messages").replaceChildren(...current.messages.map(viewOf));
+  drawState();
+}
+
+function viewOf(message) {
+  const at = () => current.messages.indexOf(message);
+  if (message.role === "user") return view.question(message, (content) => branch(at(), [{ ...message, content }], "laterRemoved"));
+  if (message.role !== "assistant") return view.aside(message);
+  const answer = view.answer(message, context, () => branch(at(), [], "answerReplaced"));
+  const running = inProgress(current);
+  const isRunning = running?.message === message;
+  if (isRunning) growing = answer;
+  answer.update(isRunning ? running : undefined);
+  return answer.root;
+}
+
+function add(article) {
+  find("messages").querySelectorAll(".welcome, .trouble").forEach((one) => one.remove());
+  find("messages").append(article);
+}
+
+/** Draws what depends on whether an answer is in progress, and what went wrong. */
+function drawState() {
+  const isRunning = Boolean(inProgress(current));
+  const last = current.messages.at(-1);
+  const trouble = failures.get(current.id) ?? (last?.role === "user" && text("noAnswer"));
+  if (!last) add(element("div", { class: "welcome" }, element("h2", {}, text("welcome")), element("p", {}, text("welcomeNote"))));
+  if (trouble && !isRunning) add(troubled(trouble));
+  if (!isRunning && document.activeElement === find("stop")) focus();
+  find("messages").setAttribute("aria-busy", isRunning);
+  find("stop").hidden = !isRunning;
+  find("send").hidden = isRunning;
   drawContext();
 }
 
-const edit = (i, content) => branch(i, [{ ...current.messages[i], content }], "laterRemoved");
-
 function troubled(said) {
-  const again = element("button", { class: "plain", type: "button", onclick: () => answer(current) }, text("tryAgain"));
-  return element("div", { class: "trouble", role: "alert" }, element("p", {}, said), again);
+  // What came before it went wrong is replaced.
+  const end = current.messages.length - 1;
+  const again = () => (current.messages[end].role === "assistant" ? branch(end, [], "answerReplaced") : answer(current));
+  const button = element("button", { class: "plain", onclick: again }, text("tryAgain"));
+  return element("div", { class: "trouble", role: "alert" }, element("p", {}, said), button);
 }
-
-const welcome = () => element("div", { class: "welcome" }, element("h2", {}, text("welcome")), element("p", {}, text("welcomeNote")));
 
 /** How much of the context the last answer used. */
 function drawContext() {
   const usage = current.messages.findLast((message) => message.page?.usage)?.page.usage;
-  find("context").hidden = !usage;
-  if (!usage) return;
-  const meter = find("context-meter");
-  meter.hidden = !model.context;
-  if (model.context) Object.assign(meter, { max: model.context, high: model.context * 0.85, value: usage.total_tokens });
-  const values = { used: number(usage.total_tokens), context: number(model.context ?? 0) };
+  find("context").hidden = !usage || !context;
+  if (!usage || !context) return;
+  const used = usage.total_tokens;
+  Object.assign(find("context-meter"), { max: context, high: context * 0.85, value: used });
   const cached = usage.prompt_tokens_details?.cached_tokens;
-  const said = [text(model.context ? "contextUse" : "contextUnknown", values)];
-  if (cached) said.push(text("cached", { count: number(cached) }));
-  find("context-text").textContent = said.join(" · ");
+  const said = text("contextUse", { used: number(used), context: number(context) });
+  find("context-text").textContent = cached ? `${said} · ${text("cached", { count: number(cached) })}` : said;
 }
 
 /** Reads the shown conversation again after another tab changed it. */
@@ -184,6 +197,11 @@ export function reload() {
   if (newer && !inProgress(current)) open(newer);
 }
 
-const scroller = () => find("scroller");
-const isAtEnd = () => scroller().scrollHeight - scroller().scrollTop - scroller().clientHeight < 60;
-const toEnd = () => (scroller().scrollTop = scroller().scrollHeight);
+const toEnd = () => (find("scroller").scrollTop = find("scroller").scrollHeight);
+
+/** Changes what is shown; whoever reads the end still sees it. */
+function following(change) {
+  const { scrollHeight, scrollTop, clientHeight } = find("scroller");
+  change();
+  if (scrollHeight - scrollTop - clientHeight < 60) toEnd();
+}

@@ -28,11 +28,8 @@ export function icon(name) {
 /** A button that is only an icon; `label` names the message that says what it does. */
 export function iconButton(name, label, onclick) {
   const said = text(label);
-  return element("button", { class: "icon", type: "button", title: said, "aria-label": said, onclick }, icon(name));
+  return element("button", { class: `icon ${name}`, title: said, "aria-label": said, onclick }, icon(name));
 }
-
-/** A heading for screen readers, who move from message to message by it. */
-export const unseenHeading = (said) => element("h2", { class: "unseen" }, said);
 
 /** Says something to screen readers only. */
 export function announce(said) {

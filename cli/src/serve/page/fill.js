@@ -41,7 +41,7 @@ export function start() {
 export function setBlanks(blanks) {
   find("blanks").replaceChildren(...blanks.map((blank) => {
     const label = text(SIZES[blank] ?? "blankWords", { blank });
-    return element("button", { type: "button", title: label, "aria-label": label, onclick: () => insert(blank) }, blank);
+    return element("button", { class: "plain", type: "button", title: label, "aria-label": label, onclick: () => insert(blank) }, blank);
   }));
 }
 
@@ -112,7 +112,7 @@ async function fill() {
     const waits = (seconds) => say(text(seconds ? "busy" : "filling", { seconds }));
     const filled = await server.fill(state.text, sampling(), controller.signal, waits);
     remember();
-    state = placed(state, filled.spans);
+    state = placed(state, filled);
     say(text("filled", { spans: filled.spans.map((span) => span.trim()).join(" · ") }));
   } catch (error) {
     const isStopped = error.name === "AbortError";
@@ -125,25 +125,18 @@ async function fill() {
 }
 
 /** A text with its first blanks replaced by what fills them. */
-function placed({ text: before, filled }, spans) {
-  let after = "";
+function placed(state, { text: whole, spans }) {
   let at = 0;
-  const ranges = [];
-  // Ranges that were filled before move by what the blanks ahead of them grew.
-  const rest = [...filled];
-  const keep = (end) => {
-    while (rest.length && rest[0][0] < end) ranges.push(rest.shift().map((place) => place + after.length - at));
-  };
-  const blanks = [...before.matchAll(BLANK)];
-  for (const [i, blank] of blanks.slice(0, spans.length).entries()) {
-    keep(blank.index);
-    after += before.slice(at, blank.index);
-    ranges.push([after.length, after.length + spans[i].length]);
-    after += spans[i];
-    at = blank.index + blank[0].length;
+  for (const span of spans) {
+    const [blank] = [...state.text.slice(at).matchAll(BLANK)];
+    if (!blank) break;
+    const start = at + blank.index;
+    at = start + span.length;
+    const after = state.text.slice(0, start) + span + state.text.slice(start + blank[0].length);
+    state = { text: after, filled: [...moved(state, after), [start, at]] };
   }
-  keep(before.length);
-  return { text: after + before.slice(at), filled: ranges };
+  // What the server says holds, should it see other blanks in the text.
+  return state.text === whole ? state : { text: whole, filled: [] };
 }
 
 function say(said, isWrong = false) {

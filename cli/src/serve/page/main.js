@@ -3,7 +3,7 @@
 import { inProgress } from "./answering.js";
 import * as chat from "./chat.js";
 import { create, titleOf } from "./conversation.js";
-import { find, notify } from "./dom.js";
+import { find, icon, notify } from "./dom.js";
 import * as fill from "./fill.js";
 import * as list from "./list.js";
 import { setLanguage, text } from "./messages.js";
@@ -28,7 +28,8 @@ function route() {
   find("title").hidden = false;
   closeSidebar();
   draw();
-  find(isFill ? "fill-text" : "question").focus();
+  if (isFill) find("fill-text").focus();
+  else chat.focus();
 }
 
 const mark = (link, isCurrent) => (isCurrent ? link.setAttribute("aria-current", "page") : link.removeAttribute("aria-current"));
@@ -99,11 +100,12 @@ async function learnModel() {
   find("model").title = model.id;
   find("to-fill").hidden = model.blanks.length === 0;
   fill.setBlanks(model.blanks);
-  chat.setModel(model);
+  chat.setContext(model.context);
   chat.draw();
   if (location.hash === "#fill" && model.blanks.length === 0) location.hash = "#new";
 }
 
+for (const one of document.querySelectorAll("[data-icon]")) one.prepend(icon(one.dataset.icon));
 setTheme();
 setLanguage(storage.settings().language);
 chat.start(conversationChanged);

@@ -1,10 +1,10 @@
-// Markdown as elements. What a model writes is text: HTML, images and links to anything but http and https stay as they were written.
+// Markdown as elements. HTML, images and links to anything but http and https stay as they were written.
 
-import { copy, element, icon } from "./dom.js";
+import { copy, element, iconButton } from "./dom.js";
 import { inline } from "./inline.js";
 import { text } from "./messages.js";
 
-/** How deep lists and quotes are nested; deeper ones are shown as paragraphs. */
+/** How deep lists and quotes are nested; deeper ones are paragraphs. */
 const DEPTH = 8;
 
 const FENCE = /^ {0,3}(`{3,}|~{3,})[ \t]*([^`\n]*)$/;
@@ -13,16 +13,12 @@ const RULE = /^ {0,3}([-*_])(?:[ \t]*\1){2,}[ \t]*$/;
 const QUOTE = /^ {0,3}> ?/;
 const ITEM = /^( *)([-*+]|\d{1,9}[.)])(?: +|$)/;
 
-/**
- * Shows Markdown in an element. Blocks at the beginning that are already there stay the same elements, so a growing answer costs only
- * its last block, and what the reader selected stays selected.
- */
+/** Shows Markdown in an element. Finished blocks stay the same elements, so a growing answer costs only its last one. */
 export function show(container, source) {
   const blocks = split(source.split(/\r\n|\n|\r/), 0);
-  const shown = container.blocks ?? [];
   const sources = blocks.map((block) => block.source);
   let same = 0;
-  while (same < sources.length && sources[same] === shown[same]) same++;
+  while (same < sources.length && sources[same] === container.blocks?.[same]) same++;
   while (container.childNodes.length > same) container.lastChild.remove();
   container.append(...blocks.slice(same).map((block) => block.draw()));
   container.blocks = sources;
@@ -37,10 +33,8 @@ function split(lines, depth) {
       at++;
       continue;
     }
-    const start = at;
     const kind = KINDS.find((kind) => kind.begins(lines, at) && (!kind.nests || depth < DEPTH)) ?? PARAGRAPH;
-    at = kind.end(lines, at, depth);
-    const own = lines.slice(start, at);
+    const own = lines.slice(at, (at = kind.end(lines, at)));
     blocks.push({ source: own.join("\n"), draw: () => kind.draw(own, depth) });
   }
   return blocks;
@@ -48,32 +42,31 @@ function split(lines, depth) {
 
 const nested = (lines, depth) => split(lines, depth + 1).map((block) => block.draw());
 
+/** The end of the lines from `at` on that are alike; at least one is. */
+function endOf(lines, at, isAlike) {
+  do at++;
+  while (at < lines.length && isAlike(lines[at], at));
+  return at;
+}
+
 const CODE = {
   begins: (lines, at) => FENCE.test(lines[at]),
-  end(lines, at) {
-    const close = closing(lines[at]);
-    while (++at < lines.length) if (close(lines[at])) return at + 1;
-    return at;
-  },
+  end: (lines, at) => Math.min(endOf(lines, at, (line) => !closes(lines[at], line)) + 1, lines.length),
   draw(lines) {
     const language = FENCE.exec(lines[0])[2].trim().split(/\s/)[0];
-    const isClosed = lines.length > 1 && closing(lines[0])(lines.at(-1));
+    const isClosed = lines.length > 1 && closes(lines[0], lines.at(-1));
     const code = lines.slice(1, isClosed ? -1 : undefined).join("\n");
-    const label = text("copyCode");
-    const button = element("button", { class: "icon", type: "button", title: label, "aria-label": label, onclick: () => copy(code) }, icon("copy"));
-    const name = element("span", {}, language || text("code"));
-    const pre = element("pre", { tabindex: 0, role: "region", "aria-label": `${text("code")} ${language}`.trim() }, element("code", {}, code));
-    return element("div", { class: "code" }, element("div", {}, name, button), pre);
+    const head = element("div", {}, element("span", {}, language || text("code")), iconButton("copy", "copyCode", () => copy(code)));
+    const pre = element("pre", { tabindex: 0, role: "region", "aria-label": `${text("code")} ${language}` }, element("code", {}, code));
+    return element("div", { class: "code" }, head, pre);
   },
 };
 
-/** Whether a line closes the fence that this line opens. */
-function closing(line) {
-  const fence = FENCE.exec(line)[1];
-  return (other) => {
-    const bare = other.trim();
-    return bare.length >= fence.length && bare === fence[0].repeat(bare.length);
-  };
+/** Whether a line closes the fence of another. */
+function closes(first, line) {
+  const fence = FENCE.exec(first)[1];
+  const bare = line.trim();
+  return bare.length >= fence.length && bare === fence[0].repeat(bare.length);
 }
 
 const HEAD = {
@@ -81,9 +74,8 @@ const HEAD = {
   end: (lines, at) => at + 1,
   draw([line]) {
     const marks = HEADING.exec(line)[0];
-    // The page has a heading of its own, and each message has one.
-    const level = Math.min(marks.trim().length + 2, 6);
-    return element(`h${level}`, {}, ...inline(line.slice(marks.length).trim()));
+    // The page has a heading of its own, and so has each message.
+    return element(`h${Math.min(marks.trim().length + 2, 6)}`, {}, ...inline(line.slice(marks.length).trim()));
   },
 };
 
@@ -96,19 +88,13 @@ const LINE = {
 const BLOCKQUOTE = {
   nests: true,
   begins: (lines, at) => QUOTE.test(lines[at]),
-  end(lines, at) {
-    while (at < lines.length && QUOTE.test(lines[at])) at++;
-    return at;
-  },
+  end: (lines, at) => endOf(lines, at, (line) => QUOTE.test(line)),
   draw: (lines, depth) => element("blockquote", {}, ...nested(lines.map((line) => line.replace(QUOTE, "")), depth)),
 };
 
 const TABLE = {
-  begins: (lines, at) => lines[at].includes("|") && at + 1 < lines.length && alignments(lines[at + 1])?.length === cells(lines[at]).length,
-  end(lines, at) {
-    while (at < lines.length && lines[at].includes("|")) at++;
-    return at;
-  },
+  begins: (lines, at) => lines[at].includes("|") && alignments(lines[at + 1] ?? "")?.length === cells(lines[at]).length,
+  end: (lines, at) => endOf(lines, at, (line) => line.includes("|")),
   draw(lines) {
     const align = alignments(lines[1]);
     const row = (line, name) => {
@@ -123,10 +109,8 @@ const TABLE = {
 
 /** The cells of a row. A bar behind a backslash or within code is part of a cell. */
 function cells(line) {
-  const bare = line.trim().replace(/^\|/, "");
-  const found = bare.match(/(?:\\.|`[^`]*`|[^|\\]|\\$)+|\|/g) ?? [];
   const row = [""];
-  for (const part of found) {
+  for (const part of line.trim().replace(/^\|/, "").match(/(?:\\.|`[^`]*`|[^|\\]|\\$)+|\|/g) ?? []) {
     if (part === "|") row.push("");
     else row[row.length - 1] += part;
   }
@@ -136,9 +120,8 @@ function cells(line) {
 
 /** The side of each column, if this is the row below the head of a table. */
 function alignments(line) {
-  if (!/^[\s|:-]+$/.test(line) || !line.includes("-")) return null;
   const row = cells(line);
-  if (!row.every((cell) => /^:?-+:?$/.test(cell))) return null;
+  if (!line.includes("|") || !row.every((cell) => /^:?-+:?$/.test(cell))) return null;
   return row.map((cell) => (!cell.endsWith(":") ? undefined : cell.startsWith(":") ? "center" : "right"));
 }
 
@@ -147,13 +130,13 @@ const LIST = {
   begins: (lines, at) => ITEM.test(lines[at]),
   end: (lines, at) => items(lines, at).end,
   draw(lines, depth) {
-    const [, , mark] = ITEM.exec(lines[0]);
+    const mark = ITEM.exec(lines[0])[2];
     const list = items(lines, 0).items.map((item) => element("li", {}, ...itemContent(item, depth)));
     return /\d/.test(mark) ? element("ol", { start: parseInt(mark) }, ...list) : element("ul", {}, ...list);
   },
 };
 
-/** An item of one paragraph has its text without a paragraph's distance. */
+/** The first text of an item has no distance of a paragraph. */
 function itemContent(lines, depth) {
   const blocks = nested(lines, depth);
   if (blocks[0]?.tagName === "P") blocks.splice(0, 1, ...blocks[0].childNodes);
@@ -163,20 +146,18 @@ function itemContent(lines, depth) {
 /** The lines of each item of the list that begins here, without their indents, and where the list ends. */
 function items(lines, at) {
   const [, first, firstMark] = ITEM.exec(lines[at]);
-  const isOrdered = /\d/.test(firstMark);
   const found = [];
-  let indent = 0;
-  let blank = 0;
+  let [indent, blank] = [Infinity, 0];
   for (; at < lines.length; at++) {
     const line = lines[at];
-    const own = /^ */.exec(line)[0].length;
+    const own = line.search(/[^ ]|$/);
     const item = ITEM.exec(line);
     if (!line.trim()) {
       blank++;
       continue;
     }
-    if (item && own < (found.length ? indent : Infinity) && own <= first.length + 1) {
-      if (/\d/.test(item[2]) !== isOrdered || RULE.test(line)) break;
+    if (item && own < indent && own <= first.length + 1) {
+      if (/\d/.test(item[2]) !== /\d/.test(firstMark) || RULE.test(line)) break;
       indent = Math.min(item[0].length, own + item[2].length + 1);
       found.push([line.slice(item[0].length)]);
     } else if (own >= indent || own >= first.length + 2) {
@@ -192,14 +173,9 @@ function items(lines, at) {
 }
 
 const PARAGRAPH = {
-  end(lines, at) {
-    // A number other than 1 within a paragraph is text, such as a year at the beginning of a line.
-    const isItem = (line) => /^ *(?:[-*+]|1[.)]) /.test(line);
-    const ends = (at) => !lines[at].trim() || KINDS.some((kind) => kind.begins(lines, at) && (kind !== LIST || isItem(lines[at])));
-    do at++;
-    while (at < lines.length && !ends(at));
-    return at;
-  },
+  // A number other than 1 within a paragraph is text, such as a year at the beginning of a line.
+  end: (lines, at) => endOf(lines, at, (line, at) =>
+    line.trim() && !KINDS.some((kind) => kind.begins(lines, at) && (kind !== LIST || /^ *(?:[-*+]|1[.)]) /.test(line)))),
   draw: (lines) => element("p", {}, ...inline(lines.map((line) => line.trim()).join("\n"))),
 };
 

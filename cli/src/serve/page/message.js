@@ -1,25 +1,30 @@
 // One message as an element.
 
-import { copy, element, fit, iconButton, isComposing, unseenHeading } from "./dom.js";
+import { copy, element, fit, iconButton, isComposing } from "./dom.js";
 import { show } from "./markdown.js";
 import { number, text } from "./messages.js";
 
-/** A question. `edited` gets its new text; without it, the question cannot be edited. */
+/** A message with a heading for screen readers, who move from one to the next by it. */
+const article = (kind, heading, ...content) =>
+  element("article", { class: `message ${kind}` }, element("h2", { class: "unseen" }, text(heading)), ...content);
+
+/** A question; `edited` gets its new text. */
 export function question(message, edited) {
-  const root = element("article", { class: "message question" });
+  const root = article("question", "you");
+  const [heading] = root.children;
   const draw = () => {
-    const edit = edited && iconButton("edit", "edit", () => editor(root, message.content, edited, redraw));
-    const below = element("div", { class: "below" }, ...(edit ? [edit] : []), iconButton("copy", "copy", () => copy(message.content)));
+    const edit = iconButton("edit", "edit", () => editor(root, message.content, edited, redraw));
+    const below = element("div", { class: "below" }, edit, iconButton("copy", "copy", () => copy(message.content)));
     root.classList.remove("editing");
-    root.replaceChildren(unseenHeading(text("you")), element("div", { class: "bubble" }, message.content), below);
+    root.replaceChildren(heading, element("div", { class: "bubble" }, message.content), below);
   };
-  const redraw = () => (draw(), root.querySelector("button")?.focus());
+  const redraw = () => (draw(), root.querySelector("button").focus());
   draw();
   return root;
 }
 
 function editor(root, content, edited, cancel) {
-  const field = element("textarea", { "aria-label": text("editing"), rows: 1 });
+  const field = element("textarea", { "aria-label": text("edit"), rows: 1 });
   field.value = content;
   const send = () => field.value.trim() && edited(field.value);
   field.oninput = () => fit(field);
@@ -28,53 +33,43 @@ function editor(root, content, edited, cancel) {
     if (event.key === "Escape") event.stopPropagation(), cancel();
     if (event.key === "Enter" && !event.shiftKey) event.preventDefault(), send();
   };
-  const buttons = [
-    element("button", { class: "plain", type: "button", onclick: cancel }, text("cancel")),
-    element("button", { class: "primary", type: "button", onclick: send }, text("send")),
-  ];
+  const no = element("button", { class: "plain", onclick: cancel }, text("cancel"));
+  const yes = element("button", { class: "primary", onclick: send }, text("send"));
   root.classList.add("editing");
-  root.replaceChildren(element("div", { class: "edit" }, field, element("div", { class: "end" }, ...buttons)));
+  root.replaceChildren(field, element("div", { class: "end" }, no, yes));
   fit(field);
   field.focus();
-  field.setSelectionRange(content.length, content.length);
 }
 
 /** A system prompt or the result of a tool. */
-export function aside(message) {
-  const label = text(message.role === "system" ? "system" : "toolResult");
-  return element("article", { class: "message system" }, element("h2", { class: "unseen" }, label), message.content);
-}
+export const aside = ({ role, content }) => article("system", role === "system" ? "system" : "toolResult", content);
 
-/**
- * An answer. `update` shows what it has become; with `again`, it can be answered again. `wait` is the number of seconds that the server
- * asks to wait.
- */
-export function answer(message, context) {
-  const root = element("article", { class: "message answer" }, unseenHeading(text("model")));
+/** An answer. `update` shows what it has become, and what is in progress if it is; `again` makes another one. */
+export function answer(message, context, again) {
   const thought = element("div");
   const summary = element("summary");
-  const thoughts = element("details", { class: "thought", hidden: true }, summary, thought);
+  const thoughts = element("details", { class: "thought" }, summary, thought);
   const prose = element("div", { class: "prose" });
-  const tools = element("div");
-  const waiting = element("div", { class: "note" });
-  const below = element("div");
-  root.append(thoughts, prose, tools, waiting, below);
-  const update = ({ isRunning = false, wait = null, again = null } = {}) => {
-    const { content, reasoning_content: thinking, tool_calls: calls } = message;
-    root.setAttribute("aria-busy", isRunning);
+  const [tools, state] = [element("div"), element("div")];
+  const root = article("answer", "model", thoughts, prose, tools, state);
+  const update = (running) => {
+    const { content, reasoning_content: thinking = "", tool_calls: calls = [] } = message;
+    root.setAttribute("aria-busy", Boolean(running));
     thoughts.hidden = !thinking;
-    summary.textContent = text(isRunning && !content ? "thinking" : "thoughts");
-    if (thought.textContent !== (thinking ?? "")) thought.textContent = thinking ?? "";
+    summary.textContent = text(running && !content ? "thinking" : "thoughts");
+    thought.textContent = thinking;
     show(prose, content.trim());
-    if (calls) tools.replaceChildren(...calls.map(toolCall));
-    const isBlank = isRunning && !content && !calls;
-    waiting.replaceChildren(...(wait ? [text("busy", { seconds: wait })] : isBlank ? [dots()] : []));
-    below.replaceChildren(...(isRunning ? [] : end(message, context, again)));
+    tools.replaceChildren(...calls.map(toolCall));
+    state.replaceChildren(...(running ? waiting(running.wait, content) : end(message, context, again)));
   };
   return { root, update };
 }
 
-const dots = () => element("span", { class: "waiting", "aria-hidden": "true" }, element("i"), element("i"), element("i"));
+/** What stands in place of an answer that has not begun; `wait` is how many seconds a busy server asks to wait. */
+function waiting(wait, content) {
+  if (wait) return [element("p", { class: "note" }, text("busy", { seconds: wait }))];
+  return content ? [] : [element("p", { class: "waiting" }, element("i"), element("i"), element("i"))];
+}
 
 function toolCall({ function: { name, arguments: given } }) {
   let written = given;
@@ -88,12 +83,11 @@ function toolCall({ function: { name, arguments: given } }) {
 
 /** What stands below an answer that has ended. */
 function end(message, context, again) {
-  const buttons = [iconButton("copy", "copy", () => copy(message.content))];
-  if (again) buttons.push(iconButton("again", "again", again));
+  const { usage, finish } = message.page ?? {};
+  const buttons = [iconButton("copy", "copy", () => copy(message.content)), iconButton("again", "again", again)];
   const below = element("div", { class: "below" }, ...buttons, element("span", { class: "facts" }, facts(message.page ?? {})));
-  const usage = message.page?.usage;
+  if (finish !== "length") return [below];
   const isFull = context && usage?.total_tokens >= context;
-  if (message.page?.finish !== "length") return [below];
   return [element("p", { class: "note" }, isFull ? text("cutByContext", { context: number(context) }) : text("cut")), below];
 }
 
@@ -103,6 +97,6 @@ function facts({ usage, seconds, first, finish }) {
   const count = usage?.completion_tokens;
   if (count) said.push(text("tokens", { count: number(count) }));
   if (seconds) said.push(text("seconds", { seconds: number(seconds, 1) }));
-  if (count > 1 && seconds - first > 0) said.push(text("speed", { speed: number((count - 1) / (seconds - first), 1) }));
+  if (count > 1 && seconds > first) said.push(text("speed", { speed: number((count - 1) / (seconds - first), 1) }));
   return said.join(" · ");
 }

@@ -1,6 +1,6 @@
 // Requests to the server. Addresses are relative, so that the page also works below a path of a proxy.
 
-import { announce, ask, find } from "./dom.js";
+import { ask, find } from "./dom.js";
 import { text } from "./messages.js";
 import { key, saveKey } from "./storage.js";
 import { events } from "./stream.js";
@@ -17,23 +17,15 @@ export async function model() {
 
 /** Chunks of an answer to these messages. `waits` is told how many seconds a busy server asks to wait, and null when that is over. */
 export async function* answer(messages, sampling, signal, waits) {
-  const stream = { stream: true, stream_options: { include_usage: true } };
-  const response = await request("v1/chat/completions", { ...sampling, ...stream, messages }, signal, waits);
-  const chunks = events(response.body);
+  const body = { ...sampling, stream: true, stream_options: { include_usage: true }, messages };
+  const response = await request("v1/chat/completions", body, signal, waits);
   try {
-    for (;;) {
-      const { value, done } = await chunks.next();
-      // Without its last event, an answer was cut.
-      if (done && !value) throw new Failure(text("broken"));
-      if (done) return;
-      if (value.error) throw failure(500, value);
-      yield value;
+    for await (const chunk of events(response.body)) {
+      if (chunk.error) throw failure(500, chunk);
+      yield chunk;
     }
   } catch (error) {
-    if (error instanceof Failure || error.name === "AbortError") throw error;
-    throw new Failure(text("broken"));
-  } finally {
-    chunks.return();
+    throw error instanceof Failure || error.name === "AbortError" ? error : new Failure(text("broken"));
   }
 }
 
@@ -90,8 +82,8 @@ let asking = null;
 /** Asks for another key than the one that was refused. Requests that fail together share one question. */
 async function askForKey(refused) {
   if (key() !== refused) return;
-  announce(text("unauthorized"));
   find("key-form").reset();
+  find("key-why").textContent = text(refused ? "keyWrong" : "keyWhy");
   asking ??= ask("key").finally(() => (asking = null));
   const given = await asking;
   if (!given) throw new Failure(text("unauthorized"));

@@ -1,6 +1,6 @@
 // Server-sent events.
 
-/** The data of each event of a response's body, until `[DONE]` or the end. The result says whether the end was announced. */
+/** The JSON of each event of a response's body, until `[DONE]`. A body that ends without it was cut. */
 export async function* events(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
@@ -8,7 +8,7 @@ export async function* events(body) {
   try {
     for (;;) {
       const { value, done } = await reader.read();
-      if (done) return false;
+      if (done) throw new Error("cut");
       rest += value;
       // A carriage return at the end may be the first half of a line break.
       const lines = rest.split(/\r\n|\n|\r(?!$)/);
@@ -19,7 +19,7 @@ export async function* events(body) {
         } else if (line === "" && data.length > 0) {
           const whole = data.join("\n");
           data = [];
-          if (whole === "[DONE]") return true;
+          if (whole === "[DONE]") return;
           yield JSON.parse(whole);
         }
       }
