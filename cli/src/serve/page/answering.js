@@ -9,10 +9,7 @@ const running = new Map();
 /** The answer in progress of the conversation with this id: { conversation, message, wait, stop }. */
 export const inProgress = ({ id }) => running.get(id);
 
-/**
- * Answers the last message of a conversation; the answer becomes a message of it, and `changed` is told whenever it grows. A stopped
- * answer stays as far as it came. Throws what went wrong; then what came of the answer stays too.
- */
+/** Answers a conversation. The answer becomes a message of it, as far as it comes; `changed` is told whenever it grows. */
 export async function begin(conversation, changed) {
   const controller = new AbortController();
   const message = { role: "assistant", content: "", page: {} };
@@ -42,7 +39,7 @@ export async function begin(conversation, changed) {
 /** How answers are chosen, as a request says it. */
 export const sampling = () => settings().sampling ?? {};
 
-/** Adds a chunk to an answer; says whether it had anything to read. */
+/** Adds a chunk to an answer; says whether it had any text. */
 function take(message, { choices = [], usage }) {
   if (usage) message.page.usage = usage;
   const { delta = {}, finish_reason: finish } = choices[0] ?? {};

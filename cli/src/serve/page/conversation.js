@@ -1,13 +1,11 @@
-// A conversation as data: { id, title, isNamed, changed, messages }. Messages are those of OpenAI's API. What the page adds to an answer
-// is in its field `page`: { seconds, first, usage, finish }.
+// A conversation as data: { id, title, isNamed, changed, messages }. Messages are those of OpenAI's API; an answer also has a field
+// `page`: { seconds, first, usage, finish }.
 
 import { text } from "./messages.js";
 
 /** Roles that `glm chat --messages` knows. */
 const ROLES = ["system", "developer", "user", "assistant", "observation", "tool"];
 const FIELDS = ["role", "content", "metadata", "tools", "tool_calls", "tool_call_id", "name"];
-/** A larger file would not fit in the browser's storage. */
-const MOST_MEGABYTES = 4;
 
 export function create(messages = []) {
   const id = Date.now().toString(36) + Math.random().toString(36).slice(2, 10);
@@ -49,30 +47,25 @@ const pick = (message, fields) => Object.fromEntries(fields.filter((field) => me
 
 /** The conversation in a file, as it was exported or in the form of a request to OpenAI's API. Throws an error in words. */
 export async function imported(file) {
-  if (file.size > MOST_MEGABYTES << 20) throw new Error(text("fileTooLarge", { file: file.name, size: MOST_MEGABYTES }));
-  let json;
-  try {
-    json = JSON.parse(await file.text());
-  } catch (problem) {
-    throw new Error(text("notJson", { file: file.name, problem: problem.message }));
-  }
+  const wrong = (name, values) => new Error(text(name, { file: file.name, ...values }));
+  const json = await new Response(file).json().catch(({ message }) => {
+    throw wrong("notJson", { problem: message });
+  });
   const list = Array.isArray(json) ? json : json?.messages;
-  if (!Array.isArray(list)) throw new Error(text("notMessages", { file: file.name }));
-  const messages = list.map((message, i) => {
+  if (!Array.isArray(list)) throw wrong("notMessages");
+  return create(list.map((message, i) => {
     const content = contentOf(message);
-    if (content === null) throw new Error(text("badMessage", { file: file.name, number: i + 1 }));
+    if (content === null) throw wrong("badMessage", { number: i + 1 });
     const role = message.role === "developer" ? "system" : message.role;
     return { ...pick(message, [...FIELDS, "reasoning_content"]), role, content };
-  });
-  return create(messages);
+  }));
 }
 
 /** The text of a message, null if it has none or its role is unknown. */
 function contentOf(message) {
   if (!ROLES.includes(message?.role)) return null;
   const { content, role } = message;
-  if (typeof content === "string") return content;
   if (content === null || (content === undefined && role === "assistant")) return "";
-  const isText = Array.isArray(content) && content.every((part) => part?.type === "text" && typeof part.text === "string");
-  return isText ? content.map((part) => part.text).join("") : null;
+  const parts = Array.isArray(content) ? content.map((part) => part?.text) : [content];
+  return parts.every((part) => typeof part === "string") ? parts.join("") : null;
 }

@@ -1,4 +1,4 @@
-// A text with blanks, filled in place. Marks lie in an element behind the text field, which has the same text at the same places.
+// A text with blanks, filled in place. The marks are in an element behind the text field that has the same text.
 
 import { sampling } from "./answering.js";
 import { announce, copy, element, find, fit } from "./dom.js";
@@ -6,7 +6,7 @@ import { text } from "./messages.js";
 import * as server from "./server.js";
 import { blankText, saveBlankText } from "./storage.js";
 
-const BLANK = /\[(?:g|s)?MASK\]/g;
+const BLANK = /\[[gs]?MASK\]/;
 const SIZES = { "[MASK]": "blankWords", "[sMASK]": "blankSentence", "[gMASK]": "blankText" };
 /** How many changes can be undone. */
 const UNDO = 100;
@@ -51,7 +51,7 @@ export function draw() {
   if (field.value !== state.text) field.value = state.text;
   const marks = [
     ...state.filled.map(([start, end]) => [start, end, "filled"]),
-    ...[...state.text.matchAll(BLANK)].map((found) => [found.index, found.index + found[0].length, "blank"]),
+    ...[...state.text.matchAll(new RegExp(BLANK, "g"))].map((found) => [found.index, found.index + found[0].length, "blank"]),
   ].sort((a, b) => a[0] - b[0]);
   const parts = [];
   let at = 0;
@@ -61,10 +61,10 @@ export function draw() {
     at = end;
   }
   find("fill-marks").replaceChildren(...parts, state.text.slice(at));
-  find("fill-undo").disabled = past.length === 0 || controller !== null;
-  field.readOnly = controller !== null;
-  find("fill-go").hidden = controller !== null;
-  find("fill-stop").hidden = controller === null;
+  const isBusy = controller !== null;
+  find("fill-undo").disabled = past.length === 0 || isBusy;
+  find("fill-go").hidden = field.readOnly = isBusy;
+  find("fill-stop").hidden = !isBusy;
   fit(field);
   saveBlankText(state);
 }
@@ -128,11 +128,9 @@ async function fill() {
 function placed(state, { text: whole, spans }) {
   let at = 0;
   for (const span of spans) {
-    const [blank] = [...state.text.slice(at).matchAll(BLANK)];
-    if (!blank) break;
-    const start = at + blank.index;
+    const start = at + state.text.slice(at).search(BLANK);
     at = start + span.length;
-    const after = state.text.slice(0, start) + span + state.text.slice(start + blank[0].length);
+    const after = state.text.slice(0, start) + state.text.slice(start).replace(BLANK, () => span);
     state = { text: after, filled: [...moved(state, after), [start, at]] };
   }
   // What the server says holds, should it see other blanks in the text.

@@ -1,4 +1,4 @@
-// The page: what is shown for which address, and the parts put together. The part behind # is "new", "fill", or the id of a conversation.
+// What is shown for which address: the part behind # is "new", "fill", or the id of a conversation.
 
 import { inProgress } from "./answering.js";
 import * as chat from "./chat.js";
@@ -32,7 +32,7 @@ function route() {
   else chat.focus();
 }
 
-const mark = (link, isCurrent) => (isCurrent ? link.setAttribute("aria-current", "page") : link.removeAttribute("aria-current"));
+const mark = (link, isCurrent) => (link.ariaCurrent = isCurrent ? "page" : null);
 
 function draw() {
   const isFill = location.hash === "#fill";
@@ -69,14 +69,14 @@ function showTrouble(kind) {
 
 function openSidebar() {
   document.body.classList.add("sidebar-open");
-  find("open-sidebar").setAttribute("aria-expanded", "true");
+  find("open-sidebar").ariaExpanded = "true";
   find("close-sidebar").focus();
 }
 
 function closeSidebar() {
   if (!document.body.classList.contains("sidebar-open")) return;
   document.body.classList.remove("sidebar-open");
-  find("open-sidebar").setAttribute("aria-expanded", "false");
+  find("open-sidebar").ariaExpanded = "false";
   find("open-sidebar").focus();
 }
 

@@ -69,7 +69,6 @@ export const MESSAGES = {
   notJson: ["{file} is not JSON: {problem}", "{file} 不是 JSON：{problem}"],
   notMessages: ["{file} has no list of messages with role and content.", "{file} 中没有带 role 和 content 的消息列表。"],
   badMessage: ["{file}: message {number} has no role that is known, or no text", "{file}：第 {number} 条消息没有文本，或角色未知"],
-  fileTooLarge: ["{file} is larger than {size} MB.", "{file} 超过 {size} MB。"],
 
   fillBlanks: ["Fill in blanks", "填空"],
   fillLead: ["Write a text with blanks. The model fills them from left to right.", "写一段带空白的文字，模型会从左到右依次填写。"],

@@ -15,7 +15,7 @@ export async function model() {
   return { id, context, blanks };
 }
 
-/** Chunks of an answer to these messages. `waits` is told how many seconds a busy server asks to wait, and null when that is over. */
+/** Chunks of an answer. `waits` is told how many seconds a busy server asks to wait, and null when that is over. */
 export async function* answer(messages, sampling, signal, waits) {
   const body = { ...sampling, stream: true, stream_options: { include_usage: true }, messages };
   const response = await request("v1/chat/completions", body, signal, waits);
@@ -31,21 +31,17 @@ export async function* answer(messages, sampling, signal, waits) {
 
 /** The text with its blanks filled, and what filled them. */
 export async function fill(blanks, sampling, signal, waits) {
-  const response = await request("v1/fill", { ...sampling, text: blanks }, signal, waits);
-  return response.json();
+  return (await request("v1/fill", { ...sampling, text: blanks }, signal, waits)).json();
 }
 
 async function request(address, body, signal, waits = () => {}) {
   for (;;) {
     const sentKey = key();
-    const headers = { ...(body && { "Content-Type": "application/json" }), ...(sentKey && { Authorization: `Bearer ${sentKey}` }) };
+    const headers = { "Content-Type": "application/json", ...(sentKey && { Authorization: `Bearer ${sentKey}` }) };
     const options = { method: body ? "POST" : "GET", headers, signal, body: body && JSON.stringify(body), cache: "no-store" };
-    let response;
-    try {
-      response = await fetch(address, options);
-    } catch (error) {
+    const response = await fetch(address, options).catch((error) => {
       throw error.name === "AbortError" ? error : new Failure(text("gone"));
-    }
+    });
     if (response.ok) return response;
     const problem = await response.json().catch(() => ({}));
     const isBusy = response.status === 429 || problem.error?.code === "loading";
@@ -56,17 +52,14 @@ async function request(address, body, signal, waits = () => {}) {
 }
 
 function failure(status, problem) {
-  const detail = problem.error?.message ?? problem.message ?? "";
-  if (["context_length_exceeded", "context_full"].includes(problem.error?.code)) return new Failure(text("contextFull", { detail }));
-  if (status >= 400 && status < 500) return new Failure(text("refused", { detail: detail || status }));
-  return new Failure(text("failed", { status, detail }));
+  const { message: detail = status, code } = problem.error ?? {};
+  if (code === "context_length_exceeded") return new Failure(text("contextFull", { detail }));
+  return new Failure(text(status < 500 ? "refused" : "failed", { status, detail }));
 }
 
-/** Waits as a Retry-After says, in seconds or as a date; at least one second and at most a minute. */
+/** Waits as many seconds as a Retry-After says, up to a minute. */
 async function pause(retryAfter, signal, waits) {
-  const wanted = /^\d+$/.test(retryAfter) ? Number(retryAfter) : (Date.parse(retryAfter) - Date.now()) / 1000;
-  const seconds = Math.min(Math.max(Math.ceil(wanted) || 2, 1), 60);
-  for (let left = seconds; left > 0; left--) {
+  for (let left = Math.min(Number(retryAfter) || 2, 60); left > 0; left--) {
     signal?.throwIfAborted();
     waits(left);
     await new Promise((resolve, reject) => {

@@ -1,5 +1,5 @@
-// Conversations and settings in the browser's storage, each conversation under a key of its own, so that two tabs do not overwrite each
-// other. Where the storage is full or forbidden, memory takes its place and `onTrouble` is told once per kind.
+// Conversations and settings in the browser's storage. Each conversation has a key of its own, so that two tabs do not overwrite each
+// other. What the storage does not take is kept in memory.
 
 const PREFIX = "glm.conversation.";
 const memory = new Map();
@@ -9,7 +9,7 @@ let tell = () => {};
 /** Calls back with "storageFull", "storageOff", or null once saving works again. */
 export function onTrouble(callback) {
   tell = callback;
-  if (trouble) tell(trouble);
+  tell(trouble);
 }
 
 function report(kind) {
@@ -55,7 +55,7 @@ function remove(key) {
   storage("localStorage")?.removeItem(key);
   // Now there may be room for what did not fit.
   for (const [other, value] of [...memory]) write(other, value);
-  if (memory.size === 0 && trouble === "storageFull") report(null);
+  if (memory.size === 0) report(null);
 }
 
 /** All conversations, the newest first. */
@@ -81,11 +81,7 @@ let keyInMemory = "";
 export const key = () => storage("sessionStorage")?.getItem("glm.key") ?? keyInMemory;
 export function saveKey(value) {
   keyInMemory = value;
-  try {
-    storage("sessionStorage")?.setItem("glm.key", value);
-  } catch {
-    // Kept in memory.
-  }
+  storage("sessionStorage")?.setItem("glm.key", value);
 }
 
 /** Calls back when another tab changed the conversations; `id` is null if all may have changed. */
