@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! listen      connections, their limits, and the end of the server
+//! page        the chat page at `/`
 //! access      hosts, origins, keys; log: a line and numbers for each request
 //! chat, completions, fill, tokens, models, health     a handler for each path
 //! served      the model: prompts to answers
@@ -26,6 +27,7 @@ mod logprobs;
 mod metrics;
 mod models;
 mod openapi;
+mod page;
 mod sampling;
 mod served;
 mod sse;
@@ -187,6 +189,7 @@ fn router(app: &Arc<App>, access: Access) -> Router {
         .route("/health", get(health::health))
         .route("/metrics", get(health::metrics))
         .route("/openapi.json", get(openapi::description))
+        .merge(page::router())
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .layer(CatchPanicLayer::custom(panicked))

@@ -2,8 +2,11 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod browser;
 pub mod cache;
 pub mod hub;
+#[cfg(unix)]
+pub mod page;
 #[cfg(unix)]
 pub mod pulling;
 #[cfg(all(unix, feature = "serve"))]
