@@ -10,6 +10,7 @@ mod hub;
 mod lock;
 mod progress;
 mod quantize;
+mod redirect;
 mod retry;
 mod select;
 mod stop;
