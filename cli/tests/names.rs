@@ -163,6 +163,10 @@ fn the_list_has_what_can_be_run_and_marks_what_is_incomplete() {
     let all = home.json(&["list", "--all", "--json"]);
     assert_eq!(all.as_array().unwrap().len(), 4);
     assert!(all.as_array().unwrap().iter().any(|model| model["kind"] == "bert"));
+    // A configuration comes from a hub.
+    fs::write(other.join("config.json"), r#"{"model_type": "\u001b[2J\u009bm"}"#).unwrap();
+    let table = stdout(&home.glm(&["list", "--all"]).output().unwrap());
+    assert!(table.contains("[2J") && !table.contains(['\u{1b}', '\u{9b}']), "{table:?}");
     let chinese = home.glm(&["list"]).env("LC_ALL", "zh_CN.UTF-8").output().unwrap();
     assert!(stdout(&chinese).contains("未下载完"));
 
@@ -222,6 +226,23 @@ fn a_quantized_model_is_removed_and_nothing_that_links_lead_to() {
     fs::rename(&elsewhere, &int8).unwrap();
     assert!(home.glm(&["rm", "-y", "m"]).output().unwrap().status.success());
     assert!(!int8.parent().unwrap().exists());
+}
+
+#[test]
+fn a_failed_quantize_leaves_no_folder() {
+    let home = Home::new();
+    home.add_snapshot("THUDM/chatglm-6b", "aaaa", Path::new(&tiny("bin-f16")));
+    // No file may have more than 512 bytes. Without the trap, the system would end the process.
+    let script = "trap '' XFSZ; ulimit -f 1; exec \"$0\" quantize chatglm-6b";
+    let mut limited = std::process::Command::new("sh");
+    limited.args(["-c", script, env!("CARGO_BIN_EXE_glm")]).env("HOME", home.path().join("home"));
+    for name in ["XDG_CACHE_HOME", "XDG_CONFIG_HOME", "HF_HOME", "HF_HUB_CACHE", "GLM_THREADS"] {
+        limited.env_remove(name);
+    }
+    let limited = limited.env("LC_ALL", "C").output().unwrap();
+    assert_eq!(limited.status.code(), Some(1), "{}", stderr(&limited));
+    assert!(stderr(&limited).contains("File too large"), "{}", stderr(&limited));
+    assert_eq!(fs::read_dir(home.quantized()).map_or(0, Iterator::count), 0);
 }
 
 #[test]
