@@ -50,6 +50,9 @@ messages! {
     stopped(): "stopped", "已停止";
 
     // Which model.
+    home_is_unknown(name): "the home folder is unknown: set HOME or {name}", "不知道主目录在哪里：请设置 HOME 或 {name}";
+    not_a_repository(name): "{name} is not the name of a repository, such as THUDM/chatglm-6b",
+        "{name} 不是仓库名，仓库名的例子：THUDM/chatglm-6b";
     model_of_settings(name, origin): "model: {name}, from {origin}", "模型：{name}，来自 {origin}";
     model_is_newest(name): "model: {name}, the newest of `glm list`; -m chooses another",
         "模型：{name}，是 `glm list` 中最新的；可用 -m 指定其他模型";
