@@ -21,7 +21,8 @@ const EXIT_STATUS: [(&str, &str); 4] = [
     ),
     (
         "2",
-        "Wrong usage: an unknown command or flag, or a value that is missing, cannot be parsed or is out of range.",
+        "Wrong usage: an unknown command, flag or setting, or a value that is missing, cannot be parsed or is out of range, on the \
+         command line, in the environment or in the file of settings.",
     ),
     ("130", "Stopped by Ctrl-C."),
 ];

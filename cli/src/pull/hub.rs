@@ -5,7 +5,7 @@ mod model_scope;
 
 use std::{env, fmt};
 
-use anyhow::{Context, Error, Result, bail, ensure};
+use anyhow::{Context, Error, Result, ensure};
 use serde::de::DeserializeOwned;
 
 use super::http::{Http, Refused, Request};
@@ -90,7 +90,7 @@ impl Endpoint {
     /// The hub as the environment describes it.
     ///
     /// # Errors
-    /// If the environment forbids downloads, or a variable is wrong.
+    /// If the environment forbids downloads. Wrong usage, if the value of a variable is wrong.
     pub fn of_environment(hub: Hub) -> Result<Self> {
         let (variable, base, token) = match hub {
             Hub::HuggingFace => {
@@ -104,8 +104,10 @@ impl Endpoint {
         let base = text(variable)?.unwrap_or_else(|| base.to_owned());
         let base = base.trim_end_matches('/').to_owned();
         let is_url = base.starts_with("https://") || base.starts_with("http://");
-        ensure!(is_url, messages::not_an_endpoint(variable, &base));
-        Ok(Self { hub, base, token })
+        match is_url {
+            true => Ok(Self { hub, base, token }),
+            false => Err(failure::usage(messages::not_an_endpoint(variable, base))),
+        }
     }
 
     /// The files of a repository. `note` gets lines for people while requests are repeated.
@@ -230,7 +232,9 @@ fn text(name: &str) -> Result<Option<String>> {
         Ok(text) if text.trim().is_empty() => Ok(None),
         Ok(text) => Ok(Some(text.trim().to_owned())),
         Err(env::VarError::NotPresent) => Ok(None),
-        Err(env::VarError::NotUnicode(_)) => bail!(messages::variable_is_no_text(name)),
+        Err(env::VarError::NotUnicode(_)) => {
+            Err(failure::usage(messages::variable_is_no_text(name)))
+        }
     }
 }
 
