@@ -36,9 +36,11 @@ pub fn json(value: &Value) -> Result<()> {
     line(&value.to_string())
 }
 
-/// A line on stderr. Errors are ignored.
+/// A line on stderr. It may quote a file or a server. Errors are ignored.
 pub fn note(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    let mut stderr = io::stderr().lock();
+    let shown = if stderr.is_terminal() { harmless(text) } else { text.into() };
+    let _ = writeln!(stderr, "{shown}");
 }
 
 #[cfg(test)]

@@ -66,7 +66,7 @@ fn is_missing(error: &Error, folder: &Path) -> bool {
     }
 }
 
-/// The `model_type` of a configuration. It is shown, so characters that control a terminal are escaped.
+/// The `model_type` of a configuration.
 fn kind(folder: &Path) -> Option<String> {
     let path = folder.join("config.json");
     // Opening a pipe would block until somebody writes to it.
@@ -74,5 +74,5 @@ fn kind(folder: &Path) -> Option<String> {
     let mut text = Vec::new();
     fs::File::open(path).ok()?.take(MAX_CONFIG).read_to_end(&mut text).ok()?;
     let config: Value = serde_json::from_slice(&text).ok()?;
-    Some(config.get("model_type")?.as_str()?.escape_debug().to_string())
+    Some(config.get("model_type")?.as_str()?.to_owned())
 }
