@@ -359,8 +359,10 @@ messages! {
     server_refuses(url, status): "{url}: the server answers {status}", "{url}：服务器返回 {status}";
     offline(): "HF_HUB_OFFLINE forbids downloads: unset it, or take the model from ModelScope with --from modelscope",
         "HF_HUB_OFFLINE 禁止下载：请取消该变量，或用 --from modelscope 从 ModelScope 下载";
-    not_an_endpoint(name, url): "{name} must start with https:// or http://, and it is {url}",
-        "{name} 必须以 https:// 或 http:// 开头，而它是 {url}";
+    not_an_endpoint(name, url): "{name} must be an address that starts with https:// or http://, and it is {url}",
+        "{name} 必须是以 https:// 或 http:// 开头的地址，而它是 {url}";
+    not_a_token(name): "the access token in {name}, or in the file of the hub's own tools, has characters that no token has",
+        "{name} 或站点自带工具所存文件中的令牌含有令牌不可能有的字符";
     not_a_revision(name): "{name} is no revision: name a branch, a tag or a commit", "{name} 不是有效的版本：请指定分支、标签或提交";
     repository_is_gated(name, page, variable):
         "{name} is gated: accept its conditions at {page}, then set {variable} to a token of your account",

@@ -131,6 +131,10 @@ fn without_a_connection_nothing_is_asked() {
     let run = pulling.glm(&["pull", NAME]).env("HF_ENDPOINT", "hf-mirror.com").output().unwrap();
     assert_eq!(run.status.code(), Some(2));
     assert!(stderr(&run).contains("HF_ENDPOINT"), "{}", stderr(&run));
+    let run = pulling.glm(&["pull", NAME]).env("HF_TOKEN", "hf_secret\nx").output().unwrap();
+    assert_eq!(run.status.code(), Some(2));
+    let said = stderr(&run);
+    assert!(said.contains("HF_TOKEN") && !said.contains("secret"), "{said}");
     for words in [
         &["pull"][..],
         &["pull", "a/b/c"],

@@ -7,8 +7,10 @@ use std::{env, fmt};
 
 use anyhow::{Context, Error, Result, ensure};
 use serde::de::DeserializeOwned;
+use ureq::http::Uri;
 
 use super::http::{Http, Refused, Request};
+use super::redirect;
 use super::retry::Retries;
 use crate::args::Hub;
 use crate::repository::Repository;
@@ -98,12 +100,16 @@ impl Endpoint {
                 ("HF_ENDPOINT", hugging_face::ENDPOINT, hugging_face::token()?)
             }
             Hub::ModelScope => {
-                ("MODELSCOPE_ENDPOINT", model_scope::ENDPOINT, text("MODELSCOPE_API_TOKEN")?)
+                ("MODELSCOPE_ENDPOINT", model_scope::ENDPOINT, text(hub.token_variable())?)
             }
         };
+        // It becomes a line of the head of each request.
+        if token.as_ref().is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
+            return Err(failure::usage(messages::not_a_token(hub.token_variable())));
+        }
         let base = text(variable)?.unwrap_or_else(|| base.to_owned());
         let base = base.trim_end_matches('/').to_owned();
-        let is_url = base.starts_with("https://") || base.starts_with("http://");
+        let is_url = base.parse().is_ok_and(|base: Uri| redirect::is_http(&base));
         match is_url {
             true => Ok(Self { hub, base, token }),
             false => Err(failure::usage(messages::not_an_endpoint(variable, base))),
@@ -152,10 +158,7 @@ impl Endpoint {
             Hub::HuggingFace => format!("{}/{repository}", self.base),
             Hub::ModelScope => format!("{}/models/{}", self.base, model_scope::name(repository)),
         };
-        let variable = match self.hub {
-            Hub::HuggingFace => "HF_TOKEN",
-            Hub::ModelScope => "MODELSCOPE_API_TOKEN",
-        };
+        let variable = self.hub.token_variable();
         let message = match (refused.status, &*refused.code) {
             (401 | 403, "GatedRepo") | (403, _) => {
                 messages::repository_is_gated(repository, page, variable)
@@ -169,6 +172,16 @@ impl Endpoint {
             _ => return error,
         };
         error.context(message)
+    }
+}
+
+impl Hub {
+    /// The environment variable with the access token.
+    fn token_variable(self) -> &'static str {
+        match self {
+            Self::HuggingFace => "HF_TOKEN",
+            Self::ModelScope => "MODELSCOPE_API_TOKEN",
+        }
     }
 }
 

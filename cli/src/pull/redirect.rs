@@ -1,4 +1,4 @@
-//! Where an answer of HTTP sends the request.
+//! Places of HTTP, and where an answer sends a request.
 
 use ureq::http::uri::{Parts, Scheme};
 use ureq::http::{Response, Uri};
@@ -28,11 +28,13 @@ pub fn resolve(base: &Uri, location: &str) -> Option<Uri> {
         parts.path_and_query = Some(path.parse().ok()?);
         Uri::from_parts(parts).ok()?
     };
-    (is_http(&place) && place.host().is_some()).then_some(place)
+    is_http(&place).then_some(place)
 }
 
-fn is_http(place: &Uri) -> bool {
-    place.scheme().is_some_and(|scheme| [Scheme::HTTP, Scheme::HTTPS].contains(scheme))
+/// Whether this is the place of something that HTTP gets.
+pub fn is_http(place: &Uri) -> bool {
+    let is_known = |scheme| [Scheme::HTTP, Scheme::HTTPS].contains(scheme);
+    place.scheme().is_some_and(is_known) && place.host().is_some()
 }
 
 /// Whether both places have the same scheme, host and port.
