@@ -104,9 +104,9 @@ messages! {
     // Quantizing.
     source_is_target(folder): "source and target are the same folder, {folder}: name another folder to write",
         "源和目标是同一个文件夹 {folder}：请指定另一个目标文件夹";
-    source_has_no_tokenizer(name): "{name} has no tokenizer: the result can be given ids only, until the files of the tokenizer are copied \
-        to it",
-        "{name} 没有分词器：把分词器的文件复制到结果文件夹之前，结果只能处理 id";
+    source_has_no_tokenizer(name): "{name} has no tokenizer: the new folder can be given ids only, until the files of the tokenizer are \
+        copied to it",
+        "{name} 没有分词器：把分词器的文件复制到新文件夹之前，模型只能处理 id";
     target_is_missing(name): "{name} is a folder: name the folder to write as well, as in `glm quantize {name} DST`",
         "{name} 是文件夹：还需指定目标文件夹，例如 `glm quantize {name} DST`";
     quantized_size(target, size, before): "{target}: {size} from {before}", "{target}：由 {before} 变为 {size}";

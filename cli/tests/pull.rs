@@ -246,8 +246,10 @@ fn weights_are_safetensors_or_else_pytorch() {
     let tiny = Repository::of_folder(&folder);
     let pulling = Pulling::new();
     pulling.hub.add(NAME, tiny.clone());
-    let pulled = names(&pulling.pull());
+    let (folder, said) = pulling.succeed(&["pull", NAME]);
+    let pulled = names(Path::new(folder.trim_end()));
     assert!(pulled.iter().any(|name| name.ends_with(".bin")), "{pulled:?}");
+    assert!(said.contains("has no tokenizer") && !said.contains("glm -m"), "{said}");
     let both = talking().with("pytorch_model.bin", b"PK".to_vec());
     pulling.hub.add("a/both", both);
     let (folder, _) = pulling.succeed(&["pull", "a/both"]);
