@@ -6,6 +6,9 @@ use std::io::{self, IsTerminal, Write};
 use anyhow::Result;
 use serde_json::Value;
 
+use crate::help::wrap;
+use crate::tty;
+
 /// Shows a piece of an answer at once.
 pub fn say(piece: &str) -> Result<()> {
     if !piece.is_empty() {
@@ -36,9 +39,17 @@ pub fn json(value: &Value) -> Result<()> {
     line(&value.to_string())
 }
 
-/// A line on stderr. Errors are ignored.
+/// A note on stderr. Errors are ignored.
 pub fn note(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    styled_note("", text, "");
+}
+
+/// A note on stderr between two escape sequences. In a terminal, its lines are broken between words.
+pub fn styled_note(begin: &str, text: &str, end: &str) {
+    let mut stderr = io::stderr().lock();
+    let columns = tty::columns().filter(|_| stderr.is_terminal());
+    let text = columns.map_or_else(|| text.into(), |columns| Cow::from(wrap::text(text, columns)));
+    let _ = writeln!(stderr, "{begin}{text}{end}");
 }
 
 #[cfg(test)]

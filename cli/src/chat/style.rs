@@ -22,7 +22,7 @@ pub fn prompt(text: &str) -> (String, String) {
 pub fn note(text: &str) {
     let text = output::harmless(text);
     match stderr().is_terminal() && tty::has_colours() {
-        true => output::note(&format!("{DIM}{text}{PLAIN}")),
+        true => output::styled_note(DIM, &text, PLAIN),
         false => output::note(&text),
     }
 }
