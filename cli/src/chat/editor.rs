@@ -124,7 +124,8 @@ impl Editor {
     }
 }
 
-/// Reads a line. The editor ends it where bytes are not UTF-8, so it is begun again with U+FFFD in their place, which is noted once.
+/// Reads a line. The editor ends it at a byte that is not UTF-8, and drops what has arrived after it. The line is begun again with
+/// U+FFFD at that place, which is noted once.
 fn full_line(editor: &mut rustyline::Editor<Helper, MemHistory>, prompt: &str) -> Result<Input> {
     let prompt = style::prompt(prompt);
     let (mut before, mut after) = (String::new(), String::new());
