@@ -306,7 +306,9 @@ messages! {
     line_is_repaired(number):
         "line {number} is not UTF-8; wrong bytes are read as U+FFFD, here and in further lines",
         "第 {number} 行不是 UTF-8；错误的字节按 U+FFFD 读取，后面的行也一样";
-    input_not_utf8(): "what was entered is not UTF-8; enter it again", "输入的内容不是 UTF-8，请重新输入";
+    input_not_utf8():
+        "what was entered is not UTF-8; U+FFFD stands for the wrong byte and for what arrived with it",
+        "输入的内容不是 UTF-8；错误的字节和随后一起到达的内容以 U+FFFD 代替";
     no_question_yet(): "there is no question yet", "还没有问题";
     nothing_to_undo(): "there is no question to remove", "没有可撤销的问题";
     back_to(question): "removed; the last question is now: {question}", "已撤销；现在最后一个问题是：{question}";

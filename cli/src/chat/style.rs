@@ -1,6 +1,6 @@
 //! Colours of a chat: of its prompt and of its notes. They are written to terminals only.
 
-use std::io::{IsTerminal, Write, stderr};
+use std::io::{IsTerminal, stderr};
 
 use crate::output;
 use crate::tty;
@@ -21,8 +21,7 @@ pub fn prompt(text: &str) -> (String, String) {
 /// A remark on stderr that is no part of the conversation. It may quote one.
 pub fn note(text: &str) {
     match stderr().is_terminal() && tty::has_colours() {
-        // Errors are ignored, as those of other notes are.
-        true => _ = writeln!(stderr().lock(), "{DIM}{}{PLAIN}", output::harmless(text)),
+        true => output::styled_note(DIM, text, PLAIN),
         false => output::note(text),
     }
 }
