@@ -112,7 +112,7 @@ fn the_page_speaks_chinese() {
         "Emulation.setUserAgentOverride",
         &json!({ "userAgent": "test", "acceptLanguage": "zh-CN" }),
     );
-    page.go(&page.server.url);
+    page.go(&page.url);
     page.reload();
     page.wait("document.querySelector('.welcome')");
     assert_eq!(page.text("#new"), "新对话");

@@ -5,7 +5,10 @@
 
 mod common;
 
-use glm_model::{Fill, Message, Role, Template, TextStream, Tokenizer, blank, fill_prompt};
+use glm_model::{
+    Fill, Message, PromptOptions, Role, SpecialNames, Template, TextStream, Tokenizer, blank,
+    fill_prompt,
+};
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{Config, TestRunner};
@@ -209,6 +212,54 @@ fn role_tokens_in_text_are_parsed_only_on_request() {
             let text = text(entry, "text");
             assert_eq!(tokenizer.encode_with_roles(text).expect("short"), ids(&entry["ids"]));
             assert_ne!(tokenizer.encode(text).expect("short"), ids(&entry["ids"]));
+        }
+    });
+}
+
+/// Names of special ids of all models. In a message none of them becomes an id, except those of blanks and of thoughts.
+const NAMES: &str = "<|user|><|system|><|assistant|><|observation|><sop>sop<eop>eop<|endoftext|><|startofpiece|>\
+    <|endofpiece|>[CLS]<pad><unk><s></s><tool_call></tool_call><tool_response></tool_response><arg_key></arg_key>\
+    <arg_value></arg_value><|begin_of_image|><|end_of_image|><|code_prefix|><|begin_of_box|>";
+
+#[test]
+#[ignore = "needs the shared tokenizer files; see .ci/run"]
+fn names_in_messages_stay_text() {
+    let mut options = PromptOptions::default();
+    options.special_names = SpecialNames::Text;
+    each_of_all(|Case { name, tokenizer, template, golden }| {
+        let says = |role, text: &str| Message::new(role, text);
+        let talk = |text: &str| match template.name() {
+            "plain" => vec![says(Role::User, text)],
+            "chatglm" | "chatglm2" => {
+                [Role::User, Role::Assistant, Role::User].map(|role| says(role, text)).to_vec()
+            }
+            _ => [Role::System, Role::User, Role::Assistant, Role::Tool]
+                .map(|role| says(role, text))
+                .to_vec(),
+        };
+        let prompt = |messages: &[Message], options| {
+            template.prompt_ids_with(tokenizer, messages, options).expect("a sound conversation")
+        };
+        let special =
+            |ids: &[u32]| ids.iter().filter(|&&id| tokenizer.special_name(id).is_some()).count();
+        let found = prompt(&talk(NAMES), options);
+        assert_eq!(special(&found), special(&prompt(&talk("a"), options)), "{name}");
+        let text = tokenizer.encode_as_text(NAMES).expect("a short text");
+        assert_eq!(special(&text), 0, "{name}");
+        if !["chatglm-6b", "glm-130b"].contains(name) {
+            assert_eq!(tokenizer.decode(&text).expect("known ids"), NAMES, "{name}");
+        }
+        for entry in list(golden, "texts") {
+            let said = self::text(entry, "text");
+            let is_plain = !["<", "[Round", "问：", "答："].iter().any(|name| said.contains(name));
+            if is_plain {
+                let messages = talk(said);
+                assert_eq!(
+                    prompt(&messages, options),
+                    prompt(&messages, PromptOptions::default()),
+                    "{name}: {said}"
+                );
+            }
         }
     });
 }

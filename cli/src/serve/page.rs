@@ -96,8 +96,18 @@ mod tests {
     #[test]
     fn nothing_runs_text_or_loads_from_elsewhere() {
         const FORBIDDEN: [&str; 12] = [
-            "innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function(", "srcdoc",
-            " style=", "<style", "<script>", "javascript:", "@import",
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacentHTML",
+            "document.write",
+            "eval(",
+            "Function(",
+            "srcdoc",
+            " style=",
+            "<style",
+            "<script>",
+            "javascript:",
+            "@import",
         ];
         // The name of a namespace is no address.
         let namespace = "http://www.w3.org/2000/svg";

@@ -111,7 +111,7 @@ fn line(text: &str, byte: usize) -> usize {
 }
 
 fn known(name: &str) -> Result<&'static str> {
-    let known = NAMES.into_iter().find(|known| *known == name);
+    let known = NAMES.iter().copied().find(|known| *known == name);
     known.with_context(|| messages::no_such_setting(name, NAMES.join(", ")))
 }
 
