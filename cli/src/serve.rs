@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! listen      connections, their limits, and the end of the server
+//! page        the chat page at `/`
 //! access      hosts, origins, keys; log: a line and numbers for each request
 //! chat, completions, fill, tokens, models, health     a handler for each path
 //! served      the model: prompts to answers
@@ -219,4 +220,38 @@ fn panicked(_: Box<dyn std::any::Any + Send>) -> axum::response::Response {
     axum::response::IntoResponse::into_response(ApiError::internal(
         "the server failed; its log says more",
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, to_bytes};
+    use axum::http::{Request, StatusCode};
+    use tower::ServiceExt;
+
+    use super::*;
+
+    #[test]
+    fn a_panic_is_an_error_of_its_request_alone() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(panics());
+    }
+
+    async fn panics() {
+        let fails = |request: Request<Body>| async move {
+            assert_eq!(request.uri().path(), "/good");
+        };
+        let router =
+            Router::new().route("/{*path}", get(fails)).layer(CatchPanicLayer::custom(panicked));
+        let status = |path: &str| {
+            let request = Request::get(path).body(Body::empty()).unwrap();
+            let router = router.clone();
+            async move { router.oneshot(request).await.unwrap() }
+        };
+        let failed = status("/bad").await;
+        assert_eq!(failed.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let body = to_bytes(failed.into_body(), 1 << 16).await.unwrap();
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body["error"]["type"], "server_error");
+        assert_eq!(status("/good").await.status(), StatusCode::OK);
+    }
 }

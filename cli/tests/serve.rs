@@ -211,7 +211,9 @@ fn the_model_has_names() {
     let list = server.get("/v1/models").ok();
     let names: Vec<_> = list["data"].as_array().unwrap().iter().map(|model| &model["id"]).collect();
     assert_eq!(names, ["int4", "gpt-4o-mini", "owner/name"]);
-    assert_eq!(server.get("/v1/models/owner/name").ok()["id"], "owner/name");
+    let model = server.get("/v1/models/owner/name").ok();
+    assert_eq!((&model["id"], &model["context_length"]), (&json!("owner/name"), &json!(512)));
+    assert_eq!(model["blanks"], json!(["[MASK]", "[gMASK]"]));
     assert_eq!(server.get("/v1/models/other").error(404)["code"], "model_not_found");
     assert_eq!(server.chat("你好", json!({ "model": "gpt-4o-mini" })).ok()["model"], "int4");
     let error = server.chat("你好", json!({ "model": "other" })).error(404);

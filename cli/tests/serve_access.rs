@@ -76,6 +76,9 @@ fn a_key_is_needed_where_there_is_one() {
             assert_eq!(refused.header("www-authenticate"), Some("Bearer"));
         }
         assert_eq!(server.get("/health").status, 200, "a supervisor needs none");
+        let page = server.get("/");
+        assert_eq!(page.status, 200, "the page asks for it");
+        assert!(page.header("content-security-policy").is_some());
         server.get("/metrics").error(401);
         server.get("/nowhere").error(401);
         assert!(!server.log().contains("secret-key"));

@@ -7,7 +7,7 @@ mod common;
 
 use glm_model::{
     Fill, Message, PromptOptions, Role, SpecialNames, Template, TextStream, Tokenizer, blank,
-    fill_prompt,
+    fill_prompt, messages_from_json, offer_tools,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -262,6 +262,59 @@ fn names_in_messages_stay_text() {
             }
         }
     });
+}
+
+/// Conversations with thoughts, tools, calls and results, as transformers renders the templates of GLM-4.5 and later.
+#[test]
+#[ignore = "needs the shared tokenizer files; see .ci/run"]
+fn chat_templates_give_the_prompts_of_transformers() {
+    let fixtures = common::shared().join("fixtures");
+    let file =
+        std::fs::read(fixtures.join("templates/golden.json")).expect("recorded conversations");
+    let golden: Value = serde_json::from_slice(&file).expect("valid JSON");
+    let mut checked = 0;
+    for (name, info) in golden["templates"].as_object().expect("templates") {
+        let source =
+            std::fs::read(fixtures.join("templates").join(text(info, "file"))).expect("a template");
+        let tokenizer = Tokenizer::open(fixtures.join("tokenizers").join(text(info, "tokenizer")))
+            .expect("a tokenizer");
+        let template = Template::from_files(&[("chat_template.jinja", &source)], &tokenizer)
+            .expect("a template");
+        for case in list(&golden, "cases").iter().chain(list(&golden, "quirks")) {
+            let options = case["kwargs"].as_object().expect("variables");
+            // Here the role `developer` is read as `system`, and a result that is null as an empty one.
+            let is_other = case["template"] != name.as_str()
+                || case.get("error").is_some()
+                || ["unknown_role", "result_null"].contains(&text(case, "name"));
+            if is_other
+                || options["add_generation_prompt"] != true
+                || options.contains_key("clear_thinking")
+            {
+                continue;
+            }
+            // Contents that are no text, and calls without `function`, are not those of OpenAI's API.
+            let Ok(mut messages) = messages_from_json(&case["messages"].to_string()) else {
+                continue;
+            };
+            if let Some(tools) = case.get("tools").filter(|tools| tools.is_array()) {
+                offer_tools(&mut messages, tools.clone());
+            }
+            let mut prompt = PromptOptions::default();
+            prompt.thinking = options.get("enable_thinking").and_then(Value::as_bool);
+            let found = template
+                .prompt_ids_with(&tokenizer, &messages, prompt)
+                .expect("a sound conversation");
+            assert_eq!(tokenizer.decode(&found).unwrap(), text(case, "rendered"), "{case}");
+            assert_eq!(found, ids(&case["input_ids"]), "{case}");
+            if case["name"] != "special_tokens_in_text" {
+                prompt.special_names = SpecialNames::Text;
+                let safe = template.prompt_ids_with(&tokenizer, &messages, prompt);
+                assert_eq!(safe.expect("a sound conversation"), found, "{case}");
+            }
+            checked += 1;
+        }
+    }
+    assert_eq!(checked, 54);
 }
 
 #[test]

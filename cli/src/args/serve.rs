@@ -20,7 +20,7 @@ Examples:
   glm serve -m chatglm-6b:int4
   glm serve --port 8080 --max-sequences 4 --kv-memory 2GB
   glm serve --host 0.0.0.0 --api-key-file key.txt
-  curl http://127.0.0.1:11435/v1/chat/completions -d '{\"messages\": [{\"role\": \"user\", \"content\": \"你好\"}]}'";
+  curl http://127.0.0.1:11435/v1/completions -d '{\"prompt\": \"你好\"}'";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]

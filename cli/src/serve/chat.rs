@@ -88,7 +88,8 @@ pub async fn complete(
     let logprobs = logprobs(&request)?;
     let mut sampled = request.sampled();
     sampled.max_tokens = request.max_completion_tokens.or(sampled.max_tokens);
-    let answer = sampled.request(served.bundle())?;
+    let mut answer = sampled.request(served.bundle())?;
+    answer.logprobs = logprobs;
     let tools = tools(&mut request)?;
     check_format(request.response_format.as_ref())?;
     let prompt = served.encode(|| prompt(served, &request, tools.as_ref())).await?;
@@ -105,7 +106,6 @@ pub async fn complete(
     let question = Question {
         choices,
         request: answer,
-        logprobs,
         readers: (0..choices).map(reader).collect(),
         client: client(peer, request.user.as_deref()),
         deadline,

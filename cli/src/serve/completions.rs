@@ -109,7 +109,8 @@ pub async fn complete(
     check(&request, choices)?;
     let mut sampled = request.sampled();
     sampled.max_tokens.get_or_insert(FEW);
-    let answer = sampled.request(served.bundle())?;
+    let mut answer = sampled.request(served.bundle())?;
+    answer.logprobs = request.logprobs;
     let prompts =
         served.encode(|| prompts(served, request.prompt, request.suffix.as_deref())).await?;
     let stream = TextStream::new(served.tokenizer()).without_special().stopping_at(sampled.stop)?;
@@ -120,7 +121,6 @@ pub async fn complete(
         prompts,
         choices,
         request: answer,
-        logprobs: request.logprobs,
         readers,
         client: client(peer, request.user.as_deref()),
         deadline,

@@ -16,7 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use glm_model::{Batch, BatchOptions, Error, Event, Model, Submission, Ticket};
+use glm_model::{Batch, BatchOptions, Event, Model, Submission, Ticket};
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -210,7 +210,7 @@ impl Worker {
 
     fn pass(&mut self) {
         let Self { batch, live, metrics, shared, .. } = self;
-        let done = batch.pass(&mut |ticket, event| {
+        batch.pass(&mut |ticket, event| {
             let Some(answer) = live.get_mut(&ticket) else { return };
             answer.count(&event, metrics);
             if answer.open == 0 {
@@ -225,18 +225,6 @@ impl Worker {
                 live.remove(&ticket);
             }
         });
-        if let Err(error) = done {
-            self.fail(&error);
-        }
-    }
-
-    /// A pass that failed has failed for all.
-    fn fail(&mut self, error: &Error) {
-        let message = error.to_string();
-        for (ticket, live) in self.live.drain() {
-            self.batch.cancel(ticket);
-            let _ = live.events.try_send((live.index, Event::Failed(Error::Ids(message.clone()))));
-        }
     }
 
     fn report(&mut self) {

@@ -94,7 +94,6 @@ pub async fn fill(
             prompts: vec![prompt],
             choices: 1,
             request: answer.clone(),
-            logprobs: None,
             readers: vec![Reader::new(stream.clone(), None)],
             client,
             deadline,

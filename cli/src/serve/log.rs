@@ -13,8 +13,8 @@ use axum::middleware::Next;
 use axum::response::Response;
 use hyper::body::{Frame, SizeHint};
 
-use super::App;
 use super::answer::Usage;
+use super::{App, page};
 use crate::messages;
 use crate::output::{harmless, note};
 
@@ -58,7 +58,7 @@ struct Entry {
     status: Option<StatusCode>,
 }
 
-/// Paths that are asked for all the time. Their successes are not logged.
+/// Paths that are asked for all the time. Their successes are not logged, and neither are those of the files of the page.
 const WATCHED: [&str; 2] = ["/health", "/metrics"];
 
 /// The status in log and metrics of a request whose client has gone before it was answered, as nginx has it.
@@ -69,7 +69,8 @@ impl Drop for Entry {
         let time = self.started.elapsed();
         let status = self.status.map_or(GONE, |status| status.as_u16());
         self.app.metrics.request(&self.label, status, time);
-        if status == 200 && WATCHED.contains(&self.label.as_str()) {
+        let is_frequent = WATCHED.contains(&self.label.as_str()) || page::has(&self.label);
+        if status == 200 && is_frequent {
             return;
         }
         let seconds = format!("{:.3}", time.as_secs_f64());

@@ -20,16 +20,9 @@ pub struct ModelBody {
     /// When it was opened.
     created: u64,
     owned_by: &'static str,
-    glm: Abilities,
-}
-
-/// What the model can do.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Abilities {
     /// Tokens of a context.
-    context: usize,
-    fills_blanks: bool,
-    /// The names of the blanks that it fills.
+    context_length: usize,
+    /// The blanks that the model fills.
     blanks: Vec<&'static str>,
 }
 
@@ -42,13 +35,14 @@ pub struct ModelList {
 
 fn model(served: &Served, name: &str) -> ModelBody {
     let names = [Blank::Mask, Blank::Smask, Blank::Gmask].map(Blank::name).into_iter();
-    let blanks: Vec<_> = names.filter(|name| has_blank(served.tokenizer(), name)).collect();
+    let blanks = names.filter(|name| has_blank(served.tokenizer(), name));
     ModelBody {
         id: name.to_owned(),
         object: "model",
         created: served.created(),
         owned_by: "glm",
-        glm: Abilities { context: served.context(), fills_blanks: !blanks.is_empty(), blanks },
+        context_length: served.context(),
+        blanks: blanks.collect(),
     }
 }
 

@@ -47,8 +47,6 @@ pub struct Question {
     /// Answers to each prompt.
     pub choices: usize,
     pub request: Request,
-    /// Alternatives of each token; none if no probabilities are asked for.
-    pub logprobs: Option<usize>,
     /// How each choice of each prompt is read.
     pub readers: Vec<Reader>,
     pub client: u64,
@@ -190,7 +188,7 @@ impl Served {
     /// # Errors
     /// If a prompt cannot be answered, or too many requests wait.
     pub async fn ask(&self, question: Question) -> Result<Answers> {
-        let Question { prompts, choices, request, logprobs, readers, client, deadline } = question;
+        let Question { prompts, choices, request, readers, client, deadline } = question;
         self.check_answers(readers.len())?;
         prompts.iter().try_for_each(|prompt| self.check_prompt(prompt))?;
         let tokens = prompts.iter().map(Vec::len).sum();
@@ -199,7 +197,6 @@ impl Served {
             submission.choices = choices;
             submission.context = Some(self.context);
             submission.client = client;
-            submission.logprobs = logprobs;
             submission
         });
         let events = self.engine.submit(submissions.collect())?;
