@@ -10,8 +10,8 @@ export class Failure extends Error {}
 /** The model that the server runs: its name, the size of its context, and the blanks that it fills. */
 export async function model() {
   const { data } = await (await request("v1/models")).json();
-  const { id = "", glm: { context = null, fills_blanks: fills, blanks = [] } = {} } = data?.[0] ?? {};
-  return { id, context, blanks: fills ? blanks : [] };
+  const { id = "", context_length: context = null, blanks = [] } = data?.[0] ?? {};
+  return { id, context, blanks };
 }
 
 /** Chunks of an answer. `waits` is told how many seconds a busy server asks to wait, and null when that is over. */
