@@ -34,6 +34,7 @@ fn choose(page: &Page, name: &str, value: &str) {
         &json!([name, value]),
     );
     page.click("#settings .primary");
+    page.wait(&format!("JSON.parse(localStorage['glm.settings']).{name} === '{value}'"));
 }
 
 #[test]
