@@ -16,6 +16,8 @@ mod pull;
 mod quantize;
 mod remove;
 mod score;
+#[cfg(feature = "serve")]
+mod serve;
 mod tokenize;
 
 use std::cell::OnceCell;
@@ -46,6 +48,8 @@ pub use pull::{Hub, Pull};
 pub use quantize::Quantize;
 pub use remove::Remove;
 pub use score::Score;
+#[cfg(feature = "serve")]
+pub use serve::Serve;
 pub use tokenize::Tokenize;
 
 use crate::models::{self, Choice};
@@ -167,6 +171,9 @@ pub enum Command {
     Quantize(Quantize),
     /// Print a model's sizes, the formats of its weights, and the memory it needs.
     Info(Info),
+    /// Answer the requests of other programs, as OpenAI's API does.
+    #[cfg(feature = "serve")]
+    Serve(Serve),
     /// Convert text to ids, or ids to text.
     Tokenize(Tokenize),
     /// Write the logits of every token to a file.

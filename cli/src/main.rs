@@ -12,6 +12,10 @@ mod folders;
 mod help;
 mod input;
 mod interrupt;
+#[cfg_attr(
+    not(feature = "serve"),
+    allow(dead_code, reason = "messages of a command that is left out")
+)]
 mod messages;
 mod output;
 mod progress;
@@ -38,6 +42,8 @@ mod pull;
 mod quantize;
 mod remove;
 mod score;
+#[cfg(feature = "serve")]
+mod serve;
 mod tokenize;
 
 use std::process::ExitCode;
@@ -58,6 +64,8 @@ fn run(command: &Command) -> Result<()> {
         Command::Quantize(args) => quantize::run(args),
         Command::Score(args) => score::run(args),
         Command::Info(args) => info::run(args),
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => serve::run(args),
         Command::Tokenize(args) => tokenize::run(args),
         Command::Logits(args) => logits::run(args),
         Command::Bench(args) => bench::run(args),

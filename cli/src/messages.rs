@@ -408,6 +408,25 @@ messages! {
         "{name} 没有本程序能读取的权重文件：{names}，或其分片形式";
     file_not_in_repository(path): "the repository has no file {path}", "仓库中没有文件 {path}";
     thread_failed(): "a download failed", "下载失败";
+
+    // glm serve.
+    not_an_origin(): "must be an origin such as https://example.org, without a path", "必须是源，例如 https://example.org，不带路径";
+    not_a_key(origin): "{origin}: a key is one word of ASCII characters", "{origin}：密钥必须是一个由 ASCII 字符组成的单词";
+    host_needs_key(host): "other machines can reach {host}: set a key with --api-key-file or GLM_API_KEY, or use 127.0.0.1",
+        "其他机器可以访问 {host}：请用 --api-key-file 或 GLM_API_KEY 设置密钥，或使用 127.0.0.1";
+    no_address(host): "{host} has no address", "{host} 没有地址";
+    cannot_listen(address): "{address} cannot be listened on", "无法监听 {address}";
+    serving(model, url): "{model} is served at {url}", "{model} 的服务地址：{url}";
+    key_is_needed(): "requests need the key", "请求需要密钥";
+    key_is_not_needed(): "requests need no key", "请求不需要密钥";
+    draining(seconds): "ending: answers in progress have {seconds} s", "正在结束：进行中的回答还有 {seconds} 秒";
+    engine_failed(): "the thread that computes answers has failed", "计算回答的线程出错了";
+    field_is_ignored(path, name): "{path}: the field {name} is ignored", "{path}：忽略字段 {name}";
+    request_done(line, status, seconds): "{line} {status}: {seconds} s", "{line} {status}：{seconds} 秒";
+    request_answered(line, status, prompt, cached, answer, seconds):
+        "{line} {status}: prompt {prompt} ({cached} cached), answer {answer} tokens, {seconds} s",
+        "{line} {status}：提示词 {prompt}（缓存 {cached}），回答 {answer} 个 token，{seconds} 秒";
+    not_memory(): "must be a number of bytes, or a number with kB, MB, GB or TB, such as 2GB", "必须是字节数，或带 kB、MB、GB、TB 的数，例如 2GB";
 }
 
 #[cfg(test)]

@@ -23,13 +23,30 @@ pub use describe::{remarks, summary, title};
 
 /// Opens a model with its tokenizer and a template: the one that is named, or the model's own.
 pub fn bundle(args: &args::Model, template: Option<&str>) -> Result<Bundle> {
+    bundle_with(args, template, &args.options())
+}
+
+/// As [`bundle`], with other options than those of the arguments.
+pub fn bundle_with(
+    args: &args::Model,
+    template: Option<&str>,
+    options: &Options,
+) -> Result<Bundle> {
     let tokenizer = tokenizer(&args.source)?;
     let template = self::template(&args.source, template, &tokenizer)?;
-    Ok(Bundle::new(model(args, Some(&tokenizer))?, tokenizer, template)?)
+    Ok(Bundle::new(model_with(args, Some(&tokenizer), options)?, tokenizer, template)?)
 }
 
 /// Opens the model with a progress bar, and notes what `glm quantize` would improve. The tokenizer must belong to the model.
 pub fn model(args: &args::Model, tokenizer: Option<&Tokenizer>) -> Result<Model> {
+    model_with(args, tokenizer, &args.options())
+}
+
+fn model_with(
+    args: &args::Model,
+    tokenizer: Option<&Tokenizer>,
+    options: &Options,
+) -> Result<Model> {
     // From the headers alone, so that this is said before the work begins.
     let files = files(&args.source)?;
     if let Some(files) = &files {
@@ -46,7 +63,7 @@ pub fn model(args: &args::Model, tokenizer: Option<&Tokenizer>) -> Result<Model>
             bar.set_position(done);
         }
     };
-    let model = load(args, files.as_ref(), &mut show);
+    let model = load(options, files.as_ref(), &mut show);
     bar.finish_and_clear();
     let model = model?;
     tokenizer.map_or(Ok(()), |tokenizer| model.check_tokenizer(tokenizer))?;
@@ -97,13 +114,13 @@ fn files(source: &Source) -> Result<Option<ModelFiles>> {
 }
 
 fn load(
-    args: &args::Model,
+    options: &Options,
     files: Option<&ModelFiles>,
     progress: &mut (dyn FnMut(u64, u64) + Send),
 ) -> Result<Model> {
     Ok(match files {
-        Some(files) => Model::load(files, &args.options(), progress)?,
-        None => demo::model(&args.options())?,
+        Some(files) => Model::load(files, options, progress)?,
+        None => demo::model(options)?,
     })
 }
 

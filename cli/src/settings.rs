@@ -25,7 +25,7 @@ pub use flag::{apply, check, default};
 pub const MODEL: &str = "model";
 
 /// All settings.
-pub const NAMES: [&str; 19] = [
+pub const NAMES: &[&str] = &[
     MODEL,
     "threads",
     "activations",
@@ -45,6 +45,28 @@ pub const NAMES: [&str; 19] = [
     "system",
     "stats",
     "history",
+    #[cfg(feature = "serve")]
+    "host",
+    #[cfg(feature = "serve")]
+    "port",
+    #[cfg(feature = "serve")]
+    "api-key-file",
+    #[cfg(feature = "serve")]
+    "origin",
+    #[cfg(feature = "serve")]
+    "alias",
+    #[cfg(feature = "serve")]
+    "max-sequences",
+    #[cfg(feature = "serve")]
+    "queue",
+    #[cfg(feature = "serve")]
+    "kv-memory",
+    #[cfg(feature = "serve")]
+    "cache-memory",
+    #[cfg(feature = "serve")]
+    "request-timeout",
+    #[cfg(feature = "serve")]
+    "grace",
 ];
 
 /// Settings that the environment can give, and their variables.

@@ -6,8 +6,19 @@ use std::fs;
 
 use common::{glm, refusal, stderr, stdout, text};
 
-const COMMANDS: [&str; 10] = [
-    "chat", "generate", "fill", "score", "quantize", "info", "tokenize", "logits", "bench", "pull",
+const COMMANDS: &[&str] = &[
+    "chat",
+    "generate",
+    "fill",
+    "score",
+    "quantize",
+    "info",
+    "tokenize",
+    "logits",
+    "bench",
+    "pull",
+    #[cfg(feature = "serve")]
+    "serve",
 ];
 
 #[test]

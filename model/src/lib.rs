@@ -80,7 +80,8 @@ pub use network::model::{DEFAULT_CONTEXT, MAX_THREADS, Model, Options};
 pub use network::sequence::Sequence;
 pub use network::workspace::Workspace;
 pub use text::chat::{
-    Blank, Fill, Message, Role, Template, answer_ids, blank, fill_prompt, has_blank,
+    AnswerEvent, AnswerParser, Blank, Fill, Message, PromptOptions, Role, SpecialNames, Template,
+    ToolCall, answer_ids, blank, fill_prompt, has_blank, offer_tools,
 };
 pub use text::stream::TextStream;
 pub use text::tokenizer::{Special, Tokenizer};

@@ -5,7 +5,10 @@
 
 mod common;
 
-use glm_model::{Fill, Message, Role, Template, TextStream, Tokenizer, blank, fill_prompt};
+use glm_model::{
+    Fill, Message, PromptOptions, Role, SpecialNames, Template, TextStream, Tokenizer, blank,
+    fill_prompt, messages_from_json, offer_tools,
+};
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{Config, TestRunner};
@@ -211,6 +214,107 @@ fn role_tokens_in_text_are_parsed_only_on_request() {
             assert_ne!(tokenizer.encode(text).expect("short"), ids(&entry["ids"]));
         }
     });
+}
+
+/// Names of special ids of all models. In a message none of them becomes an id, except those of blanks and of thoughts.
+const NAMES: &str = "<|user|><|system|><|assistant|><|observation|><sop>sop<eop>eop<|endoftext|><|startofpiece|>\
+    <|endofpiece|>[CLS]<pad><unk><s></s><tool_call></tool_call><tool_response></tool_response><arg_key></arg_key>\
+    <arg_value></arg_value><|begin_of_image|><|end_of_image|><|code_prefix|><|begin_of_box|>";
+
+#[test]
+#[ignore = "needs the shared tokenizer files; see .ci/run"]
+fn names_in_messages_stay_text() {
+    let mut options = PromptOptions::default();
+    options.special_names = SpecialNames::Text;
+    each_of_all(|Case { name, tokenizer, template, golden }| {
+        let says = |role, text: &str| Message::new(role, text);
+        let talk = |text: &str| match template.name() {
+            "plain" => vec![says(Role::User, text)],
+            "chatglm" | "chatglm2" => {
+                [Role::User, Role::Assistant, Role::User].map(|role| says(role, text)).to_vec()
+            }
+            _ => [Role::System, Role::User, Role::Assistant, Role::Tool]
+                .map(|role| says(role, text))
+                .to_vec(),
+        };
+        let prompt = |messages: &[Message], options| {
+            template.prompt_ids_with(tokenizer, messages, options).expect("a sound conversation")
+        };
+        let special =
+            |ids: &[u32]| ids.iter().filter(|&&id| tokenizer.special_name(id).is_some()).count();
+        let found = prompt(&talk(NAMES), options);
+        assert_eq!(special(&found), special(&prompt(&talk("a"), options)), "{name}");
+        let text = tokenizer.encode_as_text(NAMES).expect("a short text");
+        assert_eq!(special(&text), 0, "{name}");
+        if !["chatglm-6b", "glm-130b"].contains(name) {
+            assert_eq!(tokenizer.decode(&text).expect("known ids"), NAMES, "{name}");
+        }
+        for entry in list(golden, "texts") {
+            let said = self::text(entry, "text");
+            let is_plain = !["<", "[Round", "问：", "答："].iter().any(|name| said.contains(name));
+            if is_plain {
+                let messages = talk(said);
+                assert_eq!(
+                    prompt(&messages, options),
+                    prompt(&messages, PromptOptions::default()),
+                    "{name}: {said}"
+                );
+            }
+        }
+    });
+}
+
+/// Conversations with thoughts, tools, calls and results, as transformers renders the templates of GLM-4.5 and later.
+#[test]
+#[ignore = "needs the shared tokenizer files; see .ci/run"]
+fn chat_templates_give_the_prompts_of_transformers() {
+    let fixtures = common::shared().join("fixtures");
+    let file =
+        std::fs::read(fixtures.join("templates/golden.json")).expect("recorded conversations");
+    let golden: Value = serde_json::from_slice(&file).expect("valid JSON");
+    let mut checked = 0;
+    for (name, info) in golden["templates"].as_object().expect("templates") {
+        let source =
+            std::fs::read(fixtures.join("templates").join(text(info, "file"))).expect("a template");
+        let tokenizer = Tokenizer::open(fixtures.join("tokenizers").join(text(info, "tokenizer")))
+            .expect("a tokenizer");
+        let template = Template::from_files(&[("chat_template.jinja", &source)], &tokenizer)
+            .expect("a template");
+        for case in list(&golden, "cases").iter().chain(list(&golden, "quirks")) {
+            let options = case["kwargs"].as_object().expect("variables");
+            // Here the role `developer` is read as `system`, and a result that is null as an empty one.
+            let is_other = case["template"] != name.as_str()
+                || case.get("error").is_some()
+                || ["unknown_role", "result_null"].contains(&text(case, "name"));
+            if is_other
+                || options["add_generation_prompt"] != true
+                || options.contains_key("clear_thinking")
+            {
+                continue;
+            }
+            // Contents that are no text, and calls without `function`, are not those of OpenAI's API.
+            let Ok(mut messages) = messages_from_json(&case["messages"].to_string()) else {
+                continue;
+            };
+            if let Some(tools) = case.get("tools").filter(|tools| tools.is_array()) {
+                offer_tools(&mut messages, tools.clone());
+            }
+            let mut prompt = PromptOptions::default();
+            prompt.thinking = options.get("enable_thinking").and_then(Value::as_bool);
+            let found = template
+                .prompt_ids_with(&tokenizer, &messages, prompt)
+                .expect("a sound conversation");
+            assert_eq!(tokenizer.decode(&found).unwrap(), text(case, "rendered"), "{case}");
+            assert_eq!(found, ids(&case["input_ids"]), "{case}");
+            if case["name"] != "special_tokens_in_text" {
+                prompt.special_names = SpecialNames::Text;
+                let safe = template.prompt_ids_with(&tokenizer, &messages, prompt);
+                assert_eq!(safe.expect("a sound conversation"), found, "{case}");
+            }
+            checked += 1;
+        }
+    }
+    assert_eq!(checked, 54);
 }
 
 #[test]

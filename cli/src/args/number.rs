@@ -32,6 +32,26 @@ pub fn whole<T: TryFrom<u64>>(
     }
 }
 
+/// An amount of memory: a number of bytes, or a number with kB, MB, GB or TB.
+#[cfg(feature = "serve")]
+pub fn memory(text: &str) -> Result<u64, String> {
+    let at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(at);
+    let unit: u64 = match unit.trim_start().to_ascii_uppercase().trim_end_matches('B') {
+        "" => 1,
+        "K" => 1_000,
+        "M" => 1_000_000,
+        "G" => 1_000_000_000,
+        "T" => 1_000_000_000_000,
+        _ => return Err(messages::not_memory()),
+    };
+    let whole = number.parse().ok().and_then(|number: u64| number.checked_mul(unit));
+    let part = || number.parse().ok().map(|number: f64| number * unit as f64);
+    // Above 2^53 a number with a fraction is not exact.
+    let part = || part().filter(|bytes| *bytes < 9e15).map(|bytes| bytes as u64);
+    whole.or_else(part).ok_or_else(messages::not_memory)
+}
+
 /// Bits of a quantized weight.
 pub fn bits(text: &str) -> Result<usize, String> {
     one_of(&[4, 8], text)
@@ -81,6 +101,24 @@ mod tests {
         assert_eq!(positive("0").unwrap_err(), "must be a whole number, at least 1");
         assert_eq!(whole::<u64>(0..=u64::MAX)("18446744073709551615"), Ok(u64::MAX));
         assert!(whole::<u8>(0..=u64::MAX)("256").is_err());
+    }
+
+    #[cfg(feature = "serve")]
+    #[test]
+    fn memory_has_a_unit() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("4096", 4096),
+            ("2GB", 2_000_000_000),
+            ("1.5 gb", 1_500_000_000),
+            ("300M", 300_000_000),
+            ("7kB", 7_000),
+        ] {
+            assert_eq!(memory(text), Ok(bytes), "{text}");
+        }
+        for wrong in ["", "GB", "-1", "1.5.5MB", "2 bits", "99999999999TB", "1e9", "inf"] {
+            assert!(memory(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

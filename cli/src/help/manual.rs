@@ -27,13 +27,14 @@ const EXIT_STATUS: [(&str, &str); 4] = [
     ("130", "Stopped by Ctrl-C."),
 ];
 
-const ENVIRONMENT: [(&str, &str); 15] = [
+const ENVIRONMENT: [(&str, &str); 16] = [
     ("GLM_MODEL", "The model where -m names none."),
     ("GLM_THREADS", "The number of threads where --threads gives none."),
     (
         "GLM_ISA",
         "The instruction set in place of the best that the processor has; `glm info --cpu` lists them.",
     ),
+    ("GLM_API_KEY", "The key of `glm serve` where --api-key-file names none."),
     ("HF_HOME", "The folder of the Hugging Face hub, by default ~/.cache/huggingface."),
     ("HF_HUB_CACHE", "The cache of its models, by default the folder hub in HF_HOME."),
     (

@@ -112,7 +112,7 @@ fn line(text: &str, byte: usize) -> usize {
 }
 
 fn known(name: &str) -> Result<&'static str> {
-    let known = NAMES.into_iter().find(|known| *known == name);
+    let known = NAMES.iter().copied().find(|known| *known == name);
     known.ok_or_else(|| failure::usage(messages::no_such_setting(name, NAMES.join(", "))))
 }
 

@@ -2,10 +2,16 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+#[cfg(unix)]
+pub mod browser;
 pub mod cache;
 pub mod hub;
+#[cfg(all(unix, feature = "serve"))]
+pub mod page;
 #[cfg(unix)]
 pub mod pulling;
+#[cfg(all(unix, feature = "serve"))]
+pub mod server;
 #[cfg(unix)]
 pub mod terminal;
 

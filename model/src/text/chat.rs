@@ -11,12 +11,17 @@
 //! the model's own chat_template             written in Jinja
 //! ```
 
+mod answer;
 mod fill;
 mod jinja;
+mod marks;
 mod message;
+mod prompt;
 mod python;
 mod roles;
 mod rounds;
+mod tools;
+mod transformers;
 
 use crate::error::{Error, Result};
 use crate::files::model_dir::{ModelDir, TEMPLATE as JINJA_FILE};
@@ -24,12 +29,18 @@ use crate::files::variant::is_base;
 use crate::text::postprocess::Postprocess;
 use crate::text::stream::TextStream;
 use crate::text::tokenizer::{Family, SETTINGS_FILE, Tokenizer};
+pub use answer::{AnswerEvent, AnswerParser};
+use answer::{CallForm, Expects};
 pub use fill::{Blank, Fill, answer_ids, blank, fill_prompt, has_blank};
 use jinja::Jinja;
-pub use message::{Message, Role};
+pub use message::{Message, Role, ToolCall};
+pub use prompt::{PromptOptions, SpecialNames};
 use rounds::Rounds;
 use serde_json::{Map, Value};
 use std::path::Path;
+use tools::Offered;
+pub use tools::offer_tools;
+use transformers::{conversation, marks};
 
 /// GLM-4's template, as published but without the branches for the tools of its first hosted service.
 const GLM4: &str = "glm4";
@@ -131,25 +142,49 @@ impl Template {
     /// If the template does not allow a message, or the conversation does not end with a message that is to be answered.
     pub fn text(&self, messages: &[Message]) -> Result<Option<String>> {
         Ok(match &self.0 {
-            Kind::Rounds(rounds) => Some(rounds.text(messages)?),
-            Kind::Jinja(_, jinja) => Some(jinja.render(messages)?),
+            Kind::Rounds(rounds) => Some(rounds.text(messages, SpecialNames::Ids)?),
+            Kind::Jinja(_, jinja) => {
+                Some(jinja.render(conversation(messages, jinja.wants(), None), None)?)
+            }
             Kind::Plain => Some(plain(messages)?.to_owned()),
             Kind::Roles => None,
         })
     }
 
     /// The prompt of a conversation as ids: those of its text, and those that the tokenizer adds around it, such as `[gMASK]`
-    /// and `<sop>`.
+    /// and `<sop>`. Names of special ids inside of messages are read as in the published code; see [`Template::prompt_ids_with`].
     ///
     /// # Errors
     /// As [`Template::text`] and [`Tokenizer::encode`], and if the tokenizer lacks an id that the template needs.
     pub fn prompt_ids(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<u32>> {
+        self.prompt_ids_with(tokenizer, messages, PromptOptions::default())
+    }
+
+    /// The same with options. A message without names of special ids gives the same ids with every [`SpecialNames`].
+    ///
+    /// # Errors
+    /// As [`Template::prompt_ids`].
+    pub fn prompt_ids_with(
+        &self,
+        tokenizer: &Tokenizer,
+        messages: &[Message],
+        PromptOptions { special_names: names, thinking }: PromptOptions,
+    ) -> Result<Vec<u32>> {
         match &self.0 {
+            // They are found in no message.
             Kind::Roles => roles::ids(tokenizer, messages),
             // The template writes the ids around the text itself.
-            Kind::Jinja(_, jinja) => tokenizer.encode_with_roles(&jinja.render(messages)?),
-            Kind::Rounds(rounds) => around(tokenizer, &rounds.text(messages)?),
-            Kind::Plain => text_ids(tokenizer, plain(messages)?),
+            Kind::Jinja(_, jinja) if names == SpecialNames::Ids => {
+                let conversation = conversation(messages, jinja.wants(), None);
+                tokenizer.encode_with_roles(&jinja.render(conversation, thinking)?)
+            }
+            Kind::Jinja(_, jinja) => {
+                let marks = marks(tokenizer, messages, jinja.source())?;
+                let conversation = conversation(messages, jinja.wants(), Some(&marks));
+                tokenizer.encode_marked(&jinja.render(conversation, thinking)?, marks.mark())
+            }
+            Kind::Rounds(rounds) => around(tokenizer, &rounds.text(messages, names)?, names),
+            Kind::Plain => text_ids(tokenizer, plain(messages)?, names),
         }
     }
 
@@ -226,6 +261,36 @@ impl Template {
         TextStream::new(tokenizer).without_special().postprocessed(self.postprocess())
     }
 
+    /// A parser of the answer to a prompt, for the text that [`Template::stream`] returns.
+    ///
+    /// `tools` are those that the messages offer. Without tools there are no calls: what looks like one is text. The identifiers
+    /// of calls are `id` and the number of the call.
+    pub fn answer_parser(
+        &self,
+        tokenizer: &Tokenizer,
+        prompt: &[u32],
+        tools: Option<&Value>,
+        id: impl Into<String>,
+    ) -> AnswerParser {
+        // Special ids and tags are few ids each.
+        let tail = &prompt[prompt.len().saturating_sub(16)..];
+        let tail = tokenizer.decode(tail).unwrap_or_default();
+        let calls = self.call_form().zip(tools.map(Offered::new));
+        let thoughts = matches!(&self.0, Kind::Jinja(_, jinja) if jinja.thinks());
+        let thinks = thoughts && tail.trim_end().ends_with("<think>");
+        let thoughts = thoughts && !tail.trim_end().ends_with("</think>");
+        AnswerParser::new(Expects { calls, thoughts, thinks }, id.into())
+    }
+
+    /// How the model writes calls of tools. `None` if it cannot.
+    fn call_form(&self) -> Option<CallForm> {
+        match &self.0 {
+            Kind::Roles => Some(CallForm::Python),
+            Kind::Jinja(_, jinja) => jinja.call_form(),
+            Kind::Rounds(_) | Kind::Plain => None,
+        }
+    }
+
     fn postprocess(&self) -> Option<Postprocess> {
         match self.0 {
             Kind::Rounds(rounds) => Some(Postprocess::new(rounds.widens)),
@@ -254,18 +319,18 @@ fn plain(messages: &[Message]) -> Result<&str> {
 }
 
 /// The prompt of a text that the model continues.
-fn text_ids(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
+fn text_ids(tokenizer: &Tokenizer, text: &str, names: SpecialNames) -> Result<Vec<u32>> {
     match tokenizer.family() {
         Family::Glm10b | Family::Glm130b => {
-            Ok(Fill::to_continue(tokenizer, text)?.prompt().unwrap_or_default())
+            Ok(Fill::to_continue(tokenizer, text, names)?.prompt().unwrap_or_default())
         }
-        _ => around(tokenizer, text),
+        _ => around(tokenizer, text, names),
     }
 }
 
-fn around(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
+fn around(tokenizer: &Tokenizer, text: &str, names: SpecialNames) -> Result<Vec<u32>> {
     let special = tokenizer.special();
-    Ok([&special.before[..], &tokenizer.encode(text)?, &special.after].concat())
+    Ok([&special.before[..], &names.encode(tokenizer, text)?, &special.after].concat())
 }
 
 /// The template in the files of the folder.

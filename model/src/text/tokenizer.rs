@@ -44,12 +44,13 @@ use crate::error::{Error, Result};
 use crate::files::config::SpecialIds;
 use crate::files::gguf;
 use crate::files::model_dir::{ADDED_TOKENS, ModelDir};
-use added::{Added, Segment, Shown, Token};
+use added::{Added, Names, Segment, Shown, Token};
 use byte_level::ByteLevel;
 pub(crate) use decoder::Decoder;
 use decoder::Decoding;
 use sentencepiece::{Kind, SentencePiece};
 pub(crate) use settings::FILE as SETTINGS_FILE;
+use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 
@@ -275,7 +276,16 @@ impl Tokenizer {
     /// If the text is longer than 16 MiB or the normalized text than 32 MiB, or if a split pattern of a `tokenizer.json` takes
     /// longer than 20 seconds.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        self.encode_segments(text, false)
+        self.encode_segments(text, Names::Always, |text| text.into())
+    }
+
+    /// As [`Tokenizer::encode`], but what somebody says stays text: only the names of blanks and `/nothink` become ids, and those
+    /// of roles, of `<sop>`, of `<|endoftext|>`, and tags such as `<think>` and `<tool_call>` do not.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_as_text(&self, text: &str) -> Result<Vec<u32>> {
+        self.encode_segments(text, Names::NoMarkup, |text| text.into())
     }
 
     /// As [`Tokenizer::encode`], and the roles of ChatGLM3, such as `<|user|>`, become their ids as well. Only for the rendered
@@ -284,10 +294,29 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn encode_with_roles(&self, text: &str) -> Result<Vec<u32>> {
-        self.encode_segments(text, true)
+        self.encode_segments(text, Names::OnRequest, |text| text.into())
     }
 
-    fn encode_segments(&self, text: &str, with_roles: bool) -> Result<Vec<u32>> {
+    /// As [`Tokenizer::encode_with_roles`], without the character `mark`, which may break names that are to stay text.
+    pub(crate) fn encode_marked(&self, text: &str, mark: char) -> Result<Vec<u32>> {
+        self.encode_segments(text, Names::OnRequest, |text| match text.contains(mark) {
+            true => text.replace(mark, "").into(),
+            false => text.into(),
+        })
+    }
+
+    /// The names that [`Tokenizer::encode_with_roles`] finds and [`Tokenizer::encode_as_text`] does not.
+    pub(crate) fn markup(&self) -> impl Iterator<Item = &str> {
+        self.added.markup()
+    }
+
+    /// `clean` is applied to the texts between the names.
+    fn encode_segments(
+        &self,
+        text: &str,
+        names: Names,
+        clean: impl Fn(&str) -> Cow<'_, str>,
+    ) -> Result<Vec<u32>> {
         if text.len() > MAX_TEXT {
             let (length, most) = (text.len(), MAX_TEXT);
             return Err(Error::Prompt(format!(
@@ -295,8 +324,10 @@ impl Tokenizer {
             )));
         }
         let (mut ids, mut encoded) = (Vec::new(), Ok(()));
-        self.added.split(text, with_roles, |segment| match segment {
-            Segment::Text(text) if encoded.is_ok() => encoded = self.encode_plain(text, &mut ids),
+        self.added.split(text, names, |segment| match segment {
+            Segment::Text(text) if encoded.is_ok() => {
+                encoded = self.encode_plain(&clean(text), &mut ids);
+            }
             Segment::Text(_) => {}
             Segment::Id(id) => ids.push(id),
         });

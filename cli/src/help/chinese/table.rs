@@ -21,6 +21,7 @@ pub const TABLE: &[(&str, &str)] = &[
         "设置项与对应的命令行选项同名。命令行选项优先，其次是环境变量（GLM_MODEL、GLM_THREADS），再次是配置文件，最后是程序或模型的默认值。",
     ),
     ("Above 1, tokens that occurred before become less likely", "重复惩罚：大于 1 时，已出现过的 token 概率降低"),
+    ("Address to listen on. One that other machines can reach needs a key", "监听的地址。其他机器能访问的地址需要密钥"),
     (
         "After each answer, print to stderr how long it took, how much of the context is used, and how many drafted tokens \
          were accepted",
@@ -31,13 +32,23 @@ pub const TABLE: &[(&str, &str)] = &[
         "完成后，在标准错误上显示用时，以及被接受的草稿 token 数",
     ),
     ("Always choose the likeliest token", "总是选择概率最高的 token"),
+    (
+        "Another name under which requests may ask for the model; can be given several times",
+        "请求中可以使用的模型别名；可多次给出",
+    ),
     ("Answer one prompt", "回答一个提示"),
     (
         "Answer the conversation in this file once: a JSON list of {\"role\", \"content\"}; `-` reads it from stdin. A \
          conversation that ends with an answer goes on as with --continue",
         "回答此文件中的对话，只答一次：JSON 列表，每项为 {\"role\", \"content\"}；`-` 表示从标准输入读取。以回答结尾的对话会像 --continue 那样继续",
     ),
+    ("Answer the requests of other programs, as OpenAI's API does", "以 OpenAI 的接口回答其他程序的请求"),
     ("Answers", "回答"),
+    ("Answers that are generated at the same time", "同时生成的回答数"),
+    (
+        "Answers that may wait for their turn. More are refused with status 429",
+        "可以排队等待的回答数。超出的请求以状态码 429 拒绝",
+    ),
     (
         "At the prompt, /help lists the commands. Ctrl-C stops an answer. Ctrl-D leaves, and so does a second Ctrl-C at the \
          prompt; the exit code is 0. A question of several lines stands between \"\"\" and \"\"\", or each of its lines but the last ends with \\. If stdin is not a terminal, each of its \
@@ -92,12 +103,20 @@ pub const TABLE: &[(&str, &str)] = &[
         "退出码：0 成功，1 失败，2 用法错误，130 被 Ctrl-C 停止。`glm man | man -l -` 显示手册（英文）。",
     ),
     (
+        "File with the key that requests must have, as in `Authorization: Bearer KEY`. [default: the variable GLM_API_KEY, else none]",
+        "存放密钥的文件；请求必须带有该密钥，即 `Authorization: Bearer KEY`。[默认：变量 GLM_API_KEY，未设置则不需要密钥]",
+    ),
+    (
         "Files that another revision of the same repository has as well are kept. A folder that is not in a cache is not \
          removed.",
         "同一仓库的其他版本也在使用的文件会保留。不在缓存中的文件夹不会被删除。",
     ),
     ("Fill the blanks in a text", "填写文本中的空白"),
     ("Go on with the conversation in this file, as /save wrote it", "继续此文件中的对话，文件由 /save 写出"),
+    (
+        "How long answers in progress may take when the server is asked to end, in seconds",
+        "要求服务器结束时，进行中的回答还可以持续的秒数",
+    ),
     (
         "If the text has a blank, each answer is scored in the place of the blank; more than one blank is an error. If it has \
          none, the text is a question, and each answer is scored as its answer. One line is printed for each answer, the \
@@ -112,7 +131,16 @@ pub const TABLE: &[(&str, &str)] = &[
         "Lengths of prompts; by default those of 32,128,512 that fit in the context",
         "提示的长度；默认为 32,128,512 中上下文能容纳的",
     ),
+    (
+        "Let names of special tokens inside of messages, such as <|user|>, be these tokens. Without this they are text, so that nobody speaks in the role of another",
+        "把消息里的特殊 token 名称（如 <|user|>）当作这些 token。不加此项时它们只是文本，因此无人能冒充其他角色",
+    ),
+    (
+        "Let pages of this origin, such as https://example.org, use the server from a browser; can be given several times",
+        "允许此来源（如 https://example.org）的网页在浏览器中使用服务器；可多次给出",
+    ),
     ("List the models that are here", "列出本机的模型"),
+    ("Longest time of a request in seconds; 0 means no limit", "一个请求最长的秒数；0 表示不限"),
     (
         "Maximum number of tokens of an answer. [default: as many as fit in the context]",
         "回答的最大 token 数。[默认：上下文能容纳多少就多少]",
@@ -125,6 +153,14 @@ pub const TABLE: &[(&str, &str)] = &[
         "Measure random weights in memory, with the shape of a published model, in place of a model",
         "不用模型，而是测量内存中的随机权重，形状与已发布的某个模型相同",
     ),
+    (
+        "Memory for prompts that are kept for requests with the same beginning; 0 keeps none",
+        "缓存提示词所用的内存，供开头相同的请求复用；0 表示不缓存",
+    ),
+    (
+        "Memory for the keys and values of all sequences, such as 2GB. [default: no limit]",
+        "所有序列的键和值可用的内存，例如 2GB。[默认：不限]",
+    ),
     ("Models, by their names in `glm list`", "模型，用 `glm list` 中的名称"),
     ("Neither read nor write the history of questions", "不读取也不保存问题的历史记录"),
     (
@@ -135,6 +171,7 @@ pub const TABLE: &[(&str, &str)] = &[
         "Only the files that this program reads are downloaded, into the cache of the Hugging Face hub; what Python downloaded there is used. The folder is printed on stdout. A download that was stopped goes on with the same command.",
         "只下载本程序需要的文件，存入 Hugging Face 的缓存；Python 已下载的文件直接使用。文件夹路径写到标准输出。中断的下载可用同一命令继续。",
     ),
+    ("Port to listen on; 0 lets the system choose one", "监听的端口；0 表示由系统选择"),
     ("Print JSON", "输出 JSON"),
     ("Print JSON, and the table on stderr", "以 JSON 输出，表格写到标准错误"),
     (
@@ -174,6 +211,10 @@ pub const TABLE: &[(&str, &str)] = &[
     ("Print the path of the file", "显示配置文件的路径"),
     ("Print this message or the help of the given subcommand(s)", "显示本帮助，或某个命令的帮助"),
     ("Print version", "显示版本"),
+    (
+        "Programs send requests as to OpenAI's API: POST /v1/chat/completions, /v1/completions, /v1/fill, /tokenize and /detokenize; GET /v1/models, /health, /metrics and /openapi.json. SIGTERM or Ctrl-C ends the server after the answers in progress; a second one ends it at once.",
+        "程序以 OpenAI 的接口发送请求：POST /v1/chat/completions、/v1/completions、/v1/fill、/tokenize 和 /detokenize；GET /v1/models、/health、/metrics 和 /openapi.json。SIGTERM 或 Ctrl-C 在进行中的回答完成后结束服务器；再来一次则立即结束。",
+    ),
     (
         "Quantize the weights as they arrive, to 4 bits or 8. The result is called NAME:int4 or the like",
         "边下载边量化权重，量化为 4 位或 8 位。结果名为 NAME:int4 等",
@@ -323,6 +364,7 @@ pub const TABLE: &[(&str, &str)] = &[
         "写出量化为 4 位或 8 位的模型，打开时无需再处理",
     ),
     ("Write a setting to the file", "把一个设置项写入配置文件"),
+    ("Write the bodies of requests to the log. They contain the prompts", "把请求的正文写入日志，其中包含提示词"),
     ("Write the logits of every token to a file", "将每个 token 的 logits 写入文件"),
     (
         "[MASK] stands for a few words, [gMASK] for a text of any length; GLM and GLM-130B also have [sMASK] for a sentence. \

@@ -3,9 +3,10 @@
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
-use crate::text::chat::{Message, Role};
+use crate::text::chat::{Message, Role, ToolCall};
 
-/// Messages as JSON: a list of objects with `role` and `content`, and `metadata` and `tools` where a message has them.
+/// Messages as JSON in the form of OpenAI's API: a list of objects with `role` and `content`, and with the other fields that a
+/// message has.
 pub fn messages_to_json(messages: &[Message]) -> String {
     format!("{:#}", json!(messages))
 }
@@ -13,8 +14,8 @@ pub fn messages_to_json(messages: &[Message]) -> String {
 /// Messages from JSON, as [`messages_to_json`] writes them or in the form of OpenAI's API.
 ///
 /// That is a list of messages, or an object whose `messages` is such a list. A `content` is a string, null, or a list of parts
-/// `{"type": "text", "text": …}`; the texts of the parts are joined. The role `developer` is read as `system`. Other fields are
-/// ignored.
+/// `{"type": "text", "text": …}`; the texts of the parts are joined. The role `developer` is read as `system`. The arguments of
+/// `tool_calls` are a JSON object, or a text with one. Fields that [`Message`] does not have are ignored.
 ///
 /// # Errors
 /// If the JSON has another form. The error names the message.
@@ -38,13 +39,30 @@ fn message(value: Value) -> Result<Message, String> {
     let Value::Object(mut fields) = value else { return Err("is not an object".to_owned()) };
     let role = role(&fields)?;
     let mut message = Message::new(role, content(fields.remove("content"), role)?);
-    message.metadata = match fields.remove("metadata") {
-        None | Some(Value::Null) => None,
-        Some(Value::String(metadata)) => Some(metadata),
-        Some(_) => return Err("metadata is not a string".to_owned()),
-    };
+    message.metadata = text(&mut fields, "metadata")?;
+    message.reasoning_content = text(&mut fields, "reasoning_content")?;
+    message.tool_call_id = text(&mut fields, "tool_call_id")?;
+    message.name = text(&mut fields, "name")?;
     message.tools = fields.remove("tools").filter(|tools| !tools.is_null());
+    message.tool_calls = match fields.remove("tool_calls") {
+        None | Some(Value::Null) => Vec::new(),
+        Some(Value::Array(calls)) => calls.into_iter().map(tool_call).collect::<Result<_, _>>()?,
+        Some(_) => return Err("tool_calls is not a list".to_owned()),
+    };
     Ok(message)
+}
+
+/// A field with a text, if there is one.
+fn text(fields: &mut Map<String, Value>, name: &str) -> Result<Option<String>, String> {
+    match fields.remove(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(format!("{name} is not a string")),
+    }
+}
+
+fn tool_call(value: Value) -> Result<ToolCall, String> {
+    serde_json::from_value(value).map_err(|error| format!("a tool call is not valid: {error}"))
 }
 
 fn role(fields: &Map<String, Value>) -> Result<Role, String> {
@@ -95,7 +113,19 @@ mod tests {
         let mut call = Message::new(Role::Assistant, "c");
         call.metadata = Some("f".to_owned());
         let user = Message::new(Role::User, "你好\n\"");
-        let messages = vec![system, user, call, Message::new(Role::Observation, "")];
+        let mut thought = Message::new(Role::Assistant, "");
+        thought.reasoning_content = Some("hm".to_owned());
+        let arguments = json!({ "b": [1.5, "\"x\""], "a": null }).as_object().cloned().unwrap();
+        let named = |id: &str| ToolCall {
+            id: id.to_owned(),
+            name: "f".to_owned(),
+            arguments: arguments.clone(),
+        };
+        thought.tool_calls = vec![named("call_1"), named("")];
+        let mut result = Message::new(Role::Tool, "42");
+        (result.tool_call_id, result.name) = (Some("call_1".to_owned()), Some("f".to_owned()));
+        let observation = Message::new(Role::Observation, "");
+        let messages = vec![system, user, call, thought, result, observation];
         assert_eq!(messages_from_json(&messages_to_json(&messages)).unwrap(), messages);
         assert!(messages_from_json(&messages_to_json(&[])).unwrap().is_empty());
     }
@@ -110,14 +140,35 @@ mod tests {
             { "role": "tool", "content": "t", "tool_call_id": "1", "tools": null, "metadata": null },
             { "role": "assistant", "tool_calls": [] },
         ] });
-        let expected = [
+        let mut expected = [
             (Role::System, "d"),
             (Role::User, "ab"),
             (Role::Assistant, ""),
             (Role::Tool, "t"),
             (Role::Assistant, ""),
-        ];
-        assert_eq!(read(json).unwrap(), expected.map(|(role, text)| Message::new(role, text)));
+        ]
+        .map(|(role, text)| Message::new(role, text));
+        expected[0].name = Some("n".to_owned());
+        expected[3].tool_call_id = Some("1".to_owned());
+        assert_eq!(read(json).unwrap(), expected);
+    }
+
+    #[test]
+    fn calls_are_read_in_every_form_and_written_in_that_of_openai() {
+        let read_call = |call: Value| {
+            let json = json!([{ "role": "assistant", "content": null, "tool_calls": [call] }]);
+            read(json).unwrap().remove(0)
+        };
+        let call = json!({ "id": "c", "type": "function", "function": { "name": "f", "arguments": "{\"a\":1}" } });
+        let message = read_call(call.clone());
+        assert_eq!(serde_json::to_value(&message.tool_calls).unwrap(), json!([call]));
+        for (arguments, count) in
+            [(json!({"a": 1}), 1), (json!(""), 0), (json!("{}"), 0), (json!(null), 0)]
+        {
+            let call = json!({ "function": { "name": "f", "arguments": arguments } });
+            let message = read_call(call);
+            assert_eq!(message.tool_calls[0].arguments.len(), count, "{arguments}");
+        }
     }
 
     #[test]
@@ -135,6 +186,16 @@ mod tests {
             (user(json!([{ "text": "" }])), "no type"),
             (user(json!([{ "type": "text" }])), "no text"),
             (json!([{ "role": "user", "content": "", "metadata": 1 }]), "metadata"),
+            (json!([{ "role": "assistant", "tool_calls": {} }]), "tool_calls is not a list"),
+            (json!([{ "role": "assistant", "tool_calls": [{}] }]), "missing field `function`"),
+            (
+                json!([{ "role": "assistant", "tool_calls": [{ "function": { "name": "f", "arguments": "[" } }] }]),
+                "the arguments of the call of \"f\" are not a JSON object",
+            ),
+            (
+                json!([{ "role": "assistant", "tool_calls": [{ "type": "custom", "function": { "name": "f" } }] }]),
+                "custom",
+            ),
         ] {
             let error = read(json.clone()).unwrap_err();
             assert!(error.contains(part), "{json}: {error}");

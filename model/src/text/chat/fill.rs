@@ -13,6 +13,7 @@
 //! - GLM-10B: the first of any kind.
 //! - GLM-130B: the first `[MASK]`, else the first `[sMASK]`, else the first `[gMASK]`. Blanks of other kinds stay.
 
+use super::prompt::SpecialNames;
 use crate::error::{Error, Result};
 use crate::text::stream::TextStream;
 use crate::text::tokenizer::{Family, Tokenizer, is_space};
@@ -107,6 +108,7 @@ pub struct Fill {
     /// The texts between those blanks, before the first and after the last: one more than there are blanks.
     texts: Vec<String>,
     spans: Vec<String>,
+    names: SpecialNames,
 }
 
 impl Fill {
@@ -115,30 +117,42 @@ impl Fill {
     /// # Errors
     /// As [`blank`] and [`Tokenizer::encode`]. For GLM-130B a text without blanks is no error: the model continues it.
     pub fn new(tokenizer: &Tokenizer, text: &str) -> Result<Self> {
+        Self::with_names(tokenizer, text, SpecialNames::Ids)
+    }
+
+    /// The same, with a choice of what names of special ids other than the blanks are in the text.
+    ///
+    /// # Errors
+    /// As [`Fill::new`].
+    pub fn with_names(tokenizer: &Tokenizer, text: &str, names: SpecialNames) -> Result<Self> {
         kinds(tokenizer)?;
         let has_none = Blank::ALL.iter().all(|kind| !text.contains(kind.name()));
         if tokenizer.family() == Family::Glm130b && has_none {
-            return Self::to_continue(tokenizer, text);
+            return Self::to_continue(tokenizer, text, names);
         }
-        Self::build(tokenizer, text, blank(tokenizer, text)?)
+        Self::build(tokenizer, text, blank(tokenizer, text)?, names)
     }
 
     /// Encodes a text that the model continues: `[gMASK]` is appended if the text has no blank.
     ///
     /// # Errors
     /// As [`Fill::new`].
-    pub(super) fn to_continue(tokenizer: &Tokenizer, text: &str) -> Result<Self> {
+    pub(super) fn to_continue(
+        tokenizer: &Tokenizer,
+        text: &str,
+        names: SpecialNames,
+    ) -> Result<Self> {
         match blank(tokenizer, text) {
-            Ok(kind) => Self::build(tokenizer, text, kind),
-            Err(_) => Self::build(tokenizer, &format!("{text}[gMASK]"), Blank::Gmask),
+            Ok(kind) => Self::build(tokenizer, text, kind, names),
+            Err(_) => Self::build(tokenizer, &format!("{text}[gMASK]"), Blank::Gmask, names),
         }
     }
 
-    fn build(tokenizer: &Tokenizer, text: &str, kind: Blank) -> Result<Self> {
+    fn build(tokenizer: &Tokenizer, text: &str, kind: Blank, names: SpecialNames) -> Result<Self> {
         let missing = || Error::Prompt("the tokenizer lacks the ids that blanks need".into());
         let special = tokenizer.special();
         let sop = special.ids.sop.ok_or_else(missing)?;
-        let body = body(tokenizer, text)?;
+        let body = body(tokenizer, text, names)?;
         let id = |kind: Blank| kind.id(tokenizer);
         let all: Vec<_> = Blank::ALL.into_iter().filter_map(id).collect();
         let (before, after, kinds) = match tokenizer.family() {
@@ -167,7 +181,7 @@ impl Fill {
         texts.push(rest.to_owned());
         let filled = kinds.into_iter().filter_map(id).collect();
         let ends = special.ids.ends.clone();
-        Ok(Fill { before, body, after, sop, filled, ends, blanks, texts, spans: Vec::new() })
+        Ok(Fill { before, body, after, sop, filled, ends, blanks, texts, spans: Vec::new(), names })
     }
 
     /// The texts between the blanks that are filled, before the first and after the last.
@@ -214,7 +228,7 @@ impl Fill {
         }
         self.spans.push(text);
         match tokenizer.family() {
-            Family::ChatGlm => self.body = body(tokenizer, &self.written())?,
+            Family::ChatGlm => self.body = body(tokenizer, &self.written(), self.names)?,
             _ => drop(self.body.splice(at..=at, answer)),
         }
         Ok(())
@@ -281,9 +295,9 @@ pub fn answer_ids(tokenizer: &Tokenizer, text: &str, answer: &str) -> Result<Vec
 
 /// The ids of a text and of its blanks. The tokenizer of GLM-10B finds the blanks itself. For the others, each text between
 /// two blanks is encoded separately.
-fn body(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
+fn body(tokenizer: &Tokenizer, text: &str, names: SpecialNames) -> Result<Vec<u32>> {
     if tokenizer.family() == Family::Glm10b {
-        return tokenizer.encode(text);
+        return names.encode(tokenizer, text);
     }
     let strips = tokenizer.family() == Family::ChatGlm;
     let mut ids = Vec::new();
@@ -294,11 +308,11 @@ fn body(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
             true => [before.trim_end_matches(is_space), after.trim_start_matches(is_space)],
             false => [before, after],
         };
-        ids.extend(tokenizer.encode(before)?);
+        ids.extend(names.encode(tokenizer, before)?);
         ids.extend(kind.id(tokenizer));
         rest = after;
     }
-    ids.extend(tokenizer.encode(rest)?);
+    ids.extend(names.encode(tokenizer, rest)?);
     Ok(ids)
 }
 

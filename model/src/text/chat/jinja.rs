@@ -8,8 +8,9 @@
 //! Older versions of transformers had a `tojson` that sorted keys and escaped all but ASCII. The models were trained with the
 //! output of the newer versions.
 
-use super::message::{Message, Role};
+use super::answer::CallForm;
 use super::python;
+use super::transformers::{Conversation, Wants};
 use crate::error::{Error, Result};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde};
@@ -18,6 +19,7 @@ use minijinja_contrib::pycompat::unknown_method_callback;
 use serde_json::{Map, Value as Json};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
@@ -46,8 +48,8 @@ pub(super) struct Jinja {
     /// Names of special tokens, such as `eos_token`.
     tokens: Map<String, Json>,
     path: PathBuf,
-    /// Whether messages of tools are given to it as observations.
-    observes: bool,
+    source: Arc<str>,
+    wants: Wants,
 }
 
 const NAME: &str = "chat_template";
@@ -72,44 +74,76 @@ impl Jinja {
         environment.set_unknown_method_callback(method);
         environment.add_filter("tojson", to_json);
         environment.add_function("raise_exception", raise_exception);
+        let mentions = |names: &[&str]| names.iter().any(|name| source.contains(name));
+        let wants = Wants {
+            observations: false,
+            metadata: !mentions(&["tool_calls"]) && mentions(&["metadata"]),
+            tools_in_messages: mentions(&["['tools']", "[\"tools\"]", ".tools"]),
+        };
+        let shared = Arc::from(source.as_str());
         let read = move || environment.add_template_owned(NAME, source).map(|()| environment);
         let environment = aside(path, read)?.map_err(|e| failed(path, &e.to_string()))?;
-        Ok(Jinja { environment, tokens, path: path.into(), observes: false })
+        Ok(Jinja { environment, tokens, path: path.into(), source: shared, wants })
     }
 
-    /// Renames the role of tools to `observation` if `observes`, the model has only that role, and the template does not
+    /// The results of tools get the role `observation` if `observes`, the model has only that role, and the template does not
     /// mention the role `tool`.
-    pub(super) fn observing(self, observes: bool) -> Self {
-        let source = self.environment.get_template(NAME).map(|t| t.source().to_owned());
-        let speaks =
-            source.is_ok_and(|source| ["'tool'", "\"tool\""].iter().any(|t| source.contains(t)));
-        Jinja { observes: observes && !speaks, ..self }
+    pub(super) fn observing(mut self, observes: bool) -> Self {
+        let speaks = ["'tool'", "\"tool\""].iter().any(|tool| self.source().contains(tool));
+        self.wants.observations = observes && !speaks;
+        self
     }
 
-    /// Renders a conversation.
+    /// What it looks for in messages.
+    pub(super) fn wants(&self) -> Wants {
+        self.wants
+    }
+
+    /// How the model that it belongs to writes calls of tools.
+    pub(super) fn call_form(&self) -> Option<CallForm> {
+        match () {
+            () if self.source.contains("<arg_key>") => Some(CallForm::Tags),
+            () if self.wants.metadata => Some(CallForm::Json),
+            () => None,
+        }
+    }
+
+    /// Whether the model may think before it answers.
+    pub(super) fn thinks(&self) -> bool {
+        self.source.contains("</think>")
+    }
+
+    /// The template itself.
+    pub(super) fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Renders a conversation. `thinking` is the variable `enable_thinking`.
     ///
     /// # Errors
     /// If there is no message, or the template rejects the conversation, fails, or exceeds a limit.
-    pub(super) fn render(&self, messages: &[Message]) -> Result<String> {
-        if messages.is_empty() {
+    pub(super) fn render(
+        &self,
+        conversation: Conversation,
+        thinking: Option<bool>,
+    ) -> Result<String> {
+        if conversation.messages.is_empty() && conversation.tools.is_none() {
             return Err(Error::Prompt("the conversation is empty".into()));
         }
-        let (template, mut messages) = (self.clone(), messages.to_vec());
-        for message in messages.iter_mut().filter(|m| self.observes && m.role == Role::Tool) {
-            message.role = Role::Observation;
-        }
-        aside(&self.path, move || template.render_here(&messages))?
+        let template = self.clone();
+        aside(&self.path, move || template.render_here(&conversation, thinking))?
     }
 
-    fn render_here(&self, messages: &[Message]) -> Result<String> {
+    fn render_here(&self, conversation: &Conversation, thinking: Option<bool>) -> Result<String> {
         let mut environment = self.environment.clone();
-        environment.set_fuel(Some(fuel(messages)));
-        let tools = messages.iter().find_map(|message| message.tools.as_ref());
+        environment.set_fuel(Some(fuel(conversation)));
+        let switch: Map<_, _> =
+            thinking.map(|on| ("enable_thinking".to_owned(), on.into())).into_iter().collect();
         let context = context! {
-            messages => Value::from(Serde(messages)),
-            tools => Value::from(Serde(tools)),
+            messages => Value::from(Serde(&conversation.messages)),
+            tools => Value::from(Serde(&conversation.tools)),
             add_generation_prompt => true,
-            ..Value::from(Serde(&self.tokens))
+            ..context! { ..Value::from(Serde(&switch)), ..Value::from(Serde(&self.tokens)) }
         };
         let mut text = Limited(Vec::new());
         let rendered = environment
@@ -171,13 +205,10 @@ fn method(
     unknown_method_callback(state, value, method, args)
 }
 
-fn fuel(messages: &[Message]) -> u64 {
-    let bytes = |message: &Message| {
-        let tools = message.tools.as_ref().map_or(0, |tools| tools.to_string().len());
-        (message.content.len() + tools) as u64
-    };
+fn fuel(conversation: &Conversation) -> u64 {
     let [once, message, byte, most] = FUEL;
-    most.min(once + messages.iter().map(|m| message + byte * bytes(m)).sum::<u64>())
+    let count = conversation.messages.len() as u64;
+    most.min(once + message * count + byte * conversation.bytes)
 }
 
 /// Python's `json.dumps(value, ensure_ascii=False, indent=indent)`.
@@ -223,11 +254,17 @@ impl Write for Limited {
 
 #[cfg(test)]
 mod tests {
+    use super::super::transformers::conversation;
     use super::*;
+    use crate::text::chat::{Message, Role};
     use serde_json::json;
 
+    fn rendered(jinja: &Jinja, messages: &[Message]) -> Result<String> {
+        jinja.render(conversation(messages, jinja.wants(), None), None)
+    }
+
     fn render(source: &str, messages: &[Message]) -> Result<String> {
-        Jinja::new(source.into(), Map::new(), Path::new("t"))?.render(messages)
+        rendered(&Jinja::new(source.into(), Map::new(), Path::new("t"))?, messages)
     }
 
     fn problem(source: &str) -> String {
@@ -266,8 +303,8 @@ mod tests {
             ("{% if messages[0].role == 'tool' %}{{ messages[0].content }}{% endif %}", "42"),
         ] {
             let jinja = Jinja::new(source.into(), Map::new(), Path::new("t")).unwrap();
-            assert_eq!(jinja.clone().observing(true).render(&messages).unwrap(), expected);
-            assert_ne!(jinja.observing(false).render(&messages).unwrap(), "observation");
+            assert_eq!(rendered(&jinja.clone().observing(true), &messages).unwrap(), expected);
+            assert_ne!(rendered(&jinja.observing(false), &messages).unwrap(), "observation");
         }
     }
 

@@ -1,9 +1,9 @@
 //! JSON as Python's `json.dumps(value, ensure_ascii=False)` writes it: a blank after each colon, and after each comma that
-//! does not end a line, and numbers as in Python's `repr`.
+//! does not end a line, and numbers as in Python's `repr`. And values as `repr` writes them.
 
 use serde::Serialize;
-use serde_json::Value;
 use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
+use serde_json::{Map, Value};
 use std::io::{Result, Write};
 
 /// `indent` is the number of blanks per level. `None` writes one line.
@@ -104,10 +104,75 @@ fn float(value: f64) -> String {
     }
 }
 
+/// The arguments of a call by keywords, `city='北京', days=3`.
+pub(super) fn keywords(arguments: &Map<String, Value>) -> String {
+    let mut out = String::new();
+    for (i, (name, value)) in arguments.iter().enumerate() {
+        out += if i > 0 { ", " } else { "" };
+        out.extend([name, "="]);
+        repr(value, &mut out);
+    }
+    out
+}
+
+/// Appends a value as Python's `repr` writes it.
+fn repr(value: &Value, out: &mut String) {
+    match value {
+        Value::Null => out.push_str("None"),
+        Value::Bool(true) => out.push_str("True"),
+        Value::Bool(false) => out.push_str("False"),
+        Value::Number(_) => out.push_str(&json(value, None)),
+        Value::String(text) => repr_text(text, out),
+        Value::Array(values) => {
+            out.push('[');
+            for (i, value) in values.iter().enumerate() {
+                out.push_str(if i > 0 { ", " } else { "" });
+                repr(value, out);
+            }
+            out.push(']');
+        }
+        Value::Object(fields) => {
+            out.push('{');
+            for (i, (name, value)) in fields.iter().enumerate() {
+                out.push_str(if i > 0 { ", " } else { "" });
+                repr_text(name, out);
+                out.push_str(": ");
+                repr(value, out);
+            }
+            out.push('}');
+        }
+    }
+}
+
+fn repr_text(text: &str, out: &mut String) {
+    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
+    out.push(quote);
+    for c in text.chars() {
+        match c {
+            '\n' => out.push_str("\\n"),
+            '\t' => out.push_str("\\t"),
+            '\r' => out.push_str("\\r"),
+            '\\' => out.push_str("\\\\"),
+            c if c == quote => out.extend(['\\', c]),
+            c if c.is_ascii_control() => out.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out.push(quote);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn arguments_are_written_as_repr_does() {
+        let arguments =
+            json!({"city": "北京", "n": [1, 2.0, null], "o": {"it's": true, "\"'": "\n\\\u{1}"}});
+        let expected = r#"city='北京', n=[1, 2.0, None], o={"it's": True, '"\'': '\n\\\x01'}"#;
+        assert_eq!(keywords(arguments.as_object().expect("an object")), expected);
+    }
 
     #[test]
     fn values_are_written_as_python_does() {

@@ -5,10 +5,18 @@
 //! ```
 //!
 //! The metadata line and the content are encoded separately, so SentencePiece puts a blank before each. Tools are appended
-//! to the content of their system message as JSON.
+//! to the content of their system message as JSON. A call is a message whose metadata is the name of the tool, and whose
+//! content is a call in Python:
+//!
+//! ```text
+//! <|assistant|> get_weather \n  ```python \n tool_call(city='北京', days=3) \n ```
+//! ```
+//!
+//! Names of special ids in messages are text: the tokenizer finds none.
 
-use super::message::{Message, Role};
+use super::message::{Message, Role, ToolCall};
 use super::python;
+use super::tools::functions;
 use crate::error::{Error, Result};
 use crate::text::tokenizer::Tokenizer;
 
@@ -25,20 +33,36 @@ pub(super) fn ids(tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<u32
         }
     }
     let mut ids = tokenizer.special().before.clone();
-    for message in messages {
-        ids.push(role(tokenizer, message.role)?);
-        let metadata = message.metadata.as_deref().unwrap_or_default();
+    let mut write = |by, metadata: &str, content: &str| {
+        ids.push(role(tokenizer, by)?);
         ids.extend(tokenizer.encode(&format!("{metadata}\n"))?);
-        ids.extend(tokenizer.encode(&content(message))?);
+        ids.extend(tokenizer.encode(content)?);
+        Ok(())
+    };
+    for message in messages {
+        let content = content(message);
+        if message.tool_calls.is_empty() || !content.is_empty() {
+            write(message.role, message.metadata.as_deref().unwrap_or_default(), &content)?;
+        }
+        for ToolCall { name, arguments, .. } in &message.tool_calls {
+            let arguments = python::keywords(arguments);
+            let call = format!(" ```python\ntool_call({arguments})\n```");
+            write(Role::Assistant, name, &call)?;
+        }
     }
     ids.push(role(tokenizer, Role::Assistant)?);
     Ok(ids)
 }
 
+/// The instructions before tools where the conversation has none: those of the published examples.
+const TOOLS: &str =
+    "Answer the following questions as best as you can. You have access to the following tools:";
+
 fn content(message: &Message) -> String {
     match (&message.tools, message.role) {
         (Some(tools), Role::System) => {
-            format!("{}\n{}", message.content, python::json(tools, Some(4)))
+            let instructions = if message.content.is_empty() { TOOLS } else { &message.content };
+            format!("{instructions}\n{}", python::json(&functions(tools), Some(4)))
         }
         _ => message.content.clone(),
     }

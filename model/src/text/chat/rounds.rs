@@ -1,7 +1,9 @@
 //! The prompts of ChatGLM-6B and ChatGLM2: questions and answers in numbered rounds.
 
 use super::message::{Message, Role};
+use super::prompt::SpecialNames;
 use crate::error::{Error, Result};
+use std::borrow::Cow;
 use std::fmt::Write;
 
 /// The format of the rounds.
@@ -53,18 +55,24 @@ pub(super) const CHATGLM2: Rounds = Rounds {
 };
 
 impl Rounds {
-    pub(super) fn text(&self, messages: &[Message]) -> Result<String> {
+    /// The roles have no ids here, only a form. With [`SpecialNames::Text`], a line of a message that begins with this form is
+    /// indented by a blank, so that it differs from those of the template.
+    pub(super) fn text(&self, messages: &[Message], names: SpecialNames) -> Result<String> {
         self.check(messages)?;
+        let said = |content| match names {
+            SpecialNames::Ids => Cow::Borrowed(content),
+            SpecialNames::Text => indented(content),
+        };
         if let ([question], true) = (messages, self.bare) {
-            return Ok(question.content.clone());
+            return Ok(said(&question.content).into_owned());
         }
         let mut text = String::new();
         for (round, turn) in (self.first..).zip(messages.chunks(2)) {
-            let (gap, question) = (self.gap, &turn[0].content);
+            let (gap, question) = (self.gap, said(&turn[0].content));
             // Writing to a String cannot fail.
             let _ = write!(text, "[Round {round}]{gap}问：{question}{gap}答：");
             if let Some(answer) = turn.get(1) {
-                text.extend([&answer.content, self.rest]);
+                text.extend([&said(&answer.content), self.rest]);
             }
         }
         Ok(text)
@@ -75,7 +83,7 @@ impl Rounds {
         let problem = |what: String| Err(Error::Prompt(what));
         for (i, message) in messages.iter().enumerate() {
             let role = message.role;
-            if message.tools.is_some() {
+            if message.tools.is_some() || !message.tool_calls.is_empty() {
                 return problem(format!("message {i}: {model} does not support tools"));
             }
             match (role, i % 2) {
@@ -105,4 +113,20 @@ impl Rounds {
             _ => Ok(()),
         }
     }
+}
+
+/// A text without lines that begin as those of a round do.
+fn indented(text: &str) -> Cow<'_, str> {
+    if !text.lines().any(begins_as_round) {
+        return text.into();
+    }
+    let lines = text.split_inclusive('\n');
+    lines.flat_map(|line| [if begins_as_round(line) { " " } else { "" }, line]).collect()
+}
+
+fn begins_as_round(line: &str) -> bool {
+    let is_number = |rest: &str| rest.starts_with(|c: char| c.is_ascii_digit());
+    line.starts_with("问：")
+        || line.starts_with("答：")
+        || line.strip_prefix("[Round ").is_some_and(is_number)
 }

@@ -2,6 +2,8 @@ use super::*;
 use crate::text::tokenizer::testing::{tokenizer, tokenizers};
 use Role::{Assistant, Observation, System, User};
 
+mod names;
+
 fn conversation(roles: &[Role]) -> Vec<Message> {
     roles.iter().zip('a'..).map(|(&role, c)| Message::new(role, c)).collect()
 }

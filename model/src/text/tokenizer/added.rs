@@ -13,6 +13,20 @@ pub(super) enum Found {
     Never,
 }
 
+/// Which names in a text become ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Names {
+    /// Those of [`Found::Always`].
+    Always,
+    /// Those of [`Found::OnRequest`] as well.
+    OnRequest,
+    /// Those of [`Found::Always`] that are no markup.
+    NoMarkup,
+}
+
+/// Names that a person writes into a text for their meaning: the blanks, and the switch of GLM-4.5 that stops thinking.
+const KEPT: [&str; 4] = ["[MASK]", "[sMASK]", "[gMASK]", "/nothink"];
+
 /// How an id is decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Shown {
@@ -52,6 +66,12 @@ impl Token {
             strips: [false; 2],
         }
     }
+
+    /// Whether the name structures a prompt, and is no part of what somebody says: special ids, and tags such as `<think>`.
+    pub(super) fn is_markup(&self) -> bool {
+        let is_tag = self.name.starts_with('<') && self.name.ends_with('>');
+        (self.special || is_tag) && !KEPT.contains(&self.name.as_str())
+    }
 }
 
 /// All added tokens of a tokenizer.
@@ -60,6 +80,7 @@ pub(super) struct Added {
     by_id: HashMap<u32, usize>,
     always: Trie,
     on_request: Trie,
+    no_markup: Trie,
     is_space: fn(char) -> bool,
 }
 
@@ -79,11 +100,13 @@ impl Added {
         if let Some(Token { id, name, .. }) = tokens.iter().find(|token| token.id >= MAX_ID) {
             return Err(format!("the id {id} of {name:?} is not below {MAX_ID}"));
         }
-        let always = trie(&tokens, |found| found == Found::Always)?;
-        let on_request = trie(&tokens, |found| found != Found::Never)?;
+        let always = trie(&tokens, |token| token.found == Found::Always)?;
+        let on_request = trie(&tokens, |token| token.found != Found::Never)?;
+        let no_markup = |token: &Token| token.found == Found::Always && !token.is_markup();
+        let no_markup = trie(&tokens, no_markup)?;
         let by_id =
             tokens.iter().enumerate().rev().map(|(place, token)| (token.id, place)).collect();
-        Ok(Added { tokens, by_id, always, on_request, is_space })
+        Ok(Added { tokens, by_id, always, on_request, no_markup, is_space })
     }
 
     pub(super) fn get(&self, id: u32) -> Option<&Token> {
@@ -94,14 +117,24 @@ impl Added {
         self.tokens.iter().find(|token| token.name == name).map(|token| token.id)
     }
 
+    /// The names of markup that are found in a rendered conversation.
+    pub(super) fn markup(&self) -> impl Iterator<Item = &str> {
+        let found = self.tokens.iter().filter(|token| token.found != Found::Never);
+        found.filter(|token| token.is_markup()).map(|token| token.name.as_str())
+    }
+
     /// The highest id plus one.
     pub(super) fn len(&self) -> u32 {
         self.tokens.iter().map(|token| token.id + 1).max().unwrap_or(0)
     }
 
     /// Calls `each` with the segments of `text`: the added tokens in it, and the text between them.
-    pub(super) fn split(&self, text: &str, on_request: bool, mut each: impl FnMut(Segment)) {
-        let trie = if on_request { &self.on_request } else { &self.always };
+    pub(super) fn split(&self, text: &str, names: Names, mut each: impl FnMut(Segment)) {
+        let trie = match names {
+            Names::Always => &self.always,
+            Names::OnRequest => &self.on_request,
+            Names::NoMarkup => &self.no_markup,
+        };
         let mut rest = text;
         while let Some((at, length, token)) = self.first(trie, rest) {
             let [before, after] = [&rest[..at], &rest[at + length..]];
@@ -126,11 +159,11 @@ impl Added {
     }
 }
 
-/// A trie of the names of the tokens whose `found` is `wanted`. The values are indices into `tokens`.
-fn trie(tokens: &[Token], wanted: impl Fn(Found) -> bool) -> Result<Trie, String> {
+/// A trie of the names of the tokens that are `wanted`. The values are indices into `tokens`.
+fn trie(tokens: &[Token], wanted: impl Fn(&Token) -> bool) -> Result<Trie, String> {
     let mut names: Vec<_> = (0..)
         .zip(tokens)
-        .filter(|(_, token)| wanted(token.found))
+        .filter(|(_, token)| wanted(token))
         .map(|(place, token)| (token.name.as_str(), place))
         .collect();
     names.sort_unstable();

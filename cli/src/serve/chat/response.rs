@@ -1,0 +1,141 @@
+//! Whole answers.
+
+use glm_model::{AnswerEvent, Tokenizer};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::serve::answer::{Answers, Step, Usage};
+use crate::serve::error::Result;
+use crate::serve::logprobs::{ChatLogprobs, TokenLogprob};
+use crate::serve::served::{now, response_id};
+use crate::serve::usage::UsageBody;
+
+pub const ASSISTANT: &str = "assistant";
+
+/// What all parts of a response have.
+pub struct Head {
+    pub id: String,
+    pub created: u64,
+    pub model: String,
+    tokenizer: &'static Tokenizer,
+    has_logprobs: bool,
+}
+
+impl Head {
+    pub fn new(model: &str, tokenizer: &'static Tokenizer, has_logprobs: bool) -> Self {
+        let (id, model) = (response_id("chatcmpl"), model.to_owned());
+        Self { id, created: now(), model, tokenizer, has_logprobs }
+    }
+
+    /// The probabilities of the token of a step, if they are asked for.
+    pub fn logprob(&self, step: &Step) -> Option<TokenLogprob> {
+        let token = step.token.as_ref().filter(|_| self.has_logprobs)?;
+        TokenLogprob::new(self.tokenizer, token)
+    }
+}
+
+/// The answers.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ChatCompletion {
+    id: String,
+    object: &'static str,
+    created: u64,
+    model: String,
+    choices: Vec<ChatChoice>,
+    usage: UsageBody,
+}
+
+/// An answer.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ChatChoice {
+    index: usize,
+    message: ChatMessage,
+    logprobs: Option<ChatLogprobs>,
+    finish_reason: Option<&'static str>,
+}
+
+/// The message of an answer.
+#[derive(Debug, Default, Serialize, ToSchema)]
+pub struct ChatMessage {
+    role: &'static str,
+    /// Null if there are only calls.
+    content: Option<String>,
+    /// What the model thought before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_content: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<CallBody>,
+}
+
+/// A call of a tool.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CallBody {
+    id: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    function: FunctionBody,
+}
+
+/// The function that is called.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct FunctionBody {
+    name: String,
+    /// A JSON object as text.
+    arguments: String,
+}
+
+impl ChatCompletion {
+    pub fn new(head: Head, choices: Vec<ChatChoice>, usage: Usage) -> Self {
+        let Head { id, created, model, .. } = head;
+        Self { id, object: "chat.completion", created, model, choices, usage: usage.into() }
+    }
+}
+
+impl ChatMessage {
+    fn add(&mut self, part: AnswerEvent) {
+        match part {
+            AnswerEvent::Text(text) => *self.content.get_or_insert_default() += &text,
+            AnswerEvent::Reasoning(text) => {
+                *self.reasoning_content.get_or_insert_default() += &text;
+            }
+            AnswerEvent::CallStart { id, name, .. } => {
+                let function = FunctionBody { name, arguments: String::new() };
+                self.tool_calls.push(CallBody { id, kind: "function", function });
+            }
+            AnswerEvent::CallArguments { piece, .. } => {
+                if let Some(call) = self.tool_calls.last_mut() {
+                    call.function.arguments += &piece;
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Waits for the whole answers.
+///
+/// # Errors
+/// As [`Answers::next`].
+pub async fn collect(head: &Head, answers: &mut Answers) -> Result<Vec<ChatChoice>> {
+    let choice = |index| ChatChoice {
+        index,
+        message: ChatMessage { role: ASSISTANT, ..ChatMessage::default() },
+        logprobs: head.has_logprobs.then(ChatLogprobs::default),
+        finish_reason: None,
+    };
+    let mut choices: Vec<_> = (0..answers.len()).map(choice).collect();
+    while let Some(step) = answers.next().await? {
+        let ChatChoice { message, logprobs, finish_reason, .. } = &mut choices[step.choice];
+        if let Some(logprobs) = logprobs {
+            logprobs.content.extend(head.logprob(&step));
+        }
+        *finish_reason = step.finish_name().or(*finish_reason);
+        step.parts.into_iter().for_each(|part| message.add(part));
+    }
+    for ChatChoice { message, .. } in &mut choices {
+        if message.tool_calls.is_empty() {
+            message.content.get_or_insert_default();
+        }
+    }
+    Ok(choices)
+}

@@ -1,0 +1,275 @@
+//! The thread that computes answers: it owns the [`Batch`], and every pass goes over all answers in progress.
+//!
+//! ```text
+//! handlers ── jobs ──▶ engine: submit, pass, pass, …
+//!    ▲                    │
+//!    └── events, one bounded channel for each job
+//! ```
+//!
+//! The engine never waits for a client. A client that has gone, or that leaves its channel full, is cancelled before the next pass.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc as jobs};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use glm_model::{Batch, BatchOptions, Event, Model, Submission, Ticket};
+use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::error::ApiError;
+use super::metrics::Metrics;
+
+/// Events that a client may be behind. More than that is a client that does not read.
+const BEHIND: usize = 8192;
+
+/// What a handler receives: the number of the prompt in its job, and the event.
+pub type Events = mpsc::Receiver<(usize, Event)>;
+
+/// Prompts that are answered together, for one request.
+struct Job {
+    submissions: Vec<Submission>,
+    events: mpsc::Sender<(usize, Event)>,
+    arrived: Instant,
+    /// The places of its answers, free again when the last has ended.
+    places: Arc<OwnedSemaphorePermit>,
+}
+
+/// The handle of the engine.
+pub struct Engine {
+    jobs: jobs::Sender<Job>,
+    places: Arc<Semaphore>,
+    shared: Arc<Shared>,
+    most: usize,
+}
+
+/// What the thread and its handle share.
+#[derive(Default)]
+struct Shared {
+    stops: AtomicBool,
+    /// Milliseconds that an answer took lately.
+    duration: AtomicUsize,
+}
+
+impl Engine {
+    /// Starts the thread. At most `options.max_sequences` answers are generated at a time, and `queue` more wait.
+    ///
+    /// # Errors
+    /// If an option is out of range, or there is no thread. `failed` is called if the thread ends by a panic.
+    pub fn start(
+        model: &Model,
+        options: BatchOptions,
+        queue: usize,
+        metrics: Metrics,
+        failed: impl FnOnce() + Send + 'static,
+    ) -> Result<Self> {
+        let most = options.max_sequences;
+        let batch = Batch::new(model, options)?;
+        let places = Arc::new(Semaphore::new(most + queue));
+        let shared = Arc::new(Shared::default());
+        let (jobs, received) = jobs::channel();
+        let worker = Worker {
+            model: model.clone(),
+            batch,
+            jobs: received,
+            live: HashMap::new(),
+            metrics,
+            shared: Arc::clone(&shared),
+            second: ([0; 2], Instant::now()),
+        };
+        let run = move || {
+            // The hook of panics has written to the log.
+            if catch_unwind(AssertUnwindSafe(|| worker.run())).is_err() {
+                failed();
+            }
+        };
+        thread::Builder::new().name("engine".to_owned()).spawn(run).context("engine")?;
+        Ok(Self { jobs, places, shared, most })
+    }
+
+    /// Answers that are generated at the same time.
+    pub fn most(&self) -> usize {
+        self.most
+    }
+
+    /// Asks for answers to the prompts.
+    ///
+    /// # Errors
+    /// If too many answers wait already, or the engine has ended.
+    pub fn submit(&self, submissions: Vec<Submission>) -> super::error::Result<Events> {
+        let answers: usize = submissions.iter().map(|submission| submission.choices.max(1)).sum();
+        let answers = u32::try_from(answers).unwrap_or(u32::MAX);
+        let places = Arc::clone(&self.places).try_acquire_many_owned(answers);
+        let places = Arc::new(places.map_err(|_| ApiError::queue_is_full(self.retry_after()))?);
+        let (events, receiver) = mpsc::channel(BEHIND);
+        let job = Job { submissions, events, arrived: Instant::now(), places };
+        self.jobs.send(job).map_err(|_| ApiError::draining())?;
+        Ok(receiver)
+    }
+
+    /// Ends all answers.
+    pub fn stop(&self) {
+        self.shared.stops.store(true, Ordering::Relaxed);
+    }
+
+    /// Seconds after which a place may be free: the time that an answer took lately.
+    fn retry_after(&self) -> u64 {
+        let duration = Duration::from_millis(self.shared.duration.load(Ordering::Relaxed) as u64);
+        duration.as_secs().clamp(1, 60)
+    }
+}
+
+/// The thread.
+struct Worker {
+    model: Model,
+    batch: Batch,
+    jobs: jobs::Receiver<Job>,
+    live: HashMap<Ticket, Live>,
+    metrics: Metrics,
+    shared: Arc<Shared>,
+    /// The tokens at the beginning of the current second.
+    second: ([u64; 2], Instant),
+}
+
+/// A prompt that is being answered.
+struct Live {
+    events: mpsc::Sender<(usize, Event)>,
+    index: usize,
+    arrived: Instant,
+    prompt_tokens: usize,
+    /// Choices that have not ended.
+    open: usize,
+    /// When the last token of each choice came.
+    last: Vec<Option<Instant>>,
+    is_behind: bool,
+    _places: Arc<OwnedSemaphorePermit>,
+}
+
+impl Worker {
+    fn run(mut self) {
+        loop {
+            if self.live.is_empty() {
+                self.report();
+                match self.jobs.recv() {
+                    Ok(job) => self.take(job),
+                    Err(_) => return,
+                }
+            }
+            while let Ok(job) = self.jobs.try_recv() {
+                self.take(job);
+            }
+            if self.shared.stops.load(Ordering::Relaxed) {
+                self.cancel(|_| true);
+            }
+            self.cancel(|live| live.is_behind || live.events.is_closed());
+            self.pass();
+            self.report();
+        }
+    }
+
+    fn take(&mut self, job: Job) {
+        let Job { submissions, events, arrived, places } = job;
+        for (index, submission) in submissions.into_iter().enumerate() {
+            let (prompt_tokens, choices) = (submission.prompt.len(), submission.choices.max(1));
+            match self.batch.submit(submission) {
+                Ok(ticket) => {
+                    let (events, last) = (events.clone(), vec![None; choices]);
+                    let live = Live {
+                        events,
+                        index,
+                        arrived,
+                        prompt_tokens,
+                        open: choices,
+                        last,
+                        is_behind: false,
+                        _places: Arc::clone(&places),
+                    };
+                    self.live.insert(ticket, live);
+                }
+                Err(error) => {
+                    let _ = events.try_send((index, Event::Failed(error)));
+                }
+            }
+        }
+    }
+
+    /// Ends answers without an event: their channels close.
+    fn cancel(&mut self, is_over: impl Fn(&Live) -> bool) {
+        let Self { batch, live, .. } = self;
+        live.retain(|ticket, live| {
+            let is_over = is_over(live);
+            if is_over {
+                batch.cancel(*ticket);
+            }
+            !is_over
+        });
+    }
+
+    fn pass(&mut self) {
+        let Self { batch, live, metrics, shared, .. } = self;
+        batch.pass(&mut |ticket, event| {
+            let Some(answer) = live.get_mut(&ticket) else { return };
+            answer.count(&event, metrics);
+            if answer.open == 0 {
+                let took = answer.arrived.elapsed().as_millis();
+                shared
+                    .duration
+                    .store(usize::try_from(took).unwrap_or(usize::MAX), Ordering::Relaxed);
+            }
+            let sent = answer.events.try_send((answer.index, event));
+            answer.is_behind |= matches!(sent, Err(TrySendError::Full(_)));
+            if answer.open == 0 {
+                live.remove(&ticket);
+            }
+        });
+    }
+
+    fn report(&mut self) {
+        let stats = self.batch.stats();
+        let pool = self.model.kv_pool();
+        let metrics = &self.metrics;
+        let set = |gauge: &prometheus_client::metrics::gauge::Gauge, number: u64| {
+            gauge.set(i64::try_from(number).unwrap_or(i64::MAX));
+        };
+        set(&metrics.running, stats.running as u64);
+        set(&metrics.waiting, stats.waiting as u64);
+        set(&metrics.kv_bytes, pool.used_bytes());
+        set(&metrics.kv_pages, pool.used_bytes() / pool.page_bytes().max(1));
+        set(&metrics.cache_bytes, stats.cache_bytes);
+        let tokens = [metrics.prompt_tokens.get(), metrics.answer_tokens.get()];
+        let (before, since) = self.second;
+        let is_idle = self.live.is_empty();
+        if is_idle || since.elapsed() >= Duration::from_secs(1) {
+            let new = [tokens[0] - before[0], tokens[1] - before[1]];
+            metrics.rate(if is_idle { [0; 2] } else { new }, since.elapsed());
+            self.second = (tokens, Instant::now());
+        }
+    }
+}
+
+impl Live {
+    /// Counts an event.
+    fn count(&mut self, event: &Event, metrics: &Metrics) {
+        match event {
+            Event::Started { cached } => {
+                metrics.prompt_tokens.inc_by(self.prompt_tokens as u64);
+                metrics.cached_tokens.inc_by(*cached as u64);
+            }
+            Event::Token { choice, .. } => {
+                metrics.answer_tokens.inc();
+                let now = Instant::now();
+                match self.last[*choice].replace(now) {
+                    Some(before) => metrics.token(now - before),
+                    None if *choice == 0 => metrics.first_token(now - self.arrived),
+                    None => {}
+                }
+            }
+            Event::Finished { .. } => self.open = self.open.saturating_sub(1),
+            Event::Failed(_) => self.open = 0,
+            _ => {}
+        }
+    }
+}

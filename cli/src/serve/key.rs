@@ -1,0 +1,72 @@
+//! The key that requests must have.
+
+use std::env;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::messages;
+
+/// The variable that holds the key if no file does.
+const VARIABLE: &str = "GLM_API_KEY";
+
+/// The hash of a key. Hashes are of equal length, so that a comparison tells nothing about the key.
+#[derive(Clone)]
+pub struct Key([u8; 32]);
+
+impl Key {
+    /// The key in a file, or else that of the variable, if there is one.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or a key is empty or has characters that a header cannot have.
+    pub fn read(file: Option<&Path>) -> Result<Option<Self>> {
+        match file {
+            Some(path) => {
+                let name = path.display();
+                let text = fs::read_to_string(path).with_context(|| name.to_string())?;
+                Self::new(text.trim(), &name.to_string()).map(Some)
+            }
+            None => match env::var_os(VARIABLE) {
+                Some(text) => Self::new(&text.to_string_lossy(), VARIABLE).map(Some),
+                None => Ok(None),
+            },
+        }
+    }
+
+    fn new(text: &str, origin: &str) -> Result<Self> {
+        let is_key = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+        ensure!(is_key, messages::not_a_key(origin));
+        Ok(Self(Self::hash(text.as_bytes())))
+    }
+
+    fn hash(bytes: &[u8]) -> [u8; 32] {
+        Sha256::digest(bytes).into()
+    }
+
+    /// Whether these bytes are the key. Takes the same time for every key of the same length.
+    pub fn is(&self, given: &[u8]) -> bool {
+        self.0.ct_eq(&Self::hash(given)).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_in_a_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "secret\n").unwrap();
+        let key = Key::read(Some(file.path())).unwrap().unwrap();
+        assert!(key.is(b"secret"));
+        assert!(!key.is(b"secret\n") && !key.is(b"") && !key.is(b"secrets"));
+        for wrong in ["", "\n", "two words", "一"] {
+            fs::write(file.path(), wrong).unwrap();
+            assert!(Key::read(Some(file.path())).is_err(), "{wrong:?}");
+        }
+        assert!(Key::read(Some(Path::new("/nowhere"))).is_err());
+    }
+}

@@ -1,0 +1,193 @@
+//! Connections: their number, the time they may take, and the end of the server.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use axum::Router;
+use axum::extract::Request;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_io_timeout::TimeoutStream;
+use tower::ServiceExt;
+
+use super::{App, Phase};
+use crate::failure::INTERRUPTED;
+use crate::messages;
+use crate::output::note;
+
+/// Most connections at a time. Others wait to be accepted.
+const CONNECTIONS: usize = 512;
+/// Longest time for the headers of a request, and between requests.
+const HEADERS: Duration = Duration::from_secs(30);
+/// Longest time in which a client may take nothing of a response.
+const WRITING: Duration = Duration::from_secs(30);
+/// Most bytes and lines of headers.
+const HEADER_BYTES: usize = 64 << 10;
+const HEADER_LINES: usize = 100;
+/// How long answers that were ended have to say so.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// The address of the client of a request.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub SocketAddr);
+
+/// Serves until the system asks the program to end; then answers in progress may take `grace`.
+///
+/// # Errors
+/// If the listener or the signals cannot be used, or the engine has failed.
+pub async fn serve(
+    listener: std::net::TcpListener,
+    router: Router,
+    app: Arc<App>,
+    grace: Duration,
+) -> Result<()> {
+    let listener = TcpListener::from_std(listener)?;
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let server = Server { listener, router, phase: app.phase.subscribe(), places };
+    let mut connections = JoinSet::new();
+    let mut signals = Signals::catch()?;
+    {
+        let mut ended = pin!(signals.next());
+        let mut phase = app.phase.subscribe();
+        let mut failed = pin!(phase.wait_for(|phase| *phase == Phase::Draining));
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut ended => break,
+                _ = &mut failed => break,
+                Some(_) = connections.join_next() => {}
+                accepted = server.accept() => server.spawn(&mut connections, accepted, true),
+            }
+        }
+    }
+    if app.phase.send_replace(Phase::Draining) == Phase::Loading {
+        // Nothing has been asked yet, and the opening of a model takes long.
+        std::process::exit(INTERRUPTED.into());
+    }
+    note(&messages::draining(grace.as_secs()));
+    let mut refused = JoinSet::new();
+    let refusing = async {
+        loop {
+            tokio::select! {
+                Some(_) = refused.join_next() => {}
+                accepted = server.accept() => server.spawn(&mut refused, accepted, false),
+            }
+        }
+    };
+    let answering = async {
+        let done = async { while connections.join_next().await.is_some() {} };
+        if timeout(grace, done).await.is_err() {
+            if let Some(served) = app.served.get() {
+                served.stop();
+            }
+            let done = async { while connections.join_next().await.is_some() {} };
+            let _ = timeout(LAST_WORDS, done).await;
+        }
+    };
+    tokio::select! {
+        () = answering => {}
+        () = refusing => {}
+        () = signals.next() => std::process::exit(INTERRUPTED.into()),
+    }
+    ensure!(app.failure.get().is_none(), messages::engine_failed());
+    Ok(())
+}
+
+struct Server {
+    listener: TcpListener,
+    router: Router,
+    phase: watch::Receiver<Phase>,
+    places: Arc<Semaphore>,
+}
+
+type Accepted = (TcpStream, SocketAddr, OwnedSemaphorePermit);
+
+impl Server {
+    /// The next connection, once there is a place for it.
+    async fn accept(&self) -> Accepted {
+        loop {
+            // The semaphore is never closed.
+            let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { continue };
+            match self.listener.accept().await {
+                Ok((stream, peer)) => return (stream, peer, place),
+                // The client has gone, or there are too many open files.
+                Err(_) => sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+
+    fn spawn(&self, connections: &mut JoinSet<()>, (stream, peer, place): Accepted, keeps: bool) {
+        let (router, mut phase) = (self.router.clone(), self.phase.clone());
+        connections.spawn(async move {
+            let _place = place;
+            // Pieces of an answer are small and must not wait for each other.
+            let _ = stream.set_nodelay(true);
+            let mut stream = TimeoutStream::new(stream);
+            stream.set_write_timeout(Some(WRITING));
+            let service =
+                router.map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
+                    request.extensions_mut().insert(Peer(peer));
+                    Request::from(request.map(axum::body::Body::new))
+                });
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADERS)
+                .max_buf_size(HEADER_BYTES)
+                .max_headers(HEADER_LINES)
+                .keep_alive(keeps)
+                .serve_connection(
+                    TokioIo::new(Box::pin(stream)),
+                    TowerToHyperService::new(service),
+                );
+            let mut connection = pin!(connection);
+            tokio::select! {
+                _ = &mut connection => return,
+                _ = phase.wait_for(|phase| keeps && *phase == Phase::Draining) => {}
+            }
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        });
+    }
+}
+
+/// The signals that end the server.
+struct Signals {
+    #[cfg(unix)]
+    kinds: [tokio::signal::unix::Signal; 2],
+}
+
+impl Signals {
+    #[cfg(unix)]
+    fn catch() -> Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let catch = |kind| signal(kind).context("signals cannot be caught");
+        Ok(Self { kinds: [catch(SignalKind::interrupt())?, catch(SignalKind::terminate())?] })
+    }
+
+    #[cfg(unix)]
+    async fn next(&mut self) {
+        let [interrupt, terminate] = &mut self.kinds;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn catch() -> Result<Self> {
+        Ok(Self {})
+    }
+
+    #[cfg(not(unix))]
+    async fn next(&mut self) {
+        let _ = tokio::signal::ctrl_c().await;
+    }
+}

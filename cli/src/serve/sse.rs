@@ -1,0 +1,87 @@
+//! Responses that come in pieces, as events.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::HeaderValue;
+use axum::http::header::CACHE_CONTROL;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use serde::Serialize;
+
+use super::answer::{Answers, Step, Usage};
+use super::error::ApiError;
+use super::log::Record;
+
+/// How long a stream is silent before a comment shows that it lives.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// The events of a response.
+pub trait Events: Send + 'static {
+    /// Before the first token.
+    fn begin(&mut self) -> Vec<Event>;
+    fn step(&mut self, step: Step) -> Vec<Event>;
+    /// After the last token.
+    fn end(&mut self, usage: Usage) -> Vec<Event>;
+}
+
+/// An event with a JSON value.
+pub fn data(value: &impl Serialize) -> Event {
+    // The types of responses have no maps with other keys than strings.
+    Event::default().json_data(value).unwrap_or_default()
+}
+
+/// A response of events. An error is the last of them.
+pub fn respond(answers: Answers, mut events: impl Events, record: Arc<Record>) -> Response {
+    let ready = VecDeque::from(events.begin());
+    let state = State { answers: Some(answers), events, record, ready };
+    let stream = stream::unfold(state, |mut state| async move {
+        let event = state.next().await?;
+        Some((Ok::<_, Infallible>(event), state))
+    });
+    let silence = KeepAlive::new().interval(SILENCE);
+    let mut response = Sse::new(stream).keep_alive(silence).into_response();
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    // nginx would collect the events.
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    response
+}
+
+struct State<E> {
+    /// `None` after the end.
+    answers: Option<Answers>,
+    events: E,
+    record: Arc<Record>,
+    ready: VecDeque<Event>,
+}
+
+impl<E: Events> State<E> {
+    async fn next(&mut self) -> Option<Event> {
+        while self.ready.is_empty() {
+            let answers = self.answers.as_mut()?;
+            let step = answers.next().await;
+            let usage = answers.usage();
+            self.record.set(usage);
+            match step {
+                Ok(Some(step)) => self.ready.extend(self.events.step(step)),
+                Ok(None) => {
+                    self.answers = None;
+                    self.ready.extend(self.events.end(usage));
+                }
+                Err(error) => {
+                    self.answers = None;
+                    self.ready.push_back(failure(&error));
+                }
+            }
+        }
+        self.ready.pop_front()
+    }
+}
+
+fn failure(error: &ApiError) -> Event {
+    data(&error.body()).event("error")
+}

@@ -1,0 +1,118 @@
+//! `glm serve`: who may send requests.
+
+#![cfg(all(unix, feature = "serve"))]
+
+mod common;
+
+use std::fs;
+
+use common::server::Server;
+use common::{refusal, talker, text};
+use serde_json::json;
+
+#[test]
+fn names_of_other_machines_are_refused() {
+    let server = Server::start(&[]);
+    for host in ["localhost", "127.0.0.1:1", "[::1]:80"] {
+        assert_eq!(server.send("GET", "/health", &[("host", host)], "").status, 200, "{host}");
+    }
+    for host in ["example.org", "localhost.example.org:80", ""] {
+        let error = server.send("GET", "/health", &[("host", host)], "").error(403);
+        assert_eq!(error["code"], "host_not_allowed", "{host}");
+    }
+}
+
+#[test]
+fn pages_need_leave() {
+    let server = Server::start(&["--origin", "https://example.org"]);
+    let send =
+        |method: &str, headers: &[(&str, &str)]| server.send(method, "/v1/models", headers, "");
+    let allowed = send("GET", &[("origin", "https://example.org")]);
+    assert_eq!(allowed.status, 200);
+    assert_eq!(allowed.header("access-control-allow-origin"), Some("https://example.org"));
+    let own = format!("http://{}", server.address());
+    assert_eq!(send("GET", &[("origin", &own)]).status, 200);
+    for origin in ["https://evil.example", "null", "http://example.org", "https://example.org.evil"]
+    {
+        let refused = send("GET", &[("origin", origin)]);
+        assert_eq!(refused.error(403)["code"], "origin_not_allowed", "{origin}");
+        assert_eq!(refused.header("access-control-allow-origin"), None);
+        // A page can send this without asking first.
+        let plain = &[("origin", origin), ("content-type", "text/plain")];
+        let body = json!({ "messages": [{ "role": "user", "content": "你好" }] }).to_string();
+        server.send("POST", "/v1/chat/completions", plain, &body).error(403);
+    }
+    let asked = [("origin", "https://example.org"), ("access-control-request-method", "POST")];
+    let preflight = send(
+        "OPTIONS",
+        &[&asked[..], &[("access-control-request-headers", "authorization")]].concat(),
+    );
+    assert_eq!(preflight.status, 200);
+    assert_eq!(preflight.header("access-control-allow-origin"), Some("https://example.org"));
+    assert!(preflight.header("access-control-allow-headers").unwrap().contains("authorization"));
+    // Without origins, there is nothing for browsers.
+    let server = Server::start(&[]);
+    let reply = server.send("GET", "/v1/models", &[("origin", "https://example.org")], "");
+    assert_eq!((reply.status, reply.header("access-control-allow-origin")), (403, None));
+}
+
+#[test]
+fn a_key_is_needed_where_there_is_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("key");
+    fs::write(&file, "secret-key\n").unwrap();
+    let of_file = Server::start(&["--api-key-file", &text(&file)]);
+    let of_variable = Server::start_with(&[], &[("GLM_API_KEY", "secret-key")]);
+    for server in [of_file, of_variable] {
+        let send = |headers: &[(&str, &str)]| server.send("GET", "/v1/models", headers, "");
+        assert_eq!(send(&[("authorization", "Bearer secret-key")]).status, 200);
+        assert_eq!(send(&[("authorization", "bearer secret-key")]).status, 200);
+        assert_eq!(send(&[("x-api-key", "secret-key")]).status, 200);
+        for wrong in
+            ["", "Bearer", "Bearer ", "Bearer secret", "Bearer secret-key2", "Basic secret-key"]
+        {
+            let refused = send(&[("authorization", wrong)]);
+            assert_eq!(refused.error(401)["code"], "invalid_api_key", "{wrong}");
+            assert_eq!(refused.header("www-authenticate"), Some("Bearer"));
+        }
+        assert_eq!(server.get("/health").status, 200, "a supervisor needs none");
+        let page = server.get("/");
+        assert_eq!(page.status, 200, "the page asks for it");
+        assert!(page.header("content-security-policy").is_some());
+        server.get("/metrics").error(401);
+        server.get("/nowhere").error(401);
+        assert!(!server.log().contains("secret-key"));
+    }
+}
+
+#[test]
+fn other_machines_need_a_key() {
+    let said = refusal(&["serve", "-m", &talker(), "--host", "0.0.0.0", "--port", "0"], 2);
+    assert!(said.contains("--api-key-file"), "{said}");
+    let server = Server::start_with(&["--host", "0.0.0.0"], &[("GLM_API_KEY", "k")]);
+    // The name of the machine is not known here.
+    let headers = [("host", "server.example"), ("authorization", "Bearer k")];
+    assert_eq!(server.send("GET", "/v1/models", &headers, "").status, 200);
+    server.get("/v1/models").error(401);
+}
+
+#[test]
+fn wrong_flags_are_usage() {
+    for words in [
+        &["--origin", "example.org"][..],
+        &["--max-sequences", "0"],
+        &["--kv-memory", "much"],
+        &["--port", "65536"],
+        &["--context", "0"],
+        &["--grace", "-1"],
+        &["--template", "none"],
+    ] {
+        refusal(&[&["serve", "-m", &talker(), "--port", "0"], words].concat(), 2);
+    }
+    refusal(&["serve", "-m", &talker(), "--port", "0", "--api-key-file", "/nowhere"], 1);
+    refusal(&["serve", "-m", &talker(), "--host", "no.such.host.invalid"], 1);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let said = refusal(&["serve", "-m", &talker(), "--port", &port], 1);
+    assert!(said.contains(&port), "{said}");
+}

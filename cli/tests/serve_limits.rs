@@ -1,0 +1,164 @@
+//! `glm serve` and clients that are too many, too slow, too large, or gone.
+
+#![cfg(all(unix, feature = "serve"))]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+use common::server::{PATIENCE, Server, chat, parse, rest};
+use serde_json::{Value, json};
+
+const CHAT: &str = "/v1/chat/completions";
+
+/// An answer that takes all of the context, in as many copies.
+fn long(copies: usize) -> Value {
+    chat("你好", json!({ "ignore_eos": true, "n": copies, "seed": 1, "stream": true }))
+}
+
+#[test]
+fn a_full_queue_refuses_with_429() {
+    let server = Server::start(&["--max-sequences", "4", "--queue", "0"]);
+    let first = server.begin(CHAT, &long(4), "data: ");
+    let refused = server.chat("你好", json!({}));
+    let error = refused.error(429);
+    assert_eq!(error["code"], "queue_full");
+    let seconds: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=60).contains(&seconds));
+    assert!(rest(first).contains("[DONE]"));
+    server.wait_for("a place", || server.chat("你好", json!({ "max_tokens": 1 })).status == 200);
+}
+
+#[test]
+fn what_waits_is_answered_later() {
+    let server = Server::start(&["--max-sequences", "1", "--queue", "8"]);
+    let ask = || {
+        server.chat("你好", json!({ "temperature": 0 })).ok()["choices"][0]["message"]["content"]
+            .clone()
+    };
+    let expected = ask();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(ask)).collect();
+        threads.into_iter().for_each(|thread| assert_eq!(thread.join().unwrap(), expected));
+    });
+}
+
+#[test]
+fn a_client_that_goes_away_frees_its_place() {
+    let server = Server::start(&["--max-sequences", "8", "--queue", "0"]);
+    let before = server.metric("glm_answer_tokens_total");
+    let first = server.begin(CHAT, &long(8), "data: ");
+    drop(first);
+    server.wait_for("a place", || {
+        server.chat("你好", json!({ "max_tokens": 1, "n": 8 })).status == 200
+    });
+    let tokens = server.metric("glm_answer_tokens_total") - before;
+    assert!(tokens < 8.0 * 400.0, "{tokens} tokens were generated for nobody");
+    server.wait_for("no sequence", || server.metric("glm_sequences_running") == 0.0);
+    // It is known in the log, with the tokens so far.
+    server.wait_for("a line", || server.log().contains("200: prompt"));
+    // So is one that waits for a whole answer.
+    let mut body = long(8);
+    body["stream"] = json!(false);
+    let mut stream = server.connect();
+    stream.write_all(server.request("POST", CHAT, &[], &body.to_string()).as_bytes()).unwrap();
+    server.wait_for("sequences", || server.metric("glm_sequences_running") > 0.0);
+    drop(stream);
+    server.wait_for("no sequence", || server.metric("glm_sequences_running") == 0.0);
+    server.wait_for("a line", || server.log().contains("499"));
+}
+
+#[test]
+fn a_request_has_a_time() {
+    let server = Server::start(&["--request-timeout", "1", "--threads", "1"]);
+    // More work than a second's.
+    let started = Instant::now();
+    let reply = server.chat("你好", json!({ "ignore_eos": true, "n": 16, "seed": 1 }));
+    if reply.status == 200 {
+        assert!(started.elapsed() < Duration::from_secs(3), "this machine is fast");
+        return;
+    }
+    assert_eq!(reply.error(504)["code"], "timeout");
+    server.wait_for("no sequence", || server.metric("glm_sequences_running") == 0.0);
+    let text = rest(server.begin(CHAT, &long(16), "data: "));
+    assert!(text.contains("event: error") && text.contains("\"timeout\""), "{text}");
+    assert!(!text.contains("[DONE]"));
+}
+
+#[test]
+fn malformed_requests_are_answered_or_closed() {
+    let server = Server::start(&[]);
+    for body in ["", "{", "[]", "\"", "{\"messages\": [}", "nonsense", "{\"messages\": []} x"] {
+        server.send("POST", CHAT, &[], body).error(400);
+    }
+    let deep = format!("{{\"messages\": {}", "[".repeat(100_000));
+    server.send("POST", CHAT, &[], &deep).error(400);
+    let invalid = [&b"POST /tokenize HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 12\r\n\r\n{\"text\":\"\xff\"}"[..]];
+    for bytes in invalid {
+        let answer = server.raw(bytes);
+        assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    }
+    for bytes in [
+        &b"\r\n\r\n"[..],
+        b"GET\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"POST /tokenize HTTP/1.1\r\nhost: localhost\r\ncontent-length: x\r\n\r\n",
+    ] {
+        let mut stream = server.connect();
+        stream.write_all(bytes).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
+    }
+    assert_eq!(server.get("/health").status, 200);
+}
+
+#[test]
+fn large_requests_are_refused() {
+    let server = Server::start(&[]);
+    let large = json!({ "text": "x".repeat(2 << 20) }).to_string();
+    server.send("POST", "/tokenize", &[], &large).error(413);
+    // Chunks have no length that is known before.
+    let mut request = b"POST /tokenize HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
+    for _ in 0..40 {
+        request.extend_from_slice(b"10000\r\n");
+        request.extend_from_slice(&vec![b' '; 0x10000]);
+        request.extend_from_slice(b"\r\n");
+    }
+    request.extend_from_slice(b"0\r\n\r\n");
+    let answer = server.raw(&request);
+    assert!(answer.is_empty() || parse(&answer).status == 413, "{answer}");
+    let long = "x".repeat(200_000);
+    let answer = server.raw(server.request("GET", "/health", &[("x-long", &long)], "").as_bytes());
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431"), "{answer}");
+    let many: Vec<_> = (0..300).map(|index| format!("x-{index}")).collect();
+    let many: Vec<_> = many.iter().map(|name| (name.as_str(), "1")).collect();
+    let answer = server.raw(server.request("GET", "/health", &many, "").as_bytes());
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431"), "{answer}");
+    assert_eq!(server.get("/health").status, 200);
+}
+
+#[test]
+#[ignore = "needs a minute: waits for the time limits of the server"]
+fn slow_clients_are_dropped() {
+    let server = Server::start(&[]);
+    let mut headers = server.connect();
+    headers.write_all(b"POST /tokenize HTTP/1.1\r\nhost: ").unwrap();
+    let mut body = server.connect();
+    body.write_all(b"POST /tokenize HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{")
+        .unwrap();
+    let mut silent = server.connect();
+    let started = Instant::now();
+    let mut answer = String::new();
+    body.read_to_string(&mut answer).unwrap();
+    parse(&answer).error(408);
+    for stream in [&mut headers, &mut silent] {
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest);
+        assert!(!rest.starts_with(b"HTTP/1.1 2"));
+    }
+    assert!(started.elapsed() < PATIENCE);
+}
