@@ -7,8 +7,48 @@ use std::fs;
 
 use common::browser::{ENTER, ESCAPE, SHIFT};
 use common::page::{Page, delta, finish};
+use common::server::Server;
 use common::{glm, json, stdout, text};
 use serde_json::{Value, json};
+
+/// Without a browser: the files are there, with their headers, and need no key.
+#[test]
+fn the_page_is_served() {
+    let server = Server::start_with(&[], &[("GLM_API_KEY", "a-long-secret-key")]);
+    let page = server.get("/");
+    assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
+    let mut names: Vec<String> = quoted(&page.body, "\"page/");
+    assert!(names.len() >= 3, "{names:?}");
+    let mut at = 0;
+    while let Some(name) = names.get(at).cloned() {
+        let file = server.get(&format!("/page/{name}"));
+        assert_eq!(file.status, 200, "{name}");
+        let kind = match name.rsplit_once('.').unwrap().1 {
+            "js" => "text/javascript; charset=utf-8",
+            "css" => "text/css; charset=utf-8",
+            _ => "image/svg+xml",
+        };
+        assert_eq!(file.header("content-type"), Some(kind), "{name}");
+        assert!(file.header("content-security-policy").unwrap().contains("script-src 'self';"));
+        assert_eq!(file.header("x-content-type-options"), Some("nosniff"));
+        assert_eq!(file.header("referrer-policy"), Some("no-referrer"));
+        for import in quoted(&file.body, "from \"./") {
+            if !names.contains(&import) {
+                names.push(import);
+            }
+        }
+        at += 1;
+    }
+    assert!(names.len() > 15, "{names:?}");
+    assert_eq!(server.send("POST", "/", &[], "").status, 405);
+    assert_eq!(server.get("/page/nothing.js").status, 401);
+}
+
+/// What stands between this and the next quotation mark, each time.
+fn quoted(text: &str, before: &str) -> Vec<String> {
+    let parts = text.split(before).skip(1);
+    parts.filter_map(|part| Some(part.split_once('"')?.0.to_owned())).collect()
+}
 
 /// What the demonstration model answers without the page.
 fn answer_to(messages: &Value) -> String {
@@ -32,7 +72,7 @@ fn questions_are_answered_and_conversations_kept() {
     assert!(second.contains("Clara"), "{second}");
     assert!(page.text(".answer:last-of-type .facts").contains("tokens/s"));
     assert!(
-        page.text("#context-text").contains(" of 2,048 tokens"),
+        page.text("#context-text").contains(" of 512 tokens"),
         "{}",
         page.text("#context-text")
     );
@@ -101,7 +141,7 @@ fn conversations_are_searched() {
     page.type_into("#search", "PEA");
     assert_eq!(page.texts("#conversations a"), ["Peach", "pear"]);
     page.type_into("#search", "x");
-    assert_eq!(page.texts("#conversations li"), ["No conversation has this text"]);
+    assert_eq!(page.texts("#conversations li"), ["No conversations"]);
     page.finish();
 }
 

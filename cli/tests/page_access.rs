@@ -34,6 +34,7 @@ fn choose(page: &Page, name: &str, value: &str) {
         &json!([name, value]),
     );
     page.click("#settings .primary");
+    page.wait(&format!("JSON.parse(localStorage['glm.settings']).{name} === '{value}'"));
 }
 
 #[test]
@@ -112,7 +113,7 @@ fn the_page_speaks_chinese() {
         "Emulation.setUserAgentOverride",
         &json!({ "userAgent": "test", "acceptLanguage": "zh-CN" }),
     );
-    page.go(&page.server.url);
+    page.go(&page.url);
     page.reload();
     page.wait("document.querySelector('.welcome')");
     assert_eq!(page.text("#new"), "新对话");

@@ -83,7 +83,7 @@ fn failures_are_said_and_the_question_stays() {
 fn a_cut_answer_says_why() {
     let page = Page::open();
     let usage = |total: u32| json!({ "choices": [], "usage": { "prompt_tokens": 5, "completion_tokens": 9, "total_tokens": total } });
-    for (total, said) in [(14, "reached the limit"), (2048, "context of 2,048 tokens is full")] {
+    for (total, said) in [(14, "reached the limit"), (512, "context of 512 tokens is full")] {
         let chunks = json!([delta(&json!({ "content": "A" })), finish("length"), usage(total)]);
         page.script(&json!({ "chunks": chunks, "end": "done" }));
         page.ask("Hello");

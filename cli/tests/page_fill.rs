@@ -60,7 +60,7 @@ fn blanks_are_filled_in_place_and_undone() {
 #[ignore = "needs chromium and chromedriver"]
 fn every_step_is_undone() {
     let page = Page::open();
-    page.go(&format!("{}/#fill", page.server.url));
+    page.go(&format!("{}/#fill", page.url));
     page.wait("document.activeElement.id === 'fill-text'");
     page.keys("a");
     page.click("#blanks button");

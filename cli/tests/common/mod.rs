@@ -2,10 +2,11 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+#[cfg(unix)]
 pub mod browser;
 pub mod cache;
 pub mod hub;
-#[cfg(unix)]
+#[cfg(all(unix, feature = "serve"))]
 pub mod page;
 #[cfg(unix)]
 pub mod pulling;

@@ -2,59 +2,17 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use std::io::{BufRead, BufReader};
 use std::ops::Deref;
-use std::process::{Child, Stdio};
-use std::thread;
-
-use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use super::browser::{Browser, ENTER};
-use super::{isolated, talker};
-
-/// A server that ends with this value.
-pub struct Server {
-    child: Child,
-    pub url: String,
-    _home: TempDir,
-}
-
-impl Server {
-    /// `glm serve` with these words more.
-    pub fn start(words: &[&str]) -> Self {
-        let home = tempfile::tempdir().unwrap();
-        let mut command = isolated(home.path());
-        command.args(["serve", "--port", "0", "-m", &talker(), "--threads", "1"]).args(words);
-        command
-            .env("LC_ALL", "C")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let url = lines.find_map(|line| {
-            let line = line.unwrap();
-            let url = &line[line.find("http://127.0.0.1:")?..];
-            let end = url.find(|c: char| c.is_whitespace() || c == ',').unwrap_or(url.len());
-            Some(url[..end].trim_end_matches(['/', '.']).to_owned())
-        });
-        thread::spawn(move || lines.for_each(drop));
-        Self { child, url: url.expect("the server says its address"), _home: home }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use super::server::Server;
+use serde_json::{Value, json};
 
 /// The page in a window.
 pub struct Page {
     browser: Browser,
-    pub server: Server,
+    _server: Server,
+    pub url: String,
 }
 
 impl Deref for Page {
@@ -103,12 +61,13 @@ impl Page {
     /// The same with more words for `glm serve` and another size.
     pub fn open_with(words: &[&str], width: u32, height: u32) -> Self {
         let (server, browser) = (Server::start(words), Browser::open(width, height));
+        let url = format!("http://{}", server.address());
         browser.before_pages(SCRIPTED);
         browser
             .before_pages(r#"localStorage["glm.settings"] ??= '{"sampling": {"temperature": 0}}'"#);
-        browser.go(&server.url);
+        browser.go(&url);
         browser.wait("document.querySelector('#title').textContent");
-        Self { browser, server }
+        Self { browser, _server: server, url }
     }
 
     /// Asks a question and waits for the end of its answer, which is returned.
@@ -170,7 +129,7 @@ impl Page {
         let script = "return performance.getEntries().map((entry) => entry.name).filter((name) => /^\\w+:/.test(name))";
         let addresses: Vec<String> = serde_json::from_value(self.run(script)).unwrap();
         assert!(addresses.len() > 10, "{addresses:?}");
-        let own = format!("{}/", self.server.url);
+        let own = format!("{}/", self.url);
         for address in addresses {
             assert!(address.starts_with(&own) || address.starts_with("blob:"), "{address}");
         }

@@ -36,7 +36,6 @@ export async function begin(conversation, changed) {
   }
 }
 
-/** How answers are chosen, as a request says it. */
 export const sampling = () => settings().sampling ?? {};
 
 /** Adds a chunk to an answer; says whether it had any text. */

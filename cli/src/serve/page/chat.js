@@ -56,7 +56,7 @@ function send() {
   current.messages.push(message);
   field.value = "";
   fit(field);
-  // What could be undone has a question behind it now.
+  // Undoing would now lose the question.
   find("notices").replaceChildren();
   add(viewOf(message));
   answer(current);
@@ -78,7 +78,7 @@ async function answer(conversation) {
   let frame = 0;
   const isShown = () => current === conversation;
   const grow = () => {
-    // As often as the screen shows it, not for each token.
+    // For each frame, not for each token.
     frame ||= requestAnimationFrame(() => {
       frame = 0;
       if (isShown() && inProgress(conversation)) following(() => growing?.update(inProgress(conversation)));
@@ -133,7 +133,6 @@ async function branch(count, appended, said) {
   if (failure) notify(failure);
 }
 
-/** Draws everything anew. */
 export function draw() {
   growing = null;
   find("messages").replaceChildren(...current.messages.map(viewOf));
@@ -179,16 +178,14 @@ function troubled(said) {
   return element("div", { class: "trouble", role: "alert" }, element("p", {}, said), button);
 }
 
-/** How much of the context the last answer used. */
 function drawContext() {
   const usage = current.messages.findLast((message) => message.page?.usage)?.page.usage;
   find("context").hidden = !usage || !context;
   if (!usage || !context) return;
-  const used = usage.total_tokens;
+  const { total_tokens: used, prompt_tokens_details: { cached_tokens: cached = 0 } = {} } = usage;
   Object.assign(find("context-meter"), { max: context, high: context * 0.85, value: used });
-  const cached = usage.prompt_tokens_details?.cached_tokens;
-  const said = text("contextUse", { used: number(used), context: number(context) });
-  find("context-text").textContent = cached ? `${said} · ${text("cached", { count: number(cached) })}` : said;
+  const values = { used: number(used), context: number(context), cached: number(cached) };
+  find("context-text").textContent = text(cached ? "contextCached" : "contextUse", values);
 }
 
 /** Reads the shown conversation again after another tab changed it. */

@@ -3,7 +3,6 @@
 
 import { text } from "./messages.js";
 
-/** Roles that `glm chat --messages` knows. */
 const ROLES = ["system", "developer", "user", "assistant", "observation", "tool"];
 const FIELDS = ["role", "content", "metadata", "tools", "tool_calls", "tool_call_id", "name"];
 
@@ -34,7 +33,6 @@ export function setSystemPrompt({ messages }, prompt) {
   else messages.unshift({ role: "system", content: prompt });
 }
 
-/** Whether an answer has nothing to read. */
 export const isEmpty = (message) => !message.content && !message.reasoning_content && !message.tool_calls;
 
 /** Messages as the server takes them: without thoughts, which are no part of later prompts. */
@@ -45,7 +43,7 @@ export const exported = ({ messages }) => `${JSON.stringify(messages.map((one) =
 
 const pick = (message, fields) => Object.fromEntries(fields.filter((field) => message[field] != null).map((field) => [field, message[field]]));
 
-/** The conversation in a file, as it was exported or in the form of a request to OpenAI's API. Throws an error in words. */
+/** The conversation in a file: what was exported, or a request to OpenAI's API. Throws an error in words. */
 export async function imported(file) {
   const wrong = (name, values) => new Error(text(name, { file: file.name, ...values }));
   const json = await new Response(file).json().catch(({ message }) => {

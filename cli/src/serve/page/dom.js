@@ -17,9 +17,9 @@ export function element(name, properties = {}, ...children) {
 }
 
 export function icon(name) {
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  const use = document.createElementNS("http://www.w3.org/2000/svg", "use");
+  const [svg, use] = ["svg", "use"].map((name) => document.createElementNS("http://www.w3.org/2000/svg", name));
   use.setAttribute("href", `#icon-${name}`);
+  svg.setAttribute("viewBox", "0 0 24 24");
   svg.setAttribute("aria-hidden", "true");
   svg.append(use);
   return svg;
@@ -31,7 +31,6 @@ export function iconButton(name, label, onclick) {
   return element("button", { class: `icon ${name}`, title: said, "aria-label": said, onclick }, icon(name));
 }
 
-/** Says something to screen readers only. */
 export function announce(said) {
   find("announcer").textContent = said;
 }
@@ -40,13 +39,12 @@ export function announce(said) {
 export function notify(said, undo) {
   const notice = element("div", { class: "notice", role: "status" }, element("p", {}, said));
   const end = () => notice.remove();
-  const timer = setTimeout(end, undo ? 12000 : 4000);
-  const button = (label, act) => element("button", { type: "button", onclick: () => (clearTimeout(timer), end(), act?.()) }, text(label));
-  notice.append(undo ? button("undo", undo) : button("dismiss"));
+  setTimeout(end, undo ? 12000 : 8000);
+  if (undo) notice.append(element("button", { onclick: () => (end(), undo()) }, text("undo")));
   find("notices").replaceChildren(notice);
 }
 
-/** Copies text. Outside of a secure context (an address that is not loopback, without TLS) only the old way works. */
+/** Copies text. Where the page came from another machine without TLS, only the old way works. */
 export async function copy(said) {
   try {
     await navigator.clipboard.writeText(said);
@@ -54,17 +52,16 @@ export async function copy(said) {
     const field = element("textarea", { class: "unseen" });
     field.value = said;
     const before = document.activeElement;
-    (document.querySelector("dialog[open]") ?? document.body).append(field);
+    document.body.append(field);
     field.select();
     const done = document.execCommand("copy");
     field.remove();
-    before?.focus();
+    before.focus();
     if (!done) return notify(text("notCopied"));
   }
   notify(text("copied"));
 }
 
-/** Makes a text field as high as its text. */
 export function fit(field) {
   field.style.height = "auto";
   field.style.height = `${field.scrollHeight + field.offsetHeight - field.clientHeight}px`;

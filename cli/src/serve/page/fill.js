@@ -7,9 +7,8 @@ import * as server from "./server.js";
 import { blankText, saveBlankText } from "./storage.js";
 
 const BLANK = /\[[gs]?MASK\]/;
-const SIZES = { "[MASK]": "blankWords", "[sMASK]": "blankSentence", "[gMASK]": "blankText" };
-/** How many changes can be undone. */
-const UNDO = 100;
+const LABELS = { "[MASK]": "blankWords", "[sMASK]": "blankSentence", "[gMASK]": "blankText" };
+const MOST_UNDO = 100;
 
 /** The text, and the ranges of it that the model has filled: [start, end]. */
 let state = { text: "", filled: [] };
@@ -37,25 +36,20 @@ export function start() {
   new ResizeObserver(() => fit(field)).observe(find("fill-form"));
 }
 
-/** A button for each kind of blank that the model fills. */
 export function setBlanks(blanks) {
   find("blanks").replaceChildren(...blanks.map((blank) => {
-    const label = text(SIZES[blank] ?? "blankWords", { blank });
+    const label = text(LABELS[blank], { blank });
     return element("button", { class: "plain", type: "button", title: label, "aria-label": label, onclick: () => insert(blank) }, blank);
   }));
 }
 
-/** Shows the text and its marks. */
 export function draw() {
   const field = find("fill-text");
   if (field.value !== state.text) field.value = state.text;
-  const marks = [
-    ...state.filled.map(([start, end]) => [start, end, "filled"]),
-    ...[...state.text.matchAll(new RegExp(BLANK, "g"))].map((found) => [found.index, found.index + found[0].length, "blank"]),
-  ].sort((a, b) => a[0] - b[0]);
+  const blanks = [...state.text.matchAll(new RegExp(BLANK, "g"))].map(({ index, 0: blank }) => [index, index + blank.length, "blank"]);
   const parts = [];
   let at = 0;
-  for (const [start, end, kind] of marks) {
+  for (const [start, end, kind = "filled"] of [...blanks, ...state.filled].sort((a, b) => a[0] - b[0])) {
     if (start < at) continue;
     parts.push(state.text.slice(at, start), element("mark", { class: kind }, state.text.slice(start, end)));
     at = end;
@@ -79,7 +73,7 @@ function insert(blank) {
 
 function remember() {
   past.push(state);
-  if (past.length > UNDO) past.shift();
+  if (past.length > MOST_UNDO) past.shift();
 }
 
 function undo() {
@@ -91,14 +85,13 @@ function undo() {
 
 /** The filled ranges after an edit: those behind it move, and one that it touches is the writer's now. */
 function moved({ text: before, filled }, after) {
+  const shift = after.length - before.length;
   const shorter = Math.min(before.length, after.length);
   let start = 0;
   while (start < shorter && before[start] === after[start]) start++;
-  let same = 0;
-  while (same < shorter - start && before[before.length - 1 - same] === after[after.length - 1 - same]) same++;
-  const end = before.length - same;
-  const shift = after.length - before.length;
-  return filled.filter((range) => range[1] <= start || range[0] >= end).map((range) => (range[1] <= start ? range : range.map((at) => at + shift)));
+  let end = before.length;
+  while (end > before.length - shorter + start && before[end - 1] === after[end - 1 + shift]) end--;
+  return filled.flatMap(([from, to]) => (to <= start ? [[from, to]] : from >= end ? [[from + shift, to + shift]] : []));
 }
 
 async function fill() {

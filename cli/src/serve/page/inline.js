@@ -1,5 +1,4 @@
-// Markdown within a line: code, emphasis and links. No nested quantifier and no unbounded search back, so that an answer made to be slow
-// is not.
+// Markdown within a line: code, emphasis and links. Every search is bounded: no text takes long.
 
 import { element } from "./dom.js";
 
@@ -12,7 +11,6 @@ const PLAIN = /[^\\`*_~[<h]+/y;
 const PUNCTUATION = /[!-/:-@[-`{-~]/;
 const WORD = /[\p{L}\p{N}]/u;
 
-/** The nodes of a text. */
 export function inline(source, isLink = false) {
   const pieces = [];
   const unclosed = new Set();
@@ -31,15 +29,14 @@ export function inline(source, isLink = false) {
       add(source[at + 1]);
       at += 2;
     } else if (one === "`") {
-      const run = /`+/y;
-      const ticks = match(run, source, at)[0];
-      const end = unclosed.has(ticks.length) ? -1 : closingTicks(source, at + ticks.length, ticks.length);
-      if (end < 0) unclosed.add(ticks.length);
-      add(end < 0 ? ticks : element("code", {}, trimmed(source.slice(at + ticks.length, end))));
-      at = end < 0 ? at + ticks.length : end + ticks.length;
-    } else if (one === "*" || one === "_" || one === "~") {
-      let end = at;
-      while (source[end] === one) end++;
+      const begin = endOfRun(source, at);
+      const count = begin - at;
+      const end = unclosed.has(count) ? -1 : closingTicks(source, begin, count);
+      if (end < 0) unclosed.add(count);
+      add(end < 0 ? source.slice(at, begin) : element("code", {}, trimmed(source.slice(begin, end))));
+      at = end < 0 ? begin : end + count;
+    } else if ("*_~".includes(one)) {
+      const end = endOfRun(source, at);
       add(mark(source, at, end));
       at = end;
     } else {
@@ -56,13 +53,16 @@ function match(pattern, source, at) {
   return pattern.exec(source);
 }
 
-/** Where a run of exactly this many backticks begins. */
+function endOfRun(source, at) {
+  let end = at;
+  while (source[end] === source[at]) end++;
+  return end;
+}
+
 function closingTicks(source, at, count) {
-  while ((at = source.indexOf("`", at)) >= 0) {
-    let end = at;
-    while (source[end] === "`") end++;
+  for (let end; (at = source.indexOf("`", at)) >= 0; at = end) {
+    end = endOfRun(source, at);
     if (end - at === count) return at;
-    at = end;
   }
   return -1;
 }
@@ -85,7 +85,7 @@ function linkAt(source, at) {
 /** Both patterns of an address allow http and https only. */
 const link = (address, content) => element("a", { href: address, target: "_blank", rel: "noopener noreferrer" }, ...content);
 
-/** A run of marks that may open or close an emphasis. Unlike CommonMark, punctuation beside it does not matter: Chinese has no blanks. */
+/** Marks of an emphasis. Unlike in CommonMark, punctuation beside them does not matter: Chinese has no blanks. */
 function mark(source, start, end) {
   const before = source[start - 1] ?? " ";
   const after = source[end] ?? " ";

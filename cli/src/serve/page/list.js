@@ -7,9 +7,6 @@ import { element, find, isComposing, notify } from "./dom.js";
 import { text } from "./messages.js";
 import { conversations, removeConversation, saveConversation } from "./storage.js";
 
-/** With fewer conversations, a search is of no use. */
-const SEARCHABLE = 5;
-
 export function start() {
   find("search").oninput = draw;
   find("rename").onclick = rename;
@@ -25,18 +22,17 @@ export function draw() {
   const found = wanted ? all.filter((one) => contains(one, wanted)) : all;
   const current = location.hash === "#fill" ? null : chat.shown().id;
   const rows = found.map((one) => element("li", {}, link(one, one.id === current)));
-  if (found.length === 0) rows.push(element("li", { class: "none" }, text(all.length ? "noMatches" : "noConversations")));
+  if (found.length === 0) rows.push(element("li", { class: "none" }, text("noConversations")));
   find("conversations").replaceChildren(...rows);
-  find("search").hidden = all.length < SEARCHABLE && !wanted;
+  find("search").hidden = all.length === 0;
   find("conversation-actions").hidden = !current || !all.some((one) => one.id === current);
 }
 
 function link(one, isCurrent) {
   const title = titleOf(one);
-  const isBusy = Boolean(inProgress(one));
-  const properties = { class: isBusy ? "row busy" : "row", href: `#${one.id}`, title, "aria-current": isCurrent && "page" };
-  const hidden = isBusy ? [element("span", { class: "unseen" }, text("answering"))] : [];
-  return element("a", properties, element("span", {}, title), ...hidden);
+  const row = element("a", { class: "row", href: `#${one.id}`, title, "aria-current": isCurrent && "page" }, element("span", {}, title));
+  if (inProgress(one)) row.append(element("i", { class: "busy", role: "img", "aria-label": text("answering") }));
+  return row;
 }
 
 const contains = ({ title, messages }, wanted) => [title, ...messages.map((one) => one.content)].some((part) => part.toLowerCase().includes(wanted));
@@ -80,7 +76,6 @@ function remove() {
   });
 }
 
-/** Offers the shown conversation as a file. */
 function save() {
   const conversation = chat.shown();
   const name = titleOf(conversation).replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-|-$/g, "") || "conversation";

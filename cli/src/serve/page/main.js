@@ -26,7 +26,7 @@ function route() {
   mark(find("to-fill"), isFill);
   find("rename-field").hidden = true;
   find("title").hidden = false;
-  closeSidebar();
+  showSidebar(false);
   draw();
   if (isFill) find("fill-text").focus();
   else chat.focus();
@@ -64,25 +64,20 @@ let trouble = null;
 function showTrouble(kind) {
   trouble = kind;
   find("storage-notice").hidden = !kind;
-  find("storage-notice").textContent = kind ? text(kind) : "";
+  if (kind) find("storage-notice").textContent = text(kind);
 }
 
-function openSidebar() {
-  document.body.classList.add("sidebar-open");
-  find("open-sidebar").ariaExpanded = "true";
-  find("close-sidebar").focus();
-}
-
-function closeSidebar() {
-  if (!document.body.classList.contains("sidebar-open")) return;
-  document.body.classList.remove("sidebar-open");
-  find("open-sidebar").ariaExpanded = "false";
-  find("open-sidebar").focus();
+/** In a narrow window, the sidebar lies above the rest. */
+function showSidebar(isOpen) {
+  if (document.body.classList.contains("sidebar-open") === isOpen) return;
+  document.body.classList.toggle("sidebar-open", isOpen);
+  find("open-sidebar").ariaExpanded = isOpen;
+  find(isOpen ? "close-sidebar" : "open-sidebar").focus();
 }
 
 async function openSettings() {
   const conversation = chat.shown();
-  closeSidebar();
+  showSidebar(false);
   if (!(await edit(conversation))) return;
   if (conversation.messages.length > 0) storage.saveConversation(conversation);
   setTheme();
@@ -117,16 +112,11 @@ storage.onChange((id) => {
   draw();
 });
 find("skip").onclick = () => find("question").focus();
-find("open-sidebar").onclick = openSidebar;
-find("close-sidebar").onclick = closeSidebar;
-find("scrim").onclick = closeSidebar;
+find("open-sidebar").onclick = () => showSidebar(true);
+find("close-sidebar").onclick = find("scrim").onclick = () => showSidebar(false);
 find("open-settings").onclick = openSettings;
 find("sidebar").onkeydown = (event) => {
-  if (event.key === "Escape") closeSidebar();
-};
-// The link to a new conversation also leads to one while one is shown that has just got its address.
-find("new").onclick = () => {
-  if (location.hash === "#new") route();
+  if (event.key === "Escape") showSidebar(false);
 };
 addEventListener("hashchange", route);
 route();

@@ -13,7 +13,7 @@ const RULE = /^ {0,3}([-*_])(?:[ \t]*\1){2,}[ \t]*$/;
 const QUOTE = /^ {0,3}> ?/;
 const ITEM = /^( *)([-*+]|\d{1,9}[.)])(?: +|$)/;
 
-/** Shows Markdown in an element. Finished blocks stay the same elements, so a growing answer costs only its last one. */
+/** Shows Markdown in an element. Finished blocks stay, so a growing answer costs only its last one. */
 export function show(container, source) {
   const blocks = split(source.split(/\r\n|\n|\r/), 0);
   const sources = blocks.map((block) => block.source);
@@ -24,7 +24,6 @@ export function show(container, source) {
   container.blocks = sources;
 }
 
-/** The blocks of lines: the source of each, and a function that makes its element. */
 function split(lines, depth) {
   const blocks = [];
   let at = 0;
@@ -56,7 +55,7 @@ const CODE = {
     const language = FENCE.exec(lines[0])[2].trim().split(/\s/)[0];
     const isClosed = lines.length > 1 && closes(lines[0], lines.at(-1));
     const code = lines.slice(1, isClosed ? -1 : undefined).join("\n");
-    const head = element("div", {}, element("span", {}, language || text("code")), iconButton("copy", "copyCode", () => copy(code)));
+    const head = element("div", {}, element("span", {}, language || text("code")), iconButton("copy", "copy", () => copy(code)));
     const pre = element("pre", { tabindex: 0, role: "region", "aria-label": `${text("code")} ${language}` }, element("code", {}, code));
     return element("div", { class: "code" }, head, pre);
   },
@@ -143,7 +142,7 @@ function itemContent(lines, depth) {
   return blocks;
 }
 
-/** The lines of each item of the list that begins here, without their indents, and where the list ends. */
+/** The lines of each item of a list, without their indents, and where it ends. */
 function items(lines, at) {
   const [, first, firstMark] = ITEM.exec(lines[at]);
   const found = [];

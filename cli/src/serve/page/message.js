@@ -8,7 +8,6 @@ import { number, text } from "./messages.js";
 const article = (kind, heading, ...content) =>
   element("article", { class: `message ${kind}` }, element("h2", { class: "unseen" }, text(heading)), ...content);
 
-/** A question; `edited` gets its new text. */
 export function question(message, edited) {
   const root = article("question", "you");
   const [heading] = root.children;
@@ -41,7 +40,6 @@ function editor(root, content, edited, cancel) {
   field.focus();
 }
 
-/** A system prompt or the result of a tool. */
 export const aside = ({ role, content }) => article("system", role === "system" ? "system" : "toolResult", content);
 
 /** An answer. `update` shows what it has become, and what is in progress if it is; `again` makes another one. */
@@ -81,7 +79,6 @@ function toolCall({ function: { name, arguments: given } }) {
   return element("details", { class: "tool", open: true }, element("summary", {}, text("toolCall", { name })), element("pre", {}, written));
 }
 
-/** What stands below an answer that has ended. */
 function end(message, context, again) {
   const { usage, finish } = message.page ?? {};
   const buttons = [iconButton("copy", "copy", () => copy(message.content)), iconButton("again", "again", again)];

@@ -6,8 +6,7 @@ export const MESSAGES = {
   closeSidebar: ["Hide conversations", "隐藏对话列表"],
   newConversation: ["New conversation", "新对话"],
   conversations: ["Conversations", "对话列表"],
-  noConversations: ["No conversations yet", "还没有对话"],
-  noMatches: ["No conversation has this text", "没有包含此内容的对话"],
+  noConversations: ["No conversations", "没有对话"],
   search: ["Search conversations", "搜索对话"],
   import: ["Import conversation", "导入对话"],
   export: ["Export conversation", "导出对话"],
@@ -15,7 +14,6 @@ export const MESSAGES = {
   deleteConversation: ["Delete conversation", "删除对话"],
   deleted: ["“{title}” deleted", "已删除“{title}”"],
   undo: ["Undo", "撤销"],
-  dismiss: ["Dismiss", "关闭"],
   settings: ["Settings", "设置"],
 
   messages: ["Messages", "消息"],
@@ -40,18 +38,17 @@ export const MESSAGES = {
   thoughts: ["Thoughts", "思考过程"],
   toolCall: ["Calls the tool {name}", "调用工具 {name}"],
   code: ["Code", "代码"],
-  copyCode: ["Copy code", "复制代码"],
   answering: ["The model is answering", "模型正在回答"],
   answered: ["Answer: {answer}", "回答：{answer}"],
   stopped: ["Stopped", "已停止"],
-  cut: ["The answer reached the limit “Most tokens” of the settings.", "回答达到了设置中“最多 token 数”的上限。"],
+  cut: ["The answer reached the limit “Max tokens” of the settings.", "回答达到了设置中“最大 token 数”的上限。"],
   cutByContext: ["The context of {context} tokens is full. Start a new conversation, or edit an earlier question to continue from there.", "{context} 个 token 的上下文已满。请开始新对话，或编辑之前的问题，从那里继续。"],
   tokens: ["{count} tokens", "{count} 个 token"],
   seconds: ["{seconds} s", "{seconds} 秒"],
   speed: ["{speed} tokens/s", "{speed} token/秒"],
   context: ["Context in use", "已用上下文"],
   contextUse: ["{used} of {context} tokens", "已用 {used} / {context} 个 token"],
-  cached: ["{count} cached", "{count} 个来自缓存"],
+  contextCached: ["{used} of {context} tokens, {cached} cached", "已用 {used} / {context} 个 token，{cached} 个来自缓存"],
 
   tryAgain: ["Try again", "重试"],
   noAnswer: ["This question has no answer yet.", "这个问题还没有回答。"],
@@ -72,7 +69,6 @@ export const MESSAGES = {
 
   fillBlanks: ["Fill in blanks", "填空"],
   fillLead: ["Write a text with blanks. The model fills them from left to right.", "写一段带空白的文字，模型会从左到右依次填写。"],
-  insertBlank: ["Insert a blank", "插入空白"],
   blankWords: ["{blank} a few words", "{blank} 几个词"],
   blankSentence: ["{blank} a sentence", "{blank} 一个句子"],
   blankText: ["{blank} a longer text", "{blank} 一段文字"],
@@ -83,17 +79,15 @@ export const MESSAGES = {
   filled: ["Filled: {spans}", "已填写：{spans}"],
   noBlanks: ["The text has no blank. Insert one with a button above.", "文字中没有空白，请用上方的按钮插入。"],
 
-  thisConversation: ["This conversation", "本对话"],
-  systemPrompt: ["System prompt", "系统提示词"],
+  systemPrompt: ["System prompt of this conversation", "本对话的系统提示词"],
   systemHint: ["Instructions for the whole conversation", "对整个对话的要求"],
   answers: ["Answers", "回答"],
   temperature: ["Temperature", "温度"],
   topP: ["Top-p", "Top-p"],
   topK: ["Top-k", "Top-k"],
   seed: ["Seed", "随机种子"],
-  maxTokens: ["Most tokens", "最多 token 数"],
+  maxTokens: ["Max tokens", "最大 token 数"],
   standard: ["default", "默认"],
-  random: ["random", "随机"],
   page: ["Page", "页面"],
   language: ["Language", "语言"],
   asBrowser: ["As the browser", "跟随浏览器"],
@@ -114,7 +108,6 @@ export const MESSAGES = {
 const LANGUAGES = ["en", "zh"];
 let language = LANGUAGES[0];
 
-/** The text of a message in the language of the page. */
 export function text(name, values = {}) {
   const message = MESSAGES[name][LANGUAGES.indexOf(language)];
   return message.replace(/\{(\w+)\}/g, (whole, value) => (value in values ? values[value] : whole));

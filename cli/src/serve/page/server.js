@@ -5,7 +5,6 @@ import { text } from "./messages.js";
 import { key, saveKey } from "./storage.js";
 import { events } from "./stream.js";
 
-/** What went wrong, in words for the reader. */
 export class Failure extends Error {}
 
 /** The model that the server runs: its name, the size of its context, and the blanks that it fills. */
@@ -29,7 +28,6 @@ export async function* answer(messages, sampling, signal, waits) {
   }
 }
 
-/** The text with its blanks filled, and what filled them. */
 export async function fill(blanks, sampling, signal, waits) {
   return (await request("v1/fill", { ...sampling, text: blanks }, signal, waits)).json();
 }

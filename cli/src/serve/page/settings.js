@@ -1,7 +1,8 @@
 // The dialog of settings.
 
-import { ask, find } from "./dom.js";
 import { setSystemPrompt, systemPrompt } from "./conversation.js";
+import { ask, find } from "./dom.js";
+import { text } from "./messages.js";
 import { settings, saveSettings } from "./storage.js";
 
 const NUMBERS = ["temperature", "top_p", "top_k", "seed", "max_tokens"];
@@ -13,7 +14,7 @@ export async function edit(conversation) {
   fields.system.value = systemPrompt(conversation);
   fields.language.value = language;
   fields.theme.value = theme;
-  for (const name of NUMBERS) fields[name].value = sampling[name] ?? "";
+  for (const name of NUMBERS) Object.assign(fields[name], { value: sampling[name] ?? "", placeholder: text("standard") });
   const given = await ask("settings");
   if (!given) return false;
   setSystemPrompt(conversation, given.system);
@@ -22,7 +23,6 @@ export async function edit(conversation) {
   return true;
 }
 
-/** The colours: the system's unless a theme was chosen. */
 export function setTheme() {
   document.documentElement.dataset.theme = settings().theme ?? "";
 }

@@ -58,7 +58,6 @@ function remove(key) {
   if (memory.size === 0) report(null);
 }
 
-/** All conversations, the newest first. */
 export function conversations() {
   const keys = new Set([...Object.keys(storage("localStorage") ?? {}), ...memory.keys()].filter((key) => key.startsWith(PREFIX)));
   return [...keys].map(read).filter((one) => Array.isArray(one?.messages)).sort((a, b) => b.changed - a.changed);
