@@ -316,6 +316,17 @@ fn thoughts_and_tool_calls_are_shown() {
     page.script_texts(&["Sunny."]);
     page.ask("And?");
     let answer = page.run("return requests[1].messages[1]");
+    let cut = [delta(&json!({ "content": "Let me see." })), call(0, "c", "weather", "{\"city\":")];
+    page.script(&json!({ "chunks": cut, "end": "open" }));
+    page.send("Again?");
+    page.wait("document.querySelectorAll('.tool').length === 3");
+    page.keys(ESCAPE);
+    page.answered();
+    // A call that was cut is none.
+    assert_eq!(page.count(".tool"), 2);
+    page.script_texts(&["Sunny."]);
+    page.ask("Well?");
+    assert!(page.run("return requests[3].messages.at(-2)").get("tool_calls").is_none());
     assert_eq!(answer["tool_calls"][0]["function"]["arguments"], "{\"city\":\"Berlin\"}");
     assert!(answer.get("reasoning_content").is_none() && answer.get("page").is_none());
     page.finish();

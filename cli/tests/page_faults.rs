@@ -35,6 +35,15 @@ fn a_busy_server_is_asked_again() {
     page.script_texts(&["Now."]);
     page.click(".trouble button");
     assert_eq!(page.answered(), "Now.");
+    // Another question takes the place of one without an answer: not all models take two in a row.
+    page.script(&json!({ "gone": true }));
+    page.send("Never answered");
+    page.wait("document.querySelector('.trouble')");
+    page.ask("你好");
+    assert_eq!(page.texts(".bubble"), ["Hello", "Hello again", "你好"]);
+    assert!(page.count(".trouble") == 0 && page.count(".answer") == 3);
+    page.click(".notice button");
+    assert_eq!(page.texts(".bubble"), ["Hello", "Hello again", "Never answered"]);
     page.finish();
 }
 

@@ -1,6 +1,6 @@
 // Answers in progress. They go on while another conversation is shown.
 
-import { forServer, isEmpty } from "./conversation.js";
+import { forServer, isEmpty, parsed } from "./conversation.js";
 import { answer } from "./server.js";
 import { settings } from "./storage.js";
 
@@ -31,6 +31,9 @@ export async function begin(conversation, changed) {
     message.page.finish = "stopped";
   } finally {
     message.page.seconds = since();
+    // The server takes no call that was cut.
+    const calls = message.tool_calls?.filter((call) => parsed(call.function.arguments));
+    message.tool_calls = calls?.length ? calls : undefined;
     if (isEmpty(message)) conversation.messages = conversation.messages.filter((one) => one !== message);
     running.delete(conversation.id);
   }

@@ -53,9 +53,12 @@ function send() {
   const field = find("question");
   if (!field.value.trim() || inProgress(current)) return;
   const message = { role: "user", content: field.value };
-  current.messages.push(message);
   field.value = "";
   fit(field);
+  const { messages } = current;
+  // Not all models take two questions in a row.
+  if (messages.at(-1)?.role === "user") return branch(messages.length - 1, [message], "questionReplaced");
+  messages.push(message);
   // Undoing would now lose the question.
   find("notices").replaceChildren();
   add(viewOf(message));
@@ -156,7 +159,6 @@ function add(article) {
   find("messages").append(article);
 }
 
-/** Draws what depends on whether an answer is in progress, and what went wrong. */
 function drawState() {
   const isRunning = Boolean(inProgress(current));
   const last = current.messages.at(-1);

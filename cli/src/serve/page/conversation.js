@@ -13,7 +13,6 @@ export function create(messages = []) {
   return one;
 }
 
-/** Names a conversation after its first question, unless it was named. */
 export function entitle(conversation) {
   if (conversation.isNamed) return;
   const first = conversation.messages.find((message) => message.role === "user")?.content ?? "";
@@ -34,6 +33,15 @@ export function setSystemPrompt({ messages }, prompt) {
 }
 
 export const isEmpty = (message) => !message.content && !message.reasoning_content && !message.tool_calls;
+
+/** What JSON says, null if it is not whole. */
+export function parsed(json) {
+  try {
+    return JSON.parse(json);
+  } catch {
+    return null;
+  }
+}
 
 /** Messages as the server takes them: without thoughts, which are no part of later prompts. */
 export const forServer = (messages) => messages.map((message) => pick(message, FIELDS));

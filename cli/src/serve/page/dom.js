@@ -25,7 +25,7 @@ export function icon(name) {
   return svg;
 }
 
-/** A button that is only an icon; `label` names the message that says what it does. */
+/** A button with an icon; `label` names its message. */
 export function iconButton(name, label, onclick) {
   const said = text(label);
   return element("button", { class: `icon ${name}`, title: said, "aria-label": said, onclick }, icon(name));

@@ -2,7 +2,7 @@
 
 import { element } from "./dom.js";
 
-/** How far back an emphasis may have begun, in marks and pieces of text. */
+/** How many pieces back an emphasis may begin. */
 const REACH = 200;
 
 const LINK = /\[([^[\]\n]{1,500})\]\((https?:\/\/[^\s<>()]{1,1000}(?:\([^\s<>()]{0,200}\))?[^\s<>()]{0,1000})(?:[ \t]+"[^"\n]{0,200}")?\)/iy;

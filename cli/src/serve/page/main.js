@@ -92,7 +92,6 @@ async function learnModel() {
     return notify(failure.message);
   }
   find("model").textContent = model.id;
-  find("model").title = model.id;
   find("to-fill").hidden = model.blanks.length === 0;
   fill.setBlanks(model.blanks);
   chat.setContext(model.context);

@@ -1,5 +1,6 @@
 // One message as an element.
 
+import { parsed } from "./conversation.js";
 import { copy, element, fit, iconButton, isComposing } from "./dom.js";
 import { show } from "./markdown.js";
 import { number, text } from "./messages.js";
@@ -63,19 +64,15 @@ export function answer(message, context, again) {
   return { root, update };
 }
 
-/** What stands in place of an answer that has not begun; `wait` is how many seconds a busy server asks to wait. */
+/** What stands in place of an answer; `wait` is how many seconds a busy server asks for. */
 function waiting(wait, content) {
   if (wait) return [element("p", { class: "note" }, text("busy", { seconds: wait }))];
   return content ? [] : [element("p", { class: "waiting" }, element("i"), element("i"), element("i"))];
 }
 
 function toolCall({ function: { name, arguments: given } }) {
-  let written = given;
-  try {
-    written = JSON.stringify(JSON.parse(given), null, 2);
-  } catch {
-    // Not JSON, or not all of it yet.
-  }
+  const json = parsed(given);
+  const written = json ? JSON.stringify(json, null, 2) : given;
   return element("details", { class: "tool", open: true }, element("summary", {}, text("toolCall", { name })), element("pre", {}, written));
 }
 

@@ -33,6 +33,7 @@ export const MESSAGES = {
   edit: ["Edit question", "编辑问题"],
   again: ["Answer again", "重新回答"],
   laterRemoved: ["The conversation continues from the edited question", "对话从修改后的问题继续"],
+  questionReplaced: ["The unanswered question is replaced", "未回答的问题已被替换"],
   answerReplaced: ["The answer is replaced", "正在重新生成回答"],
   thinking: ["Thinking…", "思考中…"],
   thoughts: ["Thoughts", "思考过程"],

@@ -7,7 +7,6 @@ import { events } from "./stream.js";
 
 export class Failure extends Error {}
 
-/** The model that the server runs: its name, the size of its context, and the blanks that it fills. */
 export async function model() {
   const { data } = await (await request("v1/models")).json();
   const { id = "", context_length: context = null, blanks = [] } = data?.[0] ?? {};

@@ -7,7 +7,7 @@ import { settings, saveSettings } from "./storage.js";
 
 const NUMBERS = ["temperature", "top_p", "top_k", "seed", "max_tokens"];
 
-/** Shows the settings and what belongs to this conversation; says whether something was changed. */
+/** Shows the settings; says whether they were saved. */
 export async function edit(conversation) {
   const { sampling = {}, language = "", theme = "" } = settings();
   const fields = find("settings-form").elements;

@@ -1,6 +1,8 @@
 // Conversations and settings in the browser's storage. Each conversation has a key of its own, so that two tabs do not overwrite each
 // other. What the storage does not take is kept in memory.
 
+import { parsed } from "./conversation.js";
+
 const PREFIX = "glm.conversation.";
 const memory = new Map();
 let trouble = null;
@@ -29,12 +31,7 @@ function storage(name) {
 
 function read(key) {
   if (memory.has(key)) return memory.get(key);
-  const written = storage("localStorage")?.getItem(key) ?? null;
-  try {
-    return JSON.parse(written);
-  } catch {
-    return null;
-  }
+  return parsed(storage("localStorage")?.getItem(key));
 }
 
 function write(key, value) {
@@ -63,10 +60,7 @@ export function conversations() {
   return [...keys].map(read).filter((one) => Array.isArray(one?.messages)).sort((a, b) => b.changed - a.changed);
 }
 
-export const conversation = (id) => {
-  const found = read(PREFIX + id);
-  return Array.isArray(found?.messages) ? found : null;
-};
+export const conversation = (id) => conversations().find((one) => one.id === id);
 export const saveConversation = (one) => write(PREFIX + one.id, one);
 export const removeConversation = (id) => remove(PREFIX + id);
 
