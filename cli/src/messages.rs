@@ -426,6 +426,9 @@ messages! {
     request_answered(line, status, prompt, cached, answer, seconds):
         "{line} {status}: prompt {prompt} ({cached} cached), answer {answer} tokens, {seconds} s",
         "{line} {status}：提示词 {prompt}（缓存 {cached}），回答 {answer} 个 token，{seconds} 秒";
+    cache_is_restored(tokens, path): "{tokens} tokens of kept prompts were read from {path}", "已从 {path} 读取 {tokens} 个 token 的已存提示词";
+    cache_is_not_restored(problem): "kept prompts are not used: {problem}", "未使用已存的提示词：{problem}";
+    cache_is_not_saved(problem): "kept prompts are not saved: {problem}", "未保存提示词：{problem}";
     not_memory(): "must be a number of bytes, or a number with kB, MB, GB or TB, such as 2GB", "必须是字节数，或带 kB、MB、GB、TB 的数，例如 2GB";
 }
 

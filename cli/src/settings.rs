@@ -63,6 +63,7 @@ pub const NAMES: &[&str] = &[
     "kv-memory",
     #[cfg(feature = "serve")]
     "cache-memory",
+    "cache-file",
     #[cfg(feature = "serve")]
     "request-timeout",
     #[cfg(feature = "serve")]
