@@ -34,7 +34,7 @@ pub(super) enum Match {
 impl CallForm {
     /// Where in `text`, from `from` on, a call may begin; `line` says whether the text begins with a line.
     pub(super) fn begins(self, text: &str, from: usize, line: bool) -> Option<usize> {
-        if self == CallForm::Tags {
+        if matches!(self, CallForm::Tags { .. }) {
             let rest = text.get(from..)?;
             let partial = overlap(rest, CALL);
             let partial = (partial > 0).then(|| rest.len() - partial);
@@ -52,7 +52,7 @@ impl CallForm {
     pub(super) fn matches(self, offered: &Offered, text: &str, at_end: bool) -> Match {
         let mut cursor = Cursor { text, at: 0 };
         let found = match self {
-            CallForm::Tags => tags(&mut cursor),
+            CallForm::Tags { .. } => tags(&mut cursor),
             CallForm::Json => json(&mut cursor, offered),
             CallForm::Python => python(&mut cursor, offered),
         };
@@ -238,7 +238,7 @@ impl Call {
         let state = match form {
             CallForm::Json => State::Object(Literal::new()),
             CallForm::Python => State::Keyword { follows: false },
-            CallForm::Tags => State::Tag,
+            CallForm::Tags { .. } => State::Tag,
         };
         Call { state, arguments: offered.arguments(name), count: 0 }
     }
