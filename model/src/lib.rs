@@ -27,6 +27,9 @@
 //! A [`Model`] never changes and is shared by any number of threads. What a conversation has computed is in its [`Sequence`]; one
 //! [`Model::run`] takes new tokens of several sequences. The same ids give the same bits on any number of threads, however a
 //! prompt is cut, and whatever other sequences are in the pass.
+//!
+//! A [`Generation`] computes one answer, and a [`Batch`] many at the same time, with a queue and a cache of common beginnings. The
+//! ids of an answer are the same in both.
 
 mod error;
 
@@ -53,7 +56,9 @@ pub use files::quantize::{
     GROUPS, QuantizeOptions, Quantized, Quantizer, companion_files, quantize,
 };
 pub use files::random::RANDOM_SHAPES;
+pub use generate::batch::{Batch, BatchOptions, BatchStats, Event, Submission, Ticket};
 pub use generate::bundle::Bundle;
+pub use generate::constraint::{Constraint, IdSet};
 pub use generate::conversation::{
     Answer, Conversation, ConversationOptions, Overflow, Reply, messages_from_json,
     messages_to_json,
@@ -61,7 +66,7 @@ pub use generate::conversation::{
 pub use generate::draft::{Draft, DraftStats, MAX_DRAFT};
 pub use generate::fill::{Filled, fill};
 pub use generate::generation::{FinishReason, Generation, Request, TextGeneration, check_prompt};
-pub use generate::sampling::{Sampler, Sampling};
+pub use generate::sampling::{SampledToken, Sampler, Sampling};
 pub use generate::score::{Score, score};
 pub use glm_kernels::{ISA_VARIABLE, Isa, for_each, for_each_row};
 pub use machine::cores::Cores;

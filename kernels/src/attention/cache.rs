@@ -173,6 +173,11 @@ impl<E: Cached> KvCache<E> {
         Self { shape: self.shape, pages: self.pages[..len.min(self.pages.len())].to_vec() }
     }
 
+    /// A number for each page: its address. Caches that share a page have the same number for it.
+    pub fn page_numbers(&self) -> impl Iterator<Item = usize> {
+        self.pages.iter().map(|page| Arc::as_ptr(page).addr())
+    }
+
     /// Whether another cache shares page `index`, which must then be replaced by a copy before it is written (copy-on-write).
     ///
     /// # Panics

@@ -1,14 +1,16 @@
 //! Generation: prefill of the prompt, then decoding of the answer.
 
-use std::collections::VecDeque;
+use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::files::config::MaskKind;
-use crate::generate::draft::{Draft, DraftStats, Drafter};
-use crate::generate::sampling::{Sampler, Sampling};
-use crate::network::chunk::Chunk;
+use crate::generate::constraint::Constraint;
+use crate::generate::decoding::{self, Decoding};
+use crate::generate::draft::{Draft, DraftStats};
+use crate::generate::sampling::{SampledToken, Sampling};
 use crate::network::hook::{CancelToken, Progress, RunOptions};
 use crate::network::model::Model;
+use crate::network::placement::Placement;
 use crate::network::sequence::Sequence;
 use crate::text::chat::Template;
 use crate::text::stream::TextStream;
@@ -28,13 +30,18 @@ pub struct Request {
     pub cancel: CancelToken,
     /// Length of drafts. They do not change the answer.
     pub draft: Draft,
+    /// Restricts the ids of the answer. Such an answer is generated without drafts.
+    pub constraint: Option<Box<dyn Constraint>>,
+    /// How many of the most probable ids are returned with each id; `None` returns no log probabilities.
+    pub logprobs: Option<usize>,
 }
 
 impl Request {
     /// A request with the given sampling and no other limit than the context.
     pub fn new(sampling: Sampling) -> Self {
         let (cancel, draft) = (CancelToken::default(), Draft::default());
-        Self { sampling, max_new_tokens: None, stop_ids: Vec::new(), cancel, draft }
+        let (max_new_tokens, stop_ids, constraint, logprobs) = Default::default();
+        Self { sampling, max_new_tokens, stop_ids, cancel, draft, constraint, logprobs }
     }
 
     /// A request with the default sampling and the stop ids of the model.
@@ -84,24 +91,7 @@ impl FinishReason {
 /// It ends after a stop id, after an error, and once [`Generation::finish_reason`] is set.
 pub struct Generation {
     model: Model,
-    sequence: Sequence,
-    sampler: Sampler,
-    request: Request,
-    drafter: Option<Drafter>,
-    /// Input of the next pass: the rest of the prompt, or the last sampled id and its draft.
-    next: Vec<u32>,
-    /// Whether the prefill is done.
-    has_begun: bool,
-    /// Sampled ids that were not returned yet.
-    drawn: VecDeque<u32>,
-    prompt_tokens: usize,
-    kept: usize,
-    /// Number of returned ids.
-    count: usize,
-    finish: Option<FinishReason>,
-    /// An error that follows the ids in `drawn`.
-    pending: Option<Error>,
-    failed: bool,
+    answer: Decoding,
 }
 
 impl Generation {
@@ -115,31 +105,12 @@ impl Generation {
     /// another model.
     pub fn new(
         model: &Model,
-        mut sequence: Sequence,
+        sequence: Sequence,
         prompt: &[u32],
         request: Request,
     ) -> Result<Self> {
-        let sampler = Sampler::new(&request.sampling, model.config().vocab, prompt)?;
-        model.check_sequence(&sequence)?;
-        check_prompt(model, prompt, sequence.capacity())?;
-        let kept = model.reusable(prompt, &sequence);
-        sequence.truncate(kept);
-        Ok(Self {
-            model: model.clone(),
-            sequence,
-            sampler,
-            drafter: Drafter::new(request.draft, prompt),
-            request,
-            next: prompt[kept..].to_vec(),
-            has_begun: false,
-            drawn: VecDeque::new(),
-            prompt_tokens: prompt.len(),
-            kept,
-            count: 0,
-            finish: None,
-            pending: None,
-            failed: false,
-        })
+        let answer = Decoding::new(model, sequence, prompt, request)?;
+        Ok(Self { model: model.clone(), answer })
     }
 
     /// Runs the prefill; `progress` is called with the completed fraction. After cancellation [`Generation::finish_reason`] is
@@ -148,24 +119,14 @@ impl Generation {
     /// # Errors
     /// If memory cannot be allocated, or the logits are not finite.
     pub fn read_prompt(&mut self, progress: &mut Progress<'_>) -> Result<()> {
-        if self.has_begun || self.finish.is_some() || self.failed {
+        if self.answer.has_begun() || self.answer.is_over() {
             return Ok(());
         }
-        let Self { model, sequence, sampler, next, drawn, request, .. } = self;
-        let read = model.with_workspace(|workspace| {
-            let chunk = Chunk::last(sequence, next);
-            let mut progress = |fraction| progress(fraction);
-            let options =
-                RunOptions::default().cancelled_by(&request.cancel).with_progress(&mut progress);
-            let logits = model.run(workspace, &mut [chunk], options)?;
-            drawn.push_back(sampler.choose(logits.last(0))?);
-            Ok(())
-        });
-        self.has_begun = true;
-        if let (Some(drafter), Some(&id)) = (&mut self.drafter, self.drawn.back()) {
-            drafter.begin(id);
-        }
-        self.settle(read)
+        let cancel = self.answer.cancel();
+        let mut progress = |fraction| progress(fraction);
+        let options = RunOptions::default().cancelled_by(&cancel).with_progress(&mut progress);
+        self.answer.plan(usize::MAX, false);
+        self.pass(options)
     }
 
     /// The answer as text, decoded by `stream`.
@@ -180,130 +141,81 @@ impl Generation {
 
     /// Tokens of the prompt.
     pub fn prompt_tokens(&self) -> usize {
-        self.prompt_tokens
+        self.answer.prompt_tokens()
     }
 
     /// Tokens of the prompt that were reused from the sequence.
     pub fn kept(&self) -> usize {
-        self.kept
+        self.answer.kept()
     }
 
     /// Tokens that the context holds, prompt and answer together.
     pub fn context(&self) -> usize {
-        self.sequence.capacity()
+        self.answer.sequence().capacity()
     }
 
     /// Why the answer ended; `None` while it has not.
     pub fn finish_reason(&self) -> Option<FinishReason> {
-        self.finish
+        self.answer.finish_reason()
     }
 
     /// Statistics of drafts so far.
     pub fn draft_stats(&self) -> DraftStats {
-        self.drafter.as_ref().map(Drafter::stats).unwrap_or_default()
+        self.answer.draft_stats()
     }
 
     /// The sequence with the prompt and the returned ids, for reuse by the next prompt.
-    pub fn into_sequence(mut self) -> Sequence {
-        self.sequence.truncate(self.prompt_tokens + self.count);
-        self.sequence
+    pub fn into_sequence(self) -> Sequence {
+        self.answer.into_sequence()
     }
 
-    /// The limit that prevents a further id, if any.
-    fn limit(&self) -> Option<FinishReason> {
-        if self.request.cancel.is_cancelled() {
-            return Some(FinishReason::Cancelled);
-        }
-        if self.request.max_new_tokens.is_some_and(|most| self.count >= most) {
-            return Some(FinishReason::Length);
-        }
-        let given = self.prompt_tokens + self.count;
-        // The last id is only returned, not fed, so it may exceed the context by one.
-        (given > self.sequence.capacity()).then_some(FinishReason::Context)
+    /// The next id with its log probabilities, or `None` at the end. [`Iterator::next`] returns the id alone.
+    pub fn next_token(&mut self) -> Option<Result<SampledToken>> {
+        if self.answer.is_over() { None } else { self.step().transpose() }
     }
 
-    /// Runs a decode pass, which samples at least one id.
-    fn draw(&mut self) -> Result<()> {
-        // A draft must fit in the context and must not exceed the requested number of ids.
-        let given = self.prompt_tokens + self.count;
-        let fit = self.sequence.capacity() - given;
-        let most = self.request.max_new_tokens.map_or(fit, |most| fit.min(most - self.count - 1));
-        let Self { model, sequence, sampler, next, drawn, request, drafter, .. } = self;
-        let before = sequence.len();
-        if let Some(drafter) = drafter {
-            next.extend_from_slice(drafter.propose(most));
+    fn step(&mut self) -> Result<Option<SampledToken>> {
+        if self.answer.limit().is_none() && self.answer.is_dry() {
+            self.answer.problem()?;
+            if self.answer.has_begun() {
+                let cancel = self.answer.cancel();
+                self.answer.plan(usize::MAX, true);
+                self.pass(RunOptions::default().cancelled_by(&cancel))?;
+            } else {
+                self.read_prompt(&mut |_| {})?;
+            }
         }
-        let drafted = next.len() - 1;
-        let started = std::time::Instant::now();
-        let mut pass = |next: &[u32]| {
-            model.with_workspace(|workspace| {
-                let options = RunOptions::default().cancelled_by(&request.cancel);
-                let logits = model.run(workspace, &mut [Chunk::all(sequence, next)], options)?;
-                for (logits, draft) in logits.chunk(0).zip(next[1..].iter().map(Some).chain([None]))
-                {
-                    let id = sampler.choose(logits)?;
-                    drawn.push_back(id);
-                    if draft != Some(&id) || request.stop_ids.contains(&id) {
-                        break;
-                    }
+        Ok(self.answer.pop())
+    }
+
+    /// Runs the planned pass. Cancellation is a finish reason, not an error.
+    fn pass(&mut self, options: RunOptions<'_>) -> Result<()> {
+        let Self { model, answer } = self;
+        let cancel = answer.cancel();
+        let started = Instant::now();
+        let done = model.with_workspace(|workspace| {
+            let answers = std::iter::once(&mut *answer);
+            let logits = match decoding::run(model, workspace, answers, options) {
+                // There is no memory for the draft; there may be for the single token.
+                Err(Error::KvBudget { .. } | Error::Memory { .. }) if answer.has_draft() => {
+                    answer.drop_draft();
+                    let options = RunOptions::default().cancelled_by(&cancel);
+                    decoding::run(model, workspace, std::iter::once(&mut *answer), options)?
                 }
-                Ok(())
-            })
-        };
-        let done = match pass(next) {
-            // There is no memory for the draft; there may be for the single token.
-            Err(Error::KvBudget { .. } | Error::Memory { .. }) if drafted > 0 => pass(&next[..1]),
-            done => done,
-        };
-        sequence.truncate(before + drawn.len().max(1));
-        if let Some(drafter) = drafter
-            && !drawn.is_empty()
-        {
-            drafter.verified(drafted, drawn.make_contiguous(), started.elapsed());
-        }
-        self.settle(done)
-    }
-
-    /// Stores the outcome of a pass. Cancellation is a finish reason, not an error. An error after some ids were sampled is
-    /// returned after them.
-    fn settle(&mut self, done: Result<()>) -> Result<()> {
-        self.next.clear();
-        self.next.extend(self.drawn.back());
+                done => done?,
+            };
+            answer.take(logits.chunk(0), started.elapsed());
+            Ok(())
+        });
         match done {
-            Err(Error::Cancelled) => {
-                self.finish = Some(FinishReason::Cancelled);
-                Ok(())
-            }
-            Err(error) if !self.drawn.is_empty() => {
-                self.pending = Some(error);
-                Ok(())
-            }
-            other => {
-                self.failed = other.is_err();
-                other
-            }
-        }
-    }
-
-    /// The next id, or `None` at the end.
-    fn step(&mut self) -> Result<Option<u32>> {
-        self.finish = self.limit();
-        if self.finish.is_none() && self.drawn.is_empty() {
-            if let Some(error) = self.pending.take() {
-                self.failed = true;
+            Err(Error::Cancelled) => answer.end(FinishReason::Cancelled),
+            Err(error) => {
+                answer.fail();
                 return Err(error);
             }
-            if self.has_begun { self.draw()? } else { self.read_prompt(&mut |_| {})? }
+            Ok(()) => {}
         }
-        if self.finish.is_some() {
-            return Ok(None);
-        }
-        let Some(id) = self.drawn.pop_front() else { return Ok(None) };
-        self.count += 1;
-        if self.request.stop_ids.contains(&id) {
-            self.finish = Some(FinishReason::Stop);
-        }
-        Ok(Some(id))
+        if answer.is_dry() { answer.problem() } else { Ok(()) }
     }
 }
 
@@ -311,7 +223,7 @@ impl Iterator for Generation {
     type Item = Result<u32>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.finish.is_some() || self.failed { None } else { self.step().transpose() }
+        Some(self.next_token()?.map(|token| token.id))
     }
 }
 
@@ -330,6 +242,7 @@ pub fn check_prompt(model: &Model, prompt: &[u32], capacity: usize) -> Result<()
     if prompt.is_empty() {
         return Err(Error::Ids("the prompt is empty".to_owned()));
     }
+    Placement::of(prompt, config.mask, &config.special)?;
     if prompt.len() >= capacity {
         let (needed, max) = (prompt.len() + 1, config.max_context);
         return Err(Error::ContextFull { needed, capacity, max });

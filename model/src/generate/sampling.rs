@@ -1,17 +1,19 @@
 //! Sampling: logits → the next id.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 use crate::error::{Error, Result};
 use crate::files::fields::Fields;
+use crate::generate::constraint::IdSet;
 
 /// Sampling parameters.
 ///
-/// They are applied in this order: repetition penalty, temperature, `top_k`, `top_p`, `min_p`. Each of the last three filters the
-/// candidates that remain after the previous one.
+/// They are applied in this order: repetition penalty, presence and frequency penalty, temperature, `top_k`, `top_p`, `min_p`. Each of
+/// the last three filters the candidates that remain after the previous one.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Sampling {
@@ -25,6 +27,10 @@ pub struct Sampling {
     pub min_p: f32,
     /// Divides positive logits and multiplies negative logits of ids that occurred before; 1 has no effect.
     pub repetition_penalty: f32,
+    /// Subtracted from the logits of ids that occurred in the answer, as in OpenAI's API; 0 has no effect.
+    pub presence_penalty: f32,
+    /// Subtracted from the logit of an id for each of its occurrences in the answer, as in OpenAI's API; 0 has no effect.
+    pub frequency_penalty: f32,
     /// Seed of the random numbers.
     pub seed: u64,
 }
@@ -38,8 +44,16 @@ impl Default for Sampling {
 impl Sampling {
     /// Greedy sampling: always the most probable id.
     pub fn greedy() -> Self {
-        let (top_k, top_p, min_p) = (0, 1.0, 0.0);
-        Self { temperature: 0.0, top_k, top_p, min_p, repetition_penalty: 1.0, seed: 0 }
+        Self {
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            seed: 0,
+        }
     }
 
     /// The sampling of the published code: its library, transformers, has a default `top_k` of 50.
@@ -87,7 +101,9 @@ impl Sampling {
             found: self.top_p.to_string(),
         })?;
         check("min-p", self.min_p, 0.0..=1.0)?;
-        check("repetition penalty", self.repetition_penalty, 0.01..=100.0)
+        check("repetition penalty", self.repetition_penalty, 0.01..=100.0)?;
+        check("presence penalty", self.presence_penalty, -2.0..=2.0)?;
+        check("frequency penalty", self.frequency_penalty, -2.0..=2.0)
     }
 }
 
@@ -96,7 +112,10 @@ impl Sampling {
 pub struct Sampler {
     sampling: Sampling,
     random: ChaCha8Rng,
+    /// The ids of prompt and answer.
     seen: IdSet,
+    /// How often each id occurs in the answer. Empty without penalties that need it.
+    counts: HashMap<u32, u32>,
     vocab: usize,
 }
 
@@ -111,23 +130,16 @@ thread_local! {
     static CANDIDATES: RefCell<Vec<Candidate>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A set of ids of the vocabulary, a bit for each.
-struct IdSet(Vec<u64>);
-
-impl IdSet {
-    fn new(vocab: usize) -> Self {
-        Self(vec![0; vocab.div_ceil(64)])
-    }
-
-    fn contains(&self, id: u32) -> bool {
-        self.0.get(id as usize / 64).is_some_and(|bits| bits >> (id % 64) & 1 == 1)
-    }
-
-    fn insert(&mut self, id: u32) {
-        if let Some(bits) = self.0.get_mut(id as usize / 64) {
-            *bits |= 1 << (id % 64);
-        }
-    }
+/// A sampled id.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct SampledToken {
+    /// The id.
+    pub id: u32,
+    /// Its log probability, if it was requested: the natural logarithm of its softmax, before penalties, temperature and filters.
+    pub logprob: Option<f32>,
+    /// The most probable ids and their log probabilities, as many as were requested, in descending order.
+    pub top: Vec<(u32, f32)>,
 }
 
 impl Sampler {
@@ -140,7 +152,7 @@ impl Sampler {
         let mut seen = IdSet::new(vocab);
         prompt.iter().for_each(|&id| seen.insert(id));
         let random = ChaCha8Rng::seed_from_u64(sampling.seed);
-        Ok(Self { sampling: sampling.clone(), random, seen, vocab })
+        Ok(Self { sampling: sampling.clone(), random, seen, counts: HashMap::new(), vocab })
     }
 
     /// Samples the next id from `logits`, one value per id of the vocabulary.
@@ -148,19 +160,69 @@ impl Sampler {
     /// # Errors
     /// If a logit is not finite, or there are more or fewer than ids.
     pub fn choose(&mut self, logits: &[f32]) -> Result<u32> {
+        self.choose_among(logits, None)
+    }
+
+    /// As [`Sampler::choose`], among the `allowed` ids only, and with log probabilities: those of the sampled id and of the
+    /// `logprobs` most probable ids.
+    ///
+    /// # Errors
+    /// As [`Sampler::choose`], and if no id is allowed.
+    pub fn sample(
+        &mut self,
+        logits: &[f32],
+        allowed: Option<&IdSet>,
+        logprobs: Option<usize>,
+    ) -> Result<SampledToken> {
+        let id = self.choose_among(logits, allowed)?;
+        let Some(most) = logprobs else {
+            return Ok(SampledToken { id, logprob: None, top: Vec::new() });
+        };
+        let normalizer = log_sum_exp(logits);
+        let logprob = |id: u32| (f64::from(logits[id as usize]) - normalizer) as f32;
+        let top = CANDIDATES.with_borrow_mut(|candidates| {
+            candidates.clear();
+            candidates.extend((0..).zip(logits).map(|(id, &weight)| Candidate { id, weight }));
+            let most = most.min(candidates.len());
+            if (1..candidates.len()).contains(&most) {
+                candidates.select_nth_unstable_by(most - 1, order);
+            }
+            candidates[..most].sort_unstable_by(order);
+            candidates[..most].iter().map(|c| (c.id, logprob(c.id))).collect()
+        });
+        Ok(SampledToken { id, logprob: Some(logprob(id)), top })
+    }
+
+    fn choose_among(&mut self, logits: &[f32], allowed: Option<&IdSet>) -> Result<u32> {
         if logits.len() != self.vocab || logits.is_empty() {
             return Err(Error::Ids(format!("{} logits for {} ids", logits.len(), self.vocab)));
         }
-        let penalty = self.sampling.repetition_penalty;
-        let penalized = |logit: f32| if logit > 0.0 { logit / penalty } else { logit * penalty };
+        let Sampling { repetition_penalty, presence_penalty, frequency_penalty, .. } =
+            self.sampling;
+        let penalized = |logit: f32| {
+            if logit > 0.0 { logit / repetition_penalty } else { logit * repetition_penalty }
+        };
+        let counts_ids = presence_penalty != 0.0 || frequency_penalty != 0.0;
         let id = CANDIDATES.with_borrow_mut(|candidates| {
             candidates.clear();
             for (id, &logit) in (0..).zip(logits) {
-                let weight = if self.seen.contains(id) { penalized(logit) } else { logit };
+                if !logit.is_finite() {
+                    return Err(Error::NotFinite);
+                }
+                if allowed.is_some_and(|allowed| !allowed.contains(id)) {
+                    continue;
+                }
+                let mut weight = if self.seen.contains(id) { penalized(logit) } else { logit };
+                if counts_ids && let Some(&count) = self.counts.get(&id) {
+                    weight -= presence_penalty + frequency_penalty * count as f32;
+                }
                 if !weight.is_finite() {
                     return Err(Error::NotFinite);
                 }
                 candidates.push(Candidate { id, weight });
+            }
+            if candidates.is_empty() {
+                return Err(Error::Ids("the constraint allows no id".to_owned()));
             }
             Ok(match self.sampling.temperature {
                 0.0 => most_probable(candidates),
@@ -172,8 +234,17 @@ impl Sampler {
             })
         })?;
         self.seen.insert(id);
+        if counts_ids {
+            *self.counts.entry(id).or_default() += 1;
+        }
         Ok(id)
     }
+}
+
+/// The logarithm of the sum of the exponentials.
+fn log_sum_exp(logits: &[f32]) -> f64 {
+    let max = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+    max + libm::log(logits.iter().map(|&logit| libm::exp(f64::from(logit) - max)).sum())
 }
 
 /// Logits → weights relative to the likeliest, which gets 1.

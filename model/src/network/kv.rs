@@ -265,6 +265,11 @@ impl SequenceCache {
         }
     }
 
+    /// A number for each page, which is the same in all caches that share it.
+    pub(crate) fn page_numbers(&self) -> Vec<usize> {
+        with_cache!(self, cache => cache.page_numbers().collect())
+    }
+
     /// Bytes of its pages, including shared ones.
     pub(crate) fn bytes(&self, page_bytes: u64) -> u64 {
         with_cache!(self, cache => cache.pages() as u64 * page_bytes)

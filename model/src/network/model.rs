@@ -205,6 +205,11 @@ impl Model {
         self.0.isa
     }
 
+    /// Whether tokens attend to earlier tokens only.
+    pub(crate) fn is_causal(&self) -> bool {
+        self.0.config.mask == MaskKind::Causal
+    }
+
     /// Threads of a forward pass.
     pub fn threads(&self) -> usize {
         self.0.pool.current_num_threads()
@@ -411,11 +416,24 @@ impl Model {
     /// A causal model can reuse any common prefix. A bidirectional context can be reused only if it is identical, because every
     /// token attends to all of it.
     pub fn reusable(&self, prompt: &[u32], sequence: &Sequence) -> usize {
+        self.common(prompt, &sequence.ids, sequence.placement)
+    }
+
+    /// As [`Model::reusable`], once a sequence has taken all ids of another prompt.
+    pub(crate) fn shareable(&self, prompt: &[u32], other: &[u32]) -> usize {
         let config = &self.0.config;
-        let placement = Placement::of(prompt, config.mask, &config.special).ok();
-        let common = prompt.iter().zip(&sequence.ids).take_while(|(a, b)| a == b).count();
+        self.common(prompt, other, Placement::of(other, config.mask, &config.special).ok())
+    }
+
+    fn common(&self, prompt: &[u32], ids: &[u32], old: Option<Placement>) -> usize {
+        let config = &self.0.config;
+        let common = prompt.iter().zip(ids).take_while(|(a, b)| a == b).count();
         let common = common.min(prompt.len().saturating_sub(1));
-        match (placement, sequence.placement) {
+        if common == 0 {
+            return 0;
+        }
+        let new = Placement::of(prompt, config.mask, &config.special).ok();
+        match (new, old) {
             (Some(new), Some(old)) if new == old && new.context() <= common => common,
             _ => 0,
         }

@@ -85,6 +85,23 @@ impl Sequence {
         }
     }
 
+    /// The same sequence with another context size, which must not be less than its length.
+    pub(crate) fn with_capacity(mut self, capacity: usize) -> Self {
+        debug_assert!(self.ids.len() <= capacity);
+        self.capacity = capacity;
+        self
+    }
+
+    /// The pages of its KV cache. A page that another sequence shares has the same number there.
+    pub(crate) fn pages(&self) -> Vec<usize> {
+        self.cache.page_numbers()
+    }
+
+    /// Bytes of a page.
+    pub(crate) fn page_bytes(&self) -> u64 {
+        self.pool.page_bytes()
+    }
+
     /// Number of tokens that remain if at most `len` are kept.
     fn kept(&self, len: usize) -> usize {
         let keeps = self.placement.is_some_and(|placement| placement.context() <= len);

@@ -1,0 +1,69 @@
+//! A cache of sequences whose beginnings later prompts may share.
+
+use std::collections::HashSet;
+
+use crate::network::model::Model;
+use crate::network::sequence::Sequence;
+
+/// Sequences that ended, least recently used first. The pages that they share count once.
+pub(crate) struct PrefixCache {
+    budget: u64,
+    sequences: Vec<Sequence>,
+}
+
+impl PrefixCache {
+    /// A cache of at most `budget` bytes of pages.
+    pub(crate) fn new(budget: u64) -> Self {
+        Self { budget, sequences: Vec::new() }
+    }
+
+    /// Bytes of the pages of all sequences.
+    pub(crate) fn bytes(&self) -> u64 {
+        let pages: HashSet<_> = self.sequences.iter().flat_map(Sequence::pages).collect();
+        self.sequences.first().map_or(0, |first| pages.len() as u64 * first.page_bytes())
+    }
+
+    /// Number of tokens at the beginning of `prompt` that a sequence of the cache has.
+    pub(crate) fn reusable(&self, model: &Model, prompt: &[u32]) -> usize {
+        self.sequences.iter().map(|other| model.reusable(prompt, other)).max().unwrap_or(0)
+    }
+
+    /// A fork of the sequence with the longest beginning of `prompt`, with this beginning. `None` if no sequence has any of it.
+    pub(crate) fn fork(&mut self, model: &Model, prompt: &[u32]) -> Option<Sequence> {
+        let found = self.sequences.iter().enumerate();
+        let (index, len) = found
+            .map(|(index, other)| (index, model.reusable(prompt, other)))
+            .max_by_key(|&(_, len)| len)
+            .filter(|&(_, len)| len > 0)?;
+        let used = self.sequences.remove(index);
+        let fork = used.fork(len);
+        self.sequences.push(used);
+        Some(fork)
+    }
+
+    /// Adds a sequence, and removes others until the budget is kept.
+    pub(crate) fn insert(&mut self, sequence: Sequence) {
+        if self.budget == 0 || sequence.is_empty() {
+            return;
+        }
+        // A sequence that begins another one adds nothing to it.
+        if let Some(index) = self.sequences.iter().position(|s| s.ids().starts_with(sequence.ids()))
+        {
+            let longer = self.sequences.remove(index);
+            self.sequences.push(longer);
+            return;
+        }
+        self.sequences.retain(|other| !sequence.ids().starts_with(other.ids()));
+        self.sequences.push(sequence);
+        while self.bytes() > self.budget && self.evict() {}
+    }
+
+    /// Removes the least recently used sequence. Returns `false` if there is none.
+    pub(crate) fn evict(&mut self) -> bool {
+        if self.sequences.is_empty() {
+            return false;
+        }
+        self.sequences.remove(0);
+        true
+    }
+}
