@@ -4,7 +4,7 @@
 //! tenths of a second to build, and is shared by all requests. What it compiles is the state of one answer.
 //!
 //! ```text
-//! Grammar, prompt → GrammarCompiler → Compiled → tokens that may come next → one of them → …
+//! Grammar, prompt → GrammarCompiler → GrammarConstraint → tokens that may come next → one of them → …
 //! ```
 //!
 //! An answer in a conversation may begin with thoughts, and begins on the line after its role. The grammar is that of what
@@ -18,10 +18,11 @@ use std::sync::Arc;
 use std::thread;
 
 use crate::error::{Error, Result};
+use crate::generate::constraint::{Constraint, IdSet};
 use crate::text::chat::{CallForm, Template, Thoughts};
 use crate::text::tokenizer::Tokenizer;
 use llguidance::api::{GrammarWithLexer, ParserLimits, TopLevelGrammar};
-use llguidance::toktrie::{InferenceCapabilities, SimpleVob, TokEnv};
+use llguidance::toktrie::{InferenceCapabilities, TokEnv};
 use llguidance::{Matcher, ParserFactory};
 use serde_json::{Value, json};
 use vocabulary::Vocabulary;
@@ -150,11 +151,6 @@ pub struct GrammarCompiler(Arc<Parts>);
 
 struct Parts {
     factory: ParserFactory,
-    tokenizer: TokenizerFacts,
-}
-
-/// How the model answers.
-struct TokenizerFacts {
     template: Template,
 }
 
@@ -171,11 +167,11 @@ impl GrammarCompiler {
             ParserFactory::new(&vocabulary, capabilities, &slices).map_err(|e| invalid(&e))?;
         factory.quiet();
         *factory.limits_mut() = limits();
-        let tokenizer = TokenizerFacts { template: template.clone() };
-        Ok(GrammarCompiler(Arc::new(Parts { factory, tokenizer })))
+        let template = template.clone();
+        Ok(GrammarCompiler(Arc::new(Parts { factory, template })))
     }
 
-    /// The state of an answer to `prompt` that follows `grammar`.
+    /// The state of an answer to `prompt` that follows `grammar`. `tokenizer` is the one that the compiler was built for.
     ///
     /// # Errors
     /// If the grammar is not valid, has parts that are not supported, or exceeds a limit; and for a call, if the model has no
@@ -185,12 +181,12 @@ impl GrammarCompiler {
         grammar: &Grammar,
         tokenizer: &Tokenizer,
         prompt: &[u32],
-    ) -> Result<Compiled> {
-        let template = &self.0.tokenizer.template;
+    ) -> Result<GrammarConstraint> {
+        let Parts { factory, template } = &*self.0;
         let thoughts = template.thoughts(tokenizer, prompt);
         let source = sources(&grammar.0, template.call_form(), thoughts)?;
         let parser = thread::scope(|scope| {
-            let compile = || self.0.factory.create_parser(source);
+            let compile = || factory.create_parser(source);
             let thread = thread::Builder::new().stack_size(STACK).spawn_scoped(scope, compile);
             let thread = thread
                 .map_err(|error| Error::Grammar(format!("cannot start a thread: {error}")))?;
@@ -199,7 +195,7 @@ impl GrammarCompiler {
                 .map_err(|_| Error::Grammar("the grammar cannot be compiled".into()))?;
             parser.map_err(|error| invalid(&error))
         })?;
-        Ok(Compiled(Matcher::new(Ok(parser))))
+        Ok(GrammarConstraint(Matcher::new(Ok(parser))))
     }
 }
 
@@ -233,36 +229,34 @@ fn invalid(error: &impl std::fmt::Display) -> Error {
     Error::Grammar(format!("the grammar is not valid: {error:#}"))
 }
 
-/// The state of an answer that follows a grammar.
+/// The state of an answer that follows a grammar: the constraint of a [`Request`](crate::Request).
 #[derive(Clone)]
-pub struct Compiled(Matcher);
+pub struct GrammarConstraint(Matcher);
 
-impl Compiled {
-    /// The ids that may come next, as bits. Where the grammar is complete, the ids that end an answer are among them.
-    ///
-    /// # Errors
-    /// If the grammar takes too much work.
-    fn mask(&mut self) -> Result<SimpleVob> {
-        self.0.compute_mask_or_eos().map_err(|error| invalid(&error))
+impl Constraint for GrammarConstraint {
+    /// Where the grammar is complete, the ids that end an answer are among them.
+    fn allowed(&mut self, allowed: &mut IdSet) -> Result<bool> {
+        let mask = self.0.compute_mask_or_eos().map_err(|error| invalid(&error))?;
+        for (word, bits) in allowed.words_mut().iter_mut().zip(mask.as_slice()) {
+            *word = *bits;
+        }
+        Ok(true)
     }
 
-    /// The id that was chosen.
-    ///
-    /// # Errors
-    /// If it may not come next.
-    fn choose(&mut self, id: u32) -> Result<()> {
+    fn accept(&mut self, id: u32) -> Result<()> {
         self.0.consume_token(id).map_err(|error| invalid(&error))
     }
-}
 
-impl std::fmt::Debug for Compiled {
-    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        f.debug_struct("Compiled").finish_non_exhaustive()
+    fn boxed_clone(&self) -> Box<dyn Constraint> {
+        Box::new(self.clone())
     }
 }
 
-#[cfg(test)]
-mod tests;
+impl std::fmt::Debug for GrammarConstraint {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.debug_struct("GrammarConstraint").finish_non_exhaustive()
+    }
+}
 
 #[cfg(test)]
 mod tests;

@@ -121,13 +121,14 @@ impl<'t> Cursor<'t> {
 
     /// The line with the name of a tool.
     fn tool(&mut self, offered: &Offered) -> Result<&'t str, Problem> {
+        // The first piece of an answer may begin with a blank.
         let rest = self.rest();
         let Some((line, _)) = rest.split_once('\n') else {
-            let may_be = |name: &str| name.starts_with(rest.trim_end());
+            let may_be = |name: &str| name.starts_with(rest.trim());
             let may_be = rest.len() <= MAX_NAME && offered.names().any(may_be);
             return Err(if may_be { Problem::Short } else { Problem::Other });
         };
-        let name = line.trim_end();
+        let name = line.trim();
         if !offered.names().any(|offered| offered == name) {
             return Err(Problem::Other);
         }
