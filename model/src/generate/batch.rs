@@ -226,8 +226,8 @@ impl Batch {
     ///
     /// An error of one submission is its [`Event::Failed`]. The others are not affected.
     pub fn pass(&mut self, events: &mut dyn FnMut(Ticket, Event)) {
-        self.end_cancelled(events);
         self.begin(events);
+        self.end_early(events);
         if self.running.is_empty() {
             return;
         }
@@ -240,8 +240,8 @@ impl Batch {
         self.report(events);
     }
 
-    /// Ends the answers that were cancelled through their token.
-    fn end_cancelled(&mut self, events: &mut dyn FnMut(Ticket, Event)) {
+    /// Ends the answers that need no further pass: they were cancelled through their token, or have no ids.
+    fn end_early(&mut self, events: &mut dyn FnMut(Ticket, Event)) {
         for list in [&mut self.running, &mut self.paused] {
             list.retain_mut(|running| {
                 let reason = running.answer.limit();
@@ -422,6 +422,10 @@ impl Batch {
         for mut running in std::mem::take(&mut self.running) {
             let Running { ticket, choice, ref mut answer, .. } = running;
             if failed.contains(&ticket) {
+                continue;
+            }
+            if !answer.has_begun() {
+                still.push(running);
                 continue;
             }
             if answer.announce() && choice == 0 {

@@ -384,6 +384,40 @@ mod tests {
     }
 
     #[test]
+    fn penalties_of_presence_and_frequency_count_the_answer() {
+        let penalties =
+            Sampling { presence_penalty: 0.5, frequency_penalty: 0.25, ..Sampling::greedy() };
+        // The prompt does not count.
+        let mut sampler = Sampler::new(&penalties, 2, &[0, 0, 0]).unwrap();
+        // 1; then 1 − 0.75, 1 − 1, 1 − 1.25
+        let drawn = [0.1f32, 0.24, -0.01, -0.2].map(|other| sampler.choose(&[1.0, other]).unwrap());
+        assert_eq!(drawn, [0, 0, 0, 1]);
+        let mut rewarded =
+            Sampler::new(&Sampling { frequency_penalty: -2.0, ..Sampling::greedy() }, 2, &[])
+                .unwrap();
+        let drawn = [[0.0, 1.0], [2.9, 1.0], [5.1, 1.0]].map(|l| rewarded.choose(&l).unwrap());
+        assert_eq!(drawn, [1, 1, 0]);
+    }
+
+    #[test]
+    fn only_allowed_ids_are_drawn() {
+        let mut allowed = IdSet::new(5);
+        [0, 2, 70].into_iter().for_each(|id| allowed.insert(id));
+        assert!(allowed.contains(2) && !allowed.contains(1) && !allowed.contains(70));
+        for temperature in [0.0, 1.0] {
+            let sampling = Sampling { temperature, ..Sampling::greedy() };
+            let mut sampler = Sampler::new(&sampling, 5, &[]).unwrap();
+            for _ in 0..50 {
+                let id = sampler.sample(&LOGITS, Some(&allowed), None).unwrap().id;
+                assert!(id == 2 || (id == 0 && temperature > 0.0));
+            }
+        }
+        allowed.clear();
+        let mut sampler = Sampler::new(&Sampling::greedy(), 5, &[]).unwrap();
+        assert_eq!(sampler.sample(&LOGITS, Some(&allowed), None).unwrap_err().code(), "ids");
+    }
+
+    #[test]
     fn errors_name_parameters_out_of_range() {
         let base = Sampling::greedy();
         for (sampling, expected) in [
@@ -391,6 +425,11 @@ mod tests {
             (Sampling { temperature: f32::NAN, ..base.clone() }, "temperature"),
             (Sampling { top_p: 0.0, ..base.clone() }, "top-p must be above 0 and at most 1"),
             (Sampling { min_p: 1.5, ..base.clone() }, "min-p must be from 0 to 1"),
+            (
+                Sampling { presence_penalty: -2.5, ..base.clone() },
+                "presence penalty must be from -2",
+            ),
+            (Sampling { frequency_penalty: f32::NAN, ..base.clone() }, "frequency penalty"),
             (Sampling { repetition_penalty: 0.0, ..base }, "repetition penalty"),
         ] {
             let error = sampling.validate().unwrap_err().to_string();
@@ -425,6 +464,30 @@ mod tests {
         ] {
             let error = read(text).unwrap_err().to_string();
             assert!(error.contains(FILE) && error.contains(expected), "{error}");
+        }
+    }
+
+    proptest! {
+        /// Log probabilities are those of the softmax of the logits as they are, whatever is sampled.
+        #[test]
+        fn log_probabilities_equal_the_softmax(
+            logits in prop::collection::vec(-30.0f32..30.0, 1..60), most in 0usize..8, seed: u64,
+        ) {
+            let sampling = Sampling { temperature: 2.0, top_k: 3, presence_penalty: 1.0, seed, ..Sampling::greedy() };
+            let mut sampler = Sampler::new(&sampling, logits.len(), &[]).unwrap();
+            let token = sampler.sample(&logits, None, Some(most)).unwrap();
+            let total: f64 = logits.iter().map(|&logit| f64::from(logit).exp()).sum();
+            let mut expected: Vec<_> =
+                (0..).zip(&logits).map(|(id, &logit)| (id, f64::from(logit) - total.ln())).collect();
+            let close = |value: f32, expected: f64| (f64::from(value) - expected).abs() < 1e-5;
+            prop_assert!(close(token.logprob.unwrap(), expected[token.id as usize].1));
+            expected.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+            prop_assert_eq!(token.top.len(), most.min(logits.len()));
+            for ((id, logprob), expected) in token.top.iter().zip(expected) {
+                prop_assert!(*id == expected.0 && close(*logprob, expected.1));
+            }
+            let plain = Sampler::new(&sampling, logits.len(), &[]).unwrap().choose(&logits).unwrap();
+            prop_assert_eq!(plain, token.id);
         }
     }
 

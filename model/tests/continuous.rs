@@ -1,0 +1,407 @@
+//! Continuous batching: the ids of an answer are the same alone and in company, memory is returned, and clients take turns.
+
+mod common;
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use common::fixture;
+use common::runner::with;
+use glm_model::{
+    Activations, Batch, BatchOptions, Constraint, Draft, Event, FinishReason, Generation, IdSet,
+    Model, Options, Request, Result, SampledToken, Sampling, Submission, Ticket,
+};
+use proptest::prelude::*;
+
+const CONTEXT: usize = 512;
+
+fn open(name: &str, kv_budget: Option<u64>) -> Model {
+    let options = with(|options: &mut Options| {
+        options.threads = Some(2);
+        options.activations = Some(Activations::Int8);
+        options.kv_budget = kv_budget;
+    });
+    Model::open(fixture(name), &options).unwrap()
+}
+
+/// A causal and a bidirectional model.
+static MODELS: LazyLock<[Model; 2]> = LazyLock::new(|| {
+    ["chatglm2-6b-tiny/int4", "chatglm-6b-tiny/int4"].map(|name| open(name, None))
+});
+
+/// The same with memory for a few sequences only.
+static SMALL: LazyLock<[Model; 2]> = LazyLock::new(|| {
+    let names = ["chatglm2-6b-tiny/int4", "chatglm-6b-tiny/int4"];
+    let pages = |model: &Model| model.kv_pool().page_bytes() * 5;
+    [0, 1].map(|i| open(names[i], Some(pages(&MODELS[i]))))
+});
+
+/// A prompt of plain ids, `shared` of which are those of all prompts.
+fn prompt(model: &Model, shared: usize, own: usize, salt: u32) -> Vec<u32> {
+    let special = &model.config().special;
+    let plain = |id: u32| 10 + id % 60;
+    let mut ids: Vec<_> = (0..shared as u32).map(|i| plain(i * 7)).collect();
+    ids.extend((0..own as u32).map(|i| plain(i * i * 3 + salt)));
+    if let (Some(gmask), Some(sop)) = (special.gmask.or(special.mask), special.sop)
+        && model.config().mask != glm_model::MaskKind::Causal
+    {
+        ids.extend([gmask, sop]);
+    }
+    ids
+}
+
+fn request(seed: u64, most: usize) -> Request {
+    let sampling = with(|sampling: &mut Sampling| {
+        (sampling.temperature, sampling.top_p, sampling.seed) = (1.2, 0.95, seed);
+        (sampling.presence_penalty, sampling.frequency_penalty) = (0.3, -0.2);
+    });
+    let mut request = Request::new(sampling);
+    (request.max_new_tokens, request.stop_ids) = (Some(most), vec![11]);
+    request
+}
+
+/// An answer without others.
+fn alone(
+    model: &Model,
+    submission: &Submission,
+    choice: usize,
+) -> (Vec<SampledToken>, FinishReason) {
+    let mut request = submission.request.clone();
+    request.sampling.seed += choice as u64;
+    let sequence = model.sequence(submission.context).unwrap();
+    let mut answer = Generation::new(model, sequence, &submission.prompt, request).unwrap();
+    let mut tokens = Vec::new();
+    while let Some(token) = answer.next_token() {
+        tokens.push(token.unwrap());
+    }
+    (tokens, answer.finish_reason().unwrap())
+}
+
+/// What a batch has reported about a submission.
+#[derive(Default)]
+struct Seen {
+    cached: Option<usize>,
+    tokens: HashMap<usize, Vec<SampledToken>>,
+    finished: HashMap<usize, FinishReason>,
+}
+
+#[derive(Default)]
+struct Log(HashMap<Ticket, Seen>);
+
+impl Log {
+    fn take(&mut self, ticket: Ticket, event: Event) {
+        let seen = self.0.entry(ticket).or_default();
+        match event {
+            Event::Started { cached } => assert!(seen.cached.replace(cached).is_none()),
+            Event::Token { choice, token } => {
+                assert!(seen.cached.is_some() && !seen.finished.contains_key(&choice));
+                seen.tokens.entry(choice).or_default().push(token);
+            }
+            Event::Finished { choice, reason } => {
+                assert!(seen.finished.insert(choice, reason).is_none());
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn submission(model: &Model, of: &Asked, index: usize) -> Submission {
+    let prompt = prompt(model, of.shared, of.own, of.salt);
+    let mut request = request(index as u64, of.answer);
+    request.draft = if of.drafts { Draft::Fixed(4) } else { Draft::Off };
+    request.logprobs = of.logprobs.then_some(2);
+    let mut submission = Submission::new(prompt, request);
+    (submission.choices, submission.context) = (of.choices, Some(CONTEXT));
+    submission.client = u64::from(of.salt % 3);
+    submission
+}
+
+#[derive(Debug, Clone)]
+struct Asked {
+    shared: usize,
+    own: usize,
+    salt: u32,
+    answer: usize,
+    choices: usize,
+    drafts: bool,
+    logprobs: bool,
+    /// Passes before it arrives.
+    after: usize,
+    /// Passes after its arrival until it is cancelled.
+    cancelled: Option<usize>,
+}
+
+fn asked() -> impl Strategy<Value = Asked> {
+    let prompt = (prop_oneof![Just(0usize), Just(40), Just(150)], 1usize..60, 0u32..9);
+    let answer = (prop_oneof![4 => 0usize..20, 1 => 100usize..140], 1usize..4);
+    let times = (0usize..12, prop::option::weighted(0.2, 0usize..10));
+    (prompt, answer, any::<[bool; 2]>(), times).prop_map(
+        |((shared, own, salt), (answer, choices), [drafts, logprobs], (after, cancelled))| Asked {
+            shared,
+            own,
+            salt,
+            answer,
+            choices,
+            drafts,
+            logprobs,
+            after,
+            cancelled,
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Arrivals, ends and cancellations at any time, answers to one prompt, drafts, the cache, and too little memory for all do not
+    /// change what is sampled. All memory is returned.
+    #[test]
+    fn answers_are_those_of_each_prompt_alone(
+        all in prop::collection::vec(asked(), 1..7),
+        (max_sequences, prompt_tokens) in (3usize..6, 1usize..80),
+        (is_small, caches, which) in (any::<bool>(), any::<bool>(), 0usize..2),
+    ) {
+        let reference = &MODELS[which];
+        let model = if is_small { &SMALL[which] } else { reference };
+        let mut options = BatchOptions::default();
+        (options.max_sequences, options.prompt_tokens) = (max_sequences, prompt_tokens);
+        options.cache_bytes = if caches { model.kv_pool().page_bytes() * 4 } else { 0 };
+        let before = model.kv_pool().used_bytes();
+        let mut batch = Batch::new(model, options).unwrap();
+        let (mut log, mut tickets) = (Log::default(), Vec::new());
+        for pass in 0.. {
+            prop_assert!(pass < 20_000, "it never ends");
+            for (index, asked) in all.iter().enumerate() {
+                if asked.after == pass {
+                    let ticket = batch.submit(submission(model, asked, index)).unwrap();
+                    tickets.push((index, ticket));
+                }
+                if asked.cancelled.is_some_and(|later| asked.after + later == pass) {
+                    let &(_, ticket) = tickets.iter().find(|(other, _)| *other == index).unwrap();
+                    batch.cancel(ticket);
+                    log.0.remove(&ticket);
+                }
+            }
+            if pass > 12 && batch.is_idle() {
+                break;
+            }
+            batch.pass(&mut |ticket, event| log.take(ticket, event));
+        }
+        for (index, ticket) in tickets {
+            let asked = &all[index];
+            let submission = submission(reference, asked, index);
+            let Some(seen) = log.0.get(&ticket) else {
+                prop_assert!(asked.cancelled.is_some());
+                continue;
+            };
+            prop_assert_eq!(seen.finished.len(), asked.choices);
+            for choice in 0..asked.choices {
+                let (tokens, reason) = alone(reference, &submission, choice);
+                prop_assert_eq!(seen.finished[&choice], reason);
+                prop_assert_eq!(seen.tokens.get(&choice).cloned().unwrap_or_default(), tokens);
+            }
+        }
+        let stats = batch.stats();
+        prop_assert_eq!((stats.running, stats.waiting, stats.paused), (0, 0, 0));
+        prop_assert_eq!(model.kv_pool().used_bytes() - before, stats.cache_bytes);
+        drop(batch);
+        prop_assert_eq!(model.kv_pool().used_bytes(), before);
+    }
+}
+
+/// Submits, and counts the passes until each submission has its first id and its end.
+fn passes(batch: &mut Batch, submissions: Vec<Submission>) -> (Vec<[u64; 2]>, Log) {
+    let tickets: Vec<_> = submissions.into_iter().map(|s| batch.submit(s).unwrap()).collect();
+    let (mut log, mut times) = (Log::default(), HashMap::new());
+    while !batch.is_idle() {
+        let pass = batch.stats().passes + 1;
+        batch.pass(&mut |ticket, event| {
+            let times = times.entry(ticket).or_insert([0; 2]);
+            match event {
+                Event::Started { .. } => times[0] = pass,
+                _ => times[1] = pass,
+            }
+            log.take(ticket, event);
+        });
+    }
+    (tickets.iter().map(|ticket| times[ticket]).collect(), log)
+}
+
+fn simple(model: &Model, own: usize, salt: u32, answer: usize, client: u64) -> Submission {
+    let mut request = request(3, answer);
+    (request.draft, request.stop_ids) = (Draft::Off, Vec::new());
+    let mut submission = Submission::new(prompt(model, 0, own, salt), request);
+    (submission.client, submission.context) = (client, Some(CONTEXT));
+    submission
+}
+
+#[test]
+fn a_client_does_not_wait_for_all_requests_of_another() {
+    let model = &MODELS[0];
+    let mut options = BatchOptions::default();
+    options.max_sequences = 2;
+    let mut batch = Batch::new(model, options).unwrap();
+    let mut all: Vec<_> = (0..10).map(|i| simple(model, 5, i, 8, 1)).collect();
+    all.push(simple(model, 5, 20, 8, 2));
+    let (times, _) = passes(&mut batch, all);
+    // The other's first two requests run already; the third comes after this one. Those of one client begin in order.
+    assert!(times[10][0] < times[2][0], "{times:?}");
+    assert!(times[..10].windows(2).all(|pair| pair[0][0] <= pair[1][0]), "{times:?}");
+}
+
+#[test]
+fn answers_go_on_while_a_long_prompt_is_computed() {
+    let model = &MODELS[0];
+    let mut options = BatchOptions::default();
+    options.prompt_tokens = 32;
+    let mut batch = Batch::new(model, options).unwrap();
+    let answer = batch.submit(simple(model, 5, 1, 40, 1)).unwrap();
+    batch.pass(&mut |_, _| {});
+    let long = batch.submit(simple(model, 320, 2, 1, 2)).unwrap();
+    let short = batch.submit(simple(model, 8, 3, 1, 3)).unwrap();
+    let (mut ids, mut ends) = (0, Vec::new());
+    while !ends.contains(&long) {
+        batch.pass(&mut |ticket, event| match event {
+            Event::Token { .. } if ticket == answer => ids += 1,
+            Event::Finished { .. } => ends.push(ticket),
+            _ => {}
+        });
+    }
+    // Ten passes of 32 tokens, each with one id of the answer; the short prompt took one of them, and no longer.
+    assert_eq!((ids, &ends[..]), (11, &[short, long][..]));
+}
+
+#[test]
+fn a_common_beginning_is_computed_once() {
+    let model = &MODELS[0];
+    let with = |own, salt| {
+        let mut submission = simple(model, own, salt, 3, 0);
+        submission.prompt = prompt(model, 300, own, salt);
+        submission
+    };
+    let mut options = BatchOptions::default();
+    options.cache_bytes = model.kv_pool().page_bytes() * 20;
+    let mut batch = Batch::new(model, options).unwrap();
+    // Two arrive together: the second waits for the beginning that the first computes.
+    let (_, log) = passes(&mut batch, vec![with(10, 1), with(10, 2)]);
+    let cached = |log: &Log| {
+        let mut cached: Vec<_> = log.0.values().filter_map(|seen| seen.cached).collect();
+        cached.sort_unstable();
+        cached
+    };
+    assert_eq!(cached(&log), [0, 300]);
+    // A later one finds it in the cache, also after many others of its own.
+    for salt in 3..8 {
+        let (_, log) = passes(&mut batch, vec![with(10, salt)]);
+        assert_eq!(cached(&log), [300]);
+    }
+    let stats = batch.stats();
+    assert!(stats.cache_bytes > 0 && stats.cache_bytes <= model.kv_pool().page_bytes() * 20);
+    assert_eq!(stats.cached_tokens, 6 * 300);
+    // The whole prompt again: all but its last token.
+    let (_, log) = passes(&mut batch, vec![with(10, 3)]);
+    assert_eq!(cached(&log), [309]);
+}
+
+#[test]
+fn a_bidirectional_prompt_is_reused_if_it_is_the_same() {
+    let model = &MODELS[1];
+    let mut options = BatchOptions::default();
+    options.cache_bytes = model.kv_pool().page_bytes() * 20;
+    let mut batch = Batch::new(model, options).unwrap();
+    let cached = |batch: &mut Batch, own| {
+        let (_, log) = passes(batch, vec![simple(model, own, 1, 3, 0)]);
+        log.0.values().next().unwrap().cached.unwrap()
+    };
+    assert_eq!(cached(&mut batch, 30), 0);
+    assert_eq!(cached(&mut batch, 30), 31);
+    assert_eq!(cached(&mut batch, 29), 0);
+}
+
+#[test]
+fn what_does_not_fit_alone_fails_and_others_go_on() {
+    let model = &SMALL[0];
+    let mut batch = Batch::new(model, BatchOptions::default()).unwrap();
+    // Six pages; there are five.
+    let mut large = simple(model, 500, 1, 200, 0);
+    large.context = Some(700);
+    let (large, small) = (batch.submit(large), batch.submit(simple(model, 100, 1, 60, 0)));
+    let mut ends = HashMap::new();
+    while !batch.is_idle() {
+        batch.pass(&mut |ticket, event| match event {
+            Event::Failed(error) => drop(ends.insert(ticket, error.code().to_owned())),
+            Event::Finished { reason, .. } => drop(ends.insert(ticket, reason.name().to_owned())),
+            _ => {}
+        });
+    }
+    assert_eq!((&ends[&large.unwrap()][..], &ends[&small.unwrap()][..]), ("kv_budget", "length"));
+    assert_eq!(model.kv_pool().used_bytes(), 0);
+}
+
+#[test]
+fn wrong_submissions_are_refused() {
+    let model = &MODELS[0];
+    let mut options = BatchOptions::default();
+    options.max_sequences = 2;
+    let mut batch = Batch::new(model, options.clone()).unwrap();
+    let good = simple(model, 5, 1, 1, 0);
+    let mut refused = |change: fn(&mut Submission)| {
+        let mut submission = good.clone();
+        change(&mut submission);
+        batch.submit(submission).unwrap_err().code()
+    };
+    assert_eq!(refused(|s| s.prompt = Vec::new()), "ids");
+    assert_eq!(refused(|s| s.prompt = vec![1 << 30]), "ids");
+    assert_eq!(refused(|s| s.choices = 0), "setting");
+    assert_eq!(refused(|s| s.choices = 3), "setting");
+    assert_eq!(refused(|s| s.context = Some(0)), "setting");
+    assert_eq!(refused(|s| s.context = Some(4)), "context_full");
+    assert_eq!(refused(|s| s.request.sampling.temperature = -1.0), "setting");
+    assert_eq!(refused(|s| s.request.sampling.presence_penalty = 2.5), "setting");
+    let mut batch = Batch::new(&MODELS[1], options.clone()).unwrap();
+    // There is no blank to fill.
+    let sop = MODELS[1].config().special.sop.unwrap();
+    let submission = Submission::new(vec![12, sop], request(1, 1));
+    assert_eq!(batch.submit(submission).unwrap_err().code(), "ids");
+    options.max_sequences = 0;
+    assert_eq!(Batch::new(model, options).err().unwrap().code(), "setting");
+}
+
+/// Ids in ascending order.
+#[derive(Debug, Clone)]
+struct Ascending(u32);
+
+impl Constraint for Ascending {
+    fn allowed(&mut self, allowed: &mut IdSet) -> Result<bool> {
+        (self.0..self.0 + 3).for_each(|id| allowed.insert(id));
+        // At first every id may follow.
+        Ok(self.0 > 0)
+    }
+
+    fn accept(&mut self, id: u32) -> Result<()> {
+        self.0 = id + 1;
+        Ok(())
+    }
+
+    fn boxed_clone(&self) -> Box<dyn Constraint> {
+        Box::new(self.clone())
+    }
+}
+
+#[test]
+fn constraints_restrict_each_answer_alone() {
+    for model in &*MODELS {
+        let mut constrained = simple(model, 20, 1, 6, 0);
+        constrained.request.constraint = Some(Box::new(Ascending(0)));
+        constrained.choices = 2;
+        let mut batch = Batch::new(model, BatchOptions::default()).unwrap();
+        let all = vec![constrained.clone(), simple(model, 20, 2, 6, 0)];
+        let (_, log) = passes(&mut batch, all);
+        let seen = log.0.values().find(|seen| seen.finished.len() == 2).unwrap();
+        for choice in 0..2 {
+            let tokens = &seen.tokens[&choice];
+            assert!(tokens.windows(2).all(|pair| (1..4).contains(&(pair[1].id - pair[0].id))));
+            assert_eq!(*tokens, alone(model, &constrained, choice).0);
+        }
+    }
+}
