@@ -3,6 +3,7 @@
 //! ```text
 //! body            JSON to a request
 //! chat, completions     a request to a question; steps to a response
+//! form            JSON, grammars, calls that an answer must be
 //! sampling        fields of all requests
 //! model           the model: names, limits, questions to submissions
 //! answer          events of a batch to steps of answers
@@ -13,6 +14,7 @@ pub mod body;
 pub mod chat;
 pub mod completions;
 pub mod error;
+pub mod form;
 pub mod logprobs;
 pub mod model;
 pub mod sampling;

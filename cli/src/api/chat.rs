@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use self::response::Head;
 use super::answer::Reader;
 use super::error::{ApiError, Result};
+use super::form::Form;
 use super::model::{ApiModel, MOST_LOGPROBS, Question, response_id};
 use super::sampling::sampled_request;
 
@@ -27,10 +28,12 @@ sampled_request! {
         pub stream_options: Option<StreamOptions>,
         /// The tools that may be called: objects with `type` (function) and `function`.
         pub tools: Option<Vec<Value>>,
-        /// Whether tools are called: `auto`, the default with tools, or `none`.
+        /// Whether tools are called: `auto`, the default with tools, `none`, `required`, or an object that names a function.
         pub tool_choice: Option<Value>,
-        /// The form of the answer: an object whose `type` is `text`.
+        /// The form of the answer: an object whose `type` is `text`, `json_object` or `json_schema`.
         pub response_format: Option<Value>,
+        /// A grammar of the answer, in the notation of Lark.
+        pub grammar: Option<String>,
         pub chat_template_kwargs: Option<TemplateArguments>,
         /// Report the probability of each token.
         pub logprobs: Option<bool>,
@@ -67,10 +70,13 @@ impl ChatRequest {
         let mut request = sampled.request(model.bundle())?;
         request.logprobs = logprobs;
         let tools = tools(self)?;
-        check_format(self.response_format.as_ref())?;
+        let form = Form::of(self, tools.as_ref())?;
         let choices = self.n.unwrap_or(1).max(1);
         model.check_answers(choices)?;
         let prompt = prompt(model, self, tools.as_ref())?;
+        if let Some(form) = form {
+            request.constraint = Some(form.constraint(model, &prompt)?);
+        }
         let template = model.bundle().template();
         let stream: TextStream<'static> =
             template.stream(model.tokenizer()).stopping_at(sampled.stop)?;
@@ -110,20 +116,8 @@ fn tools(request: &mut ChatRequest) -> Result<Option<Value>> {
             return Err(ApiError::field(path, problem));
         }
     }
-    match request.tool_choice.as_ref().map(|choice| choice.as_str()) {
-        None | Some(Some("auto")) => Ok(tools.map(Value::from)),
-        Some(Some("none")) => Ok(None),
-        Some(_) => Err(ApiError::field("tool_choice", "tool_choice must be auto or none")),
-    }
-}
-
-fn check_format(format: Option<&Value>) -> Result<()> {
-    match format {
-        Some(format) if format["type"] != "text" => {
-            Err(ApiError::field("response_format", "the type of response_format must be text"))
-        }
-        _ => Ok(()),
-    }
+    let is_none = request.tool_choice.as_ref().is_some_and(|choice| choice == "none");
+    Ok(tools.filter(|_| !is_none).map(Value::from))
 }
 
 /// The ids of the conversation.

@@ -126,7 +126,7 @@ impl From<Error> for ApiError {
             Error::Setting { setting, .. } => {
                 Self::field(setting.replace([' ', '-'], "_"), message)
             }
-            Error::Ids(_) | Error::Prompt(_) => Self::invalid(message),
+            Error::Ids(_) | Error::Prompt(_) | Error::Grammar(_) => Self::invalid(message),
             Error::KvBudget { .. } | Error::Memory { .. } => {
                 Self::unavailable(message, 5).with_code("out_of_memory")
             }

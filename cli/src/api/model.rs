@@ -1,7 +1,11 @@
 //! The model that answers requests.
 
+#[cfg(feature = "grammar")]
+use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+#[cfg(feature = "grammar")]
+use glm_model::GrammarCompiler;
 use glm_model::{
     Bundle, Error, Model, Request, SpecialNames, Submission, Template, Tokenizer, check_prompt,
 };
@@ -28,6 +32,9 @@ pub struct ApiModel {
     special_names: SpecialNames,
     /// Most answers to a request.
     most_answers: usize,
+    /// Made when the first request needs it.
+    #[cfg(feature = "grammar")]
+    grammars: OnceLock<GrammarCompiler>,
 }
 
 /// What is asked of the model.
@@ -73,6 +80,8 @@ impl ApiModel {
                 false => SpecialNames::Text,
             },
             most_answers,
+            #[cfg(feature = "grammar")]
+            grammars: OnceLock::new(),
         })
     }
 
@@ -114,6 +123,20 @@ impl ApiModel {
     /// What names of special tokens in messages are.
     pub fn special_names(&self) -> SpecialNames {
         self.special_names
+    }
+
+    /// What makes constraints of grammars.
+    ///
+    /// # Errors
+    /// If the model has no ids that end answers.
+    #[cfg(feature = "grammar")]
+    pub fn grammars(&self) -> Result<&GrammarCompiler> {
+        if let Some(grammars) = self.grammars.get() {
+            return Ok(grammars);
+        }
+        let ends = self.bundle.request(0).stop_ids;
+        let made = GrammarCompiler::new(self.tokenizer(), self.bundle.template(), &ends)?;
+        Ok(self.grammars.get_or_init(|| made))
     }
 
     /// Checks that a request is for this model.
