@@ -16,6 +16,8 @@ mod pull;
 mod quantize;
 mod remove;
 mod score;
+#[cfg(feature = "grammar")]
+mod structure;
 mod tokenize;
 
 use std::cell::OnceCell;
@@ -46,6 +48,8 @@ pub use pull::{Hub, Pull};
 pub use quantize::Quantize;
 pub use remove::Remove;
 pub use score::Score;
+#[cfg(feature = "grammar")]
+pub use structure::{Schema, Structure};
 pub use tokenize::Tokenize;
 
 use crate::models::{self, Choice};

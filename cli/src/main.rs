@@ -38,6 +38,8 @@ mod pull;
 mod quantize;
 mod remove;
 mod score;
+#[cfg(feature = "grammar")]
+mod structure;
 mod tokenize;
 
 use std::process::ExitCode;
