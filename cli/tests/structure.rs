@@ -57,7 +57,7 @@ fn an_answer_follows_a_schema_and_a_seed() {
             let first = answer(seed);
             assert_eq!(first["finish"], "stop");
             check(first["text"].as_str().unwrap());
-            assert_eq!(first, answer(seed));
+            assert_eq!(first["ids"], answer(seed)["ids"]);
         }
     }
     let output = glm(&["generate", "你好", "--json-schema", &path, "--greedy"]).output().unwrap();
