@@ -18,6 +18,8 @@ mod remove;
 mod score;
 #[cfg(feature = "serve")]
 mod serve;
+#[cfg(feature = "grammar")]
+mod structure;
 mod tokenize;
 
 use std::cell::OnceCell;
@@ -50,6 +52,8 @@ pub use remove::Remove;
 pub use score::Score;
 #[cfg(feature = "serve")]
 pub use serve::Serve;
+#[cfg(feature = "grammar")]
+pub use structure::{Schema, Structure};
 pub use tokenize::Tokenize;
 
 use crate::models::{self, Choice};

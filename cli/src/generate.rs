@@ -9,6 +9,8 @@ use crate::args::Generate;
 use crate::failure::{self, usage};
 use crate::interrupt::{self, Again};
 use crate::output::{self, note, say};
+#[cfg(feature = "grammar")]
+use crate::structure;
 use crate::{input, messages, open};
 
 pub fn run(args: &Generate) -> Result<()> {
@@ -21,6 +23,12 @@ pub fn run(args: &Generate) -> Result<()> {
     }
     if args.ignore_eos {
         request.stop_ids.clear();
+    }
+    #[cfg(feature = "grammar")]
+    if let (Some(template), Some(tokenizer)) = (&template, &tokenizer) {
+        let ends = &request.stop_ids;
+        request.constraint =
+            structure::constraint(&args.structure, tokenizer, template, &ids, ends)?;
     }
     let seed = answer::seed(&request.sampling);
     let sequence = model.sequence(args.answering.context)?;

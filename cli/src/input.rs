@@ -92,7 +92,7 @@ fn bytes_of_line(reader: &mut impl BufRead) -> Result<Option<Vec<u8>>> {
     Ok((!bytes.is_empty()).then_some(bytes))
 }
 
-fn read(reader: &mut impl Read) -> Result<String> {
+pub fn read(reader: &mut impl Read) -> Result<String> {
     let mut bytes = Vec::new();
     reader.take(MOST as u64 + 1).read_to_end(&mut bytes)?;
     ensure!(bytes.len() <= MOST, messages::too_long(MOST));

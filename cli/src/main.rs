@@ -46,6 +46,8 @@ mod remove;
 mod score;
 #[cfg(feature = "serve")]
 mod serve;
+#[cfg(feature = "grammar")]
+mod structure;
 mod tokenize;
 
 use std::process::ExitCode;

@@ -206,6 +206,7 @@ messages! {
     ids_only(reason): "ids only, no text: {reason}", "只输出编号，没有文本：{reason}";
     not_a_list_of_ids(cause):
         "expected a JSON list of ids such as [5, 6, 7]: {cause}", "应为 JSON 格式的编号列表，如 [5, 6, 7]：{cause}";
+    not_a_schema(cause): "expected a JSON schema: {cause}", "应为 JSON 模式（JSON Schema）：{cause}";
     binary_on_terminal():
         "a safetensors file is not written to a terminal: give a file with --out, or redirect stdout",
         "不能把 safetensors 文件写到终端：请用 --out 指定文件，或重定向标准输出";

@@ -4,6 +4,8 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use glm_model::Template;
 
+#[cfg(feature = "grammar")]
+use super::Structure;
 use super::{Answering, Model};
 use crate::input::Ids;
 
@@ -11,6 +13,7 @@ const EXAMPLES: &str = "\
 Examples:
   glm generate -m chatglm-6b-q4 -p '写一首诗'
   git diff | glm generate -m chatglm-6b-q4 --max-new-tokens 200
+  glm generate -m glm-4-9b-chat --json-schema person.json -p '写一个人物'
   glm generate -m chatglm-6b-q4 --ids '[5,74874,130001,130004]' --greedy --json";
 
 #[derive(Debug, Args)]
@@ -33,6 +36,9 @@ pub struct Generate {
     /// Continue after the end of the answer, up to --max-new-tokens.
     #[arg(long)]
     pub ignore_eos: bool,
+    #[cfg(feature = "grammar")]
+    #[command(flatten)]
+    pub structure: Structure,
     /// Print JSON: ids, text, finish and more.
     #[arg(long)]
     pub json: bool,

@@ -158,7 +158,7 @@ impl GrammarCompiler {
     /// A compiler for a model with this tokenizer and template, whose answers end with one of the ids `ends`.
     ///
     /// # Errors
-    /// If there are no `ends`, or the tokenizer does not have one of them.
+    /// If the tokenizer has none of the `ends`.
     pub fn new(tokenizer: &Tokenizer, template: &Template, ends: &[u32]) -> Result<Self> {
         let vocabulary: TokEnv = Arc::new(Vocabulary::new(tokenizer, ends)?);
         let capabilities = InferenceCapabilities::default();

@@ -183,6 +183,8 @@ pub const TABLE: &[(&str, &str)] = &[
         "Print JSON: for each answer in the order given its text, ids, log_probability and end_log_probability",
         "输出 JSON：按给出的顺序，每个答案的 text、ids、log_probability 和 end_log_probability",
     ),
+    ("Answer in JSON that follows this schema: a file, or the schema itself if the text begins with `{`", "按此模式（JSON Schema）回答 JSON：可以是文件；若以 `{` 开头，则为模式本身"),
+    ("Answer in the language of this grammar: a file in the notation of Lark, with the rule `start`", "按此文法回答：用 Lark 记法写成的文件，从规则 `start` 开始"),
     ("Print JSON: ids, text, finish and more", "输出 JSON：ids、text、finish 等"),
     (
         "Print JSON: the filled text, its spans, and the answers with ids and more",

@@ -3,8 +3,9 @@
 use crate::text::chat::{CallForm, Thoughts};
 use serde_json::{Map, Value, json};
 
-/// White space between the parts of JSON. The default has no limit, and a model may write nothing else.
-const WHITE_SPACE: &str = r"[\x20\x0A\x0D\x09]{1,40}";
+/// White space between the parts of JSON: a blank, or a new line and its indent. The default has no limit, and a model may write
+/// nothing else.
+const WHITE_SPACE: &str = r"\x20|\x0A(\x20{0,40}|\x09{0,20})";
 
 /// A schema with our options in place of its own.
 pub(super) fn schema(schema: &Value) -> Value {

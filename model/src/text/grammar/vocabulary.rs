@@ -9,16 +9,14 @@ pub(super) struct Vocabulary(TokTrie);
 
 impl Vocabulary {
     /// # Errors
-    /// If there are no `ends`, or the tokenizer does not have one of them.
+    /// If the tokenizer has none of the `ends`.
     pub(super) fn new(tokenizer: &Tokenizer, ends: &[u32]) -> Result<Self> {
         let size = tokenizer.vocab_size() as u32;
-        let [first, ..] = ends else {
+        // The vocabulary of a model may be larger than that of its tokenizer.
+        let ends: Vec<_> = ends.iter().copied().filter(|&end| end < size).collect();
+        let [first, ..] = ends[..] else {
             return Err(Error::Grammar("no id ends an answer of this model".to_owned()));
         };
-        if let Some(end) = ends.iter().find(|&&end| end >= size) {
-            let problem = format!("the tokenizer has no id {end}, which ends an answer");
-            return Err(Error::Grammar(problem));
-        }
         let bytes = |id: u32| match tokenizer.bytes(id) {
             Some(bytes) => bytes.into_owned(),
             // Only a grammar that names a special id allows it.
@@ -28,8 +26,8 @@ impl Vocabulary {
             },
         };
         let words: Vec<_> = (0..size).map(bytes).collect();
-        let trie = TokTrie::from(&TokRxInfo::new(size, *first), &words);
-        Ok(Vocabulary(trie.with_eos_tokens(ends)))
+        let trie = TokTrie::from(&TokRxInfo::new(size, first), &words);
+        Ok(Vocabulary(trie.with_eos_tokens(&ends)))
     }
 }
 
