@@ -1,6 +1,7 @@
 //! The command line and its help.
 
 mod answering;
+mod batch;
 mod bench;
 mod chat;
 mod completions;
@@ -34,6 +35,7 @@ use glm_model::{Activations, KvFormat, Options};
 use crate::{help, usage};
 
 pub use answering::{Answering, draft, random_seed};
+pub use batch::{Batch, Shard};
 pub use bench::Bench;
 pub use chat::{Chat, Overflow};
 pub use completions::Completions;
@@ -178,6 +180,8 @@ pub enum Command {
     /// Answer the requests of other programs, as OpenAI's API does.
     #[cfg(feature = "serve")]
     Serve(Serve),
+    /// Answer the requests in a file, as OpenAI's batch API does.
+    Batch(Batch),
     /// Convert text to ids, or ids to text.
     Tokenize(Tokenize),
     /// Write the logits of every token to a file.

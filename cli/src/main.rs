@@ -32,6 +32,7 @@ mod api;
 mod models;
 mod open;
 
+mod batch;
 mod bench;
 mod chat;
 mod config;
@@ -70,6 +71,7 @@ fn run(command: &Command) -> Result<()> {
         Command::Info(args) => info::run(args),
         #[cfg(feature = "serve")]
         Command::Serve(args) => serve::run(args),
+        Command::Batch(args) => batch::run(args),
         Command::Tokenize(args) => tokenize::run(args),
         Command::Logits(args) => logits::run(args),
         Command::Bench(args) => bench::run(args),

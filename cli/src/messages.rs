@@ -430,6 +430,25 @@ messages! {
     cache_is_restored(tokens, path): "{tokens} tokens of kept prompts were read from {path}", "已从 {path} 读取 {tokens} 个 token 的已存提示词";
     cache_is_not_restored(problem): "kept prompts are not used: {problem}", "未使用已存的提示词：{problem}";
     cache_is_not_saved(problem): "kept prompts are not saved: {problem}", "未保存提示词：{problem}";
+    // glm batch.
+    not_a_shard(): "must be I/N with I from 1 to N, such as 2/4", "必须是 I/N，其中 I 从 1 到 N，例如 2/4";
+    same_id_twice(name, first, second, id): "{name}: the lines {first} and {second} have the same custom_id {id}",
+        "{name}：第 {first} 行和第 {second} 行的 custom_id 相同：{id}";
+    input_has_changed(name, line): "{name}: line {line} has changed since the command began", "{name}：命令开始后第 {line} 行被改动了";
+    output_is_input(name): "{name} is both input and output: name another file for the answers", "{name} 既是输入又是输出：请另选一个文件保存回答";
+    output_is_other(name, line):
+        "{name}: line {line} is no answer to a line of this input (or shard) by this model with these flags: name another file, or \
+        replace this one with --restart",
+        "{name}：第 {line} 行不是这个模型用这些选项对此输入（或分片）的回答：请另选文件，或用 --restart 覆盖";
+    output_is_in_use(name): "{name}: another process is writing answers to it", "{name}：另一个进程正在写入";
+    line_was_cut(name): "{name}: the last line was cut and is computed again", "{name}：最后一行不完整，将重新计算";
+    batch_resumes(done, total): "{done} of {total} requests are answered already", "{total} 个请求中有 {done} 个已有回答";
+    batch_done(count, wrong, tokens, seconds, speed):
+        "{count} requests answered, {wrong} of them with an error; {tokens} tokens in {seconds}, {speed} tokens/s",
+        "已回答 {count} 个请求，其中 {wrong} 个出错；{tokens} 个 token，用时 {seconds}，{speed} token/s";
+    batch_goes_on(done, total): "{done} of {total} requests are answered; the same command goes on",
+        "{total} 个请求中已回答 {done} 个；再次运行同一命令可继续";
+    batch_speed(speed): "{speed} tokens/s", "{speed} token/s";
     not_memory(): "must be a number of bytes, or a number with kB, MB, GB or TB, such as 2GB", "必须是字节数，或带 kB、MB、GB、TB 的数，例如 2GB";
 }
 

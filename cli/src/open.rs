@@ -143,6 +143,14 @@ pub fn template(source: &Source, named: Option<&str>, tokenizer: &Tokenizer) -> 
     }
 }
 
+/// Memory for keys and values: three quarters of what is free beside the weights. `None` if the system does not say.
+pub fn kv_budget(source: &Source) -> Result<Option<u64>> {
+    let inventory = inventory(source)?;
+    let weights: u64 = inventory.matrices.iter().map(|matrix| matrix.bytes).sum();
+    let free = memory::free();
+    Ok((free > 0).then(|| free.saturating_sub(weights) / 4 * 3))
+}
+
 /// The weights of a model. Those of a folder are not loaded.
 pub fn inventory(source: &Source) -> Result<Inventory> {
     match files(source)? {

@@ -13,6 +13,7 @@ pub const NOTICEABLE: Duration = Duration::from_millis(300);
 
 const BYTES: &str = "{msg} {wide_bar} {decimal_bytes} of {decimal_total_bytes}, {eta} left";
 const DOWNLOAD: &str = "{msg} {wide_bar} {decimal_bytes} of {decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left";
+const REQUESTS: &str = "{wide_bar} {pos} of {len}, {msg}, {eta} left";
 const PER_CENT: &str = "{msg} {pos} %";
 const STEP: &str = "{wide_msg}";
 
@@ -24,6 +25,13 @@ pub fn bytes() -> ProgressBar {
 /// A bar for downloads.
 pub fn download() -> ProgressBar {
     styled(DOWNLOAD)
+}
+
+/// A bar for requests.
+pub fn requests(total: u64) -> ProgressBar {
+    let bar = styled(REQUESTS);
+    bar.set_length(total);
+    bar
 }
 
 /// Shows how much of a prompt was read, once that has taken a noticeable time.
@@ -82,7 +90,7 @@ mod tests {
 
     #[test]
     fn the_templates_are_valid() {
-        for template in [BYTES, DOWNLOAD, PER_CENT, STEP] {
+        for template in [BYTES, DOWNLOAD, REQUESTS, PER_CENT, STEP] {
             assert!(ProgressStyle::with_template(template).is_ok());
         }
     }

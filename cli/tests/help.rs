@@ -16,6 +16,7 @@ const COMMANDS: &[&str] = &[
     "tokenize",
     "logits",
     "bench",
+    "batch",
     "pull",
     #[cfg(feature = "serve")]
     "serve",

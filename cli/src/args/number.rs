@@ -33,7 +33,6 @@ pub fn whole<T: TryFrom<u64>>(
 }
 
 /// An amount of memory: a number of bytes, or a number with kB, MB, GB or TB.
-#[cfg(feature = "serve")]
 pub fn memory(text: &str) -> Result<u64, String> {
     let at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(at);
@@ -103,7 +102,6 @@ mod tests {
         assert!(whole::<u8>(0..=u64::MAX)("256").is_err());
     }
 
-    #[cfg(feature = "serve")]
     #[test]
     fn memory_has_a_unit() {
         for (text, bytes) in [

@@ -442,7 +442,7 @@ impl Model {
 
     /// A hash of everything that keys and values depend on: the configuration, a sample of the weights, the types of activations and
     /// cache, and whether the kernels have a fused multiply-add.
-    pub(crate) fn fingerprint(&self) -> [u8; 32] {
+    pub fn fingerprint(&self) -> [u8; 32] {
         const SAMPLE: usize = 512;
         let inner = &*self.0;
         let mut hash = Sha256::new();

@@ -38,9 +38,17 @@ pub const TABLE: &[(&str, &str)] = &[
     ),
     ("Answer one prompt", "回答一个提示"),
     (
+        "Answer the Ith of every N requests only, so that several machines share the work",
+        "只回答每 N 个请求中的第 I 个，以便多台机器分担",
+    ),
+    (
         "Answer the conversation in this file once: a JSON list of {\"role\", \"content\"}; `-` reads it from stdin. A \
          conversation that ends with an answer goes on as with --continue",
         "回答此文件中的对话，只答一次：JSON 列表，每项为 {\"role\", \"content\"}；`-` 表示从标准输入读取。以回答结尾的对话会像 --continue 那样继续",
+    ),
+    (
+        "Answer the requests in a file, as OpenAI's batch API does",
+        "按 OpenAI 批处理接口的格式回答文件中的请求",
     ),
     ("Answer the requests of other programs, as OpenAI's API does", "以 OpenAI 的接口回答其他程序的请求"),
     ("Answers", "回答"),
@@ -55,6 +63,7 @@ pub const TABLE: &[(&str, &str)] = &[
          lines is a question. Only the answers are written to stdout.",
         "在提示符后输入 /help 可列出命令。Ctrl-C 停止回答。按 Ctrl-D 或在提示符处按两次 Ctrl-C 退出，退出码为 0。多行的问题写在 \"\"\" 和 \"\"\" 之间，或让除最后一行外的每行以 \\ 结尾。如果标准输入不是终端，则每行是一个问题。只有回答写到标准输出。",
     ),
+    ("Begin again: what is in the output is replaced", "从头开始：覆盖输出文件中已有的内容"),
     ("Bits of a random weight: 4 or 8", "随机权重的位数：4 或 8"),
     ("Bits of a weight: 4 or 8", "权重的位数：4 或 8"),
     ("Chat with GLM models on a CPU", "在 CPU 上与 GLM 模型对话"),
@@ -92,6 +101,10 @@ pub const TABLE: &[(&str, &str)] = &[
          up to 512 and depths of up to 2000 tokens, and only what it shows is measured",
         "把提示和生成的速度及其上限画成 SVG 图。默认画出至多 512 个 token 的提示和至多 2000 个 token 的上下文，只测量图中的内容",
     ),
+    (
+        "Each line of the input is a JSON object with `custom_id`, `method` (POST), `url` (/v1/chat/completions or /v1/completions) and `body`. Each line of the output has the `custom_id` and the response. A request that is wrong is answered with an error, and the others go on. A command that was stopped or killed goes on when it is given again: requests that are answered in the output are skipped. Stdin is read to its end first. Answers on stdout cannot be gone on with.",
+        "输入的每行是一个 JSON 对象，含 `custom_id`、`method`（POST）、`url`（/v1/chat/completions 或 /v1/completions）和 `body`。输出的每行含 `custom_id` 和响应。有错的请求得到一个错误，其余请求照常进行。命令中断或被终止后，再次运行同一命令即可继续：输出文件中已有回答的请求会跳过。标准输入会先全部读完。写到标准输出的回答无法续接。",
+    ),
     ("End the answer before this text; can be given several times", "遇到此文本前结束回答；可以给出多次"),
     (
         "Environment: HF_ENDPOINT (a mirror), HF_TOKEN, HF_HOME, HF_HUB_CACHE and HF_HUB_OFFLINE as in Python; MODELSCOPE_ENDPOINT, MODELSCOPE_API_TOKEN; HTTPS_PROXY.",
@@ -102,6 +115,8 @@ pub const TABLE: &[(&str, &str)] = &[
         "Exit codes: 0 success, 1 failure, 2 wrong usage, 130 stopped by Ctrl-C. `glm man | man -l -` shows the manual.",
         "退出码：0 成功，1 失败，2 用法错误，130 被 Ctrl-C 停止。`glm man | man -l -` 显示手册（英文）。",
     ),
+    ("File of answers; `-` is stdout", "保存回答的文件；`-` 表示标准输出"),
+    ("File of requests; `-` is stdin", "请求文件；`-` 表示标准输入"),
     (
         "File with the key that requests must have, as in `Authorization: Bearer KEY`. [default: the variable GLM_API_KEY, else none]",
         "存放密钥的文件；请求必须带有该密钥，即 `Authorization: Bearer KEY`。[默认：变量 GLM_API_KEY，未设置则不需要密钥]",
@@ -161,7 +176,15 @@ pub const TABLE: &[(&str, &str)] = &[
         "Memory for the keys and values of all sequences, such as 2GB. [default: no limit]",
         "所有序列的键和值可用的内存，例如 2GB。[默认：不限]",
     ),
+    (
+        "Memory for the keys and values of all sequences, such as 2GB. [default: three quarters of what is free beside the weights]",
+        "所有序列的键和值可用的内存，例如 2GB。[默认：除权重外空闲内存的四分之三]",
+    ),
     ("Models, by their names in `glm list`", "模型，用 `glm list` 中的名称"),
+    (
+        "Most answers that are generated at the same time, if memory allows",
+        "内存允许时，最多同时生成的回答数",
+    ),
     ("Neither read nor write the history of questions", "不读取也不保存问题的历史记录"),
     (
         "Numbers of sequences that are generated together; 0 measures none. By default 4,8 if they fit in the context",
@@ -366,6 +389,10 @@ pub const TABLE: &[(&str, &str)] = &[
         "写出量化为 4 位或 8 位的模型，打开时无需再处理",
     ),
     ("Write a setting to the file", "把一个设置项写入配置文件"),
+    (
+        "Write answers in the order of their requests. Without this they are written as they end",
+        "按请求的顺序写出回答。不加此项时，先完成的先写",
+    ),
     ("Write the bodies of requests to the log. They contain the prompts", "把请求的正文写入日志，其中包含提示词"),
     ("Write the logits of every token to a file", "将每个 token 的 logits 写入文件"),
     (

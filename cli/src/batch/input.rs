@@ -1,0 +1,206 @@
+//! The requests: lines of a file that is read twice. The first time finds what every line is called; the second time answers it.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use crate::args::Shard;
+use crate::messages;
+
+/// Most bytes of a line that are kept: more than a context holds, as in `glm serve`.
+const MOST: usize = 20 << 20;
+
+/// What makes lines different from each other.
+pub type Hash = [u8; 16];
+
+/// A request as it stands in the file.
+pub struct Line {
+    /// Number of the request, from 0. Empty lines have none.
+    pub number: u64,
+    /// The bytes, or `None` if they are more than a request may have.
+    pub bytes: Option<Vec<u8>>,
+    /// Of all bytes.
+    hash: Hash,
+}
+
+/// The lines of the input that are in a shard.
+pub struct Input {
+    name: String,
+    file: File,
+    shard: Shard,
+    lines: Vec<Hash>,
+}
+
+impl Input {
+    /// Reads the lines for the first time. What is no regular file is copied to a temporary one.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or two lines have the same `custom_id`.
+    pub fn open(path: &Path, shard: Shard) -> Result<Self> {
+        let (name, file) = match path.to_str() {
+            Some("-") => ("stdin".to_owned(), spooled(&mut io::stdin().lock()).context("stdin")?),
+            _ => {
+                let name = path.display().to_string();
+                let mut file = File::open(path).with_context(|| name.clone())?;
+                if !file.metadata()?.is_file() {
+                    file = spooled(&mut file).with_context(|| name.clone())?;
+                }
+                (name, file)
+            }
+        };
+        let mut input = Self { name, file, shard, lines: Vec::new() };
+        let mut first: HashMap<Hash, u64> = HashMap::new();
+        let mut lines = Vec::new();
+        for line in input.all()? {
+            let line = line.with_context(|| input.name.clone())?;
+            if let Some(id) = line.custom_id() {
+                let before = first.insert(hash(&[id.as_bytes()]), line.number);
+                if let Some(before) = before {
+                    let (before, number) = (before + 1, line.number + 1);
+                    let id: String = id.chars().take(100).collect();
+                    bail!(messages::same_id_twice(&input.name, before, number, id));
+                }
+            }
+            if shard.has(line.number) {
+                lines.push(line.hash);
+            }
+        }
+        input.lines = lines;
+        Ok(input)
+    }
+
+    /// Requests in the shard.
+    pub fn len(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// The names of the answers to the requests, with `key`: that of the model. An answer to the same line has the same name in every
+    /// run.
+    pub fn names(&self, key: &[u8]) -> Vec<Hash> {
+        let numbers = (0u64..).filter(|&number| self.shard.has(number));
+        self.lines
+            .iter()
+            .zip(numbers)
+            .map(|(line, n)| hash(&[key, line, &n.to_le_bytes()]))
+            .collect()
+    }
+
+    /// Reads the lines for the second time.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn read(&self) -> Result<impl Iterator<Item = Result<Line>> + '_> {
+        let lines = self.all()?.filter(|line| match line {
+            Ok(line) => self.shard.has(line.number),
+            Err(_) => true,
+        });
+        let mut expected = self.lines.iter();
+        Ok(lines.map(move |line| {
+            let line = line.with_context(|| self.name.clone())?;
+            match expected.next() == Some(&line.hash) {
+                true => Ok(line),
+                false => bail!(messages::input_has_changed(&self.name, line.number + 1)),
+            }
+        }))
+    }
+
+    fn all(&self) -> Result<impl Iterator<Item = io::Result<Line>> + use<>> {
+        let mut file = self.file.try_clone()?;
+        file.rewind()?;
+        let mut reader = BufReader::with_capacity(1 << 16, file);
+        let mut numbers = 0u64..;
+        Ok(std::iter::from_fn(move || {
+            loop {
+                let (bytes, hash) = match line(&mut reader) {
+                    Ok(line) => line?,
+                    Err(error) => return Some(Err(error)),
+                };
+                let is_empty = bytes.as_ref().is_some_and(|bytes| bytes.trim_ascii().is_empty());
+                if !is_empty {
+                    return numbers.next().map(|number| Ok(Line { number, bytes, hash }));
+                }
+            }
+        }))
+    }
+}
+
+impl Line {
+    fn custom_id(&self) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Named {
+            custom_id: String,
+        }
+        let named: Named = serde_json::from_slice(self.bytes.as_ref()?).ok()?;
+        Some(named.custom_id)
+    }
+}
+
+/// The next line without its end, and its hash. Of a line that is too long, the hash alone.
+fn line(reader: &mut impl BufRead) -> io::Result<Option<(Option<Vec<u8>>, Hash)>> {
+    let (mut bytes, mut hasher, mut is_long, mut is_line) =
+        (Vec::new(), Sha256::new(), false, false);
+    loop {
+        let part = reader.fill_buf()?;
+        if part.is_empty() {
+            break;
+        }
+        is_line = true;
+        let end = part.iter().position(|&byte| byte == b'\n');
+        let text = &part[..end.unwrap_or(part.len())];
+        hasher.update(text);
+        is_long |= bytes.len() + text.len() > MOST;
+        if is_long {
+            bytes = Vec::new();
+        } else {
+            bytes.extend_from_slice(text);
+        }
+        let used = end.map_or(part.len(), |end| end + 1);
+        reader.consume(used);
+        if end.is_some() {
+            break;
+        }
+    }
+    Ok(is_line.then(|| ((!is_long).then_some(bytes), first_half(&hasher.finalize()))))
+}
+
+fn spooled(from: &mut impl Read) -> io::Result<File> {
+    let mut file = tempfile::tempfile()?;
+    io::copy(from, &mut file)?;
+    Ok(file)
+}
+
+fn hash(parts: &[&[u8]]) -> Hash {
+    let mut hasher = Sha256::new();
+    parts.iter().for_each(|part| hasher.update(part));
+    first_half(&hasher.finalize())
+}
+
+fn first_half(digest: &[u8]) -> Hash {
+    std::array::from_fn(|index| digest[index])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_that_are_too_long_are_not_kept() {
+        let endless = io::repeat(b'a').take(3 * MOST as u64).chain(&b"\nshort"[..]);
+        let mut reader = BufReader::new(endless);
+        assert_eq!(line(&mut reader).unwrap().unwrap().0, None);
+        assert_eq!(line(&mut reader).unwrap().unwrap().0.as_deref(), Some(&b"short"[..]));
+        assert!(line(&mut reader).unwrap().is_none());
+    }
+
+    #[test]
+    fn the_end_of_the_last_line_changes_nothing() {
+        let of = |text: &str| line(&mut text.as_bytes()).unwrap().unwrap();
+        assert_eq!(of("a\n"), of("a"));
+        assert_ne!(of("a\n"), of("b\n"));
+    }
+}
