@@ -91,7 +91,7 @@ impl Cli {
             Ok(settings) => settings::apply(settings, command()),
             Err(_) => command(),
         };
-        let words = with_chat(env::args_os().collect());
+        let words = with_bits(with_chat(env::args_os().collect()));
         let matches = help::fitting(command)
             .try_get_matches_from(words)
             .unwrap_or_else(|error| usage::exit(&error));
@@ -113,6 +113,28 @@ fn with_chat(mut words: Vec<OsString>) -> Vec<OsString> {
         words.insert(words.len().min(1), "chat".into());
     }
     words
+}
+
+/// `--quantize 8` of `glm pull` is `--quantize=8`. Clap cannot tell bits from a name where the value is optional.
+fn with_bits(words: Vec<OsString>) -> Vec<OsString> {
+    if words.get(1).is_none_or(|command| command != "pull") {
+        return words;
+    }
+    let is_number = |word: &OsString| {
+        let word = word.as_encoded_bytes();
+        !word.is_empty() && word.iter().all(u8::is_ascii_digit)
+    };
+    let mut joined: Vec<OsString> = Vec::new();
+    for word in words {
+        match joined.last_mut() {
+            Some(last) if last == "--quantize" && is_number(&word) => {
+                last.push("=");
+                last.push(word);
+            }
+            _ => joined.push(word),
+        }
+    }
+    joined
 }
 
 /// The commands and their arguments, without the settings. Every value may be a negative number, so that a wrong one is answered
@@ -251,6 +273,21 @@ mod tests {
     #[test]
     fn the_arguments_are_consistent() {
         command().debug_assert();
+    }
+
+    #[test]
+    fn the_bits_of_a_pull_may_be_a_word_of_their_own() {
+        let with = |words: &str| {
+            let words = with_bits(words.split(' ').map(OsString::from).collect());
+            words.join(" ".as_ref()).into_string().unwrap()
+        };
+        assert_eq!(with("glm pull a/b --quantize 8"), "glm pull a/b --quantize=8");
+        assert_eq!(with("glm pull --quantize 5 a/b"), "glm pull --quantize=5 a/b");
+        for words in
+            ["glm pull --quantize a/b", "glm pull --quantize=8 a/b", "glm chat --quantize 8"]
+        {
+            assert_eq!(with(words), words);
+        }
     }
 
     #[test]

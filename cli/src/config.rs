@@ -15,7 +15,7 @@ pub fn run(args: &Config) -> Result<()> {
         None => show(args.json),
         Some(Edit::Path) => output::line(&settings::path()?.display().to_string()),
         Some(Edit::Set { name, values }) => {
-            settings::check(name, values).map_err(|error| failure::usage(error.to_string()))?;
+            settings::check(name, values)?;
             let values = match name.as_str() {
                 MODEL => vec![model(&values.concat())?],
                 _ => values.clone(),

@@ -14,7 +14,8 @@ use crate::output::note;
 /// The exit code of a failure.
 pub const FAILURE: u8 = 1;
 
-/// The exit code of wrong usage: an unknown flag, or a value that is missing, cannot be parsed or is out of range.
+/// The exit code of wrong usage: an unknown flag or setting, or a value that is missing, cannot be parsed or is out of range, on the
+/// command line, in the environment or in the file of settings.
 pub const USAGE: u8 = 2;
 
 /// The exit code of a program that Ctrl-C, SIGTERM or SIGHUP stopped.
@@ -34,7 +35,8 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Wrong usage that the parser of the command line does not find: it depends on other flags, on stdin or on the model.
+/// Wrong usage that the parser of the command line does not find: it depends on other flags, on stdin or on the model, or it is in the
+/// environment or the file of settings.
 #[derive(Debug)]
 struct Usage(String);
 
@@ -52,9 +54,10 @@ pub fn usage(message: String) -> anyhow::Error {
 }
 
 fn code(error: &anyhow::Error) -> u8 {
-    // The settings of the library are values of flags.
+    // The settings of the library are values of flags, and the instruction set is that of GLM_ISA.
     let is_usage = |cause: &(dyn std::error::Error + 'static)| {
-        cause.is::<Usage>() || matches!(cause.downcast_ref(), Some(Error::Setting { .. }))
+        cause.is::<Usage>()
+            || matches!(cause.downcast_ref(), Some(Error::Setting { .. } | Error::Isa(_)))
     };
     match () {
         () if is_cancelled(error) => INTERRUPTED,

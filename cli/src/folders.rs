@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
+use crate::messages;
+
 /// The folder of `config.toml`: `$XDG_CONFIG_HOME/glm`, else `~/.config/glm`.
 pub fn config() -> Result<PathBuf> {
     own("XDG_CONFIG_HOME", ".config")
@@ -45,7 +47,7 @@ fn base(name: &str, below_home: &str) -> Result<PathBuf> {
     match (variable(name), env::home_dir()) {
         (Some(folder), _) => Ok(folder),
         (None, Some(home)) if !home.as_os_str().is_empty() => Ok(home.join(below_home)),
-        _ => bail!("the home folder is unknown: set HOME or {name}"),
+        _ => bail!(messages::home_is_unknown(name)),
     }
 }
 

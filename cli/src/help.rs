@@ -4,12 +4,13 @@ mod chinese;
 pub mod completions;
 mod footer;
 pub mod manual;
-mod wrap;
+pub mod wrap;
 
 use clap::Command;
 
 use crate::args;
 use crate::messages::{Language, language};
+use crate::tty;
 
 /// Longer lines are hard to read.
 const MOST_COLUMNS: usize = 100;
@@ -55,9 +56,8 @@ fn fitted(command: Command, language: Language, columns: usize) -> Command {
 
 /// The width of the terminal, else that in `COLUMNS`.
 fn columns() -> usize {
-    let terminal = terminal_size::terminal_size().map(|(width, _)| width.0.into());
     let variable = || std::env::var("COLUMNS").ok()?.parse().ok();
-    let columns = terminal.filter(|&width| width > 0).or_else(variable);
+    let columns = tty::columns().or_else(variable);
     columns.unwrap_or(MOST_COLUMNS).clamp(LEAST_COLUMNS, MOST_COLUMNS)
 }
 

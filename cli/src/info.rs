@@ -10,7 +10,7 @@ use sysinfo::{CpuRefreshKind, System};
 
 use crate::args::Info;
 use crate::units::{bytes, left, right};
-use crate::{messages, open, output};
+use crate::{failure, messages, open, output};
 
 /// Contexts for which the memory is listed.
 const CONTEXTS: [usize; 5] = [512, 1024, 2048, 8192, 32768];
@@ -35,7 +35,8 @@ pub fn run(args: &Info) -> Result<()> {
 
 /// The processor, its instruction sets and the kernels that are used.
 fn cpu(as_json: bool) -> Result<()> {
-    let (isa, cores) = (Isa::choose()?, Cores::detect());
+    let isa = Isa::choose().map_err(|error| failure::usage(error.to_string()))?;
+    let cores = Cores::detect();
     let available: Vec<_> = Isa::available().iter().map(|isa| isa.name()).collect();
     let processor = processor();
     if as_json {

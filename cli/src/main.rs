@@ -27,6 +27,8 @@ mod units;
 mod usage;
 
 mod answer;
+#[cfg_attr(not(feature = "serve"), allow(dead_code, reason = "what the server alone needs"))]
+mod api;
 mod models;
 mod open;
 

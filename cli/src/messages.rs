@@ -50,6 +50,9 @@ messages! {
     stopped(): "stopped", "已停止";
 
     // Which model.
+    home_is_unknown(name): "the home folder is unknown: set HOME or {name}", "不知道主目录在哪里：请设置 HOME 或 {name}";
+    not_a_repository(name): "{name} is not the name of a repository, such as THUDM/chatglm-6b",
+        "{name} 不是仓库名，仓库名的例子：THUDM/chatglm-6b";
     model_of_settings(name, origin): "model: {name}, from {origin}", "模型：{name}，来自 {origin}";
     model_is_newest(name): "model: {name}, the newest of `glm list`; -m chooses another",
         "模型：{name}，是 `glm list` 中最新的；可用 -m 指定其他模型";
@@ -101,9 +104,9 @@ messages! {
     // Quantizing.
     source_is_target(folder): "source and target are the same folder, {folder}: name another folder to write",
         "源和目标是同一个文件夹 {folder}：请指定另一个目标文件夹";
-    source_has_no_tokenizer(name): "{name} has no tokenizer: the result can be given ids only, until the files of the tokenizer are copied \
-        to it",
-        "{name} 没有分词器：把分词器的文件复制到结果文件夹之前，结果只能处理 id";
+    source_has_no_tokenizer(name): "{name} has no tokenizer: the new folder can be given ids only, until the files of the tokenizer are \
+        copied to it",
+        "{name} 没有分词器：把分词器的文件复制到新文件夹之前，模型只能处理 id";
     target_is_missing(name): "{name} is a folder: name the folder to write as well, as in `glm quantize {name} DST`",
         "{name} 是文件夹：还需指定目标文件夹，例如 `glm quantize {name} DST`";
     quantized_size(target, size, before): "{target}: {size} from {before}", "{target}：由 {before} 变为 {size}";
@@ -303,7 +306,9 @@ messages! {
     line_is_repaired(number):
         "line {number} is not UTF-8; wrong bytes are read as U+FFFD, here and in further lines",
         "第 {number} 行不是 UTF-8；错误的字节按 U+FFFD 读取，后面的行也一样";
-    input_not_utf8(): "what was entered is not UTF-8; enter it again", "输入的内容不是 UTF-8，请重新输入";
+    input_not_utf8():
+        "what was entered is not UTF-8; U+FFFD stands for the wrong byte and for what arrived with it",
+        "输入的内容不是 UTF-8；错误的字节和随后一起到达的内容以 U+FFFD 代替";
     no_question_yet(): "there is no question yet", "还没有问题";
     nothing_to_undo(): "there is no question to remove", "没有可撤销的问题";
     back_to(question): "removed; the last question is now: {question}", "已撤销；现在最后一个问题是：{question}";
@@ -356,8 +361,10 @@ messages! {
     server_refuses(url, status): "{url}: the server answers {status}", "{url}：服务器返回 {status}";
     offline(): "HF_HUB_OFFLINE forbids downloads: unset it, or take the model from ModelScope with --from modelscope",
         "HF_HUB_OFFLINE 禁止下载：请取消该变量，或用 --from modelscope 从 ModelScope 下载";
-    not_an_endpoint(name, url): "{name} must start with https:// or http://, and it is {url}",
-        "{name} 必须以 https:// 或 http:// 开头，而它是 {url}";
+    not_an_endpoint(name, url): "{name} must be an address that starts with https:// or http://, and it is {url}",
+        "{name} 必须是以 https:// 或 http:// 开头的地址，而它是 {url}";
+    not_a_token(name): "the access token in {name}, or in the file of the hub's own tools, has characters that no token has",
+        "{name} 或站点自带工具所存文件中的令牌含有令牌不可能有的字符";
     not_a_revision(name): "{name} is no revision: name a branch, a tag or a commit", "{name} 不是有效的版本：请指定分支、标签或提交";
     repository_is_gated(name, page, variable):
         "{name} is gated: accept its conditions at {page}, then set {variable} to a token of your account",

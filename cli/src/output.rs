@@ -6,6 +6,9 @@ use std::io::{self, IsTerminal, Write};
 use anyhow::Result;
 use serde_json::Value;
 
+use crate::help::wrap;
+use crate::tty;
+
 /// Shows a piece of an answer at once.
 pub fn say(piece: &str) -> Result<()> {
     if !piece.is_empty() {
@@ -36,9 +39,23 @@ pub fn json(value: &Value) -> Result<()> {
     line(&value.to_string())
 }
 
-/// A line on stderr. Errors are ignored.
+/// A note on stderr. It may quote a file or a server. Errors are ignored.
 pub fn note(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    styled_note("", text, "");
+}
+
+/// A note on stderr between two escape sequences. In a terminal, its control characters are replaced, and its lines are broken
+/// between words.
+pub fn styled_note(begin: &str, text: &str, end: &str) {
+    let mut stderr = io::stderr().lock();
+    let shown = match stderr.is_terminal() {
+        true => {
+            let text = harmless(text);
+            tty::columns().map_or_else(|| text.clone(), |columns| wrap::text(&text, columns).into())
+        }
+        false => text.into(),
+    };
+    let _ = writeln!(stderr, "{begin}{shown}{end}");
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod hub;
 mod lock;
 mod progress;
 mod quantize;
+mod redirect;
 mod retry;
 mod select;
 mod stop;
@@ -20,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
-use glm_model::{Config, Error, QuantizeOptions};
+use glm_model::{Config, Error, QuantizeOptions, Tokenizer};
 
 use self::download::Downloader;
 use self::http::Http;
@@ -60,7 +61,10 @@ pub fn run(args: &Pull) -> Result<()> {
         Some(_) => messages::took(time),
         None => messages::pulled(&name, units::bytes(size), time),
     });
-    note(&messages::talk_to(&name));
+    match Tokenizer::is_in(&folder) {
+        Ok(false) => note(&messages::source_has_no_tokenizer(&name)),
+        _ => note(&messages::talk_to(&name)),
+    }
     output::line(&folder.display().to_string())
 }
 

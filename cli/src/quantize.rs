@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use glm_model::{QuantizeOptions, Quantized, Tokenizer, quantize};
 
 use crate::args::Quantize;
@@ -42,8 +42,9 @@ pub fn run(args: &Quantize) -> Result<()> {
     let done = quantize(&source.folder, &folder, &options, &mut show);
     bar.finish_and_clear();
     if done.is_err() && args.target.is_none() {
-        // Only if it is empty: a folder without a model in the cache helps nobody.
+        // Only if they are empty: folders without a model in the cache help nobody.
         let _ = fs::remove_dir(&folder);
+        let _ = folder.parent().map(fs::remove_dir);
     }
     summary(args.bits, args.group, &name, &done?).iter().for_each(|line| note(line));
     note(&messages::took(seconds(started.elapsed())));
@@ -71,8 +72,6 @@ fn target(args: &Quantize, source: &Found) -> Result<Target> {
     let folder = models::quantized_folder(&stored.repository, args.bits, args.group)?;
     let format = folder.file_name().unwrap_or_default().to_string_lossy();
     let name = format!("{}:{format}", stored.repository);
-    let parent = folder.parent().unwrap_or(&folder);
-    fs::create_dir_all(parent).with_context(|| parent.display().to_string())?;
     Ok(Target { folder, name })
 }
 

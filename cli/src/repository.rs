@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::messages;
+
 /// A repository, as in `THUDM/chatglm-6b`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Repository(String);
@@ -46,7 +48,7 @@ impl FromStr for Repository {
         if text.split('/').count() <= 2 && text.split('/').all(is_part) {
             Ok(Self(text.to_owned()))
         } else {
-            Err(format!("{text} is no name of a repository, such as THUDM/chatglm-6b"))
+            Err(messages::not_a_repository(text))
         }
     }
 }

@@ -17,22 +17,19 @@ mod body;
 mod chat;
 mod completions;
 mod engine;
-mod error;
 mod fill;
 mod health;
 mod key;
 mod listen;
 mod log;
-mod logprobs;
 mod metrics;
 mod models;
 mod openapi;
 mod page;
-mod sampling;
 mod served;
 mod sse;
+mod status;
 mod tokens;
-mod usage;
 
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::{Arc, OnceLock};
@@ -51,6 +48,7 @@ use self::error::ApiError;
 use self::key::Key;
 use self::metrics::Metrics;
 use self::served::Served;
+use crate::api::{error, sampling, usage};
 use crate::args;
 use crate::failure::usage;
 use crate::messages;
@@ -104,7 +102,7 @@ impl App {
 
     /// Most bytes of a body.
     fn most_body(&self) -> usize {
-        served::most_body(self.served.get().map_or(0, Served::context))
+        served::most_body(self.served.get().map_or(0, |served| served.context()))
     }
 }
 

@@ -14,6 +14,7 @@ use std::sync::OnceLock;
 
 use anyhow::{Context, Result};
 
+use crate::failure;
 use crate::folders;
 use crate::messages;
 
@@ -117,7 +118,7 @@ impl Settings {
                 continue;
             };
             let word = word.into_string().map_err(|_| messages::variable_is_no_text(variable));
-            let words = vec![word.map_err(anyhow::Error::msg)?];
+            let words = vec![word.map_err(failure::usage)?];
             flag::check(name, &words).context(variable)?;
             settings.push((name, Value { words, origin: Origin::Variable(variable) }));
         }
@@ -129,7 +130,8 @@ impl Settings {
 /// The settings of this process, read once.
 ///
 /// # Errors
-/// If the file or a variable has a value that its flag would refuse, or the file has an unknown name or is not valid.
+/// If the file cannot be read. Wrong usage, if the file or a variable has a value that its flag would refuse, or the file has an
+/// unknown name or is not valid.
 pub fn settings() -> Result<&'static Settings> {
     static SETTINGS: OnceLock<Settings> = OnceLock::new();
     match SETTINGS.get() {

@@ -5,7 +5,7 @@
 mod unix;
 
 #[cfg(unix)]
-pub use unix::{Quiet, columns, is_lent, lend, restore, suspend, with_restored};
+pub use unix::{Quiet, is_lent, lend, restore, suspend, with_restored};
 
 /// Elsewhere the modes stay as they are.
 #[cfg(not(unix))]
@@ -35,14 +35,15 @@ mod other {
     pub fn is_lent() -> bool {
         false
     }
-
-    pub fn columns() -> Option<usize> {
-        None
-    }
 }
 
 #[cfg(not(unix))]
-pub use other::{Quiet, columns, is_lent, lend, restore, suspend, with_restored};
+pub use other::{Quiet, is_lent, lend, restore, suspend, with_restored};
+
+/// The width of the terminal; unknown where it says 0.
+pub fn columns() -> Option<usize> {
+    terminal_size::terminal_size().map(|(width, _)| width.0.into()).filter(|&columns| columns > 0)
+}
 
 /// Whether the terminal obeys no escape sequences; the variable `TERM` says so.
 pub fn is_dumb() -> bool {

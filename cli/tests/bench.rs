@@ -59,6 +59,14 @@ fn what_is_measured_by_itself_has_room_in_the_context() {
     assert_eq!(lengths(&["--plot", &path]), [16, 32, 64, 128, 256, 32, 128, 256]);
 }
 
+/// An answer follows one token at least.
+#[test]
+fn a_depth_of_zero_alone_has_room_in_the_context() {
+    let none = ["--sequences", "0", "--draft-tokens", "0", "--rounds", "1"];
+    let said = json(&[&["bench", "--json", "--prompts", "1", "--depths", "0"], &none[..]].concat());
+    assert_eq!(said["runs"].as_array().unwrap().len(), 2, "{said}");
+}
+
 #[test]
 fn sequences_and_drafts_are_measured_beside_one_token() {
     let flags = ["--prompts", "8", "--depths", "8", "--tokens", "1", "--rounds", "1"];

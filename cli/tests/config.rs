@@ -87,11 +87,16 @@ fn wrong_settings_are_named_with_their_place() {
     let home = Home::new();
     let wrong = home.glm(&["tokenize", "x"]).env("GLM_THREADS", "many").output().unwrap();
     // `tokenize` has no threads, but a wrong variable is wrong everywhere.
-    assert_eq!(wrong.status.code(), Some(1));
+    assert_eq!(wrong.status.code(), Some(2));
     assert!(stderr(&wrong).contains("GLM_THREADS: invalid value `many`"), "{}", stderr(&wrong));
     for words in [&["man"][..], &["completions", "bash"], &["config", "path"]] {
         let without = home.glm(words).env("GLM_THREADS", "many").output().unwrap();
         assert!(without.status.success(), "{words:?} needs no settings: {}", stderr(&without));
+    }
+    for words in [&["generate", "-p", "x"][..], &["info", "--cpu"]] {
+        let wrong = home.glm(words).env("GLM_ISA", "mmx").output().unwrap();
+        assert_eq!(wrong.status.code(), Some(2), "{words:?}: {}", stderr(&wrong));
+        assert!(stderr(&wrong).contains("mmx"), "{}", stderr(&wrong));
     }
     assert!(home.refusal(&["config", "set", "temprature", "1"], 2).contains("temperature"));
     assert!(home.refusal(&["config", "set", "threads", "x"], 2).contains("invalid value `x`"));
@@ -101,12 +106,12 @@ fn wrong_settings_are_named_with_their_place() {
     let mut text = fs::read_to_string(home.config()).unwrap();
     text += "temprature = 1\n";
     fs::write(home.config(), text).unwrap();
-    let said = home.refusal(&["info"], 1);
+    let said = home.refusal(&["info"], 2);
     assert!(said.contains("config.toml:2: there is no setting temprature"), "{said}");
     assert!(said.contains("temperature, top-k"), "{said}");
     // Help and `glm config` go on working, so that this can be mended.
     assert!(home.glm(&["chat", "--help"]).output().unwrap().status.success());
-    home.refusal(&["config"], 1);
+    home.refusal(&["config"], 2);
     assert!(home.glm(&["config", "unset", "temprature"]).output().unwrap().status.success());
     assert!(home.glm(&["info"]).output().unwrap().status.success());
 }

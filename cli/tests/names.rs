@@ -225,6 +225,23 @@ fn a_quantized_model_is_removed_and_nothing_that_links_lead_to() {
 }
 
 #[test]
+fn a_failed_quantize_leaves_no_folder() {
+    let home = Home::new();
+    home.add_snapshot("THUDM/chatglm-6b", "aaaa", Path::new(&tiny("bin-f16")));
+    // No file may have more than 512 bytes. Without the trap, the system would end the process.
+    let script = "trap '' XFSZ; ulimit -f 1; exec \"$0\" quantize chatglm-6b";
+    let mut limited = std::process::Command::new("sh");
+    limited.args(["-c", script, env!("CARGO_BIN_EXE_glm")]).env("HOME", home.path().join("home"));
+    for name in ["XDG_CACHE_HOME", "XDG_CONFIG_HOME", "HF_HOME", "HF_HUB_CACHE", "GLM_THREADS"] {
+        limited.env_remove(name);
+    }
+    let limited = limited.env("LC_ALL", "C").output().unwrap();
+    assert_eq!(limited.status.code(), Some(1), "{}", stderr(&limited));
+    assert!(stderr(&limited).contains("File too large"), "{}", stderr(&limited));
+    assert_eq!(fs::read_dir(home.quantized()).map_or(0, Iterator::count), 0);
+}
+
+#[test]
 fn a_model_of_the_cache_is_quantized_beside_it() {
     let home = Home::new();
     home.add_snapshot("THUDM/chatglm-6b", "aaaa", Path::new(&tiny("bin-f16")));

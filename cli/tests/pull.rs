@@ -195,6 +195,18 @@ fn the_token_goes_to_the_hub_alone() {
     assert!(requests.iter().all(|request| request.authorization == token), "{requests:?}");
     let others = contents.requests();
     assert!(others.len() >= 2 && others.iter().all(|it| it.authorization.is_none()), "{others:?}");
+    // Another port of the same host is another origin.
+    let pulling = Pulling::new();
+    let contents = Hub::start();
+    pulling.hub.serve_large_from(&contents);
+    let config = &talking().files["config.json"].bytes;
+    contents.fail("/config", 1, Fault::Body(String::from_utf8(config.to_vec()).unwrap()));
+    pulling.hub.fail("/config.json", 1, Fault::Redirect(format!("{}/config", contents.url())));
+    let run = pulling.glm(&["pull", NAME]).env("HF_TOKEN", "hf_secret").output().unwrap();
+    succeeded(&run);
+    let others = contents.requests();
+    assert!(others.iter().any(|it| it.target == "/config" && it.status == 200), "{others:?}");
+    assert!(others.iter().all(|it| it.authorization.is_none()), "{others:?}");
     // The token that `hf auth login` stores, in another home.
     let pulling = Pulling::new();
     let home = pulling.home.path().join("hf");
@@ -234,8 +246,10 @@ fn weights_are_safetensors_or_else_pytorch() {
     let tiny = Repository::of_folder(&folder);
     let pulling = Pulling::new();
     pulling.hub.add(NAME, tiny.clone());
-    let pulled = names(&pulling.pull());
+    let (folder, said) = pulling.succeed(&["pull", NAME]);
+    let pulled = names(Path::new(folder.trim_end()));
     assert!(pulled.iter().any(|name| name.ends_with(".bin")), "{pulled:?}");
+    assert!(said.contains("has no tokenizer") && !said.contains("glm -m"), "{said}");
     let both = talking().with("pytorch_model.bin", b"PK".to_vec());
     pulling.hub.add("a/both", both);
     let (folder, _) = pulling.succeed(&["pull", "a/both"]);

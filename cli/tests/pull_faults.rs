@@ -129,12 +129,20 @@ fn without_a_connection_nothing_is_asked() {
     let said = refused(&run);
     assert!(said.contains("HF_HUB_OFFLINE"), "{said}");
     let run = pulling.glm(&["pull", NAME]).env("HF_ENDPOINT", "hf-mirror.com").output().unwrap();
-    assert!(refused(&run).contains("HF_ENDPOINT"));
+    assert_eq!(run.status.code(), Some(2));
+    assert!(stderr(&run).contains("HF_ENDPOINT"), "{}", stderr(&run));
+    let run = pulling.glm(&["pull", NAME]).env("HF_TOKEN", "hf_secret\nx").output().unwrap();
+    assert_eq!(run.status.code(), Some(2));
+    let said = stderr(&run);
+    assert!(said.contains("HF_TOKEN") && !said.contains("secret"), "{said}");
     for words in [
         &["pull"][..],
         &["pull", "a/b/c"],
         &["pull", NAME, "--from", "x"],
         &["pull", NAME, "--quantize=3"],
+        &["pull", NAME, "--quantize", "3"],
+        &["pull", NAME, "--group", "64"],
+        &["pull", NAME, "--threads", "1"],
     ] {
         assert_eq!(pulling.run(words).status.code(), Some(2), "{words:?}");
     }

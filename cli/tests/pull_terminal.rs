@@ -54,6 +54,18 @@ fn ctrl_c_stops_and_says_how_to_go_on() {
 }
 
 #[test]
+fn what_a_hub_says_does_not_control_the_terminal() {
+    let hub = Hub::start();
+    let config = "{\"model_type\": \"\u{9b}2Jbert\"}".as_bytes().to_vec();
+    hub.add(NAME, talking().with("config.json", config));
+    let start = Start::new(&["pull", NAME]).variable("HF_ENDPOINT", &hub.url());
+    let mut terminal = start.open();
+    terminal.wait_for("2Jbert");
+    assert_eq!(terminal.exit_code(), Some(1));
+    assert!(!terminal.written().contains('\u{9b}'), "{}", terminal.written());
+}
+
+#[test]
 fn quantizing_is_shown_beside_the_download() {
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/demo/f16");
     let (hub, mut terminal) = stalled(Repository::of_folder(&demo), &["--quantize"], "C.UTF-8");

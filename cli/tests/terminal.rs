@@ -78,7 +78,7 @@ fn pastes_ten_thousand_characters(begin: &str, end: &str) {
         .take(10_000)
         .collect();
     chat.send(format!("{begin}{text}{end}\r"));
-    chat.wait_for("/set context-overflow drop-oldest");
+    chat.wait_for("--context-overflow drop-oldest)");
     assert_eq!(history(chat.home()).lines().next_back(), Some(&*text));
     chat.send("谢谢\r");
     chat.wait_for("不客气");
@@ -134,8 +134,15 @@ fn commands_settings_and_paths_are_completed() {
 #[test]
 fn bytes_that_are_not_utf8_do_not_end_the_chat() {
     let chat = chat();
-    chat.send(b"a\xff\r");
-    chat.wait_for("what was entered is not UTF-8");
+    chat.send(b"a\xff");
+    chat.wait_until("the line again", |screen| screen.matches("\n> a").count() == 2);
+    chat.send(b"b\xff");
+    // The screen of the tests leaves U+FFFD out.
+    chat.wait_until("the line again", |screen| screen.contains("\n> ab"));
+    chat.send("c\r");
+    chat.wait_until("an answer", |screen| screen.contains("c\n") && screen.ends_with("\n> "));
+    assert_eq!(chat.screen().matches("what was entered is not UTF-8").count(), 1);
+    assert_eq!(said(&chat)[0], "a\u{fffd}b\u{fffd}c");
     chat.send("谢谢\r");
     chat.wait_for("不客气");
 }
@@ -165,6 +172,8 @@ fn ctrl_z_at_the_prompt_gives_the_shell_its_terminal() {
     chat.send("\x1a");
     chat.wait_for(SHELL);
     assert!(chat.is_sane() && chat.modes().local_modes != modes);
+    let screen = chat.screen();
+    assert!(screen.contains("\n> Hel\n"), "the shell has lines of its own: {screen}");
     chat.send("fg\n");
     chat.wait_until("the prompt again", |screen| screen.ends_with("\n> Hel"));
     chat.send("lo!\r");

@@ -128,6 +128,14 @@ fn signals_that_end_the_program_leave_the_terminal_as_it_was() {
 }
 
 #[test]
+fn a_hangup_that_is_ignored_stays_ignored() {
+    let chat = begun(Start::new(&["chat", "--greedy"]).ignores_hangup());
+    chat.signal(Signal::HUP);
+    chat.send("谢谢\r");
+    chat.wait_for("不客气");
+}
+
+#[test]
 fn answers_are_wrapped_at_the_width_of_the_terminal() {
     let chat = begun(endless());
     chat.send("What can you do?\r");

@@ -41,6 +41,30 @@ fn help_lists_every_command() {
 }
 
 #[test]
+fn notes_are_broken_between_words() {
+    let chat = Start::new(&["chat", "--greedy"]).size(40, 50).open();
+    chat.wait_for("\n> ");
+    enter(&chat, "/help", "begins with /.");
+    let screen = chat.screen();
+    let left = format!("\n{:17}", "");
+    let edit =
+        ["/edit            change the last question in", "$VISUAL or $EDITOR and ask it", "again"];
+    assert!(screen.contains(&edit.join(&left)), "{screen}");
+    enter(&chat, "/nosuch", "space before a");
+    let screen = chat.screen();
+    assert!(
+        screen.contains("/nosuch: no such command. /help lists the\ncommands; type"),
+        "{screen}"
+    );
+}
+
+#[test]
+fn a_command_is_one_line() {
+    let chat = chat();
+    enter(&chat, "/load nosuch\\", "error: nosuch\\: ");
+}
+
+#[test]
 fn each_way_to_leave_leaves() {
     for command in ["/bye", "/exit", "/quit"] {
         let mut chat = chat();
@@ -61,6 +85,7 @@ fn settings_are_changed_shown_and_checked() {
         ("/set temperature default", "\ntemperature 0\n"),
         ("/set top-p 0", "error: top-p must be a number above 0 and at most 1; found 0"),
         ("/set top-p 0.5", "\ntop-p 0.5"),
+        ("/set top_p 0.6", "\ntop-p 0.6"),
         ("/set top-k -1", "error: top-k must be a whole number"),
         ("/set top-k 7", "\ntop-k 7"),
         ("/set min-p 2", "error: min-p must be a number from 0 to 1"),

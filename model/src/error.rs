@@ -52,6 +52,9 @@ pub enum Error {
     /// A text or conversation that cannot be converted to a prompt.
     #[error("{0}")]
     Prompt(String),
+    /// A schema or a grammar for answers is not valid, or exceeds a limit.
+    #[error("{0}")]
+    Grammar(String),
     /// Prompt and answer exceed the context.
     #[error(
         "{needed} tokens are needed, and the context holds {capacity}: shorten the prompt{}",
@@ -115,7 +118,7 @@ fn megabytes(bytes: u64) -> String {
 
 impl Error {
     /// A word for the kind of error that stays the same when messages change, for programs: `io`, `file`, `tensor`, `setting`,
-    /// `ids`, `prompt`, `context_full`, `memory`, `kv_budget`, `other_model`, `failed`, `cancelled`, `isa`, `threads` or
+    /// `ids`, `prompt`, `grammar`, `context_full`, `memory`, `kv_budget`, `other_model`, `failed`, `cancelled`, `isa`, `threads` or
     /// `not_finite`, each for the variant of that name.
     pub fn code(&self) -> &'static str {
         match self {
@@ -125,6 +128,7 @@ impl Error {
             Self::Setting { .. } => "setting",
             Self::Ids(_) => "ids",
             Self::Prompt(_) => "prompt",
+            Self::Grammar(_) => "grammar",
             Self::ContextFull { .. } => "context_full",
             Self::Memory { .. } => "memory",
             Self::KvBudget { .. } => "kv_budget",

@@ -83,5 +83,7 @@ pub use text::chat::{
     AnswerEvent, AnswerParser, Blank, Fill, Message, PromptOptions, Role, SpecialNames, Template,
     ToolCall, answer_ids, blank, fill_prompt, has_blank, offer_tools,
 };
+#[cfg(feature = "grammar")]
+pub use text::grammar::{Grammar, GrammarCompiler, GrammarConstraint};
 pub use text::stream::TextStream;
 pub use text::tokenizer::{Special, Tokenizer};

@@ -1,6 +1,8 @@
 //! Text ↔ ids: tokenizers, chat templates, streaming decoder.
 
 pub(crate) mod chat;
+#[cfg(feature = "grammar")]
+pub(crate) mod grammar;
 pub(crate) mod postprocess;
 pub(crate) mod rewrite;
 pub(crate) mod stream;

@@ -29,11 +29,16 @@ static MODELS: LazyLock<[Model; 2]> = LazyLock::new(|| {
     ["chatglm2-6b-tiny/int4", "chatglm-6b-tiny/int4"].map(|name| open(name, None))
 });
 
-/// The same with memory for a few sequences only.
-static SMALL: LazyLock<[Model; 2]> = LazyLock::new(|| {
+/// The model with memory for five pages only.
+fn small(which: usize) -> Model {
+    let budget = MODELS[which].kv_pool().page_bytes() * 5;
+    open(["chatglm2-6b-tiny/int4", "chatglm-6b-tiny/int4"][which], Some(budget))
+}
+
+/// Models of one test, which looks at their memory: with enough of it, and with little.
+static OWN: LazyLock<[[Model; 2]; 2]> = LazyLock::new(|| {
     let names = ["chatglm2-6b-tiny/int4", "chatglm-6b-tiny/int4"];
-    let pages = |model: &Model| model.kv_pool().page_bytes() * 5;
-    [0, 1].map(|i| open(names[i], Some(pages(&MODELS[i]))))
+    [names.map(|name| open(name, None)), [0, 1].map(small)]
 });
 
 /// A prompt of plain ids, `shared` of which are those of all prompts.
@@ -162,7 +167,7 @@ proptest! {
         (is_small, caches, which) in (any::<bool>(), any::<bool>(), 0usize..2),
     ) {
         let reference = &MODELS[which];
-        let model = if is_small { &SMALL[which] } else { reference };
+        let model = &OWN[usize::from(is_small)][which];
         let mut options = BatchOptions::default();
         (options.max_sequences, options.prompt_tokens) = (max_sequences, prompt_tokens);
         options.cache_bytes = if caches { model.kv_pool().page_bytes() * 4 } else { 0 };
@@ -320,7 +325,7 @@ fn a_bidirectional_prompt_is_reused_if_it_is_the_same() {
 
 #[test]
 fn what_does_not_fit_alone_fails_and_others_go_on() {
-    let model = &SMALL[0];
+    let model = &small(0);
     let mut batch = Batch::new(model, BatchOptions::default()).unwrap();
     // Six pages; there are five.
     let mut large = simple(model, 500, 1, 200, 0);
@@ -404,4 +409,67 @@ fn constraints_restrict_each_answer_alone() {
             assert_eq!(*tokens, alone(model, &constrained, choice).0);
         }
     }
+}
+
+#[test]
+fn a_cache_is_saved_and_restored() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("cache");
+    let model = &open("chatglm2-6b-tiny/int4", None);
+    let mut options = BatchOptions::default();
+    options.cache_bytes = model.kv_pool().page_bytes() * 20;
+    let new = |options: &BatchOptions| Batch::new(model, options.clone()).unwrap();
+    let with = |own, salt| {
+        let mut submission = simple(model, own, salt, 3, 0);
+        submission.prompt = prompt(model, 300, own, salt);
+        submission
+    };
+    let mut batch = new(&options);
+    // Two with a common beginning, whose pages are written once, and another one.
+    passes(&mut batch, vec![with(10, 1), with(150, 2), simple(model, 130, 3, 3, 0)]);
+    batch.save_cache(&file).unwrap();
+    let bytes = batch.stats().cache_bytes;
+    let size = std::fs::metadata(&file).unwrap().len();
+    assert!((bytes..bytes + 10_000).contains(&size), "{size} bytes for {bytes}");
+    let mut restored = new(&options);
+    assert_eq!(restored.load_cache(&file).unwrap(), 312 + 452 + 132);
+    assert_eq!(restored.stats().cache_bytes, bytes);
+    for (submission, expected) in [(with(10, 7), 300), (with(150, 2), 449), (with(10, 1), 309)] {
+        let (_, log) = passes(&mut restored, vec![submission.clone()]);
+        let seen = log.0.values().next().unwrap();
+        assert_eq!(seen.cached, Some(expected));
+        assert_eq!(seen.tokens[&0], alone(model, &submission, 0).0);
+    }
+    drop((batch, restored));
+
+    // Every damage is found, and a file of another model is not taken. Nothing stays in memory.
+    let before = model.kv_pool().used_bytes();
+    let good = std::fs::read(&file).unwrap();
+    let refused = |batch: &mut Batch, content: &[u8]| {
+        std::fs::write(&file, content).unwrap();
+        let error = batch.load_cache(&file).unwrap_err();
+        assert_eq!((error.code(), batch.stats().cache_bytes), ("file", 0));
+        error.to_string()
+    };
+    let mut batch = new(&options);
+    for at in (0..200).chain((200..good.len()).step_by(good.len() / 150)) {
+        let mut damaged = good.clone();
+        damaged[at] ^= 1 << (at % 8);
+        refused(&mut batch, &damaged);
+        refused(&mut batch, &good[..at]);
+    }
+    refused(&mut batch, &[&good[..], b"x"].concat());
+    options.cache_bytes = model.kv_pool().page_bytes();
+    assert!(refused(&mut new(&options), &good).contains("raise its limit"));
+    let float = with_floats("chatglm2-6b-tiny/int4");
+    let mut other = Batch::new(&float, BatchOptions::default()).unwrap();
+    assert!(refused(&mut other, &good).contains("belongs to another model"));
+    let mut bidirectional = Batch::new(&MODELS[1], BatchOptions::default()).unwrap();
+    assert!(refused(&mut bidirectional, &good).contains("bidirectional"));
+    assert_eq!(model.kv_pool().used_bytes(), before);
+}
+
+fn with_floats(name: &str) -> Model {
+    let options = with(|options: &mut Options| options.activations = Some(Activations::F32));
+    Model::open(fixture(name), &options).unwrap()
 }

@@ -19,8 +19,9 @@ pub enum Overflow {
 }
 
 const EXAMPLES: &str = "\
-At the prompt, /help lists the commands. Ctrl-C stops an answer, Ctrl-D leaves. A question of several
-lines stands between \"\"\" and \"\"\", or each of its lines but the last ends with \\.
+At the prompt, /help lists the commands. Ctrl-C stops an answer. Ctrl-D leaves, and so does a second
+Ctrl-C at the prompt; the exit code is 0. A question of several lines stands between \"\"\" and
+\"\"\", or each of its lines but the last ends with \\.
 If stdin is not a terminal, each of its lines is a question. Only the answers are written to stdout.
 
 Examples:

@@ -36,10 +36,10 @@ pub struct Pull {
     #[arg(long, value_name = "BITS", num_args = 0..=1, require_equals = true, default_missing_value = "4", value_parser = bits)]
     pub quantize: Option<usize>,
     /// Weights that share a scale: 32, 64 or 128. Fewer are more exact, more take less memory.
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = group)]
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = group, requires = "quantize")]
     pub group: usize,
     /// Threads that quantize; by default one for each fast core.
-    #[arg(short, long, value_name = "N", value_parser = threads)]
+    #[arg(short, long, value_name = "N", value_parser = threads, requires = "quantize")]
     pub threads: Option<usize>,
 }
 

@@ -33,8 +33,8 @@ pub struct Lengths {
 impl Lengths {
     /// The values of the flags, or those defaults that fit in a context of `most` tokens.
     pub fn new(args: &Bench, most: usize) -> Self {
-        // The start of an answer takes a token, too.
-        let room = |length: usize| length.saturating_add(args.tokens).saturating_add(1);
+        // The start of an answer takes a token, too, and it follows one at least.
+        let room = |length: usize| length.max(1).saturating_add(args.tokens).saturating_add(1);
         let or = |asked: &Option<Vec<usize>>, defaults: &[usize], fits: &dyn Fn(usize) -> bool| {
             match asked {
                 Some(lengths) => lengths.clone(),

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::help::wrap;
 use crate::messages;
 
 /// A command as it is listed.
@@ -32,11 +33,14 @@ const fn listed(name: &'static str, argument: &'static str, help: fn() -> String
     Listed { name, argument, help }
 }
 
-/// The list of commands.
-pub fn help() -> String {
+/// The list of commands in lines of `columns`, if they are wide enough for two columns.
+pub fn help(columns: usize) -> String {
+    const LEFT: usize = 17;
+    const NARROWEST: usize = 20;
     let line = |command: &Listed| {
         let usage = format!("{} {}", command.name, command.argument);
-        format!("{usage:<16} {}\n", (command.help)())
+        let lines = wrap::lines(&(command.help)(), columns.saturating_sub(LEFT).max(NARROWEST));
+        format!("{usage:<LEFT$}{}\n", lines.join(&format!("\n{:LEFT$}", "")))
     };
     COMMANDS.iter().map(line).collect::<String>() + &messages::help_keys()
 }
@@ -188,7 +192,7 @@ mod tests {
 
     #[test]
     fn what_is_listed_is_a_command() {
-        let all = help();
+        let all = help(usize::MAX);
         for command in COMMANDS {
             assert!(all.contains(command.name) && !(command.help)().is_empty());
             let argument = command.argument.split('|').next().unwrap_or_default();

@@ -1,5 +1,6 @@
 //! Completion of commands, of settings and of paths.
 
+use std::cell::RefCell;
 use std::fs;
 use std::path::Path;
 
@@ -16,7 +17,18 @@ use super::settings;
 const MOST: usize = 1000;
 
 /// What helps with typing a line.
-pub struct Helper;
+#[derive(Default)]
+pub struct Helper {
+    /// The line as it was last shown, before and after the cursor.
+    line: RefCell<(String, String)>,
+}
+
+impl Helper {
+    /// The line as it was last shown, before and after the cursor.
+    pub fn line(&self) -> (String, String) {
+        self.line.borrow().clone()
+    }
+}
 
 impl Completer for Helper {
     type Candidate = String;
@@ -30,6 +42,13 @@ impl Highlighter for Helper {}
 
 impl Hinter for Helper {
     type Hint = String;
+
+    /// Called with every change of the line. There are no hints.
+    fn hint(&self, line: &str, pos: usize, _: &Context<'_>) -> Option<String> {
+        let (before, after) = line.split_at(pos);
+        self.line.replace((before.to_owned(), after.to_owned()));
+        None
+    }
 }
 
 impl Validator for Helper {}

@@ -55,7 +55,7 @@ impl Editor {
         let history = History::open(has_history, &config, &mut memory);
         let editor = rustyline::Editor::with_history(config, memory);
         let mut editor = editor.context("the terminal")?;
-        editor.set_helper(Some(Helper));
+        editor.set_helper(Some(Helper::default()));
         for (code, modifiers) in [
             (KeyCode::Enter, Modifiers::NONE),
             (KeyCode::Char('J'), Modifiers::CTRL),
@@ -69,7 +69,7 @@ impl Editor {
         Ok(Self::Full { editor: Box::new(editor), history })
     }
 
-    /// Reads one input, of several lines if a line ends with `\` or `"""` is open. It is remembered.
+    /// Reads one input, of several lines if `"""` is open or a line of a question ends with `\`. It is remembered.
     pub fn read(&mut self) -> Result<Input> {
         let mut text = String::new();
         let mut prompt = PROMPT;
@@ -81,7 +81,8 @@ impl Editor {
                 Input::End => break,
             }
             if !is_open(&text) {
-                if !text.ends_with('\\') {
+                // A path of Windows after `/load` may end so, too.
+                if !text.ends_with('\\') || text.starts_with('/') {
                     break;
                 }
                 text.pop();
@@ -100,16 +101,7 @@ impl Editor {
 
     fn line(&mut self, prompt: &str) -> Result<Input> {
         match self {
-            Self::Full { editor, .. } => match editor.readline(&style::prompt(prompt)) {
-                Ok(line) => Ok(Input::Text(line)),
-                Err(ReadlineError::Interrupted) => Ok(Input::Interrupted),
-                Err(ReadlineError::Eof) => Ok(Input::End),
-                Err(ReadlineError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
-                    style::note(&messages::input_not_utf8());
-                    Ok(Input::Text(String::new()))
-                }
-                Err(error) => Err(error).context("the terminal"),
-            },
+            Self::Full { editor, .. } => full_line(editor, prompt),
             Self::Plain => tty::with_restored(|| {
                 let mut terminal = stderr().lock();
                 let _ = write!(terminal, "{prompt}").and_then(|()| terminal.flush());
@@ -128,6 +120,30 @@ impl Editor {
     pub fn set_history(&mut self, is_on: bool) {
         if let Self::Full { history, .. } = self {
             history.is_on = is_on;
+        }
+    }
+}
+
+/// Reads a line. The editor ends it at a byte that is not UTF-8, and drops what has arrived after it. The line is begun again with
+/// U+FFFD at that place, which is noted once.
+fn full_line(editor: &mut rustyline::Editor<Helper, MemHistory>, prompt: &str) -> Result<Input> {
+    let prompt = style::prompt(prompt);
+    let (mut before, mut after) = (String::new(), String::new());
+    let mut is_noted = false;
+    loop {
+        match editor.readline_with_initial(&prompt, (&before, &after)) {
+            Ok(line) => return Ok(Input::Text(line)),
+            Err(ReadlineError::Interrupted) => return Ok(Input::Interrupted),
+            Err(ReadlineError::Eof) => return Ok(Input::End),
+            Err(ReadlineError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
+                (before, after) = editor.helper().map(Helper::line).unwrap_or_default();
+                before.push(char::REPLACEMENT_CHARACTER);
+                if !is_noted {
+                    style::note(&messages::input_not_utf8());
+                    is_noted = true;
+                }
+            }
+            Err(error) => return Err(error).context("the terminal"),
         }
     }
 }

@@ -114,6 +114,8 @@ impl Session {
 
     /// Changes a setting, or shows it if `value` is empty.
     pub fn set(&mut self, name: &str, value: &str) -> Result<()> {
+        // People who know the parameter write top_p, and the flag is top-p.
+        let name = &name.replace('_', "-");
         let options = self.conversation.options();
         if !value.is_empty() {
             let changed = settings::changed(name, value, options, &self.start)?;

@@ -20,9 +20,8 @@ pub fn prompt(text: &str) -> (String, String) {
 
 /// A remark on stderr that is no part of the conversation. It may quote one.
 pub fn note(text: &str) {
-    let text = output::harmless(text);
     match stderr().is_terminal() && tty::has_colours() {
-        true => output::note(&format!("{DIM}{text}{PLAIN}")),
-        false => output::note(&text),
+        true => output::styled_note(DIM, text, PLAIN),
+        false => output::note(text),
     }
 }

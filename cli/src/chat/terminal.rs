@@ -89,7 +89,7 @@ fn obey(
             session.stats = is_on.unwrap_or(!session.stats);
             note(&format!("stats {}", on_or_off(session.stats)));
         }
-        Command::Help => note(&help()),
+        Command::Help => note(&help(tty::columns().unwrap_or(usize::MAX))),
         Command::Leave => return Ok(ControlFlow::Break(())),
         Command::Misused(name, argument) => {
             note(&messages::usage(format!("{name} {argument}").trim_end()));

@@ -21,12 +21,13 @@ const EXIT_STATUS: [(&str, &str); 4] = [
     ),
     (
         "2",
-        "Wrong usage: an unknown command or flag, or a value that is missing, cannot be parsed or is out of range.",
+        "Wrong usage: an unknown command, flag or setting, or a value that is missing, cannot be parsed or is out of range, on the \
+         command line, in the environment or in the file of settings.",
     ),
     ("130", "Stopped by Ctrl-C."),
 ];
 
-const ENVIRONMENT: [(&str, &str); 13] = [
+const ENVIRONMENT: [(&str, &str); 16] = [
     ("GLM_MODEL", "The model where -m names none."),
     ("GLM_THREADS", "The number of threads where --threads gives none."),
     (
@@ -41,6 +42,15 @@ const ENVIRONMENT: [(&str, &str); 13] = [
         "The address from which models are downloaded in place of https://huggingface.co.",
     ),
     ("HF_TOKEN", "The access token for models that are not public."),
+    ("HF_HUB_OFFLINE", "If it is 1, nothing is downloaded from the Hugging Face hub."),
+    (
+        "MODELSCOPE_ENDPOINT, MODELSCOPE_API_TOKEN",
+        "The address in place of https://modelscope.cn, and the access token there.",
+    ),
+    (
+        "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY",
+        "The proxy of downloads, and the hosts that need none.",
+    ),
     ("NO_COLOR", "If it is set and not empty, no colours are used."),
     (
         "LC_ALL, LC_MESSAGES, LANG",

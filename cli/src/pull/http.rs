@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 use anyhow::{Error, Result, anyhow};
-use ureq::config::RedirectAuthHeaders;
-use ureq::http::HeaderMap;
+use ureq::http::{HeaderMap, Response, Uri};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Body};
 
+use super::redirect;
 use super::stop::Stop;
 use crate::messages;
 
@@ -23,6 +23,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// Bytes of a chunk, and the chunks that may wait for the reader.
 const CHUNK: usize = 256 << 10;
 const CHUNKS: usize = 8;
+
+/// Most redirections of a request.
+const MAX_REDIRECTS: usize = 10;
 
 /// Most bytes of the explanation of an error that are read.
 const MAX_REASON: usize = 4 << 10;
@@ -38,7 +41,7 @@ pub struct Http {
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
     pub url: &'a str,
-    /// Sent to the host of the URL, and not to another host that it redirects to.
+    /// Sent to the origin of the URL, and not to another that it redirects to.
     pub token: Option<&'a str>,
     /// The value of `Range`.
     pub range: Option<&'a str>,
@@ -85,7 +88,8 @@ impl Http {
         let config = Agent::config_builder()
             .tls_config(TlsConfig::builder().root_certs(roots()).build())
             .http_status_as_error(false)
-            .redirect_auth_headers(RedirectAuthHeaders::SameHost)
+            // `follow` does: ureq would send the token to another port of the same host.
+            .max_redirects(0)
             .user_agent(concat!("glm/", env!("CARGO_PKG_VERSION")))
             .accept_encoding("identity")
             // The thread of a request that was given up ends at last.
@@ -100,17 +104,12 @@ impl Http {
     /// If the server cannot be reached or does not answer with 200 or 206, or the program shall stop.
     pub fn get(&self, request: Request<'_>) -> Result<Answer, Failure> {
         let Request { url, token, range } = request;
-        let mut builder = self.agent.get(url);
-        if let Some(token) = token {
-            builder = builder.header("Authorization", format!("Bearer {token}"));
-        }
-        if let Some(range) = range {
-            builder = builder.header("Range", range);
-        }
+        let (agent, place) = (self.agent.clone(), url.to_owned());
+        let (token, range) = (token.map(str::to_owned), range.map(str::to_owned));
         let (to_head, head) = mpsc::sync_channel(1);
         let (to_body, body) = mpsc::sync_channel(CHUNKS);
         // ureq blocks, and only a thread that is waited for can be left behind.
-        thread::spawn(move || match builder.call() {
+        thread::spawn(move || match follow(&agent, &place, token, range.as_deref()) {
             Ok(response) => {
                 let (head, body) = response.into_parts();
                 if to_head.send(Ok((head.status.as_u16(), head.headers))).is_ok() {
@@ -132,6 +131,32 @@ impl Http {
             _ => Err(answer.refusal(url)),
         }
     }
+}
+
+/// Sends a request, and again to each place that it is redirected to. The token stays behind when another origin comes.
+fn follow(
+    agent: &Agent,
+    url: &str,
+    mut token: Option<String>,
+    range: Option<&str>,
+) -> Result<Response<Body>, ureq::Error> {
+    let mut place: Uri = url.parse().map_err(|_| ureq::Error::BadUri(url.to_owned()))?;
+    for _ in 0..=MAX_REDIRECTS {
+        let mut builder = agent.get(place.clone());
+        if let Some(token) = &token {
+            builder = builder.header("Authorization", format!("Bearer {token}"));
+        }
+        if let Some(range) = range {
+            builder = builder.header("Range", range);
+        }
+        let response = builder.call()?;
+        let Some(location) = redirect::location(&response) else { return Ok(response) };
+        let next = redirect::resolve(&place, location);
+        let next = next.ok_or_else(|| ureq::Error::BadUri(location.escape_debug().to_string()))?;
+        token = token.filter(|_| redirect::is_same_origin(&place, &next));
+        place = next;
+    }
+    Err(ureq::Error::TooManyRedirects)
 }
 
 /// The certificates that the system trusts; Mozilla's where it has none.

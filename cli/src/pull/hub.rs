@@ -5,10 +5,12 @@ mod model_scope;
 
 use std::{env, fmt};
 
-use anyhow::{Context, Error, Result, bail, ensure};
+use anyhow::{Context, Error, Result, ensure};
 use serde::de::DeserializeOwned;
+use ureq::http::Uri;
 
 use super::http::{Http, Refused, Request};
+use super::redirect;
 use super::retry::Retries;
 use crate::args::Hub;
 use crate::repository::Repository;
@@ -90,7 +92,7 @@ impl Endpoint {
     /// The hub as the environment describes it.
     ///
     /// # Errors
-    /// If the environment forbids downloads, or a variable is wrong.
+    /// If the environment forbids downloads. Wrong usage, if the value of a variable is wrong.
     pub fn of_environment(hub: Hub) -> Result<Self> {
         let (variable, base, token) = match hub {
             Hub::HuggingFace => {
@@ -98,14 +100,20 @@ impl Endpoint {
                 ("HF_ENDPOINT", hugging_face::ENDPOINT, hugging_face::token()?)
             }
             Hub::ModelScope => {
-                ("MODELSCOPE_ENDPOINT", model_scope::ENDPOINT, text("MODELSCOPE_API_TOKEN")?)
+                ("MODELSCOPE_ENDPOINT", model_scope::ENDPOINT, text(hub.token_variable())?)
             }
         };
+        // It becomes a line of the head of each request.
+        if token.as_ref().is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
+            return Err(failure::usage(messages::not_a_token(hub.token_variable())));
+        }
         let base = text(variable)?.unwrap_or_else(|| base.to_owned());
         let base = base.trim_end_matches('/').to_owned();
-        let is_url = base.starts_with("https://") || base.starts_with("http://");
-        ensure!(is_url, messages::not_an_endpoint(variable, &base));
-        Ok(Self { hub, base, token })
+        let is_url = base.parse().is_ok_and(|base: Uri| redirect::is_http(&base));
+        match is_url {
+            true => Ok(Self { hub, base, token }),
+            false => Err(failure::usage(messages::not_an_endpoint(variable, base))),
+        }
     }
 
     /// The files of a repository. `note` gets lines for people while requests are repeated.
@@ -150,10 +158,7 @@ impl Endpoint {
             Hub::HuggingFace => format!("{}/{repository}", self.base),
             Hub::ModelScope => format!("{}/models/{}", self.base, model_scope::name(repository)),
         };
-        let variable = match self.hub {
-            Hub::HuggingFace => "HF_TOKEN",
-            Hub::ModelScope => "MODELSCOPE_API_TOKEN",
-        };
+        let variable = self.hub.token_variable();
         let message = match (refused.status, &*refused.code) {
             (401 | 403, "GatedRepo") | (403, _) => {
                 messages::repository_is_gated(repository, page, variable)
@@ -167,6 +172,16 @@ impl Endpoint {
             _ => return error,
         };
         error.context(message)
+    }
+}
+
+impl Hub {
+    /// The environment variable with the access token.
+    fn token_variable(self) -> &'static str {
+        match self {
+            Self::HuggingFace => "HF_TOKEN",
+            Self::ModelScope => "MODELSCOPE_API_TOKEN",
+        }
     }
 }
 
@@ -230,7 +245,9 @@ fn text(name: &str) -> Result<Option<String>> {
         Ok(text) if text.trim().is_empty() => Ok(None),
         Ok(text) => Ok(Some(text.trim().to_owned())),
         Err(env::VarError::NotPresent) => Ok(None),
-        Err(env::VarError::NotUnicode(_)) => bail!(messages::variable_is_no_text(name)),
+        Err(env::VarError::NotUnicode(_)) => {
+            Err(failure::usage(messages::variable_is_no_text(name)))
+        }
     }
 }
 

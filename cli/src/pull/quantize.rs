@@ -42,12 +42,13 @@ pub fn run(
     let origin = Origin { commit: listing.commit.clone() };
     let is_current = || Origin::of(target).is_none_or(|found| found == origin);
     let is_there = || State::of(target).is_ready() && is_current();
-    if is_there() {
+    if is_there() && workspace::remains(target).is_empty() {
         return Ok(None);
     }
     let _lock = lock(downloader, listing, target)?;
     // Another process may have made it meanwhile.
     if is_there() {
+        workspace::remove_remains(target)?;
         return Ok(None);
     }
     let workspace = Workspace::open(target, &origin, listing.repository.name())?;

@@ -11,15 +11,12 @@ use serde::de::DeserializeOwned;
 
 use super::App;
 use super::error::{ApiError, Result};
+use crate::api::body::{MOST_NAMES, parse};
 use crate::messages;
 use crate::output::{harmless, note};
 
 /// A client that sends its body more slowly is not waited for.
 const SLOWEST: Duration = Duration::from_secs(30);
-
-/// Most names of unknown fields that are remembered, and the characters of a name that are shown.
-const MOST_NAMES: usize = 100;
-const LONGEST_NAME: usize = 64;
 
 /// Names of fields that were in requests and that the server does not know.
 #[derive(Default)]
@@ -62,73 +59,5 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Body<T> {
         let (value, names) = parse(&bytes)?;
         app.unknown.note(&path, names);
         Ok(Self(value))
-    }
-}
-
-/// The value, and the names of the fields that it does not have.
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, BTreeSet<String>)> {
-    let mut names = BTreeSet::new();
-    let mut json = serde_json::Deserializer::from_slice(bytes);
-    let mut ignored = |path: serde_ignored::Path<'_>| {
-        if names.len() < MOST_NAMES {
-            names.insert(path.to_string().chars().take(LONGEST_NAME).collect());
-        }
-    };
-    let json_of = serde_ignored::Deserializer::new(&mut json, &mut ignored);
-    let value = serde_path_to_error::deserialize(json_of).map_err(|error| {
-        let path = error.path().to_string();
-        let problem = error.into_inner().to_string();
-        match path.as_str() {
-            "." | "?" => {
-                ApiError::invalid(format!("the body is not the JSON that was expected: {problem}"))
-            }
-            _ => ApiError::field(&path, format!("{path}: {problem}")),
-        }
-    })?;
-    let rest = json.end();
-    rest.map_err(|error| ApiError::invalid(format!("the body is not JSON: {error}")))?;
-    Ok((value, names))
-}
-
-#[cfg(test)]
-mod tests {
-    use serde::Deserialize;
-
-    use super::*;
-
-    #[derive(Debug, Deserialize)]
-    struct Sample {
-        temperature: Option<f32>,
-        #[serde(default)]
-        inner: Vec<Inner>,
-    }
-
-    #[derive(Debug, Deserialize)]
-    struct Inner {
-        name: String,
-    }
-
-    fn problem(json: &str) -> (String, Option<String>) {
-        let error = parse::<Sample>(json.as_bytes()).unwrap_err().body().error;
-        (error.message, error.param)
-    }
-
-    #[test]
-    fn unknown_fields_are_ignored_and_named() {
-        let json = br#"{"temperature": 1, "store": true, "inner": [{"name": "a", "age": 1}]}"#;
-        let (sample, names) = parse::<Sample>(json).unwrap();
-        assert_eq!((sample.temperature, sample.inner[0].name.as_str()), (Some(1.0), "a"));
-        assert_eq!(names.into_iter().collect::<Vec<_>>(), ["inner.0.age", "store"]);
-    }
-
-    #[test]
-    fn a_wrong_field_is_named() {
-        let (message, param) = problem(r#"{"temperature": "hot"}"#);
-        assert!(message.contains("temperature") && message.contains("hot"), "{message}");
-        assert_eq!(param.as_deref(), Some("temperature"));
-        assert_eq!(problem(r#"{"inner": [{}]}"#).1.as_deref(), Some("inner[0]"));
-        for json in ["", "[", "{} x", "5", "\u{0}"] {
-            assert_eq!(problem(json).1, None, "{json:?}");
-        }
     }
 }

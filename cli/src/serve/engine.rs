@@ -43,7 +43,6 @@ pub struct Engine {
     jobs: jobs::Sender<Job>,
     places: Arc<Semaphore>,
     shared: Arc<Shared>,
-    most: usize,
 }
 
 /// What the thread and its handle share.
@@ -66,9 +65,8 @@ impl Engine {
         metrics: Metrics,
         failed: impl FnOnce() + Send + 'static,
     ) -> Result<Self> {
-        let most = options.max_sequences;
+        let places = Arc::new(Semaphore::new(options.max_sequences + queue));
         let batch = Batch::new(model, options)?;
-        let places = Arc::new(Semaphore::new(most + queue));
         let shared = Arc::new(Shared::default());
         let (jobs, received) = jobs::channel();
         let worker = Worker {
@@ -87,12 +85,7 @@ impl Engine {
             }
         };
         thread::Builder::new().name("engine".to_owned()).spawn(run).context("engine")?;
-        Ok(Self { jobs, places, shared, most })
-    }
-
-    /// Answers that are generated at the same time.
-    pub fn most(&self) -> usize {
-        self.most
+        Ok(Self { jobs, places, shared })
     }
 
     /// Asks for answers to the prompts.

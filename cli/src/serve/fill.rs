@@ -95,10 +95,13 @@ pub async fn fill(
             choices: 1,
             request: answer.clone(),
             readers: vec![Reader::new(stream.clone(), None)],
-            client,
-            deadline,
         };
-        let blank = answered(served.ask(question).await?, &mut usage, answer.sampling.seed).await;
+        let blank = answered(
+            served.ask(question, client, deadline).await?,
+            &mut usage,
+            answer.sampling.seed,
+        )
+        .await;
         record.set(usage);
         let (blank, is_cut, is_context) = blank?;
         // A stop string ended the text, and the ids contain more than it.

@@ -4,11 +4,11 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use toml_edit::{Array, Document, DocumentMut, Item, Table};
 
 use super::{NAMES, Origin, Value, flag};
-use crate::{file, messages};
+use crate::{failure, file, messages};
 
 /// Largest file that is read.
 const MAX_FILE: u64 = 1 << 20;
@@ -16,7 +16,8 @@ const MAX_FILE: u64 = 1 << 20;
 /// The settings in a file; none if it does not exist.
 ///
 /// # Errors
-/// If it cannot be read, is no TOML, or has an unknown name or a value that its flag would refuse. The error names file and line.
+/// If it cannot be read. Wrong usage, if it is no TOML, or has an unknown name or a value that its flag would refuse. The error names
+/// file and line.
 pub fn read(path: &Path) -> Result<Vec<(&'static str, Value)>> {
     let text = text(path)?;
     let document = parse(path, &text)?;
@@ -101,7 +102,7 @@ fn parse(path: &Path, text: &str) -> Result<Document<String>> {
     Document::parse(text.to_owned()).map_err(|error| {
         let line = error.span().map_or(1, |span| line(text, span.start));
         let problem = error.message().trim().replace('\n', ", ");
-        anyhow::Error::msg(format!("{}:{line}: {problem}", path.display()))
+        failure::usage(format!("{}:{line}: {problem}", path.display()))
     })
 }
 
@@ -112,7 +113,7 @@ fn line(text: &str, byte: usize) -> usize {
 
 fn known(name: &str) -> Result<&'static str> {
     let known = NAMES.iter().copied().find(|known| *known == name);
-    known.with_context(|| messages::no_such_setting(name, NAMES.join(", ")))
+    known.ok_or_else(|| failure::usage(messages::no_such_setting(name, NAMES.join(", "))))
 }
 
 /// The words that the flag would get.
@@ -121,7 +122,7 @@ fn words(name: &str, item: &Item) -> Result<Vec<String>> {
         Some(words) if flag::is_list(name) => words.iter().map(|value| word(name, value)).collect(),
         _ => match item.as_value() {
             Some(value) => Ok(vec![word(name, value)?]),
-            None => bail!(messages::setting_is_a_table(name)),
+            None => Err(failure::usage(messages::setting_is_a_table(name))),
         },
     }
 }
@@ -133,7 +134,7 @@ fn word(name: &str, value: &toml_edit::Value) -> Result<String> {
         Integer(number) => Ok(number.value().to_string()),
         Float(number) => Ok(number.value().to_string()),
         Boolean(choice) => Ok(choice.value().to_string()),
-        _ => bail!(messages::setting_is_a_table(name)),
+        _ => Err(failure::usage(messages::setting_is_a_table(name))),
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::error::Error;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::Result;
 use clap::builder::{ArgPredicate, Resettable};
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction, Command, Id};
 
 use super::{MODEL, Settings};
-use crate::{args, messages};
+use crate::{args, failure, messages};
 
 /// Makes the settings the defaults of the flags of all commands.
 pub fn apply(settings: &Settings, command: Command) -> Command {
@@ -42,20 +42,26 @@ pub fn is_list(name: &str) -> bool {
     any(name).is_some_and(|flag| matches!(flag.get_action(), ArgAction::Append))
 }
 
-/// Checks that the flag would accept these words.
+/// # Errors
+/// Wrong usage, if the flag would refuse these words.
 pub fn check(name: &str, words: &[String]) -> Result<()> {
     let Some(flag) = any(name) else { return Ok(()) };
     if matches!(flag.get_action(), ArgAction::SetTrue) {
         let is_choice = words.iter().all(|word| ["true", "false"].contains(&word.as_str()));
-        ensure!(is_choice && words.len() == 1, messages::setting_is_a_choice(name));
-        return Ok(());
+        return match is_choice && words.len() == 1 {
+            true => Ok(()),
+            false => Err(failure::usage(messages::setting_is_a_choice(name))),
+        };
     }
     // By itself: other flags do not matter here.
     let flag = flag.conflicts_with(Resettable::<Id>::Reset).requires(Resettable::<Id>::Reset);
     let flags = words.iter().map(|word| format!("--{name}={word}"));
     match Command::new("glm").no_binary_name(true).arg(flag).try_get_matches_from(flags) {
         Ok(_) => Ok(()),
-        Err(error) => bail!(messages::invalid_value(words.join(" "), name, problem(&error))),
+        Err(error) => {
+            let problem = problem(&error);
+            Err(failure::usage(messages::invalid_value(words.join(" "), name, problem)))
+        }
     }
 }
 

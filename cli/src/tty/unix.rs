@@ -1,22 +1,27 @@
 //! Modes of a terminal of Unix, and signals that stop or end the program while they are changed.
 
 use std::fs::OpenOptions;
-use std::io::{Write, stdin, stdout};
+use std::io::{Write, stdin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_current_process_group};
 use rustix::termios::{
-    InputModes, LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetwinsize,
-    tcsetattr,
+    InputModes, LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr,
 };
 use signal_hook::consts::{SIGHUP, SIGTERM, SIGTSTP};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
+use crate::interrupt::is_ignored;
+
 /// The modes before a chat changed them.
 static ORIGINAL: Mutex<Option<Termios>> = Mutex::new(None);
+
+/// How long a Ctrl-C may take to reach its handler, which has a thread of its own.
+const LATENCY: Duration = Duration::from_millis(100);
 
 static IS_LENT: AtomicBool = AtomicBool::new(false);
 
@@ -32,7 +37,10 @@ impl Quiet {
     pub fn begin() -> Result<Self> {
         let modes = tcgetattr(stdin()).context("the terminal")?;
         lock(&ORIGINAL).replace(modes);
-        let mut signals = Signals::new([SIGTSTP, SIGTERM, SIGHUP]).context("signals")?;
+        // `nohup` has the signal ignored, and it must stay so.
+        let hangup = (!is_ignored(SIGHUP)).then_some(SIGHUP);
+        let caught = [SIGTSTP, SIGTERM].into_iter().chain(hangup);
+        let mut signals = Signals::new(caught).context("signals")?;
         std::thread::spawn(move || {
             for signal in signals.forever() {
                 match signal {
@@ -76,6 +84,8 @@ pub fn with_restored<T>(work: impl FnOnce() -> T) -> T {
 pub fn lend<T>(work: impl FnOnce() -> T) -> T {
     IS_LENT.store(true, Ordering::SeqCst);
     let done = with_restored(work);
+    // A Ctrl-C that has ended the other program is still its own.
+    std::thread::sleep(LATENCY);
     IS_LENT.store(false, Ordering::SeqCst);
     done
 }
@@ -96,11 +106,6 @@ pub fn suspend() {
     }
 }
 
-/// The width of the terminal on stdout.
-pub fn columns() -> Option<usize> {
-    tcgetwinsize(stdout()).ok().map(|size| size.ws_col.into()).filter(|&columns| columns > 0)
-}
-
 fn quieten() {
     if let Some(modes) = &*lock(&ORIGINAL) {
         let mut modes = modes.clone();
@@ -119,9 +124,14 @@ fn quieten() {
 
 /// Stops the program with the modes of the shell, and sets its own again when it goes on.
 fn stop() {
-    if is_job() {
+    if is_lent() {
+        // The modes are those of the other program, which stops as well.
+        let _ = emulate_default_handler(SIGTSTP);
+    } else if is_job() {
         let modes = tcgetattr(stdin());
         restore();
+        // The shell writes below what is here.
+        write(b"\n");
         let _ = emulate_default_handler(SIGTSTP);
         if let Ok(modes) = modes {
             let _ = tcsetattr(stdin(), OptionalActions::Now, &modes);
@@ -201,11 +211,15 @@ impl Process {
 
 /// Whether the terminal marks what is pasted.
 fn set_bracketed_paste(is_on: bool) {
-    if super::is_dumb() {
-        return;
+    if !super::is_dumb() {
+        write(if is_on { b"\x1b[?2004h" } else { b"\x1b[?2004l" });
     }
+}
+
+/// Writes to the terminal, wherever stdout and stderr lead.
+fn write(bytes: &[u8]) {
     if let Ok(mut terminal) = OpenOptions::new().write(true).open("/dev/tty") {
-        let _ = terminal.write_all(if is_on { b"\x1b[?2004h" } else { b"\x1b[?2004l" });
+        let _ = terminal.write_all(bytes);
     }
 }
 

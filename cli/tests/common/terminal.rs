@@ -26,18 +26,31 @@ pub struct Start {
     variables: Vec<(String, String)>,
     home: Option<PathBuf>,
     in_shell: bool,
+    ignores_hangup: bool,
 }
 
 impl Start {
     /// `glm` with these words, in 24 rows of 80 columns.
     pub fn new(words: &[&str]) -> Self {
         let words = words.iter().map(ToString::to_string).collect();
-        Self { words, size: (24, 80), variables: Vec::new(), home: None, in_shell: false }
+        Self {
+            words,
+            size: (24, 80),
+            variables: Vec::new(),
+            home: None,
+            in_shell: false,
+            ignores_hangup: false,
+        }
     }
 
     /// Started as a job by an interactive shell, which it ends with.
     pub fn in_shell(self) -> Self {
         Self { in_shell: true, ..self }
+    }
+
+    /// SIGHUP is ignored, as `nohup` has it.
+    pub fn ignores_hangup(self) -> Self {
+        Self { ignores_hangup: true, ..self }
     }
 
     pub fn size(self, rows: u16, columns: u16) -> Self {
@@ -61,9 +74,12 @@ impl Start {
         let (rows, columns) = self.size;
         pty.resize(Size::new(rows, columns)).unwrap();
         let program = env!("CARGO_BIN_EXE_glm");
-        let command = match self.in_shell {
-            true => Command::new("sh").arg("-i"),
-            false => Command::new(program).args(&self.words),
+        let command = match (self.in_shell, self.ignores_hangup) {
+            (true, _) => Command::new("sh").arg("-i"),
+            (_, true) => Command::new("sh")
+                .args(["-c", "trap '' HUP; exec \"$0\" \"$@\"", program])
+                .args(&self.words),
+            _ => Command::new(program).args(&self.words),
         };
         let mut command = command
             .env_clear()

@@ -173,6 +173,28 @@ impl<E: Cached> KvCache<E> {
         Self { shape: self.shape, pages: self.pages[..len.min(self.pages.len())].to_vec() }
     }
 
+    /// The bytes of page `index`, vectors and scales, in the order of this machine. They do not depend on the instruction set.
+    ///
+    /// # Panics
+    /// If the page does not exist.
+    #[track_caller]
+    pub fn page_bytes(&self, index: usize) -> [&[u8]; 2] {
+        self.check_page(index);
+        let KvPage { vectors, scales, .. } = &*self.pages[index];
+        [bytemuck::cast_slice(vectors), bytemuck::cast_slice(scales)]
+    }
+
+    /// As [`KvCache::page_bytes`], to be written. `None` if another cache shares the page.
+    ///
+    /// # Panics
+    /// If the page does not exist.
+    #[track_caller]
+    pub fn page_bytes_mut(&mut self, index: usize) -> Option<[&mut [u8]; 2]> {
+        self.check_page(index);
+        let KvPage { vectors, scales, .. } = Arc::get_mut(&mut self.pages[index])?;
+        Some([bytemuck::cast_slice_mut(vectors), bytemuck::cast_slice_mut(scales)])
+    }
+
     /// A number for each page: its address. Caches that share a page have the same number for it.
     pub fn page_numbers(&self) -> impl Iterator<Item = usize> {
         self.pages.iter().map(|page| Arc::as_ptr(page).addr())

@@ -8,7 +8,7 @@ use crate::Isa;
 use crate::simd::{Element, LANES, Simd, Vectors};
 
 /// An element type of a KV cache: `f32`, `f16` or `i8`.
-pub trait Cached: Element + bytemuck::Zeroable {
+pub trait Cached: Element + bytemuck::Pod {
     /// Whether the type is quantized, with one scale per head and token.
     const SCALED: bool;
     /// Loads sixteen elements, widened to `f32`, as a pair.

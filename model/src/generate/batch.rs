@@ -2,6 +2,7 @@
 
 mod queue;
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
@@ -209,6 +210,24 @@ impl Batch {
     /// Whether there is nothing to compute.
     pub fn is_idle(&self) -> bool {
         self.running.is_empty() && self.paused.is_empty() && self.queue.len() == 0
+    }
+
+    /// Writes the cache to a file, which replaces an older one at once. Only the user may read it, because it tells the prompts.
+    ///
+    /// # Errors
+    /// If the file cannot be written, or the model is not causal: a bidirectional prompt has no beginnings to share.
+    pub fn save_cache(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.cache.save(&self.model, path.as_ref())
+    }
+
+    /// Adds the sequences of a file that [`Batch::save_cache`] wrote to the cache, as far as its budget allows. Returns the tokens
+    /// that were read.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is damaged, or belongs to another model, other types of activations or cache, or a processor whose
+    /// results differ. The cache is unchanged then.
+    pub fn load_cache(&mut self, path: impl AsRef<Path>) -> Result<usize> {
+        self.cache.load(&self.model, path.as_ref())
     }
 
     /// Statistics.

@@ -1,5 +1,7 @@
 //! A cache of sequences whose beginnings later prompts may share.
 
+mod file;
+
 use std::collections::HashSet;
 
 use crate::network::model::Model;

@@ -270,6 +270,16 @@ impl SequenceCache {
         with_cache!(self, cache => cache.page_numbers().collect())
     }
 
+    /// The bytes of page `index`, in two parts.
+    pub(crate) fn page(&self, index: usize) -> [&[u8]; 2] {
+        with_cache!(self, cache => cache.page_bytes(index))
+    }
+
+    /// As [`SequenceCache::page`], to be written; `None` if another sequence shares the page.
+    pub(crate) fn page_mut(&mut self, index: usize) -> Option<[&mut [u8]; 2]> {
+        with_cache!(self, cache => cache.page_bytes_mut(index))
+    }
+
     /// Bytes of its pages, including shared ones.
     pub(crate) fn bytes(&self, page_bytes: u64) -> u64 {
         with_cache!(self, cache => cache.pages() as u64 * page_bytes)

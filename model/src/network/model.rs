@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use glm_kernels::{Isa, parallel_region};
 use rayon::{ThreadPool, ThreadPoolBuilder};
+use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::files::config::{Config, MaskKind, SpecialIds};
@@ -437,6 +438,23 @@ impl Model {
             (Some(new), Some(old)) if new == old && new.context() <= common => common,
             _ => 0,
         }
+    }
+
+    /// A hash of everything that keys and values depend on: the configuration, a sample of the weights, the types of activations and
+    /// cache, and whether the kernels have a fused multiply-add.
+    pub(crate) fn fingerprint(&self) -> [u8; 32] {
+        const SAMPLE: usize = 512;
+        let inner = &*self.0;
+        let mut hash = Sha256::new();
+        let is_plain = matches!(inner.isa, Isa::Scalar(_));
+        let kinds = (inner.activations, inner.kv, is_plain);
+        hash.update(format!("{kinds:?} {:?} {:?}", inner.config, inner.inventory.matrices));
+        for matrix in inner.weights.matrices() {
+            let bytes = matrix.bytes();
+            let step = (bytes.len() / 8).max(SAMPLE);
+            bytes.chunks(step).for_each(|part| hash.update(&part[..part.len().min(SAMPLE)]));
+        }
+        hash.finalize().into()
     }
 
     /// Reads all weights of the linear layers, so that mapped pages are in memory before the first token.

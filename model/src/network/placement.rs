@@ -21,6 +21,9 @@ pub struct Placement {
 }
 
 impl Placement {
+    /// The placement of every prompt of a causal model.
+    pub(crate) const CAUSAL: Self = Self { context: 0, blank: None };
+
     /// The placement of a prompt with `context` tokens of bidirectional context.
     #[cfg(test)]
     pub(crate) fn with_context(context: usize) -> Self {
@@ -33,7 +36,7 @@ impl Placement {
     /// If there is a `sop` but no blank to fill, or the ids of the blanks of the model are unknown.
     pub fn of(prompt: &[u32], mask: MaskKind, special: &SpecialIds) -> Result<Self> {
         let first = |id: Option<u32>| prompt.iter().position(|&other| Some(other) == id);
-        let MaskKind::Prefix(filled) = mask else { return Ok(Self { context: 0, blank: None }) };
+        let MaskKind::Prefix(filled) = mask else { return Ok(Self::CAUSAL) };
         if special.sop.is_none() {
             let problem = "the ids of the blanks and of sop are unknown: config.json has no sop_token_id, \
                            and its directory has no added_tokens.json with <|startofpiece|>";

@@ -85,6 +85,39 @@ impl Sequence {
         }
     }
 
+    /// Appends tokens of a causal model whose keys and values are known: `fill` writes those of each further page. The length must be
+    /// a multiple of the positions of a page.
+    ///
+    /// # Errors
+    /// Those of `fill`, or if the budget of the pool or the memory is exhausted. The sequence is unchanged then.
+    pub(crate) fn restore(
+        &mut self,
+        ids: &[u32],
+        mut fill: impl FnMut([&mut [u8]; 2]) -> Result<()>,
+    ) -> Result<()> {
+        debug_assert!(self.ids.len().is_multiple_of(KEYS));
+        let first = self.ids.len() / KEYS;
+        let filled = self.reserve(ids.len()).and_then(|()| {
+            let pages = first..(self.ids.len() + ids.len()).div_ceil(KEYS);
+            // Pages that were just allocated are not shared.
+            for page in pages {
+                self.cache.page_mut(page).map_or(Ok(()), &mut fill)?;
+            }
+            Ok(())
+        });
+        if filled.is_ok() {
+            self.ids.extend_from_slice(ids);
+            self.placement = Some(Placement::CAUSAL);
+        }
+        self.trim();
+        filled
+    }
+
+    /// The bytes of page `index`, in two parts.
+    pub(crate) fn page(&self, index: usize) -> [&[u8]; 2] {
+        self.cache.page(index)
+    }
+
     /// The same sequence with another context size, which must not be less than its length.
     pub(crate) fn with_capacity(mut self, capacity: usize) -> Self {
         debug_assert!(self.ids.len() <= capacity);

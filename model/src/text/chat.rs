@@ -17,10 +17,10 @@ mod jinja;
 mod marks;
 mod message;
 mod prompt;
-mod python;
+pub(crate) mod python;
 mod roles;
 mod rounds;
-mod tools;
+pub(crate) mod tools;
 mod transformers;
 
 use crate::error::{Error, Result};
@@ -29,8 +29,9 @@ use crate::files::variant::is_base;
 use crate::text::postprocess::Postprocess;
 use crate::text::stream::TextStream;
 use crate::text::tokenizer::{Family, SETTINGS_FILE, Tokenizer};
+use answer::Expects;
 pub use answer::{AnswerEvent, AnswerParser};
-use answer::{CallForm, Expects};
+pub(crate) use answer::{CallForm, Thoughts};
 pub use fill::{Blank, Fill, answer_ids, blank, fill_prompt, has_blank};
 use jinja::Jinja;
 pub use message::{Message, Role, ToolCall};
@@ -272,18 +273,26 @@ impl Template {
         tools: Option<&Value>,
         id: impl Into<String>,
     ) -> AnswerParser {
-        // Special ids and tags are few ids each.
+        let calls = self.call_form().zip(tools.map(Offered::new));
+        AnswerParser::new(Expects { calls, thoughts: self.thoughts(tokenizer, prompt) }, id.into())
+    }
+
+    /// Whether the answer to a prompt may begin with thoughts.
+    pub(crate) fn thoughts(&self, tokenizer: &Tokenizer, prompt: &[u32]) -> Thoughts {
+        let Kind::Jinja(_, jinja) = &self.0 else { return Thoughts::None };
+        // Where a tag is no token, it is a few.
         let tail = &prompt[prompt.len().saturating_sub(16)..];
         let tail = tokenizer.decode(tail).unwrap_or_default();
-        let calls = self.call_form().zip(tools.map(Offered::new));
-        let thoughts = matches!(&self.0, Kind::Jinja(_, jinja) if jinja.thinks());
-        let thinks = thoughts && tail.trim_end().ends_with("<think>");
-        let thoughts = thoughts && !tail.trim_end().ends_with("</think>");
-        AnswerParser::new(Expects { calls, thoughts, thinks }, id.into())
+        match tail.trim_end() {
+            _ if !jinja.thinks() => Thoughts::None,
+            tail if tail.ends_with(answer::END) => Thoughts::None,
+            tail if tail.ends_with(answer::THINK) => Thoughts::Begun,
+            _ => Thoughts::Possible,
+        }
     }
 
     /// How the model writes calls of tools. `None` if it cannot.
-    fn call_form(&self) -> Option<CallForm> {
+    pub(crate) fn call_form(&self) -> Option<CallForm> {
         match &self.0 {
             Kind::Roles => Some(CallForm::Python),
             Kind::Jinja(_, jinja) => jinja.call_form(),

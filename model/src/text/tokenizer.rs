@@ -267,6 +267,31 @@ impl Tokenizer {
         self.added.get(id).filter(is_named).is_some_and(|token| token.special)
     }
 
+    /// The bytes of an id within a text. `None` for special ids and for those without text.
+    #[cfg(feature = "grammar")]
+    pub(crate) fn bytes(&self, id: u32) -> Option<Cow<'_, [u8]>> {
+        if let Some(token) = self.added.get(id) {
+            return match &token.shown {
+                Shown::Within(name) | Shown::Apart(name) if !token.special => {
+                    Some(name.as_bytes().into())
+                }
+                _ => None,
+            };
+        }
+        let id = id.checked_sub(self.offset)?;
+        match &self.model {
+            Encoder::Bytes(model) => model.token(id).map(Cow::Borrowed),
+            Encoder::Pieces(model) => {
+                let piece = model.piece(id as usize)?;
+                match piece.kind {
+                    Kind::Byte(byte) => Some(vec![byte].into()),
+                    Kind::Control | Kind::Unknown => None,
+                    _ => Some(self.decoding.within(&piece.text).into_bytes().into()),
+                }
+            }
+        }
+    }
+
     /// Encodes a text. Adds no ids before or after it.
     ///
     /// Names of special ids in the text become these ids, depending on the tokenizer: in ChatGLM-6B `[MASK]`, `<sop>`, `<eop>`,

@@ -51,10 +51,10 @@ pub const TABLE: &[(&str, &str)] = &[
         "可以排队等待的回答数。超出的请求以状态码 429 拒绝",
     ),
     (
-        "At the prompt, /help lists the commands. Ctrl-C stops an answer, Ctrl-D leaves. A question of several lines stands \
-         between \"\"\" and \"\"\", or each of its lines but the last ends with \\. If stdin is not a terminal, each of its \
+        "At the prompt, /help lists the commands. Ctrl-C stops an answer. Ctrl-D leaves, and so does a second Ctrl-C at the \
+         prompt; the exit code is 0. A question of several lines stands between \"\"\" and \"\"\", or each of its lines but the last ends with \\. If stdin is not a terminal, each of its \
          lines is a question. Only the answers are written to stdout.",
-        "在提示符后输入 /help 可列出命令。Ctrl-C 停止回答，Ctrl-D 退出。多行的问题写在 \"\"\" 和 \"\"\" 之间，或让除最后一行外的每行以 \\ 结尾。如果标准输入不是终端，则每行是一个问题。只有回答写到标准输出。",
+        "在提示符后输入 /help 可列出命令。Ctrl-C 停止回答。按 Ctrl-D 或在提示符处按两次 Ctrl-C 退出，退出码为 0。多行的问题写在 \"\"\" 和 \"\"\" 之间，或让除最后一行外的每行以 \\ 结尾。如果标准输入不是终端，则每行是一个问题。只有回答写到标准输出。",
     ),
     ("Bits of a random weight: 4 or 8", "随机权重的位数：4 或 8"),
     ("Bits of a weight: 4 or 8", "权重的位数：4 或 8"),

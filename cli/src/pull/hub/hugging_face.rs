@@ -80,14 +80,17 @@ pub fn list(hub: &Client<'_>, repository: &Repository, revision: &str) -> Result
     let (info, _) = hub.json::<Info>(&format!("{api}/revision/{}", escaped(revision, b"")))?;
     let commit = hex(&info.sha, 40)?;
     let mut files = Vec::new();
+    // An empty page counts as well, so that pages come to an end.
+    let mut listed = 0;
     let mut page = Some(format!("{api}/tree/{commit}?recursive=true"));
     while let Some(url) = page {
         let (entries, next) = hub.json::<Vec<Entry>>(&url)?;
+        listed += 1 + entries.len();
+        ensure!(listed <= MAX_FILES, messages::too_many_files(repository, MAX_FILES));
         for entry in entries.into_iter().filter(|entry| entry.r#type == "file") {
             let path = escaped(&entry.path, b"/");
             files.push(entry.file(format!("{base}/{repository}/resolve/{commit}/{path}"))?);
         }
-        ensure!(files.len() <= MAX_FILES, messages::too_many_files(repository, MAX_FILES));
         page = next.map(|next| next_page(base, &next, &url)).transpose()?;
     }
     Ok(Listing { repository: repository.clone(), commit, revision: revision.to_owned(), files })

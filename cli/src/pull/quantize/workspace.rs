@@ -152,7 +152,7 @@ impl Workspace {
     /// # Errors
     /// If a folder cannot be renamed or removed.
     pub fn publish(self, target: &Path) -> Result<()> {
-        let old = with_end(target, &format!(".old{UNFINISHED}"));
+        let old = replaced(target);
         if target.exists() {
             remove(&old)?;
             rename(target, &old)?;
@@ -161,6 +161,29 @@ impl Workspace {
         remove(&old)?;
         remove(&self.root)
     }
+}
+
+/// The folders that a process has left that was killed while it published. The workspace of another model is none of them.
+pub fn remains(target: &Path) -> Vec<PathBuf> {
+    let root = with_end(target, UNFINISHED);
+    // Publishing takes the model out of the workspace.
+    let is_published = root.exists() && !root.join("model").exists();
+    let old = replaced(target);
+    let old = old.exists().then_some(old);
+    is_published.then_some(root).into_iter().chain(old).collect()
+}
+
+/// Removes the [`remains`]. Nothing else may write the model.
+///
+/// # Errors
+/// If a folder cannot be removed.
+pub fn remove_remains(target: &Path) -> Result<()> {
+    remains(target).iter().try_for_each(|folder| remove(folder))
+}
+
+/// Where the model is that is replaced by another.
+fn replaced(target: &Path) -> PathBuf {
+    with_end(target, &format!(".old{UNFINISHED}"))
 }
 
 /// A path whose last name has something added.
@@ -242,6 +265,19 @@ mod tests {
         assert!(Workspace::open(&target, &origin("a"), "m").unwrap().shard(FILE).exists());
         let other = Workspace::open(&target, &origin("b"), "m").unwrap();
         assert!(!other.shard(FILE).exists() && !other.source().join(FILE).exists());
+    }
+
+    #[test]
+    fn a_process_may_be_killed_while_it_publishes() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("int4");
+        let workspace = begun(&target);
+        fs::create_dir(replaced(&target)).unwrap();
+        assert_eq!(remains(&target), [replaced(&target)], "the workspace is of use");
+        fs::rename(workspace.model(), &target).unwrap();
+        remove_remains(&target).unwrap();
+        assert!(remains(&target).is_empty());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -5,11 +5,11 @@ use glm_model::AnswerEvent;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::response::{ASSISTANT, Head};
+use crate::api::chat::response::{ASSISTANT, Head};
+use crate::api::logprobs::ChatLogprobs;
+use crate::api::usage::UsageBody;
 use crate::serve::answer::{Step, Usage};
-use crate::serve::logprobs::ChatLogprobs;
 use crate::serve::sse;
-use crate::serve::usage::UsageBody;
 
 /// A piece of the answers.
 #[derive(Debug, Serialize, ToSchema)]

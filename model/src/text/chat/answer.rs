@@ -20,13 +20,16 @@ use call::{Call, Match};
 
 /// How a model writes calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum CallForm {
+pub(crate) enum CallForm {
     /// ChatGLM3's.
     Python,
     /// GLM-4's.
     Json,
-    /// GLM-4.5's.
-    Tags,
+    /// GLM-4.5's; in GLM-4.7 without new lines between the tags.
+    Tags {
+        /// Whether there are none.
+        compact: bool,
+    },
 }
 
 /// What an answer consists of.
@@ -66,14 +69,21 @@ pub enum AnswerEvent {
 pub(super) struct Expects {
     /// How calls are written, and the tools that may be called. Without any there are no calls.
     pub(super) calls: Option<(CallForm, Offered)>,
-    /// Whether thoughts may come first.
-    pub(super) thoughts: bool,
-    /// Whether the prompt ends within thoughts.
-    pub(super) thinks: bool,
+    pub(super) thoughts: Thoughts,
 }
 
-const THINK: &str = "<think>";
-const END: &str = "</think>";
+/// Whether thoughts come before the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Thoughts {
+    None,
+    Possible,
+    /// The prompt ends within them.
+    Begun,
+}
+
+/// The tags around thoughts.
+pub(crate) const THINK: &str = "<think>";
+pub(crate) const END: &str = "</think>";
 
 /// White space that is held back, in bytes. A longer run is text.
 const MAX_SPACE: usize = 1024;
@@ -113,10 +123,10 @@ enum State {
 
 impl AnswerParser {
     pub(super) fn new(expects: Expects, id: String) -> Self {
-        let state = match expects {
-            Expects { thinks: true, .. } => State::Thoughts { begun: false },
-            Expects { thoughts: true, .. } => State::Start,
-            _ => State::Text { line: true, fresh: false },
+        let state = match expects.thoughts {
+            Thoughts::Begun => State::Thoughts { begun: false },
+            Thoughts::Possible => State::Start,
+            Thoughts::None => State::Text { line: true, fresh: false },
         };
         let calls = expects.calls.filter(|(_, offered)| !offered.is_empty());
         AnswerParser { calls, id, count: 0, state, held: String::new(), events: Vec::new() }

@@ -102,7 +102,9 @@ impl Jinja {
     /// How the model that it belongs to writes calls of tools.
     pub(super) fn call_form(&self) -> Option<CallForm> {
         match () {
-            () if self.source.contains("<arg_key>") => Some(CallForm::Tags),
+            () if self.source.contains("<arg_key>") => {
+                Some(CallForm::Tags { compact: self.source.contains("</arg_key><arg_value>") })
+            }
             () if self.wants.metadata => Some(CallForm::Json),
             () => None,
         }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use std::io::{Result, Write};
 
 /// `indent` is the number of blanks per level. `None` writes one line.
-pub(super) fn json(value: &Value, indent: Option<usize>) -> String {
+pub(crate) fn json(value: &Value, indent: Option<usize>) -> String {
     let mut out = Vec::new();
     // Writing a Value to a Vec cannot fail.
     let _ = write_json(value, indent, &mut out);
@@ -116,7 +116,7 @@ pub(super) fn keywords(arguments: &Map<String, Value>) -> String {
 }
 
 /// Appends a value as Python's `repr` writes it.
-fn repr(value: &Value, out: &mut String) {
+pub(crate) fn repr(value: &Value, out: &mut String) {
     match value {
         Value::Null => out.push_str("None"),
         Value::Bool(true) => out.push_str("True"),

@@ -4,7 +4,7 @@ use super::message::{Message, Role};
 use serde_json::{Value, json};
 
 /// The function in a tool: itself, or what is in `{"type": "function", "function": …}`.
-pub(super) fn function(tool: &Value) -> &Value {
+pub(crate) fn function(tool: &Value) -> &Value {
     match tool.get("function") {
         Some(function) if function.is_object() => function,
         _ => tool,
@@ -46,18 +46,28 @@ pub fn offer_tools(messages: &mut Vec<Message>, tools: Value) {
 
 /// The kinds of values that an argument may have by its schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Kinds(u8);
+pub(crate) struct Kinds(u8);
 
 impl Kinds {
     pub(super) const TEXT: Kinds = Kinds(1);
     pub(super) const ANY: Kinds = Kinds(0xff);
 
     /// The kinds that a schema allows. What it does not say is allowed.
-    fn of(schema: &Value, depth: usize) -> Kinds {
+    pub(crate) fn of(schema: &Value) -> Kinds {
+        Kinds::nested(schema, MAX_CHOICES)
+    }
+
+    /// Whether a text is among them.
+    #[cfg(feature = "grammar")]
+    pub(crate) fn has_text(self) -> bool {
+        self.0 & Kinds::TEXT.0 != 0
+    }
+
+    fn nested(schema: &Value, depth: usize) -> Kinds {
         let of_all = |values: &[Value], of: &dyn Fn(&Value) -> Kinds| {
             Kinds(values.iter().map(|value| of(value).0).fold(0, |a, b| a | b))
         };
-        let nested = |schema: &Value| Kinds::of(schema, depth - 1);
+        let nested = |schema: &Value| Kinds::nested(schema, depth - 1);
         if let Some(values) = schema["enum"].as_array() {
             return of_all(values, &Kinds::of_value);
         }
@@ -125,7 +135,7 @@ impl Offered {
             let function = function(tool);
             let properties = function["parameters"]["properties"].as_object();
             let kinds = properties.into_iter().flatten();
-            let kinds = kinds.map(|(name, schema)| (name.clone(), Kinds::of(schema, MAX_CHOICES)));
+            let kinds = kinds.map(|(name, schema)| (name.clone(), Kinds::of(schema)));
             Some((function["name"].as_str()?.to_owned(), kinds.collect()))
         };
         Offered(tools.filter_map(read).collect())

@@ -41,6 +41,25 @@ pub(super) struct Decoding {
     pub(super) keeps_blanks: bool,
 }
 
+#[cfg(feature = "grammar")]
+impl Decoding {
+    /// The text of a piece that is not the first.
+    pub(super) fn within(self, piece: &str) -> String {
+        match (self.marked, piece) {
+            (Marked::Newlines | Marked::Blanks, NEWLINE) => return "\n".to_owned(),
+            (Marked::Blanks, TAB) => return "\t".to_owned(),
+            (Marked::Blanks, piece) => {
+                let count = piece.strip_prefix("<|blank_").and_then(|rest| rest.strip_suffix("|>"));
+                if let Some(count) = count.and_then(|count| count.parse().ok()) {
+                    return " ".repeat(LONGEST_RUN.min(count));
+                }
+            }
+            _ => {}
+        }
+        surface(piece, false)
+    }
+}
+
 /// Which pieces represent white space that SentencePiece would collapse.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) enum Marked {

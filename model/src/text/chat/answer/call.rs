@@ -34,7 +34,7 @@ pub(super) enum Match {
 impl CallForm {
     /// Where in `text`, from `from` on, a call may begin; `line` says whether the text begins with a line.
     pub(super) fn begins(self, text: &str, from: usize, line: bool) -> Option<usize> {
-        if self == CallForm::Tags {
+        if matches!(self, CallForm::Tags { .. }) {
             let rest = text.get(from..)?;
             let partial = overlap(rest, CALL);
             let partial = (partial > 0).then(|| rest.len() - partial);
@@ -52,7 +52,7 @@ impl CallForm {
     pub(super) fn matches(self, offered: &Offered, text: &str, at_end: bool) -> Match {
         let mut cursor = Cursor { text, at: 0 };
         let found = match self {
-            CallForm::Tags => tags(&mut cursor),
+            CallForm::Tags { .. } => tags(&mut cursor),
             CallForm::Json => json(&mut cursor, offered),
             CallForm::Python => python(&mut cursor, offered),
         };
@@ -121,13 +121,14 @@ impl<'t> Cursor<'t> {
 
     /// The line with the name of a tool.
     fn tool(&mut self, offered: &Offered) -> Result<&'t str, Problem> {
+        // The first piece of an answer may begin with a blank.
         let rest = self.rest();
         let Some((line, _)) = rest.split_once('\n') else {
-            let may_be = |name: &str| name.starts_with(rest.trim_end());
+            let may_be = |name: &str| name.starts_with(rest.trim());
             let may_be = rest.len() <= MAX_NAME && offered.names().any(may_be);
             return Err(if may_be { Problem::Short } else { Problem::Other });
         };
-        let name = line.trim_end();
+        let name = line.trim();
         if !offered.names().any(|offered| offered == name) {
             return Err(Problem::Other);
         }
@@ -238,7 +239,7 @@ impl Call {
         let state = match form {
             CallForm::Json => State::Object(Literal::new()),
             CallForm::Python => State::Keyword { follows: false },
-            CallForm::Tags => State::Tag,
+            CallForm::Tags { .. } => State::Tag,
         };
         Call { state, arguments: offered.arguments(name), count: 0 }
     }

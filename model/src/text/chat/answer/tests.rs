@@ -2,6 +2,8 @@ use super::*;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+const TAGS: CallForm = CallForm::Tags { compact: false };
+
 fn tools() -> Value {
     json!([
         { "type": "function", "function": { "name": "get_weather", "parameters": { "type": "object", "properties": {
@@ -11,9 +13,9 @@ fn tools() -> Value {
     ])
 }
 
-fn parser(form: CallForm, thoughts: bool, thinks: bool) -> AnswerParser {
+fn parser(form: CallForm, thoughts: Thoughts) -> AnswerParser {
     let calls = Some((form, Offered::new(&tools())));
-    AnswerParser::new(Expects { calls, thoughts, thinks }, "call_".to_owned())
+    AnswerParser::new(Expects { calls, thoughts }, "call_".to_owned())
 }
 
 /// What is left of an answer if its pieces are joined.
@@ -89,17 +91,17 @@ fn every_form_of_call_is_read() {
             called("Let me look.", &[("get_weather", weather.clone()), ("now", json!({}))]),
         ),
         (
-            CallForm::Tags,
+            TAGS,
             "\n<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>北京</arg_value>\n<arg_key>days</arg_key>\n<arg_value>3</arg_value>\n</tool_call>",
             called("", &[("get_weather", weather.clone())]),
         ),
         (
-            CallForm::Tags,
+            TAGS,
             "Let me look.<tool_call>get_weather<arg_key>city</arg_key><arg_value>北京</arg_value><arg_key>days</arg_key><arg_value>3</arg_value></tool_call><tool_call>now</tool_call>\nDone",
             called("Let me look.Done", &[("get_weather", weather), ("now", json!({}))]),
         ),
     ] {
-        assert_eq!(read(parser(form, false, false), [text]), expected, "{text}");
+        assert_eq!(read(parser(form, Thoughts::None), [text]), expected, "{text}");
     }
 }
 
@@ -121,13 +123,13 @@ fn values_between_tags_are_texts_or_json_as_the_schema_says() {
             "<tool_call>get_weather\n<arg_key>{name}</arg_key>\n<arg_value>{text}</arg_value>\n</tool_call>"
         );
         let expected = called("", &[("get_weather", json!({ name: value }))]);
-        assert_eq!(read(parser(CallForm::Tags, false, false), [&call[..]]), expected, "{call}");
+        assert_eq!(read(parser(TAGS, Thoughts::None), [&call[..]]), expected, "{call}");
     }
     let long = "1".repeat(70 << 10);
     let call =
         format!("<tool_call>now<arg_key>any</arg_key><arg_value>{long}</arg_value></tool_call>");
     let expected = called("", &[("now", json!({ "any": long }))]);
-    assert_eq!(read(parser(CallForm::Tags, false, false), [&call[..]]), expected);
+    assert_eq!(read(parser(TAGS, Thoughts::None), [&call[..]]), expected);
 }
 
 #[test]
@@ -159,7 +161,7 @@ fn what_only_looks_like_a_call_is_text() {
             ],
         ),
         (
-            CallForm::Tags,
+            TAGS,
             &[
                 "<tool_call>",
                 "<tool_call>now",
@@ -171,14 +173,15 @@ fn what_only_looks_like_a_call_is_text() {
         ),
     ] {
         for text in texts {
-            assert_eq!(read(parser(form, false, false), [*text]), said(text));
+            assert_eq!(read(parser(form, Thoughts::None), [*text]), said(text));
         }
-        assert!(read(parser(form, false, false), ["now\n".repeat(1000).as_str()]).calls.is_empty());
+        assert!(
+            read(parser(form, Thoughts::None), ["now\n".repeat(1000).as_str()]).calls.is_empty()
+        );
     }
     let offers_none = Expects {
         calls: Some((CallForm::Json, Offered::new(&json!([])))),
-        thoughts: false,
-        thinks: false,
+        thoughts: Thoughts::None,
     };
     let text = "get_weather\n{\"city\": \"x\"}";
     assert_eq!(read(AnswerParser::new(offers_none, String::new()), [text]), said(text));
@@ -197,19 +200,19 @@ fn a_damaged_call_is_never_complete() {
         (CallForm::Json, "now\n{\"a\": 1 2}", "{\"a\":1", "2}"),
         (CallForm::Json, "now\n{\"a\": \"b", "{\"a\":\"b", ""),
         (
-            CallForm::Tags,
+            TAGS,
             "<tool_call>now<arg_key>a</arg_key><arg_value>1</arg_value>oops</tool_call>",
             "{\"a\":1",
             "oops</tool_call>",
         ),
         (
-            CallForm::Tags,
+            TAGS,
             "<tool_call>get_weather<arg_key>city</arg_key><arg_value>Bei</arg",
             "{\"city\":\"Bei",
             "",
         ),
     ] {
-        let found = read(parser(form, false, false), [text]);
+        let found = read(parser(form, Thoughts::None), [text]);
         let calls = vec![(found.calls[0].0.clone(), arguments.to_owned(), false)];
         assert_eq!(found, Answer { calls, ..said(rest) }, "{text}");
     }
@@ -220,30 +223,31 @@ fn thoughts_come_first() {
     let thought =
         |reasoning: &str, text: &str| Answer { reasoning: reasoning.to_owned(), ..said(text) };
     for (thinks, text, expected) in [
-        (false, "\n<think>\nHm.\n\nYes.\n</think>\n\n你好\n", thought("Hm.\n\nYes.", "你好\n")),
-        (false, "<think></think>好", thought("", "好")),
-        (false, "<think>never closed </thin", thought("never closed </thin", "")),
-        (false, "no thought</think>", said("no thought</think>")),
-        (false, "a<think>b</think>", said("a<think>b</think>")),
-        (false, "<thin", said("<thin")),
-        (true, "\nHm.</think>好", thought("Hm.", "好")),
-        (true, "<think>", thought("<think>", "")),
-        (true, "", said("")),
+        (
+            Thoughts::Possible,
+            "\n<think>\nHm.\n\nYes.\n</think>\n\n你好\n",
+            thought("Hm.\n\nYes.", "你好\n"),
+        ),
+        (Thoughts::Possible, "<think></think>好", thought("", "好")),
+        (Thoughts::Possible, "<think>never closed </thin", thought("never closed </thin", "")),
+        (Thoughts::Possible, "no thought</think>", said("no thought</think>")),
+        (Thoughts::Possible, "a<think>b</think>", said("a<think>b</think>")),
+        (Thoughts::Possible, "<thin", said("<thin")),
+        (Thoughts::Begun, "\nHm.</think>好", thought("Hm.", "好")),
+        (Thoughts::Begun, "<think>", thought("<think>", "")),
+        (Thoughts::Begun, "", said("")),
     ] {
-        assert_eq!(read(parser(CallForm::Tags, true, thinks), [text]), expected, "{text}");
+        assert_eq!(read(parser(TAGS, thinks), [text]), expected, "{text}");
     }
     let call = "<think>a</think>\n<tool_call>now</tool_call>";
     let expected = Answer { reasoning: "a".to_owned(), ..called("", &[("now", json!({}))]) };
-    assert_eq!(read(parser(CallForm::Tags, true, false), [call]), expected);
-    assert_eq!(
-        read(parser(CallForm::Tags, false, false), ["<think>a</think>"]),
-        said("<think>a</think>")
-    );
+    assert_eq!(read(parser(TAGS, Thoughts::Possible), [call]), expected);
+    assert_eq!(read(parser(TAGS, Thoughts::None), ["<think>a</think>"]), said("<think>a</think>"));
 }
 
 #[test]
 fn pieces_are_given_out_as_they_come() {
-    let mut parser = parser(CallForm::Tags, true, false);
+    let mut parser = parser(TAGS, Thoughts::Possible);
     let text = |event: &AnswerEvent| format!("{event:?}");
     for (piece, expected) in [
         ("<think>a b", "Reasoning(\"a b\")"),
@@ -317,15 +321,15 @@ proptest! {
     #[test]
     fn nothing_depends_on_how_the_text_was_cut(
         text in answers(), cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..6),
-        form in prop_oneof![Just(CallForm::Python), Just(CallForm::Json), Just(CallForm::Tags)],
-        thoughts: bool, thinks: bool,
+        form in prop_oneof![Just(CallForm::Python), Just(CallForm::Json), Just(TAGS)],
+        thoughts in prop_oneof![Just(Thoughts::None), Just(Thoughts::Possible), Just(Thoughts::Begun)],
     ) {
         let mut places: Vec<_> = cuts.iter().map(|cut| cut.index(text.len() + 1)).filter(|&at| text.is_char_boundary(at)).collect();
         places.extend([0, text.len()]);
         places.sort_unstable();
         let pieces: Vec<_> = places.windows(2).map(|pair| &text[pair[0]..pair[1]]).collect();
-        let whole = read(parser(form, thoughts, thinks), [&text[..]]);
-        prop_assert_eq!(&whole, &read(parser(form, thoughts, thinks), pieces));
+        let whole = read(parser(form, thoughts), [&text[..]]);
+        prop_assert_eq!(&whole, &read(parser(form, thoughts), pieces));
         for (_, arguments, is_complete) in &whole.calls {
             let read: Result<serde_json::Map<String, Value>, _> = serde_json::from_str(arguments);
             prop_assert_eq!(read.is_ok(), *is_complete, "{}", arguments);
@@ -334,8 +338,8 @@ proptest! {
 
     #[test]
     fn a_text_without_calls_and_thoughts_is_itself(text in "[^<]{0,80}") {
-        prop_assert_eq!(read(parser(CallForm::Tags, true, false), [&text[..]]), said(&text));
-        let nothing = Expects { calls: None, thoughts: false, thinks: false };
+        prop_assert_eq!(read(parser(TAGS, Thoughts::Possible), [&text[..]]), said(&text));
+        let nothing = Expects { calls: None, thoughts: Thoughts::None };
         prop_assert_eq!(read(AnswerParser::new(nothing, String::new()), [&text[..]]), said(&text));
     }
 }

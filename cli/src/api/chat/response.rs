@@ -4,11 +4,10 @@ use glm_model::{AnswerEvent, Tokenizer};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::serve::answer::{Answers, Step, Usage};
-use crate::serve::error::Result;
-use crate::serve::logprobs::{ChatLogprobs, TokenLogprob};
-use crate::serve::served::{now, response_id};
-use crate::serve::usage::UsageBody;
+use crate::api::answer::{Step, Usage};
+use crate::api::logprobs::{ChatLogprobs, TokenLogprob};
+use crate::api::model::{now, response_id};
+use crate::api::usage::UsageBody;
 
 pub const ASSISTANT: &str = "assistant";
 
@@ -84,13 +83,6 @@ pub struct FunctionBody {
     arguments: String,
 }
 
-impl ChatCompletion {
-    pub fn new(head: Head, choices: Vec<ChatChoice>, usage: Usage) -> Self {
-        let Head { id, created, model, .. } = head;
-        Self { id, object: "chat.completion", created, model, choices, usage: usage.into() }
-    }
-}
-
 impl ChatMessage {
     fn add(&mut self, part: AnswerEvent) {
         match part {
@@ -112,30 +104,42 @@ impl ChatMessage {
     }
 }
 
-/// Waits for the whole answers.
-///
-/// # Errors
-/// As [`Answers::next`].
-pub async fn collect(head: &Head, answers: &mut Answers) -> Result<Vec<ChatChoice>> {
-    let choice = |index| ChatChoice {
-        index,
-        message: ChatMessage { role: ASSISTANT, ..ChatMessage::default() },
-        logprobs: head.has_logprobs.then(ChatLogprobs::default),
-        finish_reason: None,
-    };
-    let mut choices: Vec<_> = (0..answers.len()).map(choice).collect();
-    while let Some(step) = answers.next().await? {
-        let ChatChoice { message, logprobs, finish_reason, .. } = &mut choices[step.choice];
+/// Whole answers that are being made of steps.
+pub struct Chat {
+    head: Head,
+    choices: Vec<ChatChoice>,
+}
+
+impl Chat {
+    /// So many empty answers.
+    pub fn new(head: Head, choices: usize) -> Self {
+        let choice = |index| ChatChoice {
+            index,
+            message: ChatMessage { role: ASSISTANT, ..ChatMessage::default() },
+            logprobs: head.has_logprobs.then(ChatLogprobs::default),
+            finish_reason: None,
+        };
+        let choices = (0..choices).map(choice).collect();
+        Self { head, choices }
+    }
+
+    pub fn add(&mut self, step: Step) {
+        let ChatChoice { message, logprobs, finish_reason, .. } = &mut self.choices[step.choice];
         if let Some(logprobs) = logprobs {
-            logprobs.content.extend(head.logprob(&step));
+            logprobs.content.extend(self.head.logprob(&step));
         }
         *finish_reason = step.finish_name().or(*finish_reason);
         step.parts.into_iter().for_each(|part| message.add(part));
     }
-    for ChatChoice { message, .. } in &mut choices {
-        if message.tool_calls.is_empty() {
-            message.content.get_or_insert_default();
+
+    pub fn finish(self, usage: Usage) -> ChatCompletion {
+        let Self { head: Head { id, created, model, .. }, mut choices } = self;
+        for ChatChoice { message, .. } in &mut choices {
+            if message.tool_calls.is_empty() {
+                message.content.get_or_insert_default();
+            }
         }
+        let usage = usage.into();
+        ChatCompletion { id, object: "chat.completion", created, model, choices, usage }
     }
-    Ok(choices)
 }

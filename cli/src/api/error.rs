@@ -1,14 +1,11 @@
 //! Errors as OpenAI's API reports them.
 
-use axum::Json;
-use axum::http::header::RETRY_AFTER;
-use axum::http::{HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
 use glm_model::Error;
+use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// The result of a handler.
+/// The result of a request.
 pub type Result<T, E = ApiError> = std::result::Result<T, E>;
 
 /// The body of an error.
@@ -104,6 +101,15 @@ impl ApiError {
         self
     }
 
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Seconds after which the client should try again.
+    pub fn retry_after(&self) -> Option<u64> {
+        self.retry_after
+    }
+
     pub fn body(&self) -> ErrorBody {
         ErrorBody { error: self.details.clone() }
     }
@@ -129,22 +135,12 @@ impl From<Error> for ApiError {
     }
 }
 
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
-        let mut response = (self.status, Json(self.body())).into_response();
-        if let Some(seconds) = self.retry_after {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
-        }
-        response
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn status(error: Error) -> u16 {
-        ApiError::from(error).into_response().status().as_u16()
+        ApiError::from(error).status().as_u16()
     }
 
     #[test]
@@ -159,12 +155,5 @@ mod tests {
     fn a_setting_is_named_as_the_field() {
         let setting = Error::Setting { setting: "top-p", range: "x".into(), found: "2".into() };
         assert_eq!(ApiError::from(setting).body().error.param.as_deref(), Some("top_p"));
-    }
-
-    #[test]
-    fn a_client_learns_when_to_try_again() {
-        let response = ApiError::queue_is_full(7).into_response();
-        assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
-        assert_eq!(response.headers()[RETRY_AFTER], "7");
     }
 }

@@ -56,7 +56,7 @@ macro_rules! sampled_request {
             /// The same seed gives the same answer. Without it, a random one.
             pub seed: Option<i64>,
             /// Texts before which the answer ends; up to 16.
-            pub stop: Option<$crate::serve::sampling::Strings>,
+            pub stop: Option<$crate::api::sampling::Strings>,
             /// Most tokens of an answer.
             pub max_tokens: Option<usize>,
             /// Go on after the end of the answer, up to `max_tokens`.
@@ -67,8 +67,8 @@ macro_rules! sampled_request {
 
         impl $name {
             /// How the answer is sampled.
-            pub fn sampled(&mut self) -> $crate::serve::sampling::Sampled {
-                $crate::serve::sampling::Sampled {
+            pub fn sampled(&mut self) -> $crate::api::sampling::Sampled {
+                $crate::api::sampling::Sampled {
                     temperature: self.temperature,
                     top_p: self.top_p,
                     top_k: self.top_k,
@@ -86,7 +86,7 @@ macro_rules! sampled_request {
         }
     };
 }
-pub(super) use sampled_request;
+pub(crate) use sampled_request;
 
 /// How an answer is sampled and where it ends.
 #[derive(Debug, Default)]

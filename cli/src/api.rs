@@ -1,0 +1,19 @@
+//! Requests and responses of OpenAI's API: what `glm serve` and `glm batch` have in common.
+//!
+//! ```text
+//! body            JSON to a request
+//! chat, completions     a request to a question; steps to a response
+//! sampling        fields of all requests
+//! model           the model: names, limits, questions to submissions
+//! answer          events of a batch to steps of answers
+//! ```
+
+pub mod answer;
+pub mod body;
+pub mod chat;
+pub mod completions;
+pub mod error;
+pub mod logprobs;
+pub mod model;
+pub mod sampling;
+pub mod usage;

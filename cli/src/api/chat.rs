@@ -1,0 +1,144 @@
+//! Conversations that are to be answered, and the answers.
+
+pub mod response;
+
+use glm_model::{PromptOptions, TextStream, messages_from_json, offer_tools};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+
+use self::response::Head;
+use super::answer::Reader;
+use super::error::{ApiError, Result};
+use super::model::{ApiModel, MOST_LOGPROBS, Question, response_id};
+use super::sampling::sampled_request;
+
+sampled_request! {
+    /// A conversation that is to be answered.
+    pub struct ChatRequest {
+        /// The messages: objects with `role` (system, user, assistant, tool) and `content`, a text or a list of text parts.
+        pub messages: Vec<Value>,
+        /// Most tokens of an answer, prompt excluded.
+        pub max_completion_tokens: Option<usize>,
+        /// Number of answers.
+        pub n: Option<usize>,
+        /// Send the answer in pieces, as events.
+        pub stream: Option<bool>,
+        pub stream_options: Option<StreamOptions>,
+        /// The tools that may be called: objects with `type` (function) and `function`.
+        pub tools: Option<Vec<Value>>,
+        /// Whether tools are called: `auto`, the default with tools, or `none`.
+        pub tool_choice: Option<Value>,
+        /// The form of the answer: an object whose `type` is `text`.
+        pub response_format: Option<Value>,
+        pub chat_template_kwargs: Option<TemplateArguments>,
+        /// Report the probability of each token.
+        pub logprobs: Option<bool>,
+        /// Alternatives of each token; up to 20.
+        pub top_logprobs: Option<usize>,
+    }
+}
+
+/// What is asked of the chat template.
+#[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
+pub struct TemplateArguments {
+    /// Whether a model that can think does so before it answers.
+    pub enable_thinking: Option<bool>,
+}
+
+/// What a stream has beside the answer.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+pub struct StreamOptions {
+    /// Send the numbers of tokens at the end.
+    #[serde(default)]
+    pub include_usage: bool,
+}
+
+impl ChatRequest {
+    /// What is asked of the model, and the form of the response.
+    ///
+    /// # Errors
+    /// If a field is wrong or not supported.
+    pub fn question(&mut self, model: &ApiModel) -> Result<(Question, Head)> {
+        model.check_name(self.model.as_deref())?;
+        let logprobs = logprobs(self)?;
+        let mut sampled = self.sampled();
+        sampled.max_tokens = self.max_completion_tokens.or(sampled.max_tokens);
+        let mut request = sampled.request(model.bundle())?;
+        request.logprobs = logprobs;
+        let tools = tools(self)?;
+        check_format(self.response_format.as_ref())?;
+        let choices = self.n.unwrap_or(1).max(1);
+        model.check_answers(choices)?;
+        let prompt = prompt(model, self, tools.as_ref())?;
+        let template = model.bundle().template();
+        let stream: TextStream<'static> =
+            template.stream(model.tokenizer()).stopping_at(sampled.stop)?;
+        let reader = |_| {
+            let id = response_id("call");
+            let parser = template.answer_parser(model.tokenizer(), &prompt, tools.as_ref(), id);
+            Reader::new(stream.clone(), Some(parser))
+        };
+        let readers = (0..choices).map(reader).collect();
+        let head = Head::new(model.name(), model.tokenizer(), logprobs.is_some());
+        Ok((Question { prompts: vec![prompt], choices, request, readers }, head))
+    }
+}
+
+/// How many alternatives of each token are asked for, if any.
+fn logprobs(request: &ChatRequest) -> Result<Option<usize>> {
+    let wrong = |problem: String| Err(ApiError::field("top_logprobs", problem));
+    match (request.logprobs.unwrap_or(false), request.top_logprobs) {
+        (_, Some(top)) if top > MOST_LOGPROBS => {
+            wrong(format!("top_logprobs must be from 0 to {MOST_LOGPROBS}"))
+        }
+        (false, Some(1..)) => wrong("top_logprobs needs logprobs".to_owned()),
+        (true, top) => Ok(Some(top.unwrap_or(0))),
+        (false, _) => Ok(None),
+    }
+}
+
+/// The tools that may be called.
+fn tools(request: &mut ChatRequest) -> Result<Option<Value>> {
+    let tools = request.tools.take().filter(|tools| !tools.is_empty());
+    for (index, tool) in tools.iter().flatten().enumerate() {
+        let name = tool["function"]["name"].as_str().filter(|name| !name.is_empty());
+        if tool["type"] != "function" || name.is_none() {
+            let path = format!("tools[{index}]");
+            let problem =
+                format!("{path} is no tool with the type \"function\" and a function with a name");
+            return Err(ApiError::field(path, problem));
+        }
+    }
+    match request.tool_choice.as_ref().map(|choice| choice.as_str()) {
+        None | Some(Some("auto")) => Ok(tools.map(Value::from)),
+        Some(Some("none")) => Ok(None),
+        Some(_) => Err(ApiError::field("tool_choice", "tool_choice must be auto or none")),
+    }
+}
+
+fn check_format(format: Option<&Value>) -> Result<()> {
+    match format {
+        Some(format) if format["type"] != "text" => {
+            Err(ApiError::field("response_format", "the type of response_format must be text"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The ids of the conversation.
+fn prompt(model: &ApiModel, request: &ChatRequest, tools: Option<&Value>) -> Result<Vec<u32>> {
+    if request.messages.is_empty() {
+        return Err(ApiError::field("messages", "messages must have at least one message"));
+    }
+    let wrong = |error| ApiError::from(error).with_param("messages");
+    let mut messages = messages_from_json(&json!(request.messages).to_string()).map_err(wrong)?;
+    if let Some(tools) = tools {
+        offer_tools(&mut messages, tools.clone());
+    }
+    let mut options = PromptOptions::default();
+    options.special_names = model.special_names();
+    options.thinking = request.chat_template_kwargs.unwrap_or_default().enable_thinking;
+    let template = model.bundle().template();
+    template.prompt_ids_with(model.tokenizer(), &messages, options).map_err(wrong)
+}

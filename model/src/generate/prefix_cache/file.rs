@@ -1,0 +1,208 @@
+//! The file of a cache.
+//!
+//! ```text
+//! magic, fingerprint of the model [32]
+//! number of sequences; for each:
+//!     index of an earlier sequence and number of its first pages that are shared, number of ids, ids
+//!     the bytes of each page that is not shared
+//! SHA-256 of all bytes before it [32]
+//! ```
+//!
+//! Numbers and ids have 32 bits, and all bytes are in little-endian order.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::path::Path;
+
+use glm_kernels::KEYS;
+use sha2::{Digest, Sha256};
+
+use super::PrefixCache;
+use crate::error::{Error, Result};
+use crate::network::model::Model;
+use crate::network::sequence::Sequence;
+
+const MAGIC: &[u8; 16] = b"glm-prefix-cache";
+const VERSION: u32 = 1;
+
+/// Most sequences of a file.
+const MAX_SEQUENCES: u32 = 1 << 16;
+
+impl PrefixCache {
+    /// # Errors
+    /// As [`Batch::save_cache`](crate::Batch::save_cache).
+    pub(crate) fn save(&self, model: &Model, path: &Path) -> Result<()> {
+        check(model, path)?;
+        let part = path.with_added_extension("part");
+        let written = self.write(model, &part).and_then(|()| fs::rename(&part, path));
+        written.map_err(|error| {
+            let _ = fs::remove_file(&part);
+            Error::io(path)(error)
+        })
+    }
+
+    fn write(&self, model: &Model, path: &Path) -> io::Result<()> {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut to = Hashing { inner: BufWriter::new(options.open(path)?), hash: Sha256::new() };
+        to.write_all(MAGIC)?;
+        to.write_number(VERSION as usize)?;
+        to.write_all(&model.fingerprint())?;
+        to.write_number(self.sequences.len())?;
+        let pages: Vec<_> = self.sequences.iter().map(Sequence::pages).collect();
+        for (index, sequence) in self.sequences.iter().enumerate() {
+            // Only whole pages: the last one has tokens of its own.
+            let whole = sequence.len() / KEYS;
+            let common = |other: &Vec<usize>| {
+                let same = other.iter().zip(&pages[index][..whole]).take_while(|(a, b)| a == b);
+                same.count()
+            };
+            let shared =
+                pages[..index].iter().enumerate().map(|(other, pages)| (common(pages), other));
+            let (shared, other) = shared.max().unwrap_or_default();
+            to.write_number(other)?;
+            to.write_number(shared)?;
+            to.write_number(sequence.len())?;
+            to.write_all(bytemuck::cast_slice(sequence.ids()))?;
+            for page in shared..pages[index].len() {
+                sequence.page(page).into_iter().try_for_each(|part| to.write_all(part))?;
+            }
+        }
+        let Hashing { mut inner, hash } = to;
+        inner.write_all(&hash.finalize())?;
+        inner.into_inner()?.sync_all()
+    }
+
+    /// # Errors
+    /// As [`Batch::load_cache`](crate::Batch::load_cache).
+    pub(crate) fn load(&mut self, model: &Model, path: &Path) -> Result<usize> {
+        check(model, path)?;
+        let file = File::open(path).map_err(Error::io(path))?;
+        let mut from = Hashing { inner: BufReader::new(file), hash: Sha256::new() };
+        let sequences = read(&mut from, model, path, self.budget)?;
+        let tokens = sequences.iter().map(Sequence::len).sum();
+        sequences.into_iter().for_each(|sequence| self.insert(sequence));
+        Ok(tokens)
+    }
+}
+
+/// That the model has beginnings to share, and the machine the order of bytes of the file.
+fn check(model: &Model, path: &Path) -> Result<()> {
+    let problem = match model.is_causal() {
+        _ if cfg!(target_endian = "big") => "cannot be used on a big-endian machine",
+        false => "cannot be used: a bidirectional prompt has no beginnings to share",
+        true => return Ok(()),
+    };
+    Err(Error::file(path, problem))
+}
+
+/// Reads the sequences of a file. Nothing of it is used before its hash was compared.
+fn read(
+    from: &mut Hashing<impl Read>,
+    model: &Model,
+    path: &Path,
+    budget: u64,
+) -> Result<Vec<Sequence>> {
+    let damaged = |problem: &str| Error::file(path, format!("{problem}: delete the file"));
+    let io = |error: io::Error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => damaged("is cut off"),
+        _ => Error::io(path)(error),
+    };
+    if from.bytes::<16>().map_err(io)? != *MAGIC || from.number().map_err(io)? != VERSION {
+        return Err(damaged("is no cache of this version"));
+    }
+    if from.bytes::<32>().map_err(io)? != model.fingerprint() {
+        let problem = "belongs to another model, or to the same with other settings";
+        return Err(damaged(problem));
+    }
+    let count = from.number().map_err(io)?;
+    if count > MAX_SEQUENCES {
+        return Err(damaged("is damaged"));
+    }
+    let empty = model.sequence(Some(model.config().max_context))?;
+    let mut sequences: Vec<Sequence> = Vec::new();
+    let mut own = 0;
+    for _ in 0..count {
+        let [other, shared, len] = from.numbers().map_err(io)?.map(|number| number as usize);
+        let mut sequence = match sequences.get(other) {
+            Some(other) if shared <= other.len() / KEYS => other.fork(shared * KEYS),
+            None if shared == 0 => empty.fork(0),
+            _ => return Err(damaged("is damaged")),
+        };
+        if len <= sequence.len() || len > sequence.capacity() {
+            return Err(damaged("is damaged"));
+        }
+        let pages = len.div_ceil(KEYS) - shared;
+        own += pages as u64 * empty.page_bytes();
+        if own > budget {
+            return Err(Error::file(
+                path,
+                "needs more memory than the cache may have: raise its limit, or delete the file",
+            ));
+        }
+        let mut ids = vec![0; len];
+        from.read_exact(bytemuck::cast_slice_mut(&mut ids)).map_err(io)?;
+        let vocab = model.config().vocab;
+        if !ids.starts_with(sequence.ids()) || ids.iter().any(|&id| id as usize >= vocab) {
+            return Err(damaged("is damaged"));
+        }
+        sequence.restore(&ids[sequence.len()..], |parts| {
+            parts.into_iter().try_for_each(|part| from.read_exact(part)).map_err(io)
+        })?;
+        sequences.push(sequence);
+    }
+    let hash: [u8; 32] = from.hash.clone().finalize().into();
+    let mut stored = [0; 32];
+    from.inner.read_exact(&mut stored).map_err(io)?;
+    let is_end = from.inner.read(&mut [0]).map_err(io)? == 0;
+    if hash != stored || !is_end {
+        return Err(damaged("is damaged"));
+    }
+    Ok(sequences)
+}
+
+/// Hashes what is written or read.
+struct Hashing<T> {
+    inner: T,
+    hash: Sha256,
+}
+
+impl<W: Write> Hashing<W> {
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.hash.update(bytes);
+        self.inner.write_all(bytes)
+    }
+
+    fn write_number(&mut self, number: usize) -> io::Result<()> {
+        let number = u32::try_from(number).map_err(io::Error::other)?;
+        self.write_all(&number.to_le_bytes())
+    }
+}
+
+impl<R: Read> Hashing<R> {
+    fn read_exact(&mut self, bytes: &mut [u8]) -> io::Result<()> {
+        self.inner.read_exact(bytes)?;
+        self.hash.update(bytes);
+        Ok(())
+    }
+
+    fn bytes<const N: usize>(&mut self) -> io::Result<[u8; N]> {
+        let mut bytes = [0; N];
+        self.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn number(&mut self) -> io::Result<u32> {
+        self.bytes().map(u32::from_le_bytes)
+    }
+
+    fn numbers<const N: usize>(&mut self) -> io::Result<[u32; N]> {
+        let mut numbers = [0; N];
+        for number in &mut numbers {
+            *number = self.number()?;
+        }
+        Ok(numbers)
+    }
+}

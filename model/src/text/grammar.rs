@@ -1,0 +1,262 @@
+//! Answers that follow a grammar: a JSON schema, a regular expression, a grammar in Lark's notation, or the call of a tool.
+//!
+//! The crate [`llguidance`] computes which tokens may follow. A [`GrammarCompiler`] knows the tokens of one model; it takes some
+//! tenths of a second to build, and is shared by all requests. What it compiles is the state of one answer.
+//!
+//! ```text
+//! Grammar, prompt → GrammarCompiler → GrammarConstraint → tokens that may come next → one of them → …
+//! ```
+//!
+//! An answer in a conversation may begin with thoughts, and begins on the line after its role. The grammar is that of what
+//! follows.
+
+mod calls;
+mod lark;
+mod vocabulary;
+
+use std::sync::Arc;
+use std::thread;
+
+use crate::error::{Error, Result};
+use crate::generate::constraint::{Constraint, IdSet};
+use crate::text::chat::{CallForm, Template, Thoughts};
+use crate::text::tokenizer::Tokenizer;
+use llguidance::api::{GrammarWithLexer, ParserLimits, TopLevelGrammar};
+use llguidance::toktrie::{InferenceCapabilities, TokEnv};
+use llguidance::{Matcher, ParserFactory};
+use serde_json::{Value, json};
+use vocabulary::Vocabulary;
+
+/// Longest schema or grammar in bytes.
+const MAX_SOURCE: usize = 256 << 10;
+
+/// Deepest nesting of a schema, and of brackets in a grammar.
+const MAX_DEPTH: usize = 64;
+
+/// The name of a grammar within another.
+const INNER: &str = "inner";
+
+/// Stack in bytes for the compiler, which is recursive. The system provides only the pages that are touched.
+const STACK: usize = 512 << 20;
+
+/// The limits of work and memory. Those of the crate allow 500 MB for the states of one lexer.
+fn limits() -> ParserLimits {
+    ParserLimits { max_lexer_states: 50_000, verbose_errors: false, ..ParserLimits::default() }
+}
+
+/// What an answer must look like.
+#[derive(Debug, Clone)]
+pub struct Grammar(Source);
+
+#[derive(Debug, Clone)]
+enum Source {
+    Json(Value),
+    Lark(String),
+    Regex(String),
+    Call { tools: Value, name: Option<String> },
+}
+
+impl Grammar {
+    /// JSON that a schema describes.
+    ///
+    /// # Errors
+    /// If the schema is longer than 256 KiB or nested deeper than 64 levels.
+    pub fn json_schema(schema: &Value) -> Result<Self> {
+        check_json("the JSON schema", schema)?;
+        Ok(Grammar(Source::Json(lark::schema(schema))))
+    }
+
+    /// A JSON object.
+    pub fn json_object() -> Self {
+        Grammar(Source::Json(lark::schema(&json!({ "type": "object" }))))
+    }
+
+    /// A text that a grammar in the notation of Lark describes, as [`llguidance`] reads it; its first rule is `start`.
+    ///
+    /// # Errors
+    /// If the grammar is longer than 256 KiB, or has brackets nested deeper than 64 levels.
+    pub fn lark(grammar: &str) -> Result<Self> {
+        check_text("the grammar", grammar)?;
+        Ok(Grammar(Source::Lark(grammar.to_owned())))
+    }
+
+    /// A text that a regular expression describes as a whole.
+    ///
+    /// # Errors
+    /// As [`Grammar::lark`].
+    pub fn regex(expression: &str) -> Result<Self> {
+        check_text("the regular expression", expression)?;
+        Ok(Grammar(Source::Regex(expression.to_owned())))
+    }
+
+    /// The call of one of these tools, or of the one with this name. `tools` are given as for [`offer_tools`](crate::offer_tools).
+    ///
+    /// # Errors
+    /// If there is no such tool, or the tools are longer than 256 KiB or nested deeper than 64 levels.
+    pub fn call(tools: &Value, name: Option<&str>) -> Result<Self> {
+        check_json("the list of tools", tools)?;
+        let (tools, name) = (tools.clone(), name.map(str::to_owned));
+        calls::check(&tools, name.as_deref())?;
+        Ok(Grammar(Source::Call { tools, name }))
+    }
+}
+
+/// # Errors
+/// If the JSON is too long or too deep.
+fn check_json(what: &str, value: &Value) -> Result<()> {
+    fn is_deep(value: &Value, depth: usize) -> bool {
+        match value {
+            Value::Array(values) => depth == 0 || values.iter().any(|v| is_deep(v, depth - 1)),
+            Value::Object(fields) => depth == 0 || fields.values().any(|v| is_deep(v, depth - 1)),
+            _ => false,
+        }
+    }
+    if is_deep(value, MAX_DEPTH) {
+        return Err(Error::Grammar(format!("{what} is nested deeper than {MAX_DEPTH} levels")));
+    }
+    check_length(what, value.to_string().len())
+}
+
+/// # Errors
+/// If the text is too long or too deep.
+fn check_text(what: &str, text: &str) -> Result<()> {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    for c in text.chars() {
+        match c {
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    if deepest > MAX_DEPTH {
+        let problem = format!("{what} has brackets nested deeper than {MAX_DEPTH} levels");
+        return Err(Error::Grammar(problem));
+    }
+    check_length(what, text.len())
+}
+
+fn check_length(what: &str, length: usize) -> Result<()> {
+    match length {
+        0..=MAX_SOURCE => Ok(()),
+        _ => {
+            Err(Error::Grammar(format!("{what} has {length} bytes, and {MAX_SOURCE} are the most")))
+        }
+    }
+}
+
+/// Compiles grammars for the tokens of one model.
+#[derive(Clone)]
+pub struct GrammarCompiler(Arc<Parts>);
+
+struct Parts {
+    factory: ParserFactory,
+    template: Template,
+}
+
+impl GrammarCompiler {
+    /// A compiler for a model with this tokenizer and template, whose answers end with one of the ids `ends`.
+    ///
+    /// # Errors
+    /// If there are no `ends`, or the tokenizer does not have one of them.
+    pub fn new(tokenizer: &Tokenizer, template: &Template, ends: &[u32]) -> Result<Self> {
+        let vocabulary: TokEnv = Arc::new(Vocabulary::new(tokenizer, ends)?);
+        let capabilities = InferenceCapabilities::default();
+        let slices = llguidance::earley::SlicedBiasComputer::general_slices();
+        let mut factory =
+            ParserFactory::new(&vocabulary, capabilities, &slices).map_err(|e| invalid(&e))?;
+        factory.quiet();
+        *factory.limits_mut() = limits();
+        let template = template.clone();
+        Ok(GrammarCompiler(Arc::new(Parts { factory, template })))
+    }
+
+    /// The state of an answer to `prompt` that follows `grammar`. `tokenizer` is the one that the compiler was built for.
+    ///
+    /// # Errors
+    /// If the grammar is not valid, has parts that are not supported, or exceeds a limit; and for a call, if the model has no
+    /// form for calls.
+    pub fn compile(
+        &self,
+        grammar: &Grammar,
+        tokenizer: &Tokenizer,
+        prompt: &[u32],
+    ) -> Result<GrammarConstraint> {
+        let Parts { factory, template } = &*self.0;
+        let thoughts = template.thoughts(tokenizer, prompt);
+        let source = sources(&grammar.0, template.call_form(), thoughts)?;
+        let parser = thread::scope(|scope| {
+            let compile = || factory.create_parser(source);
+            let thread = thread::Builder::new().stack_size(STACK).spawn_scoped(scope, compile);
+            let thread = thread
+                .map_err(|error| Error::Grammar(format!("cannot start a thread: {error}")))?;
+            let parser = thread
+                .join()
+                .map_err(|_| Error::Grammar("the grammar cannot be compiled".into()))?;
+            parser.map_err(|error| invalid(&error))
+        })?;
+        Ok(GrammarConstraint(Matcher::new(Ok(parser))))
+    }
+}
+
+impl std::fmt::Debug for GrammarCompiler {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.debug_struct("GrammarCompiler").finish_non_exhaustive()
+    }
+}
+
+/// The grammar of a whole answer.
+fn sources(source: &Source, form: Option<CallForm>, thoughts: Thoughts) -> Result<TopLevelGrammar> {
+    let is_call = matches!(source, Source::Call { .. });
+    let before = lark::before(form, thoughts, is_call);
+    let inner = format!("answer: @{INNER}\n");
+    let (answer, inner) = match source {
+        Source::Json(schema) => (format!("answer: %json {schema}\n"), None),
+        Source::Lark(grammar) => (inner, Some(GrammarWithLexer::from_lark(grammar.clone()))),
+        Source::Regex(expression) => (inner, Some(GrammarWithLexer::from_regex(expression))),
+        Source::Call { tools, name } => {
+            let problem = || Error::Grammar("this model has no form for calls of tools".to_owned());
+            (calls::lark(form.ok_or_else(problem)?, tools, name.as_deref()), None)
+        }
+    };
+    let mut whole = TopLevelGrammar::from_lark(before + &answer);
+    let named = inner.map(|inner| GrammarWithLexer { name: Some(INNER.to_owned()), ..inner });
+    whole.grammars.extend(named);
+    Ok(whole)
+}
+
+fn invalid(error: &impl std::fmt::Display) -> Error {
+    Error::Grammar(format!("the grammar is not valid: {error:#}"))
+}
+
+/// The state of an answer that follows a grammar: the constraint of a [`Request`](crate::Request).
+#[derive(Clone)]
+pub struct GrammarConstraint(Matcher);
+
+impl Constraint for GrammarConstraint {
+    /// Where the grammar is complete, the ids that end an answer are among them.
+    fn allowed(&mut self, allowed: &mut IdSet) -> Result<bool> {
+        let mask = self.0.compute_mask_or_eos().map_err(|error| invalid(&error))?;
+        for (word, bits) in allowed.words_mut().iter_mut().zip(mask.as_slice()) {
+            *word = *bits;
+        }
+        Ok(true)
+    }
+
+    fn accept(&mut self, id: u32) -> Result<()> {
+        self.0.consume_token(id).map_err(|error| invalid(&error))
+    }
+
+    fn boxed_clone(&self) -> Box<dyn Constraint> {
+        Box::new(self.clone())
+    }
+}
+
+impl std::fmt::Debug for GrammarConstraint {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.debug_struct("GrammarConstraint").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

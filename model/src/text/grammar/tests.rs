@@ -1,0 +1,327 @@
+use super::*;
+use crate::text::chat::{Message, PromptOptions, Role};
+use crate::text::stream::TextStream;
+use crate::text::tokenizer::testing::{tokenizers, vocab};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+use serde_json::json;
+use std::sync::LazyLock;
+
+/// Ids that no answer needs more of.
+const MOST: usize = 4000;
+
+/// Answers at random: each id is one of those that may come next, and the end is taken where it may be. Returns the text, and
+/// whether it is complete.
+fn answer(
+    tokenizer: &Tokenizer,
+    mut state: GrammarConstraint,
+    ends: &[u32],
+    seed: u64,
+) -> (String, bool) {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut stream = TextStream::new(tokenizer).without_special();
+    let mut text = String::new();
+    for _ in 0..MOST {
+        let mut allowed = IdSet::new(tokenizer.vocab_size());
+        assert!(state.allowed(&mut allowed).expect("within the limits"));
+        let ids: Vec<_> =
+            (0..tokenizer.vocab_size() as u32).filter(|&id| allowed.contains(id)).collect();
+        assert!(!ids.is_empty(), "nothing may follow {text:?}");
+        if ids.iter().any(|id| ends.contains(id)) {
+            return (text + &stream.finish(), true);
+        }
+        let id = ids[rng.next_u32() as usize % ids.len()];
+        state.accept(id).expect("an id of the mask");
+        text += &stream.push(id).expect("a known id");
+    }
+    (text, false)
+}
+
+/// Tags of GLM-4.5 as tokens, roles and an end.
+static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| {
+    let names = [
+        "<|user|>",
+        "<|observation|>",
+        "<|assistant|>",
+        "<think>",
+        "</think>",
+        "<tool_call>",
+        "</tool_call>",
+        "<arg_key>",
+        "</arg_key>",
+        "<arg_value>",
+        "</arg_value>",
+    ];
+    let token = |(id, name): (u32, &&str)| json!({ "id": id, "content": name, "special": name.contains('|') });
+    let vocab: Value = serde_json::from_str(&vocab(&["ab", "{\""])).expect("JSON");
+    let file = json!({
+        "model": { "type": "BPE", "vocab": vocab, "merges": ["a b", "{ \""] },
+        "decoder": { "type": "ByteLevel" }, "added_tokens": (300..).zip(&names).map(token).collect::<Value>(),
+        "pre_tokenizer": { "type": "ByteLevel", "add_prefix_space": false, "use_regex": false },
+    });
+    let settings = br#"{"eos_token": "<|user|>"}"#;
+    Tokenizer::from_files(&[
+        ("tokenizer.json", file.to_string().as_bytes()),
+        ("tokenizer_config.json", settings),
+    ])
+    .expect("a sound file")
+});
+
+/// A template that thinks and calls tools as GLM-4.5 does; and one that calls them as GLM-4 does.
+const THINKING: &str = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{{ m.tool_calls }}{% endfor %}\
+    {# <arg_key>k</arg_key>\n<arg_value>v</arg_value> </think> #}<|assistant|>{{ '<think>' if enable_thinking }}";
+const METADATA: &str = "{% for m in messages %}<|{{ m.role }}|>{{ m.metadata }}\n{{ m.content }}{% endfor %}<|assistant|>";
+
+fn jinja(source: &str) -> Template {
+    Template::from_files(&[("chat_template.jinja", source.as_bytes())], &TOKENIZER)
+        .expect("a template")
+}
+
+fn causal() -> &'static Tokenizer {
+    tokenizers()
+        .iter()
+        .find(|t| t.id("<|observation|>").is_some())
+        .expect("the tokenizer of ChatGLM3")
+}
+
+/// Tokenizers, templates of their models, and prompts.
+fn models() -> Vec<(&'static Tokenizer, Template, Vec<u32>)> {
+    let named = |name| Template::named(name).expect("a template");
+    let prompt = |thinking| {
+        let mut options = PromptOptions::default();
+        options.thinking = Some(thinking);
+        jinja(THINKING)
+            .prompt_ids_with(&TOKENIZER, &[Message::new(Role::User, "a")], options)
+            .expect("a prompt")
+    };
+    vec![
+        (crate::text::tokenizer::testing::tokenizer(), named("chatglm"), vec![]),
+        (causal(), named("chatglm3"), vec![]),
+        (&TOKENIZER, jinja(METADATA), vec![]),
+        (&TOKENIZER, jinja(THINKING), prompt(false)),
+        (&TOKENIZER, jinja(THINKING), prompt(true)),
+    ]
+}
+
+/// An answer at random, as the parser of answers gives it: thoughts, text, and calls.
+fn parsed(
+    (tokenizer, template, prompt): &(&Tokenizer, Template, Vec<u32>),
+    grammar: &Grammar,
+    tools: Option<&Value>,
+    seed: u64,
+) -> (String, Vec<(String, Value)>, bool) {
+    use crate::text::chat::AnswerEvent::{CallArguments, CallEnd, CallStart, Reasoning, Text};
+    let ends = template.stop_ids(tokenizer);
+    let compiler = GrammarCompiler::new(tokenizer, template, &ends).expect("a compiler");
+    let state = compiler.compile(grammar, tokenizer, prompt).expect("a sound grammar");
+    let (answer, is_complete) = answer(tokenizer, state, &ends, seed);
+    let mut parser = template.answer_parser(tokenizer, prompt, tools, "");
+    let mut events = parser.push(&answer);
+    events.extend(parser.finish());
+    let (mut text, mut calls, mut ended) = (String::new(), Vec::new(), 0);
+    for event in events {
+        match event {
+            Reasoning(_) => {}
+            Text(piece) => text += &piece,
+            CallStart { name, .. } => calls.push((name, String::new())),
+            CallArguments { index, piece } => calls[index].1 += &piece,
+            CallEnd { .. } => ended += 1,
+        }
+    }
+    assert!(!is_complete || ended == calls.len(), "{answer}");
+    let read = |(name, arguments): (String, String)| {
+        (name, serde_json::from_str(&arguments).unwrap_or(Value::Null))
+    };
+    (text, calls.into_iter().map(read).collect(), is_complete)
+}
+
+fn schema() -> Value {
+    json!({
+        "type": "object",
+        "properties": {
+            "name": { "type": "string", "maxLength": 6 },
+            "age": { "type": "integer", "minimum": 0, "maximum": 150 },
+            "kind": { "enum": ["猫", "dog", null] },
+            "tags": { "type": "array", "items": { "$ref": "#/$defs/tag" }, "maxItems": 3 },
+        },
+        "required": ["name", "kind"],
+        "additionalProperties": false,
+        "$defs": { "tag": { "type": "object", "properties": { "x": { "type": "boolean" } }, "required": ["x"], "additionalProperties": false } },
+    })
+}
+
+/// Whether JSON is what [`schema`] describes.
+fn fits(value: &Value) -> bool {
+    let fields = value.as_object().expect("an object");
+    fields.keys().all(|name| ["name", "age", "kind", "tags"].contains(&name.as_str()))
+        && fields["name"].as_str().is_some_and(|name| name.chars().count() <= 6)
+        && fields.get("age").is_none_or(|age| age.as_u64().is_some_and(|age| age <= 150))
+        && ["猫", "dog"]
+            .map(Value::from)
+            .iter()
+            .chain([&Value::Null])
+            .any(|kind| *kind == fields["kind"])
+        && fields.get("tags").is_none_or(|tags| {
+            let tags = tags.as_array().expect("a list");
+            tags.len() <= 3
+                && tags.iter().all(|tag| {
+                    tag.as_object().is_some_and(|tag| tag.len() == 1 && tag["x"].is_boolean())
+                })
+        })
+}
+
+#[test]
+fn every_answer_is_json_that_the_schema_describes() {
+    let grammar = Grammar::json_schema(&schema()).unwrap();
+    let mut complete = 0;
+    for (i, model) in models().iter().enumerate() {
+        for seed in 0..12 {
+            let (text, _, is_complete) = parsed(model, &grammar, None, seed);
+            // Only thoughts have no end.
+            assert!(is_complete || i >= 3, "{i}: {text:?}");
+            if is_complete {
+                let value =
+                    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{i}: {e}: {text:?}"));
+                assert!(fits(&value), "{value}");
+                complete += 1;
+            }
+        }
+    }
+    assert!(complete >= 3 * 12, "{complete}");
+}
+
+fn tools() -> Value {
+    json!([
+        { "type": "function", "function": { "name": "get_weather", "parameters": { "type": "object", "properties": {
+            "city": { "type": "string", "enum": ["北京", "O'Hare"] }, "days": { "type": "integer" }, "fine": { "type": "boolean" },
+            "unit": { "enum": ["c", 5, null] },
+            "where": { "type": "array", "items": { "type": "integer" }, "maxItems": 3 } }, "required": ["city", "fine"] } } },
+        { "name": "now" },
+    ])
+}
+
+#[test]
+fn a_call_that_is_forced_is_a_call() {
+    let tools = tools();
+    for model in &models()[1..] {
+        for name in [None, Some("get_weather"), Some("now")] {
+            let grammar = Grammar::call(&tools, name).unwrap();
+            let mut complete = 0;
+            for seed in 0..10 {
+                let (text, calls, is_complete) = parsed(model, &grammar, Some(&tools), seed);
+                if !is_complete {
+                    continue;
+                }
+                complete += 1;
+                assert!(text.trim().is_empty() && !calls.is_empty(), "{text:?} {calls:?}");
+                for (called, arguments) in calls {
+                    assert!(name.is_none_or(|name| name == called), "{called}");
+                    if called == "now" {
+                        assert!(arguments.is_object());
+                        continue;
+                    }
+                    let city = arguments["city"].as_str().expect("a city");
+                    assert!(
+                        ["北京", "O'Hare"].contains(&city) && arguments["fine"].is_boolean(),
+                        "{arguments}"
+                    );
+                    let is_whole =
+                        |days: &Value| days.as_f64().is_some_and(|days| days.fract() == 0.0);
+                    assert!(arguments.get("days").is_none_or(is_whole), "{arguments}");
+                    assert!(arguments.get("where").is_none_or(Value::is_array), "{arguments}");
+                    assert!(arguments.get("unit").is_none_or(|unit| {
+                        json!(["c", 5, null]).as_array().unwrap().contains(unit)
+                    }));
+                }
+            }
+            assert!(complete > 0, "{name:?}");
+        }
+    }
+    let (tokenizer, template, prompt) = &models()[0];
+    let compiler =
+        GrammarCompiler::new(tokenizer, template, &template.stop_ids(tokenizer)).unwrap();
+    let call = Grammar::call(&tools, None).unwrap();
+    let error = compiler.compile(&call, tokenizer, prompt).unwrap_err();
+    assert_eq!(
+        (error.code(), error.to_string().as_str()),
+        ("grammar", "this model has no form for calls of tools")
+    );
+}
+
+#[test]
+fn expressions_and_grammars_of_lark_are_followed() {
+    let model = &models()[2];
+    for seed in 0..5 {
+        let regex = Grammar::regex("[a-c]{2,4}(!|\\?)").unwrap();
+        let (text, ..) = parsed(model, &regex, None, seed);
+        let text = text.trim();
+        assert!((3..=5).contains(&text.len()) && text.ends_with(['!', '?']), "{text}");
+        let lark =
+            Grammar::lark("start: sum\nsum: NUMBER (\"+\" NUMBER){1,3}\nNUMBER: /[0-9]{1,3}/")
+                .unwrap();
+        let (text, ..) = parsed(model, &lark, None, seed);
+        let numbers: Vec<_> = text.trim().split('+').map(str::parse::<u32>).collect();
+        assert!((2..=4).contains(&numbers.len()) && numbers.iter().all(Result::is_ok), "{text}");
+    }
+}
+
+#[test]
+fn the_same_choices_give_the_same_text() {
+    let model = &models()[1];
+    let grammar = Grammar::json_object();
+    let text = |seed| parsed(model, &grammar, None, seed).0;
+    assert_eq!(text(3), text(3));
+    assert_ne!(text(3), text(4));
+}
+
+#[test]
+fn what_cannot_be_followed_is_an_error() {
+    let (tokenizer, template, prompt) = &models()[0];
+    let compiler =
+        GrammarCompiler::new(tokenizer, template, &template.stop_ids(tokenizer)).unwrap();
+    let compile = |grammar: Result<Grammar>| {
+        let shown = format!("{grammar:.200?}");
+        let compiled = grammar.and_then(|grammar| compiler.compile(&grammar, tokenizer, prompt));
+        let error = compiled.expect_err(&shown);
+        assert_eq!(error.code(), "grammar");
+        error.to_string()
+    };
+    let deep =
+        |open: &str, close: &str| open.repeat(MAX_DEPTH + 2) + "1" + &close.repeat(MAX_DEPTH + 2);
+    for (schema, problem) in [
+        (json!({ "type": "strin" }), "strin"),
+        (json!(false), "nsatisfiable"),
+        (json!({ "type": "string", "pattern": "(" }), "regex"),
+        (json!({ "$ref": "#/nowhere" }), "nowhere"),
+        (json!({ "$ref": "http://localhost/" }), "localhost"),
+        (json!({ "not": {} }), "not"),
+        (json!(5), "schema"),
+        (json!({ "description": "x".repeat(MAX_SOURCE) }), "bytes"),
+        (serde_json::from_str(&deep("[", "]")).unwrap(), "deeper"),
+    ] {
+        let error = compile(Grammar::json_schema(&schema));
+        assert!(error.contains(problem), "{problem}: {error}");
+    }
+    for (lark, problem) in [
+        ("", "grammar"),
+        ("a: b", "start"),
+        ("start: nothing", "nothing"),
+        ("start: \"a", ""),
+        (&*format!("start: {}", deep("(", ")")), "deeper"),
+        (&*"a".repeat(MAX_SOURCE + 1), "bytes"),
+    ] {
+        let error = compile(Grammar::lark(lark));
+        assert!(error.contains(problem), "{lark:.40}: {error}");
+    }
+    // A long chain of rules, which the compiler follows one by one.
+    let chain: String = (0..10_000).map(|i| format!("a{i}: a{}\n", i + 1)).collect();
+    let chain = Grammar::lark(&format!("start: a0\n{chain}a10000: \"x\"\n")).unwrap();
+    let _ = compiler.compile(&chain, tokenizer, prompt);
+    assert!(compile(Grammar::regex("(")).contains("regex"));
+    assert!(Grammar::call(&json!([]), None).is_err());
+    assert!(
+        Grammar::call(&tools(), Some("nothing")).unwrap_err().to_string().contains("\"nothing\"")
+    );
+    assert!(GrammarCompiler::new(tokenizer, template, &[]).is_err());
+    assert!(GrammarCompiler::new(tokenizer, template, &[1 << 20]).is_err());
+}
