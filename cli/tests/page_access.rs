@@ -258,6 +258,12 @@ fn everything_is_reached_by_the_keyboard() {
     page.keys("Line one");
     page.chord(SHIFT, ENTER);
     page.keys("line two");
+    // Enter that chooses characters of an input method sends nothing.
+    page.run(
+        "const key = { key: 'Enter', isComposing: true, bubbles: true, cancelable: true };
+        document.querySelector('#question').dispatchEvent(new KeyboardEvent('keydown', key))",
+    );
+    assert_eq!(page.count(".message"), 0);
     page.script_texts(&["Yes."]);
     page.keys(ENTER);
     page.answered();

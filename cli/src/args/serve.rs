@@ -12,6 +12,8 @@ use super::number::{memory, positive, whole};
 use crate::messages;
 
 const EXAMPLES: &str = "\
+A browser shows a chat page at the address of the server.
+
 Programs send requests as to OpenAI's API: POST /v1/chat/completions, /v1/completions, /v1/fill,
 /tokenize and /detokenize; GET /v1/models, /health, /metrics and /openapi.json. SIGTERM or Ctrl-C ends
 the server after the answers in progress; a second one ends it at once.

@@ -6,6 +6,7 @@ pub const TABLE: &[(&str, &str)] = &[
         "A branch, a tag or a commit. [default: main; on ModelScope, master]",
         "分支、标签或提交。[默认：main；在 ModelScope 上为 master]",
     ),
+    ("A browser shows a chat page at the address of the server.", "在浏览器中打开服务地址，即可使用聊天页面。"),
     (
         "A folder with only the files of the tokenizer is enough. For each id, the id and its text are printed.",
         "文件夹里只有分词器的文件也可以。每个编号占一行：编号及其文本。",
