@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::text::chat::CallForm;
 use crate::text::chat::python;
 use crate::text::chat::tools::{Kinds, function};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use std::fmt::Write;
 
 /// # Errors
