@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::text::chat::CallForm;
 use crate::text::chat::python;
 use crate::text::chat::tools::{Kinds, function};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use std::fmt::Write;
 
 /// # Errors
@@ -54,17 +54,13 @@ fn json_call(call: &str, name: &str, parameters: &Value, rules: &mut String) {
     let _ = writeln!(rules, "{call}: {line} %json {arguments}");
 }
 
-/// A schema of arguments, which are an object, and have only known names unless the schema says otherwise.
+/// A schema of arguments: an object that has only known names, unless the schema says otherwise. A tool without a schema takes
+/// no arguments.
 fn object(parameters: &Value) -> Value {
-    match parameters {
-        Value::Object(fields) if !fields.is_empty() => {
-            let mut fields = fields.clone();
-            fields.entry("type").or_insert("object".into());
-            fields.entry("additionalProperties").or_insert(false.into());
-            fields.into()
-        }
-        _ => json!({ "type": "object" }),
-    }
+    let mut fields = parameters.as_object().cloned().unwrap_or_default();
+    fields.entry("type").or_insert("object".into());
+    fields.entry("additionalProperties").or_insert(false.into());
+    fields.into()
 }
 
 /// An argument: its name, its schema, and whether it must be given.

@@ -84,37 +84,47 @@ fn causal() -> &'static Tokenizer {
         .expect("the tokenizer of ChatGLM3")
 }
 
-/// Tokenizers, templates of their models, and prompts.
-fn models() -> Vec<(&'static Tokenizer, Template, Vec<u32>)> {
+/// A tokenizer, the template of its model, and a prompt.
+struct Model {
+    tokenizer: &'static Tokenizer,
+    template: Template,
+    prompt: Vec<u32>,
+    ends: Vec<u32>,
+    compiler: GrammarCompiler,
+}
+
+/// ChatGLM-6B, ChatGLM3, GLM-4, and GLM-4.5 without thoughts and with.
+static MODELS: LazyLock<[Model; 5]> = LazyLock::new(|| {
     let named = |name| Template::named(name).expect("a template");
     let prompt = |thinking| {
-        let mut options = PromptOptions::default();
-        options.thinking = Some(thinking);
-        jinja(THINKING)
-            .prompt_ids_with(&TOKENIZER, &[Message::new(Role::User, "a")], options)
-            .expect("a prompt")
+        let options = PromptOptions { thinking: Some(thinking), ..PromptOptions::default() };
+        let question = [Message::new(Role::User, "a")];
+        jinja(THINKING).prompt_ids_with(&TOKENIZER, &question, options).expect("a prompt")
     };
-    vec![
-        (crate::text::tokenizer::testing::tokenizer(), named("chatglm"), vec![]),
-        (causal(), named("chatglm3"), vec![]),
-        (&TOKENIZER, jinja(METADATA), vec![]),
-        (&TOKENIZER, jinja(THINKING), prompt(false)),
-        (&TOKENIZER, jinja(THINKING), prompt(true)),
+    let model = |tokenizer, template: Template, prompt| {
+        let ends = template.stop_ids(tokenizer);
+        let compiler = GrammarCompiler::new(tokenizer, &template, &ends).expect("a compiler");
+        Model { tokenizer, template, prompt, ends, compiler }
+    };
+    [
+        model(crate::text::tokenizer::testing::tokenizer(), named("chatglm"), vec![]),
+        model(causal(), named("chatglm3"), vec![]),
+        model(&TOKENIZER, jinja(METADATA), vec![]),
+        model(&TOKENIZER, jinja(THINKING), prompt(false)),
+        model(&TOKENIZER, jinja(THINKING), prompt(true)),
     ]
-}
+});
 
 /// An answer at random, as the parser of answers gives it: thoughts, text, and calls.
 fn parsed(
-    (tokenizer, template, prompt): &(&Tokenizer, Template, Vec<u32>),
+    Model { tokenizer, template, prompt, ends, compiler }: &Model,
     grammar: &Grammar,
     tools: Option<&Value>,
     seed: u64,
 ) -> (String, Vec<(String, Value)>, bool) {
     use crate::text::chat::AnswerEvent::{CallArguments, CallEnd, CallStart, Reasoning, Text};
-    let ends = template.stop_ids(tokenizer);
-    let compiler = GrammarCompiler::new(tokenizer, template, &ends).expect("a compiler");
     let state = compiler.compile(grammar, tokenizer, prompt).expect("a sound grammar");
-    let (answer, is_complete) = answer(tokenizer, state, &ends, seed);
+    let (answer, is_complete) = answer(tokenizer, state, ends, seed);
     let mut parser = template.answer_parser(tokenizer, prompt, tools, "");
     let mut events = parser.push(&answer);
     events.extend(parser.finish());
@@ -174,7 +184,7 @@ fn fits(value: &Value) -> bool {
 fn every_answer_is_json_that_the_schema_describes() {
     let grammar = Grammar::json_schema(&schema()).unwrap();
     let mut complete = 0;
-    for (i, model) in models().iter().enumerate() {
+    for (i, model) in MODELS.iter().enumerate() {
         for seed in 0..12 {
             let (text, _, is_complete) = parsed(model, &grammar, None, seed);
             // Only thoughts have no end.
@@ -203,7 +213,7 @@ fn tools() -> Value {
 #[test]
 fn a_call_that_is_forced_is_a_call() {
     let tools = tools();
-    for model in &models()[1..] {
+    for model in &MODELS[1..] {
         for name in [None, Some("get_weather"), Some("now")] {
             let grammar = Grammar::call(&tools, name).unwrap();
             let mut complete = 0;
@@ -237,9 +247,7 @@ fn a_call_that_is_forced_is_a_call() {
             assert!(complete > 0, "{name:?}");
         }
     }
-    let (tokenizer, template, prompt) = &models()[0];
-    let compiler =
-        GrammarCompiler::new(tokenizer, template, &template.stop_ids(tokenizer)).unwrap();
+    let Model { tokenizer, template, prompt, compiler, .. } = &MODELS[0];
     let call = Grammar::call(&tools, None).unwrap();
     let error = compiler.compile(&call, tokenizer, prompt).unwrap_err();
     assert_eq!(
@@ -250,7 +258,7 @@ fn a_call_that_is_forced_is_a_call() {
 
 #[test]
 fn expressions_and_grammars_of_lark_are_followed() {
-    let model = &models()[2];
+    let model = &MODELS[2];
     for seed in 0..5 {
         let regex = Grammar::regex("[a-c]{2,4}(!|\\?)").unwrap();
         let (text, ..) = parsed(model, &regex, None, seed);
@@ -267,7 +275,7 @@ fn expressions_and_grammars_of_lark_are_followed() {
 
 #[test]
 fn the_same_choices_give_the_same_text() {
-    let model = &models()[1];
+    let model = &MODELS[1];
     let grammar = Grammar::json_object();
     let text = |seed| parsed(model, &grammar, None, seed).0;
     assert_eq!(text(3), text(3));
@@ -276,9 +284,7 @@ fn the_same_choices_give_the_same_text() {
 
 #[test]
 fn what_cannot_be_followed_is_an_error() {
-    let (tokenizer, template, prompt) = &models()[0];
-    let compiler =
-        GrammarCompiler::new(tokenizer, template, &template.stop_ids(tokenizer)).unwrap();
+    let Model { tokenizer, template, prompt, compiler, .. } = &MODELS[0];
     let compile = |grammar: Result<Grammar>| {
         let shown = format!("{grammar:.200?}");
         let compiled = grammar.and_then(|grammar| compiler.compile(&grammar, tokenizer, prompt));
