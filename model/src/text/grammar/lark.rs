@@ -26,12 +26,12 @@ pub(super) fn before(form: Option<CallForm>, thoughts: Thoughts, is_call: bool) 
         Thoughts::Possible => "thoughts: \"\" | (\"<think>\" | \"\\n<think>\") rest\n",
         Thoughts::Begun => "thoughts: rest\n",
     };
-    // The first piece of an answer may have a blank that is not shown. A text begins on the line after its role, and a call
-    // beside it.
+    // The first piece of an answer, and that of its first line, may have a blank that is not shown: ChatGLM3 has learnt both. A
+    // text begins on the line after its role, and a call beside it.
     let space = match (form, is_call) {
-        (Some(CallForm::Python | CallForm::Json), true) => r#""" | " ""#,
-        (Some(CallForm::Python | CallForm::Json), false) => r#""\n" | "\n ""#,
-        _ => r#""" | " " | "\n" | "\n ""#,
+        (Some(CallForm::Python | CallForm::Json), true) => r#"" "?"#,
+        (Some(CallForm::Python | CallForm::Json), false) => r#"" "? "\n" " "?"#,
+        _ => r#"" "? "\n"? " "?"#,
     };
     let rest = r#"rest[suffix="</think>"]: /(?s:.*)/"#;
     format!("start: thoughts space answer\n{thoughts}{rest}\nspace: {space}\n")

@@ -247,7 +247,7 @@ fn a_call_that_is_forced_is_a_call() {
             assert!(complete > 0, "{name:?}");
         }
     }
-    let Model { tokenizer, template, prompt, compiler, .. } = &MODELS[0];
+    let Model { tokenizer, prompt, compiler, .. } = &MODELS[0];
     let call = Grammar::call(&tools, None).unwrap();
     let error = compiler.compile(&call, tokenizer, prompt).unwrap_err();
     assert_eq!(
