@@ -427,9 +427,6 @@ messages! {
     request_answered(line, status, prompt, cached, answer, seconds):
         "{line} {status}: prompt {prompt} ({cached} cached), answer {answer} tokens, {seconds} s",
         "{line} {status}：提示词 {prompt}（缓存 {cached}），回答 {answer} 个 token，{seconds} 秒";
-    cache_is_restored(tokens, path): "{tokens} tokens of kept prompts were read from {path}", "已从 {path} 读取 {tokens} 个 token 的已存提示词";
-    cache_is_not_restored(problem): "kept prompts are not used: {problem}", "未使用已存的提示词：{problem}";
-    cache_is_not_saved(problem): "kept prompts are not saved: {problem}", "未保存提示词：{problem}";
     // glm batch.
     not_a_shard(): "must be I/N with I from 1 to N, such as 2/4", "必须是 I/N，其中 I 从 1 到 N，例如 2/4";
     same_id_twice(name, first, second, id): "{name}: the lines {first} and {second} have the same custom_id {id}",

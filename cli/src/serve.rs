@@ -141,9 +141,6 @@ pub fn run(args: &args::Serve) -> Result<()> {
         is_loading
     });
     let done = runtime.block_on(serving);
-    if let Some(served) = app.served.get() {
-        served.end();
-    }
     // Connections that do not end are left behind.
     runtime.shutdown_background();
     done.context("the server")?

@@ -63,7 +63,6 @@ pub const NAMES: &[&str] = &[
     "kv-memory",
     #[cfg(feature = "serve")]
     "cache-memory",
-    "cache-file",
     #[cfg(feature = "serve")]
     "request-timeout",
     #[cfg(feature = "serve")]

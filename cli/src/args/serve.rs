@@ -62,10 +62,6 @@ pub struct Serve {
     /// Memory for prompts that are kept for requests with the same beginning; 0 keeps none.
     #[arg(long, value_name = "BYTES", default_value = "1GB", value_parser = memory)]
     pub cache_memory: u64,
-    /// File in which those prompts are kept while the server is down. It is read at the start and written when the server is idle
-    /// and at its end.
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub cache_file: Option<PathBuf>,
     /// Longest time of a request in seconds; 0 means no limit.
     #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = limit)]
     pub request_timeout: Limit,

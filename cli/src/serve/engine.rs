@@ -10,11 +10,9 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{self as jobs, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, mpsc as jobs};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -24,14 +22,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::ApiError;
 use super::metrics::Metrics;
-use crate::messages;
-use crate::output::note;
 
 /// Events that a client may be behind. More than that is a client that does not read.
 const BEHIND: usize = 8192;
-
-/// How often an idle engine writes the cache to its file.
-const SAVING: Duration = Duration::from_secs(300);
 
 /// What a handler receives: the number of the prompt in its job, and the event.
 pub type Events = mpsc::Receiver<(usize, Event)>;
@@ -47,9 +40,7 @@ struct Job {
 
 /// The handle of the engine.
 pub struct Engine {
-    /// `None` after [`Engine::end`].
-    jobs: Mutex<Option<jobs::Sender<Job>>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    jobs: jobs::Sender<Job>,
     places: Arc<Semaphore>,
     shared: Arc<Shared>,
 }
@@ -71,19 +62,11 @@ impl Engine {
         model: &Model,
         options: BatchOptions,
         queue: usize,
-        cache_file: Option<PathBuf>,
         metrics: Metrics,
         failed: impl FnOnce() + Send + 'static,
     ) -> Result<Self> {
         let places = Arc::new(Semaphore::new(options.max_sequences + queue));
-        let mut batch = Batch::new(model, options)?;
-        if let Some(path) = cache_file.as_ref().filter(|path| path.exists()) {
-            match batch.load_cache(path) {
-                Ok(tokens) => note(&messages::cache_is_restored(tokens, path.display())),
-                // A server without old prompts is better than none. The file is replaced later.
-                Err(error) => note(&messages::cache_is_not_restored(error)),
-            }
-        }
+        let batch = Batch::new(model, options)?;
         let shared = Arc::new(Shared::default());
         let (jobs, received) = jobs::channel();
         let worker = Worker {
@@ -94,8 +77,6 @@ impl Engine {
             metrics,
             shared: Arc::clone(&shared),
             second: ([0; 2], Instant::now()),
-            cache_file,
-            saved: (0, Instant::now()),
         };
         let run = move || {
             // The hook of panics has written to the log.
@@ -103,9 +84,8 @@ impl Engine {
                 failed();
             }
         };
-        let thread = thread::Builder::new().name("engine".to_owned()).spawn(run);
-        let thread = Mutex::new(Some(thread.context("engine")?));
-        Ok(Self { jobs: Mutex::new(Some(jobs)), thread, places, shared })
+        thread::Builder::new().name("engine".to_owned()).spawn(run).context("engine")?;
+        Ok(Self { jobs, places, shared })
     }
 
     /// Asks for answers to the prompts.
@@ -119,17 +99,8 @@ impl Engine {
         let places = Arc::new(places.map_err(|_| ApiError::queue_is_full(self.retry_after()))?);
         let (events, receiver) = mpsc::channel(BEHIND);
         let job = Job { submissions, events, arrived: Instant::now(), places };
-        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-        let sent = jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
-        if sent { Ok(receiver) } else { Err(ApiError::draining()) }
-    }
-
-    /// Ends the thread, once the answers in progress have ended. It writes the file of the cache.
-    pub fn end(&self) {
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // A panic was reported before.
-        let _ = thread.map(JoinHandle::join);
+        self.jobs.send(job).map_err(|_| ApiError::draining())?;
+        Ok(receiver)
     }
 
     /// Ends all answers.
@@ -154,9 +125,6 @@ struct Worker {
     shared: Arc<Shared>,
     /// The tokens at the beginning of the current second.
     second: ([u64; 2], Instant),
-    cache_file: Option<PathBuf>,
-    /// The passes before the cache was written last, and when that was.
-    saved: (u64, Instant),
 }
 
 /// A prompt that is being answered.
@@ -178,9 +146,9 @@ impl Worker {
         loop {
             if self.live.is_empty() {
                 self.report();
-                match self.next_job() {
-                    Some(job) => self.take(job),
-                    None => return self.save(),
+                match self.jobs.recv() {
+                    Ok(job) => self.take(job),
+                    Err(_) => return,
                 }
             }
             while let Ok(job) = self.jobs.try_recv() {
@@ -192,29 +160,6 @@ impl Worker {
             self.cancel(|live| live.is_behind || live.events.is_closed());
             self.pass();
             self.report();
-        }
-    }
-
-    /// Waits for a job; `None` at the end. An engine that waits long writes its cache.
-    fn next_job(&mut self) -> Option<Job> {
-        loop {
-            let due = SAVING.saturating_sub(self.saved.1.elapsed());
-            match self.jobs.recv_timeout(due.max(Duration::from_secs(1))) {
-                Ok(job) => return Some(job),
-                Err(RecvTimeoutError::Disconnected) => return None,
-                Err(RecvTimeoutError::Timeout) => self.save(),
-            }
-        }
-    }
-
-    /// Writes the cache to its file, if it has changed.
-    fn save(&mut self) {
-        let passes = self.batch.stats().passes;
-        let before = std::mem::replace(&mut self.saved, (passes, Instant::now())).0;
-        if let Some(path) = self.cache_file.as_ref().filter(|_| passes > before)
-            && let Err(error) = self.batch.save_cache(path)
-        {
-            note(&messages::cache_is_not_saved(error));
         }
     }
 

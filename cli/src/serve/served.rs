@@ -64,20 +64,8 @@ impl Served {
             }
         };
         let metrics = app.metrics.clone();
-        let engine = Engine::start(
-            model.model(),
-            options,
-            args.queue,
-            args.cache_file.clone(),
-            metrics,
-            failed,
-        )?;
+        let engine = Engine::start(model.model(), options, args.queue, metrics, failed)?;
         Ok(Self { model, engine, encoding: Semaphore::new(ENCODING) })
-    }
-
-    /// Ends the engine, once the answers in progress have ended.
-    pub fn end(&self) {
-        self.engine.end();
     }
 
     /// Ends all answers.
