@@ -417,6 +417,9 @@ messages! {
         "其他机器可以访问 {host}：请用 --api-key-file 或 GLM_API_KEY 设置密钥，或使用 127.0.0.1";
     no_address(host): "{host} has no address", "{host} 没有地址";
     cannot_listen(address): "{address} cannot be listened on", "无法监听 {address}";
+    cache_is_read(tokens, path): "kept prompts were read from {path}: {tokens} tokens", "已从 {path} 读取缓存的提示词：{tokens} 个 token";
+    cache_file_needs_causal(): "--cache-file: prompts of this bidirectional model have no beginnings to share, so there is nothing to save",
+        "--cache-file：此模型是双向的，提示词没有可复用的开头，因此没有可保存的内容";
     serving(model, url): "{model} is served at {url}", "{model} 的服务地址：{url}";
     key_is_needed(): "requests need the key", "请求需要密钥";
     key_is_not_needed(): "requests need no key", "请求不需要密钥";

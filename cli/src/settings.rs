@@ -64,6 +64,8 @@ pub const NAMES: &[&str] = &[
     #[cfg(feature = "serve")]
     "cache-memory",
     #[cfg(feature = "serve")]
+    "cache-file",
+    #[cfg(feature = "serve")]
     "request-timeout",
     #[cfg(feature = "serve")]
     "grace",

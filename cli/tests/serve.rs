@@ -256,6 +256,43 @@ fn probabilities_of_tokens() {
     assert!(server.chat("你好", json!({})).ok()["choices"][0]["logprobs"].is_null());
 }
 
+#[cfg(feature = "grammar")]
+#[test]
+fn an_answer_has_the_form_that_is_asked_for() {
+    let server = Server::start(&[]);
+    let ask = |fields: Value| server.chat("你好", fields);
+    let schema = json!({
+        "type": "object",
+        "properties": { "city": { "enum": ["北京", "上海"] }, "hot": { "type": "boolean" } },
+        "required": ["city", "hot"],
+        "additionalProperties": false,
+    });
+    let format =
+        json!({ "type": "json_schema", "json_schema": { "name": "weather", "schema": schema } });
+    for seed in 0..4 {
+        let reply = ask(json!({ "seed": seed, "response_format": format, "max_tokens": 300 })).ok();
+        let value: Value = serde_json::from_str(&content(&reply)).unwrap();
+        assert!(["北京", "上海"].contains(&value["city"].as_str().unwrap()), "{value}");
+        assert!(value["hot"].is_boolean() && value.as_object().unwrap().len() == 2, "{value}");
+        assert_eq!(reply["choices"][0]["finish_reason"], "stop");
+    }
+    let grammar = ask(json!({ "grammar": "start: \"是\" | \"否\"", "n": 3 })).ok();
+    for choice in grammar["choices"].as_array().unwrap() {
+        assert!(["是", "否"].contains(&choice["message"]["content"].as_str().unwrap()), "{choice}");
+    }
+    let tools = json!([{ "type": "function", "function": { "name": "f", "parameters": {} } }]);
+    for (fields, param) in [
+        (json!({ "grammar": "start: (" }), "grammar"),
+        (json!({ "response_format": { "type": "xml" } }), "response_format"),
+        // ChatGLM-6B has no form for calls.
+        (json!({ "tools": tools, "tool_choice": "required" }), "tool_choice"),
+        (json!({ "tool_choice": "required" }), "tool_choice"),
+    ] {
+        let reply = ask(fields.clone());
+        assert_eq!(reply.error(400)["param"], param, "{fields}");
+    }
+}
+
 #[test]
 fn what_cannot_be_done_is_said() {
     let server = Server::start(&[]);

@@ -106,6 +106,8 @@ fn wrong_flags_are_usage() {
         &["--context", "0"],
         &["--grace", "-1"],
         &["--template", "none"],
+        // The demonstration model is bidirectional.
+        &["--cache-file", "cache"],
     ] {
         refusal(&[&["serve", "-m", &talker(), "--port", "0"], words].concat(), 2);
     }

@@ -62,6 +62,9 @@ pub struct Serve {
     /// Memory for prompts that are kept for requests with the same beginning; 0 keeps none.
     #[arg(long, value_name = "BYTES", default_value = "1GB", value_parser = memory)]
     pub cache_memory: u64,
+    /// File from which the kept prompts are read at the start and to which they are written at the end. Not for bidirectional models.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub cache_file: Option<PathBuf>,
     /// Longest time of a request in seconds; 0 means no limit.
     #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = limit)]
     pub request_timeout: Limit,

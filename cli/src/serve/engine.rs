@@ -1,7 +1,7 @@
 //! The thread that computes answers: it owns the [`Batch`], and every pass goes over all answers in progress.
 //!
 //! ```text
-//! handlers ── jobs ──▶ engine: submit, pass, pass, …
+//! handlers ── tasks ─▶ engine: submit, pass, pass, …
 //!    ▲                    │
 //!    └── events, one bounded channel for each job
 //! ```
@@ -10,6 +10,7 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc as jobs};
 use std::thread;
@@ -22,6 +23,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::ApiError;
 use super::metrics::Metrics;
+use crate::messages;
+use crate::output::note;
 
 /// Events that a client may be behind. More than that is a client that does not read.
 const BEHIND: usize = 8192;
@@ -38,9 +41,17 @@ struct Job {
     places: Arc<OwnedSemaphorePermit>,
 }
 
+/// What the thread is to do.
+enum Task {
+    Answer(Job),
+    /// Save the cache, say how that went, and end.
+    End(jobs::SyncSender<glm_model::Result<()>>),
+}
+
 /// The handle of the engine.
 pub struct Engine {
-    jobs: jobs::Sender<Job>,
+    tasks: jobs::Sender<Task>,
+    has_file: bool,
     places: Arc<Semaphore>,
     shared: Arc<Shared>,
 }
@@ -54,25 +65,33 @@ struct Shared {
 }
 
 impl Engine {
-    /// Starts the thread. At most `options.max_sequences` answers are generated at a time, and `queue` more wait.
+    /// Starts the thread. At most `options.max_sequences` answers are generated at a time, and `queue` more wait. The cache is that of
+    /// the file, if there is one. `failed` is called if the thread ends by a panic.
     ///
     /// # Errors
-    /// If an option is out of range, or there is no thread. `failed` is called if the thread ends by a panic.
+    /// If an option is out of range, the file cannot be used, or there is no thread.
     pub fn start(
         model: &Model,
         options: BatchOptions,
         queue: usize,
+        file: Option<PathBuf>,
         metrics: Metrics,
         failed: impl FnOnce() + Send + 'static,
     ) -> Result<Self> {
         let places = Arc::new(Semaphore::new(options.max_sequences + queue));
-        let batch = Batch::new(model, options)?;
+        let mut batch = Batch::new(model, options)?;
+        if let Some(file) = file.as_deref().filter(|file| file.exists()) {
+            let tokens = batch.load_cache(file)?;
+            note(&messages::cache_is_read(tokens, file.display()));
+        }
+        let has_file = file.is_some();
         let shared = Arc::new(Shared::default());
-        let (jobs, received) = jobs::channel();
+        let (tasks, received) = jobs::channel();
         let worker = Worker {
             model: model.clone(),
             batch,
-            jobs: received,
+            file,
+            tasks: received,
             live: HashMap::new(),
             metrics,
             shared: Arc::clone(&shared),
@@ -85,7 +104,7 @@ impl Engine {
             }
         };
         thread::Builder::new().name("engine".to_owned()).spawn(run).context("engine")?;
-        Ok(Self { jobs, places, shared })
+        Ok(Self { tasks, has_file, places, shared })
     }
 
     /// Asks for answers to the prompts.
@@ -99,13 +118,26 @@ impl Engine {
         let places = Arc::new(places.map_err(|_| ApiError::queue_is_full(self.retry_after()))?);
         let (events, receiver) = mpsc::channel(BEHIND);
         let job = Job { submissions, events, arrived: Instant::now(), places };
-        self.jobs.send(job).map_err(|_| ApiError::draining())?;
+        self.tasks.send(Task::Answer(job)).map_err(|_| ApiError::draining())?;
         Ok(receiver)
     }
 
     /// Ends all answers.
     pub fn stop(&self) {
         self.shared.stops.store(true, Ordering::Relaxed);
+    }
+
+    /// Saves the cache, if there is a file for it. The thread has ended then.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn end(&self) -> glm_model::Result<()> {
+        let (done, saved) = jobs::sync_channel(1);
+        if !self.has_file || self.tasks.send(Task::End(done)).is_err() {
+            return Ok(());
+        }
+        // Nothing is received from a thread that has failed.
+        saved.recv().unwrap_or(Ok(()))
     }
 
     /// Seconds after which a place may be free: the time that an answer took lately.
@@ -119,7 +151,9 @@ impl Engine {
 struct Worker {
     model: Model,
     batch: Batch,
-    jobs: jobs::Receiver<Job>,
+    /// Where the cache is saved.
+    file: Option<PathBuf>,
+    tasks: jobs::Receiver<Task>,
     live: HashMap<Ticket, Live>,
     metrics: Metrics,
     shared: Arc<Shared>,
@@ -144,15 +178,25 @@ struct Live {
 impl Worker {
     fn run(mut self) {
         loop {
-            if self.live.is_empty() {
+            let first = if self.live.is_empty() {
                 self.report();
-                match self.jobs.recv() {
-                    Ok(job) => self.take(job),
+                match self.tasks.recv() {
+                    Ok(task) => Some(task),
                     Err(_) => return,
                 }
-            }
-            while let Ok(job) = self.jobs.try_recv() {
-                self.take(job);
+            } else {
+                None
+            };
+            let tasks: Vec<_> = first.into_iter().chain(self.tasks.try_iter()).collect();
+            for task in tasks {
+                match task {
+                    Task::Answer(job) => self.take(job),
+                    Task::End(done) => {
+                        let save = |file| self.batch.save_cache(file);
+                        let _ = done.send(self.file.as_ref().map_or(Ok(()), save));
+                        return;
+                    }
+                }
             }
             if self.shared.stops.load(Ordering::Relaxed) {
                 self.cancel(|_| true);

@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Instant;
 
-use glm_model::BatchOptions;
+use glm_model::{BatchOptions, MaskKind};
 use tokio::sync::Semaphore;
 
 use super::answer::{Answers, Reading};
@@ -14,6 +14,8 @@ use super::error::Result;
 use super::listen::Peer;
 use super::{App, Phase};
 use crate::args;
+use crate::failure::usage;
+use crate::messages;
 use crate::open;
 
 pub use crate::api::model::{ApiModel, Question};
@@ -64,13 +66,25 @@ impl Served {
             }
         };
         let metrics = app.metrics.clone();
-        let engine = Engine::start(model.model(), options, args.queue, metrics, failed)?;
+        let file = args.cache_file.clone();
+        if file.is_some() && matches!(model.model().config().mask, MaskKind::Prefix(_)) {
+            return Err(usage(messages::cache_file_needs_causal()));
+        }
+        let engine = Engine::start(model.model(), options, args.queue, file, metrics, failed)?;
         Ok(Self { model, engine, encoding: Semaphore::new(ENCODING) })
     }
 
     /// Ends all answers.
     pub fn stop(&self) {
         self.engine.stop();
+    }
+
+    /// Saves the cache, if there is a file for it. There are no answers any more.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn end(&self) -> glm_model::Result<()> {
+        self.engine.end()
     }
 
     /// Does work on texts, which may take long, without holding up connections.

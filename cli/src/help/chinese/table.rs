@@ -119,6 +119,10 @@ pub const TABLE: &[(&str, &str)] = &[
     ("File of answers; `-` is stdout", "保存回答的文件；`-` 表示标准输出"),
     ("File of requests; `-` is stdin", "请求文件；`-` 表示标准输入"),
     (
+        "File from which the kept prompts are read at the start and to which they are written at the end. Not for bidirectional models",
+        "缓存的提示词的文件：启动时读取，结束时写入。不适用于双向模型",
+    ),
+    (
         "File with the key that requests must have, as in `Authorization: Bearer KEY`. [default: the variable GLM_API_KEY, else none]",
         "存放密钥的文件；请求必须带有该密钥，即 `Authorization: Bearer KEY`。[默认：变量 GLM_API_KEY，未设置则不需要密钥]",
     ),
