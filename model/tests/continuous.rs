@@ -255,6 +255,76 @@ fn a_client_does_not_wait_for_all_requests_of_another() {
 }
 
 #[test]
+fn a_client_does_not_wait_for_long_answers_of_another() {
+    for model in &*MODELS {
+        let mut options = BatchOptions::default();
+        options.max_sequences = 3;
+        let mut batch = Batch::new(model, options).unwrap();
+        let first: Vec<_> = (0..4).map(|i| simple(model, 20, i, 60, 1)).collect();
+        let other = simple(model, 20, 9, 10, 2);
+        let mut log = Log::default();
+        let tickets: Vec<_> = first.iter().map(|s| batch.submit(s.clone()).unwrap()).collect();
+        for _ in 0..10 {
+            batch.pass(&mut |ticket, event| log.take(ticket, event));
+        }
+        assert_eq!((batch.stats().running, batch.stats().waiting), (3, 1));
+        let mut many = other.clone();
+        (many.choices, many.client) = (2, 3);
+        let (late, many) = (batch.submit(other.clone()).unwrap(), batch.submit(many).unwrap());
+        batch.pass(&mut |ticket, event| log.take(ticket, event));
+        // One answer has given its place. Nobody gives two places up to keep one.
+        let stats = batch.stats();
+        assert_eq!((stats.running, stats.paused, stats.waiting), (3, 1, 2));
+        assert!(log.0[&late].tokens[&0].len() == 1 && !log.0.contains_key(&many));
+        let before = stats.prompt_tokens;
+        while !batch.is_idle() {
+            batch.pass(&mut |ticket, event| log.take(ticket, event));
+        }
+        // It went on where it was: only the prompts of the two that waited were computed.
+        assert!(batch.stats().prompt_tokens - before <= 2 * first[0].prompt.len() as u64);
+        for (submission, ticket) in first.iter().chain([&other]).zip(tickets.iter().chain([&late]))
+        {
+            assert_eq!(log.0[ticket].tokens[&0], alone(model, submission, 0).0);
+        }
+        assert_eq!(log.0[&many].finished.len(), 2);
+    }
+}
+
+#[test]
+fn many_choices_are_not_overtaken() {
+    let model = &MODELS[0];
+    let mut options = BatchOptions::default();
+    options.max_sequences = 2;
+    let mut batch = Batch::new(model, options).unwrap();
+    let mut all: Vec<_> = (0..8).map(|i| simple(model, 5, i, 3 + i as usize, 1)).collect();
+    all[2].choices = 2;
+    let (times, _) = passes(&mut batch, all);
+    assert!(times.windows(2).all(|pair| pair[0][0] <= pair[1][0]), "{times:?}");
+}
+
+#[test]
+fn room_for_a_prompt_is_not_made_by_forgetting_its_beginning() {
+    let budget = MODELS[0].kv_pool().page_bytes() * 6;
+    let model = &open("chatglm2-6b-tiny/int4", Some(budget));
+    let mut options = BatchOptions::default();
+    options.cache_bytes = model.kv_pool().page_bytes() * 4;
+    let mut batch = Batch::new(model, options).unwrap();
+    // Of six pages, the cache has two, and the answer that runs one. Four more would be needed without the cache.
+    passes(&mut batch, vec![simple(model, 250, 1, 3, 0)]);
+    batch.submit(simple(model, 20, 2, 30, 1)).unwrap();
+    batch.pass(&mut |_, _| {});
+    let again = batch.submit(simple(model, 250, 1, 3, 2)).unwrap();
+    let mut found = None;
+    while !batch.is_idle() {
+        batch.pass(&mut |ticket, event| match event {
+            Event::Started { cached } if ticket == again => found = Some(cached),
+            _ => {}
+        });
+    }
+    assert_eq!(found, Some(249));
+}
+
+#[test]
 fn answers_go_on_while_a_long_prompt_is_computed() {
     let model = &MODELS[0];
     let mut options = BatchOptions::default();

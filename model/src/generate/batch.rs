@@ -1,5 +1,6 @@
 //! Continuous batching: one pass computes the next tokens of many answers.
 
+mod admission;
 mod queue;
 
 use std::path::Path;
@@ -18,9 +19,6 @@ use queue::Queue;
 /// Most sequences that still use drafts. A draft takes rows of a pass from the other sequences.
 const DRAFTING: usize = 2;
 
-/// A submission waits for another one that computes at least this many tokens of its beginning.
-const WORTH_WAITING: usize = 32;
-
 /// Parameters of a [`Batch`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -28,7 +26,8 @@ pub struct BatchOptions {
     /// Most answers that are computed at the same time.
     pub max_sequences: usize,
     /// Most tokens of prompts in a pass that also computes answers. More of them let prompts end sooner, and answers wait longer for
-    /// each token: about this number divided by the speed of prompts. A bidirectional prompt is always in one pass.
+    /// each token: about this number divided by the speed of prompts in tokens per second. A bidirectional prompt is always in one
+    /// pass, for which answers wait: its whole length divided by that speed. No pass has two of them.
     pub prompt_tokens: usize,
     /// Most bytes of keys and values that are kept of answers that ended, for prompts with the same beginning.
     pub cache_bytes: u64,
@@ -52,7 +51,8 @@ pub struct Submission {
     pub choices: usize,
     /// Size of the context in tokens, as in [`Model::sequence`].
     pub context: Option<usize>,
-    /// Clients take turns: of the submissions that wait, one of the client with the fewest running answers is next.
+    /// Clients take turns: of the submissions that wait, one of the client with the fewest answers is next. A client without answers
+    /// does not wait for a place: one of the client with the most answers is paused.
     pub client: u64,
 }
 
@@ -102,7 +102,7 @@ pub struct BatchStats {
     pub running: usize,
     /// Submissions that wait.
     pub waiting: usize,
-    /// Answers whose memory was taken for others, so that they will be computed again.
+    /// Answers that began and wait, because others need their memory or, if these belong to another client, their place.
     pub paused: usize,
     /// Bytes of keys and values that the cache keeps.
     pub cache_bytes: u64,
@@ -133,7 +133,7 @@ pub struct Batch {
     workspace: Workspace,
     options: BatchOptions,
     queue: Queue,
-    /// Answers that were paused, in the order in which they began. They go on before others begin.
+    /// Answers that were paused, the oldest submission first.
     paused: Vec<Running>,
     /// In the order in which they began.
     running: Vec<Running>,
@@ -152,6 +152,8 @@ struct Running {
     forks: Option<Box<Submission>>,
     /// The pass in which tokens of its prompt were computed last.
     served: u64,
+    /// Whether it was paused for another client and may continue as soon as there is a place.
+    gave_way: bool,
 }
 
 impl Batch {
@@ -265,87 +267,12 @@ impl Batch {
             list.retain_mut(|running| {
                 let reason = running.answer.limit();
                 let Some(reason) = reason else { return true };
-                let choices = running.forks.as_ref().map_or(1, |forks| forks.choices);
-                for choice in running.choice..running.choice + choices {
+                for choice in running.choice..running.choice + running.choices() {
                     events(running.ticket, Event::Finished { choice, reason });
                 }
                 false
             });
         }
-    }
-
-    /// Begins as many submissions as there is room for.
-    fn begin(&mut self, events: &mut dyn FnMut(Ticket, Event)) {
-        while !self.paused.is_empty() && self.answers() < self.options.max_sequences {
-            let tokens = self.paused[0].answer.prefill();
-            if !self.has_room(tokens) {
-                return;
-            }
-            let mut resumed = self.paused.remove(0);
-            resumed.served = self.stats.passes;
-            self.running.push(resumed);
-        }
-        while self.paused.is_empty() {
-            let free = self.options.max_sequences - self.answers().min(self.options.max_sequences);
-            let Self { queue, running, cache, model, .. } = self;
-            let of_client = |client| running.iter().filter(|other| other.client == client).count();
-            let may_start = |submission: &Submission| {
-                submission.choices <= free && !is_being_computed(model, cache, running, submission)
-            };
-            let Some((ticket, submission)) = queue.take(of_client, may_start) else { return };
-            if !self.has_room(submission.prompt.len()) {
-                // It stays the next one.
-                self.queue.push_front(ticket, submission);
-                return;
-            }
-            match self.start(ticket, submission) {
-                Ok(running) => self.running.push(running),
-                Err(error) => events(ticket, Event::Failed(error)),
-            }
-        }
-    }
-
-    /// Number of answers that run, or will once their prompt is computed.
-    fn answers(&self) -> usize {
-        let choices = |running: &Running| running.forks.as_ref().map_or(1, |forks| forks.choices);
-        self.running.iter().map(choices).sum()
-    }
-
-    /// Whether there is memory for `tokens` more tokens and one page for each answer that runs, if necessary without the cache. A
-    /// single answer must try.
-    fn has_room(&mut self, tokens: usize) -> bool {
-        loop {
-            let Some(free) = self.model.kv_pool().free_bytes() else { return true };
-            let page = self.model.kv_pool().page_bytes();
-            let pages = tokens.div_ceil(glm_kernels::KEYS) + 1 + self.answers();
-            if pages as u64 * page <= free || self.running.is_empty() {
-                return true;
-            }
-            if !self.cache.evict() {
-                return false;
-            }
-        }
-    }
-
-    fn start(&mut self, ticket: Ticket, submission: Submission) -> Result<Running> {
-        let Self { model, cache, running, .. } = self;
-        let empty = model.sequence(submission.context)?;
-        let prompt = &submission.prompt;
-        let others = running.iter().map(|other| other.answer.sequence());
-        let (len, other) = others
-            .map(|other| (model.reusable(prompt, other), other))
-            .max_by_key(|&(len, _)| len)
-            .map_or((0, None), |(len, other)| (len, Some(other)));
-        let found = match other {
-            Some(other) if len > cache.reusable(model, prompt) => Some(other.fork(len)),
-            _ => cache.fork(model, prompt),
-        };
-        let capacity = empty.capacity();
-        let sequence = found.map_or(empty, |found| found.with_capacity(capacity));
-        let answer = Decoding::new(model, sequence, prompt, submission.request.clone())?;
-        let client = submission.client;
-        let forks = (submission.choices > 1).then(|| Box::new(submission));
-        Ok(Running { ticket, client, choice: 0, answer, forks, served: self.stats.passes })
     }
 
     /// Plans the rows of a pass: one for each answer, and tokens of prompts. Prompts take turns.
@@ -407,11 +334,7 @@ impl Batch {
                     if self.cache.evict() {
                         continue;
                     }
-                    if self.running.len() > 1
-                        && let Some(mut newest) = self.running.pop()
-                    {
-                        newest.answer.release();
-                        self.paused.insert(0, newest);
+                    if self.release() {
                         continue;
                     }
                     self.fail_all(events, error);
@@ -483,6 +406,11 @@ impl Batch {
 }
 
 impl Running {
+    /// Number of answers that it is, or will be once the prompt is computed.
+    fn choices(&self) -> usize {
+        self.forks.as_ref().map_or(1, |forks| forks.choices)
+    }
+
     /// Answer `choice` to the same prompt, whose last `logits` are given.
     fn fork<'l>(
         &self,
@@ -502,24 +430,9 @@ impl Running {
             answer,
             forks: None,
             served: self.served,
+            gave_way: false,
         })
     }
-}
-
-/// Whether a running answer computes more of the beginning of a prompt than can be reused now.
-fn is_being_computed(
-    model: &Model,
-    cache: &PrefixCache,
-    running: &[Running],
-    submission: &Submission,
-) -> bool {
-    let prompt = &submission.prompt;
-    let computed = |other: &Running| model.reusable(prompt, other.answer.sequence());
-    let planned = |other: &Running| model.shareable(prompt, other.answer.ids());
-    let unfinished = running.iter().filter(|other| other.answer.prefill() > 0);
-    let Some(later) = unfinished.map(planned).max() else { return false };
-    let now = running.iter().map(computed).max().unwrap_or(0).max(cache.reusable(model, prompt));
-    later >= now + WORTH_WAITING
 }
 
 fn check(setting: &'static str, value: usize, most: usize) -> Result<()> {

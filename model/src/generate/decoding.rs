@@ -335,6 +335,11 @@ impl Decoding {
         self.has_begun && !std::mem::replace(&mut self.is_announced, true)
     }
 
+    /// Whether [`Decoding::release`] would free memory.
+    pub(crate) fn has_pages(&self) -> bool {
+        !self.sequence.is_empty()
+    }
+
     /// Returns the pages of the sequence. Its tokens are computed again by the next passes.
     pub(crate) fn release(&mut self) {
         self.drop_draft();

@@ -30,17 +30,21 @@ impl PrefixCache {
         self.sequences.iter().map(|other| model.reusable(prompt, other)).max().unwrap_or(0)
     }
 
+    /// As [`PrefixCache::reusable`]; the sequence becomes the most recently used one.
+    pub(crate) fn touch(&mut self, model: &Model, prompt: &[u32]) -> usize {
+        let found = self.sequences.iter().map(|other| model.reusable(prompt, other)).enumerate();
+        let Some((index, len)) = found.max_by_key(|&(_, len)| len).filter(|&(_, len)| len > 0)
+        else {
+            return 0;
+        };
+        self.sequences[index..].rotate_left(1);
+        len
+    }
+
     /// A fork of the sequence with the longest beginning of `prompt`, with this beginning. `None` if no sequence has any of it.
     pub(crate) fn fork(&mut self, model: &Model, prompt: &[u32]) -> Option<Sequence> {
-        let found = self.sequences.iter().enumerate();
-        let (index, len) = found
-            .map(|(index, other)| (index, model.reusable(prompt, other)))
-            .max_by_key(|&(_, len)| len)
-            .filter(|&(_, len)| len > 0)?;
-        let used = self.sequences.remove(index);
-        let fork = used.fork(len);
-        self.sequences.push(used);
-        Some(fork)
+        let len = self.touch(model, prompt);
+        self.sequences.last().filter(|_| len > 0).map(|used| used.fork(len))
     }
 
     /// Adds a sequence, and removes others until the budget is kept.

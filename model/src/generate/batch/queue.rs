@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::{Submission, Ticket};
 
-/// Submissions in the order of arrival. Of the clients with the fewest running answers, the one that was served least recently is
+/// Submissions in the order of arrival. Of the clients with the fewest answers, the one that was served least recently is
 /// next.
 #[derive(Default)]
 pub(super) struct Queue {
@@ -18,14 +18,6 @@ impl Queue {
         self.waiting.push_back((ticket, submission));
     }
 
-    /// Puts back what was taken last.
-    pub(super) fn push_front(&mut self, ticket: Ticket, submission: Submission) {
-        let client = submission.client;
-        self.waiting.push_front((ticket, submission));
-        self.served.retain(|other| *other != client);
-        self.served.push_front(client);
-    }
-
     pub(super) fn len(&self) -> usize {
         self.waiting.len()
     }
@@ -34,25 +26,35 @@ impl Queue {
         self.waiting.retain(|(other, _)| *other != ticket);
     }
 
-    /// Takes the next submission that `may_start`. `running` is the number of answers of a client that run.
-    pub(super) fn take(
-        &mut self,
-        running: impl Fn(u64) -> usize,
-        may_start: impl Fn(&Submission) -> bool,
-    ) -> Option<(Ticket, Submission)> {
+    pub(super) fn get(&self, index: usize) -> &Submission {
+        &self.waiting[index].1
+    }
+
+    /// Index of the next of the submissions that `may_begin`. `answers` is the number of answers of a client that began.
+    pub(super) fn next(
+        &self,
+        answers: impl Fn(u64) -> usize,
+        may_begin: impl Fn(&Submission) -> bool,
+    ) -> Option<usize> {
         let rank = |client| {
             let served = self.served.iter().position(|&other| other == client);
-            (running(client), served.map_or(0, |index| index + 1))
+            (answers(client), served.map_or(0, |index| index + 1))
         };
-        let ready = self.waiting.iter().enumerate().filter(|(_, (_, waits))| may_start(waits));
+        let ready = self.waiting.iter().enumerate().filter(|(_, (_, waits))| may_begin(waits));
         // The first of equal rank is the oldest of its client.
-        let (index, _) = ready.min_by_key(|(_, (_, submission))| rank(submission.client))?;
-        let (ticket, submission) = self.waiting.remove(index)?;
+        let next = ready.min_by_key(|(_, (_, submission))| rank(submission.client));
+        next.map(|(index, _)| index)
+    }
+
+    /// Takes the submission of [`Queue::next`].
+    pub(super) fn remove_at(&mut self, index: usize) -> (Ticket, Submission) {
+        let taken = self.waiting.remove(index).expect("an index of `next`");
         let waits = |client: &u64| self.waiting.iter().any(|(_, other)| other.client == *client);
-        self.served.retain(|client| *client != submission.client && waits(client));
-        if waits(&submission.client) {
-            self.served.push_back(submission.client);
+        let client = taken.1.client;
+        self.served.retain(|other| *other != client && waits(other));
+        if waits(&client) {
+            self.served.push_back(client);
         }
-        Some((ticket, submission))
+        taken
     }
 }

@@ -1,0 +1,193 @@
+//! Which answers run: those that were paused, then those that wait, as far as places and memory allow.
+
+use std::collections::BTreeMap;
+
+use super::{Batch, Event, Running, Submission, Ticket};
+use crate::error::Result;
+use crate::generate::decoding::Decoding;
+use crate::generate::prefix_cache::PrefixCache;
+use crate::network::model::Model;
+
+/// A submission waits for another one that computes at least this many tokens of its beginning.
+const WORTH_WAITING: usize = 32;
+
+impl Batch {
+    /// Begins as many submissions as there is room for.
+    pub(super) fn begin(&mut self, events: &mut dyn FnMut(Ticket, Event)) {
+        self.resume();
+        while let Some(index) = self.next_to_begin() {
+            let submission = self.queue.get(index);
+            let (client, choices, len) =
+                (submission.client, submission.choices, submission.prompt.len());
+            let reused = self.reusable(index);
+            if !self.has_places(client, choices) || !self.has_room(len - reused) {
+                // It stays the next one. No other may overtake it, or an answer with many choices would never begin.
+                return;
+            }
+            let (ticket, submission) = self.queue.remove_at(index);
+            match self.start(ticket, submission) {
+                Ok(running) => {
+                    self.make_places(choices);
+                    self.running.push(running);
+                }
+                Err(error) => events(ticket, Event::Failed(error)),
+            }
+        }
+    }
+
+    /// Continues paused answers, the oldest first.
+    fn resume(&mut self) {
+        while let Some(first) = self.paused.first() {
+            let (choices, tokens) = (first.choices(), first.answer.prefill());
+            if self.answers() + choices > self.options.max_sequences {
+                return;
+            }
+            if !self.has_room(tokens) {
+                self.paused[0].gave_way = false;
+                return;
+            }
+            let mut resumed = self.paused.remove(0);
+            (resumed.served, resumed.gave_way) = (self.stats.passes, false);
+            self.running.push(resumed);
+        }
+    }
+
+    /// Index of the submission that begins next.
+    fn next_to_begin(&self) -> Option<usize> {
+        // Nothing begins before an answer that lost its memory has it again, or it might never get it.
+        if self.paused.iter().any(|paused| !paused.gave_way) {
+            return None;
+        }
+        let Self { queue, running, cache, model, .. } = self;
+        let may_begin = |waits: &Submission| {
+            (self.paused.is_empty() || self.answers_of(waits.client) == 0)
+                && !is_being_computed(model, cache, running, waits)
+        };
+        queue.next(|client| self.answers_of(client), may_begin)
+    }
+
+    /// Number of answers that run, or will once their prompt is computed.
+    fn answers(&self) -> usize {
+        self.running.iter().map(Running::choices).sum()
+    }
+
+    /// Number of answers of a client that began.
+    fn answers_of(&self, client: u64) -> usize {
+        let all = self.running.iter().chain(&self.paused);
+        all.filter(|other| other.client == client).map(Running::choices).sum()
+    }
+
+    /// Whether there are places for `choices` more answers of a client. A client without answers may take places of clients that
+    /// keep as many.
+    fn has_places(&self, client: u64, choices: usize) -> bool {
+        let free = self.options.max_sequences.saturating_sub(self.answers());
+        if choices <= free || self.answers_of(client) > 0 {
+            return choices <= free;
+        }
+        let mut counts = BTreeMap::<u64, usize>::new();
+        self.movable().for_each(|(_, other)| *counts.entry(other.client).or_default() += 1);
+        choices <= free + counts.values().map(|count| count.saturating_sub(choices)).sum::<usize>()
+    }
+
+    /// Pauses the last answers of the clients that have the most, until there are places for `choices` more.
+    fn make_places(&mut self, choices: usize) {
+        while self.answers() + choices > self.options.max_sequences {
+            let count = |client| self.movable().filter(|(_, other)| other.client == client).count();
+            let last = self.movable().max_by_key(|&(index, other)| (count(other.client), index));
+            let Some((index, _)) = last else { return };
+            let mut paused = self.running.remove(index);
+            paused.gave_way = true;
+            paused.answer.rest();
+            self.pause(paused);
+        }
+    }
+
+    /// The answers that may give their place to another client. One that needs several places to continue might never have them.
+    fn movable(&self) -> impl Iterator<Item = (usize, &Running)> {
+        self.running.iter().enumerate().filter(|(_, other)| other.forks.is_none())
+    }
+
+    fn pause(&mut self, paused: Running) {
+        let order = |running: &Running| (running.ticket, running.choice);
+        let at = self.paused.partition_point(|other| order(other) < order(&paused));
+        self.paused.insert(at, paused);
+    }
+
+    /// Frees the memory of an answer: of a paused one, or of the one that began last, unless no other runs.
+    pub(super) fn release(&mut self) -> bool {
+        if let Some(paused) = self.paused.iter_mut().rev().find(|other| other.answer.has_pages()) {
+            paused.gave_way = false;
+            paused.answer.release();
+            return true;
+        }
+        if self.running.len() < 2 {
+            return false;
+        }
+        let Some(mut newest) = self.running.pop() else { return false };
+        newest.answer.release();
+        self.pause(newest);
+        true
+    }
+
+    /// Whether there is memory for `tokens` more tokens and one page for each answer that runs, if necessary without the cache. A
+    /// single answer must try.
+    fn has_room(&mut self, tokens: usize) -> bool {
+        loop {
+            let Some(free) = self.model.kv_pool().free_bytes() else { return true };
+            let page = self.model.kv_pool().page_bytes();
+            let pages = tokens.div_ceil(glm_kernels::KEYS) + 1 + self.answers();
+            if pages as u64 * page <= free || self.running.is_empty() {
+                return true;
+            }
+            if !self.cache.evict() {
+                return false;
+            }
+        }
+    }
+
+    /// Number of tokens at the beginning of a prompt that waits which need not be computed. The cache keeps them longest.
+    fn reusable(&mut self, index: usize) -> usize {
+        let Self { model, queue, cache, running, .. } = self;
+        let prompt = &queue.get(index).prompt;
+        let running = running.iter().map(|other| model.reusable(prompt, other.answer.sequence()));
+        running.max().unwrap_or(0).max(cache.touch(model, prompt))
+    }
+
+    fn start(&mut self, ticket: Ticket, submission: Submission) -> Result<Running> {
+        let Self { model, cache, running, .. } = self;
+        let empty = model.sequence(submission.context)?;
+        let prompt = &submission.prompt;
+        let others = running.iter().map(|other| other.answer.sequence());
+        let (len, other) = others
+            .map(|other| (model.reusable(prompt, other), other))
+            .max_by_key(|&(len, _)| len)
+            .map_or((0, None), |(len, other)| (len, Some(other)));
+        let found = match other {
+            Some(other) if len > cache.reusable(model, prompt) => Some(other.fork(len)),
+            _ => cache.fork(model, prompt),
+        };
+        let capacity = empty.capacity();
+        let sequence = found.map_or(empty, |found| found.with_capacity(capacity));
+        let answer = Decoding::new(model, sequence, prompt, submission.request.clone())?;
+        let client = submission.client;
+        let forks = (submission.choices > 1).then(|| Box::new(submission));
+        let served = self.stats.passes;
+        Ok(Running { ticket, client, choice: 0, answer, forks, served, gave_way: false })
+    }
+}
+
+/// Whether a running answer computes more of the beginning of a prompt than can be reused now.
+fn is_being_computed(
+    model: &Model,
+    cache: &PrefixCache,
+    running: &[Running],
+    submission: &Submission,
+) -> bool {
+    let prompt = &submission.prompt;
+    let computed = |other: &Running| model.reusable(prompt, other.answer.sequence());
+    let planned = |other: &Running| model.shareable(prompt, other.answer.ids());
+    let unfinished = running.iter().filter(|other| other.answer.prefill() > 0);
+    let Some(later) = unfinished.map(planned).max() else { return false };
+    let now = running.iter().map(computed).max().unwrap_or(0).max(cache.reusable(model, prompt));
+    later >= now + WORTH_WAITING
+}
