@@ -124,7 +124,9 @@ fn texts_are_those_of_generate() {
             &most,
             QUESTIONS[index],
         ]);
-        assert_eq!(alone["text"], texts[&format!("id-{index}")], "{index}");
+        // An answer of a chat has no white space at its end.
+        let alone = alone["text"].as_str().unwrap().trim_end();
+        assert_eq!(alone, texts[&format!("id-{index}")], "{index}");
     }
 }
 
@@ -308,7 +310,6 @@ fn answers_to_other_requests_are_not_touched() {
     assert_eq!(files.answers().len(), 3);
     // More requests behind the others.
     let more: String = requests(5, 8, false).iter().map(|request| format!("{request}\n")).collect();
-    let more = more.replace("\"max_tokens\":0", "\"max_tokens\":1");
     fs::write(&files.input, more).unwrap();
     files.succeed(&[]);
     assert_eq!(texts(&files.answers()).len(), 5);
