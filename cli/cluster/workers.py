@@ -12,11 +12,14 @@ import sys
 import ray
 
 
-# One shard for each machine: a task takes all of its cores. A worker that dies leaves whole lines, and the next one goes on.
+# A shard counts as one CPU: `ray start --num-cpus 1` gives a machine one shard at a time. A worker that dies leaves whole lines, and the
+# next one goes on.
 @ray.remote(num_cpus=1, max_retries=5, retry_exceptions=True)
 def answer(shard, shards, source, target, flags):
+    # The program ends with its worker, so that it does not write beside the next one.
+    with_worker = ["setpriv", "--pdeathsig", "KILL"]
     command = ["glm", "batch", "--shard", f"{shard}/{shards}", *flags, source, f"{target}.{shard}"]
-    subprocess.run(command, check=True)
+    subprocess.run(with_worker + command, check=True)
 
 
 def main():

@@ -448,7 +448,7 @@ messages! {
         "已回答 {count} 个请求，其中 {wrong} 个出错；{tokens} 个 token，用时 {seconds}，{speed} token/s";
     batch_goes_on(done, total): "{done} of {total} requests are answered; the same command goes on",
         "{total} 个请求中已回答 {done} 个；再次运行同一命令可继续";
-    batch_speed(speed): "{speed} tokens/s", "{speed} token/s";
+    batch_speed(speed): "{speed} tokens/s", "每秒 {speed} 个 token";
     not_memory(): "must be a number of bytes, or a number with kB, MB, GB or TB, such as 2GB", "必须是字节数，或带 kB、MB、GB、TB 的数，例如 2GB";
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{glm, isolated, json, refusal, stderr, stdout, talker, text};
+use common::{glm, isolated, refusal, stderr, stdout, talker, text};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -103,7 +103,7 @@ fn texts(answers: &[Value]) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn texts_are_those_of_generate() {
+fn texts_are_those_of_a_chat() {
     let files = Files::new(&requests(5, 40, false));
     let said = files.succeed(&[]);
     assert!(said.contains("5 requests answered, 0 of them with an error"), "{said}");
@@ -111,20 +111,12 @@ fn texts_are_those_of_generate() {
     for (index, request) in requests(5, 40, false).iter().enumerate() {
         let most = request["body"]["max_tokens"].to_string();
         let seed = index.to_string();
-        let alone = json(&[
-            "generate",
-            "-m",
-            &talker(),
-            "--json",
-            "--seed",
-            &seed,
-            "--temperature",
-            "0.9",
-            "--max-new-tokens",
-            &most,
-            QUESTIONS[index],
-        ]);
-        assert_eq!(alone["text"], texts[&format!("id-{index}")], "{index}");
+        let words = ["chat", "-m", &talker(), "--messages", "-", "--seed", &seed];
+        let words = [&words[..], &["--temperature", "0.9", "--max-new-tokens", &most]].concat();
+        let messages = request["body"]["messages"].to_string();
+        let alone = glm(&words).write_stdin(messages).output().unwrap();
+        assert!(alone.status.success(), "{}", stderr(&alone));
+        assert_eq!(stdout(&alone).trim_end(), texts[&format!("id-{index}")], "{index}");
     }
 }
 
@@ -308,7 +300,6 @@ fn answers_to_other_requests_are_not_touched() {
     assert_eq!(files.answers().len(), 3);
     // More requests behind the others.
     let more: String = requests(5, 8, false).iter().map(|request| format!("{request}\n")).collect();
-    let more = more.replace("\"max_tokens\":0", "\"max_tokens\":1");
     fs::write(&files.input, more).unwrap();
     files.succeed(&[]);
     assert_eq!(texts(&files.answers()).len(), 5);
