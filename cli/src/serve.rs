@@ -5,6 +5,7 @@
 //! page        the chat page at `/`
 //! access      hosts, origins, keys; log: a line and numbers for each request
 //! chat, completions, fill, tokens, models, health     a handler for each path
+//! responses, anthropic      the same for OpenAI's newer API and for Anthropic's; blocks: what their answers consist of
 //! served      the model: prompts to answers
 //! engine      the thread that computes them
 //! ```
@@ -13,6 +14,8 @@
 
 mod access;
 mod answer;
+mod anthropic;
+mod blocks;
 mod body;
 mod chat;
 mod completions;
@@ -26,6 +29,7 @@ mod metrics;
 mod models;
 mod openapi;
 mod page;
+mod responses;
 mod served;
 mod sse;
 mod status;
@@ -182,6 +186,9 @@ fn router(app: &Arc<App>, access: Access) -> Router {
         .route("/v1/chat/completions", post(chat::complete))
         .route("/v1/completions", post(completions::complete))
         .route("/v1/fill", post(fill::fill))
+        .route("/v1/responses", post(responses::create))
+        .route("/v1/messages", post(anthropic::create))
+        .route("/v1/messages/count_tokens", post(anthropic::count_tokens))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::get))
         .route("/tokenize", post(tokens::tokenize))
@@ -199,6 +206,7 @@ fn router(app: &Arc<App>, access: Access) -> Router {
         false => router.layer(access.cors()),
     };
     router
+        .layer(axum::middleware::from_fn(anthropic::shape_errors))
         .layer(axum::middleware::from_fn_with_state(Arc::clone(app), log::log))
         .with_state(Arc::clone(app))
 }

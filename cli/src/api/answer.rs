@@ -25,6 +25,8 @@ pub struct Step {
     pub calls: usize,
     pub token: Option<SampledToken>,
     pub finish: Option<FinishReason>,
+    /// The stop string that has ended it.
+    pub stop: Option<String>,
 }
 
 /// How an answer becomes text, and the text its parts.
@@ -144,8 +146,9 @@ impl Reading {
         let parts = reader.push(self.tokenizer, token.id)?;
         *is_over = reader.stream.stopped();
         let finish = is_over.then_some(FinishReason::Stop);
+        let stop = reader.stream.stopped_by().map(str::to_owned);
         let calls = reader.calls();
-        Ok(Some(Step { choice, parts, calls, token: Some(token), finish }))
+        Ok(Some(Step { choice, parts, calls, token: Some(token), finish, stop }))
     }
 
     fn finished(&mut self, choice: usize, reason: FinishReason) -> Option<Step> {
@@ -155,7 +158,9 @@ impl Reading {
         }
         let parts = reader.finish();
         let calls = reader.calls();
-        Some(Step { choice, parts, calls, token: None, finish: Some(reason) })
+        // A stop string may be complete only now.
+        let stop = reader.stream.stopped_by().map(str::to_owned);
+        Some(Step { choice, parts, calls, token: None, finish: Some(reason), stop })
     }
 }
 

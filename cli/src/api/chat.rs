@@ -16,6 +16,7 @@ use super::sampling::sampled_request;
 
 sampled_request! {
     /// A conversation that is to be answered.
+    #[derive(Default)]
     pub struct ChatRequest {
         /// The messages: objects with `role` (system, user, assistant, tool) and `content`, a text or a list of text parts.
         pub messages: Vec<Value>,

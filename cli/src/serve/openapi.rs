@@ -7,7 +7,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use utoipa::OpenApi;
 
-use super::{chat, completions, fill, health, models, tokens};
+use super::{anthropic, chat, completions, fill, health, models, responses, tokens};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -16,6 +16,9 @@ use super::{chat, completions, fill, health, models, tokens};
         chat::complete,
         completions::complete,
         fill::fill,
+        responses::create,
+        anthropic::create,
+        anthropic::count_tokens,
         models::list,
         models::get,
         tokens::tokenize,

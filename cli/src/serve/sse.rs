@@ -26,6 +26,10 @@ pub trait Events: Send + 'static {
     fn step(&mut self, step: Step) -> Vec<Event>;
     /// After the last token.
     fn end(&mut self, usage: Usage) -> Vec<Event>;
+    /// In place of the rest, if the answer fails.
+    fn fail(&mut self, error: &ApiError) -> Vec<Event> {
+        vec![data(&error.body()).event("error")]
+    }
 }
 
 /// An event with a JSON value.
@@ -74,14 +78,10 @@ impl<E: Events> State<E> {
                 }
                 Err(error) => {
                     self.answers = None;
-                    self.ready.push_back(failure(&error));
+                    self.ready.extend(self.events.fail(&error));
                 }
             }
         }
         self.ready.pop_front()
     }
-}
-
-fn failure(error: &ApiError) -> Event {
-    data(&error.body()).event("error")
 }

@@ -13,6 +13,8 @@ impl IntoResponse for ApiError {
         if let Some(seconds) = self.retry_after() {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
+        // For APIs whose errors have another shape.
+        response.extensions_mut().insert(self);
         response
     }
 }

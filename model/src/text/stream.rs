@@ -107,7 +107,12 @@ impl<'t> TextStream<'t> {
 
     /// Whether a stop string has ended the text.
     pub fn stopped(&self) -> bool {
-        self.stops.found
+        self.stops.found.is_some()
+    }
+
+    /// The stop string that has ended the text.
+    pub fn stopped_by(&self) -> Option<&str> {
+        self.stops.found.map(|index| self.stops.words[index].as_str())
     }
 }
 
@@ -116,12 +121,13 @@ impl<'t> TextStream<'t> {
 struct Stops {
     words: Vec<String>,
     held: String,
-    found: bool,
+    /// The index of the word that was found.
+    found: Option<usize>,
 }
 
 impl Stops {
     fn push(&mut self, text: &str) -> String {
-        if self.found {
+        if self.found.is_some() {
             return String::new();
         }
         self.held.push_str(text);
@@ -129,10 +135,11 @@ impl Stops {
         let ends = self
             .words
             .iter()
-            .filter_map(|word| self.held.find(word).map(|at| (at + word.len(), at)));
+            .enumerate()
+            .filter_map(|(i, word)| self.held.find(word).map(|at| (at + word.len(), at, i)));
         let sure = match ends.min() {
-            Some((_, at)) => {
-                self.found = true;
+            Some((_, at, index)) => {
+                self.found = Some(index);
                 at
             }
             None => {
@@ -142,7 +149,7 @@ impl Stops {
         };
         let open = self.held.split_off(sure);
         let sure = std::mem::replace(&mut self.held, open);
-        if self.found {
+        if self.found.is_some() {
             self.held.clear();
         }
         sure
