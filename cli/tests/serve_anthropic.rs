@@ -31,7 +31,10 @@ fn a_message_has_the_text_of_a_chat() {
     let text = chat["choices"][0]["message"]["content"].as_str().unwrap();
     assert_eq!(reply["content"], json!([{ "type": "text", "text": text }]));
     assert_eq!((&reply["type"], &reply["role"]), (&json!("message"), &json!("assistant")));
-    assert_eq!((&reply["stop_reason"], &reply["stop_sequence"]), (&json!("end_turn"), &Value::Null));
+    assert_eq!(
+        (&reply["stop_reason"], &reply["stop_sequence"]),
+        (&json!("end_turn"), &Value::Null)
+    );
     assert_eq!(reply["usage"]["output_tokens"], chat["usage"]["completion_tokens"]);
     assert_eq!(ask(&server, json!({ "max_tokens": 2 })).ok()["stop_reason"], "max_tokens");
     let stop = json!({ "max_tokens": 300, "stop_sequences": ["nowhere", "可以"] });

@@ -41,6 +41,7 @@ pub struct ResponsesRequest {
     /// Not supported: it must be false.
     pub background: Option<bool>,
     /// Ignored: nothing is stored, and the response says so.
+    #[expect(dead_code, reason = "it is described, and the log does not name it as unknown")]
     pub store: Option<bool>,
     /// Returned as it is.
     pub metadata: Option<serde_json::Map<String, Value>>,
