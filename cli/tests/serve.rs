@@ -284,8 +284,8 @@ fn an_answer_has_the_form_that_is_asked_for() {
     for (fields, param) in [
         (json!({ "grammar": "start: (" }), "grammar"),
         (json!({ "response_format": { "type": "xml" } }), "response_format"),
-        // ChatGLM-6B has no form for calls.
-        (json!({ "tools": tools, "tool_choice": "required" }), "tool_choice"),
+        // The conversations of ChatGLM-6B have no tools.
+        (json!({ "tools": tools, "tool_choice": "required" }), "messages"),
         (json!({ "tool_choice": "required" }), "tool_choice"),
     ] {
         let reply = ask(fields.clone());

@@ -28,14 +28,23 @@ pub trait Events: Send + 'static {
     fn end(&mut self, usage: Usage) -> Vec<Event>;
     /// In place of the rest, if the answer fails.
     fn fail(&mut self, error: &ApiError) -> Vec<Event> {
-        vec![data(&error.body()).event("error")]
+        vec![named("error", &error.body())]
     }
 }
 
 /// An event with a JSON value.
 pub fn data(value: &impl Serialize) -> Event {
+    with_data(Event::default(), value)
+}
+
+/// An event with a name and a JSON value. The name is the first of its lines.
+pub fn named(name: &str, value: &impl Serialize) -> Event {
+    with_data(Event::default().event(name), value)
+}
+
+fn with_data(event: Event, value: &impl Serialize) -> Event {
     // The types of responses have no maps with other keys than strings.
-    Event::default().json_data(value).unwrap_or_default()
+    event.json_data(value).unwrap_or_default()
 }
 
 /// A response of events. An error is the last of them.

@@ -29,7 +29,8 @@ pub struct BatchOptions {
     /// each token: about this number divided by the speed of prompts in tokens per second. A bidirectional prompt is always in one
     /// pass, for which answers wait: its whole length divided by that speed. No pass has two of them.
     pub prompt_tokens: usize,
-    /// Most bytes of keys and values that are kept of answers that ended, for prompts with the same beginning.
+    /// Most bytes of keys and values that are kept of answers that ended, for prompts with the same beginning. At most 256 answers
+    /// are kept.
     pub cache_bytes: u64,
 }
 

@@ -7,22 +7,32 @@ use std::collections::HashSet;
 use crate::network::model::Model;
 use crate::network::sequence::Sequence;
 
+/// Most sequences. Every search compares a prompt with all of them.
+const MAX_SEQUENCES: usize = 256;
+
 /// Sequences that ended, least recently used first. The pages that they share count once.
 pub(crate) struct PrefixCache {
     budget: u64,
     sequences: Vec<Sequence>,
+    /// Bytes of the pages of all sequences.
+    bytes: u64,
 }
 
 impl PrefixCache {
     /// A cache of at most `budget` bytes of pages.
     pub(crate) fn new(budget: u64) -> Self {
-        Self { budget, sequences: Vec::new() }
+        Self { budget, sequences: Vec::new(), bytes: 0 }
     }
 
     /// Bytes of the pages of all sequences.
     pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn count_bytes(&mut self) {
         let pages: HashSet<_> = self.sequences.iter().flat_map(Sequence::pages).collect();
-        self.sequences.first().map_or(0, |first| pages.len() as u64 * first.page_bytes())
+        let page = self.sequences.first().map_or(0, Sequence::page_bytes);
+        self.bytes = pages.len() as u64 * page;
     }
 
     /// Number of tokens at the beginning of `prompt` that a sequence of the cache has.
@@ -61,7 +71,8 @@ impl PrefixCache {
         }
         self.sequences.retain(|other| !sequence.ids().starts_with(other.ids()));
         self.sequences.push(sequence);
-        while self.bytes() > self.budget && self.evict() {}
+        self.count_bytes();
+        while (self.bytes > self.budget || self.sequences.len() > MAX_SEQUENCES) && self.evict() {}
     }
 
     /// Removes the least recently used sequence. Returns `false` if there is none.
@@ -70,6 +81,7 @@ impl PrefixCache {
             return false;
         }
         self.sequences.remove(0);
+        self.count_bytes();
         true
     }
 }

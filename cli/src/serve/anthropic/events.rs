@@ -50,7 +50,7 @@ const TEXT: [&str; 2] = ["text_delta", "text"];
 
 fn event(kind: &str, mut fields: Value) -> Event {
     fields["type"] = kind.into();
-    sse::data(&fields).event(kind)
+    sse::named(kind, &fields)
 }
 
 impl sse::Events for MessageEvents {
@@ -80,6 +80,6 @@ impl sse::Events for MessageEvents {
     }
 
     fn fail(&mut self, error: &ApiError) -> Vec<Event> {
-        vec![sse::data(&AnthropicError::from(error)).event("error")]
+        vec![sse::named("error", &AnthropicError::from(error))]
     }
 }

@@ -29,7 +29,7 @@ impl ResponseEvents {
         fields["type"] = kind.into();
         fields["sequence_number"] = self.number.into();
         self.number += 1;
-        sse::data(&fields).event(kind)
+        sse::named(kind, &fields)
     }
 
     /// The next event of the block that is being generated. Texts are the only part of their items.

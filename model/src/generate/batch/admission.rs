@@ -187,7 +187,10 @@ fn is_being_computed(
     let computed = |other: &Running| model.reusable(prompt, other.answer.sequence());
     let planned = |other: &Running| model.shareable(prompt, other.answer.ids());
     let unfinished = running.iter().filter(|other| other.answer.prefill() > 0);
-    let Some(later) = unfinished.map(planned).max() else { return false };
+    let later = unfinished.map(planned).max().unwrap_or(0);
+    if later < WORTH_WAITING {
+        return false;
+    }
     let now = running.iter().map(computed).max().unwrap_or(0).max(cache.reusable(model, prompt));
     later >= now + WORTH_WAITING
 }
