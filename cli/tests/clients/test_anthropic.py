@@ -11,15 +11,21 @@ def client(url):
     return anthropic.Anthropic(base_url=url, api_key="none", max_retries=0)
 
 
+# The API has these fields; the package has them no more.
+GREEDY = {"temperature": 0}
+
+
 def ask(client, **fields):
-    return client.messages.create(model="int4", messages=QUESTION, max_tokens=300, **fields)
+    return client.messages.create(
+        model="int4", messages=QUESTION, max_tokens=300, extra_body=fields
+    )
 
 
 def test_a_stream_has_the_text_of_the_whole_answer(client):
-    whole = ask(client, temperature=0)
+    whole = ask(client, **GREEDY)
     assert whole.stop_reason == "end_turn" and "你好" in whole.content[0].text
     with client.messages.stream(
-        model="int4", messages=QUESTION, max_tokens=300, temperature=0
+        model="int4", messages=QUESTION, max_tokens=300, extra_body=GREEDY
     ) as stream:
         assert "".join(stream.text_stream) == whole.content[0].text
         assert stream.get_final_message().usage.output_tokens == whole.usage.output_tokens
@@ -27,7 +33,7 @@ def test_a_stream_has_the_text_of_the_whole_answer(client):
 
 def test_tokens_are_counted(client):
     count = client.messages.count_tokens(model="int4", messages=QUESTION)
-    usage = ask(client, temperature=0).usage
+    usage = ask(client, **GREEDY).usage
     assert count.input_tokens == usage.input_tokens + usage.cache_read_input_tokens
 
 
