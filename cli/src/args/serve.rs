@@ -38,7 +38,7 @@ pub struct Serve {
     /// File with the key that requests must have, as in `Authorization: Bearer KEY`. [default: the variable GLM_API_KEY, else none]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub api_key_file: Option<PathBuf>,
-    /// Let pages of this origin, such as https://example.org, use the server from a browser; can be given several times.
+    /// Let pages of this origin, such as `https://example.org`, use the server from a browser; can be given several times.
     #[arg(long, value_name = "URL", value_parser = origin)]
     pub origin: Vec<String>,
     /// Another name under which requests may ask for the model; can be given several times.

@@ -156,7 +156,7 @@ pub const TABLE: &[(&str, &str)] = &[
         "把消息里的特殊 token 名称（如 <|user|>）当作这些 token。不加此项时它们只是文本，因此无人能冒充其他角色",
     ),
     (
-        "Let pages of this origin, such as https://example.org, use the server from a browser; can be given several times",
+        "Let pages of this origin, such as `https://example.org`, use the server from a browser; can be given several times",
         "允许此来源（如 https://example.org）的网页在浏览器中使用服务器；可多次给出",
     ),
     ("List the models that are here", "列出本机的模型"),
