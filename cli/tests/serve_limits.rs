@@ -119,8 +119,12 @@ fn malformed_requests_are_answered_or_closed() {
 #[test]
 fn large_requests_are_refused() {
     let server = Server::start(&[]);
-    let large = json!({ "text": "x".repeat(2 << 20) }).to_string();
-    server.send("POST", "/tokenize", &[], &large).error(413);
+    // A mebibyte, and 16 bytes for each of the 512 tokens of the context.
+    let of_bytes = |bytes: usize| " ".repeat(bytes - 13) + r#"{"text": "x"}"#;
+    let most = (1 << 20) + 16 * 512;
+    server.send("POST", "/tokenize", &[], &of_bytes(most)).ok();
+    let refused = server.send("POST", "/tokenize", &[], &of_bytes(most + 1)).error(413);
+    assert!(refused["message"].as_str().unwrap().contains(&most.to_string()), "{refused}");
     // Chunks have no length that is known before.
     let mut request = b"POST /tokenize HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
     for _ in 0..40 {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::{FromRequest, Request};
+use axum::extract::{DefaultBodyLimit, FromRequest, Request};
 use axum::http::StatusCode;
 use serde::de::DeserializeOwned;
 
@@ -40,7 +40,8 @@ pub struct Body<T>(pub T);
 impl<T: DeserializeOwned> FromRequest<Arc<App>> for Body<T> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self> {
+    async fn from_request(mut request: Request, app: &Arc<App>) -> Result<Self> {
+        DefaultBodyLimit::max(app.most_body()).apply(&mut request);
         let path = request.uri().path().to_owned();
         let bytes = tokio::time::timeout(SLOWEST, Bytes::from_request(request, app)).await;
         let bytes = bytes.map_err(|_| {
