@@ -208,6 +208,11 @@ impl Server {
             .unwrap()
     }
 
+    /// The number of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         let done = std::process::Command::new("kill").args([&format!("-{name}"), &pid]).status();
