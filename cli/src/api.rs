@@ -1,7 +1,7 @@
 //! Requests and responses of OpenAI's API: what `glm serve` and `glm batch` have in common.
 //!
 //! ```text
-//! body            JSON to a request
+//! body            JSON to a request; fields: those of its JSON values
 //! chat, completions     a request to a question; steps to a response
 //! form            JSON, grammars, calls that an answer must be
 //! sampling        fields of all requests
@@ -14,6 +14,7 @@ pub mod body;
 pub mod chat;
 pub mod completions;
 pub mod error;
+pub mod fields;
 pub mod form;
 pub mod logprobs;
 pub mod model;

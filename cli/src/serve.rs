@@ -1,24 +1,27 @@
 //! `glm serve`: answers the requests of other programs, as OpenAI's API does.
 //!
 //! ```text
-//! listen      connections, their limits, and the end of the server
+//! listen      connections, their limits, and the end of the server; addresses, paced: what a client may take up
 //! page        the chat page at `/`
 //! access      hosts, origins, keys; log: a line and numbers for each request
-//! chat, completions, fill, tokens, models, health     a handler for each path
+//! chat, completions, fill, tokens, models, health     a handler for each path; caller: what they have in common
 //! responses, anthropic      the same for OpenAI's newer API and for Anthropic's; blocks: what their answers consist of
-//! served      the model: prompts to answers
+//! served      the model: prompts to answers; encoding: texts to prompts
 //! engine      the thread that computes them
 //! ```
 //!
 //! Nothing is kept between requests but what the engine may reuse.
 
 mod access;
+mod addresses;
 mod answer;
 mod anthropic;
 mod blocks;
 mod body;
+mod caller;
 mod chat;
 mod completions;
+mod encoding;
 mod engine;
 mod fill;
 mod health;
@@ -28,6 +31,7 @@ mod log;
 mod metrics;
 mod models;
 mod openapi;
+mod paced;
 mod page;
 mod responses;
 mod served;
@@ -37,7 +41,7 @@ mod tokens;
 
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use axum::Router;
@@ -80,6 +84,7 @@ pub struct App {
     unknown: Unknown,
     logs_prompts: bool,
     request_timeout: Option<Duration>,
+    client_timeout: Duration,
     /// Set if the engine has failed.
     failure: OnceLock<()>,
 }
@@ -97,11 +102,6 @@ impl App {
                 Err(ApiError::unavailable("the model is being opened", 1).with_code("loading"))
             }
         }
-    }
-
-    /// When a request that begins now is over.
-    fn deadline(&self) -> Option<Instant> {
-        self.request_timeout.map(|time| Instant::now() + time)
     }
 
     /// Most bytes of a body.
@@ -124,6 +124,7 @@ pub fn run(args: &args::Serve) -> Result<()> {
         unknown: Unknown::default(),
         logs_prompts: args.log_prompts,
         request_timeout: args.request_timeout.0,
+        client_timeout: args.client_timeout,
         failure: OnceLock::new(),
     });
     let runtime = tokio::runtime::Builder::new_multi_thread();

@@ -6,7 +6,7 @@ mod common;
 
 use std::fs;
 
-use common::server::Server;
+use common::server::{Server, chat};
 use common::{refusal, talker, text};
 use serde_json::json;
 
@@ -30,6 +30,7 @@ fn pages_need_leave() {
     let allowed = send("GET", &[("origin", "https://example.org")]);
     assert_eq!(allowed.status, 200);
     assert_eq!(allowed.header("access-control-allow-origin"), Some("https://example.org"));
+    assert_eq!(allowed.header("access-control-expose-headers"), Some("retry-after"));
     let own = format!("http://{}", server.address());
     assert_eq!(send("GET", &[("origin", &own)]).status, 200);
     for origin in ["https://evil.example", "null", "http://example.org", "https://example.org.evil"]
@@ -85,6 +86,27 @@ fn a_key_is_needed_where_there_is_one() {
     }
 }
 
+/// A proxy passes on the host that the browser names. Only with a key may that be another than this machine.
+#[test]
+fn the_page_works_behind_a_proxy() {
+    let with_key = Server::start_with(&[], &[("GLM_API_KEY", "k")]);
+    let host = ("host", "chat.example");
+    let key = ("authorization", "Bearer k");
+    let own = ("origin", "https://chat.example");
+    let body = chat("你好", json!({ "max_tokens": 1 })).to_string();
+    let send = |server: &Server, headers: &[(&str, &str)]| {
+        server.send("POST", "/v1/chat/completions", headers, &body)
+    };
+    send(&with_key, &[host, key, own]).ok();
+    assert_eq!(with_key.send("GET", "/", &[host], "").status, 200);
+    send(&with_key, &[host, own]).error(401);
+    let evil = ("origin", "https://evil.example");
+    assert_eq!(send(&with_key, &[host, key, evil]).error(403)["code"], "origin_not_allowed");
+    let without = Server::start(&[]);
+    assert_eq!(send(&without, &[host, own]).error(403)["code"], "host_not_allowed");
+    send(&without, &[("host", "localhost:8080"), ("origin", "http://localhost:8080")]).ok();
+}
+
 #[test]
 fn other_machines_need_a_key() {
     let said = refusal(&["serve", "-m", &talker(), "--host", "0.0.0.0", "--port", "0"], 2);
@@ -105,6 +127,7 @@ fn wrong_flags_are_usage() {
         &["--port", "65536"],
         &["--context", "0"],
         &["--grace", "-1"],
+        &["--client-timeout", "0"],
         &["--template", "none"],
         // The demonstration model is bidirectional.
         &["--cache-file", "cache"],

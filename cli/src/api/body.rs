@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::de::DeserializeOwned;
 
 use super::error::{ApiError, Result};
+use super::fields::{Fields, unread};
 
 /// Most names of unknown fields that are remembered.
 pub const MOST_NAMES: usize = 100;
@@ -12,20 +13,16 @@ pub const MOST_NAMES: usize = 100;
 /// The characters of a name that are shown.
 const LONGEST_NAME: usize = 64;
 
-/// The value, and the names of the fields that it does not have.
+/// The value, and the names of the fields that it does not have. Names are without the numbers of lists.
 ///
 /// # Errors
 /// If the bytes are not JSON of the type.
-pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, BTreeSet<String>)> {
+pub fn parse<T: DeserializeOwned + Fields>(bytes: &[u8]) -> Result<(T, BTreeSet<String>)> {
     let mut names = BTreeSet::new();
     let mut json = serde_json::Deserializer::from_slice(bytes);
-    let mut ignored = |path: serde_ignored::Path<'_>| {
-        if names.len() < MOST_NAMES {
-            names.insert(path.to_string().chars().take(LONGEST_NAME).collect());
-        }
-    };
+    let mut ignored = |path: serde_ignored::Path<'_>| add(&mut names, &name(&path));
     let json_of = serde_ignored::Deserializer::new(&mut json, &mut ignored);
-    let value = serde_path_to_error::deserialize(json_of).map_err(|error| {
+    let value: T = serde_path_to_error::deserialize(json_of).map_err(|error| {
         let path = error.path().to_string();
         let problem = error.into_inner().to_string();
         match path.as_str() {
@@ -37,7 +34,30 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, BTreeSet<String>)>
     })?;
     let rest = json.end();
     rest.map_err(|error| ApiError::invalid(format!("the body is not JSON: {error}")))?;
+    unread(&value).iter().for_each(|name| add(&mut names, name));
     Ok((value, names))
+}
+
+fn add(names: &mut BTreeSet<String>, name: &str) {
+    if names.len() < MOST_NAMES {
+        names.insert(name.chars().take(LONGEST_NAME).collect());
+    }
+}
+
+/// A path without the numbers of lists, so that a field of a hundred messages is named once.
+fn name(path: &serde_ignored::Path<'_>) -> String {
+    use serde_ignored::Path;
+    match path {
+        Path::Root => String::new(),
+        Path::Map { parent, key } => match name(parent).as_str() {
+            "" => key.clone(),
+            parent => format!("{parent}.{key}"),
+        },
+        Path::Seq { parent, .. }
+        | Path::Some { parent }
+        | Path::NewtypeStruct { parent }
+        | Path::NewtypeVariant { parent } => name(parent),
+    }
 }
 
 #[cfg(test)]
@@ -52,6 +72,8 @@ mod tests {
         #[serde(default)]
         inner: Vec<Inner>,
     }
+
+    impl Fields for Sample {}
 
     #[derive(Debug, Deserialize)]
     struct Inner {
@@ -68,7 +90,7 @@ mod tests {
         let json = br#"{"temperature": 1, "store": true, "inner": [{"name": "a", "age": 1}]}"#;
         let (sample, names) = parse::<Sample>(json).unwrap();
         assert_eq!((sample.temperature, sample.inner[0].name.as_str()), (Some(1.0), "a"));
-        assert_eq!(names.into_iter().collect::<Vec<_>>(), ["inner.0.age", "store"]);
+        assert_eq!(names.into_iter().collect::<Vec<_>>(), ["inner.age", "store"]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 pub mod response;
 
-use glm_model::{PromptOptions, TextStream, messages_from_json, offer_tools};
+use glm_model::{PromptOptions, messages_from_json, offer_tools};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -10,9 +10,10 @@ use utoipa::ToSchema;
 use self::response::Head;
 use super::answer::Reader;
 use super::error::{ApiError, Result};
+use super::fields::{Fields, Read};
 use super::form::Form;
 use super::model::{ApiModel, MOST_LOGPROBS, Question, response_id};
-use super::sampling::sampled_request;
+use super::sampling::{choices, sampled_request};
 
 sampled_request! {
     /// A conversation that is to be answered.
@@ -67,20 +68,23 @@ impl ChatRequest {
         model.check_name(self.model.as_deref())?;
         let logprobs = logprobs(self)?;
         let mut sampled = self.sampled();
+        if self.max_completion_tokens == Some(0) {
+            let problem = "max_completion_tokens must be at least 1";
+            return Err(ApiError::field("max_completion_tokens", problem));
+        }
         sampled.max_tokens = self.max_completion_tokens.or(sampled.max_tokens);
         let mut request = sampled.request(model.bundle())?;
         request.logprobs = logprobs;
         let tools = tools(self)?;
         let form = Form::of(self, tools.as_ref())?;
-        let choices = self.n.unwrap_or(1).max(1);
+        let choices = choices(self.n)?;
         model.check_answers(choices)?;
         let prompt = prompt(model, self, tools.as_ref())?;
         if let Some(form) = form {
             request.constraint = Some(form.constraint(model, &prompt)?);
         }
         let template = model.bundle().template();
-        let stream: TextStream<'static> =
-            template.stream(model.tokenizer()).stopping_at(sampled.stop)?;
+        let stream = sampled.stopping(template.stream(model.tokenizer()))?;
         let reader = |_| {
             let id = response_id("call");
             let parser = template.answer_parser(model.tokenizer(), &prompt, tools.as_ref(), id);
@@ -136,4 +140,41 @@ fn prompt(model: &ApiModel, request: &ChatRequest, tools: Option<&Value>) -> Res
     options.thinking = request.chat_template_kwargs.unwrap_or_default().enable_thinking;
     let template = model.bundle().template();
     template.prompt_ids_with(model.tokenizer(), &messages, options).map_err(wrong)
+}
+
+impl Fields for ChatRequest {
+    const READ: Read = &[
+        (
+            "messages",
+            &[
+                "role",
+                "content",
+                "name",
+                "tool_calls",
+                "tool_call_id",
+                "reasoning_content",
+                "metadata",
+                "tools",
+            ],
+        ),
+        ("messages.content", &["type", "text"]),
+        ("messages.tool_calls", &["id", "type", "function"]),
+        ("messages.tool_calls.function", &["name", "arguments"]),
+        ("tools", &["type", "function"]),
+        ("tools.function", &["name", "description", "parameters"]),
+        ("tool_choice", &["type", "function"]),
+        ("tool_choice.function", &["name"]),
+        ("response_format", &["type", "json_schema"]),
+        // The answer is always as the schema says.
+        ("response_format.json_schema", &["schema", "name", "description", "strict"]),
+    ];
+
+    fn values(&self) -> Vec<(&'static str, &[Value])> {
+        vec![
+            ("messages", &self.messages),
+            ("tools", self.tools.as_deref().unwrap_or_default()),
+            ("tool_choice", self.tool_choice.as_slice()),
+            ("response_format", self.response_format.as_slice()),
+        ]
+    }
 }

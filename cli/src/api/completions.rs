@@ -1,15 +1,16 @@
 //! Texts that are to be continued, or whose blank is to be filled, and their continuations.
 
-use glm_model::{Message, Role, TextStream, Tokenizer, fill_prompt};
+use glm_model::{Message, Role, TextStream, fill_prompt};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::answer::{Reader, Step, Usage};
 use super::chat::StreamOptions;
 use super::error::{ApiError, Result};
-use super::logprobs::{CompletionLogprobs, TokenLogprob};
+use super::fields::Fields;
+use super::logprobs::{CompletionLogprobs, Logprobs};
 use super::model::{ApiModel, Question, now, response_id};
-use super::sampling::sampled_request;
+use super::sampling::{choices, sampled_request};
 use super::usage::UsageBody;
 
 /// Tokens of an answer for which no number is given, as in OpenAI's API. A model that continues texts knows no end.
@@ -29,7 +30,7 @@ sampled_request! {
         pub suffix: Option<String>,
         /// Number of answers to each prompt.
         pub n: Option<usize>,
-        /// Not supported above `n`.
+        /// Not supported: it must be `n`.
         pub best_of: Option<usize>,
         /// Not supported.
         pub echo: Option<bool>,
@@ -40,6 +41,8 @@ sampled_request! {
         pub logprobs: Option<usize>,
     }
 }
+
+impl Fields for CompletionRequest {}
 
 /// One text, several, or the ids of one or several.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -82,7 +85,7 @@ impl CompletionRequest {
     /// If a field is wrong or not supported.
     pub fn question(&mut self, model: &ApiModel) -> Result<(Question, Texts)> {
         model.check_name(self.model.as_deref())?;
-        let choices = self.n.unwrap_or(1).max(1);
+        let choices = choices(self.n)?;
         check(self, choices)?;
         let mut sampled = self.sampled();
         sampled.max_tokens.get_or_insert(FEW);
@@ -90,8 +93,7 @@ impl CompletionRequest {
         request.logprobs = self.logprobs;
         let prompt = std::mem::replace(&mut self.prompt, Prompt::Ids(Vec::new()));
         let prompts = prompts(model, prompt, self.suffix.as_deref())?;
-        let stream = TextStream::new(model.tokenizer()).without_special();
-        let stream = stream.stopping_at(sampled.stop)?;
+        let stream = sampled.stopping(TextStream::new(model.tokenizer()).without_special())?;
         let count = prompts.len().saturating_mul(choices);
         model.check_answers(count)?;
         let readers = vec![Reader::new(stream, None); count];
@@ -104,8 +106,8 @@ fn check(request: &CompletionRequest, choices: usize) -> Result<()> {
     if request.echo == Some(true) {
         return Err(ApiError::field("echo", "echo is not supported"));
     }
-    if request.best_of.is_some_and(|best| best > choices) {
-        return Err(ApiError::field("best_of", "best_of above n is not supported"));
+    if request.best_of.is_some_and(|best| best != choices) {
+        return Err(ApiError::field("best_of", "best_of other than n is not supported"));
     }
     if request.logprobs.is_some_and(|most| most > MOST_LOGPROBS) {
         return Err(ApiError::field(
@@ -148,8 +150,7 @@ pub struct Texts {
     id: String,
     created: u64,
     model: String,
-    tokenizer: &'static Tokenizer,
-    has_logprobs: bool,
+    logprobs: Option<Logprobs>,
     pub with_usage: bool,
     /// Characters of the tokens of each answer.
     offsets: Vec<usize>,
@@ -169,8 +170,7 @@ impl Texts {
             id: response_id("cmpl"),
             created: now(),
             model: model.name().to_owned(),
-            tokenizer: model.tokenizer(),
-            has_logprobs,
+            logprobs: has_logprobs.then(|| Logprobs::new(model.tokenizer())),
             with_usage: request.stream_options.is_some_and(|options| options.include_usage),
             offsets: vec![0; choices],
             choices: (0..choices).map(choice).collect(),
@@ -179,7 +179,7 @@ impl Texts {
 
     /// Whether the probabilities of tokens are reported.
     pub fn has_logprobs(&self) -> bool {
-        self.has_logprobs
+        self.logprobs.is_some()
     }
 
     pub fn body(
@@ -194,14 +194,15 @@ impl Texts {
     /// What a step adds to its answer.
     pub fn piece(&mut self, step: Step) -> CompletionChoice {
         let (index, text, finish_reason) = (step.choice, step.text(), step.finish_name());
-        let mut logprobs = self.has_logprobs.then(CompletionLogprobs::default);
-        let token = step.token.and_then(|token| TokenLogprob::new(self.tokenizer, &token));
-        if let (Some(logprobs), Some(token)) = (&mut logprobs, token) {
-            let offset = &mut self.offsets[index];
-            let length = token.length();
-            logprobs.push(token, *offset);
-            *offset += length;
-        }
+        let logprobs = self.logprobs.as_mut().map(|of| {
+            let mut logprobs = CompletionLogprobs::default();
+            if let Some(token) = step.token.and_then(|token| of.token(index, &token)) {
+                let length = token.length();
+                logprobs.push(token, self.offsets[index]);
+                self.offsets[index] += length;
+            }
+            logprobs
+        });
         CompletionChoice { text, index, logprobs, finish_reason }
     }
 

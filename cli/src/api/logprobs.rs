@@ -9,17 +9,19 @@ use utoipa::ToSchema;
 /// A token of a chat and its alternatives.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct TokenLogprob {
+    /// The text. A token may be a part of a character: then its bytes tell more.
     token: String,
     logprob: f32,
-    /// The bytes of the text; null for a token that is a part of a character.
-    bytes: Option<Vec<u8>>,
+    bytes: Vec<u8>,
     top_logprobs: Vec<Alternative>,
 }
 
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Alternative {
+    /// The text, or the name if the token is special.
     token: String,
     logprob: f32,
+    /// Null for a special token.
     bytes: Option<Vec<u8>>,
 }
 
@@ -39,22 +41,79 @@ pub struct CompletionLogprobs {
     text_offset: Vec<usize>,
 }
 
-impl TokenLogprob {
-    /// `None` for tokens without a probability, and for those that are no part of the text, such as the end of an answer.
-    pub fn new(tokenizer: &Tokenizer, token: &SampledToken) -> Option<Self> {
-        let logprob = token.logprob?;
-        let name =
-            name(tokenizer, token.id).filter(|_| tokenizer.special_name(token.id).is_none())?;
-        let top = token.top.iter().filter_map(|&(id, logprob)| {
-            let token = self::name(tokenizer, id)?;
-            Some(Alternative { bytes: bytes(&token), token, logprob })
-        });
-        Some(Self { bytes: bytes(&name), token: name, logprob, top_logprobs: top.collect() })
+/// Makes the probabilities of the tokens of answers.
+pub struct Logprobs {
+    tokenizer: &'static Tokenizer,
+    /// By choice.
+    begins: Vec<Begin>,
+}
+
+/// How the text of an answer begins. Some tokenizers drop blanks there, so that the first tokens may have no text.
+#[derive(Clone, Copy, Default)]
+enum Begin {
+    #[default]
+    Nothing,
+    /// There is no text yet after this first token.
+    Blank(u32),
+    Text,
+}
+
+impl Logprobs {
+    pub fn new(tokenizer: &'static Tokenizer) -> Self {
+        Self { tokenizer, begins: Vec::new() }
     }
 
-    /// Characters of the token.
+    /// The next token of an answer. `None` for tokens without a probability, and for those that are no part of the text: the end of an
+    /// answer, and a blank before its first word. The texts of all tokens of an answer are its text, before it is cleaned up.
+    pub fn token(&mut self, choice: usize, token: &SampledToken) -> Option<TokenLogprob> {
+        let logprob = token.logprob?;
+        if self.begins.len() <= choice {
+            self.begins.resize(choice + 1, Begin::default());
+        }
+        let begin = self.begins[choice];
+        let bytes = self.bytes(begin, token.id)?;
+        self.begins[choice] = match (begin, bytes.is_empty()) {
+            (Begin::Nothing, true) => Begin::Blank(token.id),
+            (begin, true) => begin,
+            (_, false) => Begin::Text,
+        };
+        if bytes.is_empty() {
+            return None;
+        }
+        let top = token.top.iter().filter_map(|&(id, logprob)| {
+            let (token, bytes) = match self.bytes(begin, id) {
+                Some(bytes) => (text(&bytes), Some(bytes)),
+                None => (self.tokenizer.special_name(id)?.to_owned(), None),
+            };
+            Some(Alternative { token, logprob, bytes })
+        });
+        Some(TokenLogprob { token: text(&bytes), logprob, top_logprobs: top.collect(), bytes })
+    }
+
+    /// The bytes of an id where the text of an answer begins, or in it.
+    fn bytes(&self, begin: Begin, id: u32) -> Option<Vec<u8>> {
+        let bytes = self.tokenizer.bytes(id)?;
+        let ids = match begin {
+            Begin::Nothing => &[id][..],
+            Begin::Blank(first) => &[first, id],
+            Begin::Text => return Some(bytes.into_owned()),
+        };
+        let blanks = bytes.iter().take_while(|&&byte| byte == b' ').count();
+        let decoded = self.tokenizer.decode(ids).ok()?;
+        let kept = decoded.bytes().take_while(|&byte| byte == b' ').count();
+        Some(bytes[blanks.saturating_sub(kept)..].to_vec())
+    }
+}
+
+/// The text of bytes. What is a part of a character becomes a replacement.
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+impl TokenLogprob {
+    /// Characters that begin in the token.
     pub fn length(&self) -> usize {
-        self.token.chars().count()
+        self.bytes.iter().filter(|&&byte| byte & 0xc0 != 0x80).count()
     }
 }
 
@@ -74,18 +133,4 @@ impl CompletionLogprobs {
         self.top_logprobs.append(&mut other.top_logprobs);
         self.text_offset.append(&mut other.text_offset);
     }
-}
-
-/// The text of a token, or its name if it is special.
-pub fn name(tokenizer: &Tokenizer, id: u32) -> Option<String> {
-    match tokenizer.special_name(id) {
-        Some(name) => Some(name.to_owned()),
-        None if tokenizer.knows(id) => tokenizer.decode(&[id]).ok(),
-        None => None,
-    }
-}
-
-/// The bytes of a text. A token that is a part of a character decodes to a replacement.
-fn bytes(text: &str) -> Option<Vec<u8>> {
-    (!text.contains('\u{fffd}')).then(|| text.as_bytes().to_vec())
 }

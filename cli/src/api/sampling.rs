@@ -1,6 +1,6 @@
 //! Fields of requests that say how an answer is sampled and where it ends.
 
-use glm_model::{Bundle, Request};
+use glm_model::{Bundle, Request, TextStream};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -28,7 +28,8 @@ impl Strings {
     }
 }
 
-/// A request with the fields of [`Sampled`] beside its own.
+/// A request with the fields of [`Sampled`] beside its own. Flattened by serde, they would be the same, but unknown fields and the names
+/// of wrong ones would be lost.
 macro_rules! sampled_request {
     ($(#[$about:meta])* pub struct $name:ident { $($(#[$field_about:meta])* pub $field:ident: $type:ty,)* }) => {
         $(#[$about])*
@@ -105,7 +106,31 @@ pub struct Sampled {
     pub ignore_eos: bool,
 }
 
+/// How many answers to a prompt are asked for by the field `n`.
+///
+/// # Errors
+/// If it is 0.
+pub fn choices(n: Option<usize>) -> Result<usize> {
+    match n.unwrap_or(1) {
+        0 => Err(ApiError::field("n", "n must be at least 1")),
+        choices => Ok(choices),
+    }
+}
+
 impl Sampled {
+    /// A text that ends before the first stop string.
+    ///
+    /// # Errors
+    /// If there are too many strings, or one is empty or too long.
+    pub fn stopping<'t>(&self, stream: TextStream<'t>) -> Result<TextStream<'t>> {
+        if self.stop.len() > MOST_STOPS {
+            let problem = format!("stop has more than {MOST_STOPS} strings");
+            return Err(ApiError::field("stop", problem));
+        }
+        let stream = stream.stopping_at(&self.stop);
+        stream.map_err(|error| ApiError::from(error).with_param("stop"))
+    }
+
     /// What is asked of the model: these settings, and its own where there is none.
     ///
     /// # Errors
@@ -113,12 +138,6 @@ impl Sampled {
     pub fn request(&self, bundle: &Bundle) -> Result<Request> {
         if self.logit_bias.as_ref().is_some_and(|bias| !bias.is_empty()) {
             return Err(ApiError::field("logit_bias", "logit_bias is not supported"));
-        }
-        if self.stop.len() > MOST_STOPS {
-            return Err(ApiError::field(
-                "stop",
-                format!("stop has more than {MOST_STOPS} strings"),
-            ));
         }
         if self.max_tokens == Some(0) {
             return Err(ApiError::field("max_tokens", "max_tokens must be at least 1"));

@@ -68,6 +68,10 @@ pub struct Serve {
     /// Longest time of a request in seconds; 0 means no limit.
     #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = limit)]
     pub request_timeout: Limit,
+    /// Longest time in seconds that a client may take to send the headers or the body of a request, be idle between requests, or take
+    /// nothing of a response.
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = client_time)]
+    pub client_timeout: Duration,
     /// How long answers in progress may take when the server is asked to end, in seconds.
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub grace: Duration,
@@ -88,6 +92,11 @@ pub struct Limit(pub Option<Duration>);
 fn limit(text: &str) -> Result<Limit, String> {
     let time = seconds(text)?;
     Ok(Limit((!time.is_zero()).then_some(time)))
+}
+
+/// A number of seconds, up to an hour.
+fn client_time(text: &str) -> Result<Duration, String> {
+    whole::<u64>(1..=3600)(text).map(Duration::from_secs)
 }
 
 /// A number of seconds, up to a month.
@@ -126,5 +135,7 @@ mod tests {
         assert_eq!(limit("0"), Ok(Limit(None)));
         assert_eq!(limit("5"), Ok(Limit(Some(Duration::from_secs(5)))));
         assert!(limit("-1").is_err() && limit("1.5").is_err());
+        // Clients always have a limit.
+        assert!(client_time("0").is_err() && client_time("3600").is_ok());
     }
 }

@@ -12,6 +12,7 @@ use crate::api::chat::ChatRequest;
 use crate::api::chat::response::Chat;
 use crate::api::completions::{CompletionRequest, Texts};
 use crate::api::error::{ApiError, Result};
+use crate::api::fields::Fields;
 use crate::api::model::{ApiModel, Question};
 
 /// What is on a line.
@@ -98,7 +99,7 @@ fn texts(model: &ApiModel, body: &Value) -> Result<(Question, Response)> {
 }
 
 /// Unknown fields are ignored.
-fn read<T: DeserializeOwned>(body: &Value) -> Result<T> {
+fn read<T: DeserializeOwned + Fields>(body: &Value) -> Result<T> {
     Ok(parse(body.to_string().as_bytes())?.0)
 }
 

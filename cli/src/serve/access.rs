@@ -1,12 +1,13 @@
 //! Who may send requests: hosts, origins and the key.
 //!
 //! A page in a browser can send requests to this machine. What it names as host and origin tells it from programs: a page whose
-//! name was made to mean this machine (DNS rebinding) sends its own name as the host.
+//! name was made to mean this machine (DNS rebinding) sends its own name as the host. With a key, such a page can do nothing: it does not
+//! have the key, and browsers do not add it. So the host may be any then, as a proxy passes it on.
 
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, HOST, ORIGIN, WWW_AUTHENTICATE};
+use axum::http::header::{AUTHORIZATION, HOST, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -37,10 +38,11 @@ impl Access {
         let headers = request.headers();
         let host =
             text(headers, HOST.as_str()).or_else(|| request.uri().authority().map(|a| a.as_str()));
-        if self.is_loopback && !host.is_some_and(names_this_machine) {
+        let is_protected = self.key.is_some() || !self.is_loopback;
+        if !is_protected && !host.is_some_and(names_this_machine) {
             return Err(ApiError::new(
                 StatusCode::FORBIDDEN,
-                "this server listens on this machine alone, and the header Host names another",
+                "this server listens on this machine alone and has no key, and the header Host names another machine",
             )
             .with_code("host_not_allowed"));
         }
@@ -78,6 +80,8 @@ impl Access {
             .allow_origin(AllowOrigin::list(origins))
             .allow_methods([Method::GET, Method::POST])
             .allow_headers(tower_http::cors::AllowHeaders::mirror_request())
+            // All others that a client needs are readable without it.
+            .expose_headers([RETRY_AFTER])
             .allow_private_network(true)
             .max_age(std::time::Duration::from_secs(3600))
     }
@@ -176,5 +180,17 @@ mod tests {
         assert!(!check(&[("host", "evil.example"), ("origin", "http://evil.example")]));
         assert!(!check(&[]));
         assert!(access(false).check(&request("/x", &[("host", "server.example")])).is_ok());
+    }
+
+    #[test]
+    fn with_a_key_the_host_is_that_of_a_proxy() {
+        let access = Access { key: Some(Key::of_test("k")), ..access(true) };
+        let check = |origin: &str, key: &str| {
+            let headers = [("host", "chat.example"), ("origin", origin), ("authorization", key)];
+            access.check(&request("/x", &headers)).map_err(|error| error.status().as_u16())
+        };
+        assert_eq!(check("https://chat.example", "Bearer k"), Ok(()));
+        assert_eq!(check("https://chat.example", "Bearer x"), Err(401));
+        assert_eq!(check("https://evil.example", "Bearer k"), Err(403));
     }
 }

@@ -5,11 +5,8 @@ mod events;
 mod request;
 mod response;
 
-use std::sync::Arc;
-
-use axum::extract::State;
+use axum::Json;
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 
 pub use self::error::shape_errors;
 
@@ -19,11 +16,8 @@ use self::request::MessagesRequest;
 use self::response::{Head, MessageBody, TokenCount};
 use super::blocks::Blocks;
 use super::body::Body;
+use super::caller::Caller;
 use super::error::{ApiError, Result};
-use super::listen::Peer;
-use super::log::Record;
-use super::served::client;
-use super::{App, sse};
 
 /// Answers a conversation.
 #[utoipa::path(
@@ -31,33 +25,28 @@ use super::{App, sse};
     path = "/v1/messages",
     request_body = MessagesRequest,
     responses(
-        (status = 200, description = "The answer; with `stream`, events with pieces of it", body = MessageBody),
+        (status = 200, description = "The answer; with `stream`, events with pieces of it", content((MessageBody = "application/json"), (String = "text/event-stream"))),
         (status = "4XX", description = "The request is wrong", body = AnthropicError),
         (status = "5XX", description = "There is no answer now", body = AnthropicError),
     )
 )]
-pub async fn create(
-    State(app): State<Arc<App>>,
-    Extension(record): Extension<Arc<Record>>,
-    Extension(peer): Extension<Peer>,
-    Body(request): Body<MessagesRequest>,
-) -> Result<Response> {
-    let served = app.served()?;
-    let deadline = app.deadline();
+pub async fn create(caller: Caller, Body(request): Body<MessagesRequest>) -> Result<Response> {
     if request.max_tokens.is_none() {
         return Err(ApiError::field("max_tokens", "max_tokens is missing"));
     }
-    let (question, _) = served.encode(|| request.chat()?.question(served)).await?;
-    let client = client(peer, request.user());
-    let mut answers = served.ask(question, client, deadline).await?;
-    let head = Head::new(served.name());
+    let (answers, head) = caller
+        .ask(request.user(), |served| {
+            let (question, _) = request.chat()?.question(served)?;
+            Ok((question, Head::new(served.name())))
+        })
+        .await?;
     if request.stream.unwrap_or(false) {
         let events = MessageEvents::new(head, answers.usage());
-        return Ok(sse::respond(answers, events, record));
+        return Ok(caller.stream(answers, events));
     }
-    let blocks = Blocks::collect(&mut answers).await;
-    record.set(answers.usage());
-    Ok(Json(MessageBody::finished(head, blocks?, answers.usage())).into_response())
+    let mut blocks = Blocks::default();
+    let usage = caller.collect(answers, |step| drop(blocks.step(step))).await?;
+    Ok(Json(MessageBody::finished(head, blocks, usage)).into_response())
 }
 
 /// Counts the tokens of a conversation.
@@ -72,10 +61,9 @@ pub async fn create(
     )
 )]
 pub async fn count_tokens(
-    State(app): State<Arc<App>>,
+    caller: Caller,
     Body(request): Body<MessagesRequest>,
 ) -> Result<Json<TokenCount>> {
-    let served = app.served()?;
-    let (question, _) = served.encode(|| request.chat()?.question(served)).await?;
+    let (question, _) = caller.encode(|served| request.chat()?.question(served)).await?;
     Ok(Json(TokenCount { input_tokens: question.prompts.iter().map(Vec::len).sum() }))
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, FromRequest, Request};
@@ -12,11 +11,9 @@ use serde::de::DeserializeOwned;
 use super::App;
 use super::error::{ApiError, Result};
 use crate::api::body::{MOST_NAMES, parse};
+use crate::api::fields::Fields;
 use crate::messages;
 use crate::output::{harmless, note};
-
-/// A client that sends its body more slowly is not waited for.
-const SLOWEST: Duration = Duration::from_secs(30);
 
 /// Names of fields that were in requests and that the server does not know.
 #[derive(Default)]
@@ -37,13 +34,14 @@ impl Unknown {
 /// The JSON of a request.
 pub struct Body<T>(pub T);
 
-impl<T: DeserializeOwned> FromRequest<Arc<App>> for Body<T> {
+impl<T: DeserializeOwned + Fields> FromRequest<Arc<App>> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(mut request: Request, app: &Arc<App>) -> Result<Self> {
         DefaultBodyLimit::max(app.most_body()).apply(&mut request);
         let path = request.uri().path().to_owned();
-        let bytes = tokio::time::timeout(SLOWEST, Bytes::from_request(request, app)).await;
+        let bytes =
+            tokio::time::timeout(app.client_timeout, Bytes::from_request(request, app)).await;
         let bytes = bytes.map_err(|_| {
             ApiError::new(StatusCode::REQUEST_TIMEOUT, "the body of the request came too slowly")
         })?;

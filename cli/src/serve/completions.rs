@@ -1,19 +1,14 @@
 //! `POST /v1/completions`: a text that is continued, or whose blank is filled.
 
-use std::sync::Arc;
-
-use axum::extract::State;
+use axum::Json;
 use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 
-use super::answer::{Answers, Step, Usage};
+use super::answer::{Step, Usage};
 use super::body::Body;
+use super::caller::Caller;
 use super::error::{ErrorBody, Result};
-use super::listen::Peer;
-use super::log::Record;
-use super::served::client;
-use super::{App, sse};
+use super::sse;
 use crate::api::completions::{Completion, CompletionRequest, Texts};
 
 /// Continues texts.
@@ -22,36 +17,23 @@ use crate::api::completions::{Completion, CompletionRequest, Texts};
     path = "/v1/completions",
     request_body = CompletionRequest,
     responses(
-        (status = 200, description = "The texts; with `stream`, events with pieces of them", body = Completion),
+        (status = 200, description = "The texts; with `stream`, events with pieces of them", content((Completion = "application/json"), (String = "text/event-stream"))),
         (status = "4XX", description = "The request is wrong", body = ErrorBody),
         (status = "5XX", description = "There is no answer now", body = ErrorBody),
     )
 )]
 pub async fn complete(
-    State(app): State<Arc<App>>,
-    Extension(record): Extension<Arc<Record>>,
-    Extension(peer): Extension<Peer>,
+    caller: Caller,
     Body(mut request): Body<CompletionRequest>,
 ) -> Result<Response> {
-    let served = app.served()?;
-    let deadline = app.deadline();
-    let (question, texts) = served.encode(|| request.question(served)).await?;
-    let client = client(peer, request.user.as_deref());
-    let mut answers = served.ask(question, client, deadline).await?;
+    let user = request.user.take();
+    let (answers, mut texts) =
+        caller.ask(user.as_deref(), |served| request.question(served)).await?;
     if request.stream.unwrap_or(false) {
-        return Ok(sse::respond(answers, texts, record));
+        return Ok(caller.stream(answers, texts));
     }
-    let collected = collect(texts, &mut answers).await;
-    record.set(answers.usage());
-    Ok(Json(collected?.finish(answers.usage())).into_response())
-}
-
-/// Waits for the whole texts.
-async fn collect(mut texts: Texts, answers: &mut Answers) -> Result<Texts> {
-    while let Some(step) = answers.next().await? {
-        texts.add(step);
-    }
-    Ok(texts)
+    let usage = caller.collect(answers, |step| texts.add(step)).await?;
+    Ok(Json(texts.finish(usage)).into_response())
 }
 
 impl sse::Events for Texts {

@@ -1,22 +1,18 @@
 //! `POST /v1/fill`: fills the blanks of a text, from left to right.
 
-use std::sync::Arc;
-
-use axum::extract::State;
-use axum::{Extension, Json};
-use glm_model::{Fill, FinishReason, TextStream};
+use axum::Json;
+use glm_model::{Fill, FinishReason, Request, TextStream, Tokenizer};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::App;
-use super::answer::{Answers, Reader, Usage};
+use super::answer::{Answers, Reader, Step, Usage};
 use super::body::Body;
+use super::caller::Caller;
 use super::error::{ApiError, ErrorBody, Result};
-use super::listen::Peer;
-use super::log::Record;
-use super::sampling::sampled_request;
-use super::served::{Question, client};
+use super::sampling::{Sampled, sampled_request};
+use super::served::{Question, Served};
 use super::usage::UsageBody;
+use crate::api::fields::Fields;
 
 sampled_request! {
     /// A text with blanks.
@@ -25,6 +21,8 @@ sampled_request! {
         pub text: String,
     }
 }
+
+impl Fields for FillRequest {}
 
 /// Most blanks of a text.
 const MOST_BLANKS: usize = 64;
@@ -64,30 +62,13 @@ pub struct BlankAnswer {
     )
 )]
 pub async fn fill(
-    State(app): State<Arc<App>>,
-    Extension(record): Extension<Arc<Record>>,
-    Extension(peer): Extension<Peer>,
+    caller: Caller,
     Body(mut request): Body<FillRequest>,
 ) -> Result<Json<FilledText>> {
-    let served = app.served()?;
-    let deadline = app.deadline();
-    served.check_name(request.model.as_deref())?;
+    let user = request.user.take();
     let sampled = request.sampled();
-    let mut answer = sampled.request(served.bundle())?;
-    if !sampled.ignore_eos {
-        answer.stop_ids.clone_from(&served.model().config().special.ends);
-    }
-    let tokenizer = served.tokenizer();
-    let stream = TextStream::new(tokenizer).without_special().stopping_at(sampled.stop)?;
-    let fill = served.encode(|| Ok(Fill::new(tokenizer, &request.text)?)).await;
-    let mut fill = fill.map_err(|error| error.with_param("text"))?;
-    if fill.blanks().len() > MOST_BLANKS {
-        return Err(ApiError::field(
-            "text",
-            format!("the text has more than {MOST_BLANKS} blanks"),
-        ));
-    }
-    let client = client(peer, request.user.as_deref());
+    let begun = caller.encode(|served| begin(served, &request, &sampled)).await?;
+    let Begun { mut fill, request: mut answer, stream } = begun;
     let (mut answers, mut usage) = (Vec::new(), Usage::default());
     while let Some(prompt) = fill.prompt() {
         let question = Question {
@@ -96,22 +77,16 @@ pub async fn fill(
             request: answer.clone(),
             readers: vec![Reader::new(stream.clone(), None)],
         };
-        let blank = answered(
-            served.ask(question, client, deadline).await?,
-            &mut usage,
-            answer.sampling.seed,
-        )
-        .await;
-        record.set(usage);
-        let (blank, is_cut, is_context) = blank?;
+        let (events, ()) = caller.ask(user.as_deref(), |_| Ok((question, ()))).await?;
+        let (blank, ends) = answered(&caller, events, &mut usage, answer.sampling.seed).await?;
         // A stop string ended the text, and the ids contain more than it.
-        let put = |fill: &mut Fill| match is_cut {
-            false => fill.fill(tokenizer, &blank.ids),
-            true => fill.fill(tokenizer, &tokenizer.encode(&blank.text)?),
+        let put = |fill: &mut Fill, tokenizer: &Tokenizer| match ends {
+            Ends::StopString => fill.fill(tokenizer, &tokenizer.encode(&blank.text)?),
+            _ => fill.fill(tokenizer, &blank.ids),
         };
-        served.encode(|| Ok(put(&mut fill)?)).await?;
+        caller.encode(|served| Ok(put(&mut fill, served.tokenizer())?)).await?;
         answers.push(blank);
-        if is_context {
+        if ends == Ends::Context {
             break;
         }
         // A different seed for each blank.
@@ -121,25 +96,65 @@ pub async fn fill(
     Ok(Json(FilledText { text, spans, answers, usage: usage.into() }))
 }
 
-/// What fills a blank, whether a stop string ended it, and whether the context did.
+/// A text whose blanks are to be filled.
+struct Begun {
+    fill: Fill,
+    /// What is asked for each blank.
+    request: Request,
+    stream: TextStream<'static>,
+}
+
+fn begin(served: &Served, request: &FillRequest, sampled: &Sampled) -> Result<Begun> {
+    served.check_name(request.model.as_deref())?;
+    let mut of_blank = sampled.request(served.bundle())?;
+    if !sampled.ignore_eos {
+        of_blank.stop_ids.clone_from(&served.model().config().special.ends);
+    }
+    let tokenizer = served.tokenizer();
+    let stream = sampled.stopping(TextStream::new(tokenizer).without_special())?;
+    let wrong = |error| ApiError::from(error).with_param("text");
+    let fill = Fill::new(tokenizer, &request.text).map_err(wrong)?;
+    match fill.blanks().len() {
+        0..=MOST_BLANKS => Ok(Begun { fill, request: of_blank, stream }),
+        _ => {
+            let problem = format!("the text has more than {MOST_BLANKS} blanks");
+            Err(ApiError::field("text", problem))
+        }
+    }
+}
+
+/// What has ended the text of a blank.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ends {
+    StopString,
+    Context,
+    Other,
+}
+
+/// What fills a blank, and what has ended it.
 async fn answered(
-    mut answers: Answers,
+    caller: &Caller,
+    events: Answers,
     usage: &mut Usage,
     seed: u64,
-) -> Result<(BlankAnswer, bool, bool)> {
-    let (mut text, mut ids, mut finish, mut is_cut) =
-        (String::new(), Vec::new(), FinishReason::Stop, false);
-    while let Some(step) = answers.next().await? {
+) -> Result<(BlankAnswer, Ends)> {
+    let (mut text, mut ids) = (String::new(), Vec::new());
+    let (mut finish, mut ends) = (FinishReason::Stop, Ends::Other);
+    let add = |step: Step| {
         text += &step.text();
-        // A stop string is found with a token; other ends have none.
-        is_cut = step.finish.is_some() && step.token.is_some();
+        ends = match step.finish {
+            _ if step.stop.is_some() => Ends::StopString,
+            Some(FinishReason::Context) => Ends::Context,
+            _ => Ends::Other,
+        };
         finish = step.finish.unwrap_or(finish);
         ids.extend(step.token.map(|token| token.id));
-    }
-    let used = answers.usage();
+    };
+    let used = caller.collect(events, add).await?;
     usage.prompt += used.prompt;
     usage.cached += used.cached;
     usage.answer += used.answer;
+    caller.record(*usage);
     let blank = BlankAnswer { text, ids, finish: finish.name(), prompt_tokens: used.prompt, seed };
-    Ok((blank, is_cut, finish == FinishReason::Context))
+    Ok((blank, ends))
 }

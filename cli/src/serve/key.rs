@@ -42,6 +42,11 @@ impl Key {
         Ok(Self(Self::hash(text.as_bytes())))
     }
 
+    #[cfg(test)]
+    pub fn of_test(text: &str) -> Self {
+        Self(Self::hash(text.as_bytes()))
+    }
+
     fn hash(bytes: &[u8]) -> [u8; 32] {
         Sha256::digest(bytes).into()
     }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use axum::Router;
@@ -11,13 +11,15 @@ use axum::extract::Request;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
-use tokio_io_timeout::TimeoutStream;
+use tokio::time::{sleep, timeout, timeout_at};
 use tower::ServiceExt;
 
+use super::addresses::{Addresses, Place};
+use super::paced::Paced;
 use super::{App, Phase};
 use crate::failure::INTERRUPTED;
 use crate::messages;
@@ -25,10 +27,10 @@ use crate::output::note;
 
 /// Most connections at a time. Others wait to be accepted.
 const CONNECTIONS: usize = 512;
-/// Longest time for the headers of a request, and between requests.
-const HEADERS: Duration = Duration::from_secs(30);
-/// Longest time in which a client may take nothing of a response.
-const WRITING: Duration = Duration::from_secs(30);
+/// Most connections of an address of another machine: half of the places are left to others.
+const OF_ADDRESS: usize = CONNECTIONS / 2;
+/// Bytes of a response that the system keeps for a client. It would keep megabytes for one that takes nothing.
+const SEND_BUFFER: usize = 128 << 10;
 /// Most bytes and lines of headers.
 const HEADER_BYTES: usize = 64 << 10;
 const HEADER_LINES: usize = 100;
@@ -51,7 +53,8 @@ pub async fn serve(
 ) -> Result<()> {
     let listener = TcpListener::from_std(listener)?;
     let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let server = Server { listener, router, phase: app.phase.subscribe(), places };
+    let addresses = Addresses::new(OF_ADDRESS);
+    let server = Server { listener, router, app: Arc::clone(&app), places, addresses };
     let mut connections = JoinSet::new();
     let mut signals = Signals::catch()?;
     {
@@ -104,11 +107,16 @@ pub async fn serve(
 struct Server {
     listener: TcpListener,
     router: Router,
-    phase: watch::Receiver<Phase>,
+    app: Arc<App>,
     places: Arc<Semaphore>,
+    addresses: Addresses,
 }
 
-type Accepted = (TcpStream, SocketAddr, OwnedSemaphorePermit);
+struct Accepted {
+    stream: TcpStream,
+    peer: SocketAddr,
+    _places: (OwnedSemaphorePermit, Place),
+}
 
 impl Server {
     /// The next connection, once there is a place for it.
@@ -117,44 +125,75 @@ impl Server {
             // The semaphore is never closed.
             let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { continue };
             match self.listener.accept().await {
-                Ok((stream, peer)) => return (stream, peer, place),
+                Ok((stream, peer)) => match self.addresses.place(peer.ip()) {
+                    Some(of_address) => {
+                        return Accepted { stream, peer, _places: (place, of_address) };
+                    }
+                    None => drop(stream),
+                },
                 // The client has gone, or there are too many open files.
                 Err(_) => sleep(Duration::from_millis(50)).await,
             }
         }
     }
 
-    fn spawn(&self, connections: &mut JoinSet<()>, (stream, peer, place): Accepted, keeps: bool) {
-        let (router, mut phase) = (self.router.clone(), self.phase.clone());
+    fn spawn(&self, connections: &mut JoinSet<()>, accepted: Accepted, keeps: bool) {
+        let (router, mut phase) = (self.router.clone(), self.app.phase.subscribe());
+        let patience = self.app.client_timeout;
+        let longest = self.app.request_timeout.map(|time| time + patience);
         connections.spawn(async move {
-            let _place = place;
+            let Accepted { stream, peer, _places } = accepted;
             // Pieces of an answer are small and must not wait for each other.
             let _ = stream.set_nodelay(true);
-            let mut stream = TimeoutStream::new(stream);
-            stream.set_write_timeout(Some(WRITING));
+            let _ = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER);
+            let (begun, due) = watch::channel(None);
             let service =
                 router.map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
+                    begun.send_replace(longest.map(|time| Instant::now() + time));
                     request.extensions_mut().insert(Peer(peer));
                     Request::from(request.map(axum::body::Body::new))
                 });
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(HEADERS)
+                .header_read_timeout(patience)
                 .max_buf_size(HEADER_BYTES)
                 .max_headers(HEADER_LINES)
                 .keep_alive(keeps)
                 .serve_connection(
-                    TokioIo::new(Box::pin(stream)),
+                    TokioIo::new(Paced::new(stream, patience)),
                     TowerToHyperService::new(service),
                 );
-            let mut connection = pin!(connection);
+            let serving = async {
+                let mut connection = pin!(connection);
+                tokio::select! {
+                    _ = &mut connection => return,
+                    _ = phase.wait_for(|phase| keeps && *phase == Phase::Draining) => {}
+                }
+                connection.as_mut().graceful_shutdown();
+                let _ = connection.await;
+            };
             tokio::select! {
-                _ = &mut connection => return,
-                _ = phase.wait_for(|phase| keeps && *phase == Phase::Draining) => {}
+                () = serving => {}
+                () = overdue(due) => {}
             }
-            connection.as_mut().graceful_shutdown();
-            let _ = connection.await;
         });
+    }
+}
+
+/// Waits until the last request of a connection should have ended. A response can be over for the server long before a slow client has
+/// taken it.
+async fn overdue(mut due: watch::Receiver<Option<Instant>>) {
+    loop {
+        let end = *due.borrow_and_update();
+        let next = due.changed();
+        let is_next = match end {
+            Some(end) => timeout_at(end.into(), next).await,
+            None => Ok(next.await),
+        };
+        // Without a next request, the connection is given up.
+        if !matches!(is_next, Ok(Ok(()))) {
+            return;
+        }
     }
 }
 

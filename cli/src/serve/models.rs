@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use glm_model::{Blank, has_blank};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::App;
-use super::error::{ErrorBody, Result};
+use super::error::{ApiError, ErrorBody, Result};
 use super::served::Served;
 
 /// A model.
@@ -64,8 +65,12 @@ pub async fn list(State(app): State<Arc<App>>) -> Result<Json<ModelList>> {
         (status = 404, description = "There is no such model", body = ErrorBody),
     )
 )]
-pub async fn get(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<ModelBody>> {
+pub async fn get(
+    State(app): State<Arc<App>>,
+    id: std::result::Result<Path<String>, PathRejection>,
+) -> Result<Json<ModelBody>> {
     let served = app.served()?;
+    let Path(id) = id.map_err(|_| ApiError::invalid("the name of the model is not UTF-8"))?;
     served.check_name(Some(&id))?;
     Ok(Json(model(served, &id)))
 }

@@ -4,22 +4,16 @@ mod events;
 mod request;
 mod response;
 
-use std::sync::Arc;
-
-use axum::extract::State;
+use axum::Json;
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 
 use self::events::ResponseEvents;
 use self::request::ResponsesRequest;
 use self::response::{Head, ResponseBody};
 use super::blocks::Blocks;
 use super::body::Body;
+use super::caller::Caller;
 use super::error::{ErrorBody, Result};
-use super::listen::Peer;
-use super::log::Record;
-use super::served::client;
-use super::{App, sse};
 
 /// Answers a conversation.
 #[utoipa::path(
@@ -27,31 +21,24 @@ use super::{App, sse};
     path = "/v1/responses",
     request_body = ResponsesRequest,
     responses(
-        (status = 200, description = "The answer; with `stream`, events with pieces of it", body = ResponseBody),
+        (status = 200, description = "The answer; with `stream`, events with pieces of it", content((ResponseBody = "application/json"), (String = "text/event-stream"))),
         (status = "4XX", description = "The request is wrong", body = ErrorBody),
         (status = "5XX", description = "There is no answer now", body = ErrorBody),
     )
 )]
-pub async fn create(
-    State(app): State<Arc<App>>,
-    Extension(record): Extension<Arc<Record>>,
-    Extension(peer): Extension<Peer>,
-    Body(mut request): Body<ResponsesRequest>,
-) -> Result<Response> {
-    let served = app.served()?;
-    let deadline = app.deadline();
+pub async fn create(caller: Caller, Body(mut request): Body<ResponsesRequest>) -> Result<Response> {
     let streams = request.stream.unwrap_or(false);
-    let client = client(peer, request.user.as_deref());
-    let encode = || {
-        let (question, _) = request.chat()?.question(served).map_err(request::renamed)?;
-        Ok((question, Head::new(served.name(), request)))
-    };
-    let (question, head) = served.encode(encode).await?;
-    let mut answers = served.ask(question, client, deadline).await?;
+    let user = request.user.clone();
+    let (answers, head) = caller
+        .ask(user.as_deref(), |served| {
+            let (question, _) = request.chat()?.question(served).map_err(request::renamed)?;
+            Ok((question, Head::new(served.name(), request)))
+        })
+        .await?;
     if streams {
-        return Ok(sse::respond(answers, ResponseEvents::new(head), record));
+        return Ok(caller.stream(answers, ResponseEvents::new(head)));
     }
-    let blocks = Blocks::collect(&mut answers).await;
-    record.set(answers.usage());
-    Ok(Json(ResponseBody::finished(&head, &blocks?, answers.usage())).into_response())
+    let mut blocks = Blocks::default();
+    let usage = caller.collect(answers, |step| drop(blocks.step(step))).await?;
+    Ok(Json(ResponseBody::finished(&head, &blocks, usage)).into_response())
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use glm_model::{BatchOptions, MaskKind};
-use tokio::sync::Semaphore;
 
 use super::answer::{Answers, Reading};
+use super::encoding::Encoding;
 use super::engine::Engine;
 use super::error::Result;
 use super::listen::Peer;
@@ -20,14 +20,11 @@ use crate::open;
 
 pub use crate::api::model::{ApiModel, Question};
 
-/// Requests whose texts are encoded at the same time.
-const ENCODING: usize = 2;
-
 /// The model that is served.
 pub struct Served {
     model: ApiModel,
     engine: Engine,
-    encoding: Semaphore,
+    encoding: Encoding,
 }
 
 impl Deref for Served {
@@ -71,7 +68,8 @@ impl Served {
             return Err(usage(messages::cache_file_needs_causal()));
         }
         let engine = Engine::start(model.model(), options, args.queue, file, metrics, failed)?;
-        Ok(Self { model, engine, encoding: Semaphore::new(ENCODING) })
+        let encoding = Encoding::new(args.max_sequences + args.queue);
+        Ok(Self { model, engine, encoding })
     }
 
     /// Ends all answers.
@@ -87,11 +85,9 @@ impl Served {
         self.engine.end()
     }
 
-    /// Does work on texts, which may take long, without holding up connections.
-    pub async fn encode<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        // The semaphore is never closed.
-        let _place = self.encoding.acquire().await;
-        tokio::task::block_in_place(work)
+    /// Where texts are worked on before an answer.
+    pub fn encoding(&self) -> &Encoding {
+        &self.encoding
     }
 
     /// The answers to a question.

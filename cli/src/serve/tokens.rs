@@ -1,15 +1,14 @@
 //! `POST /tokenize` and `POST /detokenize`: text to ids, and back.
 
-use std::sync::Arc;
-
 use axum::Json;
-use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::App;
 use super::body::Body;
+use super::caller::Caller;
 use super::error::{ApiError, ErrorBody, Result};
+use super::served::Served;
+use crate::api::fields::Fields;
 
 /// A text.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -17,6 +16,8 @@ pub struct TokenizeRequest {
     #[serde(alias = "content", alias = "prompt")]
     pub text: String,
 }
+
+impl Fields for TokenizeRequest {}
 
 /// The ids of a text.
 #[derive(Debug, Serialize, ToSchema)]
@@ -31,6 +32,8 @@ pub struct DetokenizeRequest {
     #[serde(alias = "ids")]
     pub tokens: Vec<u32>,
 }
+
+impl Fields for DetokenizeRequest {}
 
 /// The text of ids.
 #[derive(Debug, Serialize, ToSchema)]
@@ -49,11 +52,10 @@ pub struct Text {
     )
 )]
 pub async fn tokenize(
-    State(app): State<Arc<App>>,
+    caller: Caller,
     Body(request): Body<TokenizeRequest>,
 ) -> Result<Json<Tokens>> {
-    let served = app.served()?;
-    let tokens = served.encode(|| Ok(served.tokenizer().encode(&request.text)?)).await?;
+    let tokens = caller.encode(|served| Ok(served.tokenizer().encode(&request.text)?)).await?;
     Ok(Json(Tokens { count: tokens.len(), tokens }))
 }
 
@@ -68,13 +70,12 @@ pub async fn tokenize(
     )
 )]
 pub async fn detokenize(
-    State(app): State<Arc<App>>,
+    caller: Caller,
     Body(request): Body<DetokenizeRequest>,
 ) -> Result<Json<Text>> {
-    let served = app.served()?;
-    let decode = || {
+    let decode = |served: &Served| {
         let text = served.tokenizer().decode(&request.tokens);
         text.map_err(|error| ApiError::from(error).with_param("tokens"))
     };
-    Ok(Json(Text { text: served.encode(decode).await? }))
+    Ok(Json(Text { text: caller.encode(decode).await? }))
 }

@@ -36,8 +36,14 @@ impl Browser {
     /// # Panics
     /// If `chromedriver` or Chromium is missing.
     pub fn open(width: u32, height: u32) -> Self {
+        let folder = tempfile::tempdir().unwrap();
         let mut driver = Command::new("chromedriver");
-        driver.args(["--port=0"]).stdout(Stdio::piped()).stderr(Stdio::null());
+        // Its profile and sockets go with the folder.
+        driver
+            .env("TMPDIR", folder.path())
+            .args(["--port=0"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
         let mut driver = driver.spawn().expect("chromedriver: install Debian's chromium-driver");
         let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
         let port = lines.find_map(|line| {
@@ -50,7 +56,7 @@ impl Browser {
 
         let config = ureq::Agent::config_builder().http_status_as_error(false).proxy(None);
         let agent = config.timeout_global(Some(PATIENCE)).build().new_agent();
-        let folder = tempfile::tempdir().unwrap();
+        let downloads = folder.path().join("downloads");
         let arguments = [
             "--headless=new".to_owned(),
             // Tests may run as root, where the sandbox does not start.
@@ -62,7 +68,7 @@ impl Browser {
             format!("--window-size={width},{height}"),
         ];
         let options =
-            json!({ "args": arguments, "prefs": { "download.default_directory": folder.path() } });
+            json!({ "args": arguments, "prefs": { "download.default_directory": downloads } });
         let capabilities =
             json!({ "goog:chromeOptions": options, "goog:loggingPrefs": { "browser": "ALL" } });
         let mut browser =
@@ -194,8 +200,8 @@ impl Browser {
     pub fn download(&self) -> PathBuf {
         let start = Instant::now();
         loop {
-            let files = std::fs::read_dir(self.folder.path()).unwrap();
-            let mut files = files.map(|entry| entry.unwrap().path());
+            let files = std::fs::read_dir(self.folder.path().join("downloads"));
+            let mut files = files.into_iter().flatten().map(|entry| entry.unwrap().path());
             if let Some(file) =
                 files.find(|path| path.extension().is_some_and(|kind| kind == "json"))
             {

@@ -213,6 +213,13 @@ impl Server {
         self.child.id()
     }
 
+    /// The most memory that the server has had, in bytes; known on Linux.
+    pub fn most_memory(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
+    }
+
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         let done = std::process::Command::new("kill").args([&format!("-{name}"), &pid]).status();

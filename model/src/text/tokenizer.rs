@@ -267,9 +267,8 @@ impl Tokenizer {
         self.added.get(id).filter(is_named).is_some_and(|token| token.special)
     }
 
-    /// The bytes of an id within a text. `None` for special ids and for those without text.
-    #[cfg(feature = "grammar")]
-    pub(crate) fn bytes(&self, id: u32) -> Option<Cow<'_, [u8]>> {
+    /// The bytes of an id within a text, which may be a part of a character. `None` for special ids and for those without text.
+    pub fn bytes(&self, id: u32) -> Option<Cow<'_, [u8]>> {
         if let Some(token) = self.added.get(id) {
             return match &token.shown {
                 Shown::Within(name) | Shown::Apart(name) if !token.special => {

@@ -5,7 +5,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::api::answer::{Step, Usage};
-use crate::api::logprobs::{ChatLogprobs, TokenLogprob};
+use crate::api::logprobs::{ChatLogprobs, Logprobs, TokenLogprob};
 use crate::api::model::{now, response_id};
 use crate::api::usage::UsageBody;
 
@@ -16,20 +16,19 @@ pub struct Head {
     pub id: String,
     pub created: u64,
     pub model: String,
-    tokenizer: &'static Tokenizer,
-    has_logprobs: bool,
+    logprobs: Option<Logprobs>,
 }
 
 impl Head {
     pub fn new(model: &str, tokenizer: &'static Tokenizer, has_logprobs: bool) -> Self {
         let (id, model) = (response_id("chatcmpl"), model.to_owned());
-        Self { id, created: now(), model, tokenizer, has_logprobs }
+        let logprobs = has_logprobs.then(|| Logprobs::new(tokenizer));
+        Self { id, created: now(), model, logprobs }
     }
 
     /// The probabilities of the token of a step, if they are asked for.
-    pub fn logprob(&self, step: &Step) -> Option<TokenLogprob> {
-        let token = step.token.as_ref().filter(|_| self.has_logprobs)?;
-        TokenLogprob::new(self.tokenizer, token)
+    pub fn logprob(&mut self, step: &Step) -> Option<TokenLogprob> {
+        self.logprobs.as_mut()?.token(step.choice, step.token.as_ref()?)
     }
 }
 
@@ -116,7 +115,7 @@ impl Chat {
         let choice = |index| ChatChoice {
             index,
             message: ChatMessage { role: ASSISTANT, ..ChatMessage::default() },
-            logprobs: head.has_logprobs.then(ChatLogprobs::default),
+            logprobs: head.logprobs.is_some().then(ChatLogprobs::default),
             finish_reason: None,
         };
         let choices = (0..choices).map(choice).collect();

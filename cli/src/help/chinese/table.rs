@@ -160,6 +160,10 @@ pub const TABLE: &[(&str, &str)] = &[
         "允许此来源（如 https://example.org）的网页在浏览器中使用服务器；可多次给出",
     ),
     ("List the models that are here", "列出本机的模型"),
+    (
+        "Longest time in seconds that a client may take to send the headers or the body of a request, be idle between requests, or take nothing of a response",
+        "客户端发送请求头或请求体、在两次请求之间空闲、或不读取响应的最长秒数",
+    ),
     ("Longest time of a request in seconds; 0 means no limit", "一个请求最长的秒数；0 表示不限"),
     (
         "Maximum number of tokens of an answer. [default: as many as fit in the context]",

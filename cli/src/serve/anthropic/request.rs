@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use crate::api::chat::{ChatRequest, TemplateArguments};
+use crate::api::fields::{Fields, Read};
 use crate::api::sampling::Strings;
 use crate::serve::error::{ApiError, Result};
 
@@ -38,6 +39,42 @@ pub struct MessagesRequest {
     /// Whether a model that can think does so: an object whose `type` is `disabled` or another.
     pub thinking: Option<Value>,
     pub metadata: Option<Metadata>,
+}
+
+impl Fields for MessagesRequest {
+    const READ: Read = &[
+        ("messages", &["role", "content"]),
+        (
+            "messages.content",
+            &[
+                "type",
+                "text",
+                "thinking",
+                "signature",
+                "data",
+                "id",
+                "name",
+                "input",
+                "tool_use_id",
+                "content",
+            ],
+        ),
+        ("messages.content.content", &["type", "text"]),
+        ("system", &["type", "text"]),
+        ("tools", &["type", "name", "description", "input_schema"]),
+        ("tool_choice", &["type", "name"]),
+        ("thinking", &["type"]),
+    ];
+
+    fn values(&self) -> Vec<(&'static str, &[Value])> {
+        vec![
+            ("messages", &self.messages),
+            ("system", self.system.as_slice()),
+            ("tools", self.tools.as_deref().unwrap_or_default()),
+            ("tool_choice", self.tool_choice.as_slice()),
+            ("thinking", self.thinking.as_slice()),
+        ]
+    }
 }
 
 /// Who asks.

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use crate::api::chat::{ChatRequest, TemplateArguments};
+use crate::api::fields::{Fields, Read};
 use crate::serve::error::{ApiError, Result};
 
 /// A conversation that is to be answered.
@@ -55,6 +56,46 @@ pub struct ResponsesRequest {
 pub enum Input {
     Text(String),
     Items(Vec<Value>),
+}
+
+impl Fields for ResponsesRequest {
+    const READ: Read = &[
+        // Items of all types. What a response says of its own items, such as `id` and `status`, comes back as it is.
+        (
+            "input",
+            &[
+                "type",
+                "role",
+                "content",
+                "summary",
+                "call_id",
+                "name",
+                "arguments",
+                "output",
+                "id",
+                "status",
+            ],
+        ),
+        ("input.content", &["type", "text", "refusal", "annotations", "logprobs"]),
+        ("input.summary", &["type", "text"]),
+        ("input.output", &["type", "text"]),
+        ("tools", &["type", "name", "description", "parameters"]),
+        ("tool_choice", &["type", "name"]),
+        ("text.format", &["type", "name", "description", "schema", "strict"]),
+    ];
+
+    fn values(&self) -> Vec<(&'static str, &[Value])> {
+        let items = match &self.input {
+            Input::Text(_) => &[][..],
+            Input::Items(items) => items,
+        };
+        vec![
+            ("input", items),
+            ("tools", self.tools.as_deref().unwrap_or_default()),
+            ("tool_choice", self.tool_choice.as_slice()),
+            ("text.format", self.text.as_ref().map_or(&[], |text| text.format.as_slice())),
+        ]
+    }
 }
 
 /// What the text of the answer is like.

@@ -41,7 +41,6 @@ pub(super) struct Decoding {
     pub(super) keeps_blanks: bool,
 }
 
-#[cfg(feature = "grammar")]
 impl Decoding {
     /// The text of a piece that is not the first.
     pub(super) fn within(self, piece: &str) -> String {

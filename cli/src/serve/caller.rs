@@ -1,0 +1,95 @@
+//! What the handlers of answers have in common: a question is asked, and its answers are collected or sent in pieces.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::response::Response;
+
+use super::answer::{Answers, Step, Usage};
+use super::error::{ApiError, Result};
+use super::listen::Peer;
+use super::log::Record;
+use super::served::{Question, Served, client};
+use super::{App, sse};
+
+/// Who has sent a request, and until when it is answered.
+pub struct Caller {
+    app: Arc<App>,
+    record: Arc<Record>,
+    peer: Peer,
+    deadline: Option<Instant>,
+}
+
+impl FromRequestParts<Arc<App>> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self> {
+        let (record, peer) =
+            (parts.extensions.get::<Arc<Record>>(), parts.extensions.get::<Peer>());
+        let (Some(record), Some(peer)) = (record, peer) else {
+            return Err(ApiError::internal("the client of the request is not known"));
+        };
+        let deadline = app.request_timeout.map(|time| Instant::now() + time);
+        Ok(Self { app: Arc::clone(app), record: Arc::clone(record), peer: *peer, deadline })
+    }
+}
+
+impl Caller {
+    /// The model.
+    ///
+    /// # Errors
+    /// As [`App::served`].
+    pub fn served(&self) -> Result<&Served> {
+        self.app.served()
+    }
+
+    /// Does work on texts, which may take long.
+    ///
+    /// # Errors
+    /// If too many requests wait for that, or the error of the work.
+    pub async fn encode<T>(&self, work: impl FnOnce(&Served) -> Result<T>) -> Result<T> {
+        let served = self.served()?;
+        served.encoding().run(self.deadline, || work(served)).await
+    }
+
+    /// Makes a question of a request of this user, and asks it.
+    ///
+    /// # Errors
+    /// If the request is wrong, or cannot be answered now.
+    pub async fn ask<T>(
+        &self,
+        user: Option<&str>,
+        question: impl FnOnce(&Served) -> Result<(Question, T)>,
+    ) -> Result<(Answers, T)> {
+        let (question, rest) = self.encode(question).await?;
+        let answers = self.served()?.ask(question, client(self.peer, user), self.deadline).await?;
+        Ok((answers, rest))
+    }
+
+    /// Waits for the end of the answers.
+    ///
+    /// # Errors
+    /// As [`Answers::next`].
+    pub async fn collect(&self, mut answers: Answers, mut add: impl FnMut(Step)) -> Result<Usage> {
+        loop {
+            let step = answers.next().await;
+            self.record.set(answers.usage());
+            match step? {
+                Some(step) => add(step),
+                None => return Ok(answers.usage()),
+            }
+        }
+    }
+
+    /// Sets the tokens of the request in the log.
+    pub fn record(&self, usage: Usage) {
+        self.record.set(usage);
+    }
+
+    /// Sends the answers in pieces.
+    pub fn stream(self, answers: Answers, events: impl sse::Events) -> Response {
+        sse::respond(answers, events, self.record)
+    }
+}
