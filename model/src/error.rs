@@ -93,6 +93,17 @@ pub enum Error {
     /// A sequence or workspace was created by a different model.
     #[error("the {0} belongs to another model than the one that runs")]
     OtherModel(&'static str),
+    /// A file of kept prompts cannot be read into a cache. Nothing is lost if it is replaced.
+    #[error("{}: {problem}", path.display())]
+    Cache {
+        /// The file.
+        path: PathBuf,
+        /// The problem.
+        problem: String,
+    },
+    /// A part of the program that belongs to an answer has panicked.
+    #[error("{0} has failed by a fault of the program (a panic): please report it")]
+    Panicked(&'static str),
     /// More was asked of an answer that had failed before.
     #[error("the answer has failed already")]
     Failed,
@@ -118,8 +129,8 @@ fn megabytes(bytes: u64) -> String {
 
 impl Error {
     /// A word for the kind of error that stays the same when messages change, for programs: `io`, `file`, `tensor`, `setting`,
-    /// `ids`, `prompt`, `grammar`, `context_full`, `memory`, `kv_budget`, `other_model`, `failed`, `cancelled`, `isa`, `threads` or
-    /// `not_finite`, each for the variant of that name.
+    /// `ids`, `prompt`, `grammar`, `context_full`, `memory`, `kv_budget`, `other_model`, `cache`, `panicked`, `failed`, `cancelled`,
+    /// `isa`, `threads` or `not_finite`, each for the variant of that name.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Io { .. } => "io",
@@ -133,6 +144,8 @@ impl Error {
             Self::Memory { .. } => "memory",
             Self::KvBudget { .. } => "kv_budget",
             Self::OtherModel(_) => "other_model",
+            Self::Cache { .. } => "cache",
+            Self::Panicked(_) => "panicked",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
             Self::Isa(_) => "isa",
@@ -177,6 +190,8 @@ mod tests {
             (Error::Memory { capacity: 1, bytes: 1 }, "memory"),
             (Error::KvBudget { needed: 1, free: 0, budget: 0 }, "kv_budget"),
             (Error::OtherModel("sequence"), "other_model"),
+            (Error::Cache { path: path(), problem: String::new() }, "cache"),
+            (Error::Panicked("x"), "panicked"),
             (Error::Failed, "failed"),
             (Error::Cancelled, "cancelled"),
             (Error::Isa(problem), "isa"),

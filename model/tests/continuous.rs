@@ -4,12 +4,13 @@ mod common;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use common::fixture;
 use common::runner::with;
 use glm_model::{
-    Activations, Batch, BatchOptions, Constraint, Draft, Event, FinishReason, Generation, IdSet,
-    Model, Options, Request, Result, SampledToken, Sampling, Submission, Ticket,
+    Activations, Batch, BatchOptions, Constraint, Draft, Error, Event, FinishReason, Generation,
+    IdSet, Model, Options, Request, Result, SampledToken, Sampling, Submission, Ticket,
 };
 use proptest::prelude::*;
 
@@ -65,21 +66,34 @@ fn request(seed: u64, most: usize) -> Request {
     request
 }
 
-/// An answer without others.
-fn alone(
+/// An answer without others: its tokens and its end, or the code of the error that follows them.
+fn try_alone(
     model: &Model,
     submission: &Submission,
     choice: usize,
-) -> (Vec<SampledToken>, FinishReason) {
+) -> (Vec<SampledToken>, Result<FinishReason, &'static str>) {
     let mut request = submission.request.clone();
     request.sampling.seed += choice as u64;
     let sequence = model.sequence(submission.context).unwrap();
     let mut answer = Generation::new(model, sequence, &submission.prompt, request).unwrap();
     let mut tokens = Vec::new();
     while let Some(token) = answer.next_token() {
-        tokens.push(token.unwrap());
+        match token {
+            Ok(token) => tokens.push(token),
+            Err(error) => return (tokens, Err(error.code())),
+        }
     }
-    (tokens, answer.finish_reason().unwrap())
+    (tokens, Ok(answer.finish_reason().unwrap()))
+}
+
+/// As [`try_alone`], of an answer that ends.
+fn alone(
+    model: &Model,
+    submission: &Submission,
+    choice: usize,
+) -> (Vec<SampledToken>, FinishReason) {
+    let (tokens, end) = try_alone(model, submission, choice);
+    (tokens, end.unwrap())
 }
 
 /// What a batch has reported about a submission.
@@ -88,6 +102,7 @@ struct Seen {
     cached: Option<usize>,
     tokens: HashMap<usize, Vec<SampledToken>>,
     finished: HashMap<usize, FinishReason>,
+    failed: Option<&'static str>,
 }
 
 #[derive(Default)]
@@ -96,6 +111,7 @@ struct Log(HashMap<Ticket, Seen>);
 impl Log {
     fn take(&mut self, ticket: Ticket, event: Event) {
         let seen = self.0.entry(ticket).or_default();
+        assert!(seen.failed.is_none(), "an event after the last");
         match event {
             Event::Started { cached } => assert!(seen.cached.replace(cached).is_none()),
             Event::Token { choice, token } => {
@@ -105,8 +121,13 @@ impl Log {
             Event::Finished { choice, reason } => {
                 assert!(seen.finished.insert(choice, reason).is_none());
             }
+            Event::Failed(error) => seen.failed = Some(error.code()),
             other => panic!("{other:?}"),
         }
+    }
+
+    fn tokens(&self, ticket: Ticket, choice: usize) -> &[SampledToken] {
+        self.0.get(&ticket).and_then(|seen| seen.tokens.get(&choice)).map_or(&[], |tokens| tokens)
     }
 }
 
@@ -115,6 +136,8 @@ fn submission(model: &Model, of: &Asked, index: usize) -> Submission {
     let mut request = request(index as u64, of.answer);
     request.draft = if of.drafts { Draft::Fixed(4) } else { Draft::Off };
     request.logprobs = of.logprobs.then_some(2);
+    request.sampling.repetition_penalty = if of.drafts { 1.2 } else { 1.0 };
+    request.constraint = of.odd.map(|odd| Box::new(odd) as Box<dyn Constraint>);
     let mut submission = Submission::new(prompt, request);
     (submission.choices, submission.context) = (of.choices, Some(CONTEXT));
     submission.client = u64::from(of.salt % 3);
@@ -134,32 +157,89 @@ struct Asked {
     after: usize,
     /// Passes after its arrival until it is cancelled.
     cancelled: Option<usize>,
+    /// A choice that is stopped, and after how many of its tokens.
+    stopped: Option<(usize, usize)>,
+    odd: Option<Odd>,
 }
 
 fn asked() -> impl Strategy<Value = Asked> {
     let prompt = (prop_oneof![Just(0usize), Just(40), Just(150)], 1usize..60, 0u32..9);
     let answer = (prop_oneof![4 => 0usize..20, 1 => 100usize..140], 1usize..4);
     let times = (0usize..12, prop::option::weighted(0.2, 0usize..10));
-    (prompt, answer, any::<[bool; 2]>(), times).prop_map(
-        |((shared, own, salt), (answer, choices), [drafts, logprobs], (after, cancelled))| Asked {
-            shared,
-            own,
-            salt,
-            answer,
-            choices,
-            drafts,
-            logprobs,
-            after,
-            cancelled,
+    let stopped = prop::option::weighted(0.3, (0usize..3, 1usize..10));
+    let trouble = prop_oneof![Just(Trouble::None), Just(Trouble::NoId), Just(Trouble::Refuses)];
+    let panics = prop_oneof![Just(Trouble::PanicsBefore), Just(Trouble::PanicsAfter)];
+    let odd = (prop_oneof![2 => trouble, 1 => panics], 0usize..6)
+        .prop_map(|(trouble, after)| Odd { trouble, after, taken: 0 });
+    let ends = (stopped, prop::option::weighted(0.4, odd));
+    (prompt, answer, any::<[bool; 2]>(), times, ends).prop_map(
+        |(prompt, (answer, choices), [drafts, logprobs], (after, cancelled), (stopped, odd))| {
+            let (shared, own, salt) = prompt;
+            Asked {
+                shared,
+                own,
+                salt,
+                answer,
+                choices,
+                drafts,
+                logprobs,
+                after,
+                cancelled,
+                stopped,
+                odd,
+            }
         },
     )
+}
+
+/// Every second id, until there is trouble after some ids.
+#[derive(Debug, Clone, Copy)]
+struct Odd {
+    trouble: Trouble,
+    after: usize,
+    taken: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Trouble {
+    None,
+    NoId,
+    Refuses,
+    PanicsBefore,
+    PanicsAfter,
+}
+
+impl Constraint for Odd {
+    fn allowed(&mut self, allowed: &mut IdSet) -> Result<bool> {
+        let is_time = self.taken >= self.after;
+        assert!(self.trouble != Trouble::PanicsBefore || !is_time, "on purpose");
+        if self.trouble != Trouble::NoId || !is_time {
+            (0..200).for_each(|i| allowed.insert(2 * i + 1));
+        }
+        Ok(true)
+    }
+
+    fn accept(&mut self, id: u32) -> Result<()> {
+        assert_eq!(id % 2, 1);
+        self.taken += 1;
+        let is_time = self.taken > self.after;
+        assert!(self.trouble != Trouble::PanicsAfter || !is_time, "on purpose");
+        match self.trouble {
+            Trouble::Refuses if is_time => Err(Error::Ids("refused on purpose".to_owned())),
+            _ => Ok(()),
+        }
+    }
+
+    fn boxed_clone(&self) -> Box<dyn Constraint> {
+        Box::new(*self)
+    }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Arrivals, ends and cancellations at any time, answers to one prompt, drafts, the cache, and too little memory for all do not
-    /// change what is sampled. All memory is returned.
+    /// Arrivals, ends, stops and cancellations at any time, answers to one prompt, drafts, constraints that fail and panic, the cache,
+    /// and too little memory for all do not change what is sampled. All memory is returned.
     #[test]
     fn answers_are_those_of_each_prompt_alone(
         all in prop::collection::vec(asked(), 1..7),
@@ -173,7 +253,8 @@ proptest! {
         options.cache_bytes = if caches { model.kv_pool().page_bytes() * 4 } else { 0 };
         let before = model.kv_pool().used_bytes();
         let mut batch = Batch::new(model, options).unwrap();
-        let (mut log, mut tickets) = (Log::default(), Vec::new());
+        let (mut log, mut tickets) = (Log::default(), Vec::<(usize, Ticket)>::new());
+        let mut stopped = HashMap::new();
         for pass in 0.. {
             prop_assert!(pass < 20_000, "it never ends");
             for (index, asked) in all.iter().enumerate() {
@@ -191,6 +272,17 @@ proptest! {
                 break;
             }
             batch.pass(&mut |ticket, event| log.take(ticket, event));
+            for &(index, ticket) in &tickets {
+                let Some((choice, after)) = all[index].stopped else { continue };
+                let Some(seen) = log.0.get(&ticket) else { continue };
+                let goes_on = seen.failed.is_none() && !seen.finished.contains_key(&choice);
+                let count = log.tokens(ticket, choice).len();
+                if goes_on && count >= after {
+                    // The second time does nothing.
+                    batch.stop(ticket, choice);
+                    prop_assert_eq!(*stopped.entry((ticket, choice)).or_insert(count), count);
+                }
+            }
         }
         for (index, ticket) in tickets {
             let asked = &all[index];
@@ -199,12 +291,24 @@ proptest! {
                 prop_assert!(asked.cancelled.is_some());
                 continue;
             };
-            prop_assert_eq!(seen.finished.len(), asked.choices);
+            let mut failures = Vec::new();
             for choice in 0..asked.choices {
-                let (tokens, reason) = alone(reference, &submission, choice);
-                prop_assert_eq!(seen.finished[&choice], reason);
-                prop_assert_eq!(seen.tokens.get(&choice).cloned().unwrap_or_default(), tokens);
+                let (mut tokens, end) = try_alone(reference, &submission, choice);
+                let seen_tokens = log.tokens(ticket, choice);
+                if let Some(&count) = stopped.get(&(ticket, choice)) {
+                    tokens.truncate(count);
+                    prop_assert!(!seen.finished.contains_key(&choice));
+                } else if seen.failed.is_some() {
+                    // Some of them have failed, before or after this one ended.
+                    tokens.truncate(seen_tokens.len());
+                    failures.extend(end.err());
+                } else {
+                    prop_assert_eq!(seen.finished.get(&choice).copied().ok_or("none"), end);
+                }
+                prop_assert_eq!(seen_tokens, tokens);
             }
+            prop_assert_eq!(seen.failed.is_some(), !failures.is_empty());
+            prop_assert!(seen.failed.is_none_or(|code| failures.contains(&code)));
         }
         let stats = batch.stats();
         prop_assert_eq!((stats.running, stats.waiting, stats.paused), (0, 0, 0));
@@ -238,6 +342,76 @@ fn simple(model: &Model, own: usize, salt: u32, answer: usize, client: u64) -> S
     let mut submission = Submission::new(prompt(model, 0, own, salt), request);
     (submission.client, submission.context) = (client, Some(CONTEXT));
     submission
+}
+
+/// Prompts of a bidirectional model take turns with the answers that wait for them.
+#[test]
+fn answers_have_their_share_beside_bidirectional_prompts() {
+    let model = &MODELS[1];
+    let mut options = BatchOptions::default();
+    options.answer_share = 0.5;
+    let mut batch = Batch::new(model, options.clone()).unwrap();
+    batch.submit(simple(model, 5, 1, 400, 1)).unwrap();
+    batch.pass(&mut |_, _| {});
+    let prompts = (2..6).map(|salt| simple(model, 300, salt, 1, 2));
+    let tickets: Vec<_> = prompts.map(|prompt| batch.submit(prompt).unwrap()).collect();
+    // The time that answers must have for themselves before the next prompt.
+    let (mut begun, mut owed) = (0, Duration::ZERO);
+    while begun < tickets.len() {
+        let before = batch.stats();
+        batch.pass(&mut |ticket, event| {
+            begun +=
+                usize::from(tickets.contains(&ticket) && matches!(event, Event::Started { .. }));
+        });
+        let stats = batch.stats();
+        match stats.prompt_tokens - before.prompt_tokens {
+            0 => owed = owed.saturating_sub(stats.last_pass),
+            count => {
+                // One prompt at a time, and not before its time.
+                assert!(count == 302 && owed.is_zero(), "{count}, {owed:?}");
+                owed = stats.last_pass;
+            }
+        }
+        assert!(stats.longest_pass >= stats.last_pass);
+    }
+    options.answer_share = 1.0;
+    assert_eq!(Batch::new(model, options).err().unwrap().code(), "setting");
+}
+
+#[test]
+fn an_answer_that_is_stopped_frees_its_memory() {
+    let model = &open("chatglm2-6b-tiny/int4", None);
+    for cache_pages in [0, 20] {
+        let mut options = BatchOptions::default();
+        options.cache_bytes = model.kv_pool().page_bytes() * cache_pages;
+        let mut batch = Batch::new(model, options).unwrap();
+        let mut many = simple(model, 100, 1, 60, 0);
+        many.choices = 3;
+        let ticket = batch.submit(many.clone()).unwrap();
+        // It has no ids yet.
+        batch.stop(ticket, 0);
+        let mut log = Log::default();
+        // In the second pass, each writes to a page of its own.
+        for _ in 0..2 {
+            batch.pass(&mut |ticket, event| log.take(ticket, event));
+        }
+        let used = model.kv_pool().used_bytes();
+        batch.stop(ticket, 1);
+        batch.stop(ticket, 7);
+        let stats = batch.stats();
+        assert_eq!(stats.running, 2);
+        match cache_pages {
+            0 => assert!(model.kv_pool().used_bytes() < used),
+            _ => assert!(stats.cache_bytes > 0),
+        }
+        while !batch.is_idle() {
+            batch.pass(&mut |ticket, event| log.take(ticket, event));
+        }
+        assert_eq!(log.tokens(ticket, 1).len(), 2);
+        for choice in [0, 2] {
+            assert_eq!(log.tokens(ticket, choice), alone(model, &many, choice).0);
+        }
+    }
 }
 
 #[test]
@@ -518,7 +692,10 @@ fn a_cache_is_saved_and_restored() {
     let refused = |batch: &mut Batch, content: &[u8]| {
         std::fs::write(&file, content).unwrap();
         let error = batch.load_cache(&file).unwrap_err();
-        assert_eq!((error.code(), batch.stats().cache_bytes), ("file", 0));
+        assert_eq!(batch.stats().cache_bytes, 0);
+        // What does not begin as such a file is something else.
+        let is_cache = b"glm-prefix-cache".starts_with(&content[..content.len().min(16)]);
+        assert_eq!(error.code(), if is_cache { "cache" } else { "file" }, "{error}");
         error.to_string()
     };
     let mut batch = new(&options);
@@ -535,7 +712,8 @@ fn a_cache_is_saved_and_restored() {
     let mut other = Batch::new(&float, BatchOptions::default()).unwrap();
     assert!(refused(&mut other, &good).contains("belongs to another model"));
     let mut bidirectional = Batch::new(&MODELS[1], BatchOptions::default()).unwrap();
-    assert!(refused(&mut bidirectional, &good).contains("bidirectional"));
+    let error = bidirectional.load_cache(&file).unwrap_err();
+    assert!(error.code() == "file" && error.to_string().contains("bidirectional"));
     assert_eq!(model.kv_pool().used_bytes(), before);
 }
 

@@ -1,23 +1,22 @@
 //! Continuous batching: one pass computes the next tokens of many answers.
 
 mod admission;
+mod pass;
 mod queue;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::generate::decoding::{self, Decoding};
+use crate::generate::decoding::Decoding;
 use crate::generate::generation::{FinishReason, Request, check_prompt};
 use crate::generate::prefix_cache::PrefixCache;
 use crate::generate::sampling::SampledToken;
-use crate::network::hook::RunOptions;
 use crate::network::model::Model;
-use crate::network::workspace::{TILE, Workspace};
+use crate::network::workspace::Workspace;
 use queue::Queue;
-
-/// Most sequences that still use drafts. A draft takes rows of a pass from the other sequences.
-const DRAFTING: usize = 2;
 
 /// Parameters of a [`Batch`].
 #[derive(Debug, Clone)]
@@ -29,6 +28,9 @@ pub struct BatchOptions {
     /// each token: about this number divided by the speed of prompts in tokens per second. A bidirectional prompt is always in one
     /// pass, for which answers wait: its whole length divided by that speed. No pass has two of them.
     pub prompt_tokens: usize,
+    /// The least share of the time that answers have for themselves while bidirectional prompts wait, from 0 to 0.9. After a pass with
+    /// such a prompt, no other is computed until they have had it: with a quarter, for a third of the time of that pass.
+    pub answer_share: f64,
     /// Most bytes of keys and values that are kept of answers that ended, for prompts with the same beginning. At most 256 answers
     /// are kept.
     pub cache_bytes: u64,
@@ -36,7 +38,7 @@ pub struct BatchOptions {
 
 impl Default for BatchOptions {
     fn default() -> Self {
-        Self { max_sequences: 16, prompt_tokens: 64, cache_bytes: 0 }
+        Self { max_sequences: 16, prompt_tokens: 64, answer_share: 0.25, cache_bytes: 0 }
     }
 }
 
@@ -119,6 +121,8 @@ pub struct BatchStats {
     pub busy: Duration,
     /// Time of the last pass.
     pub last_pass: Duration,
+    /// Time of the longest pass: so long have answers waited for a token.
+    pub longest_pass: Duration,
 }
 
 /// Computes many answers at the same time.
@@ -139,6 +143,8 @@ pub struct Batch {
     /// In the order in which they began.
     running: Vec<Running>,
     cache: PrefixCache,
+    /// Time that answers have for themselves before the next bidirectional prompt.
+    reserved: Duration,
     tickets: u64,
     stats: BatchStats,
 }
@@ -161,7 +167,7 @@ impl Batch {
     /// A batch without submissions.
     ///
     /// # Errors
-    /// If an option is 0 that must not be, or memory cannot be allocated.
+    /// If an option is outside its range, or memory cannot be allocated.
     pub fn new(model: &Model, options: BatchOptions) -> Result<Self> {
         let numbers = [
             ("max sequences", options.max_sequences),
@@ -170,6 +176,10 @@ impl Batch {
         for (setting, value) in numbers {
             check(setting, value, usize::MAX)?;
         }
+        if !(0.0..=0.9).contains(&options.answer_share) {
+            let (range, found) = ("from 0 to 0.9".to_owned(), options.answer_share.to_string());
+            return Err(Error::Setting { setting: "share of answers", range, found });
+        }
         Ok(Self {
             workspace: model.workspace()?,
             model: model.clone(),
@@ -177,6 +187,7 @@ impl Batch {
             paused: Vec::new(),
             running: Vec::new(),
             cache: PrefixCache::new(options.cache_bytes),
+            reserved: Duration::ZERO,
             tickets: 0,
             stats: BatchStats::default(),
             options,
@@ -210,6 +221,20 @@ impl Batch {
         self.running.retain(|other| other.ticket != ticket);
     }
 
+    /// Ends one answer whose ids are not needed any more, for example because its text has a stop string. Its memory is freed, or kept
+    /// by the cache, and it has no further events. Does nothing to an answer that has no ids yet, or has ended.
+    pub fn stop(&mut self, ticket: Ticket, choice: usize) {
+        for list in [&mut self.running, &mut self.paused] {
+            let is_meant = |other: &Running| {
+                (other.ticket, other.choice) == (ticket, choice) && other.answer.has_begun()
+            };
+            if let Some(index) = list.iter().position(is_meant) {
+                self.cache.insert(list.remove(index).answer.into_sequence());
+                return;
+            }
+        }
+    }
+
     /// Whether there is nothing to compute.
     pub fn is_idle(&self) -> bool {
         self.running.is_empty() && self.paused.is_empty() && self.queue.len() == 0
@@ -227,8 +252,9 @@ impl Batch {
     /// that were read.
     ///
     /// # Errors
-    /// If the file cannot be read, is damaged, or belongs to another model, other types of activations or cache, or a processor whose
-    /// results differ. The cache is unchanged then.
+    /// [`Error::Cache`] if the file is damaged, needs more memory than the cache may have, or belongs to another model, other types of
+    /// activations or cache, or a processor whose results differ; another error if it cannot be read, is something else, or the memory
+    /// is exhausted. The cache is unchanged then.
     pub fn load_cache(&mut self, path: impl AsRef<Path>) -> Result<usize> {
         self.cache.load(&self.model, path.as_ref())
     }
@@ -243,196 +269,12 @@ impl Batch {
             ..self.stats
         }
     }
-
-    /// Computes the next tokens of all answers that run, begins others, and reports what happened. Does nothing if it is idle.
-    ///
-    /// An error of one submission is its [`Event::Failed`]. The others are not affected.
-    pub fn pass(&mut self, events: &mut dyn FnMut(Ticket, Event)) {
-        self.begin(events);
-        self.end_early(events);
-        if self.running.is_empty() {
-            return;
-        }
-        self.plan();
-        let started = Instant::now();
-        self.compute(events);
-        self.stats.passes += 1;
-        self.stats.last_pass = started.elapsed();
-        self.stats.busy += started.elapsed();
-        self.report(events);
-    }
-
-    /// Ends the answers that need no further pass: they were cancelled through their token, or have no ids.
-    fn end_early(&mut self, events: &mut dyn FnMut(Ticket, Event)) {
-        for list in [&mut self.running, &mut self.paused] {
-            list.retain_mut(|running| {
-                let reason = running.answer.limit();
-                let Some(reason) = reason else { return true };
-                for choice in running.choice..running.choice + running.choices() {
-                    events(running.ticket, Event::Finished { choice, reason });
-                }
-                false
-            });
-        }
-    }
-
-    /// Plans the rows of a pass: one for each answer, and tokens of prompts. Prompts take turns.
-    fn plan(&mut self) {
-        let answering = self.running.iter().filter(|other| other.answer.prefill() == 0).count();
-        let may_draft = self.running.len() <= DRAFTING;
-        let mut left = if answering == 0 { TILE } else { self.options.prompt_tokens };
-        let mut order: Vec<_> = (0..self.running.len()).collect();
-        order.sort_by_key(|&index| self.running[index].served);
-        let is_causal = self.model.is_causal();
-        for index in order {
-            let Running { answer, served, .. } = &mut self.running[index];
-            if answer.prefill() == 0 {
-                answer.plan(0, may_draft);
-            } else if left == 0 {
-                answer.rest();
-            } else {
-                let planned = answer.plan(left, false);
-                *served = self.stats.passes + 1;
-                // A bidirectional prompt has the pass for itself and the answers.
-                left = if is_causal { left - planned } else { 0 };
-                self.stats.prompt_tokens += planned as u64;
-            }
-        }
-    }
-
-    /// Runs the planned pass. If memory is short, empties the cache and pauses answers.
-    fn compute(&mut self, events: &mut dyn FnMut(Ticket, Event)) {
-        loop {
-            let Self { model, workspace, running, .. } = self;
-            let started = Instant::now();
-            let planned =
-                running.iter_mut().map(|running| &mut running.answer).filter(|a| !a.rests());
-            let logits = decoding::run(model, workspace, planned, RunOptions::default());
-            let error = match logits {
-                Ok(logits) => {
-                    let time = started.elapsed();
-                    let mut forked = Vec::new();
-                    let planned = running.iter_mut().filter(|running| !running.answer.rests());
-                    for (index, running) in planned.enumerate() {
-                        if running.answer.samples()
-                            && let Some(submission) = running.forks.take()
-                        {
-                            // Those whose parameters are invalid were refused by `submit`.
-                            forked.extend((1..submission.choices).filter_map(|choice| {
-                                let logits = logits.chunk(index);
-                                running.fork(model, &submission, choice, logits, time).ok()
-                            }));
-                        }
-                        running.answer.take(logits.chunk(index), time);
-                    }
-                    running.extend(forked);
-                    break;
-                }
-                Err(error) => error,
-            };
-            match error {
-                Error::KvBudget { .. } | Error::Memory { .. } => {
-                    if self.cache.evict() {
-                        continue;
-                    }
-                    if self.release() {
-                        continue;
-                    }
-                    self.fail_all(events, error);
-                }
-                error => self.fail_all(events, error),
-            }
-            return;
-        }
-        self.workspace.shrink(self.model.config());
-    }
-
-    fn fail_all(&mut self, events: &mut dyn FnMut(Ticket, Event), error: Error) {
-        let mut error = Some(error);
-        let mut tickets: Vec<_> =
-            std::mem::take(&mut self.running).iter().map(|r| r.ticket).collect();
-        tickets.dedup();
-        self.paused.retain(|running| !tickets.contains(&running.ticket));
-        for ticket in tickets {
-            events(ticket, Event::Failed(error.take().unwrap_or(Error::Failed)));
-        }
-    }
-
-    /// Reports what was sampled, and moves the sequences of answers that ended into the cache.
-    fn report(&mut self, events: &mut dyn FnMut(Ticket, Event)) {
-        let mut failed = Vec::new();
-        let mut still = Vec::with_capacity(self.running.len());
-        for mut running in std::mem::take(&mut self.running) {
-            let Running { ticket, choice, ref mut answer, .. } = running;
-            if failed.contains(&ticket) {
-                continue;
-            }
-            if !answer.has_begun() {
-                still.push(running);
-                continue;
-            }
-            if answer.announce() && choice == 0 {
-                let cached = answer.kept();
-                self.stats.cached_tokens += cached as u64;
-                events(ticket, Event::Started { cached });
-            }
-            while answer.limit().is_none()
-                && let Some(token) = answer.pop()
-            {
-                self.stats.answer_tokens += 1;
-                events(ticket, Event::Token { choice, token });
-                if answer.is_over() {
-                    break;
-                }
-            }
-            if answer.is_dry()
-                && let Err(error) = answer.problem()
-            {
-                failed.push(ticket);
-                events(ticket, Event::Failed(error));
-                continue;
-            }
-            match answer.finish_reason() {
-                Some(reason) => {
-                    events(ticket, Event::Finished { choice, reason });
-                    self.cache.insert(running.answer.into_sequence());
-                }
-                None => still.push(running),
-            }
-        }
-        still.retain(|running| !failed.contains(&running.ticket));
-        self.paused.retain(|running| !failed.contains(&running.ticket));
-        self.running = still;
-    }
 }
 
 impl Running {
     /// Number of answers that it is, or will be once the prompt is computed.
     fn choices(&self) -> usize {
         self.forks.as_ref().map_or(1, |forks| forks.choices)
-    }
-
-    /// Answer `choice` to the same prompt, whose last `logits` are given.
-    fn fork<'l>(
-        &self,
-        model: &Model,
-        submission: &Submission,
-        choice: usize,
-        logits: impl Iterator<Item = &'l [f32]>,
-        time: Duration,
-    ) -> Result<Self> {
-        let mut request = submission.request.clone();
-        request.sampling.seed = request.sampling.seed.wrapping_add(choice as u64);
-        let answer = self.answer.fork(model, request, logits, time)?;
-        Ok(Self {
-            ticket: self.ticket,
-            client: self.client,
-            choice,
-            answer,
-            forks: None,
-            served: self.served,
-            gave_way: false,
-        })
     }
 }
 

@@ -2,6 +2,8 @@
 //! many in each pass.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
@@ -221,6 +223,19 @@ impl Decoding {
         (self.planned, self.drafted) = (self.planned.min(self.next.len()), 0);
     }
 
+    /// Tokens of a prompt, or of an answer that is computed again, in the planned pass.
+    pub(crate) fn planned_prompt(&self) -> usize {
+        if self.prefill() > 0 { self.planned } else { 0 }
+    }
+
+    /// Checks what the planned pass would add to the sequence.
+    ///
+    /// # Errors
+    /// If the model refuses it.
+    pub(crate) fn check(&mut self, model: &Model) -> Result<()> {
+        model.placement(&self.split().0).map(drop)
+    }
+
     /// Whether the planned pass samples an id.
     pub(crate) fn samples(&self) -> bool {
         self.planned == self.next.len()
@@ -249,6 +264,24 @@ impl Decoding {
             self.planned = 0;
             return;
         }
+        let taken = guarded("the sampling of an answer", || {
+            self.sample_all(logits, time);
+            Ok(())
+        });
+        if let Err(error) = taken {
+            self.abandon(error);
+        }
+    }
+
+    /// Gives an answer up whose state may be inconsistent: the error is the next that [`Decoding::problem`] returns.
+    pub(crate) fn abandon(&mut self, error: Error) {
+        self.drawn.clear();
+        self.next.clear();
+        (self.planned, self.drafted, self.has_begun) = (0, 0, true);
+        self.pending = Some(error);
+    }
+
+    fn sample_all<'l>(&mut self, logits: impl Iterator<Item = &'l [f32]>, time: Duration) {
         let before = self.sequence.len() - self.drafted;
         let (first, was_answer) = (self.drawn.len(), self.prefill() == 0);
         let drafts = self.next.split_off(self.next.len() - self.drafted);
@@ -346,6 +379,9 @@ impl Decoding {
         self.sequence.clear();
         self.next.clone_from(&self.ids);
         self.planned = 0;
+        if !self.has_begun {
+            self.kept = 0;
+        }
     }
 }
 
@@ -360,7 +396,7 @@ impl Mask<'_> {
     fn compute(self, vocab: usize) {
         let mut allowed = self.allowed.take().unwrap_or_else(|| IdSet::new(vocab));
         allowed.clear();
-        match self.constraint.allowed(&mut allowed) {
+        match guarded("the constraint of an answer", || self.constraint.allowed(&mut allowed)) {
             Ok(true) => *self.allowed = Some(allowed),
             Ok(false) => {}
             Err(error) => *self.pending = Some(error),
@@ -368,7 +404,13 @@ impl Mask<'_> {
     }
 }
 
-/// Runs the planned pass of every answer. The ids that constraints allow are determined meanwhile.
+/// Does work that belongs to one answer. A panic is an error of this answer, which names `what` has failed.
+pub(crate) fn guarded<R>(what: &'static str, work: impl FnOnce() -> Result<R>) -> Result<R> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(Error::Panicked(what)))
+}
+
+/// Runs the planned pass of every answer. The ids that constraints allow are determined meanwhile, by one more thread: a constraint
+/// takes some 100 µs, and the pass of a real model so long that those of 16 answers end before it.
 ///
 /// # Errors
 /// As [`Model::run`].
@@ -384,8 +426,17 @@ pub(crate) fn run<'w, 'd>(
         return model.run(workspace, &mut chunks, options);
     }
     let vocab = model.config().vocab;
+    let masks = Mutex::new(masks);
+    let compute = || {
+        if let Ok(mut masks) = masks.lock() {
+            masks.drain(..).for_each(|mask| mask.compute(vocab));
+        }
+    };
     std::thread::scope(|scope| {
-        scope.spawn(|| masks.into_iter().for_each(|mask| mask.compute(vocab)));
+        // If there is no thread, they are computed first.
+        if std::thread::Builder::new().spawn_scoped(scope, &compute).is_err() {
+            compute();
+        }
         model.run(workspace, &mut chunks, options)
     })
 }

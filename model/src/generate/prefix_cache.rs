@@ -2,7 +2,9 @@
 
 mod file;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+
+use glm_kernels::KEYS;
 
 use crate::network::model::Model;
 use crate::network::sequence::Sequence;
@@ -14,25 +16,19 @@ const MAX_SEQUENCES: usize = 256;
 pub(crate) struct PrefixCache {
     budget: u64,
     sequences: Vec<Sequence>,
-    /// Bytes of the pages of all sequences.
-    bytes: u64,
+    /// How many of the sequences have each page.
+    pages: HashMap<usize, usize>,
 }
 
 impl PrefixCache {
     /// A cache of at most `budget` bytes of pages.
     pub(crate) fn new(budget: u64) -> Self {
-        Self { budget, sequences: Vec::new(), bytes: 0 }
+        Self { budget, sequences: Vec::new(), pages: HashMap::new() }
     }
 
     /// Bytes of the pages of all sequences.
     pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    fn count_bytes(&mut self) {
-        let pages: HashSet<_> = self.sequences.iter().flat_map(Sequence::pages).collect();
-        let page = self.sequences.first().map_or(0, Sequence::page_bytes);
-        self.bytes = pages.len() as u64 * page;
+        self.pages.len() as u64 * self.sequences.first().map_or(0, Sequence::page_bytes)
     }
 
     /// Number of tokens at the beginning of `prompt` that a sequence of the cache has.
@@ -40,26 +36,20 @@ impl PrefixCache {
         self.sequences.iter().map(|other| model.reusable(prompt, other)).max().unwrap_or(0)
     }
 
-    /// As [`PrefixCache::reusable`]; the sequence becomes the most recently used one.
-    pub(crate) fn touch(&mut self, model: &Model, prompt: &[u32]) -> usize {
+    /// The sequence with the longest beginning of `prompt`, and the length of this beginning. The sequence becomes the most recently
+    /// used one. `None` if no sequence has any of it.
+    pub(crate) fn find(&mut self, model: &Model, prompt: &[u32]) -> Option<(usize, &Sequence)> {
         let found = self.sequences.iter().map(|other| model.reusable(prompt, other)).enumerate();
-        let Some((index, len)) = found.max_by_key(|&(_, len)| len).filter(|&(_, len)| len > 0)
-        else {
-            return 0;
-        };
+        let (index, len) = found.max_by_key(|&(_, len)| len).filter(|&(_, len)| len > 0)?;
         self.sequences[index..].rotate_left(1);
-        len
+        self.sequences.last().map(|found| (len, found))
     }
 
-    /// A fork of the sequence with the longest beginning of `prompt`, with this beginning. `None` if no sequence has any of it.
-    pub(crate) fn fork(&mut self, model: &Model, prompt: &[u32]) -> Option<Sequence> {
-        let len = self.touch(model, prompt);
-        self.sequences.last().filter(|_| len > 0).map(|used| used.fork(len))
-    }
-
-    /// Adds a sequence, and removes others until the budget is kept.
-    pub(crate) fn insert(&mut self, sequence: Sequence) {
-        if self.budget == 0 || sequence.is_empty() {
+    /// Adds a sequence, or as much of its beginning as the budget allows, and removes others until the budget is kept.
+    pub(crate) fn insert(&mut self, mut sequence: Sequence) {
+        let pages = self.budget / sequence.page_bytes().max(1);
+        sequence.truncate(usize::try_from(pages).unwrap_or(usize::MAX).saturating_mul(KEYS));
+        if sequence.is_empty() {
             return;
         }
         // A sequence that begins another one adds nothing to it.
@@ -69,10 +59,15 @@ impl PrefixCache {
             self.sequences.push(longer);
             return;
         }
-        self.sequences.retain(|other| !sequence.ids().starts_with(other.ids()));
+        while let Some(index) =
+            self.sequences.iter().position(|other| sequence.ids().starts_with(other.ids()))
+        {
+            self.remove(index);
+        }
+        sequence.pages().into_iter().for_each(|page| *self.pages.entry(page).or_default() += 1);
         self.sequences.push(sequence);
-        self.count_bytes();
-        while (self.bytes > self.budget || self.sequences.len() > MAX_SEQUENCES) && self.evict() {}
+        while (self.bytes() > self.budget || self.sequences.len() > MAX_SEQUENCES) && self.evict() {
+        }
     }
 
     /// Removes the least recently used sequence. Returns `false` if there is none.
@@ -80,8 +75,18 @@ impl PrefixCache {
         if self.sequences.is_empty() {
             return false;
         }
-        self.sequences.remove(0);
-        self.count_bytes();
+        self.remove(0);
         true
+    }
+
+    fn remove(&mut self, index: usize) {
+        for page in self.sequences.remove(index).pages() {
+            if let Some(count) = self.pages.get_mut(&page) {
+                *count -= 1;
+                if *count == 0 {
+                    self.pages.remove(&page);
+                }
+            }
+        }
     }
 }

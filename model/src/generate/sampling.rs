@@ -226,8 +226,7 @@ impl Sampler {
             }
             Ok(match self.sampling.temperature {
                 0.0 => most_probable(candidates),
-                temperature => {
-                    weigh(candidates, temperature);
+                _ => {
                     let kept = narrow(candidates, &self.sampling);
                     draw(&candidates[..kept], &mut self.random)
                 }
@@ -255,19 +254,21 @@ fn weigh(candidates: &mut [Candidate], temperature: f32) {
     }
 }
 
-/// Sorts the likeliest candidates that may be drawn to the front; returns their number.
-fn narrow(candidates: &mut [Candidate], sampling: &Sampling) -> usize {
-    let Sampling { top_k, top_p, min_p, .. } = *sampling;
-    let all = candidates.len();
-    let most = if top_k == 0 { all } else { top_k.min(all) };
-    if most < all {
-        candidates.select_nth_unstable_by(most - 1, order);
+/// Turns logits into weights, and sorts the likeliest candidates that may be drawn to the front; returns their number.
+fn narrow(candidates: &mut Vec<Candidate>, sampling: &Sampling) -> usize {
+    let Sampling { temperature, top_k, top_p, min_p, .. } = *sampling;
+    let is_cut = (1..candidates.len()).contains(&top_k);
+    if is_cut {
+        // Before the weights, each of which takes an exponential.
+        candidates.select_nth_unstable_by(top_k - 1, order);
+        candidates.truncate(top_k);
     }
-    let candidates = &mut candidates[..most];
-    let mut kept = most;
+    weigh(candidates, temperature);
+    let mut kept = candidates.len();
     if top_p < 1.0 {
-        kept = nucleus(candidates, f64::from(top_p) * sum(candidates));
-    } else if most < all || min_p > 0.0 {
+        let share = f64::from(top_p) * sum(candidates);
+        kept = nucleus(candidates, share);
+    } else if is_cut || min_p > 0.0 {
         candidates.sort_unstable_by(order);
     }
     if min_p > 0.0 {
@@ -499,10 +500,11 @@ mod tests {
         ) {
             let sampling = Sampling { temperature: 1.0, top_p, top_k, ..Sampling::greedy() };
             let mut candidates: Vec<_> = (0..).zip(&logits).map(|(id, &weight)| Candidate { id, weight }).collect();
-            weigh(&mut candidates, 1.0);
             let mut sorted = candidates.clone();
             sorted.sort_by(order);
             sorted.truncate(if top_k == 0 { usize::MAX } else { top_k });
+            weigh(&mut sorted, 1.0);
+            sorted.sort_by(order);
             let total = sum(&sorted);
             let kept = narrow(&mut candidates, &sampling);
             let mass = |n: usize| sum(&sorted[..n]) / total;

@@ -366,13 +366,18 @@ impl Model {
         Ok(Logits::new(&workspace.logits, config.vocab, &workspace.wanted))
     }
 
+    /// Runs `work` on the threads of the model.
+    pub(crate) fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        self.0.pool.install(work)
+    }
+
     /// Checks that a sequence was created by this model.
     pub(crate) fn check_sequence(&self, sequence: &Sequence) -> Result<()> {
         if sequence.model == self.0.identity { Ok(()) } else { Err(Error::OtherModel("sequence")) }
     }
 
     /// Validates a chunk and returns the placement of its sequence.
-    fn placement(&self, chunk: &Chunk<'_>) -> Result<Placement> {
+    pub(crate) fn placement(&self, chunk: &Chunk<'_>) -> Result<Placement> {
         let (config, ids, sequence) = (&self.0.config, chunk.ids, &*chunk.sequence);
         self.check_sequence(sequence)?;
         if ids.is_empty() {

@@ -1,12 +1,13 @@
 //! Which answers run: those that were paused, then those that wait, as far as places and memory allow.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use super::{Batch, Event, Running, Submission, Ticket};
 use crate::error::Result;
-use crate::generate::decoding::Decoding;
+use crate::generate::decoding::{Decoding, guarded};
 use crate::generate::prefix_cache::PrefixCache;
 use crate::network::model::Model;
+use crate::network::sequence::Sequence;
 
 /// A submission waits for another one that computes at least this many tokens of its beginning.
 const WORTH_WAITING: usize = 32;
@@ -19,13 +20,17 @@ impl Batch {
             let submission = self.queue.get(index);
             let (client, choices, len) =
                 (submission.client, submission.choices, submission.prompt.len());
-            let reused = self.reusable(index);
-            if !self.has_places(client, choices) || !self.has_room(len - reused) {
-                // It stays the next one. No other may overtake it, or an answer with many choices would never begin.
+            // If there is no room, it stays the next one. No other may overtake it, or an answer with many choices would never begin.
+            if !self.has_places(client, choices) {
+                return;
+            }
+            let beginning = self.beginning(index);
+            if !self.has_room(len - beginning.as_ref().map_or(0, Sequence::len)) {
                 return;
             }
             let (ticket, submission) = self.queue.remove_at(index);
-            match self.start(ticket, submission) {
+            let start = || self.start(ticket, submission, beginning);
+            match guarded("the beginning of an answer", start) {
                 Ok(running) => {
                     self.make_places(choices);
                     self.running.push(running);
@@ -59,11 +64,15 @@ impl Batch {
             return None;
         }
         let Self { queue, running, cache, model, .. } = self;
+        let mut answers = HashMap::new();
+        for other in running.iter().chain(&self.paused) {
+            *answers.entry(other.client).or_default() += other.choices();
+        }
         let may_begin = |waits: &Submission| {
-            (self.paused.is_empty() || self.answers_of(waits.client) == 0)
+            (self.paused.is_empty() || !answers.contains_key(&waits.client))
                 && !is_being_computed(model, cache, running, waits)
         };
-        queue.next(|client| self.answers_of(client), may_begin)
+        queue.next(&answers, may_begin)
     }
 
     /// Number of answers that run, or will once their prompt is computed.
@@ -84,7 +93,7 @@ impl Batch {
         if choices <= free || self.answers_of(client) > 0 {
             return choices <= free;
         }
-        let mut counts = BTreeMap::<u64, usize>::new();
+        let mut counts = HashMap::<u64, usize>::new();
         self.movable().for_each(|(_, other)| *counts.entry(other.client).or_default() += 1);
         choices <= free + counts.values().map(|count| count.saturating_sub(choices)).sum::<usize>()
     }
@@ -145,30 +154,27 @@ impl Batch {
         }
     }
 
-    /// Number of tokens at the beginning of a prompt that waits which need not be computed. The cache keeps them longest.
-    fn reusable(&mut self, index: usize) -> usize {
+    /// A sequence with the beginning of a prompt that waits, as far as others have computed it.
+    fn beginning(&mut self, index: usize) -> Option<Sequence> {
         let Self { model, queue, cache, running, .. } = self;
         let prompt = &queue.get(index).prompt;
-        let running = running.iter().map(|other| model.reusable(prompt, other.answer.sequence()));
-        running.max().unwrap_or(0).max(cache.touch(model, prompt))
+        let running = running.iter().map(|other| other.answer.sequence());
+        let running = running.map(|other| (model.reusable(prompt, other), other));
+        let found = running.chain(cache.find(model, prompt)).max_by_key(|&(len, _)| len);
+        found.filter(|&(len, _)| len > 0).map(|(len, found)| found.fork(len))
     }
 
-    fn start(&mut self, ticket: Ticket, submission: Submission) -> Result<Running> {
-        let Self { model, cache, running, .. } = self;
-        let empty = model.sequence(submission.context)?;
-        let prompt = &submission.prompt;
-        let others = running.iter().map(|other| other.answer.sequence());
-        let (len, other) = others
-            .map(|other| (model.reusable(prompt, other), other))
-            .max_by_key(|&(len, _)| len)
-            .map_or((0, None), |(len, other)| (len, Some(other)));
-        let found = match other {
-            Some(other) if len > cache.reusable(model, prompt) => Some(other.fork(len)),
-            _ => cache.fork(model, prompt),
-        };
+    fn start(
+        &self,
+        ticket: Ticket,
+        submission: Submission,
+        beginning: Option<Sequence>,
+    ) -> Result<Running> {
+        let empty = self.model.sequence(submission.context)?;
         let capacity = empty.capacity();
-        let sequence = found.map_or(empty, |found| found.with_capacity(capacity));
-        let answer = Decoding::new(model, sequence, prompt, submission.request.clone())?;
+        let sequence = beginning.map_or(empty, |beginning| beginning.with_capacity(capacity));
+        let request = submission.request.clone();
+        let answer = Decoding::new(&self.model, sequence, &submission.prompt, request)?;
         let client = submission.client;
         let forks = (submission.choices > 1).then(|| Box::new(submission));
         let served = self.stats.passes;

@@ -1,6 +1,6 @@
 //! The submissions that wait, fair between clients.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::{Submission, Ticket};
 
@@ -30,29 +30,30 @@ impl Queue {
         &self.waiting[index].1
     }
 
-    /// Index of the next of the submissions that `may_begin`. `answers` is the number of answers of a client that began.
+    /// Index of the next of the submissions that `may_begin`. `answers` are the numbers of answers that began of each client.
     pub(super) fn next(
         &self,
-        answers: impl Fn(u64) -> usize,
+        answers: &HashMap<u64, usize>,
         may_begin: impl Fn(&Submission) -> bool,
     ) -> Option<usize> {
-        let rank = |client| {
-            let served = self.served.iter().position(|&other| other == client);
-            (answers(client), served.map_or(0, |index| index + 1))
-        };
-        let ready = self.waiting.iter().enumerate().filter(|(_, (_, waits))| may_begin(waits));
+        let served: HashMap<_, _> = self.served.iter().copied().zip(1usize..).collect();
+        let of = |counts: &HashMap<u64, usize>, client| counts.get(&client).copied().unwrap_or(0);
+        let rank = |client| (of(answers, client), of(&served, client));
+        let waiting = self.waiting.iter().enumerate();
         // The first of equal rank is the oldest of its client.
-        let next = ready.min_by_key(|(_, (_, submission))| rank(submission.client));
-        next.map(|(index, _)| index)
+        let mut order: Vec<_> =
+            waiting.map(|(index, (_, waits))| (rank(waits.client), index)).collect();
+        order.sort_unstable();
+        order.into_iter().map(|(_, index)| index).find(|&index| may_begin(self.get(index)))
     }
 
     /// Takes the submission of [`Queue::next`].
     pub(super) fn remove_at(&mut self, index: usize) -> (Ticket, Submission) {
         let taken = self.waiting.remove(index).expect("an index of `next`");
-        let waits = |client: &u64| self.waiting.iter().any(|(_, other)| other.client == *client);
+        let waiting: HashSet<_> = self.waiting.iter().map(|(_, other)| other.client).collect();
         let client = taken.1.client;
-        self.served.retain(|other| *other != client && waits(other));
-        if waits(&client) {
+        self.served.retain(|other| *other != client && waiting.contains(other));
+        if waiting.contains(&client) {
             self.served.push_back(client);
         }
         taken

@@ -17,7 +17,7 @@ use std::path::Path;
 use glm_kernels::KEYS;
 use sha2::{Digest, Sha256};
 
-use super::PrefixCache;
+use super::{MAX_SEQUENCES, PrefixCache};
 use crate::error::{Error, Result};
 use crate::network::model::Model;
 use crate::network::sequence::Sequence;
@@ -25,15 +25,14 @@ use crate::network::sequence::Sequence;
 const MAGIC: &[u8; 16] = b"glm-prefix-cache";
 const VERSION: u32 = 1;
 
-/// Most sequences of a file.
-const MAX_SEQUENCES: u32 = 1 << 16;
-
 impl PrefixCache {
     /// # Errors
     /// As [`Batch::save_cache`](crate::Batch::save_cache).
     pub(crate) fn save(&self, model: &Model, path: &Path) -> Result<()> {
         check(model, path)?;
         let part = path.with_added_extension("part");
+        // What was left there may have other permissions.
+        let _ = fs::remove_file(&part);
         let written = self.write(model, &part).and_then(|()| fs::rename(&part, path));
         written.map_err(|error| {
             let _ = fs::remove_file(&part);
@@ -43,7 +42,7 @@ impl PrefixCache {
 
     fn write(&self, model: &Model, path: &Path) -> io::Result<()> {
         let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true);
+        options.write(true).create_new(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let mut to = Hashing { inner: BufWriter::new(options.open(path)?), hash: Sha256::new() };
@@ -80,7 +79,13 @@ impl PrefixCache {
     pub(crate) fn load(&mut self, model: &Model, path: &Path) -> Result<usize> {
         check(model, path)?;
         let file = File::open(path).map_err(Error::io(path))?;
-        let mut from = Hashing { inner: BufReader::new(file), hash: Sha256::new() };
+        let mut inner = BufReader::new(file);
+        let mut magic = Vec::new();
+        inner.by_ref().take(MAGIC.len() as u64).read_to_end(&mut magic).map_err(Error::io(path))?;
+        if !MAGIC.starts_with(&magic) {
+            return Err(Error::file(path, "is no file of kept prompts: name another file"));
+        }
+        let mut from = Hashing { inner, hash: Sha256::new_with_prefix(&magic) };
         let sequences = read(&mut from, model, path, self.budget)?;
         let tokens = sequences.iter().map(Sequence::len).sum();
         sequences.into_iter().for_each(|sequence| self.insert(sequence));
@@ -98,27 +103,28 @@ fn check(model: &Model, path: &Path) -> Result<()> {
     Err(Error::file(path, problem))
 }
 
-/// Reads the sequences of a file. Nothing of it is used before its hash was compared.
+/// Reads the sequences of a file, after its magic. Nothing of it is used before its hash was compared.
 fn read(
     from: &mut Hashing<impl Read>,
     model: &Model,
     path: &Path,
     budget: u64,
 ) -> Result<Vec<Sequence>> {
-    let damaged = |problem: &str| Error::file(path, format!("{problem}: delete the file"));
+    let damaged =
+        |problem: &str| Error::Cache { path: path.to_owned(), problem: problem.to_owned() };
     let io = |error: io::Error| match error.kind() {
         io::ErrorKind::UnexpectedEof => damaged("is cut off"),
         _ => Error::io(path)(error),
     };
-    if from.bytes::<16>().map_err(io)? != *MAGIC || from.number().map_err(io)? != VERSION {
-        return Err(damaged("is no cache of this version"));
+    if from.number().map_err(io)? != VERSION {
+        return Err(damaged("was written by another version of the program"));
     }
     if from.bytes::<32>().map_err(io)? != model.fingerprint() {
         let problem = "belongs to another model, or to the same with other settings";
         return Err(damaged(problem));
     }
     let count = from.number().map_err(io)?;
-    if count > MAX_SEQUENCES {
+    if count as usize > MAX_SEQUENCES {
         return Err(damaged("is damaged"));
     }
     let empty = model.sequence(Some(model.config().max_context))?;
@@ -137,10 +143,7 @@ fn read(
         let pages = len.div_ceil(KEYS) - shared;
         own += pages as u64 * empty.page_bytes();
         if own > budget {
-            return Err(Error::file(
-                path,
-                "needs more memory than the cache may have: raise its limit, or delete the file",
-            ));
+            return Err(damaged("needs more memory than the cache may have: raise its limit"));
         }
         let mut ids = vec![0; len];
         from.read_exact(bytemuck::cast_slice_mut(&mut ids)).map_err(io)?;
