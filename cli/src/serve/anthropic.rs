@@ -19,7 +19,7 @@ use self::request::MessagesRequest;
 use self::response::{Head, MessageBody, TokenCount};
 use super::blocks::Blocks;
 use super::body::Body;
-use super::error::{ApiError, Result};
+use super::error::Result;
 use super::listen::Peer;
 use super::log::Record;
 use super::served::client;
@@ -44,9 +44,7 @@ pub async fn create(
 ) -> Result<Response> {
     let served = app.served()?;
     let deadline = app.deadline();
-    if request.max_tokens.is_none() {
-        return Err(ApiError::field("max_tokens", "max_tokens is missing"));
-    }
+    request.check()?;
     let (question, _) = served.encode(|| request.chat()?.question(served)).await?;
     let client = client(peer, request.user());
     let mut answers = served.ask(question, client, deadline).await?;
