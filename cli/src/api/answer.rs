@@ -13,6 +13,8 @@ pub struct Usage {
     pub prompt: usize,
     pub cached: usize,
     pub answer: usize,
+    /// Those of the answer that are thoughts, with the tags around them.
+    pub reasoning: usize,
 }
 
 /// What a token, or the end of an answer, adds to it.
@@ -21,7 +23,7 @@ pub struct Step {
     pub choice: usize,
     /// What has become final; often nothing.
     pub parts: Vec<AnswerEvent>,
-    /// Calls of tools so far.
+    /// Complete calls of tools so far.
     pub calls: usize,
     pub token: Option<SampledToken>,
     pub finish: Option<FinishReason>,
@@ -35,11 +37,18 @@ pub struct Reader {
     stream: TextStream<'static>,
     /// `None` if all is text.
     parser: Option<AnswerParser>,
+    /// Whether the first complete call ends the answer.
+    has_one_call: bool,
 }
 
 impl Reader {
     pub fn new(stream: TextStream<'static>, parser: Option<AnswerParser>) -> Self {
-        Self { stream, parser }
+        Self { stream, parser, has_one_call: false }
+    }
+
+    /// Ends the answer after its first call if `has_one_call`.
+    pub fn with_one_call(self, has_one_call: bool) -> Self {
+        Self { has_one_call, ..self }
     }
 
     fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> Result<Vec<AnswerEvent>> {
@@ -52,14 +61,28 @@ impl Reader {
         if self.stream.stopped() {
             parts.extend(self.end());
         }
-        Ok(parts)
+        Ok(self.up_to_one_call(parts))
     }
 
     fn finish(&mut self) -> Vec<AnswerEvent> {
         let text = self.stream.finish();
         let mut parts = self.parse(text);
         parts.extend(self.end());
+        self.up_to_one_call(parts)
+    }
+
+    /// What comes after the call that ends the answer is dropped.
+    fn up_to_one_call(&self, mut parts: Vec<AnswerEvent>) -> Vec<AnswerEvent> {
+        let end = parts.iter().position(|part| matches!(part, AnswerEvent::CallEnd { .. }));
+        if let Some(end) = end.filter(|_| self.has_one_call) {
+            parts.truncate(end + 1);
+        }
         parts
+    }
+
+    /// Whether a stop string or a call has ended the answer.
+    fn is_over(&self) -> bool {
+        self.stream.stopped() || self.has_one_call && self.calls() > 0
     }
 
     fn parse(&mut self, text: String) -> Vec<AnswerEvent> {
@@ -75,7 +98,11 @@ impl Reader {
     }
 
     fn calls(&self) -> usize {
-        self.parser.as_ref().map_or(0, AnswerParser::calls)
+        self.parser.as_ref().map_or(0, AnswerParser::complete_calls)
+    }
+
+    fn is_thinking(&self) -> bool {
+        self.parser.as_ref().is_some_and(AnswerParser::is_thinking)
     }
 }
 
@@ -111,7 +138,7 @@ impl Reading {
         self.usage
     }
 
-    /// Whether all answers have ended. A stop string ends an answer before the batch does.
+    /// Whether all answers have ended. A stop string or a call ends an answer before the batch does.
     pub fn is_over(&self) -> bool {
         self.choices.iter().all(|choice| choice.is_over)
     }
@@ -134,7 +161,7 @@ impl Reading {
         }
     }
 
-    /// A stop string ends an answer whose ids go on; those are ignored.
+    /// A stop string or a call ends an answer whose ids go on; those are ignored.
     fn token(&mut self, choice: usize, token: SampledToken) -> Result<Option<Step>> {
         let Some(Choice { reader, is_over }) = self.choices.get_mut(choice) else {
             return Ok(None);
@@ -143,8 +170,10 @@ impl Reading {
             return Ok(None);
         }
         self.usage.answer += 1;
+        let was_thinking = reader.is_thinking();
         let parts = reader.push(self.tokenizer, token.id)?;
-        *is_over = reader.stream.stopped();
+        self.usage.reasoning += usize::from(was_thinking || reader.is_thinking());
+        *is_over = reader.is_over();
         let finish = is_over.then_some(FinishReason::Stop);
         let stop = reader.stream.stopped_by().map(str::to_owned);
         let calls = reader.calls();

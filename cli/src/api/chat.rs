@@ -32,6 +32,8 @@ sampled_request! {
         pub tools: Option<Vec<Value>>,
         /// Whether tools are called: `auto`, the default with tools, `none`, `required`, or an object that names a function.
         pub tool_choice: Option<Value>,
+        /// With false, an answer ends after its first call.
+        pub parallel_tool_calls: Option<bool>,
         /// The form of the answer: an object whose `type` is `text`, `json_object` or `json_schema`.
         pub response_format: Option<Value>,
         /// A grammar of the answer, in the notation of Lark.
@@ -77,6 +79,7 @@ impl ChatRequest {
         request.logprobs = logprobs;
         let tools = tools(self)?;
         let form = Form::of(self, tools.as_ref())?;
+        let has_one_call = self.parallel_tool_calls == Some(false);
         let choices = choices(self.n)?;
         model.check_answers(choices)?;
         let prompt = prompt(model, self, tools.as_ref())?;
@@ -88,7 +91,7 @@ impl ChatRequest {
         let reader = |_| {
             let id = response_id("call");
             let parser = template.answer_parser(model.tokenizer(), &prompt, tools.as_ref(), id);
-            Reader::new(stream.clone(), Some(parser))
+            Reader::new(stream.clone(), Some(parser)).with_one_call(has_one_call)
         };
         let readers = (0..choices).map(reader).collect();
         let head = Head::new(model.name(), model.tokenizer(), logprobs.is_some());
@@ -113,16 +116,27 @@ fn logprobs(request: &ChatRequest) -> Result<Option<usize>> {
 fn tools(request: &mut ChatRequest) -> Result<Option<Value>> {
     let tools = request.tools.take().filter(|tools| !tools.is_empty());
     for (index, tool) in tools.iter().flatten().enumerate() {
-        let name = tool["function"]["name"].as_str().filter(|name| !name.is_empty());
-        if tool["type"] != "function" || name.is_none() {
-            let path = format!("tools[{index}]");
-            let problem =
-                format!("{path} is no tool with the type \"function\" and a function with a name");
-            return Err(ApiError::field(path, problem));
-        }
+        let path = format!("tools[{index}]");
+        let problem = match tool["function"]["name"].as_str() {
+            Some(name) if tool["type"] == "function" && is_name(name) => continue,
+            Some(name) if tool["type"] == "function" => format!(
+                "{path} has the name {name:.200?}: a name has 1 to {MOST_NAME} letters, digits or _-.:/"
+            ),
+            _ => format!("{path} is no tool with the type \"function\" and a function with a name"),
+        };
+        return Err(ApiError::field(path, problem));
     }
     let is_none = request.tool_choice.as_ref().is_some_and(|choice| choice == "none");
     Ok(tools.filter(|_| !is_none).map(Value::from))
+}
+
+/// Longest name of a tool in bytes.
+const MOST_NAME: usize = 128;
+
+/// Whether a tool can have this name. In the texts of calls, other characters would look like what surrounds a name.
+fn is_name(name: &str) -> bool {
+    let is_part = |c: char| c.is_alphanumeric() || "_-.:/".contains(c);
+    (1..=MOST_NAME).contains(&name.len()) && name.chars().all(is_part)
 }
 
 /// The ids of the conversation.

@@ -17,7 +17,7 @@ use self::response::{Head, MessageBody, TokenCount};
 use super::blocks::Blocks;
 use super::body::Body;
 use super::caller::Caller;
-use super::error::{ApiError, Result};
+use super::error::Result;
 
 /// Answers a conversation.
 #[utoipa::path(
@@ -31,9 +31,7 @@ use super::error::{ApiError, Result};
     )
 )]
 pub async fn create(caller: Caller, Body(request): Body<MessagesRequest>) -> Result<Response> {
-    if request.max_tokens.is_none() {
-        return Err(ApiError::field("max_tokens", "max_tokens is missing"));
-    }
+    request.check()?;
     let (answers, head) = caller
         .ask(request.user(), |served| {
             let (question, _) = request.chat()?.question(served)?;

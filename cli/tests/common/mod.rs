@@ -5,6 +5,7 @@
 #[cfg(unix)]
 pub mod browser;
 pub mod cache;
+pub mod causal;
 pub mod hub;
 #[cfg(all(unix, feature = "serve"))]
 pub mod page;

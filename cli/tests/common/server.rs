@@ -15,7 +15,7 @@ use super::{isolated, talker};
 /// Longer than anything takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A server of the demonstration model. Dropping it ends it.
+/// A server, of the demonstration model unless told. Dropping it ends it.
 pub struct Server {
     child: Child,
     address: SocketAddr,
@@ -80,9 +80,14 @@ impl Server {
     }
 
     pub fn start_with(words: &[&str], variables: &[(&str, &str)]) -> Self {
+        Self::of(&talker(), words, variables)
+    }
+
+    /// Starts with the model in this folder.
+    pub fn of(model: &str, words: &[&str], variables: &[(&str, &str)]) -> Self {
         let home = TempDir::new().unwrap();
         let mut command = isolated(home.path());
-        command.args(["serve", "-m", &talker(), "--port", "0"]).args(words);
+        command.args(["serve", "-m", model, "--port", "0"]).args(words);
         command.env_remove("GLM_API_KEY").env("LC_ALL", "C").envs(variables.iter().copied());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();

@@ -216,7 +216,7 @@ fn sources(source: &Source, form: Option<CallForm>, thoughts: Thoughts) -> Resul
         Source::Regex(expression) => (inner, Some(GrammarWithLexer::from_regex(expression))),
         Source::Call { tools, name } => {
             let problem = || Error::Grammar("this model has no form for calls of tools".to_owned());
-            (calls::lark(form.ok_or_else(problem)?, tools, name.as_deref()), None)
+            (calls::lark(form.ok_or_else(problem)?, tools, name.as_deref())?, None)
         }
     };
     let mut whole = TopLevelGrammar::from_lark(before + &answer);

@@ -22,7 +22,8 @@ pub struct MessagesRequest {
     pub system: Option<Value>,
     /// The tools that may be called: objects with `name` and `input_schema`.
     pub tools: Option<Vec<Value>>,
-    /// Whether tools are called: an object whose `type` is `auto`, `any`, `tool` (with a `name`) or `none`.
+    /// Whether tools are called: an object whose `type` is `auto`, `any`, `tool` (with a `name`) or `none`. With
+    /// `disable_parallel_tool_use`, the answer ends after its first call.
     pub tool_choice: Option<Value>,
     /// Texts before which the answer ends; up to 16.
     pub stop_sequences: Option<Vec<String>>,
@@ -89,6 +90,23 @@ impl MessagesRequest {
         self.metadata.as_ref()?.user_id.as_deref()
     }
 
+    /// Checks what an answer needs, and a count of tokens does not.
+    ///
+    /// # Errors
+    /// If it is missing.
+    pub fn check(&self) -> Result<()> {
+        if self.max_tokens.is_none() {
+            return Err(ApiError::field("max_tokens", "max_tokens is missing"));
+        }
+        match self.messages.last() {
+            Some(last) if last["role"] == "assistant" => Err(ApiError::field(
+                "messages",
+                "messages ends with one of the assistant: an answer that has begun cannot be continued here",
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// The chat that is asked for.
     ///
     /// # Errors
@@ -116,6 +134,9 @@ impl MessagesRequest {
             model: self.model.clone(),
             tools: Some(tools),
             tool_choice: self.tool_choice.as_ref().map(tool_choice).transpose()?,
+            parallel_tool_calls: self.tool_choice.as_ref().and_then(|choice| {
+                choice["disable_parallel_tool_use"].as_bool().map(|is_disabled| !is_disabled)
+            }),
             chat_template_kwargs: thinking
                 .map(|kind| TemplateArguments { enable_thinking: Some(kind != "disabled") }),
             stop: self.stop_sequences.clone().map(Strings::Many),
@@ -169,10 +190,14 @@ fn add_user(messages: &mut Vec<Value>, content: &Value) -> Result<(), String> {
         match block["type"].as_str() {
             Some("text") => said += field(&block, "text")?,
             Some("tool_result") => {
-                let result = match &block["content"] {
+                let mut result = match &block["content"] {
                     Value::Null => String::new(),
                     content => text(content)?,
                 };
+                if block["is_error"] == true {
+                    // The models know no other way to say it.
+                    result.insert_str(0, "Error: ");
+                }
                 let id = field(&block, "tool_use_id")?;
                 messages.push(json!({ "role": "tool", "tool_call_id": id, "content": result }));
                 has_results = true;
@@ -234,7 +259,10 @@ fn tool_choice(choice: &Value) -> Result<Value> {
     match choice["type"].as_str() {
         Some(kind @ ("auto" | "none")) => Ok(json!(kind)),
         Some("any") => Ok(json!("required")),
-        Some("tool") => Ok(json!({ "type": "function", "function": { "name": choice["name"] } })),
+        Some("tool") if choice["name"].is_string() => {
+            Ok(json!({ "type": "function", "function": { "name": choice["name"] } }))
+        }
+        Some("tool") => Err(wrong("tool_choice", "the tool has no name")),
         _ => Err(wrong("tool_choice", "the type must be auto, any, tool or none")),
     }
 }

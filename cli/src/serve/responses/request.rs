@@ -21,6 +21,8 @@ pub struct ResponsesRequest {
     pub tools: Option<Vec<Value>>,
     /// Whether tools are called: `auto`, the default with tools, `none`, `required`, or an object that names a function.
     pub tool_choice: Option<Value>,
+    /// With false, the answer ends after its first call.
+    pub parallel_tool_calls: Option<bool>,
     /// The form of the answer: `format` is an object whose `type` is `text`, `json_object` or `json_schema`.
     pub text: Option<TextOptions>,
     /// Send the answer in pieces, as events.
@@ -136,6 +138,7 @@ impl ResponsesRequest {
             model: self.model.clone(),
             tools: Some(tools),
             tool_choice: self.tool_choice.as_ref().map(tool_choice),
+            parallel_tool_calls: self.parallel_tool_calls,
             response_format: format.map(response_format),
             chat_template_kwargs: effort
                 .map(|effort| TemplateArguments { enable_thinking: Some(effort != "none") }),

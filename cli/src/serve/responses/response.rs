@@ -136,7 +136,7 @@ pub struct InputDetails {
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct OutputDetails {
-    /// Not counted: always 0.
+    /// Tokens of the answer that are thoughts, with the tags around them.
     reasoning_tokens: usize,
 }
 
@@ -189,7 +189,7 @@ impl ResponseBody {
             metadata: request.metadata.clone().unwrap_or_default(),
             model: head.model.clone(),
             output: Vec::new(),
-            parallel_tool_calls: true,
+            parallel_tool_calls: request.parallel_tool_calls.unwrap_or(true),
             previous_response_id: None,
             store: false,
             temperature: request.temperature,
@@ -210,7 +210,7 @@ impl ResponseBody {
             input_tokens: usage.prompt,
             input_tokens_details: InputDetails { cached_tokens: usage.cached },
             output_tokens: usage.answer,
-            output_tokens_details: OutputDetails { reasoning_tokens: 0 },
+            output_tokens_details: OutputDetails { reasoning_tokens: usage.reasoning },
             total_tokens: usage.prompt + usage.answer,
         };
         Self {

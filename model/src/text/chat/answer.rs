@@ -99,6 +99,8 @@ pub struct AnswerParser {
     id: String,
     /// Calls so far.
     count: usize,
+    /// Those of them that are complete.
+    complete: usize,
     state: State,
     /// What is not decided yet.
     held: String,
@@ -129,7 +131,8 @@ impl AnswerParser {
             Thoughts::None => State::Text { line: true, fresh: false },
         };
         let calls = expects.calls.filter(|(_, offered)| !offered.is_empty());
-        AnswerParser { calls, id, count: 0, state, held: String::new(), events: Vec::new() }
+        let (held, events) = (String::new(), Vec::new());
+        AnswerParser { calls, id, count: 0, complete: 0, state, held, events }
     }
 
     /// Takes the next piece of the text, and returns what has become certain.
@@ -148,9 +151,14 @@ impl AnswerParser {
         std::mem::take(&mut self.events)
     }
 
-    /// Calls that have begun.
-    pub fn calls(&self) -> usize {
-        self.count
+    /// Calls that are complete. Those that have begun only are not counted.
+    pub fn complete_calls(&self) -> usize {
+        self.complete
+    }
+
+    /// Whether what comes next is part of the thoughts, as far as is known.
+    pub fn is_thinking(&self) -> bool {
+        matches!(self.state, State::Thoughts { .. })
     }
 
     /// Decides about the next part of what is held. Returns whether there may be more to decide.
@@ -276,6 +284,7 @@ impl AnswerParser {
         match step {
             call::Step::More => return false,
             call::Step::End => {
+                self.complete += 1;
                 self.emit(AnswerEvent::CallEnd { index });
                 self.state = State::Text { line: true, fresh: true };
             }

@@ -29,10 +29,18 @@ fn functions<'t>(
 }
 
 /// The rules of `answer`: a call of one of the tools, or of the one with this name. GLM-4.5 may call several.
-pub(super) fn lark(form: CallForm, tools: &Value, name: Option<&str>) -> String {
+///
+/// # Errors
+/// If the form has no way to write the name of an argument.
+pub(super) fn lark(form: CallForm, tools: &Value, name: Option<&str>) -> Result<String> {
     let mut rules = String::new();
     let mut count = 0;
     for (name, parameters) in functions(tools, name) {
+        if form != CallForm::Json {
+            arguments(parameters)
+                .iter()
+                .try_for_each(|argument| check_argument(name, argument.name))?;
+        }
         let call = format!("call_{count}");
         match form {
             CallForm::Json => json_call(&call, name, parameters, &mut rules),
@@ -43,7 +51,22 @@ pub(super) fn lark(form: CallForm, tools: &Value, name: Option<&str>) -> String 
     }
     let calls: Vec<_> = (0..count).map(|i| format!("call_{i}")).collect();
     let several = if matches!(form, CallForm::Tags { .. }) { "(\"\\n\"? call)*" } else { "" };
-    format!("answer: call {several}\ncall: {}\n{rules}", calls.join(" | "))
+    Ok(format!("answer: call {several}\ncall: {}\n{rules}", calls.join(" | ")))
+}
+
+/// Longest name of an argument in bytes.
+const MAX_NAME: usize = 128;
+
+/// # Errors
+/// If what surrounds names in calls is part of this one.
+fn check_argument(tool: &str, name: &str) -> Result<()> {
+    let is_plain = !name.is_empty() && name.trim() == name && name.len() <= MAX_NAME;
+    if is_plain && !name.contains(['<', '=', ',', '(', ')', '\'', '"', '\n']) {
+        return Ok(());
+    }
+    Err(Error::Grammar(format!(
+        "this model cannot write the argument {name:.200?} of the tool {tool:?}"
+    )))
 }
 
 /// `name`, a new line, and the arguments as JSON.
@@ -59,7 +82,12 @@ fn json_call(call: &str, name: &str, parameters: &Value, rules: &mut String) {
 fn object(parameters: &Value) -> Value {
     let mut fields = parameters.as_object().cloned().unwrap_or_default();
     fields.entry("type").or_insert("object".into());
-    fields.entry("additionalProperties").or_insert(false.into());
+    // Schemas that are combined each have names of their own.
+    let is_combined =
+        ["$ref", "allOf", "anyOf", "oneOf"].iter().any(|key| fields.contains_key(*key));
+    if !is_combined {
+        fields.entry("additionalProperties").or_insert(false.into());
+    }
     fields.into()
 }
 
