@@ -65,6 +65,10 @@ use crate::output::note;
 
 /// Threads for connections, JSON and tokens. The model has its own.
 const WORKERS: usize = 2;
+/// Threads that take over from workers while these encode texts; one more is for what the runtime itself does, such as to resolve names.
+/// Few threads that stay keep the memory of the allocator steady.
+const SPARE_WORKERS: usize = encoding::AT_ONCE + 1;
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// What the server is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,8 +131,12 @@ pub fn run(args: &args::Serve) -> Result<()> {
         client_timeout: args.client_timeout,
         failure: OnceLock::new(),
     });
-    let runtime = tokio::runtime::Builder::new_multi_thread();
-    let runtime = { runtime }.worker_threads(WORKERS).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .max_blocking_threads(SPARE_WORKERS)
+        .thread_keep_alive(FOREVER)
+        .enable_all()
+        .build()?;
     let router = router(&app, access);
     // Requests are answered while the model is opened: that it is not there yet.
     let serving = runtime.spawn(listen::serve(listener, router, Arc::clone(&app), args.grace));

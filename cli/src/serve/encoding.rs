@@ -8,7 +8,7 @@ use tokio::time::timeout_at;
 use super::error::{ApiError, Result};
 
 /// Requests whose texts are worked on at the same time.
-const AT_ONCE: usize = 2;
+pub const AT_ONCE: usize = 2;
 
 /// Who works, and who waits for it.
 pub struct Encoding {
