@@ -193,7 +193,10 @@ impl GrammarCompiler {
             let parser = thread
                 .join()
                 .map_err(|_| Error::Grammar("the grammar cannot be compiled".into()))?;
-            parser.map_err(|error| invalid(&error))
+            parser.map_err(|error| match grammar.0 {
+                Source::Json(_) | Source::Call { .. } => of_schema(&error),
+                Source::Lark(_) | Source::Regex(_) => invalid(&error),
+            })
         })?;
         Ok(GrammarConstraint(Matcher::new(Ok(parser))))
     }
@@ -227,6 +230,16 @@ fn sources(source: &Source, form: Option<CallForm>, thoughts: Thoughts) -> Resul
 
 fn invalid(error: &impl std::fmt::Display) -> Error {
     Error::Grammar(format!("the grammar is not valid: {error:#}"))
+}
+
+/// An error in a schema. The compiler shows the lines around it in the grammar of the whole answer, which nobody has written.
+fn of_schema(error: &impl std::fmt::Display) -> Error {
+    let whole = format!("{error:#}");
+    let first = whole.lines().next().unwrap_or_default();
+    let is_place = |place: &str| place.starts_with("at ") && place.ends_with(')');
+    let problem =
+        first.split_once(": ").filter(|(place, _)| is_place(place)).map_or(first, |(_, rest)| rest);
+    Error::Grammar(format!("the schema is not valid: {problem}"))
 }
 
 /// The state of an answer that follows a grammar: the constraint of a [`Request`](crate::Request).
