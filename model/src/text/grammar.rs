@@ -12,6 +12,7 @@
 
 mod calls;
 mod lark;
+mod size;
 mod vocabulary;
 
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use llguidance::{Matcher, ParserFactory};
 use serde_json::{Value, json};
 use vocabulary::Vocabulary;
 
-/// Longest schema or grammar in bytes.
+/// Longest grammar or list of tools in bytes.
 const MAX_SOURCE: usize = 256 << 10;
 
 /// Deepest nesting of a schema, and of brackets in a grammar.
@@ -60,9 +61,10 @@ impl Grammar {
     /// JSON that a schema describes.
     ///
     /// # Errors
-    /// If the schema is longer than 256 KiB or nested deeper than 64 levels.
+    /// If the schema is longer than 64 KiB, is nested deeper than 64 levels, or combines too many alternatives.
     pub fn json_schema(schema: &Value) -> Result<Self> {
         check_json("the JSON schema", schema)?;
+        size::check(schema)?;
         Ok(Grammar(Source::Json(lark::schema(schema))))
     }
 
@@ -92,7 +94,8 @@ impl Grammar {
     /// The call of one of these tools, or of the one with this name. `tools` are given as for [`offer_tools`](crate::offer_tools).
     ///
     /// # Errors
-    /// If there is no such tool, or the tools are longer than 256 KiB or nested deeper than 64 levels.
+    /// If there is no such tool, if the tools are longer than 256 KiB or nested deeper than 64 levels, or if the schema of one is too
+    /// large, as for [`Grammar::json_schema`].
     pub fn call(tools: &Value, name: Option<&str>) -> Result<Self> {
         check_json("the list of tools", tools)?;
         let (tools, name) = (tools.clone(), name.map(str::to_owned));
