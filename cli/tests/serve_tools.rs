@@ -76,7 +76,8 @@ fn tools() -> Value {
 
 /// Fields of a chat that force a call.
 fn forced(choice: Value, seed: u64) -> Value {
-    json!({ "tools": tools(), "tool_choice": choice, "seed": seed, "temperature": 1, "max_tokens": 400 })
+    json!({ "tools": tools(), "tool_choice": choice, "seed": seed, "temperature": 1, "max_tokens": 400,
+        "chat_template_kwargs": { "enable_thinking": false } })
 }
 
 /// Checks the arguments of a call by its name.
@@ -194,11 +195,11 @@ fn one_call_is_all_where_several_are_not_wanted() {
         tools().as_array().unwrap().iter().map(|tool| tool["function"].clone()).collect();
     let flat = |tool: &Value| json!({ "type": "function", "name": tool["name"], "parameters": tool["parameters"] });
     let fields = json!({ "input": "?", "tools": tools.iter().map(flat).collect::<Vec<_>>(), "tool_choice": "required",
-        "parallel_tool_calls": false, "temperature": 1 });
+        "parallel_tool_calls": false, "temperature": 1, "reasoning": { "effort": "none" } });
     let bare = |tool: &Value| json!({ "name": tool["name"], "input_schema": tool["parameters"] });
     let choice = json!({ "type": "any", "disable_parallel_tool_use": true });
     let messages = json!({ "messages": question(), "max_tokens": 400, "tools": tools.iter().map(bare).collect::<Vec<_>>(),
-        "tool_choice": choice, "temperature": 1 });
+        "tool_choice": choice, "temperature": 1, "thinking": { "type": "disabled" } });
     for seed in SEEDS {
         let reply =
             tiny.server.post("/v1/responses", &with(fields.clone(), "seed", json!(seed))).ok();
@@ -216,7 +217,8 @@ fn responses_have_calls_as_items() {
         let tiny = Tiny::start(family, &[]);
         let tool = json!({ "type": "function", "name": "get_weather", "parameters": parameters() });
         let choice = json!({ "type": "function", "name": "get_weather" });
-        let fields = json!({ "input": "北京?", "tools": [tool], "tool_choice": choice, "seed": 1, "temperature": 1 });
+        let fields = json!({ "input": "北京?", "tools": [tool], "tool_choice": choice, "seed": 1, "temperature": 1,
+            "reasoning": { "effort": "none" } });
         let whole = tiny.server.post("/v1/responses", &fields).ok();
         assert_eq!(whole["status"], "completed");
         let item = &whole["output"][0];
@@ -266,7 +268,8 @@ fn messages_have_calls_as_blocks() {
         let tiny = Tiny::start(family, &[]);
         let tool = json!({ "name": "get_weather", "input_schema": parameters() });
         for choice in [json!({ "type": "any" }), json!({ "type": "tool", "name": "get_weather" })] {
-            let fields = json!({ "messages": question(), "max_tokens": 400, "tools": [tool], "tool_choice": choice, "seed": 1, "temperature": 1 });
+            let fields = json!({ "messages": question(), "max_tokens": 400, "tools": [tool], "tool_choice": choice, "seed": 1, "temperature": 1,
+                "thinking": { "type": "disabled" } });
             let whole = tiny.server.post("/v1/messages", &fields).ok();
             assert_eq!(whole["stop_reason"], "tool_use", "{whole}");
             let block = &whole["content"][0];

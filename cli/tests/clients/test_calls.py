@@ -21,6 +21,7 @@ PARAMETERS = {
 FUNCTION = {"name": "get_weather", "description": "Weather", "parameters": PARAMETERS}
 TOOL = {"type": "function", "function": FUNCTION}
 SAMPLING = {"seed": 1, "temperature": 1}
+NO_THOUGHTS = {"chat_template_kwargs": {"enable_thinking": False}}
 
 
 def check(arguments):
@@ -45,6 +46,7 @@ def claude(caller):
 
 def test_a_call_and_its_result(client, model):
     fields = {"model": model, "tools": [TOOL], "parallel_tool_calls": False, **SAMPLING}
+    fields["extra_body"] = NO_THOUGHTS
     reply = client.chat.completions.create(messages=QUESTION, tool_choice="required", **fields)
     choice = reply.choices[0]
     assert choice.finish_reason == "tool_calls" and choice.message.content is None
@@ -54,14 +56,16 @@ def test_a_call_and_its_result(client, model):
     messages = [*QUESTION, choice.message.model_dump(exclude_none=True), result]
     second = client.chat.completions.create(messages=messages, max_tokens=8, **fields)
     assert second.usage.prompt_tokens > reply.usage.prompt_tokens
-    # What both have in common was not computed again.
-    assert second.usage.prompt_tokens_details.cached_tokens > 0
+    # What is asked again is not computed again.
+    third = client.chat.completions.create(messages=messages, max_tokens=8, **fields)
+    assert third.usage.prompt_tokens_details.cached_tokens > 0
+    assert third.choices[0].message.content == second.choices[0].message.content
 
 
 def test_a_call_that_is_streamed(client, model):
     name = {"type": "function", "function": {"name": "get_weather"}}
     fields = {"model": model, "messages": QUESTION, "tools": [TOOL], "tool_choice": name, **SAMPLING}
-    fields["parallel_tool_calls"] = False
+    fields |= {"parallel_tool_calls": False, "extra_body": NO_THOUGHTS}
     with client.chat.completions.stream(**fields) as stream:
         kinds = [event.type for event in stream]
         final = stream.get_final_completion().choices[0]
@@ -99,6 +103,7 @@ def test_responses(client, model):
     tool = {"type": "function", "strict": True, **FUNCTION}
     fields = {"model": model, "input": "北京?", "tools": [tool], "tool_choice": "required"}
     fields |= {"parallel_tool_calls": False, "temperature": 1, "extra_body": {"seed": 1}}
+    fields["reasoning"] = {"effort": "none"}
     whole = client.responses.create(**fields)
     [item] = whole.output
     assert item.type == "function_call"
@@ -128,7 +133,7 @@ def test_messages(claude):
     fields = {"model": "any", "messages": QUESTION, "max_tokens": 400, "tools": [tool]}
     fields["model"] = claude.models.list().data[0].id
     choice = {"type": "any", "disable_parallel_tool_use": True}
-    fields |= {"tool_choice": choice, "extra_body": SAMPLING}
+    fields |= {"tool_choice": choice, "extra_body": SAMPLING, "thinking": {"type": "disabled"}}
     whole = claude.messages.create(**fields)
     assert whole.stop_reason == "tool_use"
     [block] = whole.content

@@ -37,8 +37,8 @@ impl Family {
     fn special(self) -> &'static [&'static str] {
         match self {
             Self::ChatGlm3 => &CHATGLM3,
-            Self::Glm4 => &GLM4[..9],
-            Self::Glm45 => &GLM4,
+            Self::Glm4 => &GLM4,
+            Self::Glm45 => &GLM45,
         }
     }
 
@@ -50,7 +50,11 @@ impl Family {
 
     /// Tokens of the text: all bytes and a few words, and for ChatGLM3 three that are special.
     fn words(self) -> usize {
-        256 + WORDS.len() + if self == Self::ChatGlm3 { 3 } else { 0 }
+        match self {
+            Self::ChatGlm3 => 3 + 256 + WORDS.len(),
+            Self::Glm4 => 256 + WORDS.len(),
+            Self::Glm45 => 256,
+        }
     }
 
     /// A folder with the model. It lives as long as the value.
@@ -84,26 +88,47 @@ impl Family {
         fs::write(folder.join("model.safetensors"), weights(vocab))?;
         let settings = match self {
             Self::ChatGlm3 => json!({ "name_or_path": self.name() }),
-            _ => self.settings(),
+            Self::Glm4 => {
+                let token = |name: &&str| {
+                    (self.id(name).to_string(), json!({ "content": name, "special": true }))
+                };
+                let added: serde_json::Map<_, _> = GLM4.iter().map(token).collect();
+                json!({ "added_tokens_decoder": added, "eos_token": "<|endoftext|>" })
+            }
+            Self::Glm45 => json!({ "chat_template": TEMPLATE, "eos_token": "<|endoftext|>" }),
         };
         fs::write(folder.join("tokenizer_config.json"), settings.to_string())?;
-        let tokenizer = if self == Self::ChatGlm3 { pieces() } else { ranks() };
-        fs::write(folder.join("tokenizer.model"), tokenizer)
+        let (name, tokenizer) = match self {
+            Self::ChatGlm3 => ("tokenizer.model", pieces()),
+            Self::Glm4 => ("tokenizer.model", ranks()),
+            Self::Glm45 => ("tokenizer.json", self.byte_level().to_string().into_bytes()),
+        };
+        fs::write(folder.join(name), tokenizer)
     }
 
-    /// The settings of a tokenizer of GLM-4.
-    fn settings(self) -> Value {
+    /// A `tokenizer.json` of bytes.
+    fn byte_level(self) -> Value {
+        // A byte that is no visible character is one of those from U+0100 on.
+        let is_visible = |byte: u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
+        let hidden = (0..=255).filter(|&byte| !is_visible(byte));
+        let hidden: Vec<u8> = hidden.collect();
+        let character = |byte: u8| match hidden.iter().position(|&other| other == byte) {
+            None => char::from(byte),
+            Some(place) => char::from_u32(0x100 + place as u32).expect("a character"),
+        };
+        let vocab: serde_json::Map<_, _> =
+            (0..=255).map(|byte| (character(byte).to_string(), json!(byte))).collect();
         let token = |name: &&str| {
             // Tags are part of the text.
-            let is_tag = name.starts_with('<') && !name.contains('|') && !name.ends_with("op>");
-            (self.id(name).to_string(), json!({ "content": name, "special": !is_tag }))
+            let is_tag = TAGS.contains(name);
+            json!({ "id": self.id(name), "content": name, "special": !is_tag })
         };
-        let added: serde_json::Map<_, _> = self.special().iter().map(token).collect();
-        let mut settings = json!({ "added_tokens_decoder": added, "eos_token": "<|endoftext|>" });
-        if self == Self::Glm45 {
-            settings["chat_template"] = TEMPLATE.into();
-        }
-        settings
+        json!({
+            "model": { "type": "BPE", "vocab": vocab, "merges": [] },
+            "decoder": { "type": "ByteLevel" },
+            "pre_tokenizer": { "type": "ByteLevel", "add_prefix_space": false, "use_regex": false },
+            "added_tokens": self.special().iter().map(token).collect::<Value>(),
+        })
     }
 }
 
@@ -119,7 +144,7 @@ const CHATGLM3: [&str; 9] = [
     "<|observation|>",
 ];
 
-const GLM4: [&str; 17] = [
+const GLM4: [&str; 9] = [
     "<|endoftext|>",
     "[MASK]",
     "[gMASK]",
@@ -129,6 +154,9 @@ const GLM4: [&str; 17] = [
     "<|user|>",
     "<|assistant|>",
     "<|observation|>",
+];
+
+const TAGS: [&str; 8] = [
     "<think>",
     "</think>",
     "<tool_call>",
@@ -138,6 +166,16 @@ const GLM4: [&str; 17] = [
     "<arg_value>",
     "</arg_value>",
 ];
+
+const GLM45: [&str; 17] = {
+    let mut names = [""; 17];
+    let mut at = 0;
+    while at < names.len() {
+        names[at] = if at < GLM4.len() { GLM4[at] } else { TAGS[at - GLM4.len()] };
+        at += 1;
+    }
+    names
+};
 
 /// A template with the parts of GLM-4.5's that matter here.
 const TEMPLATE: &str = "[gMASK]<sop>{% if tools %}<|system|>\n# Tools\n{% for tool in tools %}{{ tool | tojson }}\n{% endfor %}{% endif %}\

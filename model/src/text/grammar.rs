@@ -12,6 +12,7 @@
 
 mod calls;
 mod lark;
+mod size;
 mod vocabulary;
 
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use llguidance::{Matcher, ParserFactory};
 use serde_json::{Value, json};
 use vocabulary::Vocabulary;
 
-/// Longest schema or grammar in bytes.
+/// Longest grammar or list of tools in bytes.
 const MAX_SOURCE: usize = 256 << 10;
 
 /// Deepest nesting of a schema, and of brackets in a grammar.
@@ -60,9 +61,10 @@ impl Grammar {
     /// JSON that a schema describes.
     ///
     /// # Errors
-    /// If the schema is longer than 256 KiB or nested deeper than 64 levels.
+    /// If the schema is longer than 64 KiB, is nested deeper than 64 levels, or combines too many alternatives.
     pub fn json_schema(schema: &Value) -> Result<Self> {
         check_json("the JSON schema", schema)?;
+        size::check(schema)?;
         Ok(Grammar(Source::Json(lark::schema(schema))))
     }
 
@@ -92,7 +94,8 @@ impl Grammar {
     /// The call of one of these tools, or of the one with this name. `tools` are given as for [`offer_tools`](crate::offer_tools).
     ///
     /// # Errors
-    /// If there is no such tool, or the tools are longer than 256 KiB or nested deeper than 64 levels.
+    /// If there is no such tool, if the tools are longer than 256 KiB or nested deeper than 64 levels, or if the schema of one is too
+    /// large, as for [`Grammar::json_schema`].
     pub fn call(tools: &Value, name: Option<&str>) -> Result<Self> {
         check_json("the list of tools", tools)?;
         let (tools, name) = (tools.clone(), name.map(str::to_owned));
@@ -193,7 +196,10 @@ impl GrammarCompiler {
             let parser = thread
                 .join()
                 .map_err(|_| Error::Grammar("the grammar cannot be compiled".into()))?;
-            parser.map_err(|error| invalid(&error))
+            parser.map_err(|error| match grammar.0 {
+                Source::Json(_) | Source::Call { .. } => of_schema(&error),
+                Source::Lark(_) | Source::Regex(_) => invalid(&error),
+            })
         })?;
         Ok(GrammarConstraint(Matcher::new(Ok(parser))))
     }
@@ -227,6 +233,16 @@ fn sources(source: &Source, form: Option<CallForm>, thoughts: Thoughts) -> Resul
 
 fn invalid(error: &impl std::fmt::Display) -> Error {
     Error::Grammar(format!("the grammar is not valid: {error:#}"))
+}
+
+/// An error in a schema. The compiler shows the lines around it in the grammar of the whole answer, which nobody has written.
+fn of_schema(error: &impl std::fmt::Display) -> Error {
+    let whole = format!("{error:#}");
+    let first = whole.lines().next().unwrap_or_default();
+    let is_place = |place: &str| place.starts_with("at ") && place.ends_with(')');
+    let problem =
+        first.split_once(": ").filter(|(place, _)| is_place(place)).map_or(first, |(_, rest)| rest);
+    Error::Grammar(format!("the schema is not valid: {problem}"))
 }
 
 /// The state of an answer that follows a grammar: the constraint of a [`Request`](crate::Request).

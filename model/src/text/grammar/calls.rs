@@ -1,6 +1,7 @@
 //! Grammars for calls of tools in the form of each model; see [`crate::text::chat`].
 
 use super::lark::{quoted, schema};
+use super::size;
 use crate::error::{Error, Result};
 use crate::text::chat::CallForm;
 use crate::text::chat::python;
@@ -9,8 +10,9 @@ use serde_json::{Map, Value};
 use std::fmt::Write;
 
 /// # Errors
-/// If there is no tool, or none with this name.
+/// If there is no tool, or none with this name, or if the schema of one is too large.
 pub(super) fn check(tools: &Value, name: Option<&str>) -> Result<()> {
+    functions(tools, name).try_for_each(|(_, parameters)| size::check(parameters))?;
     match (functions(tools, name).next(), name) {
         (Some(_), _) => Ok(()),
         (None, Some(name)) => Err(Error::Grammar(format!("there is no tool {name:?} to call"))),
