@@ -5,7 +5,7 @@
 //! page        the chat page at `/`
 //! access      hosts, origins, keys; log: a line and numbers for each request
 //! chat, completions, fill, tokens, models, health     a handler for each path
-//! responses, anthropic      the same for OpenAI's newer API and for Anthropic's; blocks: what their answers consist of
+//! responses, anthropic      the same for OpenAI's newer API and for Anthropic's
 //! served      the model: prompts to answers
 //! engine      the thread that computes them
 //! ```
@@ -15,7 +15,6 @@
 mod access;
 mod answer;
 mod anthropic;
-mod blocks;
 mod body;
 mod chat;
 mod completions;
@@ -52,7 +51,7 @@ use self::error::ApiError;
 use self::key::Key;
 use self::metrics::Metrics;
 use self::served::Served;
-use crate::api::{error, sampling, usage};
+use crate::api::{blocks, error, sampling, usage};
 use crate::args;
 use crate::failure::usage;
 use crate::messages;

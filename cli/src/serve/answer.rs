@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use glm_model::Event;
 use tokio::time::{timeout, timeout_at};
 
+use super::blocks::Blocks;
 use super::engine::Events;
 use super::error::{ApiError, Result};
 
@@ -64,6 +65,18 @@ impl Answers {
             }
         }
         Ok(None)
+    }
+
+    /// All blocks of an answer.
+    ///
+    /// # Errors
+    /// As [`Answers::next`].
+    pub async fn blocks(&mut self) -> Result<Blocks> {
+        let mut blocks = Blocks::default();
+        while let Some(step) = self.next().await? {
+            blocks.step(step);
+        }
+        Ok(blocks)
     }
 
     async fn event(&mut self) -> Result<(usize, Event)> {

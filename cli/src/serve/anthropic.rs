@@ -17,7 +17,6 @@ use self::error::AnthropicError;
 use self::events::MessageEvents;
 use self::request::MessagesRequest;
 use self::response::{Head, MessageBody, TokenCount};
-use super::blocks::Blocks;
 use super::body::Body;
 use super::error::{ApiError, Result};
 use super::listen::Peer;
@@ -55,7 +54,7 @@ pub async fn create(
         let events = MessageEvents::new(head, answers.usage());
         return Ok(sse::respond(answers, events, record));
     }
-    let blocks = Blocks::collect(&mut answers).await;
+    let blocks = answers.blocks().await;
     record.set(answers.usage());
     Ok(Json(MessageBody::finished(head, blocks?, answers.usage())).into_response())
 }

@@ -1,8 +1,6 @@
 //! `POST /v1/responses`: an answer in a conversation, in the form of OpenAI's newer API. Nothing is stored.
 
 mod events;
-mod request;
-mod response;
 
 use std::sync::Arc;
 
@@ -11,15 +9,14 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 
 use self::events::ResponseEvents;
-use self::request::ResponsesRequest;
-use self::response::{Head, ResponseBody};
-use super::blocks::Blocks;
 use super::body::Body;
 use super::error::{ErrorBody, Result};
 use super::listen::Peer;
 use super::log::Record;
 use super::served::client;
 use super::{App, sse};
+use crate::api::responses::request::ResponsesRequest;
+use crate::api::responses::response::ResponseBody;
 
 /// Answers a conversation.
 #[utoipa::path(
@@ -36,22 +33,18 @@ pub async fn create(
     State(app): State<Arc<App>>,
     Extension(record): Extension<Arc<Record>>,
     Extension(peer): Extension<Peer>,
-    Body(mut request): Body<ResponsesRequest>,
+    Body(request): Body<ResponsesRequest>,
 ) -> Result<Response> {
     let served = app.served()?;
     let deadline = app.deadline();
     let streams = request.stream.unwrap_or(false);
     let client = client(peer, request.user.as_deref());
-    let encode = || {
-        let (question, _) = request.chat()?.question(served).map_err(request::renamed)?;
-        Ok((question, Head::new(served.name(), request)))
-    };
-    let (question, head) = served.encode(encode).await?;
+    let (question, head) = served.encode(|| request.question(served)).await?;
     let mut answers = served.ask(question, client, deadline).await?;
     if streams {
         return Ok(sse::respond(answers, ResponseEvents::new(head), record));
     }
-    let blocks = Blocks::collect(&mut answers).await;
+    let blocks = answers.blocks().await;
     record.set(answers.usage());
     Ok(Json(ResponseBody::finished(&head, &blocks?, answers.usage())).into_response())
 }

@@ -2,8 +2,7 @@
 
 use glm_model::AnswerEvent;
 
-use super::answer::{Answers, Step};
-use super::error::Result;
+use super::answer::Step;
 
 /// A part of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,18 +41,6 @@ pub struct Blocks {
 }
 
 impl Blocks {
-    /// All blocks of an answer.
-    ///
-    /// # Errors
-    /// As [`Answers::next`].
-    pub async fn collect(answers: &mut Answers) -> Result<Self> {
-        let mut blocks = Self::default();
-        while let Some(step) = answers.next().await? {
-            blocks.step(step);
-        }
-        Ok(blocks)
-    }
-
     pub fn step(&mut self, step: Step) -> Vec<Change> {
         let finish = step.finish_name();
         let mut changes = Vec::new();
