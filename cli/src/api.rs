@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! body            JSON to a request; fields: those of its JSON values
-//! chat, completions     a request to a question; steps to a response
+//! chat, completions, responses     a request to a question; steps to a response
+//! blocks          what the answer of such a response consists of
 //! form            JSON, grammars, calls that an answer must be
 //! sampling        fields of all requests
 //! model           the model: names, limits, questions to submissions
@@ -10,6 +11,7 @@
 //! ```
 
 pub mod answer;
+pub mod blocks;
 pub mod body;
 pub mod chat;
 pub mod completions;
@@ -18,5 +20,6 @@ pub mod fields;
 pub mod form;
 pub mod logprobs;
 pub mod model;
+pub mod responses;
 pub mod sampling;
 pub mod usage;

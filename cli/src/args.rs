@@ -1,6 +1,7 @@
 //! The command line and its help.
 
 mod answering;
+mod api;
 mod batch;
 mod bench;
 mod chat;
@@ -35,6 +36,7 @@ use glm_model::{Activations, KvFormat, Options};
 use crate::{help, usage};
 
 pub use answering::{Answering, draft, random_seed};
+pub use api::Api;
 pub use batch::{Batch, Shard};
 pub use bench::Bench;
 pub use chat::{Chat, Overflow};

@@ -5,20 +5,26 @@
 //! request    a line to a question, answers to a line
 //! work       the requests that are answered at the same time
 //! output     lines of answers, which can be gone on with
+//! failed     answers that are tried again by the next run
 //! ```
 
+mod failed;
 mod input;
 mod output;
 mod request;
 mod work;
 
 use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use glm_model::{BatchOptions, CancelToken, Error};
 use indicatif::ProgressBar;
+use same_file::Handle;
 
+use self::failed::Failed;
 use self::input::{Hash, Input};
 use self::output::{Output, id};
 use self::request::Request;
@@ -39,12 +45,11 @@ const PROMPT_TOKENS: usize = 256;
 const WINDOW: usize = 2;
 
 pub fn run(args: &args::Batch) -> Result<()> {
-    let is_same = args.input.canonicalize().ok().filter(|path| path.is_file());
-    let is_same = is_same.is_some_and(|path| args.output.canonicalize().ok() == Some(path));
-    ensure!(!is_same, messages::output_is_input(args.output.display()));
+    ensure!(!is_same(&args.input, &args.output), messages::output_is_input(args.output.display()));
+    output::check(&args.output)?;
     let input = Input::open(&args.input, args.shard)?;
     let stop = Stop { token: interrupt::token(Again::Exits)?, end: Termination::catch()? };
-    let model = model(args)?;
+    let model = ApiModel::open(&args.model, &args.api, args.max_sequences)?;
     let names = input.names(&key(args, &model));
     let mut done = vec![false; input.len()];
     let output = Output::open(&args.output, args.restart, &names, &mut done)?;
@@ -56,16 +61,19 @@ pub fn run(args: &args::Batch) -> Result<()> {
     let mut options = BatchOptions::default();
     options.max_sequences = args.max_sequences;
     options.prompt_tokens = PROMPT_TOKENS;
-    options.cache_bytes = args.cache_memory;
+    options.cache_bytes = args.api.cache_memory;
     let work = Work::new(&model, glm_model::Batch::new(model.model(), options)?);
     let bar = progress::requests(input.len() as u64);
     bar.set_position(answered as u64);
+    // The time that is left does not depend on what was there before.
+    bar.reset_eta();
     let mut run = Run {
         names,
         done,
         output,
         order: args.order.then_some(0),
         held: BTreeMap::new(),
+        failed: Failed::default(),
         written: 0,
         wrong: 0,
         bar,
@@ -75,43 +83,42 @@ pub fn run(args: &args::Batch) -> Result<()> {
     run.bar.finish_and_clear();
     // Answers are kept whatever happened.
     run.output.finish()?;
-    let done = answered + run.written;
     match ended {
         Ok(tokens) => {
             let time = started.elapsed();
             let speed = format!("{:.1}", tokens as f64 / time.as_secs_f64().max(1e-6));
             note(&messages::batch_done(run.written, run.wrong, tokens, seconds(time), speed));
+            let failed = run.failed.count();
+            ensure!(failed == 0, messages::batch_failed(failed));
             Ok(())
         }
         Err(error) => {
             if matches!(run.output, Output::File { .. }) {
-                note(&messages::batch_goes_on(done, input.len()));
+                note(&messages::batch_goes_on(answered + run.written, input.len()));
             }
             Err(error)
         }
     }
 }
 
-fn model(args: &args::Batch) -> Result<ApiModel> {
-    let mut options = args.model.options();
-    options.kv_budget = match args.kv_memory {
-        Some(bytes) => Some(bytes),
-        None => open::kv_budget(&args.model.source)?,
+/// Whether input and output are the same file, perhaps under two names.
+fn is_same(input: &Path, output: &Path) -> bool {
+    // A terminal or a device can be both.
+    let handle = |path: &Path, standard: fn() -> io::Result<Handle>| match path.to_str() {
+        Some("-") => standard().ok(),
+        _ if path.is_file() => Handle::from_path(path).ok(),
+        _ => None,
     };
-    let bundle = open::bundle_with(&args.model, args.template.as_deref(), &options)?;
-    ApiModel::new(
-        bundle,
-        &args.model.source,
-        &args.alias,
-        args.context,
-        args.special_tokens_in_text,
-        args.max_sequences,
-    )
+    let is_file =
+        |handle: &Handle| handle.as_file().metadata().is_ok_and(|metadata| metadata.is_file());
+    let input = handle(input, Handle::stdin).filter(is_file);
+    input.is_some() && input == handle(output, Handle::stdout)
 }
 
 /// What answers depend on beside the request.
 fn key(args: &args::Batch, model: &ApiModel) -> Vec<u8> {
-    let flags = (&args.template, args.special_tokens_in_text, model.context());
+    let args::Api { template, special_tokens_in_text, alias, .. } = &args.api;
+    let flags = (template, special_tokens_in_text, model.context(), alias);
     let mut key = model.model().fingerprint().to_vec();
     key.extend(format!("{flags:?}").into_bytes());
     key
@@ -144,6 +151,8 @@ struct Run {
     order: Option<usize>,
     /// Those that wait for others before them.
     held: BTreeMap<usize, String>,
+    /// Those that are tried again by the next run.
+    failed: Failed,
     written: usize,
     wrong: usize,
     bar: ProgressBar,
@@ -175,6 +184,8 @@ impl Run {
             }
             // Held answers wait for one that is computed.
             if work.len() == 0 {
+                let failed = std::mem::take(&mut self.failed);
+                self.failed = failed.write(|line| self.put(line))?;
                 return Ok(work.tokens());
             }
             stop.check()?;
@@ -190,14 +201,25 @@ impl Run {
         let Answered { place, custom_id, result } = answered;
         self.wrong += usize::from(result.is_err());
         let line = request::line(&id(&self.names[place]), custom_id.as_deref(), &result);
-        let Some(mut next) = self.order else { return self.put(line) };
-        self.held.insert(place, line);
+        if result.is_err_and(|problem| problem.may_pass()) {
+            self.failed.add(&line)?;
+            // Nothing waits for it.
+            self.done[place] = true;
+        } else if self.order.is_some() {
+            self.held.insert(place, line);
+        } else {
+            return self.put(line);
+        }
+        self.put_held()
+    }
+
+    /// Writes the answers that wait for no other any more.
+    fn put_held(&mut self) -> Result<()> {
+        let Some(mut next) = self.order else { return Ok(()) };
         loop {
-            let line = self.held.remove(&next);
-            let is_done = self.done.get(next) == Some(&true);
-            match line {
+            match self.held.remove(&next) {
                 Some(line) => self.put(line)?,
-                None if is_done => {}
+                None if self.done.get(next) == Some(&true) => {}
                 None => break,
             }
             next += 1;

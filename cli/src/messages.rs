@@ -435,6 +435,7 @@ messages! {
     same_id_twice(name, first, second, id): "{name}: the lines {first} and {second} have the same custom_id {id}",
         "{name}：第 {first} 行和第 {second} 行的 custom_id 相同：{id}";
     input_has_changed(name, line): "{name}: line {line} has changed since the command began", "{name}：命令开始后第 {line} 行被改动了";
+    input_is_utf16(name): "{name}: the file is UTF-16: convert it to UTF-8", "{name}：文件是 UTF-16 编码，请转换为 UTF-8";
     output_is_input(name): "{name} is both input and output: name another file for the answers", "{name} 既是输入又是输出：请另选一个文件保存回答";
     output_is_other(name, line):
         "{name}: line {line} is no answer to a line of this input (or shard) by this model with these flags: name another file, or \
@@ -443,6 +444,11 @@ messages! {
     output_is_in_use(name): "{name}: another process is writing answers to it", "{name}：另一个进程正在写入";
     line_was_cut(name): "{name}: the last line was cut and is computed again", "{name}：最后一行不完整，将重新计算";
     batch_resumes(done, total): "{done} of {total} requests are answered already", "{total} 个请求中有 {done} 个已有回答";
+    batch_tries(count): "requests that failed and are tried again: {count}", "将重试之前失败的请求：{count} 个";
+    batch_failed(count):
+        "requests that failed for a reason that may pass, such as too little memory: {count}; the same command tries them again",
+        "因可能消除的原因（例如内存不足）而失败的请求：{count} 个；再次运行同一命令会重试";
+    temporary_file(): "a temporary file", "临时文件";
     batch_done(count, wrong, tokens, seconds, speed):
         "{count} requests answered, {wrong} of them with an error; {tokens} tokens in {seconds}, {speed} tokens/s",
         "已回答 {count} 个请求，其中 {wrong} 个出错；{tokens} 个 token，用时 {seconds}，{speed} token/s";

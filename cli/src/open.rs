@@ -148,7 +148,7 @@ pub fn kv_budget(source: &Source) -> Result<Option<u64>> {
     let inventory = inventory(source)?;
     let weights: u64 = inventory.matrices.iter().map(|matrix| matrix.bytes).sum();
     let free = memory::free();
-    Ok((free > 0).then(|| free.saturating_sub(weights) / 4 * 3))
+    Ok((free > 0).then(|| memory::beside(weights, free)))
 }
 
 /// The weights of a model. Those of a folder are not loaded.

@@ -5,7 +5,7 @@
 //! page        the chat page at `/`
 //! access      hosts, origins, keys; log: a line and numbers for each request
 //! chat, completions, fill, tokens, models, health     a handler for each path; caller: what they have in common
-//! responses, anthropic      the same for OpenAI's newer API and for Anthropic's; blocks: what their answers consist of
+//! responses, anthropic      the same for OpenAI's newer API and for Anthropic's
 //! served      the model: prompts to answers; encoding: texts to prompts
 //! engine      the thread that computes them
 //! ```
@@ -16,7 +16,6 @@ mod access;
 mod addresses;
 mod answer;
 mod anthropic;
-mod blocks;
 mod body;
 mod caller;
 mod chat;
@@ -56,7 +55,7 @@ use self::error::ApiError;
 use self::key::Key;
 use self::metrics::Metrics;
 use self::served::Served;
-use crate::api::{error, sampling, usage};
+use crate::api::{blocks, error, sampling, usage};
 use crate::args;
 use crate::failure::usage;
 use crate::messages;

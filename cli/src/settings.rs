@@ -53,15 +53,11 @@ pub const NAMES: &[&str] = &[
     "api-key-file",
     #[cfg(feature = "serve")]
     "origin",
-    #[cfg(feature = "serve")]
     "alias",
-    #[cfg(feature = "serve")]
     "max-sequences",
     #[cfg(feature = "serve")]
     "queue",
-    #[cfg(feature = "serve")]
     "kv-memory",
-    #[cfg(feature = "serve")]
     "cache-memory",
     #[cfg(feature = "serve")]
     "cache-file",

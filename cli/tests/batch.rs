@@ -15,6 +15,9 @@ use tempfile::TempDir;
 
 const QUESTIONS: [&str; 5] = ["你好", "3加5等于几？", "谢谢", "hello", "你是谁？"];
 
+/// Bytes of keys and values of 128 tokens of the demonstration model.
+const ONE_PAGE: &str = "1000000";
+
 /// A chat with a seed.
 fn request(id: &str, question: &str, seed: u64, most: usize) -> Value {
     json!({ "custom_id": id, "method": "POST", "url": "/v1/chat/completions", "body": {
@@ -142,13 +145,15 @@ fn a_killed_command_goes_on() {
     let mut kills = 0;
     // Times that differ from run to run.
     let mut wait = std::process::id() % 97;
-    for _ in 0..12 {
-        let mut child = files.command(&["--max-sequences", "3"]).spawn().unwrap();
+    for round in 0..15 {
+        let words = [&["--max-sequences", "3"][..], &["--max-sequences", "2", "--order"]];
+        let mut child = files.command(words[round % 2]).spawn().unwrap();
         wait = (wait * 37 + 11) % 97;
         let before = fs::metadata(&files.output).map_or(0, |file| file.len());
         let end = Instant::now() + Duration::from_secs(60);
-        // Once it has written something, at a random time.
-        while fs::metadata(&files.output).map_or(0, |file| file.len()) <= before
+        // At a random time, mostly once it has written something.
+        while round % 3 > 0
+            && fs::metadata(&files.output).map_or(0, |file| file.len()) <= before
             && child.try_wait().unwrap().is_none()
         {
             assert!(Instant::now() < end);
@@ -158,8 +163,8 @@ fn a_killed_command_goes_on() {
         child.kill().unwrap();
         kills += u32::from(!child.wait().unwrap().success());
         // As if the system had lost a part of a line.
-        if kills == 2 {
-            let length = fs::metadata(&files.output).unwrap().len();
+        let length = fs::metadata(&files.output).map_or(0, |file| file.len());
+        if round == 4 && length > 5 {
             let file = fs::File::options().write(true).open(&files.output).unwrap();
             file.set_len(length - 5).unwrap();
         }
@@ -170,6 +175,51 @@ fn a_killed_command_goes_on() {
     let said = files.succeed(&[]);
     assert!(said.contains("40 of 40 requests are answered already"), "{said}");
     assert_eq!(files.answers().len(), 40);
+}
+
+/// Too little memory passes, and a wrong request does not.
+#[test]
+fn what_failed_for_lack_of_memory_is_tried_again() {
+    let mut requests = requests(6, 8, false);
+    requests[1] = request("long", &"很长".repeat(70), 1, 8);
+    requests[3]["body"]["temperature"] = "hot".into();
+    requests[4] = request("longer", &"很长".repeat(100), 1, 8);
+    let (whole, files) = (Files::new(&requests), Files::new(&requests));
+    whole.succeed(&[]);
+    let statuses = |answers: &[Value]| -> Vec<_> {
+        let status = |answer: &Value| answer["response"]["status_code"].as_u64().unwrap();
+        answers.iter().map(status).collect()
+    };
+    // One page of keys and values: the others need two.
+    let short = |words: &[&str]| {
+        let output = files.run(&[&["--kv-memory", ONE_PAGE], words].concat());
+        assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+        let said = stderr(&output);
+        assert!(said.contains("too little memory: 2; the same command tries them again"), "{said}");
+        let answers = files.answers();
+        assert_eq!(statuses(&answers), [200, 200, 400, 200, 503, 503], "{answers:?}");
+        assert_eq!((name(&answers[4]), name(&answers[5])), ("long".into(), "longer".into()));
+        let problem = &answers[4]["response"]["body"]["error"];
+        assert!(problem["message"].as_str().unwrap().contains("keys and values need"), "{problem}");
+        said
+    };
+    short(&["--order"]);
+    let said = short(&["--order"]);
+    assert!(said.contains("4 of 6 requests are answered already"), "{said}");
+    assert!(said.contains("requests that failed and are tried again: 2"), "{said}");
+    files.succeed(&[]);
+    let sorted = |mut answers: Vec<Value>| {
+        for answer in &mut answers {
+            answer["id"].take();
+            answer["response"].as_object_mut().unwrap().remove("request_id");
+            for field in ["id", "created"] {
+                answer["response"]["body"][field].take();
+            }
+        }
+        answers.sort_by_key(name);
+        answers
+    };
+    assert_eq!(sorted(files.answers()), sorted(whole.answers()));
 }
 
 #[test]
@@ -232,16 +282,20 @@ fn wrong_lines_are_answered_with_errors() {
     let long = request("long", &"很长".repeat(40_000), 1, 8);
     let completion = json!({ "custom_id": "text", "method": "POST", "url": "/v1/completions",
         "body": { "prompt": ["你好", "谢谢"], "n": 2, "max_tokens": 4, "seed": 3 } });
-    let mut input = format!("not json\n\n{unknown}\n{hot}\n{url}\n{long}\n[1]\n{completion}\n");
-    input += &format!("{{\"custom_id\":\"huge\",\"x\":\"{}\"}}\n{good}", "a".repeat(21 << 20));
-    let files = Files::with(input.as_bytes());
+    let mut input = b"{\"custom_id\": \"no UTF-8: \xff\"}\r\n".to_vec();
+    let lines = format!("not json\n\n{unknown}\n{hot}\n{url}\n{long}\n[1]\n{completion}\n");
+    input.extend(lines.into_bytes());
+    let huge = "a".repeat(21 << 20);
+    input.extend(format!("{{\"custom_id\":\"huge\",\"x\":\"{huge}\"}}\n{good}").into_bytes());
+    let files = Files::with(&input);
     let said = files.succeed(&["--order"]);
-    assert!(said.contains("9 requests answered, 7 of them with an error"), "{said}");
+    assert!(said.contains("10 requests answered, 8 of them with an error"), "{said}");
     let answers = files.answers();
-    assert_eq!(answers.len(), 9);
+    assert_eq!(answers.len(), 10);
     let statuses: Vec<_> =
         answers.iter().map(|answer| answer["response"]["status_code"].as_u64()).collect();
-    let expected = [None, Some(404), Some(400), None, Some(400), None, Some(200), None, Some(200)];
+    let expected =
+        [None, None, Some(404), Some(400), None, Some(400), None, Some(200), None, Some(200)];
     assert_eq!(statuses, expected, "{answers:?}");
     for answer in &answers {
         assert!(answer["id"].as_str().unwrap().starts_with("batch_req_"));
@@ -252,11 +306,11 @@ fn wrong_lines_are_answered_with_errors() {
             assert!(!error["message"].as_str().unwrap().is_empty(), "{answer}");
         }
     }
-    assert_eq!(answers[4]["response"]["body"]["error"]["code"], "context_length_exceeded");
-    assert_eq!(answers[6]["response"]["body"]["choices"].as_array().unwrap().len(), 4);
+    assert_eq!(answers[5]["response"]["body"]["error"]["code"], "context_length_exceeded");
+    assert_eq!(answers[7]["response"]["body"]["choices"].as_array().unwrap().len(), 4);
     // All of them are done.
     let said = files.succeed(&["--order"]);
-    assert!(said.contains("9 of 9 requests are answered already"), "{said}");
+    assert!(said.contains("10 of 10 requests are answered already"), "{said}");
     assert_eq!(files.answers(), answers);
 }
 
@@ -291,6 +345,7 @@ fn answers_to_other_requests_are_not_touched() {
     // Other flags that change the text.
     refused(&requests(3, 8, false), &["--context", "300"]);
     refused(&requests(3, 8, false), &["--kv", "int8"]);
+    refused(&requests(3, 8, false), &["--alias", "gpt-4o"]);
     // Another file.
     fs::write(&files.output, "a letter").unwrap();
     let output = files.run(&[]);
@@ -335,6 +390,10 @@ fn pipes_are_read_and_written() {
     let names: BTreeSet<_> =
         stdout(&output).lines().map(|line| name(&serde_json::from_str(line).unwrap())).collect();
     assert_eq!(names.len(), 4);
+    // The same under its name.
+    let output = Files { output: "/dev/stdout".into(), ..Files::with(input.as_bytes()) };
+    let output = output.command(&[]).stdout(Stdio::piped()).output().unwrap();
+    assert_eq!(stdout(&output).lines().count(), 4, "{}", stderr(&output));
 }
 
 #[test]
@@ -349,6 +408,19 @@ fn wrong_usage_is_explained() {
     let input = text(&files.input);
     let said = refusal(&["batch", "-m", &talker(), &input, &input], 1);
     assert!(said.contains("both input and output"), "{said}");
-    let nowhere = "/nowhere/out";
-    assert!(refusal(&["batch", "-m", &talker(), &input, nowhere], 1).contains("/nowhere"));
+    let other = text(&files.dir.path().join("link.jsonl"));
+    fs::hard_link(&input, &other).unwrap();
+    let said = refusal(&["batch", "-m", &talker(), "--restart", &input, &other], 1);
+    assert!(said.contains("both input and output"), "{said}");
+    let mut command = isolated(files.dir.path());
+    command.args(["batch", "-m", &talker(), "--restart", "-", &other]).env("LC_ALL", "C");
+    let output = command.stdin(fs::File::open(&input).unwrap()).output().unwrap();
+    assert!(stderr(&output).contains("both input and output"), "{}", stderr(&output));
+    assert!(fs::read_to_string(&input).unwrap().contains("custom_id"));
+    // The output is checked before the model is opened.
+    let folder = text(files.dir.path());
+    for (output, problem) in [("/nowhere/out", "/nowhere"), (&*folder, "no regular file")] {
+        let said = refusal(&["batch", "-m", "no-model", &input, output], 1);
+        assert!(said.contains(problem), "{said}");
+    }
 }

@@ -198,6 +198,21 @@ fn an_answer_that_the_end_of_the_page_cuts_stays() {
         (page.texts(".bubble"), page.last_answer()),
         (vec!["Count".to_owned()], "Half".to_owned())
     );
+    // The same where another conversation is shown.
+    page.script(&json!({ "chunks": [delta(&json!({ "content": "Part" }))], "end": "open" }));
+    page.send("Count on");
+    page.wait("[...document.querySelectorAll('.answer .prose')].at(-1).textContent === 'Part'");
+    page.click("#new");
+    page.wait("document.querySelector('.welcome')");
+    page.reload();
+    page.wait("document.querySelector('.welcome')");
+    page.click("#conversations a");
+    page.wait("document.querySelectorAll('.answer').length === 2");
+    assert_eq!(page.last_answer(), "Part");
+    page.click("#new");
+    page.wait("document.querySelector('.welcome')");
+    page.script_texts(&["One"]);
+    page.ask("First");
     // One that had not begun is none.
     page.script(&json!({ "chunks": [], "end": "open" }));
     page.send("Again");

@@ -111,6 +111,15 @@ fn a_key_is_asked_for_and_kept_in_the_tab() {
     let key = tempfile::NamedTempFile::new().unwrap();
     fs::write(key.path(), "a-long-secret-key\n").unwrap();
     let page = Page::open_with(&["--api-key-file", &text(key.path())], 1100, 800);
+    // What no header can hold is no key: the browser says so, and the dialog stays.
+    page.wait("document.querySelector('#key[open]')");
+    page.type_into("[name=key]", "密钥");
+    page.keys(ENTER);
+    assert_eq!(
+        page.run("return document.querySelector('#key[open] [name=key]').matches(':invalid')"),
+        json!(true)
+    );
+    page.run("document.querySelector('[name=key]').value = ''");
     for (typed, said) in
         [("wrong", "answers only with a key"), ("a-long-secret-key", "refused this key")]
     {

@@ -12,8 +12,9 @@ use glm_model::{
 
 use super::answer::Reader;
 use super::error::{ApiError, Result};
-use crate::args::Source;
+use crate::args;
 use crate::models::Choice;
+use crate::open;
 
 /// Most alternatives of a token.
 pub const MOST_LOGPROBS: usize = 20;
@@ -48,20 +49,23 @@ pub struct Question {
 }
 
 impl ApiModel {
-    /// The model under its own name and these others.
+    /// Opens the model under its own name and others.
     ///
     /// # Errors
-    /// If the context is larger than the model allows.
-    pub fn new(
-        bundle: Bundle,
-        source: &Source,
-        alias: &[String],
-        context: Option<usize>,
-        special_tokens_in_text: bool,
+    /// If it cannot be opened, or a flag does not fit it.
+    pub fn open(
+        model: &args::Model,
+        flags: &args::Api,
         most_answers: usize,
     ) -> anyhow::Result<Self> {
-        let context = bundle.model().sequence(context)?.capacity();
-        let name = match source.choice()? {
+        let mut options = model.options();
+        options.kv_budget = match flags.kv_memory {
+            Some(bytes) => Some(bytes),
+            None => open::kv_budget(&model.source)?,
+        };
+        let bundle = open::bundle_with(model, flags.template.as_deref(), &options)?;
+        let context = bundle.model().sequence(flags.context)?.capacity();
+        let name = match model.source.choice()? {
             Choice::Folder(found) if found.stored.is_some() => found.name.clone(),
             Choice::Folder(found) => {
                 let name = found.folder.canonicalize().unwrap_or_else(|_| found.folder.clone());
@@ -73,9 +77,9 @@ impl ApiModel {
             bundle: Box::leak(Box::new(bundle)),
             plain: Template::named("plain")?,
             context,
-            names: [&[name], alias].concat(),
+            names: [&[name], &flags.alias[..]].concat(),
             created: now(),
-            special_names: match special_tokens_in_text {
+            special_names: match flags.special_tokens_in_text {
                 true => SpecialNames::Ids,
                 false => SpecialNames::Text,
             },

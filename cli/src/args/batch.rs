@@ -2,19 +2,19 @@
 
 use std::path::PathBuf;
 
-use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueHint};
-use glm_model::Template;
 
-use super::Model;
-use super::number::{memory, positive, whole};
+use super::number::whole;
+use super::{Api, Model};
 use crate::messages;
 
 const EXAMPLES: &str = "\
-Each line of the input is a JSON object with `custom_id`, `method` (POST), `url` (/v1/chat/completions or /v1/completions) and `body`. \
+Each line of the input is a JSON object with `custom_id`, `method` (POST), `url` (/v1/chat/completions, /v1/completions \
+or /v1/responses) and `body`. \
 Each line of the output has the `custom_id` and the response. A request that is wrong is answered with an error, and the others go on. \
-A command that was stopped or killed goes on when it is given again: requests that are answered in the output are skipped. Stdin is \
-read to its end first. Answers on stdout cannot be gone on with.
+A command that was stopped or killed goes on when it is given again: requests that are answered in the output are skipped. \
+Requests that failed for a reason that may pass, such as too little memory (status 500 or above), are the last in the output: the exit \
+code is 1, and the same command tries them again. Stdin is read to its end first. Answers on stdout cannot be gone on with.
 
 Examples:
   glm batch -m chatglm3-6b:int4 questions.jsonl answers.jsonl
@@ -41,28 +41,11 @@ pub struct Batch {
     /// Begin again: what is in the output is replaced.
     #[arg(long)]
     pub restart: bool,
-    /// Another name under which requests may ask for the model; can be given several times.
-    #[arg(long, value_name = "NAME")]
-    pub alias: Vec<String>,
-    /// The chat template to use in place of the model's own.
-    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Template::NAMES))]
-    pub template: Option<String>,
-    /// Tokens that the context holds, prompt and answer together. [default: the maximum of the model, up to 32768]
-    #[arg(long, value_name = "N", value_parser = positive)]
-    pub context: Option<usize>,
     /// Most answers that are generated at the same time, if memory allows.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = whole::<usize>(1..=1024))]
     pub max_sequences: usize,
-    /// Memory for the keys and values of all sequences, such as 2GB. [default: three quarters of what is free beside the weights]
-    #[arg(long, value_name = "BYTES", value_parser = memory)]
-    pub kv_memory: Option<u64>,
-    /// Memory for prompts that are kept for requests with the same beginning; 0 keeps none.
-    #[arg(long, value_name = "BYTES", default_value = "1GB", value_parser = memory)]
-    pub cache_memory: u64,
-    /// Let names of special tokens inside of messages, such as <|user|>, be these tokens. Without this they are text, so that nobody
-    /// speaks in the role of another.
-    #[arg(long)]
-    pub special_tokens_in_text: bool,
+    #[command(flatten)]
+    pub api: Api,
 }
 
 /// A part of the requests.

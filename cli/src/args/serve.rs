@@ -3,12 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueHint};
-use glm_model::Template;
 
-use super::Model;
-use super::number::{memory, positive, whole};
+use super::number::whole;
+use super::{Api, Model};
 use crate::messages;
 
 const EXAMPLES: &str = "\
@@ -41,27 +39,14 @@ pub struct Serve {
     /// Let pages of this origin, such as `https://example.org`, use the server from a browser; can be given several times.
     #[arg(long, value_name = "URL", value_parser = origin)]
     pub origin: Vec<String>,
-    /// Another name under which requests may ask for the model; can be given several times.
-    #[arg(long, value_name = "NAME")]
-    pub alias: Vec<String>,
-    /// The chat template to use in place of the model's own.
-    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Template::NAMES))]
-    pub template: Option<String>,
-    /// Tokens that the context holds, prompt and answer together. [default: the maximum of the model, up to 32768]
-    #[arg(long, value_name = "N", value_parser = positive)]
-    pub context: Option<usize>,
     /// Answers that are generated at the same time.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = whole::<usize>(1..=1024))]
     pub max_sequences: usize,
     /// Answers that may wait for their turn. More are refused with status 429.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = whole::<usize>(0..=65536))]
     pub queue: usize,
-    /// Memory for the keys and values of all sequences, such as 2GB. [default: no limit]
-    #[arg(long, value_name = "BYTES", value_parser = memory)]
-    pub kv_memory: Option<u64>,
-    /// Memory for prompts that are kept for requests with the same beginning; 0 keeps none.
-    #[arg(long, value_name = "BYTES", default_value = "1GB", value_parser = memory)]
-    pub cache_memory: u64,
+    #[command(flatten)]
+    pub api: Api,
     /// File from which the kept prompts are read at the start and to which they are written at the end. Not for bidirectional models.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub cache_file: Option<PathBuf>,
@@ -75,10 +60,6 @@ pub struct Serve {
     /// How long answers in progress may take when the server is asked to end, in seconds.
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub grace: Duration,
-    /// Let names of special tokens inside of messages, such as <|user|>, be these tokens. Without this they are text, so that nobody
-    /// speaks in the role of another.
-    #[arg(long)]
-    pub special_tokens_in_text: bool,
     /// Write the bodies of requests to the log. They contain the prompts.
     #[arg(long)]
     pub log_prompts: bool,

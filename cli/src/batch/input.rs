@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
@@ -15,6 +15,9 @@ use crate::messages;
 /// Most bytes of a line that are kept: more than a context holds, as in `glm serve`.
 const MOST: usize = 20 << 20;
 
+/// The byte order mark, with which some programs begin files in UTF-8.
+const MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// What makes lines different from each other.
 pub type Hash = [u8; 16];
 
@@ -22,6 +25,8 @@ pub type Hash = [u8; 16];
 pub struct Line {
     /// Number of the request, from 0. Empty lines have none.
     pub number: u64,
+    /// Number of the line in the file, from 1.
+    at: u64,
     /// The bytes, or `None` if they are more than a request may have.
     pub bytes: Option<Vec<u8>>,
     /// Of all bytes.
@@ -40,7 +45,7 @@ impl Input {
     /// Reads the lines for the first time. What is no regular file is copied to a temporary one.
     ///
     /// # Errors
-    /// If the file cannot be read, or two lines have the same `custom_id`.
+    /// If the file cannot be read or is UTF-16, or two lines have the same `custom_id`.
     pub fn open(path: &Path, shard: Shard) -> Result<Self> {
         let (name, file) = match path.to_str() {
             Some("-") => ("stdin".to_owned(), spooled(&mut io::stdin().lock()).context("stdin")?),
@@ -58,13 +63,11 @@ impl Input {
         let mut lines = Vec::new();
         for line in input.all()? {
             let line = line.with_context(|| input.name.clone())?;
-            if let Some(id) = line.custom_id() {
-                let before = first.insert(hash(&[id.as_bytes()]), line.number);
-                if let Some(before) = before {
-                    let (before, number) = (before + 1, line.number + 1);
-                    let id: String = id.chars().take(100).collect();
-                    bail!(messages::same_id_twice(&input.name, before, number, id));
-                }
+            if let Some(id) = line.custom_id()
+                && let Some(before) = first.insert(hash(&[id.as_bytes()]), line.at)
+            {
+                let id: String = id.chars().take(100).collect();
+                bail!(messages::same_id_twice(&input.name, before, line.at, id));
             }
             if shard.has(line.number) {
                 lines.push(line.hash);
@@ -93,19 +96,26 @@ impl Input {
     /// Reads the lines for the second time.
     ///
     /// # Errors
-    /// If the file cannot be read.
+    /// If the file cannot be read, or is not the same any more.
     pub fn read(&self) -> Result<impl Iterator<Item = Result<Line>> + '_> {
-        let lines = self.all()?.filter(|line| match line {
+        let mut lines = self.all()?.filter(|line| match line {
             Ok(line) => self.shard.has(line.number),
             Err(_) => true,
         });
-        let mut expected = self.lines.iter();
-        Ok(lines.map(move |line| {
-            let line = line.with_context(|| self.name.clone())?;
-            match expected.next() == Some(&line.hash) {
-                true => Ok(line),
-                false => bail!(messages::input_has_changed(&self.name, line.number + 1)),
-            }
+        let (mut expected, mut last) = (self.lines.iter(), 0);
+        Ok(std::iter::from_fn(move || {
+            let changed = match (lines.next(), expected.next()) {
+                (None, None) => return None,
+                (Some(Err(error)), _) => {
+                    return Some(Err(error).with_context(|| self.name.clone()));
+                }
+                (Some(Ok(line)), Some(hash)) if line.hash == *hash => {
+                    last = line.at;
+                    return Some(Ok(line));
+                }
+                (line, _) => line.and_then(Result::ok).map_or(last + 1, |line| line.at),
+            };
+            Some(Err(anyhow!(messages::input_has_changed(&self.name, changed))))
         }))
     }
 
@@ -113,16 +123,25 @@ impl Input {
         let mut file = self.file.try_clone()?;
         file.rewind()?;
         let mut reader = BufReader::with_capacity(1 << 16, file);
-        let mut numbers = 0u64..;
+        let start = reader.fill_buf().with_context(|| self.name.clone())?;
+        ensure!(
+            !start.starts_with(b"\xff\xfe") && !start.starts_with(b"\xfe\xff"),
+            messages::input_is_utf16(&self.name)
+        );
+        if start.starts_with(MARK) {
+            reader.consume(MARK.len());
+        }
+        let (mut numbers, mut at) = (0u64.., 0);
         Ok(std::iter::from_fn(move || {
             loop {
                 let (bytes, hash) = match line(&mut reader) {
                     Ok(line) => line?,
                     Err(error) => return Some(Err(error)),
                 };
+                at += 1;
                 let is_empty = bytes.as_ref().is_some_and(|bytes| bytes.trim_ascii().is_empty());
                 if !is_empty {
-                    return numbers.next().map(|number| Ok(Line { number, bytes, hash }));
+                    return numbers.next().map(|number| Ok(Line { number, at, bytes, hash }));
                 }
             }
         }))
@@ -186,6 +205,8 @@ fn first_half(digest: &[u8]) -> Hash {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     #[test]
@@ -195,6 +216,71 @@ mod tests {
         assert_eq!(line(&mut reader).unwrap().unwrap().0, None);
         assert_eq!(line(&mut reader).unwrap().unwrap().0.as_deref(), Some(&b"short"[..]));
         assert!(line(&mut reader).unwrap().is_none());
+    }
+
+    fn written(text: &[u8]) -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text).unwrap();
+        file
+    }
+
+    fn open(text: &[u8], index: u64, count: u64) -> Result<Input> {
+        Input::open(written(text).path(), Shard { index, count })
+    }
+
+    /// The names, which are those of the lines and their places.
+    fn names(text: &[u8], index: u64, count: u64) -> Vec<Hash> {
+        open(text, index, count).unwrap().names(b"key")
+    }
+
+    #[test]
+    fn shards_are_disjoint_and_complete() {
+        let lines = (0..23).map(|line| format!("{line}{}", "\n".repeat(1 + line % 3)));
+        let text = lines.collect::<String>();
+        let whole = names(text.as_bytes(), 0, 1);
+        assert_eq!(whole.len(), 23);
+        for count in 1..=25 {
+            let shards: Vec<_> = (0..count).map(|i| names(text.as_bytes(), i, count)).collect();
+            let lengths = shards.iter().map(Vec::len);
+            assert!(lengths.clone().max().unwrap() - lengths.min().unwrap() <= 1);
+            let mut parts: Vec<_> = shards.concat();
+            parts.sort_unstable();
+            let mut whole = whole.clone();
+            whole.sort_unstable();
+            assert_eq!(parts, whole, "{count}");
+        }
+    }
+
+    #[test]
+    fn a_mark_at_the_beginning_is_no_part_of_the_first_line() {
+        let text = b"{\"custom_id\":\"a\"}\r\n\r\n{\"custom_id\":\"b\"}";
+        let marked = [MARK, text].concat();
+        assert_eq!(names(&marked, 0, 1), names(text, 0, 1));
+        let lines: Vec<_> =
+            open(&marked, 0, 1).unwrap().read().unwrap().map(Result::unwrap).collect();
+        let ids: Vec<_> = lines.iter().map(|line| line.custom_id().unwrap()).collect();
+        assert_eq!(ids, ["a", "b"]);
+        assert_eq!(names(MARK, 0, 1), [[0; 16]; 0]);
+        assert!(open(b"\xff\xfe{\0}\0", 0, 1).is_err());
+    }
+
+    #[test]
+    fn lines_are_numbered_as_in_the_file() {
+        let same = open(b"\n\n{\"custom_id\":\"a\"}\n\n{\"custom_id\":\"a\"}\n", 0, 1);
+        let said = same.err().unwrap().to_string();
+        assert!(said.contains("lines 3 and 5"), "{said}");
+    }
+
+    #[test]
+    fn a_file_that_changes_is_noticed() {
+        for (after, wrong) in [("1\n3\n", 2), ("1\n", 2), ("", 1), ("1\n2\n3\n", 3)] {
+            let file = written(b"1\n2\n");
+            let input = Input::open(file.path(), Shard { index: 0, count: 1 }).unwrap();
+            std::fs::write(file.path(), after).unwrap();
+            let read: Result<Vec<_>> = input.read().unwrap().collect();
+            let said = read.err().unwrap().to_string();
+            assert!(said.contains(&format!("line {wrong} ")), "{said}");
+        }
     }
 
     #[test]

@@ -1,4 +1,7 @@
 //! The answers: a file to which lines are appended. It can be gone on with at any line.
+//!
+//! Requests that failed for a reason that may pass, such as too little memory, are tried again by the next run. Their lines are written
+//! at the end of a run, so that they are the last ones of the file and the next run can cut them off.
 
 use std::collections::HashMap;
 use std::fs::{File, TryLockError};
@@ -10,6 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
 use super::input::Hash;
+use super::request::may_pass;
 use crate::file;
 use crate::messages;
 use crate::output::note;
@@ -27,29 +31,46 @@ pub enum Output {
     /// A regular file, its length up to the last whole line, and when it was synchronized.
     File { name: String, file: File, length: u64, synced: Instant },
     /// Stdout, or a device. What was written before is not known.
-    Stream(Box<dyn Write>),
+    Stream { name: String, stream: Box<dyn Write> },
 }
 
 /// The name of an answer, as it is written.
 pub fn id(name: &Hash) -> String {
-    name.iter().fold(PREFIX.to_owned(), |id, byte| id + &format!("{byte:02x}"))
+    format!("{PREFIX}{:032x}", u128::from_be_bytes(*name))
+}
+
+/// The name that is written so.
+fn name_of(id: &str) -> Option<Hash> {
+    let name = u128::from_str_radix(id.strip_prefix(PREFIX)?, 16).ok()?.to_be_bytes();
+    (self::id(&name) == id).then_some(name)
+}
+
+/// Checks, before the model is opened, that `path` can be written.
+///
+/// # Errors
+/// If it is a folder, or is in one that does not exist.
+pub fn check(path: &Path) -> Result<()> {
+    if is_stream(path) { Ok(()) } else { file::check(path) }
+}
+
+fn is_stream(path: &Path) -> bool {
+    path.to_str() == Some("-") || (path.exists() && !path.is_file() && !path.is_dir())
 }
 
 impl Output {
-    /// Opens the file of answers, and marks in `done` which of the answers with these names it has already. A last line that was cut is
-    /// removed.
+    /// Opens the file of answers, and marks in `done` which of the answers with these names it has already. What is to be computed
+    /// again is removed: a last line that was cut, and answers of requests that failed for a reason that may pass.
     ///
     /// # Errors
     /// If the file cannot be used, or has other answers.
     pub fn open(path: &Path, restart: bool, names: &[Hash], done: &mut [bool]) -> Result<Self> {
         if path.to_str() == Some("-") {
-            return Ok(Self::Stream(Box::new(io::stdout())));
+            return Ok(Self::Stream { name: "stdout".to_owned(), stream: Box::new(io::stdout()) });
         }
         let name = path.display().to_string();
-        if path.exists() && !path.is_file() {
-            ensure!(!path.is_dir(), messages::no_regular_file(&name));
+        if is_stream(path) {
             let device = File::options().write(true).open(path).with_context(|| name.clone())?;
-            return Ok(Self::Stream(Box::new(device)));
+            return Ok(Self::Stream { name, stream: Box::new(device) });
         }
         file::check(path)?;
         let file = File::options().read(true).write(true).create(true).truncate(false).open(path);
@@ -62,17 +83,18 @@ impl Output {
             }
             _ => {}
         }
-        let length = match restart {
-            true => 0,
+        let kept = match restart {
+            true => Kept::default(),
             false => answered(&file, &name, names, done)?,
         };
-        let whole = file.metadata()?.len();
-        if whole > length && !restart {
+        if kept.is_cut {
             note(&messages::line_was_cut(&name));
         }
-        if whole > length {
-            file.set_len(length).with_context(|| name.clone())?;
+        if kept.again > 0 {
+            note(&messages::batch_tries(kept.again));
         }
+        let length = kept.length;
+        file.set_len(length).with_context(|| name.clone())?;
         file.seek(SeekFrom::Start(length))?;
         Ok(Self::File { name, file, length, synced: Instant::now() })
     }
@@ -93,9 +115,9 @@ impl Output {
                 *length += line.len() as u64;
                 self.sync(SYNC)
             }
-            Self::Stream(stream) => {
-                stream.write_all(line.as_bytes())?;
-                Ok(stream.flush()?)
+            Self::Stream { name, stream } => {
+                let written = stream.write_all(line.as_bytes()).and_then(|()| stream.flush());
+                written.with_context(|| name.clone())
             }
         }
     }
@@ -119,16 +141,33 @@ impl Output {
     }
 }
 
-/// Marks the answers in a file, and returns its length without a last line that was cut.
-fn answered(file: &File, name: &str, names: &[Hash], done: &mut [bool]) -> Result<u64> {
+/// What stays of a file.
+#[derive(Default)]
+struct Kept {
+    length: u64,
+    /// Whether the last line was cut.
+    is_cut: bool,
+    /// Answers before it that are computed again.
+    again: usize,
+}
+
+/// Marks the answers in a file that stay.
+fn answered(file: &File, name: &str, names: &[Hash], done: &mut [bool]) -> Result<Kept> {
     #[derive(Deserialize)]
-    struct Named {
+    struct Answer {
         id: String,
+        response: Option<Response>,
     }
-    let numbers: HashMap<String, usize> =
-        names.iter().enumerate().map(|(number, name)| (id(name), number)).collect();
+    #[derive(Deserialize)]
+    struct Response {
+        status_code: u16,
+    }
+    let numbers: HashMap<Hash, usize> =
+        names.iter().enumerate().map(|(number, name)| (*name, number)).collect();
     let mut reader = BufReader::new(file);
-    let (mut length, mut line) = (0, Vec::new());
+    let (mut kept, mut end, mut line) = (Kept::default(), 0, Vec::new());
+    // The last answers, as far as they are computed again.
+    let mut again = Vec::new();
     for number in 1u64.. {
         line.clear();
         let read = reader.by_ref().take(MOST).read_until(b'\n', &mut line);
@@ -136,18 +175,29 @@ fn answered(file: &File, name: &str, names: &[Hash], done: &mut [bool]) -> Resul
         if line.last() != Some(&b'\n') {
             // A file of something else must not be emptied because it has one line.
             ensure!(is_cut(&line), messages::output_is_other(name, number));
+            kept.is_cut = !line.is_empty();
             break;
         }
-        let named: Option<Named> = serde_json::from_slice(&line).ok();
-        let found = named.and_then(|named| numbers.get(&named.id));
-        let found = found.with_context(|| messages::output_is_other(name, number))?;
-        ensure!(
-            !std::mem::replace(&mut done[*found], true),
-            messages::output_is_other(name, number)
-        );
-        length += line.len() as u64;
+        end += line.len() as u64;
+        let answer: Option<Answer> = serde_json::from_slice(&line).ok();
+        let found = answer.and_then(|answer| {
+            let place = *numbers.get(&name_of(&answer.id)?)?;
+            Some((place, answer.response.is_some_and(|response| may_pass(response.status_code))))
+        });
+        let Some((place, has_failed)) = found.filter(|&(place, _)| !done[place]) else {
+            bail!(messages::output_is_other(name, number));
+        };
+        done[place] = true;
+        if has_failed {
+            again.push(place);
+        } else {
+            again.clear();
+            kept.length = end;
+        }
     }
-    Ok(length)
+    kept.again = again.len();
+    again.into_iter().for_each(|place| done[place] = false);
+    Ok(kept)
 }
 
 /// Whether these bytes can be the beginning of an answer.
@@ -179,8 +229,32 @@ mod tests {
         for cut in ["", "{", "{\"id\":\"batch_req_01", whole.trim_end()] {
             assert_eq!(open(&format!("{whole}{cut}")), (Some([false, true]), whole.clone()));
         }
+        // What has failed and may succeed now is tried again, also if the line after it was cut.
+        let failed = format!(
+            "{{\"id\":\"{}\",\"response\":{{\"status_code\":503,\"body\":{{}}}}}}\n",
+            id(&names[0])
+        );
+        for cut in ["", "{\"id\":\"batch_req_01"] {
+            let opened = open(&format!("{whole}{failed}{cut}"));
+            assert_eq!(opened, (Some([false, true]), whole.clone()));
+        }
+        let before = format!("{failed}{whole}");
+        assert_eq!(open(&before), (Some([true, true]), before));
+        let wrong = failed.replace("503", "400");
+        assert_eq!(open(&wrong), (Some([true, false]), wrong));
         for other in ["letter", "letter\n", "{}\n", &format!("{whole}{whole}"), "{\"id\":\"x"] {
             assert_eq!(open(other), (None, other.to_owned()));
+        }
+    }
+
+    #[test]
+    fn names_are_read_as_they_are_written() {
+        for name in [[0; 16], [255; 16], *b"0123456789abcdef"] {
+            assert_eq!(name_of(&id(&name)), Some(name));
+        }
+        let id = id(&[255; 16]);
+        for other in ["", PREFIX, &id[1..], &id.to_uppercase(), &id[..20], &format!("{id}0")] {
+            assert_eq!(name_of(other), None, "{other}");
         }
     }
 

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::input::Line;
 use crate::api::answer::{Step, Usage};
+use crate::api::blocks::Blocks;
 use crate::api::body::parse;
 use crate::api::chat::ChatRequest;
 use crate::api::chat::response::Chat;
@@ -14,6 +15,8 @@ use crate::api::completions::{CompletionRequest, Texts};
 use crate::api::error::{ApiError, Result};
 use crate::api::fields::Fields;
 use crate::api::model::{ApiModel, Question};
+use crate::api::responses::request::ResponsesRequest;
+use crate::api::responses::response::{Head, ResponseBody};
 
 /// What is on a line.
 #[derive(Deserialize)]
@@ -40,10 +43,23 @@ pub enum Problem {
     Request(ApiError),
 }
 
+/// Whether a request that failed with this status may succeed when it is tried again.
+pub fn may_pass(status: u16) -> bool {
+    status == 429 || status >= 500
+}
+
+impl Problem {
+    /// Whether the request may succeed when it is tried again.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Request(error) if may_pass(error.status().as_u16()))
+    }
+}
+
 /// The form of a response, and what it has so far.
 pub enum Response {
     Chat(Chat),
     Texts(Texts),
+    Blocks(Box<Head>, Blocks),
 }
 
 impl Request {
@@ -79,8 +95,10 @@ fn asked(
     match envelope.url.as_str() {
         "/v1/chat/completions" => chat(model, &envelope.body),
         "/v1/completions" => texts(model, &envelope.body),
+        "/v1/responses" => blocks(model, &envelope.body),
         url => {
-            let problem = "the url must be /v1/chat/completions or /v1/completions, and is";
+            let problem =
+                "the url must be /v1/chat/completions, /v1/completions or /v1/responses, and is";
             return Err(Problem::Line(format!("{problem} {url}")));
         }
     }
@@ -98,6 +116,11 @@ fn texts(model: &ApiModel, body: &Value) -> Result<(Question, Response)> {
     Ok((question, Response::Texts(texts)))
 }
 
+fn blocks(model: &ApiModel, body: &Value) -> Result<(Question, Response)> {
+    let (question, head) = read::<ResponsesRequest>(body)?.question(model)?;
+    Ok((question, Response::Blocks(Box::new(head), Blocks::default())))
+}
+
 /// Unknown fields are ignored.
 fn read<T: DeserializeOwned + Fields>(body: &Value) -> Result<T> {
     Ok(parse(body.to_string().as_bytes())?.0)
@@ -108,6 +131,9 @@ impl Response {
         match self {
             Self::Chat(chat) => chat.add(step),
             Self::Texts(texts) => texts.add(step),
+            Self::Blocks(_, blocks) => {
+                blocks.step(step);
+            }
         }
     }
 
@@ -120,6 +146,7 @@ impl Response {
         match self {
             Self::Chat(chat) => value(&chat.finish(usage)),
             Self::Texts(texts) => value(&texts.finish(usage)),
+            Self::Blocks(head, blocks) => value(&ResponseBody::finished(&head, &blocks, usage)),
         }
     }
 }
@@ -130,7 +157,8 @@ pub fn line(
     custom_id: Option<&str>,
     result: &std::result::Result<Value, Problem>,
 ) -> String {
-    let response = |status: StatusCode, body: Value| json!({ "status_code": status.as_u16(), "request_id": id, "body": body });
+    let request_id = id.trim_start_matches("batch_");
+    let response = |status: StatusCode, body: Value| json!({ "status_code": status.as_u16(), "request_id": request_id, "body": body });
     let (response, error) = match result {
         Ok(body) => (response(StatusCode::OK, body.clone()), Value::Null),
         Err(Problem::Request(error)) => {

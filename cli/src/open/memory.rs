@@ -28,6 +28,12 @@ pub fn free() -> u64 {
     available
 }
 
+/// Bytes for keys and values beside the weights. Weights that stay mapped may be larger than the memory, and then they are read again
+/// and again: that is slow, but something must be left for the answers.
+pub fn beside(weights: u64, available: u64) -> u64 {
+    (available.saturating_sub(weights) / 4 * 3).max(available / 4)
+}
+
 /// Bytes that count towards a container's limit but that the kernel frees when memory is needed: cached files and the kernel's
 /// data about them.
 fn reclaimable() -> u64 {
@@ -85,5 +91,11 @@ mod tests {
         assert!(check(&mapped, 1).is_ok());
         // The system does not say.
         assert!(check(&copied, 0).is_ok());
+    }
+
+    #[test]
+    fn keys_and_values_have_memory_beside_any_weights() {
+        assert_eq!(beside(4 << 30, 12 << 30), 6 << 30);
+        assert_eq!(beside(12 << 30, 8 << 30), 2 << 30);
     }
 }

@@ -14,10 +14,10 @@ use self::error::AnthropicError;
 use self::events::MessageEvents;
 use self::request::MessagesRequest;
 use self::response::{Head, MessageBody, TokenCount};
-use super::blocks::Blocks;
 use super::body::Body;
 use super::caller::Caller;
 use super::error::Result;
+use crate::api::blocks::Blocks;
 
 /// Answers a conversation.
 #[utoipa::path(

@@ -1,19 +1,17 @@
 //! `POST /v1/responses`: an answer in a conversation, in the form of OpenAI's newer API. Nothing is stored.
 
 mod events;
-mod request;
-mod response;
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 
 use self::events::ResponseEvents;
-use self::request::ResponsesRequest;
-use self::response::{Head, ResponseBody};
-use super::blocks::Blocks;
 use super::body::Body;
 use super::caller::Caller;
 use super::error::{ErrorBody, Result};
+use crate::api::blocks::Blocks;
+use crate::api::responses::request::ResponsesRequest;
+use crate::api::responses::response::ResponseBody;
 
 /// Answers a conversation.
 #[utoipa::path(
@@ -26,15 +24,10 @@ use super::error::{ErrorBody, Result};
         (status = "5XX", description = "There is no answer now", body = ErrorBody),
     )
 )]
-pub async fn create(caller: Caller, Body(mut request): Body<ResponsesRequest>) -> Result<Response> {
+pub async fn create(caller: Caller, Body(request): Body<ResponsesRequest>) -> Result<Response> {
     let streams = request.stream.unwrap_or(false);
     let user = request.user.clone();
-    let (answers, head) = caller
-        .ask(user.as_deref(), |served| {
-            let (question, _) = request.chat()?.question(served).map_err(request::renamed)?;
-            Ok((question, Head::new(served.name(), request)))
-        })
-        .await?;
+    let (answers, head) = caller.ask(user.as_deref(), |served| request.question(served)).await?;
     if streams {
         return Ok(caller.stream(answers, ResponseEvents::new(head)));
     }

@@ -16,7 +16,6 @@ use super::{App, Phase};
 use crate::args;
 use crate::failure::usage;
 use crate::messages;
-use crate::open;
 
 pub use crate::api::model::{ApiModel, Question};
 
@@ -43,18 +42,8 @@ impl Served {
     pub fn open(args: &args::Serve, app: &Arc<App>) -> anyhow::Result<Self> {
         let mut options = BatchOptions::default();
         options.max_sequences = args.max_sequences;
-        options.cache_bytes = args.cache_memory;
-        let mut of_model = args.model.options();
-        of_model.kv_budget = args.kv_memory;
-        let bundle = open::bundle_with(&args.model, args.template.as_deref(), &of_model)?;
-        let model = ApiModel::new(
-            bundle,
-            &args.model.source,
-            &args.alias,
-            args.context,
-            args.special_tokens_in_text,
-            args.max_sequences,
-        )?;
+        options.cache_bytes = args.api.cache_memory;
+        let model = ApiModel::open(&args.model, &args.api, args.max_sequences)?;
         let failed = {
             let app = Arc::clone(app);
             move || {

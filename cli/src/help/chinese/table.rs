@@ -103,8 +103,8 @@ pub const TABLE: &[(&str, &str)] = &[
         "把提示和生成的速度及其上限画成 SVG 图。默认画出至多 512 个 token 的提示和至多 2000 个 token 的上下文，只测量图中的内容",
     ),
     (
-        "Each line of the input is a JSON object with `custom_id`, `method` (POST), `url` (/v1/chat/completions or /v1/completions) and `body`. Each line of the output has the `custom_id` and the response. A request that is wrong is answered with an error, and the others go on. A command that was stopped or killed goes on when it is given again: requests that are answered in the output are skipped. Stdin is read to its end first. Answers on stdout cannot be gone on with.",
-        "输入的每行是一个 JSON 对象，含 `custom_id`、`method`（POST）、`url`（/v1/chat/completions 或 /v1/completions）和 `body`。输出的每行含 `custom_id` 和响应。有错的请求得到一个错误，其余请求照常进行。命令中断或被终止后，再次运行同一命令即可继续：输出文件中已有回答的请求会跳过。标准输入会先全部读完。写到标准输出的回答无法续接。",
+        "Each line of the input is a JSON object with `custom_id`, `method` (POST), `url` (/v1/chat/completions, /v1/completions or /v1/responses) and `body`. Each line of the output has the `custom_id` and the response. A request that is wrong is answered with an error, and the others go on. A command that was stopped or killed goes on when it is given again: requests that are answered in the output are skipped. Requests that failed for a reason that may pass, such as too little memory (status 500 or above), are the last in the output: the exit code is 1, and the same command tries them again. Stdin is read to its end first. Answers on stdout cannot be gone on with.",
+        "输入的每行是一个 JSON 对象，含 `custom_id`、`method`（POST）、`url`（/v1/chat/completions、/v1/completions 或 /v1/responses）和 `body`。输出的每行含 `custom_id` 和响应。有错的请求得到一个错误，其余请求照常进行。命令中断或被终止后，再次运行同一命令即可继续：输出文件中已有回答的请求会跳过。因可能消除的原因（例如内存不足，状态码为 500 或以上）而失败的请求写在输出的末尾：此时退出码为 1，再次运行同一命令会重试它们。标准输入会先全部读完。写到标准输出的回答无法续接。",
     ),
     ("End the answer before this text; can be given several times", "遇到此文本前结束回答；可以给出多次"),
     (
@@ -180,10 +180,6 @@ pub const TABLE: &[(&str, &str)] = &[
     (
         "Memory for prompts that are kept for requests with the same beginning; 0 keeps none",
         "缓存提示词所用的内存，供开头相同的请求复用；0 表示不缓存",
-    ),
-    (
-        "Memory for the keys and values of all sequences, such as 2GB. [default: no limit]",
-        "所有序列的键和值可用的内存，例如 2GB。[默认：不限]",
     ),
     (
         "Memory for the keys and values of all sequences, such as 2GB. [default: three quarters of what is free beside the weights]",

@@ -4,9 +4,10 @@ import { forServer, isEmpty, parsed } from "./conversation.js";
 import { answer } from "./server.js";
 import { settings } from "./storage.js";
 
-const running = new Map();
+/** Each conversation's answer in progress: { conversation, message, wait, stop }. */
+export const running = new Map();
 
-/** The answer in progress of the conversation with this id: { conversation, message, wait, stop }. */
+/** That of the conversation with this id. */
 export const inProgress = ({ id }) => running.get(id);
 
 /** Answers a conversation. The answer becomes a message of it, as far as it comes; `changed` is told whenever it grows. */

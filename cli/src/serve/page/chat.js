@@ -1,6 +1,6 @@
 // The conversation that is shown: its messages, and asking.
 
-import { begin, inProgress } from "./answering.js";
+import { begin, inProgress, running } from "./answering.js";
 import { entitle, isEmpty } from "./conversation.js";
 import { announce, element, find, fit, isComposing, notify } from "./dom.js";
 import * as view from "./message.js";
@@ -27,8 +27,8 @@ export function start(told) {
   addEventListener("keydown", (event) => {
     if (event.key === "Escape" && !isComposing(event) && !document.querySelector("dialog[open]")) stop();
   });
-  // An answer that is cut by closing the page stays as far as it came.
-  addEventListener("pagehide", () => inProgress(current) && save(current));
+  // Answers that are cut by closing the page stay as far as they came.
+  addEventListener("pagehide", () => running.forEach(({ conversation }) => save(conversation)));
 }
 
 export const setContext = (tokens) => (context = tokens);
@@ -147,10 +147,10 @@ function viewOf(message) {
   if (message.role === "user") return view.question(message, (content) => branch(at(), [{ ...message, content }], "laterRemoved"));
   if (message.role !== "assistant") return view.aside(message);
   const answer = view.answer(message, context, () => branch(at(), [], "answerReplaced"));
-  const running = inProgress(current);
-  const isRunning = running?.message === message;
+  const state = inProgress(current);
+  const isRunning = state?.message === message;
   if (isRunning) growing = answer;
-  answer.update(isRunning ? running : undefined);
+  answer.update(isRunning ? state : undefined);
   return answer.root;
 }
 

@@ -25,9 +25,9 @@ export function icon(name) {
   return svg;
 }
 
-/** A button with an icon; `label` names its message. */
-export function iconButton(name, label, onclick) {
-  const said = text(label);
+/** A button with an icon that is named like its message. */
+export function iconButton(name, onclick) {
+  const said = text(name);
   return element("button", { class: `icon ${name}`, title: said, "aria-label": said, onclick }, icon(name));
 }
 
@@ -37,7 +37,7 @@ export function announce(said) {
 
 /** Shows a notice for some seconds, with a way to undo what it says if there is one. */
 export function notify(said, undo) {
-  const notice = element("div", { class: "notice", role: "status" }, element("p", {}, said));
+  const notice = element("div", { class: "notice" }, element("p", {}, said));
   const end = () => notice.remove();
   setTimeout(end, undo ? 12000 : 8000);
   if (undo) notice.append(element("button", { onclick: () => (end(), undo()) }, text("undo")));

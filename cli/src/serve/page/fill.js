@@ -1,7 +1,7 @@
 // A text with blanks, filled in place. The marks are in an element behind the text field that has the same text.
 
 import { sampling } from "./answering.js";
-import { announce, copy, element, find, fit } from "./dom.js";
+import { copy, element, find, fit } from "./dom.js";
 import { text } from "./messages.js";
 import * as server from "./server.js";
 import { blankText, saveBlankText } from "./storage.js";
@@ -133,5 +133,4 @@ function placed(state, { text: whole, spans }) {
 function say(said, isWrong = false) {
   find("fill-state").textContent = said;
   find("fill-state").classList.toggle("wrong", isWrong);
-  if (isWrong) announce(said);
 }

@@ -99,7 +99,7 @@ async function learnModel() {
   if (location.hash === "#fill" && model.blanks.length === 0) location.hash = "#new";
 }
 
-for (const one of document.querySelectorAll("[data-icon]")) one.prepend(icon(one.dataset.icon));
+for (const one of document.querySelectorAll("[data-icon]")) one.prepend(icon(one.dataset.icon || one.dataset.label));
 setTheme();
 setLanguage(storage.settings().language);
 chat.start(conversationChanged);

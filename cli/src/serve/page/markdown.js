@@ -55,7 +55,7 @@ const CODE = {
     const language = FENCE.exec(lines[0])[2].trim().split(/\s/)[0];
     const isClosed = lines.length > 1 && closes(lines[0], lines.at(-1));
     const code = lines.slice(1, isClosed ? -1 : undefined).join("\n");
-    const head = element("div", {}, element("span", {}, language || text("code")), iconButton("copy", "copy", () => copy(code)));
+    const head = element("div", {}, element("span", {}, language || text("code")), iconButton("copy", () => copy(code)));
     const pre = element("pre", { tabindex: 0, role: "region", "aria-label": `${text("code")} ${language}` }, element("code", {}, code));
     return element("div", { class: "code" }, head, pre);
   },

@@ -13,8 +13,8 @@ export function question(message, edited) {
   const root = article("question", "you");
   const [heading] = root.children;
   const draw = () => {
-    const edit = iconButton("edit", "edit", () => editor(root, message.content, edited, redraw));
-    const below = element("div", { class: "below" }, edit, iconButton("copy", "copy", () => copy(message.content)));
+    const edit = iconButton("edit", () => editor(root, message.content, edited, redraw));
+    const below = element("div", { class: "below" }, edit, iconButton("copy", () => copy(message.content)));
     root.classList.remove("editing");
     root.replaceChildren(heading, element("div", { class: "bubble" }, message.content), below);
   };
@@ -78,7 +78,7 @@ function toolCall({ function: { name, arguments: given } }) {
 
 function end(message, context, again) {
   const { usage, finish } = message.page ?? {};
-  const buttons = [iconButton("copy", "copy", () => copy(message.content)), iconButton("again", "again", again)];
+  const buttons = [iconButton("copy", () => copy(message.content)), iconButton("again", again)];
   const below = element("div", { class: "below" }, ...buttons, element("span", { class: "facts" }, facts(message.page ?? {})));
   if (finish !== "length") return [below];
   const isFull = context && usage?.total_tokens >= context;

@@ -70,11 +70,15 @@ export const blankText = () => read("glm.fill") ?? { text: "", filled: [] };
 export const saveBlankText = (state) => write("glm.fill", state);
 
 // The key of the server lasts as long as the tab.
-let keyInMemory = "";
-export const key = () => storage("sessionStorage")?.getItem("glm.key") ?? keyInMemory;
+let keyInMemory = null;
+export const key = () => keyInMemory ?? storage("sessionStorage")?.getItem("glm.key") ?? "";
 export function saveKey(value) {
   keyInMemory = value;
-  storage("sessionStorage")?.setItem("glm.key", value);
+  try {
+    storage("sessionStorage")?.setItem("glm.key", value);
+  } catch {
+    // A full storage: the key lasts as long as the page.
+  }
 }
 
 /** Calls back when another tab changed the conversations; `id` is null if all may have changed. */

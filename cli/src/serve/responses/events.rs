@@ -3,7 +3,7 @@
 use axum::response::sse::Event;
 use serde_json::{Value, json};
 
-use super::response::{Head, IN_PROGRESS, Part, ResponseBody};
+use crate::api::responses::response::{Head, IN_PROGRESS, Part, ResponseBody};
 use crate::serve::answer::{Step, Usage};
 use crate::serve::blocks::{Block, Blocks, Change};
 use crate::serve::error::ApiError;

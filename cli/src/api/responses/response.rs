@@ -5,9 +5,9 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use super::request::ResponsesRequest;
+use crate::api::answer::Usage;
+use crate::api::blocks::{Block, Blocks};
 use crate::api::model::{now, response_id};
-use crate::serve::answer::Usage;
-use crate::serve::blocks::{Block, Blocks};
 
 /// What all states of a response have.
 pub struct Head {

@@ -4,9 +4,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
+use super::response::Head;
 use crate::api::chat::{ChatRequest, TemplateArguments};
+use crate::api::error::{ApiError, Result};
 use crate::api::fields::{Fields, Read};
-use crate::serve::error::{ApiError, Result};
+use crate::api::model::{ApiModel, Question};
 
 /// A conversation that is to be answered.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -113,11 +115,17 @@ pub struct Reasoning {
 }
 
 impl ResponsesRequest {
-    /// The chat that is asked for.
+    /// What is asked of the model, and the form of the response.
     ///
     /// # Errors
-    /// If a field is wrong or needs what the server does not keep.
-    pub fn chat(&mut self) -> Result<ChatRequest> {
+    /// If a field is wrong, not supported, or needs what the server does not keep.
+    pub fn question(self, model: &ApiModel) -> Result<(Question, Head)> {
+        let (question, _) = self.chat()?.question(model).map_err(renamed)?;
+        Ok((question, Head::new(model.name(), self)))
+    }
+
+    /// The chat that is asked for.
+    fn chat(&self) -> Result<ChatRequest> {
         for (name, is_given) in [
             ("previous_response_id", self.previous_response_id.is_some()),
             ("conversation", self.conversation.as_ref().is_some_and(|id| !id.is_null())),
@@ -286,7 +294,7 @@ fn response_format(format: &Value) -> Value {
 }
 
 /// An error of the chat with the name that the field has here.
-pub fn renamed(error: ApiError) -> ApiError {
+fn renamed(error: ApiError) -> ApiError {
     let name = match error.body().error.param.as_deref() {
         Some("messages") => "input",
         Some("max_tokens") => "max_output_tokens",
@@ -301,7 +309,7 @@ mod tests {
     use super::*;
 
     fn chat(fields: Value) -> Result<ChatRequest, Option<String>> {
-        let mut request: ResponsesRequest = serde_json::from_value(fields).unwrap();
+        let request: ResponsesRequest = serde_json::from_value(fields).unwrap();
         request.chat().map_err(|error| error.body().error.param)
     }
 
