@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use glm_model::Event;
 use tokio::time::{timeout, timeout_at};
 
-use super::blocks::Blocks;
 use super::engine::Events;
 use super::error::{ApiError, Result};
 
