@@ -285,19 +285,15 @@ fn eight_clients_at_once_get_the_texts_that_one_gets() {
 fn penalties_change_the_text() {
     let server = Server::start(&[]);
     let ask = |fields: Value| content(&server.chat("写一首诗", fields).ok());
-    let base = json!({ "temperature": 0, "ignore_eos": true, "max_tokens": 80 });
-    let plain = ask(base.clone());
-    // How many characters are repeated.
-    let repeated = |text: &str| {
-        text.chars().count() - text.chars().collect::<std::collections::BTreeSet<_>>().len()
+    let with = |name: &str, penalty: f64| {
+        let mut fields = json!({ "temperature": 1, "top_p": 1, "top_k": 0, "seed": 1, "max_tokens": 60, "ignore_eos": true });
+        fields[name] = json!(penalty);
+        ask(fields)
     };
     for name in ["frequency_penalty", "presence_penalty"] {
-        let mut fields = base.clone();
-        fields[name] = json!(0);
-        assert_eq!(ask(fields.clone()), plain, "{name}");
-        fields[name] = json!(2);
-        let varied = ask(fields);
-        assert!(repeated(&varied) < repeated(&plain), "{name}: {varied} {plain}");
+        assert_eq!(with(name, 0.0), with("user_penalty", 1.0), "{name}: 0 is none");
+        let [less, none, more] = [-2.0, 0.0, 2.0].map(|penalty| with(name, penalty));
+        assert!(less != none && none != more && less != more, "{name}: {less} {none} {more}");
     }
 }
 

@@ -47,7 +47,7 @@ fn what_waits_is_answered_later() {
 
 #[test]
 fn a_client_that_goes_away_frees_its_place() {
-    let server = Server::start(&["--max-sequences", "8", "--queue", "0"]);
+    let server = Server::start(&["--max-sequences", "8", "--queue", "0", "--cache-memory", "0"]);
     let before = server.metric("glm_answer_tokens_total");
     let first = server.begin(CHAT, &long(8), "data: ");
     drop(first);
