@@ -63,7 +63,7 @@ impl Grammar {
     /// # Errors
     /// If the schema is longer than 64 KiB, is nested deeper than 64 levels, or combines too many alternatives.
     pub fn json_schema(schema: &Value) -> Result<Self> {
-        check_json("the JSON schema", schema)?;
+        check_depth("the JSON schema", schema)?;
         size::check(schema)?;
         Ok(Grammar(Source::Json(lark::schema(schema))))
     }
@@ -97,7 +97,8 @@ impl Grammar {
     /// If there is no such tool, if the tools are longer than 256 KiB or nested deeper than 64 levels, or if the schema of one is too
     /// large, as for [`Grammar::json_schema`].
     pub fn call(tools: &Value, name: Option<&str>) -> Result<Self> {
-        check_json("the list of tools", tools)?;
+        check_depth("the list of tools", tools)?;
+        check_length("the list of tools", tools.to_string().len())?;
         let (tools, name) = (tools.clone(), name.map(str::to_owned));
         calls::check(&tools, name.as_deref())?;
         Ok(Grammar(Source::Call { tools, name }))
@@ -105,8 +106,8 @@ impl Grammar {
 }
 
 /// # Errors
-/// If the JSON is too long or too deep.
-fn check_json(what: &str, value: &Value) -> Result<()> {
+/// If the JSON is too deep.
+fn check_depth(what: &str, value: &Value) -> Result<()> {
     fn is_deep(value: &Value, depth: usize) -> bool {
         match value {
             Value::Array(values) => depth == 0 || values.iter().any(|v| is_deep(v, depth - 1)),
@@ -117,7 +118,7 @@ fn check_json(what: &str, value: &Value) -> Result<()> {
     if is_deep(value, MAX_DEPTH) {
         return Err(Error::Grammar(format!("{what} is nested deeper than {MAX_DEPTH} levels")));
     }
-    check_length(what, value.to_string().len())
+    Ok(())
 }
 
 /// # Errors
