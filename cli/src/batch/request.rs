@@ -139,9 +139,11 @@ impl Response {
 
     /// The body of the response.
     pub fn finish(self, usage: Usage) -> Value {
-        // The types of responses have no maps with other keys than strings.
+        // The types of responses have no maps with other keys than strings. Through text, because a value would write a probability with
+        // the digits of an f64.
         fn value(body: &impl Serialize) -> Value {
-            serde_json::to_value(body).unwrap_or_default()
+            let text = serde_json::to_string(body).unwrap_or_default();
+            serde_json::from_str(&text).unwrap_or_default()
         }
         match self {
             Self::Chat(chat) => value(&chat.finish(usage)),
