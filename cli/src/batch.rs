@@ -62,6 +62,8 @@ pub fn run(args: &args::Batch) -> Result<()> {
     options.max_sequences = args.max_sequences;
     options.prompt_tokens = PROMPT_TOKENS;
     options.cache_bytes = args.api.cache_memory;
+    // Nobody waits for a single token.
+    options.answer_share = 0.0;
     let work = Work::new(&model, glm_model::Batch::new(model.model(), options)?);
     let bar = progress::requests(input.len() as u64);
     bar.set_position(answered as u64);

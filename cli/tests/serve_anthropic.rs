@@ -78,6 +78,21 @@ fn a_stream_has_the_events_in_order() {
 }
 
 #[test]
+fn a_stream_begins_with_the_tokens_of_the_prompt() {
+    let server = Server::start(&[]);
+    let whole = ask(&server, json!({ "max_tokens": 1 })).ok();
+    let cached = whole["usage"]["input_tokens"].as_u64().unwrap() - 1;
+    let begins = || {
+        let body = ask(&server, json!({ "max_tokens": 1, "stream": true })).body;
+        let start = body.lines().find_map(|line| line.strip_prefix("data: ")).unwrap();
+        serde_json::from_str::<Value>(start).unwrap()["message"]["usage"].clone()
+    };
+    // All but the last token of the same prompt. On a busy machine, the message may begin before this is known.
+    server.wait_for("the number", || begins()["cache_read_input_tokens"] == cached);
+    assert_eq!(begins()["output_tokens"], 0);
+}
+
+#[test]
 fn errors_have_the_shape_of_anthropic() {
     let server = Server::start(&[]);
     assert_eq!(kind(&ask(&server, json!({})), 400), "invalid_request_error");

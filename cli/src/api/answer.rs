@@ -106,6 +106,15 @@ impl Reader {
     }
 }
 
+/// The choice to which an event adds a token. If the answer is finished after such an event, a stop string has ended it, and the batch
+/// must be told.
+pub fn token_of(event: &Event) -> Option<usize> {
+    match event {
+        Event::Token { choice, .. } => Some(*choice),
+        _ => None,
+    }
+}
+
 struct Choice {
     reader: Reader,
     is_over: bool,
@@ -138,7 +147,7 @@ impl Reading {
         self.usage
     }
 
-    /// Whether all answers have ended. A stop string or a call ends an answer before the batch does.
+    /// Whether all answers have ended. A stop string or a call ends an answer before the batch does, see [`token_of`].
     pub fn is_over(&self) -> bool {
         self.choices.iter().all(|choice| choice.is_over)
     }

@@ -7,7 +7,7 @@ use glm_model::{Batch, Event, Ticket};
 use serde_json::Value;
 
 use super::request::{Problem, Request, Response};
-use crate::api::answer::Reading;
+use crate::api::answer::{Reading, token_of};
 use crate::api::error::ApiError;
 use crate::api::model::{ApiModel, Question};
 
@@ -89,13 +89,21 @@ impl<'m> Work<'m> {
     pub fn pass(&mut self) -> Vec<Answered> {
         let Self { batch, live, tickets, .. } = self;
         let mut over: BTreeMap<usize, Option<ApiError>> = BTreeMap::new();
+        let mut stopped = Vec::new();
         batch.pass(&mut |ticket, event: Event| {
             let Some(&(place, prompt)) = tickets.get(&ticket) else { return };
             let Some(request) = live.get_mut(&place).filter(|_| !over.contains_key(&place)) else {
                 return;
             };
+            let choice = token_of(&event);
             match request.reading.step(prompt, event) {
-                Ok(step) => step.into_iter().for_each(|step| request.response.add(step)),
+                Ok(Some(step)) => {
+                    if step.finish.is_some() {
+                        stopped.extend(choice.map(|choice| (ticket, choice)));
+                    }
+                    request.response.add(step);
+                }
+                Ok(None) => {}
                 Err(error) => {
                     over.insert(place, Some(error));
                     return;
@@ -105,13 +113,15 @@ impl<'m> Work<'m> {
                 over.insert(place, None);
             }
         });
+        // A stop string has ended them.
+        stopped.into_iter().for_each(|(ticket, choice)| batch.stop(ticket, choice));
         over.into_iter().filter_map(|(place, error)| self.end(place, error)).collect()
     }
 
     fn end(&mut self, place: usize, error: Option<ApiError>) -> Option<Answered> {
         let Live { custom_id, reading, response, tickets } = self.live.remove(&place)?;
         for ticket in tickets {
-            // A stop string, or an error, has left the others in the batch.
+            // An error has left the others in the batch.
             self.batch.cancel(ticket);
             self.tickets.remove(&ticket);
         }

@@ -8,6 +8,7 @@ use tokio::time::{timeout, timeout_at};
 use super::engine::Events;
 use super::error::{ApiError, Result};
 
+use crate::api::answer::token_of;
 pub use crate::api::answer::{Reader, Reading, Step, Usage};
 
 /// How long an error has to become the status of the response. After that, a stream begins.
@@ -35,13 +36,16 @@ impl Answers {
         self.reading.usage()
     }
 
-    /// Waits a moment for the first event, so that an early error is an error of the response.
+    /// Waits a moment for the first event, so that an early error is an error of the response, and the usage tells what was cached if
+    /// the prompt took no longer.
     ///
     /// # Errors
     /// If the answer has failed already.
     pub async fn settle(&mut self) -> Result<()> {
         match timeout(SETTLE, self.events.recv()).await {
-            Ok(Some((_, Event::Failed(error)))) => Err(error.into()),
+            Ok(Some((prompt, event @ (Event::Failed(_) | Event::Started { .. })))) => {
+                self.reading.step(prompt, event).map(drop)
+            }
             Ok(None) => Err(ended_early()),
             Ok(first) => {
                 self.first = first;
@@ -58,10 +62,13 @@ impl Answers {
     pub async fn next(&mut self) -> Result<Option<Step>> {
         while !self.reading.is_over() {
             let (prompt, event) = self.event().await?;
-            let step = self.reading.step(prompt, event)?;
-            if step.is_some() {
-                return Ok(step);
+            let choice = token_of(&event);
+            let Some(step) = self.reading.step(prompt, event)? else { continue };
+            if let Some(choice) = choice.filter(|_| step.finish.is_some()) {
+                // A stop string has ended it.
+                self.events.stop(prompt, choice);
             }
+            return Ok(Some(step));
         }
         Ok(None)
     }

@@ -8,10 +8,14 @@
 //!
 //! The engine never waits for a client. A client that has gone, or that leaves its channel full, is cancelled before the next pass.
 
+mod cache_file;
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc as jobs};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,17 +27,34 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::ApiError;
 use super::metrics::Metrics;
-use crate::messages;
 use crate::output::note;
 
 /// Events that a client may be behind. More than that is a client that does not read.
 const BEHIND: usize = 8192;
 
-/// What a handler receives: the number of the prompt in its job, and the event.
-pub type Events = mpsc::Receiver<(usize, Event)>;
+/// What a handler receives. To drop it cancels the answers that have not ended.
+pub struct Events {
+    received: mpsc::Receiver<(usize, Event)>,
+    job: u64,
+    tasks: jobs::Sender<Task>,
+}
+
+impl Events {
+    /// The next event and the number of its prompt in the job; `None` if the engine has dropped the answers.
+    pub async fn recv(&mut self) -> Option<(usize, Event)> {
+        self.received.recv().await
+    }
+
+    /// Ends one answer to a prompt of the job, whose further ids are not needed.
+    pub fn stop(&self, prompt: usize, choice: usize) {
+        // An engine that has ended computes nothing.
+        let _ = self.tasks.send(Task::Stop { job: self.job, prompt, choice });
+    }
+}
 
 /// Prompts that are answered together, for one request.
 struct Job {
+    number: u64,
     submissions: Vec<Submission>,
     events: mpsc::Sender<(usize, Event)>,
     arrived: Instant,
@@ -44,6 +65,11 @@ struct Job {
 /// What the thread is to do.
 enum Task {
     Answer(Job),
+    Stop {
+        job: u64,
+        prompt: usize,
+        choice: usize,
+    },
     /// Save the cache, say how that went, and end.
     End(jobs::SyncSender<glm_model::Result<()>>),
 }
@@ -51,6 +77,8 @@ enum Task {
 /// The handle of the engine.
 pub struct Engine {
     tasks: jobs::Sender<Task>,
+    /// Jobs so far.
+    jobs: AtomicU64,
     has_file: bool,
     places: Arc<Semaphore>,
     shared: Arc<Shared>,
@@ -66,7 +94,7 @@ struct Shared {
 
 impl Engine {
     /// Starts the thread. At most `options.max_sequences` answers are generated at a time, and `queue` more wait. The cache is that of
-    /// the file, if there is one. `failed` is called if the thread ends by a panic.
+    /// the file, if it has one for this model. `failed` is called if the thread ends by a panic.
     ///
     /// # Errors
     /// If an option is out of range, the file cannot be used, or there is no thread.
@@ -80,9 +108,8 @@ impl Engine {
     ) -> Result<Self> {
         let places = Arc::new(Semaphore::new(options.max_sequences + queue));
         let mut batch = Batch::new(model, options)?;
-        if let Some(file) = file.as_deref().filter(|file| file.exists()) {
-            let tokens = batch.load_cache(file)?;
-            note(&messages::cache_is_read(tokens, file.display()));
+        if let Some(said) = cache_file::read(&mut batch, file.as_deref())? {
+            note(&said);
         }
         let has_file = file.is_some();
         let shared = Arc::new(Shared::default());
@@ -104,7 +131,7 @@ impl Engine {
             }
         };
         thread::Builder::new().name("engine".to_owned()).spawn(run).context("engine")?;
-        Ok(Self { tasks, has_file, places, shared })
+        Ok(Self { tasks, jobs: AtomicU64::new(0), has_file, places, shared })
     }
 
     /// Asks for answers to the prompts.
@@ -116,10 +143,11 @@ impl Engine {
         let answers = u32::try_from(answers).unwrap_or(u32::MAX);
         let places = Arc::clone(&self.places).try_acquire_many_owned(answers);
         let places = Arc::new(places.map_err(|_| ApiError::queue_is_full(self.retry_after()))?);
-        let (events, receiver) = mpsc::channel(BEHIND);
-        let job = Job { submissions, events, arrived: Instant::now(), places };
+        let (events, received) = mpsc::channel(BEHIND);
+        let number = self.jobs.fetch_add(1, Ordering::Relaxed);
+        let job = Job { number, submissions, events, arrived: Instant::now(), places };
         self.tasks.send(Task::Answer(job)).map_err(|_| ApiError::draining())?;
-        Ok(receiver)
+        Ok(Events { received, job: number, tasks: self.tasks.clone() })
     }
 
     /// Ends all answers.
@@ -164,15 +192,21 @@ struct Worker {
 /// A prompt that is being answered.
 struct Live {
     events: mpsc::Sender<(usize, Event)>,
+    job: u64,
+    /// Number of the prompt in the job.
     index: usize,
     arrived: Instant,
     prompt_tokens: usize,
-    /// Choices that have not ended.
-    open: usize,
-    /// When the last token of each choice came.
-    last: Vec<Option<Instant>>,
+    choices: Vec<Choice>,
     is_behind: bool,
     _places: Arc<OwnedSemaphorePermit>,
+}
+
+#[derive(Clone, Default)]
+struct Choice {
+    /// When its last token came.
+    last: Option<Instant>,
+    has_ended: bool,
 }
 
 impl Worker {
@@ -191,6 +225,7 @@ impl Worker {
             for task in tasks {
                 match task {
                     Task::Answer(job) => self.take(job),
+                    Task::Stop { job, prompt, choice } => self.stop(job, prompt, choice),
                     Task::End(done) => {
                         let save = |file| self.batch.save_cache(file);
                         let _ = done.send(self.file.as_ref().map_or(Ok(()), save));
@@ -208,19 +243,19 @@ impl Worker {
     }
 
     fn take(&mut self, job: Job) {
-        let Job { submissions, events, arrived, places } = job;
+        let Job { number, submissions, events, arrived, places } = job;
         for (index, submission) in submissions.into_iter().enumerate() {
-            let (prompt_tokens, choices) = (submission.prompt.len(), submission.choices.max(1));
+            let (prompt_tokens, choices) = (submission.prompt.len(), submission.choices);
             match self.batch.submit(submission) {
                 Ok(ticket) => {
-                    let (events, last) = (events.clone(), vec![None; choices]);
+                    let (events, choices) = (events.clone(), vec![Choice::default(); choices]);
                     let live = Live {
                         events,
+                        job: number,
                         index,
                         arrived,
                         prompt_tokens,
-                        open: choices,
-                        last,
+                        choices,
                         is_behind: false,
                         _places: Arc::clone(&places),
                     };
@@ -231,6 +266,19 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Ends one answer without an event.
+    fn stop(&mut self, job: u64, prompt: usize, choice: usize) {
+        let Self { batch, live, .. } = self;
+        live.retain(|&ticket, live| {
+            let is_meant = (live.job, live.index) == (job, prompt);
+            if is_meant && let Some(ended) = live.choices.get_mut(choice) {
+                batch.stop(ticket, choice);
+                ended.has_ended = true;
+            }
+            !live.has_ended()
+        });
     }
 
     /// Ends answers without an event: their channels close.
@@ -250,7 +298,7 @@ impl Worker {
         batch.pass(&mut |ticket, event| {
             let Some(answer) = live.get_mut(&ticket) else { return };
             answer.count(&event, metrics);
-            if answer.open == 0 {
+            if answer.has_ended() {
                 let took = answer.arrived.elapsed().as_millis();
                 shared
                     .duration
@@ -258,7 +306,7 @@ impl Worker {
             }
             let sent = answer.events.try_send((answer.index, event));
             answer.is_behind |= matches!(sent, Err(TrySendError::Full(_)));
-            if answer.open == 0 {
+            if answer.has_ended() {
                 live.remove(&ticket);
             }
         });
@@ -276,6 +324,7 @@ impl Worker {
         set(&metrics.kv_bytes, pool.used_bytes());
         set(&metrics.kv_pages, pool.used_bytes() / pool.page_bytes().max(1));
         set(&metrics.cache_bytes, stats.cache_bytes);
+        metrics.longest_pass(stats.longest_pass);
         let tokens = [metrics.prompt_tokens.get(), metrics.answer_tokens.get()];
         let (before, since) = self.second;
         let is_idle = self.live.is_empty();
@@ -288,6 +337,11 @@ impl Worker {
 }
 
 impl Live {
+    /// Whether all its choices have ended.
+    fn has_ended(&self) -> bool {
+        self.choices.iter().all(|choice| choice.has_ended)
+    }
+
     /// Counts an event.
     fn count(&mut self, event: &Event, metrics: &Metrics) {
         match event {
@@ -298,14 +352,14 @@ impl Live {
             Event::Token { choice, .. } => {
                 metrics.answer_tokens.inc();
                 let now = Instant::now();
-                match self.last[*choice].replace(now) {
+                match self.choices[*choice].last.replace(now) {
                     Some(before) => metrics.token(now - before),
                     None if *choice == 0 => metrics.first_token(now - self.arrived),
                     None => {}
                 }
             }
-            Event::Finished { .. } => self.open = self.open.saturating_sub(1),
-            Event::Failed(_) => self.open = 0,
+            Event::Finished { choice, .. } => self.choices[*choice].has_ended = true,
+            Event::Failed(_) => self.choices.iter_mut().for_each(|choice| choice.has_ended = true),
             _ => {}
         }
     }

@@ -28,6 +28,7 @@ pub struct Metrics {
     pub cache_bytes: Gauge,
     prompt_rate: Rate,
     answer_rate: Rate,
+    longest_pass: Rate,
     first_token: Histogram,
     each_token: Histogram,
     request_time: Histogram,
@@ -61,6 +62,7 @@ impl Metrics {
             cache_bytes: Gauge::default(),
             prompt_rate: Rate::default(),
             answer_rate: Rate::default(),
+            longest_pass: Rate::default(),
             first_token: Histogram::new(SECONDS),
             each_token: Histogram::new(SECONDS),
             request_time: Histogram::new(SECONDS),
@@ -88,6 +90,11 @@ impl Metrics {
         let seconds = time.as_secs_f64().max(f64::MIN_POSITIVE);
         self.prompt_rate.set(prompt as f64 / seconds);
         self.answer_rate.set(answer as f64 / seconds);
+    }
+
+    /// The longest pass so far.
+    pub fn longest_pass(&self, time: Duration) {
+        self.longest_pass.set(time.as_secs_f64());
     }
 
     /// All numbers as text.
@@ -121,6 +128,11 @@ impl Metrics {
         registry.register("kv_bytes", "Bytes of keys and values", self.kv_bytes.clone());
         registry.register("kv_pages", "Pages of keys and values", self.kv_pages.clone());
         registry.register("prefix_cache_bytes", "Bytes of kept prompts", self.cache_bytes.clone());
+        registry.register(
+            "longest_pass_seconds",
+            "Time of the longest pass: so long have answers waited for a token",
+            self.longest_pass.clone(),
+        );
         registry.register(
             "time_to_first_token_seconds",
             "Time from a request to the first token of its answer",

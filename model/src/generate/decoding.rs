@@ -434,7 +434,7 @@ pub(crate) fn run<'w, 'd>(
     };
     std::thread::scope(|scope| {
         // If there is no thread, they are computed first.
-        if std::thread::Builder::new().spawn_scoped(scope, &compute).is_err() {
+        if std::thread::Builder::new().spawn_scoped(scope, compute).is_err() {
             compute();
         }
         model.run(workspace, &mut chunks, options)
