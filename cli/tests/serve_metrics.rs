@@ -5,6 +5,7 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::io::Write;
 
 use common::server::{Server, chat};
 use serde_json::json;
@@ -176,7 +177,13 @@ fn what_runs_and_what_waits_is_seen() {
     let server = Server::start(&["--max-sequences", "2", "--cache-memory", "0"]);
     let body = chat("你好", json!({ "ignore_eos": true, "n": 2, "seed": 1, "stream": true }));
     let path = "/v1/chat/completions";
-    let answers = [(); 2].map(|()| server.begin(path, &body, "data: "));
+    let request = server.request("POST", path, &[], &body.to_string());
+    // So many that some wait while the numbers are read.
+    let answers = [(); 16].map(|()| {
+        let mut stream = server.connect();
+        stream.write_all(request.as_bytes()).unwrap();
+        stream
+    });
     server.wait_for("two answers, and others that wait", || {
         let of = |name: &str| server.metric(&format!("glm_{name}"));
         of("sequences_running") == 2.0 && of("sequences_waiting") > 0.0 && of("kv_pages") > 0.0

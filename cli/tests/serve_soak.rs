@@ -133,9 +133,10 @@ fn a_thousand_clients_come_and_go() {
         format!("{answered} answered, {refused} refused, {left} left; memory {measured:?}");
     println!("{report}");
     assert!(answered > 0 && refused > 0 && left > 0, "{report}");
-    // The first half is for what grows to its limit: buffers, connections, pages.
-    let (early, late) = (measured[4], measured[9]);
-    assert!((late - early).abs() <= 0.02 * early, "{report}");
+    // What has a limit reaches it in the first fifth: buffers, connections, pages. Ten seconds are too short for that.
+    let most = |tenths: &[f64]| tenths.iter().copied().fold(0.0, f64::max);
+    let bound = if seconds < 600 { 1.2 } else { 1.02 };
+    assert!(most(&measured[5..]) <= bound * most(&measured[2..5]), "{report}");
     let log = server.log();
     assert!(!log.contains("panic") && !log.contains(" 500: "), "{log}");
 }
