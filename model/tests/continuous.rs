@@ -318,6 +318,25 @@ proptest! {
     }
 }
 
+/// The constraint refuses the last id that the limit allows.
+#[test]
+fn an_answer_with_all_its_ids_has_not_failed() {
+    let model = &MODELS[0];
+    let mut submission = simple(model, 5, 1, 3, 0);
+    let odd = Odd { trouble: Trouble::Refuses, after: 2, taken: 0 };
+    submission.request.constraint = Some(Box::new(odd));
+    let mut batch = Batch::new(model, BatchOptions::default()).unwrap();
+    let (tokens, end) = try_alone(model, &submission, 0);
+    let ticket = batch.submit(submission).unwrap();
+    let mut log = Log::default();
+    while !batch.is_idle() {
+        batch.pass(&mut |ticket, event| log.take(ticket, event));
+    }
+    assert_eq!((tokens.len(), end), (3, Ok(FinishReason::Length)));
+    assert_eq!(log.tokens(ticket, 0), tokens);
+    assert_eq!(log.0[&ticket].finished.get(&0), Some(&FinishReason::Length));
+}
+
 /// Submits, and counts the passes until each submission has its first id and its end.
 fn passes(batch: &mut Batch, submissions: Vec<Submission>) -> (Vec<[u64; 2]>, Log) {
     let tickets: Vec<_> = submissions.into_iter().map(|s| batch.submit(s).unwrap()).collect();

@@ -199,7 +199,9 @@ impl Batch {
                     break;
                 }
             }
-            if answer.is_dry()
+            // An answer that has all its ids is whole, whatever would have become of the next.
+            if answer.finish_reason().is_none()
+                && answer.is_dry()
                 && let Err(error) = answer.problem()
             {
                 failed.push(ticket);
