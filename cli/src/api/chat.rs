@@ -119,9 +119,12 @@ fn tools(request: &mut ChatRequest) -> Result<Option<Value>> {
         let path = format!("tools[{index}]");
         let problem = match tool["function"]["name"].as_str() {
             Some(name) if tool["type"] == "function" && is_name(name) => continue,
-            Some(name) if tool["type"] == "function" => format!(
-                "{path} has the name {name:.200?}: a name has 1 to {MOST_NAME} letters, digits or _-.:/"
-            ),
+            Some(name) if tool["type"] == "function" => {
+                let shown: String = name.chars().take(MOST_NAME).collect();
+                format!(
+                    "{path} has the name {shown:?}: a name has 1 to {MOST_NAME} letters, digits or _-.:/"
+                )
+            }
             _ => format!("{path} is no tool with the type \"function\" and a function with a name"),
         };
         return Err(ApiError::field(path, problem));

@@ -64,7 +64,7 @@ impl Grammar {
     /// If the schema is longer than 64 KiB, is nested deeper than 64 levels, or combines too many alternatives.
     pub fn json_schema(schema: &Value) -> Result<Self> {
         check_depth("the JSON schema", schema)?;
-        size::check(schema)?;
+        size::check(std::iter::once(schema))?;
         Ok(Grammar(Source::Json(lark::schema(schema))))
     }
 

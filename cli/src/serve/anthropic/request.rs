@@ -58,12 +58,13 @@ impl Fields for MessagesRequest {
                 "input",
                 "tool_use_id",
                 "content",
+                "is_error",
             ],
         ),
         ("messages.content.content", &["type", "text"]),
         ("system", &["type", "text"]),
         ("tools", &["type", "name", "description", "input_schema"]),
-        ("tool_choice", &["type", "name"]),
+        ("tool_choice", &["type", "name", "disable_parallel_tool_use"]),
         ("thinking", &["type"]),
     ];
 

@@ -10,9 +10,9 @@ use serde_json::{Map, Value};
 use std::fmt::Write;
 
 /// # Errors
-/// If there is no tool, or none with this name, or if the schema of one is too large.
+/// If there is no tool, or none with this name, or if the schemas are too large.
 pub(super) fn check(tools: &Value, name: Option<&str>) -> Result<()> {
-    functions(tools, name).try_for_each(|(_, parameters)| size::check(parameters))?;
+    size::check(functions(tools, name).map(|(_, parameters)| parameters))?;
     match (functions(tools, name).next(), name) {
         (Some(_), _) => Ok(()),
         (None, Some(name)) => Err(Error::Grammar(format!("there is no tool {name:?} to call"))),
@@ -66,8 +66,9 @@ fn check_argument(tool: &str, name: &str) -> Result<()> {
     if is_plain && !name.contains(['<', '=', ',', '(', ')', '\'', '"', '\n']) {
         return Ok(());
     }
+    let shown: String = name.chars().take(MAX_NAME).collect();
     Err(Error::Grammar(format!(
-        "this model cannot write the argument {name:.200?} of the tool {tool:?}"
+        "this model cannot write the argument {shown:?} of the tool {tool:?}"
     )))
 }
 

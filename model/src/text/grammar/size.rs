@@ -1,7 +1,9 @@
-//! How large a JSON schema may be. Where schemas are combined, the compiler multiplies out their alternatives.
+//! How large a JSON schema may be. Where schemas are combined, the compiler multiplies out their alternatives and copies what they refer
+//! to.
 
 use crate::error::{Error, Result};
 use serde_json::Value;
+use std::collections::HashMap;
 use std::iter::Sum;
 
 /// Longest schema in bytes.
@@ -10,18 +12,27 @@ const MAX_SCHEMA: usize = 64 << 10;
 /// Most copies of parts that the compiler may make: some seconds, and some hundred megabytes.
 const MAX_COPIES: usize = 1 << 20;
 
+/// Checks the schemas of one grammar.
+///
 /// # Errors
-/// If the schema is too long, or combines too many alternatives.
-pub(super) fn check(schema: &Value) -> Result<()> {
-    let length = schema.to_string().len();
-    if length > MAX_SCHEMA {
-        let problem = format!("a JSON schema has {length} bytes, and {MAX_SCHEMA} are the most");
-        return Err(Error::Grammar(problem));
-    }
-    if copies(schema, Size::of(schema)) > MAX_COPIES {
-        let problem = "the JSON schema combines too many alternatives: write them out, or have fewer in what allOf, anyOf, oneOf and \
-                       $ref join";
-        return Err(Error::Grammar(problem.to_owned()));
+/// If a schema is too long, or if together they combine too many alternatives.
+pub(super) fn check<'s>(schemas: impl Iterator<Item = &'s Value>) -> Result<()> {
+    let mut all = 0_usize;
+    for schema in schemas {
+        let length = schema.to_string().len();
+        if length > MAX_SCHEMA {
+            let problem =
+                format!("a JSON schema has {length} bytes, and {MAX_SCHEMA} are the most");
+            return Err(Error::Grammar(problem));
+        }
+        let whole = Size::of(schema);
+        let copied = Copied { root: schema, whole, known: HashMap::new() }.combined(schema);
+        all = all.saturating_add(copies(schema, whole)).saturating_add(copied);
+        if all > MAX_COPIES {
+            let problem = "the JSON schema combines too many alternatives: write them out, or have fewer in what allOf, anyOf, oneOf and \
+                           $ref join";
+            return Err(Error::Grammar(problem.to_owned()));
+        }
     }
     Ok(())
 }
@@ -97,6 +108,61 @@ fn copies(schema: &Value, whole: Size) -> usize {
     here.fold(nested(&mut fields.values()), usize::saturating_add)
 }
 
+/// Counts the values that the compiler copies in place of references.
+struct Copied<'s> {
+    root: &'s Value,
+    whole: Size,
+    /// The values of what a reference stands for; `None` while they are counted.
+    known: HashMap<&'s str, Option<usize>>,
+}
+
+impl<'s> Copied<'s> {
+    /// The values of all parts that are combined with others. Elsewhere a reference is a rule of the grammar, without a copy.
+    fn combined(&mut self, schema: &'s Value) -> usize {
+        let nested = match schema {
+            Value::Array(values) => return self.sum(values.iter(), Self::combined),
+            Value::Object(fields) => self.sum(fields.values(), Self::combined),
+            _ => return 0,
+        };
+        let is_combined = schema.get("allOf").is_some()
+            || schema.get("$ref").is_some() && schema.as_object().is_some_and(|all| all.len() > 1);
+        if is_combined { nested.saturating_add(self.values(schema)) } else { nested }
+    }
+
+    /// The values of a schema with those of all references in it.
+    fn values(&mut self, schema: &'s Value) -> usize {
+        let nested = match schema {
+            Value::Array(values) => self.sum(values.iter(), Self::values),
+            Value::Object(fields) => self.sum(fields.values(), Self::values),
+            _ => 0,
+        };
+        let reference = schema.get("$ref").and_then(Value::as_str);
+        let referred = reference.map_or(0, |reference| self.referred(reference));
+        nested.saturating_add(referred).saturating_add(1)
+    }
+
+    /// The values of what a reference stands for. One that leads back to itself stands for the whole schema.
+    fn referred(&mut self, reference: &'s str) -> usize {
+        if let Some(&known) = self.known.get(reference) {
+            return known.unwrap_or(self.whole.values);
+        }
+        let target = reference.strip_prefix('#').and_then(|pointer| self.root.pointer(pointer));
+        let Some(target) = target else { return self.whole.values };
+        self.known.insert(reference, None);
+        let values = self.values(target);
+        self.known.insert(reference, Some(values));
+        values
+    }
+
+    fn sum(
+        &mut self,
+        values: impl Iterator<Item = &'s Value>,
+        of: fn(&mut Self, &'s Value) -> usize,
+    ) -> usize {
+        values.fold(0, |all, value| all.saturating_add(of(self, value)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,7 +191,47 @@ mod tests {
             ),
             (properties(5000), false),
         ] {
-            assert_eq!(check(&schema).is_ok(), is_fine, "{:.200}", schema.to_string());
+            assert_eq!(
+                check(std::iter::once(&schema)).is_ok(),
+                is_fine,
+                "{:.200}",
+                schema.to_string()
+            );
         }
+    }
+    /// Each definition refers twice to the next.
+    fn chain(count: usize, refer: fn(Value) -> Value) -> Value {
+        let mut definitions: serde_json::Map<_, _> = (0..count)
+            .map(|i| (format!("d{i}"), refer(json!({ "$ref": format!("#/$defs/d{}", i + 1) }))))
+            .collect();
+        definitions.insert(format!("d{count}"), json!({ "type": "string", "pattern": "a" }));
+        json!({ "$defs": definitions, "$ref": "#/$defs/d0" })
+    }
+
+    #[test]
+    fn copies_of_references_are_counted() {
+        let all: fn(Value) -> Value = |next| json!({ "allOf": [next.clone(), next] });
+        let fields: fn(Value) -> Value =
+            |next| json!({ "allOf": [{ "properties": { "a": next, "b": next } }, {}] });
+        for refer in [all, fields] {
+            assert!(check(std::iter::once(&chain(5, refer))).is_ok());
+            assert!(check(std::iter::once(&chain(30, refer))).is_err());
+        }
+        // The last reference of a cycle is not followed.
+        let cycle =
+            json!({ "$defs": { "d": all(json!({ "$ref": "#/$defs/d" })) }, "$ref": "#/$defs/d" });
+        assert!(check(std::iter::once(&cycle)).is_ok());
+        let tree = json!({ "properties": { "next": { "$ref": "#" } } });
+        assert!(check(std::iter::once(&tree)).is_ok());
+    }
+
+    #[test]
+    fn schemas_of_one_grammar_are_counted_together() {
+        let options: Vec<_> = (0..300).map(|i| json!({ "const": i })).collect();
+        let fields: serde_json::Map<_, _> =
+            (0..300).map(|i| (format!("p{i}"), json!({ "type": "string" }))).collect();
+        let one = json!({ "allOf": [{ "properties": fields }, { "anyOf": options }] });
+        assert!(check([&one; 2].into_iter()).is_ok());
+        assert!(check([&one; 20].into_iter()).is_err());
     }
 }
