@@ -12,9 +12,10 @@ use crate::messages;
 const EXAMPLES: &str = "\
 A browser shows a chat page at the address of the server.
 
-Programs send requests as to OpenAI's API: POST /v1/chat/completions, /v1/completions, /v1/fill,
-/tokenize and /detokenize; GET /v1/models, /health, /metrics and /openapi.json. SIGTERM or Ctrl-C ends
-the server after the answers in progress; a second one ends it at once.
+Programs send requests as to OpenAI's API: POST /v1/chat/completions, /v1/responses,
+/v1/completions, /v1/fill, /tokenize and /detokenize; GET /v1/models, /health, /metrics and
+/openapi.json. POST /v1/messages is as in Anthropic's API. SIGTERM or Ctrl-C ends the server after the
+answers in progress; a second one ends it at once.
 
 Examples:
   glm serve -m chatglm-6b:int4

@@ -242,8 +242,8 @@ pub const TABLE: &[(&str, &str)] = &[
     ("Print this message or the help of the given subcommand(s)", "显示本帮助，或某个命令的帮助"),
     ("Print version", "显示版本"),
     (
-        "Programs send requests as to OpenAI's API: POST /v1/chat/completions, /v1/completions, /v1/fill, /tokenize and /detokenize; GET /v1/models, /health, /metrics and /openapi.json. SIGTERM or Ctrl-C ends the server after the answers in progress; a second one ends it at once.",
-        "程序以 OpenAI 的接口发送请求：POST /v1/chat/completions、/v1/completions、/v1/fill、/tokenize 和 /detokenize；GET /v1/models、/health、/metrics 和 /openapi.json。SIGTERM 或 Ctrl-C 在进行中的回答完成后结束服务器；再来一次则立即结束。",
+        "Programs send requests as to OpenAI's API: POST /v1/chat/completions, /v1/responses, /v1/completions, /v1/fill, /tokenize and /detokenize; GET /v1/models, /health, /metrics and /openapi.json. POST /v1/messages is as in Anthropic's API. SIGTERM or Ctrl-C ends the server after the answers in progress; a second one ends it at once.",
+        "程序以 OpenAI 的接口发送请求：POST /v1/chat/completions、/v1/responses、/v1/completions、/v1/fill、/tokenize 和 /detokenize；GET /v1/models、/health、/metrics 和 /openapi.json。POST /v1/messages 与 Anthropic 的接口相同。SIGTERM 或 Ctrl-C 在进行中的回答完成后结束服务器；再来一次则立即结束。",
     ),
     (
         "Quantize the weights as they arrive, to 4 bits or 8. The result is called NAME:int4 or the like",
