@@ -81,7 +81,7 @@ impl LogitsWriter {
             .map_err(Error::io(&path))?;
         let header = Header::new(model.config().vocab, windows);
         let json = serde_json::to_string(&header).unwrap_or_default();
-        write!(file, "{MAGIC}{json}\n").map_err(Error::io(&path))?;
+        writeln!(file, "{MAGIC}{json}").map_err(Error::io(&path))?;
         let encoder = DeflateEncoder::new(file, Compression::fast());
         Ok(Self { path, encoder, left: header.rows })
     }
