@@ -17,6 +17,7 @@ use half::{bf16, f16};
 
 use crate::simd::{BLOCK, LANES, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES};
 
+pub mod feedback;
 pub mod quantize;
 
 /// Bits of a quantized weight.

@@ -31,6 +31,7 @@
 //! A [`Generation`] computes one answer, and a [`Batch`] many at the same time, with a queue and a cache of common beginnings. The
 //! ids of an answer are the same in both.
 
+mod calibrate;
 mod error;
 
 mod files;

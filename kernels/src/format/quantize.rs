@@ -97,7 +97,7 @@ fn round_to(row: &[f32], scale: f32, bits: Bits, integers: &mut [i8]) {
 }
 
 /// `1 / scale`, or 0 for a scale that `f16` rounded to 0.
-fn inverse(scale: f32) -> f32 {
+pub(super) fn inverse(scale: f32) -> f32 {
     if scale == 0.0 { 0.0 } else { 1.0 / scale }
 }
 

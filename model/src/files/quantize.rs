@@ -95,6 +95,16 @@ pub fn quantize(
     let head = opened.network.head_like_embedding(&opened.config);
     let shared = head.filter(TwoTensors::are_equal).map(|both| both.name.to_owned());
     let plan = Plan::new(&opened.network, bits, options.group, shared);
+    let packed = match std::env::var("CALIBRATE") {
+        Ok(file) => {
+            let text = fs::read_to_string(file).unwrap();
+            let tokenizer = crate::Tokenizer::open(source)?;
+            let count = std::env::var("WINDOWS").ok().and_then(|v| v.parse().ok()).unwrap_or(24);
+            let windows = crate::calibrate::windows(&text, &tokenizer, 512, count)?;
+            pool.install(|| crate::calibrate::calibrate(&opened.network, &opened.config, &windows, bits, options.group))?
+        }
+        Err(_) => Default::default(),
+    };
     fs::create_dir_all(target).map_err(Error::io(target))?;
     folder::prepare(target)?;
     let mut file = folder::temporary_file(target)?;
@@ -102,7 +112,7 @@ pub fn quantize(
     let items: Vec<_> = plan.items().collect();
     pool.install(|| {
         plan.write_header(file.as_file_mut(), &temporary)?;
-        plan.write(&items, 0, file.as_file_mut(), &temporary, progress)
+        plan.write_with(&items, 0, file.as_file_mut(), &temporary, progress, &packed)
     })?;
     folder::publish(source, target, |path| {
         file.persist_noclobber(path).map(|_| ()).map_err(|error| error.error)

@@ -31,6 +31,9 @@ use crate::network::workspace::Workspace;
 
 mod attention;
 mod feed_forward;
+mod stages;
+
+pub(crate) use stages::Stage;
 
 /// A pass over `chunks`, which are validated, and whose sequences have memory for their tokens.
 pub(crate) struct Pass<'p, 'c, 'o> {
@@ -55,6 +58,7 @@ impl Pass<'_, '_, '_> {
             if rows == 0 {
                 return ControlFlow::Continue(());
             }
+            self.rotate();
             self.embed(rows);
             let weights = self.weights;
             let mut wanted = rows;
@@ -83,25 +87,34 @@ impl Pass<'_, '_, '_> {
         cursor.next(planned, tile, segments)
     }
 
-    /// Computes the embeddings of all rows, and their RoPE angles, which are the same in all layers.
+    /// Computes the RoPE angles of all rows, which are the same in all layers.
+    fn rotate(&mut self) {
+        let Self { config, rotation, chunks, workspace, .. } = self;
+        let Workspace { angles, segments, placements, .. } = &mut **workspace;
+        let per_token = crate::network::rope::angles_per_token(config);
+        if per_token == 0 {
+            return;
+        }
+        for segment in segments.iter() {
+            let (placement, first) = position(chunks, placements, segment);
+            let angles = &mut angles[segment.row * per_token..][..segment.count * per_token];
+            for_each_row(angles, per_token, |i, angles| {
+                rotation.angles(placement.at(first + i), angles);
+            });
+        }
+    }
+
+    /// Computes the embeddings of all rows.
     fn embed(&mut self, rows: usize) {
-        let Self { config, weights, rotation, chunks, workspace, options, .. } = self;
-        let Workspace { x, angles, normed, segments, placements, .. } = &mut **workspace;
+        let Self { config, weights, chunks, workspace, options, .. } = self;
+        let Workspace { x, normed, segments, placements, .. } = &mut **workspace;
         let hidden = config.hidden;
         let embedding = weights.embedding.matrix();
-        let per_token = crate::network::rope::angles_per_token(config);
         for segment in segments.iter() {
             let ids = &chunks[segment.chunk].ids[segment.token..];
             for_each_row(rows_mut(x, &segment.rows(), hidden), hidden, |i, x| {
                 embedding.row(ids[i] as usize, x);
             });
-            let (placement, first) = position(chunks, placements, segment);
-            if per_token > 0 {
-                let angles = &mut angles[segment.row * per_token..][..segment.count * per_token];
-                for_each_row(angles, per_token, |i, angles| {
-                    rotation.angles(placement.at(first + i), angles);
-                });
-            }
         }
         show(options, segments, HookPoint::Embedding, &x[..rows * hidden], 0..rows);
         let Some(tables) = &weights.positions else { return };

@@ -150,6 +150,18 @@ impl<'a> Plan<'a> {
         path: &Path,
         progress: Progress<'_>,
     ) -> Result<()> {
+        self.write_with(items, written, file, path, progress, &Default::default())
+    }
+
+    pub(super) fn write_with(
+        &self,
+        items: &[Item<'_>],
+        written: u64,
+        file: &mut File,
+        path: &Path,
+        progress: Progress<'_>,
+        packed: &crate::calibrate::Packed,
+    ) -> Result<()> {
         let written = written + self.header().len() as u64;
         let mut out = Output { file, path, written, total: self.file_len(), progress };
         for item in items {
@@ -160,6 +172,11 @@ impl<'a> Plan<'a> {
                 Data::Copy(matrix) => write_copy(matrix, at, &mut out)?,
                 Data::Panels(matrix, shape) => {
                     let scales_at = self.layout.range(index + 1).start;
+                    if let Some((bytes, scales)) = packed.get(&matrix.name) {
+                        out.put(at, &matrix.name, bytes)?;
+                        out.put(scales_at, &matrix.name, bytemuck::cast_slice(scales))?;
+                        continue;
+                    }
                     write_panels(matrix, shape, (at, scales_at), &mut out)?;
                 }
             }

@@ -287,6 +287,17 @@ impl StoredMatrix {
         })
     }
 
+    /// All weights of a plain matrix, `[rows, cols]`.
+    pub(crate) fn values(&self) -> Vec<f32> {
+        let mut values = vec![0.0; self.rows * self.cols];
+        values.par_chunks_exact_mut(self.cols).enumerate().for_each(|(row, values)| {
+            for part in self.parts_of(row) {
+                part.values(row, &mut values[part.piece.cols.clone()]);
+            }
+        });
+        values
+    }
+
     fn parts_of(&self, row: usize) -> impl Iterator<Item = &PieceRows> {
         let parts = match &self.form {
             Form::Plain(parts) | Form::Rows(_, parts) => &parts[..],

@@ -59,29 +59,16 @@ impl Pass<'_, '_, '_> {
 
     /// `x = r(x, a) + output(attention)`
     pub(super) fn attend(&mut self, index: usize, layer: &Layer<Linear, Norm>, rows: Range<usize>) {
-        let Self { config, chunks, workspace, options, isa, activations, .. } = self;
-        let Workspace {
-            x,
-            queries,
-            normed,
-            branch,
-            wide,
-            quantized,
-            partials,
-            segments,
-            placements,
-            ..
-        } = &mut **workspace;
-        let Attention::Grouped { output, .. } = &layer.attention;
-        let (n, isa, hidden) = (rows.len(), *isa, config.hidden);
-        let x = rows_mut(x, &rows, hidden);
-        let normed = &mut normed[..n * hidden];
-        if let Residual::Scaled(_) = config.residual {
-            layer.attention_norm.forward(isa, x, normed);
-            scale_residual(config.residual, hidden, normed, x);
-        }
+        self.attention(index, rows.clone());
+        self.attention_output(index, layer, rows);
+    }
+
+    /// Writes the attention of `rows` to the first rows of [`Workspace::wide`], `[rows, heads · head size]`.
+    pub(super) fn attention(&mut self, index: usize, rows: Range<usize>) {
+        let Self { config, chunks, workspace, isa, .. } = self;
+        let Workspace { queries, wide, partials, segments, placements, .. } = &mut **workspace;
         let width = config.attention_width();
-        let attended = &mut wide[..n * width];
+        let attended = &mut wide[..rows.len() * width];
         for segment in segments.iter().filter_map(|segment| segment.within(&rows)) {
             let (placement, position) = position(chunks, placements, &segment);
             let of = Queries {
@@ -91,8 +78,28 @@ impl Pass<'_, '_, '_> {
                 mask: placement.mask(),
             };
             let out = &mut attended[(segment.row - rows.start) * width..][..segment.count * width];
-            chunks[segment.chunk].sequence.cache.attend(isa, index, of, partials, out);
+            chunks[segment.chunk].sequence.cache.attend(*isa, index, of, partials, out);
         }
+    }
+
+    /// `x = r(x, a) + output(attention)`, with the attention in [`Workspace::wide`].
+    pub(super) fn attention_output(
+        &mut self,
+        index: usize,
+        layer: &Layer<Linear, Norm>,
+        rows: Range<usize>,
+    ) {
+        let Self { config, workspace, options, isa, activations, .. } = self;
+        let Workspace { x, normed, branch, wide, quantized, segments, .. } = &mut **workspace;
+        let Attention::Grouped { output, .. } = &layer.attention;
+        let (n, isa, hidden) = (rows.len(), *isa, config.hidden);
+        let x = rows_mut(x, &rows, hidden);
+        let normed = &mut normed[..n * hidden];
+        if let Residual::Scaled(_) = config.residual {
+            layer.attention_norm.forward(isa, x, normed);
+            scale_residual(config.residual, hidden, normed, x);
+        }
+        let attended = &wide[..n * config.attention_width()];
         let role = HookPoint::Input(index, LinearRole::AttentionOutput);
         show(options, segments, role, attended, rows.clone());
         let mut context = Context { isa, activations: *activations, quantized };

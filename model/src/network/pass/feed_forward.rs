@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use glm_kernels::{Activation, Gate, Isa, Output};
+use glm_kernels::{Activation, Gate, Isa, Output, for_each_row};
 
 use super::{Branch, Pass, rows_mut, scale_residual, show};
 use crate::files::config::Mlp;
@@ -45,6 +45,26 @@ impl Pass<'_, '_, '_> {
         });
         let input = if kind.is_some() { gated } else { intermediate };
         show(options, segments, HookPoint::Input(index, LinearRole::Down), input, rows);
+    }
+
+    /// The input of `down` for `rows`, `[rows, intermediate size]`.
+    pub(super) fn activated(&mut self, layer: &Layer<Linear, Norm>, rows: Range<usize>) -> &[f32] {
+        let Self { config, workspace, isa, activations, .. } = self;
+        let Workspace { x, normed, wide, gated, quantized, .. } = &mut **workspace;
+        let FeedForward::Dense { up, .. } = &layer.feed_forward;
+        let (n, isa) = (rows.len(), *isa);
+        let x = rows_mut(x, &rows, config.hidden);
+        let normed = &mut normed[..n * config.hidden];
+        let intermediate = &mut wide[..n * config.up_rows()];
+        let norm = |row, y: &mut _| layer.feed_forward_norm.token(isa, x, row, y);
+        let mut context = Context { isa, activations: *activations, quantized };
+        up.forward_filled(&mut context, normed, norm, Output::Store, intermediate);
+        let Some(kind) = GateKind::of(config.mlp) else { return intermediate };
+        let gated = &mut gated[..n * config.intermediate_size];
+        for_each_row(gated, config.intermediate_size, |row, y| {
+            kind.row(isa, intermediate, row, y);
+        });
+        gated
     }
 }
 

@@ -1,0 +1,229 @@
+//! Rounding with error feedback: weights → integers and scales, such that the outputs for given inputs change least.
+//!
+//! With `H` the second moments of the inputs and `H = L·Lᵀ` (Cholesky), the squared error of the outputs of a row of weights `w` is
+//!
+//! ```text
+//! ‖(w − ŵ)·L‖² = Σₘ (vₘ − ŵₘ)²·Lₘₘ²     vₘ = wₘ + Σᵢ (wᵢ − ŵᵢ)·Lᵢₘ / Lₘₘ over i > m
+//! ```
+//!
+//! So the columns are rounded from the last to the first, each to the level that is nearest to `v`, which makes up for the errors of
+//! those before. This is GPTQ (arXiv 2210.17323) in the form of LDLQ (arXiv 2307.13304). The scale of a group is the one of the least
+//! error after its columns are rounded.
+
+use half::f16;
+
+use super::Bits;
+use crate::simd::{Kernel, LANES, Vectors};
+
+/// Most columns of a [`RoundRow`].
+pub const MAX_COLUMNS: usize = 128;
+
+/// Scales that are tried at once: two vectors.
+const TRIED: usize = 2 * LANES;
+
+/// Part of a row that is rounded with feedback.
+pub struct RoundRow<'a> {
+    /// Bits of the integers.
+    pub bits: Bits,
+    /// Columns that share a scale; at the end of the part there may be fewer.
+    pub group: usize,
+    /// `w`, `[n]`, at most [`MAX_COLUMNS`].
+    pub weights: &'a [f32],
+    /// The feedback of the columns behind these: `Σ (wᵢ − ŵᵢ)·Lᵢₘ / Lₘₘ`, `[n]`.
+    pub feedback: &'a [f32],
+    /// `Lᵢₘ / Lₘₘ` of these columns at `m·n + i`, `[n][n]`.
+    pub factor: &'a [f32],
+    /// `Lₘₘ²`, `[n]`.
+    pub squares: &'a [f32],
+    /// `ŵ` in steps of the scale, `[n]`.
+    pub integers: &'a mut [i8],
+    /// `w − ŵ`, `[n]`.
+    pub errors: &'a mut [f32],
+    /// `[groups]`. A scale that exceeds `f16` becomes infinite.
+    pub scales: &'a mut [f16],
+}
+
+impl Kernel for RoundRow<'_> {
+    /// The squared error of the outputs.
+    type Output = f32;
+
+    /// # Panics
+    /// If the lengths do not fit.
+    #[inline(always)]
+    fn run<S: Vectors>(self, simd: S) -> f32 {
+        let n = self.weights.len();
+        let fits = self.feedback.len() == n && self.squares.len() == n && self.errors.len() == n;
+        assert!(fits && self.integers.len() == n && self.factor.len() == n * n, "columns of a row");
+        assert!(n <= MAX_COLUMNS && self.group > 0, "columns of a row");
+        assert_eq!(self.scales.len(), n.div_ceil(self.group), "scales of a row");
+        let mut targets = [0.0; MAX_COLUMNS];
+        let mut loss = 0.0;
+        for (index, scale) in self.scales.iter_mut().enumerate().rev() {
+            let (from, to) = (index * self.group, ((index + 1) * self.group).min(n));
+            for m in from..to {
+                let behind = dot(simd, &self.factor[m * n + to..(m + 1) * n], &self.errors[to..]);
+                targets[m] = self.weights[m] + (self.feedback[m] + behind);
+            }
+            let group = Group {
+                weights: &self.weights[from..to],
+                targets: &targets[from..to],
+                factor: &self.factor[from * n + from..],
+                stride: n,
+                squares: &self.squares[from..to],
+                limits: limits(self.bits),
+            };
+            let best = group.best(simd, &mut self.errors[from..to]);
+            let inverse = super::quantize::inverse(best.scale);
+            for m in from..to {
+                let level = (self.weights[m] - self.errors[m]) * inverse;
+                self.integers[m] = level.round_ties_even() as i8;
+            }
+            *scale = f16::from_f32(best.scale);
+            loss += best.loss;
+        }
+        loss
+    }
+}
+
+/// The least and the largest integer.
+fn limits(bits: Bits) -> (f32, f32) {
+    match bits {
+        Bits::Four => (-8.0, 7.0),
+        Bits::Eight => (-127.0, 127.0),
+    }
+}
+
+/// A group of columns of a row.
+struct Group<'a> {
+    weights: &'a [f32],
+    /// Weights and the feedback of the columns behind the group.
+    targets: &'a [f32],
+    /// Feedback of column `i` to column `m` at `m · stride + i`.
+    factor: &'a [f32],
+    stride: usize,
+    squares: &'a [f32],
+    limits: (f32, f32),
+}
+
+struct Best {
+    scale: f32,
+    loss: f32,
+}
+
+impl Group<'_> {
+    /// Finds the scale, first on a coarse and then on a fine grid. Writes the errors with it.
+    #[inline(always)]
+    fn best<S: Vectors>(&self, simd: S, errors: &mut [f32]) -> Best {
+        let mut largest = 0f32;
+        for &target in self.targets {
+            if target.abs() > largest.abs() {
+                largest = target;
+            }
+        }
+        let (low, high) = self.limits;
+        // The largest becomes a level near the least integer, or near the largest.
+        let mut scales = [0.0; TRIED];
+        for (i, scale) in scales.iter_mut().enumerate() {
+            *scale = match i {
+                0..10 => largest / (low * (1.075 - 0.05 * i as f32)),
+                _ => largest / (high * (1.05 - 0.06 * (i - 10) as f32)),
+            };
+        }
+        let coarse = self.try_scales(simd, &scales, errors, f32::INFINITY);
+        for (i, scale) in scales.iter_mut().enumerate() {
+            *scale = coarse.scale * (1.0 + 0.004 * (i as f32 - 7.5));
+        }
+        self.try_scales(simd, &scales, errors, coarse.loss).or(coarse)
+    }
+
+    /// Rounds the columns with each of the scales. If the least loss is below `loss`, returns it and writes the errors.
+    #[inline(always)]
+    fn try_scales<S: Vectors>(
+        &self,
+        simd: S,
+        scales: &[f32; TRIED],
+        errors: &mut [f32],
+        loss: f32,
+    ) -> Best {
+        let n = self.targets.len();
+        let mut rounded = [0.0; TRIED];
+        let mut inverses = [0.0; TRIED];
+        for c in 0..TRIED {
+            rounded[c] = f16::from_f32(scales[c]).to_f32();
+            inverses[c] = super::quantize::inverse(rounded[c]);
+        }
+        let scale = pair(simd, &rounded);
+        let inverse = pair(simd, &inverses);
+        let (low, high) = (simd.splat(self.limits.0), simd.splat(self.limits.1));
+        let zero = simd.splat(0.0);
+        let mut of = [[zero; 2]; MAX_COLUMNS];
+        let mut losses = [zero; 2];
+        for m in (0..n).rev() {
+            let column = &self.factor[m * self.stride..][..n];
+            let mut target = [simd.splat(self.targets[m]); 2];
+            for i in m + 1..n {
+                let factor = simd.splat(column[i]);
+                for half in 0..2 {
+                    target[half] = simd.add(target[half], simd.mul(factor, of[i][half]));
+                }
+            }
+            let (weight, square) = (simd.splat(self.weights[m]), simd.splat(self.squares[m]));
+            for half in 0..2 {
+                // Clamped before it is rounded: the limits are integers.
+                let level = simd.mul(target[half], inverse[half]);
+                let level = simd.round(simd.min(simd.max(level, low), high));
+                let value = simd.mul(level, scale[half]);
+                let error = simd.sub(target[half], value);
+                losses[half] = simd.add(losses[half], simd.mul(simd.mul(error, error), square));
+                of[m][half] = simd.sub(weight, value);
+            }
+        }
+        let mut all = [[0.0; LANES]; 2];
+        for half in 0..2 {
+            simd.store(losses[half], &mut all[half]);
+        }
+        let mut best = (loss, None);
+        for c in 0..TRIED {
+            let loss = all[c / LANES][c % LANES];
+            if loss < best.0 && rounded[c].is_finite() {
+                best = (loss, Some(c));
+            }
+        }
+        let Some(c) = best.1 else { return Best { scale: f32::NAN, loss: best.0 } };
+        for m in 0..n {
+            let mut lanes = [0.0; LANES];
+            simd.store(of[m][c / LANES], &mut lanes);
+            errors[m] = lanes[c % LANES];
+        }
+        Best { scale: rounded[c], loss: best.0 }
+    }
+}
+
+impl Best {
+    /// The other, if none of the scales was better.
+    fn or(self, other: Self) -> Self {
+        if self.scale.is_nan() { other } else { self }
+    }
+}
+
+#[inline(always)]
+fn pair<S: Vectors>(simd: S, values: &[f32; TRIED]) -> [S::F32; 2] {
+    let (halves, _) = values.as_chunks::<LANES>();
+    [simd.load(&halves[0]), simd.load(&halves[1])]
+}
+
+/// `Σ a·b`, with the same bits on all instruction sets.
+#[inline(always)]
+fn dot<S: Vectors>(simd: S, a: &[f32], b: &[f32]) -> f32 {
+    let (a, a_rest) = a.as_chunks::<LANES>();
+    let (b, b_rest) = b.as_chunks::<LANES>();
+    let mut sum = simd.splat(0.0);
+    for (a, b) in a.iter().zip(b) {
+        sum = simd.add(sum, simd.mul(simd.load(a), simd.load(b)));
+    }
+    let mut total = simd.sum(sum);
+    for (a, b) in a_rest.iter().zip(b_rest) {
+        total += a * b;
+    }
+    total
+}
