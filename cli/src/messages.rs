@@ -448,8 +448,8 @@ messages! {
     batch_resumes(done, total): "{done} of {total} requests are answered already", "{total} 个请求中有 {done} 个已有回答";
     batch_tries(count): "requests that failed and are tried again: {count}", "将重试之前失败的请求：{count} 个";
     batch_failed(count):
-        "requests that failed for a reason that may pass, such as too little memory: {count}; the same command tries them again",
-        "因可能消除的原因（例如内存不足）而失败的请求：{count} 个；再次运行同一命令会重试";
+        "requests that failed and may succeed later: {count}; the same command tries them again, with a higher --kv-memory or --max-sequences if their errors ask for it",
+        "失败但以后可能成功的请求：{count} 个；再次运行同一命令会重试，必要时可按其错误信息调高 --kv-memory 或 --max-sequences";
     temporary_file(): "a temporary file", "临时文件";
     batch_done(count, wrong, tokens, seconds, speed):
         "{count} requests answered, {wrong} of them with an error; {tokens} tokens in {seconds}, {speed} tokens/s",

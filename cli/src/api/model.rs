@@ -11,8 +11,8 @@ use glm_model::{
 };
 
 use super::answer::Reader;
-use super::error::{ApiError, Result};
-use crate::args;
+use super::error::{ApiError, Result, TOO_MANY_ANSWERS};
+use crate::args::{self, MOST_SEQUENCES};
 use crate::models::Choice;
 use crate::open;
 
@@ -164,16 +164,18 @@ impl ApiModel {
     /// # Errors
     /// If they are more than can be generated at the same time.
     pub fn check_answers(&self, count: usize) -> Result<()> {
-        let most = self.most_answers;
-        match count > most {
-            true => Err(ApiError::field(
-                "n",
-                format!(
-                    "{count} answers are asked for, and {most} are the most: see --max-sequences"
-                ),
-            )),
-            false => Ok(()),
+        let allowed = self.most_answers;
+        if count as u64 > MOST_SEQUENCES {
+            let problem =
+                format!("{count} answers are asked for, and {MOST_SEQUENCES} are the most");
+            return Err(ApiError::field("n", problem));
         }
+        if count > allowed {
+            let problem =
+                format!("{count} answers are asked for, and --max-sequences allows {allowed}");
+            return Err(ApiError::field("n", problem).with_code(TOO_MANY_ANSWERS));
+        }
+        Ok(())
     }
 
     pub fn check_prompt(&self, prompt: &[u32]) -> Result<()> {

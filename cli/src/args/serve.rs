@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueHint};
 
 use super::number::whole;
-use super::{Api, Model};
+use super::{Api, MOST_SEQUENCES, Model};
 use crate::messages;
 
 const EXAMPLES: &str = "\
@@ -41,7 +41,7 @@ pub struct Serve {
     #[arg(long, value_name = "URL", value_parser = origin)]
     pub origin: Vec<String>,
     /// Answers that are generated at the same time.
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = whole::<usize>(1..=1024))]
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = whole::<usize>(1..=MOST_SEQUENCES))]
     pub max_sequences: usize,
     /// Answers that may wait for their turn. More are refused with status 429.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = whole::<usize>(0..=65536))]
