@@ -352,7 +352,9 @@ messages! {
     nothing_to_pull(name): "{name}: all files are here already", "{name}：所有文件都已在本机";
     pulled(name, size, time): "{name}: {size} in {time}", "{name}：{size}，用时 {time}";
     same_command_goes_on(): "the same command goes on with the download", "再次运行同一命令可继续下载";
-    another_downloads(path): "{path}: another process downloads it; waiting", "{path}：另一个进程正在下载，等待中";
+    another_uses(name): "{name}: another process downloads or removes it; waiting", "{name}：另一个进程正在下载或删除，等待中";
+    model_is_pulled(name): "{name} cannot be removed while another process downloads it: stop that one, or wait until it ends",
+        "{name} 正由另一个进程下载，无法删除：请停止该进程，或等待下载结束";
     tried_again(cause, time): "{cause}; trying again in {time}", "{cause}；{time} 后重试";
     asked_to_wait(time): "the server asks to wait for {time}: try again later", "服务器要求等待 {time}：请稍后再试";
     stalled(seconds): "nothing arrived for {seconds} s", "{seconds} 秒内没有收到数据";

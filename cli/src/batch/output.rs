@@ -4,7 +4,7 @@
 //! at the end of a run, so that they are the last ones of the file and the next run can cut them off.
 
 use std::collections::HashMap;
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::input::Hash;
 use super::request::may_pass;
-use crate::file;
+use crate::file::{self, Lock};
 use crate::messages;
 use crate::output::note;
 
@@ -75,14 +75,8 @@ impl Output {
         file::check(path)?;
         let file = File::options().read(true).write(true).create(true).truncate(false).open(path);
         let mut file = file.with_context(|| name.clone())?;
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) => bail!(messages::output_is_in_use(&name)),
-            // A file system without locks.
-            Err(TryLockError::Error(error)) if error.kind() != io::ErrorKind::Unsupported => {
-                return Err(error).context(name);
-            }
-            _ => {}
-        }
+        let is_locked = file::try_lock(&file, Lock::Exclusive).with_context(|| name.clone())?;
+        ensure!(is_locked, messages::output_is_in_use(&name));
         let kept = match restart {
             true => Kept::default(),
             false => answered(&file, &name, names, done)?,
