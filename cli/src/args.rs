@@ -14,6 +14,7 @@ mod list;
 mod logits;
 mod man;
 mod number;
+mod perplexity;
 mod pull;
 mod quantize;
 mod remove;
@@ -27,7 +28,7 @@ mod tokenize;
 use std::cell::OnceCell;
 use std::env;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint};
@@ -50,6 +51,7 @@ pub use logits::Logits;
 pub use man::Man;
 use number::{bits, group, threads};
 pub use number::{positive, sampling, whole};
+pub use perplexity::Perplexity;
 pub use pull::{Hub, Pull};
 pub use quantize::Quantize;
 pub use remove::Remove;
@@ -175,6 +177,8 @@ pub enum Command {
     Fill(Fill),
     /// Print how likely given answers are, the likeliest first.
     Score(Score),
+    /// Measure how well the model predicts a text, also compared with another model.
+    Perplexity(Perplexity),
     /// Write a model quantized to 4 or 8 bits that opens without preparation.
     Quantize(Quantize),
     /// Print a model's sizes, the formats of its weights, and the memory it needs.
@@ -208,6 +212,11 @@ pub struct Source {
 }
 
 impl Source {
+    /// The model with this name, or in this folder.
+    pub fn named(model: &Path) -> Self {
+        Self { model: Some(model.to_owned()), choice: OnceCell::new() }
+    }
+
     /// The model, chosen at the first call: see [`models::choose`].
     ///
     /// # Errors

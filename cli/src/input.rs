@@ -49,17 +49,20 @@ pub fn stdin() -> Result<String> {
     read(&mut io::stdin().lock()).context("stdin")
 }
 
-/// The conversation in a file, or on stdin for `-`.
-pub fn messages(path: &Path) -> Result<Vec<Message>> {
-    let name = path.display();
-    let json = match path.to_str() {
-        Some("-") => stdin()?,
+/// The text of a file, or of stdin for `-`.
+pub fn file(path: &Path) -> Result<String> {
+    match path.to_str() {
+        Some("-") => stdin(),
         _ => File::open(path)
             .map_err(Into::into)
             .and_then(|mut file| read(&mut file))
-            .with_context(|| name.to_string())?,
-    };
-    messages_from_json(&json).with_context(|| name.to_string())
+            .with_context(|| path.display().to_string()),
+    }
+}
+
+/// The conversation in a file, or on stdin for `-`.
+pub fn messages(path: &Path) -> Result<Vec<Message>> {
+    messages_from_json(&file(path)?).with_context(|| path.display().to_string())
 }
 
 /// A line whose bytes need not be UTF-8.

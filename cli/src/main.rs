@@ -41,6 +41,7 @@ mod generate;
 mod info;
 mod list;
 mod logits;
+mod perplexity;
 mod pull;
 mod quantize;
 mod remove;
@@ -67,6 +68,7 @@ fn run(command: &Command) -> Result<()> {
         Command::Generate(args) => generate::run(args),
         Command::Fill(args) => fill::run(args),
         Command::Quantize(args) => quantize::run(args),
+        Command::Perplexity(args) => perplexity::run(args),
         Command::Score(args) => score::run(args),
         Command::Info(args) => info::run(args),
         #[cfg(feature = "serve")]

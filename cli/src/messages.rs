@@ -101,6 +101,16 @@ messages! {
         losslessly",
         "{size} 的 {format} 权重在打开模型时要在内存中转换成内核的布局；`{command}` 可一次性无损完成";
 
+    // Perplexity.
+    windows(): "windows", "个窗口";
+    perplexity(value): "perplexity {value}", "困惑度 {value}";
+    loss(value, tokens): "loss {value}, tokens {tokens}", "损失 {value}，token 数 {tokens}";
+    perplexity_of_reference(value, added): "perplexity of the reference {value}, loss added {added}",
+        "参照模型的困惑度 {value}，损失增加 {added}";
+    divergence(mean, median, percentile, largest): "KL {mean}, median {median}, 99th percentile {percentile}, largest {largest}",
+        "KL {mean}，中位数 {median}，第 99 百分位 {percentile}，最大 {largest}";
+    same_top(value, error): "same likeliest token {value} % ± {error} %", "最可能的 token 相同 {value} % ± {error} %";
+
     // Quantizing.
     source_is_target(folder): "source and target are the same folder, {folder}: name another folder to write",
         "源和目标是同一个文件夹 {folder}：请指定另一个目标文件夹";

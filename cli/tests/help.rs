@@ -11,6 +11,7 @@ const COMMANDS: &[&str] = &[
     "generate",
     "fill",
     "score",
+    "perplexity",
     "quantize",
     "info",
     "tokenize",

@@ -8,6 +8,7 @@ mod decoding;
 pub(crate) mod draft;
 pub(crate) mod fill;
 pub(crate) mod generation;
+pub(crate) mod perplexity;
 mod prefix_cache;
 pub(crate) mod sampling;
 pub(crate) mod score;

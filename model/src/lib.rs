@@ -66,6 +66,10 @@ pub use generate::conversation::{
 pub use generate::draft::{Draft, DraftStats, MAX_DRAFT};
 pub use generate::fill::{Filled, fill};
 pub use generate::generation::{FinishReason, Generation, Request, TextGeneration, check_prompt};
+pub use generate::perplexity::{
+    Compared, Divergence, LogitsWriter, Mean, Perplexity, Prediction, Reference, SavedLogits,
+    Window, WindowOptions, predict, windows,
+};
 pub use generate::sampling::{SampledToken, Sampler, Sampling};
 pub use generate::score::{Score, score};
 pub use glm_kernels::{ISA_VARIABLE, Isa, for_each, for_each_row};

@@ -33,6 +33,7 @@ use answer::Expects;
 pub use answer::{AnswerEvent, AnswerParser};
 pub(crate) use answer::{CallForm, Thoughts};
 pub use fill::{Blank, Fill, answer_ids, blank, fill_prompt, has_blank};
+pub(crate) use fill::{kinds as blank_kinds, prompt_between};
 use jinja::Jinja;
 pub use message::{Message, Role, ToolCall};
 pub use prompt::{PromptOptions, SpecialNames};

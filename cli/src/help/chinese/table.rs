@@ -80,6 +80,14 @@ pub const TABLE: &[(&str, &str)] = &[
         "Choose among tokens with at least this fraction of the likeliest token's probability; 0 means all",
         "只从概率不低于最高概率的这个比例的 token 中选择；0 表示全部",
     ),
+    (
+        "Compare with the predictions in this file, which --save-logits wrote",
+        "与此文件中的预测比较，文件由 --save-logits 写出",
+    ),
+    (
+        "Compare with this model, which runs with f32 activations and an f32 cache: a folder, or a name of `glm list`",
+        "与此模型比较，它以 f32 激活值和 f32 缓存运行：文件夹，或 `glm list` 中的名称",
+    ),
     ("Continue after the end of the answer, up to --max-new-tokens", "回答结束后继续生成，直到 --max-new-tokens"),
     ("Convert ids to text: a JSON list", "将编号转换为文本：JSON 列表"),
     ("Convert text to ids, or ids to text", "将文本转换为编号，或将编号转换为文本"),
@@ -174,6 +182,10 @@ pub const TABLE: &[(&str, &str)] = &[
         "测量模型在本机上的速度，以及本机的上限",
     ),
     (
+        "Measure how well the model predicts a text, also compared with another model",
+        "测量模型预测一段文本的能力，也可与另一个模型比较",
+    ),
+    (
         "Measure random weights in memory, with the shape of a published model, in place of a model",
         "不用模型，而是测量内存中的随机权重，形状与已发布的某个模型相同",
     ),
@@ -199,7 +211,15 @@ pub const TABLE: &[(&str, &str)] = &[
         "Only the files that this program reads are downloaded, into the cache of the Hugging Face hub; what Python downloaded there is used. The folder is printed on stdout. A download that was stopped goes on with the same command.",
         "只下载本程序需要的文件，存入 Hugging Face 的缓存；Python 已下载的文件直接使用。文件夹路径写到标准输出。中断的下载可用同一命令继续。",
     ),
+    (
+        "Only the first N windows. [default: all]",
+        "只用前 N 个窗口。[默认：全部]",
+    ),
     ("Port to listen on; 0 lets the system choose one", "监听的端口；0 表示由系统选择"),
+    (
+        "Predict this number of tokens in the middle of each window",
+        "预测每个窗口中间的这么多个 token",
+    ),
     ("Print JSON", "输出 JSON"),
     ("Print JSON, and the table on stderr", "以 JSON 输出，表格写到标准错误"),
     (
@@ -274,6 +294,10 @@ pub const TABLE: &[(&str, &str)] = &[
         "The file has one tensor, `logits`, of type f32 and shape [tokens, vocab].",
         "文件中有一个张量 `logits`，类型为 f32，形状为 [token 数, 词表大小]。",
     ),
+    (
+        "The file with the text, in UTF-8; `-` is stdin",
+        "文本文件，UTF-8 编码；`-` 表示标准输入",
+    ),
     ("The files are not loaded: only their headers are read.", "不加载文件，只读取文件头。"),
     (
         "The folder for all pages; it is created if it does not exist. Without it, one page is printed",
@@ -309,6 +333,10 @@ pub const TABLE: &[(&str, &str)] = &[
         "丢弃最早的几轮，为回答留出上下文的四分之一（如果 --max-new-tokens 更小，则以它为准），并说明丢弃了几轮",
     ),
     ("The pages are in English.", "手册页为英文。"),
+    (
+        "The perplexity is the exponential of the mean loss, the negative natural logarithm of the probability of a token. KL is the Kullback-Leibler divergence from the reference in nats. Behind ± is the standard error.",
+        "困惑度是平均损失的指数，损失是 token 概率的负自然对数。KL 是相对参照模型的 KL 散度，单位为 nat。± 之后是标准误差。",
+    ),
     ("The prompt, without a flag", "提示，不带选项名"),
     (
         "The prompt; `-`, or no prompt, reads it from stdin, without the last line break",
@@ -334,6 +362,10 @@ pub const TABLE: &[(&str, &str)] = &[
         "速度是多轮测量的中位数，± 后是最快与最慢一轮之差的一半。上限是用尽内存带宽或处理器乘加能力时的速度，两者在同一次运行中测量多次，取最好的一次；每一行按当时已知的上限显示。speedup 是相对于单个序列逐个生成 token 的倍数。请先关闭其他程序。",
     ),
     ("The text", "文本"),
+    (
+        "The text is cut into windows. In each window the last tokens are predicted: as many as --stride, at most half of the window. ChatGLM-6B, GLM-10B and GLM-130B read what is before them as a bidirectional context, and the others as a causal one. With --blank, tokens in the middle of the window are predicted from both sides, which only the three can do.",
+        "文本被切成窗口。每个窗口预测末尾的 token：个数等于 --stride，最多为窗口的一半。ChatGLM-6B、GLM-10B 和 GLM-130B 把前面的部分作为双向上下文读取，其他模型则作为单向上下文。加上 --blank 时，根据两侧的文本预测窗口中间的 token，只有这三个模型能做到。",
+    ),
     ("The text with a blank, or the question", "带空白的文本，或问题"),
     (
         "The text with blanks, `[MASK]` or `[gMASK]`; `-`, or no text, reads it from stdin, without the last line break",
@@ -349,6 +381,10 @@ pub const TABLE: &[(&str, &str)] = &[
     ),
     ("Threads; by default one for each fast core", "线程数；默认每个高性能核心一个"),
     (
+        "Tokens from the beginning of a window to that of the next. [default: half of the window]",
+        "从一个窗口的开头到下一个窗口开头的 token 数。[默认：窗口的一半]",
+    ),
+    (
         "Tokens in front of those that are generated; by default those of 32,1000 that fit in the context",
         "生成之前已有的 token 数；默认为 32,1000 中上下文能容纳的",
     ),
@@ -356,6 +392,10 @@ pub const TABLE: &[(&str, &str)] = &[
         "Tokens of passes that verify a draft: the last token and those drafted; 0 measures none. By default 2,4,8,16 if they \
          fit in the context",
         "验证草稿的一遍中的 token 数：最后一个 token 加上草稿；0 表示不测。默认为 2,4,8,16，如果上下文能容纳",
+    ),
+    (
+        "Tokens of the text in a window",
+        "每个窗口中文本的 token 数",
     ),
     ("Tokens that are generated in a round", "每轮生成的 token 数"),
     (
@@ -400,6 +440,10 @@ pub const TABLE: &[(&str, &str)] = &[
     ),
     ("Write the bodies of requests to the log. They contain the prompts", "把请求的正文写入日志，其中包含提示词"),
     ("Write the logits of every token to a file", "将每个 token 的 logits 写入文件"),
+    (
+        "Write the predictions to this file: about 1.3 bytes for each token and id of the vocabulary. An existing file is replaced",
+        "把预测写入此文件：每个 token 和词表中每个 id 约 1.3 字节。已有的文件会被替换",
+    ),
     (
         "[MASK] stands for a few words, [gMASK] for a text of any length; GLM and GLM-130B also have [sMASK] for a sentence. \
          Several blanks are filled from left to right, and the model sees what was filled before.",

@@ -52,7 +52,7 @@ impl Blank {
 }
 
 /// The kinds of blanks that the model of a tokenizer fills.
-fn kinds(tokenizer: &Tokenizer) -> Result<&'static [Blank]> {
+pub(crate) fn kinds(tokenizer: &Tokenizer) -> Result<&'static [Blank]> {
     match tokenizer.family() {
         Family::ChatGlm => Ok(&[Blank::Mask, Blank::Gmask]),
         Family::Glm10b | Family::Glm130b => Ok(&Blank::ALL),
@@ -149,20 +149,12 @@ impl Fill {
     }
 
     fn build(tokenizer: &Tokenizer, text: &str, kind: Blank, names: SpecialNames) -> Result<Self> {
-        let missing = || Error::Prompt("the tokenizer lacks the ids that blanks need".into());
-        let special = tokenizer.special();
-        let sop = special.ids.sop.ok_or_else(missing)?;
         let body = body(tokenizer, text, names)?;
         let id = |kind: Blank| kind.id(tokenizer);
-        let all: Vec<_> = Blank::ALL.into_iter().filter_map(id).collect();
-        let (before, after, kinds) = match tokenizer.family() {
-            Family::Glm10b => (special.before.clone(), special.after.clone(), Blank::ALL.to_vec()),
-            Family::Glm130b => {
-                let ends_blank = body.last().is_some_and(|id| all.contains(id));
-                let eos = tokenizer.id("</s>").filter(|_| !ends_blank);
-                (Vec::new(), eos.into_iter().collect(), vec![kind])
-            }
-            _ => (Vec::new(), Vec::new(), vec![kind]),
+        let Around { before, after, sop } = Around::of(tokenizer, &body)?;
+        let kinds = match tokenizer.family() {
+            Family::Glm10b => Blank::ALL.to_vec(),
+            _ => vec![kind],
         };
         let (mut texts, mut blanks, mut rest) = (Vec::new(), Vec::new(), text);
         while let Some((at, kind)) = first(rest, &kinds) {
@@ -180,7 +172,7 @@ impl Fill {
         }
         texts.push(rest.to_owned());
         let filled = kinds.into_iter().filter_map(id).collect();
-        let ends = special.ids.ends.clone();
+        let ends = tokenizer.special().ids.ends.clone();
         Ok(Fill { before, body, after, sop, filled, ends, blanks, texts, spans: Vec::new(), names })
     }
 
@@ -260,6 +252,51 @@ impl Fill {
         }
         self.body.iter().position(|id| self.filled.contains(id))
     }
+}
+
+/// The ids around a text with blanks.
+struct Around {
+    before: Vec<u32>,
+    after: Vec<u32>,
+    sop: u32,
+}
+
+impl Around {
+    fn of(tokenizer: &Tokenizer, body: &[u32]) -> Result<Self> {
+        let missing = || Error::Prompt("the tokenizer lacks the ids that blanks need".into());
+        let special = tokenizer.special();
+        let sop = special.ids.sop.ok_or_else(missing)?;
+        let (before, after) = match tokenizer.family() {
+            Family::Glm10b => (special.before.clone(), special.after.clone()),
+            Family::Glm130b => {
+                let all: Vec<_> = Blank::ALL.iter().filter_map(|kind| kind.id(tokenizer)).collect();
+                let ends_blank = body.last().is_some_and(|id| all.contains(id));
+                let eos = tokenizer.id("</s>").filter(|_| !ends_blank);
+                (Vec::new(), eos.into_iter().collect())
+            }
+            _ => (Vec::new(), Vec::new()),
+        };
+        Ok(Self { before, after, sop })
+    }
+}
+
+/// The prompt for a blank between two texts that are given as ids. They must not contain ids of blanks.
+///
+/// # Errors
+/// If the model fills no blanks of this kind, or the tokenizer lacks the ids that it needs.
+pub(crate) fn prompt_between(
+    tokenizer: &Tokenizer,
+    left: &[u32],
+    kind: Blank,
+    right: &[u32],
+) -> Result<Vec<u32>> {
+    let has_kind = kinds(tokenizer)?.contains(&kind);
+    let Some(blank) = kind.id(tokenizer).filter(|_| has_kind) else {
+        return Err(Error::Prompt(format!("this model fills no {}", kind.name())));
+    };
+    let body = [left, &[blank], right].concat();
+    let Around { before, after, sop } = Around::of(tokenizer, &body)?;
+    Ok([&before[..], &body, &after, &[sop]].concat())
 }
 
 /// The text of an answer, without special ids.

@@ -1,0 +1,112 @@
+//! `glm perplexity`: how well a model predicts a text, also compared with another model.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use glm_model::{
+    Divergence, LogitsWriter, Mean, Model, Reference, SavedLogits, WindowOptions, predict, windows,
+};
+use serde_json::{Value, json};
+
+use crate::args::{self, ActivationType, KvType, Source};
+use crate::interrupt::{self, Again};
+use crate::{file, input, messages, open, output, progress};
+
+pub fn run(args: &args::Perplexity) -> Result<()> {
+    let text = input::file(&args.text)?;
+    if let Some(path) = &args.save_logits {
+        file::check(path)?;
+    }
+    let tokenizer = open::tokenizer(&args.model.source)?;
+    let model = open::model(&args.model, Some(&tokenizer))?;
+    let other = args.against.as_ref().map(|path| reference(args, path)).transpose()?;
+    let mut options = WindowOptions::new(args.window);
+    options.stride = args.stride.unwrap_or(options.stride);
+    options.blank = args.blank;
+    let name = || args.text.display().to_string();
+    let mut windows = windows(&model, &tokenizer, &text, &options).with_context(name)?;
+    windows.truncate(args.windows.unwrap_or(usize::MAX));
+    let mut saved = match &args.base {
+        Some(path) => Some(SavedLogits::open(path, &windows)?),
+        None => None,
+    };
+    let reference = match (&other, &mut saved) {
+        (Some(other), _) => Some(Reference::Model(other)),
+        (None, saved) => saved.as_mut().map(Reference::Saved),
+    };
+    let mut save = match &args.save_logits {
+        Some(path) => Some(LogitsWriter::create(path, &model, &windows)?),
+        None => None,
+    };
+    let cancel = interrupt::token(Again::Exits)?;
+    let bar = progress::requests(windows.len() as u64);
+    bar.set_message(messages::windows());
+    let mut show = |done| bar.set_position(done as u64);
+    let predictions = predict(&model, &windows, reference, save.as_mut(), &cancel, &mut show);
+    bar.finish_and_clear();
+    let Some(found) = glm_model::Perplexity::of(&predictions?) else { return Ok(()) };
+    save.map_or(Ok(()), LogitsWriter::finish)?;
+    if args.json {
+        return output::json(&in_json(&found));
+    }
+    lines(&found).iter().try_for_each(|line| output::line(line))
+}
+
+/// The model to compare with, as exactly as it can be computed.
+fn reference(args: &args::Perplexity, path: &Path) -> Result<Model> {
+    let args = args::Model {
+        source: Source::named(path),
+        threads: args.model.threads,
+        activations: Some(ActivationType::F32),
+        kv: Some(KvType::F32),
+        preload: args.model.preload,
+    };
+    let tokenizer = open::tokenizer(&args.source)?;
+    open::model(&args, Some(&tokenizer))
+}
+
+fn lines(found: &glm_model::Perplexity) -> Vec<String> {
+    let with_error = |mean: &Mean| format!("{:.4} ± {:.4}", mean.mean, mean.error);
+    // The error of the exponential, to the first order.
+    let perplexity = |loss: &Mean| {
+        let mean = loss.mean.exp();
+        format!("{mean:.4} ± {:.4}", mean * loss.error)
+    };
+    let mut lines = vec![
+        messages::perplexity(perplexity(&found.loss)),
+        messages::loss(with_error(&found.loss), found.tokens),
+    ];
+    if let Some(compared) = &found.compared {
+        let Divergence { loss, loss_added, mean, same_top, .. } = compared;
+        lines.push(messages::perplexity_of_reference(perplexity(loss), with_error(loss_added)));
+        let [median, percentile_99, largest] =
+            [compared.median, compared.percentile_99, compared.largest]
+                .map(|kl| format!("{kl:.4}"));
+        lines.push(messages::divergence(with_error(mean), median, percentile_99, largest));
+        let per_cent = |part: f64| format!("{:.2}", part * 100.0);
+        lines.push(messages::same_top(per_cent(same_top.mean), per_cent(same_top.error)));
+    }
+    lines
+}
+
+fn in_json(found: &glm_model::Perplexity) -> Value {
+    let mean = |mean: &Mean| json!({ "mean": mean.mean, "error": mean.error });
+    let compared = found.compared.as_ref().map(|compared| {
+        json!({
+            "loss": mean(&compared.loss),
+            "perplexity": compared.loss.mean.exp(),
+            "loss_added": mean(&compared.loss_added),
+            "kl": mean(&compared.mean),
+            "kl_median": compared.median,
+            "kl_99": compared.percentile_99,
+            "kl_largest": compared.largest,
+            "same_top": mean(&compared.same_top),
+        })
+    });
+    json!({
+        "tokens": found.tokens,
+        "loss": mean(&found.loss),
+        "perplexity": found.perplexity(),
+        "reference": compared,
+    })
+}
