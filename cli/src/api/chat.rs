@@ -81,7 +81,7 @@ impl ChatRequest {
         let form = Form::of(self, tools.as_ref())?;
         let has_one_call = self.parallel_tool_calls == Some(false);
         let choices = choices(self.n)?;
-        model.check_answers(choices)?;
+        model.check_answers(1, choices)?;
         let prompt = prompt(model, self, tools.as_ref())?;
         if let Some(form) = form {
             request.constraint = Some(form.constraint(model, &prompt)?);

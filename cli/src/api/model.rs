@@ -159,21 +159,24 @@ impl ApiModel {
         }
     }
 
-    /// Checks that so many answers can be generated.
+    /// Checks that so many answers to so many prompts can be generated.
     ///
     /// # Errors
-    /// If they are more than can be generated at the same time.
-    pub fn check_answers(&self, count: usize) -> Result<()> {
-        let most = self.most_answers;
-        match count > most {
-            true => Err(ApiError::field(
-                "n",
-                format!(
-                    "{count} answers are asked for, and {most} are the most: see --max-sequences"
-                ),
-            )),
-            false => Ok(()),
+    /// If they are more than can be generated at the same time. The field is `prompt` if the prompts alone are too many, else `n`.
+    pub fn check_answers(&self, prompts: usize, choices: usize) -> Result<()> {
+        let (most, count) = (self.most_answers, prompts.saturating_mul(choices));
+        if count <= most {
+            return Ok(());
         }
+        let asked = match prompts {
+            1 => format!("n is {choices}"),
+            _ => format!("{prompts} prompts with n = {choices} need {count} answers"),
+        };
+        let field = if prompts > most { "prompt" } else { "n" };
+        let problem = format!(
+            "{asked}, and a request can have at most {most}: start glm with a larger --max-sequences"
+        );
+        Err(ApiError::field(field, problem))
     }
 
     pub fn check_prompt(&self, prompt: &[u32]) -> Result<()> {
