@@ -237,7 +237,13 @@ fn more_answers_than_the_flag_allows_are_tried_again() {
     assert_eq!(name(&answers[2]), "id-0");
     let error = &answers[2]["response"]["body"]["error"];
     assert_eq!((&error["code"], &error["param"]), (&"too_many_answers".into(), &"n".into()));
-    assert!(error["message"].as_str().unwrap().contains("--max-sequences allows 2"), "{error}");
+    assert!(
+        error["message"]
+            .as_str()
+            .unwrap()
+            .contains("at most 2: start glm with a larger --max-sequences"),
+        "{error}"
+    );
     let said = files.succeed(&["--max-sequences", "3"]);
     assert!(said.contains("2 of 3 requests are answered already"), "{said}");
     let answers = files.answers();

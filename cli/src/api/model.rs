@@ -159,23 +159,28 @@ impl ApiModel {
         }
     }
 
-    /// Checks that so many answers can be generated.
+    /// Checks that so many answers to so many prompts can be generated.
     ///
     /// # Errors
-    /// If they are more than can be generated at the same time.
-    pub fn check_answers(&self, count: usize) -> Result<()> {
-        let allowed = self.most_answers;
-        if count as u64 > MOST_SEQUENCES {
-            let problem =
-                format!("{count} answers are asked for, and {MOST_SEQUENCES} are the most");
-            return Err(ApiError::field("n", problem));
+    /// If they are more than can be generated at the same time. The field is `prompt` if the prompts alone are too many, else `n`.
+    pub fn check_answers(&self, prompts: usize, choices: usize) -> Result<()> {
+        let (allowed, count) = (self.most_answers, prompts.saturating_mul(choices));
+        if count <= allowed {
+            return Ok(());
         }
-        if count > allowed {
-            let problem =
-                format!("{count} answers are asked for, and --max-sequences allows {allowed}");
-            return Err(ApiError::field("n", problem).with_code(TOO_MANY_ANSWERS));
+        let asked = match prompts {
+            1 => format!("n is {choices}"),
+            _ => format!("{prompts} prompts with n = {choices} need {count} answers"),
+        };
+        let is_possible = count as u64 <= MOST_SEQUENCES;
+        let most = if is_possible { allowed as u64 } else { MOST_SEQUENCES };
+        let field = if prompts as u64 > most { "prompt" } else { "n" };
+        let problem = format!("{asked}, and a request can have at most {most}");
+        if !is_possible {
+            return Err(ApiError::field(field, problem));
         }
-        Ok(())
+        let problem = format!("{problem}: start glm with a larger --max-sequences");
+        Err(ApiError::field(field, problem).with_code(TOO_MANY_ANSWERS))
     }
 
     pub fn check_prompt(&self, prompt: &[u32]) -> Result<()> {

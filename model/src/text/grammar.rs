@@ -45,16 +45,26 @@ fn limits() -> ParserLimits {
     ParserLimits { max_lexer_states: 50_000, verbose_errors: false, ..ParserLimits::default() }
 }
 
-/// What an answer must look like.
+/// What an answer must look like: a text, calls of tools, or either of both.
 #[derive(Debug, Clone)]
-pub struct Grammar(Source);
+pub struct Grammar {
+    text: Option<Text>,
+    calls: Option<Calls>,
+}
 
 #[derive(Debug, Clone)]
-enum Source {
+enum Text {
+    /// A JSON schema.
     Json(Value),
     Lark(String),
     Regex(String),
-    Call { tools: Value, name: Option<String> },
+}
+
+#[derive(Debug, Clone)]
+struct Calls {
+    tools: Value,
+    /// The name of the only tool that may be called.
+    name: Option<String>,
 }
 
 impl Grammar {
@@ -65,12 +75,12 @@ impl Grammar {
     pub fn json_schema(schema: &Value) -> Result<Self> {
         check_depth("the JSON schema", schema)?;
         size::check(std::iter::once(schema))?;
-        Ok(Grammar(Source::Json(lark::schema(schema))))
+        Ok(Self::of_text(Text::Json(schema.clone())))
     }
 
     /// A JSON object.
     pub fn json_object() -> Self {
-        Grammar(Source::Json(lark::schema(&json!({ "type": "object" }))))
+        Self::of_text(Text::Json(json!({ "type": "object" })))
     }
 
     /// A text that a grammar in the notation of Lark describes, as [`llguidance`] reads it; its first rule is `start`.
@@ -79,7 +89,7 @@ impl Grammar {
     /// If the grammar is longer than 256 KiB, or has brackets nested deeper than 64 levels.
     pub fn lark(grammar: &str) -> Result<Self> {
         check_text("the grammar", grammar)?;
-        Ok(Grammar(Source::Lark(grammar.to_owned())))
+        Ok(Self::of_text(Text::Lark(grammar.to_owned())))
     }
 
     /// A text that a regular expression describes as a whole.
@@ -88,7 +98,7 @@ impl Grammar {
     /// As [`Grammar::lark`].
     pub fn regex(expression: &str) -> Result<Self> {
         check_text("the regular expression", expression)?;
-        Ok(Grammar(Source::Regex(expression.to_owned())))
+        Ok(Self::of_text(Text::Regex(expression.to_owned())))
     }
 
     /// The call of one of these tools, or of the one with this name. `tools` are given as for [`offer_tools`](crate::offer_tools).
@@ -97,11 +107,38 @@ impl Grammar {
     /// If there is no such tool, if the tools are longer than 256 KiB or nested deeper than 64 levels, or if the schema of one is too
     /// large, as for [`Grammar::json_schema`].
     pub fn call(tools: &Value, name: Option<&str>) -> Result<Self> {
+        Ok(Grammar { text: None, calls: Some(Calls::new(tools, name, None)?) })
+    }
+
+    /// An answer that follows this grammar, or the call of one of these tools: the model chooses. One that has no form for calls
+    /// follows the grammar. [`AnswerParser::without_calls_after_text`](crate::AnswerParser::without_calls_after_text) reads the answer.
+    ///
+    /// # Errors
+    /// As [`Grammar::call`], where the schema of this grammar counts together with those of the tools.
+    pub fn or_call(self, tools: &Value) -> Result<Self> {
+        let schema = match &self.text {
+            Some(Text::Json(schema)) => Some(schema),
+            _ => None,
+        };
+        let calls = Some(Calls::new(tools, None, schema)?);
+        Ok(Grammar { calls, ..self })
+    }
+
+    fn of_text(text: Text) -> Self {
+        Grammar { text: Some(text), calls: None }
+    }
+}
+
+impl Calls {
+    /// `schema` is that of the text which may come in place of calls.
+    ///
+    /// # Errors
+    /// As [`Grammar::call`].
+    fn new(tools: &Value, name: Option<&str>, schema: Option<&Value>) -> Result<Self> {
         check_depth("the list of tools", tools)?;
         check_length("the list of tools", tools.to_string().len())?;
-        let (tools, name) = (tools.clone(), name.map(str::to_owned));
-        calls::check(&tools, name.as_deref())?;
-        Ok(Grammar(Source::Call { tools, name }))
+        calls::check(tools, name, schema)?;
+        Ok(Calls { tools: tools.clone(), name: name.map(str::to_owned) })
     }
 }
 
@@ -188,7 +225,7 @@ impl GrammarCompiler {
     ) -> Result<GrammarConstraint> {
         let Parts { factory, template } = &*self.0;
         let thoughts = template.thoughts(tokenizer, prompt);
-        let source = sources(&grammar.0, template.call_form(), thoughts)?;
+        let source = whole(grammar, template.call_form(), thoughts)?;
         let parser = thread::scope(|scope| {
             let compile = || factory.create_parser(source);
             let thread = thread::Builder::new().stack_size(STACK).spawn_scoped(scope, compile);
@@ -197,9 +234,9 @@ impl GrammarCompiler {
             let parser = thread
                 .join()
                 .map_err(|_| Error::Grammar("the grammar cannot be compiled".into()))?;
-            parser.map_err(|error| match grammar.0 {
-                Source::Json(_) | Source::Call { .. } => of_schema(&error),
-                Source::Lark(_) | Source::Regex(_) => invalid(&error),
+            parser.map_err(|error| match grammar.text {
+                Some(Text::Json(_)) | None => of_schema(&error),
+                Some(Text::Lark(_) | Text::Regex(_)) => invalid(&error),
             })
         })?;
         Ok(GrammarConstraint(Matcher::new(Ok(parser))))
@@ -213,20 +250,34 @@ impl std::fmt::Debug for GrammarCompiler {
 }
 
 /// The grammar of a whole answer.
-fn sources(source: &Source, form: Option<CallForm>, thoughts: Thoughts) -> Result<TopLevelGrammar> {
-    let is_call = matches!(source, Source::Call { .. });
-    let before = lark::before(form, thoughts, is_call);
-    let inner = format!("answer: @{INNER}\n");
-    let (answer, inner) = match source {
-        Source::Json(schema) => (format!("answer: %json {schema}\n"), None),
-        Source::Lark(grammar) => (inner, Some(GrammarWithLexer::from_lark(grammar.clone()))),
-        Source::Regex(expression) => (inner, Some(GrammarWithLexer::from_regex(expression))),
-        Source::Call { tools, name } => {
-            let problem = || Error::Grammar("this model has no form for calls of tools".to_owned());
-            (calls::lark(form.ok_or_else(problem)?, tools, name.as_deref())?, None)
-        }
-    };
-    let mut whole = TopLevelGrammar::from_lark(before + &answer);
+fn whole(
+    Grammar { text, calls }: &Grammar,
+    form: Option<CallForm>,
+    thoughts: Thoughts,
+) -> Result<TopLevelGrammar> {
+    if text.is_none() && form.is_none() {
+        return Err(Error::Grammar("this model has no form for calls of tools".to_owned()));
+    }
+    let (mut alternatives, mut rules, mut inner) = (Vec::new(), String::new(), None);
+    if let Some((form, Calls { tools, name })) = form.zip(calls.as_ref()) {
+        alternatives.push(format!("{} calls", lark::before_calls(form)));
+        rules += &calls::lark(form, tools, name.as_deref())?;
+    }
+    if let Some(text) = text {
+        alternatives.push(format!("{} text", lark::before_text(form)));
+        rules += &match text {
+            Text::Json(schema) => format!("text: %json {}\n", lark::schema(schema)),
+            Text::Lark(_) | Text::Regex(_) => format!("text: @{INNER}\n"),
+        };
+        inner = match text {
+            Text::Json(_) => None,
+            Text::Lark(grammar) => Some(GrammarWithLexer::from_lark(grammar.clone())),
+            Text::Regex(expression) => Some(GrammarWithLexer::from_regex(expression)),
+        };
+    }
+    let begin = lark::begin(thoughts);
+    let answer = alternatives.join(" | ");
+    let mut whole = TopLevelGrammar::from_lark(format!("{begin}answer: {answer}\n{rules}"));
     let named = inner.map(|inner| GrammarWithLexer { name: Some(INNER.to_owned()), ..inner });
     whole.grammars.extend(named);
     Ok(whole)

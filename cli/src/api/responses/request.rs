@@ -25,7 +25,8 @@ pub struct ResponsesRequest {
     pub tool_choice: Option<Value>,
     /// With false, the answer ends after its first call.
     pub parallel_tool_calls: Option<bool>,
-    /// The form of the answer: `format` is an object whose `type` is `text`, `json_object` or `json_schema`.
+    /// The form of the answer: `format` is an object whose `type` is `text`, `json_object` or `json_schema`. With tools, the
+    /// answer has this form or calls them.
     pub text: Option<TextOptions>,
     /// Send the answer in pieces, as events.
     pub stream: Option<bool>,
