@@ -158,14 +158,14 @@ impl Engine {
     /// Saves the cache, if there is a file for it. The thread has ended then.
     ///
     /// # Errors
-    /// If the file cannot be written, or `cancel` asks for the end before it is.
+    /// If the file cannot be written, `cancel` asks for the end before it is, or the thread panics.
     pub async fn end(&self, cancel: &CancelToken) -> glm_model::Result<()> {
         let (done, saved) = oneshot::channel();
         if !self.has_file || self.tasks.send(Task::End(cancel.clone(), done)).is_err() {
             return Ok(());
         }
-        // Nothing is received from a thread that has failed.
-        saved.await.unwrap_or(Ok(()))
+        // Nothing is received from a thread that has panicked.
+        saved.await.unwrap_or(Err(glm_model::Error::Panicked("the engine")))
     }
 
     /// Seconds after which a place may be free: the time that an answer took lately.

@@ -1,10 +1,8 @@
 //! Connections: their number, the time they may take, and the end of the server.
 
-use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -25,8 +23,6 @@ use super::addresses::{Addresses, Place};
 use super::paced::Paced;
 use super::{App, Phase};
 use crate::failure::INTERRUPTED;
-#[cfg(unix)]
-use crate::interrupt::is_ignored;
 use crate::messages;
 use crate::output::note;
 
@@ -228,6 +224,7 @@ struct Signals {
 impl Signals {
     #[cfg(unix)]
     fn catch() -> Result<Self> {
+        use crate::interrupt::is_ignored;
         use tokio::signal::unix::{SignalKind, signal};
         let mut kinds = vec![SignalKind::interrupt(), SignalKind::terminate()];
         // `nohup` has the signal ignored, and it must stay so.
@@ -240,7 +237,8 @@ impl Signals {
 
     #[cfg(unix)]
     async fn next(&mut self) {
-        poll_fn(|context| {
+        use std::task::Poll;
+        std::future::poll_fn(|context| {
             let is_sent = self.kinds.iter_mut().any(|kind| kind.poll_recv(context).is_ready());
             if is_sent { Poll::Ready(()) } else { Poll::Pending }
         })

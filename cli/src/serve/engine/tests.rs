@@ -56,7 +56,9 @@ struct Gates {
 impl Constraint for Gates {
     fn allowed(&mut self, _: &mut IdSet) -> glm_model::Result<bool> {
         let gate = self.gates.iter().find(|(ids, _)| *ids == self.ids);
-        gate.inspect(|(_, gate)| drop(gate.wait()));
+        if let Some((_, gate)) = gate {
+            gate.wait();
+        }
         Ok(false)
     }
 
@@ -126,11 +128,14 @@ fn an_answer_that_is_stopped_tells_how_long_answers_take() {
 }
 
 #[derive(Debug, Clone)]
-struct Panics;
+struct Bad {
+    panics: bool,
+}
 
-impl Constraint for Panics {
+impl Constraint for Bad {
     fn allowed(&mut self, _: &mut IdSet) -> glm_model::Result<bool> {
-        panic!("on purpose")
+        assert!(!self.panics, "on purpose");
+        Err(glm_model::Error::Grammar("on purpose".to_owned()))
     }
 
     fn accept(&mut self, _: u32) -> glm_model::Result<()> {
@@ -143,12 +148,15 @@ impl Constraint for Panics {
 }
 
 #[test]
-fn a_constraint_that_panics_fails_its_answer_alone() {
+fn a_constraint_that_fails_or_panics_fails_its_answer_alone() {
     let engine = start(&model(), None).unwrap();
     let other = engine.submit(vec![submission(100)]).unwrap();
-    let mut bad = submission(10);
-    bad.request.constraint = Some(Box::new(Panics));
-    assert!(events(engine.submit(vec![bad]).unwrap()).3);
+    for panics in [true, false] {
+        let mut bad = submission(10);
+        bad.request.constraint = Some(Box::new(Bad { panics }));
+        let (tokens, ends, _, has_failed) = events(engine.submit(vec![bad]).unwrap());
+        assert_eq!((tokens, ends, has_failed), (0, 0, true));
+    }
     let (tokens, ends, _, has_failed) = events(other);
     assert_eq!((tokens, ends, has_failed), (100, 1, false));
 }

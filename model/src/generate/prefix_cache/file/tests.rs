@@ -16,10 +16,9 @@ fn model() -> Model {
     Model::open(folder, &options).unwrap()
 }
 
-/// A batch that keeps the answer to a prompt of this many tokens, and one more.
+/// A batch that keeps a prompt of this many tokens.
 fn batch(model: &Model, tokens: usize) -> Batch {
-    let mut options = BatchOptions::default();
-    options.cache_bytes = 1 << 30;
+    let options = BatchOptions { cache_bytes: 1 << 30, ..BatchOptions::default() };
     let mut batch = Batch::new(model, options).unwrap();
     let mut request = Request::new(Sampling::greedy());
     request.max_new_tokens = Some(1);
@@ -32,8 +31,7 @@ fn batch(model: &Model, tokens: usize) -> Batch {
 }
 
 fn read(model: &Model, path: &Path) -> usize {
-    let mut options = BatchOptions::default();
-    options.cache_bytes = 1 << 30;
+    let options = BatchOptions { cache_bytes: 1 << 30, ..BatchOptions::default() };
     Batch::new(model, options).unwrap().load_cache(path).unwrap()
 }
 
