@@ -5,9 +5,10 @@
 mod common;
 
 use std::fs;
+use std::time::Instant;
 
 use common::causal::Family;
-use common::server::{Server, chat, rest};
+use common::server::{PATIENCE, Server, chat, rest};
 use common::text;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -107,7 +108,11 @@ fn a_second_signal_ends_the_saving() {
         server.chat(&prompt, json!({ "max_tokens": 1 })).ok();
         let id = Pid::from_raw(i32::try_from(server.id()).unwrap()).unwrap();
         kill_process(id, Signal::TERM).unwrap();
-        while !server.log().contains("being saved") {}
+        let begun = Instant::now();
+        // Without a pause, which would be longer than the saving.
+        while !server.log().contains("being saved") {
+            assert!(begun.elapsed() < PATIENCE, "{}", server.log());
+        }
         kill_process(id, Signal::TERM).unwrap();
         let (code, log) = server.ended();
         assert_eq!(names(), ["cache"], "{log}");

@@ -49,6 +49,12 @@ fn a_save_that_is_cancelled_leaves_the_old_file() {
     let cancel = CancelToken::default();
     batch(&model, 100).save_cache(&file, &cancel).unwrap();
     let kept = read(&model, &file);
+    #[cfg(unix)]
+    {
+        let mode =
+            std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&file).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o600);
+    }
     cancel.cancel();
     let cancelled = batch(&model, 200).save_cache(&file, &cancel);
     assert!(matches!(cancelled, Err(Error::Cancelled)), "{cancelled:?}");
