@@ -153,11 +153,9 @@ pub fn run(args: &args::Serve) -> Result<()> {
         is_loading
     });
     let done = runtime.block_on(serving);
-    let saved = app.served.get().map_or(Ok(()), Served::end);
     // Connections that do not end are left behind.
     runtime.shutdown_background();
-    done.context("the server")??;
-    Ok(saved?)
+    done.context("the server")?
 }
 
 /// Says where the server is and how to ask it.

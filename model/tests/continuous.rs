@@ -9,8 +9,8 @@ use std::time::Duration;
 use common::fixture;
 use common::runner::with;
 use glm_model::{
-    Activations, Batch, BatchOptions, Constraint, Draft, Error, Event, FinishReason, Generation,
-    IdSet, Model, Options, Request, Result, SampledToken, Sampling, Submission, Ticket,
+    Activations, Batch, BatchOptions, CancelToken, Constraint, Draft, Error, Event, FinishReason,
+    Generation, IdSet, Model, Options, Request, Result, SampledToken, Sampling, Submission, Ticket,
 };
 use proptest::prelude::*;
 
@@ -690,7 +690,7 @@ fn a_cache_is_saved_and_restored() {
     let mut batch = new(&options);
     // Two with a common beginning, whose pages are written once, and another one.
     passes(&mut batch, vec![with(10, 1), with(150, 2), simple(model, 130, 3, 3, 0)]);
-    batch.save_cache(&file).unwrap();
+    batch.save_cache(&file, &CancelToken::default()).unwrap();
     let bytes = batch.stats().cache_bytes;
     let size = std::fs::metadata(&file).unwrap().len();
     assert!((bytes..bytes + 10_000).contains(&size), "{size} bytes for {bytes}");

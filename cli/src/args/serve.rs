@@ -54,8 +54,8 @@ pub struct Serve {
     /// Longest time of a request in seconds; 0 means no limit.
     #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = limit)]
     pub request_timeout: Limit,
-    /// Longest time in seconds that a client may take to send the headers or the body of a request, be idle between requests, or take
-    /// nothing of a response.
+    /// Longest time in seconds that a client may take to send the headers or the body of a request, be idle between requests, or delay a
+    /// response because it reads less than 4 KiB of it a second.
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = client_time)]
     pub client_timeout: Duration,
     /// How long answers in progress may take when the server is asked to end, in seconds.

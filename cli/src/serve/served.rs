@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Instant;
 
-use glm_model::{BatchOptions, MaskKind};
+use glm_model::{BatchOptions, CancelToken, MaskKind};
 
 use super::answer::{Answers, Reading};
 use super::encoding::Encoding;
@@ -69,9 +69,9 @@ impl Served {
     /// Saves the cache, if there is a file for it. There are no answers any more.
     ///
     /// # Errors
-    /// If the file cannot be written.
-    pub fn end(&self) -> glm_model::Result<()> {
-        self.engine.end()
+    /// If the file cannot be written, or `cancel` asks for the end before it is.
+    pub async fn end(&self, cancel: &CancelToken) -> glm_model::Result<()> {
+        self.engine.end(cancel).await
     }
 
     /// Where texts are worked on before an answer.

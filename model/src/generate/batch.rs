@@ -14,6 +14,7 @@ use crate::generate::decoding::Decoding;
 use crate::generate::generation::{FinishReason, Request, check_prompt};
 use crate::generate::prefix_cache::PrefixCache;
 use crate::generate::sampling::SampledToken;
+use crate::network::hook::CancelToken;
 use crate::network::model::Model;
 use crate::network::workspace::Workspace;
 use queue::Queue;
@@ -240,12 +241,14 @@ impl Batch {
         self.running.is_empty() && self.paused.is_empty() && self.queue.len() == 0
     }
 
-    /// Writes the cache to a file, which replaces an older one at once. Only the user may read it, because it tells the prompts.
+    /// Writes the cache to a file, which replaces an older one once it is complete. Only the user may read it, because it tells the
+    /// prompts. Several processes may save to the same file; that of the last one remains.
     ///
     /// # Errors
-    /// If the file cannot be written, or the model is not causal: a bidirectional prompt has no beginnings to share.
-    pub fn save_cache(&self, path: impl AsRef<Path>) -> Result<()> {
-        self.cache.save(&self.model, path.as_ref())
+    /// [`Error::Cancelled`] if `cancel` asks for it; another error if the file cannot be written, or the model is not causal: a
+    /// bidirectional prompt has no beginnings to share. An older file is unchanged then.
+    pub fn save_cache(&self, path: impl AsRef<Path>, cancel: &CancelToken) -> Result<()> {
+        self.cache.save(&self.model, path.as_ref(), cancel)
     }
 
     /// Adds the sequences of a file that [`Batch::save_cache`] wrote to the cache, as far as its budget allows. Returns the tokens

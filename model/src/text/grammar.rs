@@ -14,9 +14,11 @@ mod calls;
 mod lark;
 mod size;
 mod vocabulary;
+mod watch;
 
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::generate::constraint::{Constraint, IdSet};
@@ -27,6 +29,7 @@ use llguidance::toktrie::{InferenceCapabilities, TokEnv};
 use llguidance::{Matcher, ParserFactory};
 use serde_json::{Value, json};
 use vocabulary::Vocabulary;
+use watch::Watch;
 
 /// Longest grammar or list of tools in bytes.
 const MAX_SOURCE: usize = 256 << 10;
@@ -37,10 +40,14 @@ const MAX_DEPTH: usize = 64;
 /// The name of a grammar within another.
 const INNER: &str = "inner";
 
+/// Longest time for one token. All answers of a pass wait for it. A usual grammar takes less than a millisecond.
+const MAX_TIME: Duration = Duration::from_secs(3);
+
 /// Stack in bytes for the compiler, which is recursive. The system provides only the pages that are touched.
 const STACK: usize = 512 << 20;
 
-/// The limits of work and memory. Those of the crate allow 500 MB for the states of one lexer.
+/// The limits of work and memory. Those of the crate allow 500 MB for the states of one lexer. For one token, it
+/// allows 200 000 steps of the lexer and 50 000 items of the parser, 2 000 at one place.
 fn limits() -> ParserLimits {
     ParserLimits { max_lexer_states: 50_000, verbose_errors: false, ..ParserLimits::default() }
 }
@@ -193,14 +200,24 @@ pub struct GrammarCompiler(Arc<Parts>);
 struct Parts {
     factory: ParserFactory,
     template: Template,
+    watch: Watch,
 }
 
 impl GrammarCompiler {
     /// A compiler for a model with this tokenizer and template, whose answers end with one of the ids `ends`.
     ///
     /// # Errors
-    /// If the tokenizer has none of the `ends`.
+    /// If the tokenizer has none of the `ends`, or a thread cannot be started.
     pub fn new(tokenizer: &Tokenizer, template: &Template, ends: &[u32]) -> Result<Self> {
+        Self::with_limit(tokenizer, template, ends, MAX_TIME)
+    }
+
+    fn with_limit(
+        tokenizer: &Tokenizer,
+        template: &Template,
+        ends: &[u32],
+        limit: Duration,
+    ) -> Result<Self> {
         let vocabulary: TokEnv = Arc::new(Vocabulary::new(tokenizer, ends)?);
         let capabilities = InferenceCapabilities::default();
         let slices = llguidance::earley::SlicedBiasComputer::general_slices();
@@ -209,7 +226,8 @@ impl GrammarCompiler {
         factory.quiet();
         *factory.limits_mut() = limits();
         let template = template.clone();
-        Ok(GrammarCompiler(Arc::new(Parts { factory, template })))
+        let watch = Watch::start(limit).map_err(|error| no_thread(&error))?;
+        Ok(GrammarCompiler(Arc::new(Parts { factory, template, watch })))
     }
 
     /// The state of an answer to `prompt` that follows `grammar`. `tokenizer` is the one that the compiler was built for.
@@ -223,14 +241,13 @@ impl GrammarCompiler {
         tokenizer: &Tokenizer,
         prompt: &[u32],
     ) -> Result<GrammarConstraint> {
-        let Parts { factory, template } = &*self.0;
+        let Parts { factory, template, watch } = &*self.0;
         let thoughts = template.thoughts(tokenizer, prompt);
         let source = whole(grammar, template.call_form(), thoughts)?;
         let parser = thread::scope(|scope| {
             let compile = || factory.create_parser(source);
             let thread = thread::Builder::new().stack_size(STACK).spawn_scoped(scope, compile);
-            let thread = thread
-                .map_err(|error| Error::Grammar(format!("cannot start a thread: {error}")))?;
+            let thread = thread.map_err(|error| no_thread(&error))?;
             let parser = thread
                 .join()
                 .map_err(|_| Error::Grammar("the grammar cannot be compiled".into()))?;
@@ -239,7 +256,8 @@ impl GrammarCompiler {
                 Some(Text::Lark(_) | Text::Regex(_)) => invalid(&error),
             })
         })?;
-        Ok(GrammarConstraint(Matcher::new(Ok(parser))))
+        let matcher = Matcher::new(Ok(parser)).into_cancellable();
+        Ok(GrammarConstraint { matcher, watch: watch.clone() })
     }
 }
 
@@ -287,6 +305,10 @@ fn invalid(error: &impl std::fmt::Display) -> Error {
     Error::Grammar(format!("the grammar is not valid: {error:#}"))
 }
 
+fn no_thread(error: &std::io::Error) -> Error {
+    Error::Grammar(format!("cannot start a thread: {error}"))
+}
+
 /// An error in a schema. The compiler shows the lines around it in the grammar of the whole answer, which nobody has written.
 fn of_schema(error: &impl std::fmt::Display) -> Error {
     let whole = format!("{error:#}");
@@ -299,12 +321,36 @@ fn of_schema(error: &impl std::fmt::Display) -> Error {
 
 /// The state of an answer that follows a grammar: the constraint of a [`Request`](crate::Request).
 #[derive(Clone)]
-pub struct GrammarConstraint(Matcher);
+pub struct GrammarConstraint {
+    matcher: Matcher,
+    watch: Watch,
+}
+
+impl GrammarConstraint {
+    /// Does the work for one token.
+    ///
+    /// # Errors
+    /// If a limit is exceeded.
+    fn guarded<R, E: std::fmt::Display>(
+        &mut self,
+        work: impl FnOnce(&mut Matcher) -> Result<R, E>,
+    ) -> Result<R> {
+        let Self { matcher, watch } = self;
+        watch.guard(matcher, work).map_err(|error| {
+            let reason = match matcher.is_cancelled() {
+                true => format!("one token took longer than {} s", watch.limit().as_secs_f32()),
+                // The next line tells what `verbose_errors` would show.
+                false => format!("{error:#}").lines().next().unwrap_or_default().to_owned(),
+            };
+            Error::Grammar(format!("the grammar takes too much work to follow: {reason}"))
+        })
+    }
+}
 
 impl Constraint for GrammarConstraint {
     /// Where the grammar is complete, the ids that end an answer are among them.
     fn allowed(&mut self, allowed: &mut IdSet) -> Result<bool> {
-        let mask = self.0.compute_mask_or_eos().map_err(|error| invalid(&error))?;
+        let mask = self.guarded(Matcher::compute_mask_or_eos)?;
         for (word, bits) in allowed.words_mut().iter_mut().zip(mask.as_slice()) {
             *word = *bits;
         }
@@ -312,7 +358,7 @@ impl Constraint for GrammarConstraint {
     }
 
     fn accept(&mut self, id: u32) -> Result<()> {
-        self.0.consume_token(id).map_err(|error| invalid(&error))
+        self.guarded(|matcher| matcher.consume_token(id))
     }
 
     fn boxed_clone(&self) -> Box<dyn Constraint> {

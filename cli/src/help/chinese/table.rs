@@ -169,8 +169,8 @@ pub const TABLE: &[(&str, &str)] = &[
     ),
     ("List the models that are here", "列出本机的模型"),
     (
-        "Longest time in seconds that a client may take to send the headers or the body of a request, be idle between requests, or take nothing of a response",
-        "客户端发送请求头或请求体、在两次请求之间空闲、或不读取响应的最长秒数",
+        "Longest time in seconds that a client may take to send the headers or the body of a request, be idle between requests, or delay a response because it reads less than 4 KiB of it a second",
+        "客户端发送请求头或请求体、在两次请求之间空闲、或因每秒读取响应不足 4 KiB 而使其停滞的最长秒数",
     ),
     ("Longest time of a request in seconds; 0 means no limit", "一个请求最长的秒数；0 表示不限"),
     (

@@ -325,6 +325,50 @@ fn expressions_and_grammars_of_lark_are_followed() {
     }
 }
 
+/// Every text is a sentence in a number of ways that grows without bounds.
+const AMBIGUOUS: &str = "start: s\ns: s s | s s s | \"a\" | \"b\"\n";
+
+#[test]
+fn a_grammar_that_takes_too_long_fails() {
+    let Model { tokenizer, template, prompt, ends, .. } = &MODELS[2];
+    let limit = Duration::from_millis(20);
+    let compiler = GrammarCompiler::with_limit(tokenizer, template, ends, limit).unwrap();
+    let grammar = Grammar::lark(AMBIGUOUS).unwrap();
+    let mut state = compiler.compile(&grammar, tokenizer, prompt).unwrap();
+    let mut other = state.clone();
+    let a = tokenizer.encode("a").unwrap().last().copied().unwrap();
+    let mut allowed = IdSet::new(tokenizer.vocab_size());
+    let mut follow = || {
+        state.allowed(&mut allowed)?;
+        let first = (0..tokenizer.vocab_size() as u32).find(|&id| allowed.contains(id));
+        state.accept(if allowed.contains(a) { a } else { first.unwrap() })
+    };
+    let error = (0..2000).find_map(|_| follow().err()).expect("too much work");
+    assert_eq!(error.code(), "grammar");
+    assert!(error.to_string().ends_with("one token took longer than 0.02 s"), "{error}");
+    // It stays so, and what others follow goes on.
+    assert_eq!(follow().unwrap_err().to_string(), error.to_string());
+    assert!(other.allowed(&mut allowed).unwrap());
+}
+
+#[test]
+fn a_grammar_that_takes_too_many_steps_fails() {
+    let Model { tokenizer, prompt, compiler, .. } = &MODELS[0];
+    // The state of the lexer tells which of the last characters were `a`.
+    let grammar = Grammar::lark("start: /(.|\\n)*a(.|\\n){40}x/").unwrap();
+    let mut state = compiler.compile(&grammar, tokenizer, prompt).unwrap();
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let ids = ["a", "b"].map(|text| tokenizer.encode(text).unwrap().last().copied().unwrap());
+    let error = (0..20_000).find_map(|_| {
+        let mut allowed = IdSet::new(tokenizer.vocab_size());
+        let next = state.allowed(&mut allowed);
+        next.and_then(|_| state.accept(ids[rng.next_u32() as usize % 2])).err()
+    });
+    let error = error.expect("too many states").to_string();
+    assert!(error.contains("too much work to follow: lexer error: too many states"), "{error}");
+    assert_eq!(error.lines().count(), 1);
+}
+
 #[test]
 fn the_same_choices_give_the_same_text() {
     let model = &MODELS[1];
