@@ -8,6 +8,7 @@ use axum::http::request::Parts;
 use axum::response::Response;
 
 use super::answer::{Answers, Step, Usage};
+use super::engine::Places;
 use super::error::{ApiError, Result};
 use super::listen::Peer;
 use super::log::Record;
@@ -45,13 +46,31 @@ impl Caller {
         self.app.served()
     }
 
-    /// Does work on texts, which may take long.
+    /// Does work on texts of this user.
     ///
     /// # Errors
     /// If too many requests wait for that, or the error of the work.
-    pub async fn encode<T>(&self, work: impl FnOnce(&Served) -> Result<T>) -> Result<T> {
-        let served = self.served()?;
-        served.encoding().run(self.deadline, || work(served)).await
+    pub async fn encode<T>(
+        &self,
+        user: Option<&str>,
+        work: impl FnOnce(&Served) -> Result<T>,
+    ) -> Result<T> {
+        let (served, client) = (self.served()?, client(self.peer, user));
+        served.encoding().texts.run(client, self.deadline, false, || work(served)).await
+    }
+
+    /// Does work on texts of a request that has places for its answers: it is not refused.
+    ///
+    /// # Errors
+    /// If the time of the request is over, or the error of the work.
+    pub async fn encode_in<T>(
+        &self,
+        _: &Places,
+        user: Option<&str>,
+        work: impl FnOnce(&Served) -> Result<T>,
+    ) -> Result<T> {
+        let (served, client) = (self.served()?, client(self.peer, user));
+        served.encoding().texts.run(client, self.deadline, true, || work(served)).await
     }
 
     /// Makes a question of a request of this user, and asks it.
@@ -63,9 +82,29 @@ impl Caller {
         user: Option<&str>,
         question: impl FnOnce(&Served) -> Result<(Question, T)>,
     ) -> Result<(Answers, T)> {
-        let (question, rest) = self.encode(question).await?;
-        let answers = self.served()?.ask(question, client(self.peer, user), self.deadline).await?;
+        let (mut question, rest) = self.encode(user, question).await?;
+        let (served, client) = (self.served()?, client(self.peer, user));
+        if question.form.is_some() {
+            let grammars = &served.encoding().grammars;
+            let compile = || served.constrain(&mut question);
+            grammars.run(client, self.deadline, false, compile).await?;
+        }
+        let answers = served.ask(question, client, self.deadline, None).await?;
         Ok((answers, rest))
+    }
+
+    /// Asks a question in places that the request has already.
+    ///
+    /// # Errors
+    /// If it cannot be answered.
+    pub async fn ask_in(
+        &self,
+        places: &Places,
+        user: Option<&str>,
+        question: Question,
+    ) -> Result<Answers> {
+        let client = client(self.peer, user);
+        self.served()?.ask(question, client, self.deadline, Some(places)).await
     }
 
     /// Waits for the end of the answers.

@@ -32,6 +32,9 @@ use crate::output::note;
 /// Events that a client may be behind. More than that is a client that does not read.
 const BEHIND: usize = 8192;
 
+/// Places of answers, free again once the last of these has ended and nobody holds them.
+pub type Places = Arc<OwnedSemaphorePermit>;
+
 /// What a handler receives. To drop it cancels the answers that have not ended.
 pub struct Events {
     received: mpsc::Receiver<(usize, Event)>,
@@ -59,7 +62,7 @@ struct Job {
     events: mpsc::Sender<(usize, Event)>,
     arrived: Instant,
     /// The places of its answers, free again when the last has ended.
-    places: Arc<OwnedSemaphorePermit>,
+    places: Places,
 }
 
 /// What the thread is to do.
@@ -139,10 +142,30 @@ impl Engine {
     /// # Errors
     /// If too many answers wait already, or the engine has ended.
     pub fn submit(&self, submissions: Vec<Submission>) -> super::error::Result<Events> {
-        let answers: usize = submissions.iter().map(|submission| submission.choices.max(1)).sum();
+        let answers = submissions.iter().map(|submission| submission.choices.max(1)).sum();
+        self.submit_in(&self.places(answers)?, submissions)
+    }
+
+    /// Places for this many answers.
+    ///
+    /// # Errors
+    /// If too many answers wait already.
+    pub fn places(&self, answers: usize) -> super::error::Result<Places> {
         let answers = u32::try_from(answers).unwrap_or(u32::MAX);
         let places = Arc::clone(&self.places).try_acquire_many_owned(answers);
-        let places = Arc::new(places.map_err(|_| ApiError::queue_is_full(self.retry_after()))?);
+        Ok(Arc::new(places.map_err(|_| ApiError::queue_is_full(self.retry_after()))?))
+    }
+
+    /// As [`Engine::submit`], in places that the request has already.
+    ///
+    /// # Errors
+    /// If the engine has ended.
+    pub fn submit_in(
+        &self,
+        places: &Places,
+        submissions: Vec<Submission>,
+    ) -> super::error::Result<Events> {
+        let places = Arc::clone(places);
         let (events, received) = mpsc::channel(BEHIND);
         let number = self.jobs.fetch_add(1, Ordering::Relaxed);
         let job = Job { number, submissions, events, arrived: Instant::now(), places };
@@ -199,7 +222,7 @@ struct Live {
     prompt_tokens: usize,
     choices: Vec<Choice>,
     is_behind: bool,
-    _places: Arc<OwnedSemaphorePermit>,
+    _places: Places,
 }
 
 #[derive(Clone, Default)]
