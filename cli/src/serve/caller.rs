@@ -6,6 +6,7 @@ use std::time::Instant;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::response::Response;
+use glm_model::Client;
 
 use super::answer::{Answers, Step, Usage};
 use super::engine::Places;
@@ -59,20 +60,6 @@ impl Caller {
         served.encoding().texts.run(client, self.deadline, false, || work(served)).await
     }
 
-    /// Does work on texts of a request that has places for its answers: it is not refused.
-    ///
-    /// # Errors
-    /// If the time of the request is over, or the error of the work.
-    pub async fn encode_in<T>(
-        &self,
-        _: &Places,
-        user: Option<&str>,
-        work: impl FnOnce(&Served) -> Result<T>,
-    ) -> Result<T> {
-        let (served, client) = (self.served()?, client(self.peer, user));
-        served.encoding().texts.run(client, self.deadline, true, || work(served)).await
-    }
-
     /// Makes a question of a request of this user, and asks it.
     ///
     /// # Errors
@@ -93,18 +80,15 @@ impl Caller {
         Ok((answers, rest))
     }
 
-    /// Asks a question in places that the request has already.
+    /// Takes places for answers of this user.
     ///
     /// # Errors
-    /// If it cannot be answered.
-    pub async fn ask_in(
-        &self,
-        places: &Places,
-        user: Option<&str>,
-        question: Question,
-    ) -> Result<Answers> {
+    /// If too many answers wait.
+    pub fn admit(&self, user: Option<&str>, answers: usize) -> Result<Admitted<'_>> {
+        let served = self.served()?;
+        let places = served.places(answers)?;
         let client = client(self.peer, user);
-        self.served()?.ask(question, client, self.deadline, Some(places)).await
+        Ok(Admitted { served, client, deadline: self.deadline, places })
     }
 
     /// Waits for the end of the answers.
@@ -130,5 +114,32 @@ impl Caller {
     /// Sends the answers in pieces.
     pub fn stream(self, answers: Answers, events: impl sse::Events) -> Response {
         sse::respond(answers, events, self.record)
+    }
+}
+
+/// A request that has places for its answers. It is not refused any more, also not by a server that is about to end.
+pub struct Admitted<'c> {
+    served: &'c Served,
+    client: Client,
+    deadline: Option<Instant>,
+    places: Places,
+}
+
+impl Admitted<'_> {
+    /// Does work on texts.
+    ///
+    /// # Errors
+    /// If the time of the request is over, or the error of the work.
+    pub async fn encode<T>(&self, work: impl FnOnce(&Served) -> Result<T>) -> Result<T> {
+        let Self { served, client, deadline, .. } = *self;
+        served.encoding().texts.run(client, deadline, true, || work(served)).await
+    }
+
+    /// Asks a question.
+    ///
+    /// # Errors
+    /// If it cannot be answered.
+    pub async fn ask(&self, question: Question) -> Result<Answers> {
+        self.served.ask(question, self.client, self.deadline, Some(&self.places)).await
     }
 }

@@ -71,7 +71,7 @@ pub async fn fill(
     let begun = caller.encode(user, |served| begin(served, &request, &sampled)).await?;
     let Begun { mut fill, request: mut answer, stream } = begun;
     // Kept for all blanks: to be refused at a later one would lose the earlier.
-    let places = caller.served()?.places(1)?;
+    let admitted = caller.admit(user, 1)?;
     let (mut answers, mut usage) = (Vec::new(), Usage::default());
     while let Some(prompt) = fill.prompt() {
         let question = Question {
@@ -81,15 +81,14 @@ pub async fn fill(
             form: None,
             readers: vec![Reader::new(stream.clone(), None)],
         };
-        let events = caller.ask_in(&places, user, question).await?;
+        let events = admitted.ask(question).await?;
         let (blank, ends) = answered(&caller, events, &mut usage, answer.sampling.seed).await?;
         // A stop string ended the text, and the ids contain more than it.
         let put = |fill: &mut Fill, tokenizer: &Tokenizer| match ends {
             Ends::StopString => fill.fill(tokenizer, &tokenizer.encode(&blank.text)?),
             _ => fill.fill(tokenizer, &blank.ids),
         };
-        let put = |served: &Served| Ok(put(&mut fill, served.tokenizer())?);
-        caller.encode_in(&places, user, put).await?;
+        admitted.encode(|served| Ok(put(&mut fill, served.tokenizer())?)).await?;
         answers.push(blank);
         if ends == Ends::Context {
             break;
