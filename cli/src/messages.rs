@@ -424,7 +424,9 @@ messages! {
 
     // glm serve.
     not_an_origin(): "must be an origin such as https://example.org, without a path", "必须是源，例如 https://example.org，不带路径";
-    not_a_key(origin): "{origin}: a key is one word of ASCII characters", "{origin}：密钥必须是一个由 ASCII 字符组成的单词";
+    not_a_key(origin, fewest):
+        "{origin}: a key is one word of at least {fewest} ASCII characters; `openssl rand -hex 16` makes one",
+        "{origin}：密钥必须是至少 {fewest} 个 ASCII 字符，且不含空格；可用 `openssl rand -hex 16` 生成";
     host_needs_key(host): "other machines can reach {host}: set a key with --api-key-file or GLM_API_KEY, or use 127.0.0.1",
         "其他机器可以访问 {host}：请用 --api-key-file 或 GLM_API_KEY 设置密钥，或使用 127.0.0.1";
     no_address(host): "{host} has no address", "{host} 没有地址";

@@ -41,6 +41,23 @@ fn answers_in_progress_are_finished() {
     }
 }
 
+/// The blanks after the first are a part of the answer in progress.
+#[test]
+fn a_text_to_fill_is_finished() {
+    let server = Server::start(&["--threads", "1"]);
+    let text = "床前[MASK]光，疑是地上[MASK]。".repeat(8);
+    std::thread::scope(|scope| {
+        let fill = scope.spawn(|| server.post("/v1/fill", &json!({ "text": text, "seed": 4 })));
+        server.wait_for("the first blank", || server.metric("glm_sequences_running") > 0.0);
+        server.signal("TERM");
+        server.wait_for("the signal", || server.log().contains("ending"));
+        assert!(!fill.is_finished(), "the signal came too late");
+        let filled = fill.join().unwrap().ok();
+        assert_eq!(filled["answers"].as_array().unwrap().len(), 16, "{filled}");
+    });
+    assert_eq!(server.ended().0, Some(0));
+}
+
 #[test]
 fn answers_that_take_too_long_are_ended() {
     let server = Server::start(&["--grace", "0", "--threads", "1"]);

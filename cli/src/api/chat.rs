@@ -84,9 +84,6 @@ impl ChatRequest {
         let choices = choices(self.n)?;
         model.check_answers(1, choices)?;
         let prompt = prompt(model, self, tools.as_ref())?;
-        if let Some(form) = &form {
-            request.constraint = Some(form.constraint(model, &prompt)?);
-        }
         let template = model.bundle().template();
         let stream = sampled.stopping(template.stream(model.tokenizer()))?;
         let reader = |_| {
@@ -98,7 +95,7 @@ impl ChatRequest {
         };
         let readers = (0..choices).map(reader).collect();
         let head = Head::new(model.name(), model.tokenizer(), logprobs.is_some());
-        Ok((Question { prompts: vec![prompt], choices, request, readers }, head))
+        Ok((Question { prompts: vec![prompt], choices, request, form, readers }, head))
     }
 }
 

@@ -98,7 +98,7 @@ impl CompletionRequest {
         let count = prompts.len() * choices;
         let readers = vec![Reader::new(stream, None); count];
         let texts = Texts::new(model, self, count);
-        Ok((Question { prompts, choices, request, readers }, texts))
+        Ok((Question { prompts, choices, request, form: None, readers }, texts))
     }
 }
 

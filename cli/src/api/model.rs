@@ -7,11 +7,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 #[cfg(feature = "grammar")]
 use glm_model::GrammarCompiler;
 use glm_model::{
-    Bundle, Error, Model, Request, SpecialNames, Submission, Template, Tokenizer, check_prompt,
+    Bundle, Client, Error, Model, Request, SpecialNames, Submission, Template, Tokenizer,
+    check_prompt,
 };
 
 use super::answer::Reader;
 use super::error::{ApiError, Result, TOO_MANY_ANSWERS};
+use super::form::Form;
 use crate::args::{self, MOST_SEQUENCES};
 use crate::models::Choice;
 use crate::open;
@@ -44,6 +46,8 @@ pub struct Question {
     /// Answers to each prompt.
     pub choices: usize,
     pub request: Request,
+    /// The form of the answers, until [`ApiModel::constrain`] has compiled it.
+    pub form: Option<Form>,
     /// How each choice of each prompt is read.
     pub readers: Vec<Reader>,
 }
@@ -192,11 +196,23 @@ impl ApiModel {
         }
     }
 
-    /// The prompts of a question for a batch.
+    /// Compiles the form of the answers to a question, if it asks for one. That may take long.
+    ///
+    /// # Errors
+    /// If the form is not valid or exceeds a limit, or the model cannot answer in it.
+    pub fn constrain(&self, question: &mut Question) -> Result<()> {
+        if let (Some(form), [prompt, ..]) = (question.form.take(), &question.prompts[..]) {
+            question.request.constraint = Some(form.constraint(self, prompt)?);
+        }
+        Ok(())
+    }
+
+    /// The prompts of a question for a batch. Its form is compiled already.
     ///
     /// # Errors
     /// If a prompt is empty, too long, or has ids that the model does not have.
-    pub fn submissions(&self, question: &mut Question, client: u64) -> Result<Vec<Submission>> {
+    pub fn submissions(&self, question: &mut Question, client: Client) -> Result<Vec<Submission>> {
+        debug_assert!(question.form.is_none(), "a form that nobody has compiled");
         question.prompts.iter().try_for_each(|prompt| self.check_prompt(prompt))?;
         let submissions = std::mem::take(&mut question.prompts).into_iter().map(|prompt| {
             let mut submission = Submission::new(prompt, question.request.clone());

@@ -34,10 +34,12 @@ pub struct Serve {
     /// Port to listen on; 0 lets the system choose one.
     #[arg(long, value_name = "N", default_value_t = 11435)]
     pub port: u16,
-    /// File with the key that requests must have, as in `Authorization: Bearer KEY`. [default: the variable GLM_API_KEY, else none]
+    /// File with the key that requests must have, as in `Authorization: Bearer KEY`: at least 16 characters. [default: the variable
+    /// GLM_API_KEY, else none]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub api_key_file: Option<PathBuf>,
-    /// Let pages of this origin, such as `https://example.org`, use the server from a browser; can be given several times.
+    /// Let pages of this origin, such as `https://example.org`, use the server from a browser, and accept its host, which a proxy passes
+    /// on; can be given several times.
     #[arg(long, value_name = "URL", value_parser = origin)]
     pub origin: Vec<String>,
     /// Answers that are generated at the same time.

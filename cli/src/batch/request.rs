@@ -15,7 +15,7 @@ use crate::api::completions::{CompletionRequest, Texts};
 use crate::api::error::{ApiError, Result, TOO_MANY_ANSWERS};
 use crate::api::fields::Fields;
 use crate::api::model::{ApiModel, Question};
-use crate::api::responses::request::ResponsesRequest;
+use crate::api::responses::request::{ResponsesRequest, renamed};
 use crate::api::responses::response::{Head, ResponseBody};
 
 /// What is on a line.
@@ -107,7 +107,8 @@ fn asked(
 }
 
 fn chat(model: &ApiModel, body: &Value) -> Result<(Question, Response)> {
-    let (question, head) = read::<ChatRequest>(body)?.question(model)?;
+    let (mut question, head) = read::<ChatRequest>(body)?.question(model)?;
+    model.constrain(&mut question)?;
     let choices = question.readers.len();
     Ok((question, Response::Chat(Chat::new(head, choices))))
 }
@@ -118,7 +119,8 @@ fn texts(model: &ApiModel, body: &Value) -> Result<(Question, Response)> {
 }
 
 fn blocks(model: &ApiModel, body: &Value) -> Result<(Question, Response)> {
-    let (question, head) = read::<ResponsesRequest>(body)?.question(model)?;
+    let (mut question, head) = read::<ResponsesRequest>(body)?.question(model)?;
+    model.constrain(&mut question).map_err(renamed)?;
     Ok((question, Response::Blocks(Box::new(head), Blocks::default())))
 }
 

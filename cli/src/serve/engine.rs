@@ -32,6 +32,12 @@ use crate::output::note;
 /// Events that a client may be behind. More than that is a client that does not read.
 const BEHIND: usize = 8192;
 
+/// The place of an answer, free again once that has ended and nobody else holds it.
+type Place = Arc<OwnedSemaphorePermit>;
+
+/// Places of the answers of a request.
+pub type Places = Vec<Place>;
+
 /// What a handler receives. To drop it cancels the answers that have not ended.
 pub struct Events {
     received: mpsc::Receiver<(usize, Event)>,
@@ -59,7 +65,7 @@ struct Job {
     events: mpsc::Sender<(usize, Event)>,
     arrived: Instant,
     /// A place for each answer.
-    places: OwnedSemaphorePermit,
+    places: Places,
 }
 
 /// What the thread is to do.
@@ -139,10 +145,30 @@ impl Engine {
     /// # Errors
     /// If too many answers wait already, or the engine has ended.
     pub fn submit(&self, submissions: Vec<Submission>) -> super::error::Result<Events> {
-        let answers: usize = submissions.iter().map(|submission| submission.choices.max(1)).sum();
+        let answers = submissions.iter().map(|submission| submission.choices.max(1)).sum();
+        self.submit_in(self.places(answers)?, submissions)
+    }
+
+    /// Places for this many answers.
+    ///
+    /// # Errors
+    /// If too many answers wait already.
+    pub fn places(&self, answers: usize) -> super::error::Result<Places> {
         let answers = u32::try_from(answers).unwrap_or(u32::MAX);
         let places = Arc::clone(&self.places).try_acquire_many_owned(answers);
-        let places = places.map_err(|_| ApiError::queue_is_full(self.retry_after()))?;
+        let mut places = places.map_err(|_| ApiError::queue_is_full(self.retry_after()))?;
+        Ok(std::iter::from_fn(|| places.split(1)).map(Arc::new).collect())
+    }
+
+    /// As [`Engine::submit`], in places that the request has already: one for each answer.
+    ///
+    /// # Errors
+    /// If the engine has ended.
+    pub fn submit_in(
+        &self,
+        places: Places,
+        submissions: Vec<Submission>,
+    ) -> super::error::Result<Events> {
         let (events, received) = mpsc::channel(BEHIND);
         let number = self.jobs.fetch_add(1, Ordering::Relaxed);
         let job = Job { number, submissions, events, arrived: Instant::now(), places };
@@ -205,7 +231,7 @@ struct Choice {
     /// When its last token came.
     last: Option<Instant>,
     /// `None` once it has ended.
-    place: Option<OwnedSemaphorePermit>,
+    place: Option<Place>,
 }
 
 impl Worker {
@@ -242,10 +268,11 @@ impl Worker {
     }
 
     fn take(&mut self, job: Job) {
-        let Job { number, submissions, events, arrived, mut places } = job;
+        let Job { number, submissions, events, arrived, places } = job;
+        let mut places = places.into_iter();
         for (index, submission) in submissions.into_iter().enumerate() {
             let prompt_tokens = submission.prompt.len();
-            let place = |_| Choice { last: None, place: places.split(1) };
+            let place = |_| Choice { last: None, place: places.next() };
             let choices = (0..submission.choices).map(place).collect();
             match self.batch.submit(submission) {
                 Ok(ticket) => {

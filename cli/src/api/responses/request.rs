@@ -51,7 +51,7 @@ pub struct ResponsesRequest {
     pub store: Option<bool>,
     /// Returned as it is.
     pub metadata: Option<serde_json::Map<String, Value>>,
-    /// A name of the user. Requests are served in turn between users.
+    /// A name of the user. Requests take turns between the users of an address.
     pub user: Option<String>,
 }
 
@@ -295,7 +295,7 @@ fn response_format(format: &Value) -> Value {
 }
 
 /// An error of the chat with the name that the field has here.
-fn renamed(error: ApiError) -> ApiError {
+pub fn renamed(error: ApiError) -> ApiError {
     let name = match error.body().error.param.as_deref() {
         Some("messages") => "input",
         Some("max_tokens") => "max_output_tokens",

@@ -131,8 +131,8 @@ pub const TABLE: &[(&str, &str)] = &[
         "缓存的提示词的文件：启动时读取，结束时写入。不适用于双向模型",
     ),
     (
-        "File with the key that requests must have, as in `Authorization: Bearer KEY`. [default: the variable GLM_API_KEY, else none]",
-        "存放密钥的文件；请求必须带有该密钥，即 `Authorization: Bearer KEY`。[默认：变量 GLM_API_KEY，未设置则不需要密钥]",
+        "File with the key that requests must have, as in `Authorization: Bearer KEY`: at least 16 characters. [default: the variable GLM_API_KEY, else none]",
+        "存放密钥的文件；请求必须带有该密钥，即 `Authorization: Bearer KEY`，至少 16 个字符。[默认：变量 GLM_API_KEY，未设置则不需要密钥]",
     ),
     (
         "Files that another revision of the same repository has as well are kept. A folder that is not in a cache is not \
@@ -164,8 +164,8 @@ pub const TABLE: &[(&str, &str)] = &[
         "把消息里的特殊 token 名称（如 <|user|>）当作这些 token。不加此项时它们只是文本，因此无人能冒充其他角色",
     ),
     (
-        "Let pages of this origin, such as `https://example.org`, use the server from a browser; can be given several times",
-        "允许此来源（如 https://example.org）的网页在浏览器中使用服务器；可多次给出",
+        "Let pages of this origin, such as `https://example.org`, use the server from a browser, and accept its host, which a proxy passes on; can be given several times",
+        "允许此来源（如 https://example.org）的网页在浏览器中使用服务器，并接受代理转发的该主机名；可多次给出",
     ),
     ("List the models that are here", "列出本机的模型"),
     (
