@@ -109,7 +109,7 @@ messages! {
         "参照模型的困惑度 {value}，损失增加 {added}";
     divergence(mean, median, percentile, largest): "KL {mean}, median {median}, 99th percentile {percentile}, largest {largest}",
         "KL {mean}，中位数 {median}，第 99 百分位 {percentile}，最大 {largest}";
-    same_top(value, error): "same likeliest token {value} % ± {error} %", "最可能的 token 相同 {value} % ± {error} %";
+    same_top(value): "same likeliest token {value}", "最可能的 token 相同 {value}";
 
     // Quantizing.
     source_is_target(folder): "source and target are the same folder, {folder}: name another folder to write",
