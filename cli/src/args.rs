@@ -37,7 +37,7 @@ use glm_model::{Activations, KvFormat, Options};
 use crate::{help, usage};
 
 pub use answering::{Answering, draft, random_seed};
-pub use api::Api;
+pub use api::{Api, MOST_SEQUENCES};
 pub use batch::{Batch, Shard};
 pub use bench::Bench;
 pub use chat::{Chat, Overflow};

@@ -1,6 +1,6 @@
-//! Files that are written completely or not at all.
+//! Files that are written completely or not at all, and locks between processes.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
@@ -40,6 +40,32 @@ pub fn replace(
     drop(buffer);
     file.persist(path).map_err(|error| error.error).with_context(name)?;
     Ok(())
+}
+
+/// Who else may lock a file.
+#[derive(Debug, Clone, Copy)]
+pub enum Lock {
+    /// Others that lock it as shared.
+    Shared,
+    Exclusive,
+}
+
+/// Locks a file, and returns whether that was possible: another process may have locked it. The lock ends with the file. A file system
+/// without locks lets everybody have them.
+///
+/// # Errors
+/// If the system fails.
+pub fn try_lock(file: &File, lock: Lock) -> io::Result<bool> {
+    let locked = match lock {
+        Lock::Shared => file.try_lock_shared(),
+        Lock::Exclusive => file.try_lock(),
+    };
+    match locked {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => Ok(true),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
 }
 
 /// The folder that holds `path`.

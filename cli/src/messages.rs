@@ -109,7 +109,7 @@ messages! {
         "参照模型的困惑度 {value}，损失增加 {added}";
     divergence(mean, median, percentile, largest): "KL {mean}, median {median}, 99th percentile {percentile}, largest {largest}",
         "KL {mean}，中位数 {median}，第 99 百分位 {percentile}，最大 {largest}";
-    same_top(value, error): "same likeliest token {value} % ± {error} %", "最可能的 token 相同 {value} % ± {error} %";
+    same_top(value): "same likeliest token {value}", "最可能的 token 相同 {value}";
 
     // Quantizing.
     source_is_target(folder): "source and target are the same folder, {folder}: name another folder to write",
@@ -362,7 +362,9 @@ messages! {
     nothing_to_pull(name): "{name}: all files are here already", "{name}：所有文件都已在本机";
     pulled(name, size, time): "{name}: {size} in {time}", "{name}：{size}，用时 {time}";
     same_command_goes_on(): "the same command goes on with the download", "再次运行同一命令可继续下载";
-    another_downloads(path): "{path}: another process downloads it; waiting", "{path}：另一个进程正在下载，等待中";
+    another_uses(name): "{name}: another process downloads or removes it; waiting", "{name}：另一个进程正在下载或删除，等待中";
+    model_is_pulled(name): "{name} cannot be removed while another process downloads it: stop that one, or wait until it ends",
+        "{name} 正由另一个进程下载，无法删除：请停止该进程，或等待下载结束";
     tried_again(cause, time): "{cause}; trying again in {time}", "{cause}；{time} 后重试";
     asked_to_wait(time): "the server asks to wait for {time}: try again later", "服务器要求等待 {time}：请稍后再试";
     stalled(seconds): "nothing arrived for {seconds} s", "{seconds} 秒内没有收到数据";
@@ -422,7 +424,9 @@ messages! {
 
     // glm serve.
     not_an_origin(): "must be an origin such as https://example.org, without a path", "必须是源，例如 https://example.org，不带路径";
-    not_a_key(origin): "{origin}: a key is one word of ASCII characters", "{origin}：密钥必须是一个由 ASCII 字符组成的单词";
+    not_a_key(origin, fewest):
+        "{origin}: a key is one word of at least {fewest} ASCII characters; `openssl rand -hex 16` makes one",
+        "{origin}：密钥必须是至少 {fewest} 个 ASCII 字符，且不含空格；可用 `openssl rand -hex 16` 生成";
     host_needs_key(host): "other machines can reach {host}: set a key with --api-key-file or GLM_API_KEY, or use 127.0.0.1",
         "其他机器可以访问 {host}：请用 --api-key-file 或 GLM_API_KEY 设置密钥，或使用 127.0.0.1";
     no_address(host): "{host} has no address", "{host} 没有地址";
@@ -430,6 +434,8 @@ messages! {
     cache_is_read(tokens, path): "kept prompts were read from {path}: {tokens} tokens", "已从 {path} 读取缓存的提示词：{tokens} 个 token";
     cache_is_not_read(problem): "{problem}. No kept prompts are read, and the file is replaced when the server ends",
         "{problem}。不读取缓存的提示词，服务器结束时会替换此文件";
+    cache_is_being_saved(size, path): "kept prompts are being saved to {path} ({size}); another signal ends the server without",
+        "正在将缓存的提示词保存到 {path}（{size}）；再次发送信号则不保存，直接结束";
     cache_file_needs_causal(): "--cache-file: prompts of this bidirectional model have no beginnings to share, so there is nothing to save",
         "--cache-file：此模型是双向的，提示词没有可复用的开头，因此没有可保存的内容";
     serving(model, url): "{model} is served at {url}", "{model} 的服务地址：{url}";
@@ -458,8 +464,8 @@ messages! {
     batch_resumes(done, total): "{done} of {total} requests are answered already", "{total} 个请求中有 {done} 个已有回答";
     batch_tries(count): "requests that failed and are tried again: {count}", "将重试之前失败的请求：{count} 个";
     batch_failed(count):
-        "requests that failed for a reason that may pass, such as too little memory: {count}; the same command tries them again",
-        "因可能消除的原因（例如内存不足）而失败的请求：{count} 个；再次运行同一命令会重试";
+        "requests that failed and may succeed later: {count}; the same command tries them again, with a higher --kv-memory or --max-sequences if their errors ask for it",
+        "失败但以后可能成功的请求：{count} 个；再次运行同一命令会重试，必要时可按其错误信息调高 --kv-memory 或 --max-sequences";
     temporary_file(): "a temporary file", "临时文件";
     batch_done(count, wrong, tokens, seconds, speed):
         "{count} requests answered, {wrong} of them with an error; {tokens} tokens in {seconds}, {speed} tokens/s",

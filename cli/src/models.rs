@@ -72,6 +72,11 @@ pub fn all() -> Result<Vec<Stored>> {
     Ok(all)
 }
 
+/// The folder in a cache with the lock files of a repository. Python's tools have theirs there, too.
+pub fn locks(cache: &Path, repository: &Repository) -> PathBuf {
+    cache.join(".locks").join(repository.folder())
+}
+
 /// The entries of a folder; none if there is no such folder.
 fn entries(folder: &Path) -> Result<Vec<DirEntry>> {
     let read = match fs::read_dir(folder) {

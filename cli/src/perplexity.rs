@@ -83,8 +83,8 @@ fn lines(found: &glm_model::Perplexity) -> Vec<String> {
             [compared.median, compared.percentile_99, compared.largest]
                 .map(|kl| format!("{kl:.4}"));
         lines.push(messages::divergence(with_error(mean), median, percentile_99, largest));
-        let per_cent = |part: f64| format!("{:.2}", part * 100.0);
-        lines.push(messages::same_top(per_cent(same_top.mean), per_cent(same_top.error)));
+        let [mean, error] = [same_top.mean, same_top.error].map(|part| part * 100.0);
+        lines.push(messages::same_top(format!("{mean:.2} % ± {error:.2} %")));
     }
     lines
 }

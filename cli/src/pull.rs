@@ -42,7 +42,7 @@ pub fn run(args: &Pull) -> Result<()> {
     let stop = Stop { cancel: interrupt::token(Again::Exits)?, termination: Termination::catch()? };
     let http = Http::new(stop);
     let listing = endpoint.list(&http, &args.repository, args.revision.as_deref(), &note)?;
-    let downloader = Downloader::new(http, endpoint.token.clone());
+    let downloader = Downloader::new(http, endpoint.authorization.clone());
     let pulled = match args.quantize {
         Some(bits) => quantized(args, bits, &downloader, &listing),
         None => store::store(&downloader, &listing),

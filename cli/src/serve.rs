@@ -6,7 +6,7 @@
 //! access      hosts, origins, keys; log: a line and numbers for each request
 //! chat, completions, fill, tokens, models, health     a handler for each path; caller: what they have in common
 //! responses, anthropic      the same for OpenAI's newer API and for Anthropic's
-//! served      the model: prompts to answers; encoding: texts to prompts
+//! served      the model: prompts to answers; encoding: texts to prompts, in turns
 //! engine      the thread that computes them
 //! ```
 //!
@@ -20,6 +20,7 @@ mod body;
 mod caller;
 mod chat;
 mod completions;
+mod deadline;
 mod encoding;
 mod engine;
 mod fill;
@@ -37,6 +38,7 @@ mod served;
 mod sse;
 mod status;
 mod tokens;
+mod turns;
 
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::{Arc, OnceLock};
@@ -64,7 +66,7 @@ use crate::output::note;
 
 /// Threads for connections, JSON and tokens. The model has its own.
 const WORKERS: usize = 2;
-/// Threads that take over from workers while these encode texts; one more is for what the runtime itself does, such as to resolve names.
+/// Threads that take over from workers while these encode texts and compile grammars; one more is for what the runtime itself does, such as to resolve names.
 /// Few threads that stay keep the memory of the allocator steady.
 const SPARE_WORKERS: usize = encoding::AT_ONCE + 1;
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -153,11 +155,9 @@ pub fn run(args: &args::Serve) -> Result<()> {
         is_loading
     });
     let done = runtime.block_on(serving);
-    let saved = app.served.get().map_or(Ok(()), Served::end);
     // Connections that do not end are left behind.
     runtime.shutdown_background();
-    done.context("the server")??;
-    Ok(saved?)
+    done.context("the server")?
 }
 
 /// Says where the server is and how to ask it.

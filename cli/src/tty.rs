@@ -5,11 +5,13 @@
 mod unix;
 
 #[cfg(unix)]
-pub use unix::{Quiet, is_lent, lend, restore, suspend, with_restored};
+pub use unix::{Quiet, has_input, is_lent, lend, restore, suspend, with_restored};
 
 /// Elsewhere the modes stay as they are.
 #[cfg(not(unix))]
 mod other {
+    use std::time::Duration;
+
     use anyhow::Result;
 
     pub struct Quiet;
@@ -18,6 +20,10 @@ mod other {
         pub fn begin() -> Result<Self> {
             Ok(Self)
         }
+    }
+
+    pub fn has_input(_: Duration) -> bool {
+        true
     }
 
     pub fn restore() {}
@@ -38,7 +44,7 @@ mod other {
 }
 
 #[cfg(not(unix))]
-pub use other::{Quiet, is_lent, lend, restore, suspend, with_restored};
+pub use other::{Quiet, has_input, is_lent, lend, restore, suspend, with_restored};
 
 /// The width of the terminal; unknown where it says 0.
 pub fn columns() -> Option<usize> {

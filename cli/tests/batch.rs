@@ -195,7 +195,7 @@ fn what_failed_for_lack_of_memory_is_tried_again() {
         let output = files.run(&[&["--kv-memory", ONE_PAGE], words].concat());
         assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
         let said = stderr(&output);
-        assert!(said.contains("too little memory: 2; the same command tries them again"), "{said}");
+        assert!(said.contains("may succeed later: 2; the same command tries them again"), "{said}");
         let answers = files.answers();
         assert_eq!(statuses(&answers), [200, 200, 400, 200, 503, 503], "{answers:?}");
         assert_eq!((name(&answers[4]), name(&answers[5])), ("long".into(), "longer".into()));
@@ -220,6 +220,36 @@ fn what_failed_for_lack_of_memory_is_tried_again() {
         answers
     };
     assert_eq!(sorted(files.answers()), sorted(whole.answers()));
+}
+
+/// A higher flag answers them. No flag is high enough for the last.
+#[test]
+fn more_answers_than_the_flag_allows_are_tried_again() {
+    let mut requests = requests(3, 8, false);
+    requests[0]["body"]["n"] = 3.into();
+    requests[2]["body"]["n"] = 2000.into();
+    let files = Files::new(&requests);
+    let output = files.run(&["--max-sequences", "2"]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let said = stderr(&output);
+    assert!(said.contains("may succeed later: 1; the same command tries them again"), "{said}");
+    let answers = files.answers();
+    assert_eq!(name(&answers[2]), "id-0");
+    let error = &answers[2]["response"]["body"]["error"];
+    assert_eq!((&error["code"], &error["param"]), (&"too_many_answers".into(), &"n".into()));
+    assert!(
+        error["message"]
+            .as_str()
+            .unwrap()
+            .contains("at most 2: start glm with a larger --max-sequences"),
+        "{error}"
+    );
+    let said = files.succeed(&["--max-sequences", "3"]);
+    assert!(said.contains("2 of 3 requests are answered already"), "{said}");
+    let answers = files.answers();
+    assert_eq!(answers[2]["response"]["body"]["choices"].as_array().unwrap().len(), 3);
+    let last = answers.iter().find(|answer| name(answer) == "id-2").unwrap();
+    assert_eq!(last["response"]["status_code"], 400);
 }
 
 #[test]

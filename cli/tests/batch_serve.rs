@@ -5,7 +5,7 @@ mod common;
 
 use std::fs;
 
-use common::server::Server;
+use common::server::{Server, weather_format};
 use common::{glm, stderr, talker, text};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -17,14 +17,7 @@ fn requests() -> Vec<(&'static str, Value)> {
         fields["max_tokens"] = json!(60);
         ("/v1/chat/completions", fields)
     };
-    let schema = json!({
-        "type": "object",
-        "properties": { "city": { "enum": ["北京", "上海"] }, "hot": { "type": "boolean" } },
-        "required": ["city", "hot"],
-        "additionalProperties": false,
-    });
-    let format =
-        json!({ "type": "json_schema", "json_schema": { "name": "weather", "schema": schema } });
+    let format = weather_format();
     let function = json!({ "name": "f", "parameters": { "type": "object", "properties": {} } });
     let tools = json!([{ "type": "function", "function": function }]);
     let text = |fields: Value| ("/v1/completions", fields);

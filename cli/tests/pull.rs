@@ -149,6 +149,42 @@ fn two_pulls_at_once_download_once() {
 }
 
 #[test]
+fn what_is_pulled_is_not_removed() {
+    let pulling = Pulling::new();
+    // An older revision is there.
+    pulling.home.add_snapshot(NAME, &"a".repeat(40), Path::new(&talker()));
+    pulling.home.add_ref(NAME, "old", &"a".repeat(40));
+    pulling.hub.fail(&weights(), 1, Fault::Stall(1_000_000));
+    let pull = pulling.start(&["pull", NAME]);
+    pulling.hub.wait_for_stalled(1);
+    let old = format!("{NAME}@old");
+    let said = pulling.refusal(&["rm", "--yes", &old]);
+    assert!(said.contains(&old) && said.contains("another process downloads it"), "{said}");
+    pulling.hub.release();
+    let (folder, _) = succeeded(&pull.wait_with_output().unwrap());
+    pulling.succeed(&["rm", "--yes", &old]);
+    assert_eq!(
+        fs::read(Path::new(folder.trim_end()).join("model.safetensors")).unwrap().len(),
+        size()
+    );
+    pulling.succeed(&["rm", "--yes", NAME]);
+    assert!(!pulling.home.repository(NAME).exists());
+}
+
+/// Python's tools lock each blob.
+#[test]
+fn what_python_downloads_is_not_removed() {
+    let pulling = Pulling::new();
+    pulling.pull();
+    let lock = pulling.home.hub().join(".locks/models--THUDM--chatglm-6b").join("x.lock");
+    let lock = fs::File::create(lock).unwrap();
+    lock.lock().unwrap();
+    assert!(pulling.refusal(&["rm", "--yes", NAME]).contains("another process downloads it"));
+    drop(lock);
+    pulling.succeed(&["rm", "--yes", NAME]);
+}
+
+#[test]
 fn lists_come_in_pages_and_repositories_get_other_names() {
     let pulling = Pulling::new();
     let mut paged = talking();

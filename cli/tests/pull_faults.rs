@@ -149,6 +149,37 @@ fn without_a_connection_nothing_is_asked() {
     assert!(pulling.hub.requests().is_empty());
 }
 
+/// The hub gets it, and nobody reads it.
+#[test]
+fn a_password_in_the_address_is_not_shown() {
+    let pulling = Pulling::new();
+    let address = pulling.hub.url().replace("http://", "http://me:s%65cret@");
+    let pull = |endpoint: &str| {
+        let mut command = pulling.glm(&["pull", NAME]);
+        command.env("HF_ENDPOINT", endpoint).env("HF_TOKEN", "hf_x").output().unwrap()
+    };
+    let (folder, said) = succeeded(&pull(&address));
+    check(Path::new(folder.trim_end()));
+    assert!(!said.contains("cret"), "{said}");
+    let requests = pulling.hub.take_requests();
+    let expected = Some("Basic bWU6c2VjcmV0".to_owned());
+    assert!(requests.iter().all(|it| it.authorization == expected), "{requests:?}");
+    // Pages, URLs and the address itself.
+    let refusals = [401, 404, 410].map(|status| Fault::Refuse(status, ""));
+    for fault in refusals.into_iter().chain([Fault::Body("{".to_owned())]) {
+        pulling.hub.mend();
+        pulling.hub.fail("/api/", 100, fault);
+        let said = refused(&pull(&address));
+        assert!(said.contains(&pulling.hub.url()) && !said.contains("cret"), "{said}");
+    }
+    for wrong in ["me:s%65cret@hub", "ftp://me:s%65cret@hub", "https://me:s%65/cret@hub"] {
+        let run = pull(wrong);
+        assert_eq!(run.status.code(), Some(2));
+        let said = stderr(&run);
+        assert!(said.contains("hub") && !said.contains("cret"), "{said}");
+    }
+}
+
 #[test]
 fn other_hosts_and_relative_places_are_followed() {
     let pulling = Pulling::new();

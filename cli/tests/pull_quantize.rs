@@ -303,8 +303,12 @@ fn modelscope_is_quantized_as_well() {
 fn an_unfinished_folder_can_be_removed() {
     let original = Original::new(Format::Safetensors, 4, None);
     let pulling = &original.pulling;
-    kill(original.stalled_at(2));
-    pulling.succeed(&["rm", "--yes", &format!("{NAME}:int4.part")]);
+    let child = original.stalled_at(2);
+    let name = format!("{NAME}:int4.part");
+    let said = pulling.refusal(&["rm", "--yes", &name]);
+    assert!(said.contains("another process downloads it"), "{said}");
+    kill(child);
+    pulling.succeed(&["rm", "--yes", &name]);
     assert!(!original.target("int4.part").parent().unwrap().exists());
     // Of a model that cannot be run, nothing stays.
     let other = original.repository().with("config.json", br#"{"model_type": "bert"}"#.to_vec());

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::server::Server;
+use common::server::{Server, weather_format};
 use common::{glm, json, stdout, talker};
 use serde_json::{Value, json};
 
@@ -225,14 +225,7 @@ fn the_model_has_names() {
 fn an_answer_has_the_form_that_is_asked_for() {
     let server = Server::start(&[]);
     let ask = |fields: Value| server.chat("你好", fields);
-    let schema = json!({
-        "type": "object",
-        "properties": { "city": { "enum": ["北京", "上海"] }, "hot": { "type": "boolean" } },
-        "required": ["city", "hot"],
-        "additionalProperties": false,
-    });
-    let format =
-        json!({ "type": "json_schema", "json_schema": { "name": "weather", "schema": schema } });
+    let format = weather_format();
     for seed in 0..4 {
         let reply = ask(json!({ "seed": seed, "response_format": format, "max_tokens": 300 })).ok();
         let value: Value = serde_json::from_str(&content(&reply)).unwrap();

@@ -4,8 +4,15 @@
 
 mod common;
 
-use common::server::{Server, chat, rest};
+use std::fs;
+use std::time::Instant;
+
+use common::causal::Family;
+use common::server::{PATIENCE, Server, chat, rest};
+use common::text;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -15,7 +22,7 @@ fn long(copies: usize) -> Value {
 
 #[test]
 fn answers_in_progress_are_finished() {
-    for signal in ["TERM", "INT"] {
+    for signal in ["TERM", "INT", "HUP"] {
         let server = Server::start(&[]);
         let answer = server.begin(CHAT, &long(8), "data: ");
         server.signal(signal);
@@ -32,6 +39,23 @@ fn answers_in_progress_are_finished() {
         assert!(text.contains("[DONE]") && !text.contains("event: error"), "{signal}");
         assert_eq!(server.ended().0, Some(0));
     }
+}
+
+/// The blanks after the first are a part of the answer in progress.
+#[test]
+fn a_text_to_fill_is_finished() {
+    let server = Server::start(&["--threads", "1"]);
+    let text = "床前[MASK]光，疑是地上[MASK]。".repeat(8);
+    std::thread::scope(|scope| {
+        let fill = scope.spawn(|| server.post("/v1/fill", &json!({ "text": text, "seed": 4 })));
+        server.wait_for("the first blank", || server.metric("glm_sequences_running") > 0.0);
+        server.signal("TERM");
+        server.wait_for("the signal", || server.log().contains("ending"));
+        assert!(!fill.is_finished(), "the signal came too late");
+        let filled = fill.join().unwrap().ok();
+        assert_eq!(filled["answers"].as_array().unwrap().len(), 16, "{filled}");
+    });
+    assert_eq!(server.ended().0, Some(0));
 }
 
 #[test]
@@ -63,4 +87,57 @@ fn a_second_signal_ends_it_at_once() {
     server.signal("TERM");
     assert_eq!(server.ended().0, Some(130));
     drop(answer);
+}
+
+#[test]
+fn a_cache_that_cannot_be_saved_is_a_failure() {
+    let model = Family::ChatGlm3.folder();
+    let files = TempDir::new().unwrap();
+    let file = text(&files.path().join("cache"));
+    let server = Server::of(&text(model.path()), &["--cache-file", &file], &[]);
+    server.chat("你好", json!({ "max_tokens": 1 })).ok();
+    files.close().unwrap();
+    server.signal("TERM");
+    let (code, log) = server.ended();
+    assert!(code == Some(1) && log.lines().last().unwrap().contains(&file), "{code:?} {log}");
+}
+
+/// The cache of a tiny model is saved in an instant, so that the second signal may come too late. It does not each time.
+#[test]
+fn a_second_signal_ends_the_saving() {
+    let model = Family::ChatGlm3.folder();
+    let files = TempDir::new().unwrap();
+    let file = files.path().join("cache");
+    let start = || Server::of(&text(model.path()), &["--cache-file", &text(&file)], &[]);
+    let prompt = "一二三四五六七八九十".repeat(250);
+    let names = || {
+        let names = fs::read_dir(files.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        names.collect::<Vec<_>>()
+    };
+    let server = start();
+    server.chat("你好", json!({ "max_tokens": 1 })).ok();
+    server.signal("TERM");
+    assert_eq!(server.ended().0, Some(0));
+    let good = fs::read(&file).unwrap();
+    let is_interrupted = |_| {
+        fs::write(&file, &good).unwrap();
+        let server = start();
+        server.chat(&prompt, json!({ "max_tokens": 1 })).ok();
+        let id = Pid::from_raw(i32::try_from(server.id()).unwrap()).unwrap();
+        kill_process(id, Signal::TERM).unwrap();
+        let begun = Instant::now();
+        // Without a pause, which would be longer than the saving.
+        while !server.log().contains("being saved") {
+            assert!(begun.elapsed() < PATIENCE, "{}", server.log());
+        }
+        kill_process(id, Signal::TERM).unwrap();
+        let (code, log) = server.ended();
+        assert_eq!(names(), ["cache"], "{log}");
+        match code {
+            Some(130) => assert!(fs::read(&file).unwrap() == good, "{log}"),
+            _ => assert!(code == Some(0) && fs::read(&file).unwrap() != good, "{code:?} {log}"),
+        }
+        code == Some(130)
+    };
+    assert!((0..20).any(is_interrupted));
 }

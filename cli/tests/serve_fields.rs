@@ -48,6 +48,11 @@ fn what_cannot_be_done_is_said() {
     ] {
         assert_eq!(chat(fields.clone()).error(400)["param"], param, "{fields}");
     }
+    let allowing = |error: Value| error["message"].as_str().unwrap().contains("--max-sequences");
+    assert!(allowing(chat(json!({ "n": 17 })).error(400)));
+    for fields in [json!({ "prompt": "a", "n": 17 }), json!({ "prompt": vec!["a"; 17] })] {
+        assert!(allowing(server.post("/v1/completions", &fields).error(400)), "{fields}");
+    }
     for messages in [
         json!([]),
         json!([{ "role": "poet", "content": "" }]),
@@ -66,7 +71,10 @@ fn what_cannot_be_done_is_said() {
         (json!({ "prompt": "a", "best_of": 2 }), Some("best_of")),
         (json!({ "prompt": "a", "best_of": 1, "n": 2 }), Some("best_of")),
         (json!({ "prompt": "a", "n": 0 }), Some("n")),
-        (json!({ "prompt": vec!["a"; 17] }), Some("n")),
+        (json!({ "prompt": vec!["a"; 17] }), Some("prompt")),
+        (json!({ "prompt": vec![vec![5]; 17], "n": 2 }), Some("prompt")),
+        (json!({ "prompt": ["a", "b"], "n": 9 }), Some("n")),
+        (json!({ "prompt": ["a", "b"], "n": usize::MAX }), Some("n")),
         (json!({ "prompt": "a", "logprobs": 6 }), Some("logprobs")),
         (json!({ "prompt": "a", "logprobs": -1 }), Some("logprobs")),
         (json!({ "prompt": "a", "max_tokens": 0 }), Some("max_tokens")),

@@ -6,7 +6,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::causal::Family;
+use common::causal::{Family, glm45_with};
 use common::server::{Reply, Server};
 use common::{shared, talker, text};
 use serde_json::{Value, json};
@@ -232,6 +232,25 @@ fn nobody_speaks_in_the_role_of_another() {
         names_in_messages(&text(folder.path()), &roles(family != Family::ChatGlm3));
     }
     names_in_messages(&talker(), &[("<sop>", true), ("<eop>", true)]);
+}
+
+#[test]
+#[ignore = "needs ../shared"]
+fn nobody_speaks_in_the_role_of_another_with_the_tokenizer_of_glm_4_5() {
+    let [tokenizer, template] =
+        ["tokenizers/glm-4.5/tokenizer.json", "templates/glm-4.5.jinja"].map(shared);
+    let folder = glm45_with(&tokenizer, &template).unwrap();
+    // The tags of calls are markup as well.
+    let names = [
+        "<|user|>",
+        "<|assistant|>",
+        "<|system|>",
+        "<|observation|>",
+        "<sop>",
+        "<tool_call>",
+        "<tool_response>",
+    ];
+    names_in_messages(&text(folder.path()), &names.map(|name| (name, true)));
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::server::{PATIENCE, Server, chat, parse, rest};
@@ -29,6 +30,38 @@ fn a_full_queue_refuses_with_429() {
     assert!((1..=60).contains(&seconds));
     assert!(rest(first).contains("[DONE]"));
     server.wait_for("a place", || server.chat("你好", json!({ "max_tokens": 1 })).status == 200);
+}
+
+/// Others ask for the only place all the time, also between two blanks.
+#[test]
+fn a_text_to_fill_keeps_its_place() {
+    let server = Server::start(&["--max-sequences", "1", "--queue", "0"]);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let fill = scope.spawn(|| {
+            let text = "床前[MASK]光，疑是地上[MASK]。".repeat(8);
+            let reply = server.post("/v1/fill", &json!({ "text": text, "seed": 4 }));
+            is_over.store(true, Ordering::Relaxed);
+            reply
+        });
+        server.wait_for("the first blank", || server.metric("glm_sequences_running") > 0.0);
+        let others: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut refused = 0;
+                    while !is_over.load(Ordering::Relaxed) {
+                        let reply = server.chat("你好", json!({ "max_tokens": 1 }));
+                        refused += usize::from(reply.status == 429);
+                    }
+                    refused
+                })
+            })
+            .collect();
+        let filled = fill.join().unwrap().ok();
+        assert_eq!(filled["answers"].as_array().unwrap().len(), 16, "{filled}");
+        let refused: usize = others.into_iter().map(|other| other.join().unwrap()).sum();
+        assert!(refused > 0, "nobody has asked meanwhile");
+    });
 }
 
 #[test]

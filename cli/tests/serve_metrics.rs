@@ -7,7 +7,9 @@ mod common;
 use std::collections::BTreeMap;
 use std::io::Write;
 
+use common::causal::Family as Causal;
 use common::server::{Server, chat};
+use common::text;
 use serde_json::json;
 
 #[test]
@@ -127,6 +129,7 @@ fn the_text_is_what_prometheus_reads() {
         ("glm_kv_bytes", "gauge"),
         ("glm_kv_pages", "gauge"),
         ("glm_prefix_cache_bytes", "gauge"),
+        ("glm_longest_pass_seconds", "gauge"),
         ("glm_time_to_first_token_seconds", "histogram"),
         ("glm_time_per_token_seconds", "histogram"),
         ("glm_request_seconds", "histogram"),
@@ -154,6 +157,13 @@ fn the_text_is_what_prometheus_reads() {
     let first = "glm_time_to_first_token_seconds";
     assert_eq!(grown(first, &format!("{first}_count")), 1.0);
     assert!(grown(first, &format!("{first}_sum")) > 0.0);
+    // No pass is longer than the request that it is a part of.
+    let longest = |families: &BTreeMap<_, Family>| families["glm_longest_pass_seconds"].samples["glm_longest_pass_seconds"];
+    assert_eq!(longest(&before), 0.0);
+    let request = grown("glm_request_seconds", "glm_request_seconds_sum");
+    assert!(longest(&after) > 0.0 && longest(&after) < request, "{} {request}", longest(&after));
+    server.chat("你好", json!({ "max_tokens": 1 })).ok();
+    assert!(longest(&read()) >= longest(&after));
     let lost = r#"glm_requests_total{path="other",status="404"}"#;
     assert_eq!(grown("glm_requests", lost), 1.0);
 }
@@ -170,6 +180,24 @@ fn histogram(name: &str, family: &Family) {
     assert!(buckets.len() > 10 && buckets.windows(2).all(|pair| pair[0].1 <= pair[1].1), "{name}");
     let last = *buckets.last().unwrap();
     assert_eq!(last, (f64::INFINITY, family.samples[&format!("{name}_count")]), "{name}");
+}
+
+#[test]
+fn tokens_that_are_not_computed_again_are_counted() {
+    let folder = Causal::ChatGlm3.folder();
+    let server = Server::of(&text(folder.path()), &[], &[]);
+    let ask = |question: &str| {
+        let question = format!("{}{question}", "一二三四五六七八九十".repeat(20));
+        let usage = server.chat(&question, json!({ "max_tokens": 2 })).ok()["usage"].clone();
+        let cached = usage["prompt_tokens_details"]["cached_tokens"].as_f64().unwrap();
+        [usage["prompt_tokens"].as_f64().unwrap(), cached]
+    };
+    let replies = ["甲", "乙", "甲"].map(ask);
+    assert!(replies[0][1] == 0.0 && replies[1][1] > 500.0 && replies[2][1] > replies[1][1]);
+    for (name, index) in [("glm_prompt_tokens_total", 0), ("glm_prompt_tokens_cached_total", 1)] {
+        let sum: f64 = replies.iter().map(|reply| reply[index]).sum();
+        assert_eq!(server.metric(name), sum, "{name}");
+    }
 }
 
 #[test]

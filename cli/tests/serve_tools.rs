@@ -364,6 +364,58 @@ fn results_go_back_in_the_form_of_the_family() {
     }
 }
 
+/// With a form and tools, an answer is in the form or calls tools, and never both.
+#[test]
+fn an_answer_has_its_form_or_is_a_call() {
+    let schema = json!({ "type": "object", "properties": { "ok": { "type": "boolean" } }, "required": ["ok"], "additionalProperties": false });
+    let format = json!({ "type": "json_schema", "json_schema": { "name": "n", "schema": schema } });
+    for family in Family::ALL {
+        let tiny = Tiny::start(family, &[]);
+        let [mut texts, mut called] = [0; 2];
+        for seed in 1..25 {
+            // So high that both are likely.
+            let fields = with(forced(json!("auto"), seed), "temperature", json!(20));
+            let fields = with(fields, "response_format", format.clone());
+            let reply = tiny.chat(question(), fields.clone()).ok();
+            let choice = &reply["choices"][0];
+            let calls = calls(&choice["message"]);
+            let content = choice["message"]["content"].as_str();
+            match choice["finish_reason"].as_str().unwrap() {
+                "stop" => {
+                    let value: Value = serde_json::from_str(content.unwrap()).unwrap();
+                    assert!(value["ok"].is_boolean() && value.as_object().unwrap().len() == 1);
+                    assert_eq!(calls, []);
+                    texts += 1;
+                }
+                "tool_calls" => {
+                    assert_eq!(content, None, "{reply}");
+                    for (_, name, arguments) in &calls {
+                        check(name, &serde_json::from_str(arguments).unwrap());
+                    }
+                    called += 1;
+                }
+                _ => continue,
+            }
+            let events = tiny.chat(question(), with(fields, "stream", json!(true))).events();
+            let deltas = || events.iter().map(|event| &event["choices"][0]["delta"]);
+            let said: String = deltas().filter_map(|delta| delta["content"].as_str()).collect();
+            assert_eq!(said, content.unwrap_or_default(), "{events:?}");
+            let begun = deltas().filter(|delta| delta["tool_calls"][0]["id"].is_string()).count();
+            assert_eq!(begun, calls.len(), "{events:?}");
+        }
+        assert!(texts > 0 && called > 0, "{family:?}: {texts} {called}");
+        let wrong = json!({ "type": "strin" });
+        // GLM-4 follows the schemas of arguments, and the others cannot write the name.
+        let tool = json!({ "type": "function", "function": { "name": "f", "parameters": { "properties": { "a=b": wrong } } } });
+        let wrong =
+            json!({ "type": "json_schema", "json_schema": { "name": "n", "schema": wrong } });
+        let fields = json!({ "tools": tools(), "response_format": wrong });
+        assert_eq!(tiny.chat(question(), fields).error(400)["param"], "response_format");
+        let fields = json!({ "tools": [tool], "response_format": { "type": "json_object" } });
+        assert_eq!(tiny.chat(question(), fields).error(400)["param"], "tools");
+    }
+}
+
 #[test]
 fn tools_are_not_called_where_they_may_not_be() {
     let tiny = Tiny::start(Family::Glm4, &[]);

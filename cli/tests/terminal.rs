@@ -278,3 +278,20 @@ fn a_dumb_terminal_sees_no_escape_sequences() {
     assert_eq!(chat.exit_code(), Some(0));
     assert!(!chat.written().contains('\x1b'), "{:?}", chat.written());
 }
+
+#[test]
+fn a_second_ctrl_c_leaves_a_dumb_terminal() {
+    let mut chat = begun(Start::new(&["chat", "--greedy"]).variable("TERM", "dumb"));
+    chat.send("draft\x03");
+    chat.wait_for("press Ctrl-C again");
+    chat.send("谢谢\n");
+    chat.wait_for("不客气");
+    chat.wait_until("the prompt", |screen| screen.trim_end().ends_with("\n>"));
+    chat.send("\x03");
+    chat.wait_until("a second note", |screen| {
+        screen.matches("press Ctrl-C again").count() == 2 && screen.trim_end().ends_with("\n>")
+    });
+    chat.send("\x03");
+    assert_eq!(chat.exit_code(), Some(130));
+    assert!(chat.is_sane());
+}

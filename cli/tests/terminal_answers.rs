@@ -72,6 +72,20 @@ fn the_first_ctrl_c_stops_an_answer_and_the_second_leaves() {
 }
 
 #[test]
+fn the_second_ctrl_c_leaves_a_dumb_terminal() {
+    let mut chat = begun(endless().variable("TERM", "dumb"));
+    chat.send("What can you do?\n");
+    chat.wait_for("can can can can");
+    chat.send("\x03");
+    chat.wait_until("a stop", |screen| {
+        screen.contains("[stopped; Ctrl-C again leaves]") && screen.trim_end().ends_with("\n>")
+    });
+    chat.send("\x03");
+    assert_eq!(chat.exit_code(), Some(130));
+    assert!(chat.is_sane());
+}
+
+#[test]
 fn ctrl_c_stops_the_reading_of_a_prompt() {
     let chat = begun(slow(&[]));
     chat.send(format!("{}\r", long_question()));

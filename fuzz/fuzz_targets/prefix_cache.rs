@@ -3,7 +3,7 @@
 
 #![no_main]
 
-use glm_model::{Batch, BatchOptions, Model, Options};
+use glm_model::{Batch, BatchOptions, CancelToken, Model, Options};
 use libfuzzer_sys::fuzz_target;
 use sha2::{Digest, Sha256};
 use std::fs;
@@ -20,7 +20,7 @@ static MODEL: LazyLock<Model> = LazyLock::new(|| {
 static HEAD: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let dir = tempfile::tempdir().expect("a folder");
     let file = dir.path().join("cache");
-    batch().save_cache(&file).expect("an empty cache");
+    batch().save_cache(&file, &CancelToken::default()).expect("an empty cache");
     fs::read(file).expect("the file")[..HEADER].to_vec()
 });
 

@@ -6,6 +6,7 @@ pub(crate) mod constraint;
 pub(crate) mod conversation;
 mod decoding;
 pub(crate) mod draft;
+pub(crate) mod fair_queue;
 pub(crate) mod fill;
 pub(crate) mod generation;
 pub(crate) mod perplexity;

@@ -65,6 +65,7 @@ pub use generate::conversation::{
     messages_to_json,
 };
 pub use generate::draft::{Draft, DraftStats, MAX_DRAFT};
+pub use generate::fair_queue::{Client, FairQueue, Shares};
 pub use generate::fill::{Filled, fill};
 pub use generate::generation::{FinishReason, Generation, Request, TextGeneration, check_prompt};
 pub use generate::perplexity::{

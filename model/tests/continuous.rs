@@ -9,8 +9,9 @@ use std::time::Duration;
 use common::fixture;
 use common::runner::with;
 use glm_model::{
-    Activations, Batch, BatchOptions, Constraint, Draft, Error, Event, FinishReason, Generation,
-    IdSet, Model, Options, Request, Result, SampledToken, Sampling, Submission, Ticket,
+    Activations, Batch, BatchOptions, CancelToken, Client, Constraint, Draft, Error, Event,
+    FinishReason, Generation, IdSet, Model, Options, Request, Result, SampledToken, Sampling,
+    Submission, Ticket,
 };
 use proptest::prelude::*;
 
@@ -140,7 +141,7 @@ fn submission(model: &Model, of: &Asked, index: usize) -> Submission {
     request.constraint = of.odd.map(|odd| Box::new(odd) as Box<dyn Constraint>);
     let mut submission = Submission::new(prompt, request);
     (submission.choices, submission.context) = (of.choices, Some(CONTEXT));
-    submission.client = u64::from(of.salt % 3);
+    submission.client = Client { address: u64::from(of.salt % 2), user: u64::from(of.salt % 3) };
     submission
 }
 
@@ -359,7 +360,8 @@ fn simple(model: &Model, own: usize, salt: u32, answer: usize, client: u64) -> S
     let mut request = request(3, answer);
     (request.draft, request.stop_ids) = (Draft::Off, Vec::new());
     let mut submission = Submission::new(prompt(model, 0, own, salt), request);
-    (submission.client, submission.context) = (client, Some(CONTEXT));
+    submission.client = Client { address: client, user: 0 };
+    submission.context = Some(CONTEXT);
     submission
 }
 
@@ -462,7 +464,7 @@ fn a_client_does_not_wait_for_long_answers_of_another() {
         }
         assert_eq!((batch.stats().running, batch.stats().waiting), (3, 1));
         let mut many = other.clone();
-        (many.choices, many.client) = (2, 3);
+        (many.choices, many.client.address) = (2, 3);
         let (late, many) = (batch.submit(other.clone()).unwrap(), batch.submit(many).unwrap());
         batch.pass(&mut |ticket, event| log.take(ticket, event));
         // One answer has given its place. Nobody gives two places up to keep one.
@@ -480,6 +482,48 @@ fn a_client_does_not_wait_for_long_answers_of_another() {
             assert_eq!(log.0[ticket].tokens[&0], alone(model, submission, 0).0);
         }
         assert_eq!(log.0[&many].finished.len(), 2);
+    }
+}
+
+#[test]
+fn names_of_users_give_an_address_no_more_than_its_share() {
+    let model = &MODELS[0];
+    let mut options = BatchOptions::default();
+    options.max_sequences = 4;
+    let mut batch = Batch::new(model, options).unwrap();
+    let request = |salt: u64, address, user| {
+        let mut request = simple(model, 20, salt as u32, 60, address);
+        request.client.user = user;
+        request
+    };
+    let honest: Vec<_> = (0..4).map(|i| request(i, 1, 0)).collect();
+    // Another name with each request.
+    let forging: Vec<_> = (0..6).map(|i| request(10 + i, 2, i)).collect();
+    let log = &mut Log::default();
+    let submit = |batch: &mut Batch, all: &[Submission]| -> Vec<_> {
+        all.iter().map(|submission| batch.submit(submission.clone()).unwrap()).collect()
+    };
+    let pass = |batch: &mut Batch, log: &mut Log| {
+        batch.pass(&mut |ticket, event| log.take(ticket, event));
+    };
+    let first = submit(&mut batch, &honest);
+    (0..3).for_each(|_| pass(&mut batch, log));
+    let second = submit(&mut batch, &forging);
+    (0..3).for_each(|_| pass(&mut batch, log));
+    // Half of the places for each address.
+    let has_begun = |log: &Log, ticket| log.0.contains_key(ticket);
+    assert_eq!(second.iter().filter(|ticket| has_begun(log, ticket)).count(), 2);
+    assert_eq!((batch.stats().running, batch.stats().paused), (4, 2));
+    // A second user of the first address takes the place of the other user there.
+    let late = batch.submit(request(20, 1, 1)).unwrap();
+    pass(&mut batch, log);
+    assert!(has_begun(log, &late));
+    assert_eq!((batch.stats().running, batch.stats().paused), (4, 3));
+    while !batch.is_idle() {
+        pass(&mut batch, log);
+    }
+    for (submission, ticket) in honest.iter().chain(&forging).zip(first.iter().chain(&second)) {
+        assert_eq!(log.0[ticket].tokens[&0], alone(model, submission, 0).0);
     }
 }
 
@@ -690,7 +734,7 @@ fn a_cache_is_saved_and_restored() {
     let mut batch = new(&options);
     // Two with a common beginning, whose pages are written once, and another one.
     passes(&mut batch, vec![with(10, 1), with(150, 2), simple(model, 130, 3, 3, 0)]);
-    batch.save_cache(&file).unwrap();
+    batch.save_cache(&file, &CancelToken::default()).unwrap();
     let bytes = batch.stats().cache_bytes;
     let size = std::fs::metadata(&file).unwrap().len();
     assert!((bytes..bytes + 10_000).contains(&size), "{size} bytes for {bytes}");

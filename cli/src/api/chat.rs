@@ -34,9 +34,10 @@ sampled_request! {
         pub tool_choice: Option<Value>,
         /// With false, an answer ends after its first call.
         pub parallel_tool_calls: Option<bool>,
-        /// The form of the answer: an object whose `type` is `text`, `json_object` or `json_schema`.
+        /// The form of the answer: an object whose `type` is `text`, `json_object` or `json_schema`. With tools, the answer has this form
+        /// or calls them.
         pub response_format: Option<Value>,
-        /// A grammar of the answer, in the notation of Lark.
+        /// A grammar of the answer, in the notation of Lark. With tools, the answer follows it or calls them.
         pub grammar: Option<String>,
         pub chat_template_kwargs: Option<TemplateArguments>,
         /// Report the probability of each token.
@@ -81,21 +82,20 @@ impl ChatRequest {
         let form = Form::of(self, tools.as_ref())?;
         let has_one_call = self.parallel_tool_calls == Some(false);
         let choices = choices(self.n)?;
-        model.check_answers(choices)?;
+        model.check_answers(1, choices)?;
         let prompt = prompt(model, self, tools.as_ref())?;
-        if let Some(form) = form {
-            request.constraint = Some(form.constraint(model, &prompt)?);
-        }
         let template = model.bundle().template();
         let stream = sampled.stopping(template.stream(model.tokenizer()))?;
         let reader = |_| {
             let id = response_id("call");
             let parser = template.answer_parser(model.tokenizer(), &prompt, tools.as_ref(), id);
+            // An answer with a form is a text or calls.
+            let parser = if form.is_some() { parser.without_calls_after_text() } else { parser };
             Reader::new(stream.clone(), Some(parser)).with_one_call(has_one_call)
         };
         let readers = (0..choices).map(reader).collect();
         let head = Head::new(model.name(), model.tokenizer(), logprobs.is_some());
-        Ok((Question { prompts: vec![prompt], choices, request, readers }, head))
+        Ok((Question { prompts: vec![prompt], choices, request, form, readers }, head))
     }
 }
 

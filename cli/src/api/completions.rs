@@ -94,11 +94,11 @@ impl CompletionRequest {
         let prompt = std::mem::replace(&mut self.prompt, Prompt::Ids(Vec::new()));
         let prompts = prompts(model, prompt, self.suffix.as_deref())?;
         let stream = sampled.stopping(TextStream::new(model.tokenizer()).without_special())?;
-        let count = prompts.len().saturating_mul(choices);
-        model.check_answers(count)?;
+        model.check_answers(prompts.len(), choices)?;
+        let count = prompts.len() * choices;
         let readers = vec![Reader::new(stream, None); count];
         let texts = Texts::new(model, self, count);
-        Ok((Question { prompts, choices, request, readers }, texts))
+        Ok((Question { prompts, choices, request, form: None, readers }, texts))
     }
 }
 

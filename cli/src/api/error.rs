@@ -37,6 +37,9 @@ pub struct ApiError {
     retry_after: Option<u64>,
 }
 
+/// The code of a request for more answers than `--max-sequences` allows. With a higher flag it would be answered.
+pub const TOO_MANY_ANSWERS: &str = "too_many_answers";
+
 const INVALID: &str = "invalid_request_error";
 const SERVER: &str = "server_error";
 
@@ -103,6 +106,10 @@ impl ApiError {
 
     pub fn status(&self) -> StatusCode {
         self.status
+    }
+
+    pub fn code(&self) -> Option<&'static str> {
+        self.details.code
     }
 
     /// Seconds after which the client should try again.

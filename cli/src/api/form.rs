@@ -1,6 +1,8 @@
 //! The form that an answer must have: JSON, a grammar, or the call of a tool.
 
 use glm_model::Constraint;
+#[cfg(feature = "grammar")]
+use glm_model::Grammar;
 use serde_json::Value;
 
 use super::chat::ChatRequest;
@@ -10,14 +12,28 @@ use super::model::ApiModel;
 /// The form of an answer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Form {
+    Text(TextForm),
+    /// The call of one of the tools, or of the one with this name.
+    Call {
+        tools: Value,
+        name: Option<String>,
+    },
+    /// A text, or calls of the tools: the model chooses.
+    TextOrCall {
+        text: TextForm,
+        tools: Value,
+    },
+}
+
+/// The form of a text.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TextForm {
     /// A JSON object.
     Object,
     /// JSON that a schema describes.
     Schema(Value),
-    /// A text that a grammar in the notation of Lark describes.
+    /// What a grammar in the notation of Lark describes.
     Grammar(String),
-    /// The call of one of the tools, or of the one with this name.
-    Call { tools: Value, name: Option<String> },
 }
 
 impl Form {
@@ -26,21 +42,28 @@ impl Form {
     /// # Errors
     /// If a field is wrong, or the request asks for two forms.
     pub fn of(request: &ChatRequest, tools: Option<&Value>) -> Result<Option<Self>> {
-        let forms = [
-            call(request.tool_choice.as_ref(), tools)?,
-            of_format(request.response_format.as_ref())?,
-            request.grammar.clone().map(Self::Grammar),
-        ];
-        let mut forms = forms.into_iter().flatten();
-        match (forms.next(), forms.next()) {
-            (Some(_), Some(_)) => Err(ApiError::invalid(
-                "an answer can have one form: a call of a tool, response_format or grammar",
-            )),
-            (Some(_), None) if request.ignore_eos == Some(true) => Err(ApiError::field(
+        let call = call(request.tool_choice.as_ref(), tools)?;
+        let format = of_format(request.response_format.as_ref())?;
+        let grammar = request.grammar.clone().map(TextForm::Grammar);
+        let form = match (call, format, grammar) {
+            (None, None, None) => return Ok(None),
+            (Some(call), None, None) => call,
+            (None, Some(text), None) | (None, None, Some(text)) => match tools {
+                None => Self::Text(text),
+                Some(tools) => Self::TextOrCall { text, tools: tools.clone() },
+            },
+            _ => {
+                return Err(ApiError::invalid(
+                    "an answer can have one form: a call of a tool, response_format or grammar",
+                ));
+            }
+        };
+        match request.ignore_eos {
+            Some(true) => Err(ApiError::field(
                 "ignore_eos",
                 "an answer with a form ends with it: ignore_eos must be false",
             )),
-            (form, _) => Ok(form),
+            _ => Ok(Some(form)),
         }
     }
 
@@ -50,17 +73,27 @@ impl Form {
     /// If the form is not valid or exceeds a limit, or the model cannot answer in it.
     #[cfg(feature = "grammar")]
     pub fn constraint(&self, model: &ApiModel, prompt: &[u32]) -> Result<Box<dyn Constraint>> {
-        use glm_model::Grammar;
-        let (grammar, field) = match self {
-            Self::Object => (Ok(Grammar::json_object()), "response_format"),
-            Self::Schema(schema) => (Grammar::json_schema(schema), "response_format"),
-            Self::Grammar(grammar) => (Grammar::lark(grammar), "grammar"),
-            Self::Call { tools, name } => (Grammar::call(tools, name.as_deref()), "tool_choice"),
+        let compile = |grammar: &Grammar, field: &str| {
+            let constraint = model.grammars()?.compile(grammar, model.tokenizer(), prompt);
+            constraint.map_err(|error| ApiError::from(error).with_param(field))
         };
-        let wrong = |error| ApiError::from(error).with_param(field);
-        let constraint =
-            model.grammars()?.compile(&grammar.map_err(wrong)?, model.tokenizer(), prompt);
-        Ok(Box::new(constraint.map_err(wrong)?))
+        let constraint = match self {
+            Self::Text(text) => compile(&text.grammar()?, text.field()),
+            Self::Call { tools, name } => {
+                let grammar = Grammar::call(tools, name.as_deref());
+                let wrong = |error| ApiError::from(error).with_param("tool_choice");
+                compile(&grammar.map_err(wrong)?, "tool_choice")
+            }
+            Self::TextOrCall { text, tools } => {
+                let text_alone = text.grammar()?;
+                let grammar = text_alone.clone().or_call(tools);
+                let wrong = |error| ApiError::from(error).with_param("tools");
+                compile(&grammar.map_err(wrong)?, "tools")
+                    // The error is of the text if that has one alone.
+                    .or_else(|error| compile(&text_alone, text.field()).and(Err(error)))
+            }
+        };
+        Ok(Box::new(constraint?))
     }
 
     /// This build has no grammars.
@@ -69,6 +102,28 @@ impl Form {
         Err(ApiError::invalid(
             "this program was built without forms of answers (the feature `grammar`)",
         ))
+    }
+}
+
+#[cfg(feature = "grammar")]
+impl TextForm {
+    /// The field that asks for it.
+    fn field(&self) -> &'static str {
+        match self {
+            Self::Object | Self::Schema(_) => "response_format",
+            Self::Grammar(_) => "grammar",
+        }
+    }
+
+    /// # Errors
+    /// If it is not valid or exceeds a limit.
+    fn grammar(&self) -> Result<Grammar> {
+        let grammar = match self {
+            Self::Object => Ok(Grammar::json_object()),
+            Self::Schema(schema) => Grammar::json_schema(schema),
+            Self::Grammar(grammar) => Grammar::lark(grammar),
+        };
+        grammar.map_err(|error| ApiError::from(error).with_param(self.field()))
     }
 }
 
@@ -90,14 +145,14 @@ fn call(choice: Option<&Value>, tools: Option<&Value>) -> Result<Option<Form>> {
 }
 
 /// The form that `response_format` asks for.
-fn of_format(format: Option<&Value>) -> Result<Option<Form>> {
+fn of_format(format: Option<&Value>) -> Result<Option<TextForm>> {
     let wrong = |problem: &str| Err(ApiError::field("response_format", problem));
     let Some(format) = format.filter(|format| !format.is_null()) else { return Ok(None) };
     match format["type"].as_str() {
         Some("text") => Ok(None),
-        Some("json_object") => Ok(Some(Form::Object)),
+        Some("json_object") => Ok(Some(TextForm::Object)),
         Some("json_schema") => match format["json_schema"].get("schema") {
-            Some(schema) => Ok(Some(Form::Schema(schema.clone()))),
+            Some(schema) => Ok(Some(TextForm::Schema(schema.clone()))),
             None => wrong("response_format has no json_schema with a schema"),
         },
         _ => wrong("the type of response_format must be text, json_object or json_schema"),
@@ -123,16 +178,23 @@ mod tests {
         let tools = json!([{ "type": "function", "function": { "name": "f" } }]);
         let call =
             |name: Option<&str>| Form::Call { tools: tools.clone(), name: name.map(str::to_owned) };
+        let either = |text| Form::TextOrCall { text, tools: tools.clone() };
         let named = json!({ "type": "function", "function": { "name": "f" } });
+        let (object, lark) = (json!({ "type": "json_object" }), "start: \"a\"");
         for (fields, expected) in [
             (json!({}), None),
             (json!({ "response_format": { "type": "text" }, "tool_choice": null }), None),
-            (json!({ "response_format": { "type": "json_object" } }), Some(Form::Object)),
+            (json!({ "response_format": object }), Some(Form::Text(TextForm::Object))),
             (
                 json!({ "response_format": { "type": "json_schema", "json_schema": { "schema": { "type": "null" } } } }),
-                Some(Form::Schema(json!({ "type": "null" }))),
+                Some(Form::Text(TextForm::Schema(json!({ "type": "null" })))),
             ),
-            (json!({ "grammar": "start: \"a\"" }), Some(Form::Grammar("start: \"a\"".to_owned()))),
+            (json!({ "grammar": lark }), Some(Form::Text(TextForm::Grammar(lark.to_owned())))),
+            (json!({ "tools": tools, "response_format": object }), Some(either(TextForm::Object))),
+            (
+                json!({ "tools": tools, "tool_choice": "auto", "grammar": lark }),
+                Some(either(TextForm::Grammar(lark.to_owned()))),
+            ),
             (json!({ "tools": tools, "tool_choice": "auto" }), None),
             (json!({ "tools": tools, "tool_choice": "required" }), Some(call(None))),
             (json!({ "tools": tools, "tool_choice": named }), Some(call(Some("f")))),
@@ -150,6 +212,10 @@ mod tests {
             (json!({ "tool_choice": 5 }), Some("tool_choice")),
             (json!({ "grammar": "start: \"a\"", "ignore_eos": true }), Some("ignore_eos")),
             (json!({ "grammar": "x", "response_format": { "type": "json_object" } }), None),
+            (
+                json!({ "tools": [{}], "tool_choice": "required", "response_format": { "type": "json_object" } }),
+                None,
+            ),
         ] {
             assert_eq!(form(fields.clone()), Err(param.map(str::to_owned)), "{fields}");
         }

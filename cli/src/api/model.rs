@@ -7,12 +7,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 #[cfg(feature = "grammar")]
 use glm_model::GrammarCompiler;
 use glm_model::{
-    Bundle, Error, Model, Request, SpecialNames, Submission, Template, Tokenizer, check_prompt,
+    Bundle, Client, Error, Model, Request, SpecialNames, Submission, Template, Tokenizer,
+    check_prompt,
 };
 
 use super::answer::Reader;
-use super::error::{ApiError, Result};
-use crate::args;
+use super::error::{ApiError, Result, TOO_MANY_ANSWERS};
+use super::form::Form;
+use crate::args::{self, MOST_SEQUENCES};
 use crate::models::Choice;
 use crate::open;
 
@@ -44,6 +46,8 @@ pub struct Question {
     /// Answers to each prompt.
     pub choices: usize,
     pub request: Request,
+    /// The form of the answers, until [`ApiModel::constrain`] has compiled it.
+    pub form: Option<Form>,
     /// How each choice of each prompt is read.
     pub readers: Vec<Reader>,
 }
@@ -159,21 +163,28 @@ impl ApiModel {
         }
     }
 
-    /// Checks that so many answers can be generated.
+    /// Checks that so many answers to so many prompts can be generated.
     ///
     /// # Errors
-    /// If they are more than can be generated at the same time.
-    pub fn check_answers(&self, count: usize) -> Result<()> {
-        let most = self.most_answers;
-        match count > most {
-            true => Err(ApiError::field(
-                "n",
-                format!(
-                    "{count} answers are asked for, and {most} are the most: see --max-sequences"
-                ),
-            )),
-            false => Ok(()),
+    /// If they are more than can be generated at the same time. The field is `prompt` if the prompts alone are too many, else `n`.
+    pub fn check_answers(&self, prompts: usize, choices: usize) -> Result<()> {
+        let (allowed, count) = (self.most_answers, prompts.saturating_mul(choices));
+        if count <= allowed {
+            return Ok(());
         }
+        let asked = match prompts {
+            1 => format!("n is {choices}"),
+            _ => format!("{prompts} prompts with n = {choices} need {count} answers"),
+        };
+        let is_possible = count as u64 <= MOST_SEQUENCES;
+        let most = if is_possible { allowed as u64 } else { MOST_SEQUENCES };
+        let field = if prompts as u64 > most { "prompt" } else { "n" };
+        let problem = format!("{asked}, and a request can have at most {most}");
+        if !is_possible {
+            return Err(ApiError::field(field, problem));
+        }
+        let problem = format!("{problem}: start glm with a larger --max-sequences");
+        Err(ApiError::field(field, problem).with_code(TOO_MANY_ANSWERS))
     }
 
     pub fn check_prompt(&self, prompt: &[u32]) -> Result<()> {
@@ -185,11 +196,23 @@ impl ApiModel {
         }
     }
 
-    /// The prompts of a question for a batch.
+    /// Compiles the form of the answers to a question, if it asks for one. That may take long.
+    ///
+    /// # Errors
+    /// If the form is not valid or exceeds a limit, or the model cannot answer in it.
+    pub fn constrain(&self, question: &mut Question) -> Result<()> {
+        if let (Some(form), [prompt, ..]) = (question.form.take(), &question.prompts[..]) {
+            question.request.constraint = Some(form.constraint(self, prompt)?);
+        }
+        Ok(())
+    }
+
+    /// The prompts of a question for a batch. Its form is compiled already.
     ///
     /// # Errors
     /// If a prompt is empty, too long, or has ids that the model does not have.
-    pub fn submissions(&self, question: &mut Question, client: u64) -> Result<Vec<Submission>> {
+    pub fn submissions(&self, question: &mut Question, client: Client) -> Result<Vec<Submission>> {
+        debug_assert!(question.form.is_none(), "a form that nobody has compiled");
         question.prompts.iter().try_for_each(|prompt| self.check_prompt(prompt))?;
         let submissions = std::mem::take(&mut question.prompts).into_iter().map(|prompt| {
             let mut submission = Submission::new(prompt, question.request.clone());

@@ -62,7 +62,7 @@ macro_rules! sampled_request {
             pub max_tokens: Option<usize>,
             /// Go on after the end of the answer, up to `max_tokens`.
             pub ignore_eos: Option<bool>,
-            /// A name of the user. Requests are served in turn between users.
+            /// A name of the user. Requests take turns between the users of an address.
             pub user: Option<String>,
         }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueHint};
 
 use super::number::whole;
-use super::{Api, Model};
+use super::{Api, MOST_SEQUENCES, Model};
 use crate::messages;
 
 const EXAMPLES: &str = "\
@@ -13,8 +13,8 @@ Each line of the input is a JSON object with `custom_id`, `method` (POST), `url`
 or /v1/responses) and `body`. \
 Each line of the output has the `custom_id` and the response. A request that is wrong is answered with an error, and the others go on. \
 A command that was stopped or killed goes on when it is given again: requests that are answered in the output are skipped. \
-Requests that failed for a reason that may pass, such as too little memory (status 500 or above), are the last in the output: the exit \
-code is 1, and the same command tries them again. Stdin is read to its end first. Answers on stdout cannot be gone on with.
+Requests that may succeed later, because memory was too small (status 503) or `n` was above --max-sequences, are the last in the \
+output: the exit code is 1, and the same command tries them again, also with a higher --kv-memory or --max-sequences. Stdin is read to its end first. Answers on stdout cannot be gone on with.
 
 Examples:
   glm batch -m chatglm3-6b:int4 questions.jsonl answers.jsonl
@@ -42,7 +42,7 @@ pub struct Batch {
     #[arg(long)]
     pub restart: bool,
     /// Most answers that are generated at the same time, if memory allows.
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = whole::<usize>(1..=1024))]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = whole::<usize>(1..=MOST_SEQUENCES))]
     pub max_sequences: usize,
     #[command(flatten)]
     pub api: Api,

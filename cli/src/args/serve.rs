@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueHint};
 
 use super::number::whole;
-use super::{Api, Model};
+use super::{Api, MOST_SEQUENCES, Model};
 use crate::messages;
 
 const EXAMPLES: &str = "\
@@ -34,14 +34,16 @@ pub struct Serve {
     /// Port to listen on; 0 lets the system choose one.
     #[arg(long, value_name = "N", default_value_t = 11435)]
     pub port: u16,
-    /// File with the key that requests must have, as in `Authorization: Bearer KEY`. [default: the variable GLM_API_KEY, else none]
+    /// File with the key that requests must have, as in `Authorization: Bearer KEY`: at least 16 characters. [default: the variable
+    /// GLM_API_KEY, else none]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub api_key_file: Option<PathBuf>,
-    /// Let pages of this origin, such as `https://example.org`, use the server from a browser; can be given several times.
+    /// Let pages of this origin, such as `https://example.org`, use the server from a browser, and accept its host, which a proxy passes
+    /// on; can be given several times.
     #[arg(long, value_name = "URL", value_parser = origin)]
     pub origin: Vec<String>,
     /// Answers that are generated at the same time.
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = whole::<usize>(1..=1024))]
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = whole::<usize>(1..=MOST_SEQUENCES))]
     pub max_sequences: usize,
     /// Answers that may wait for their turn. More are refused with status 429.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = whole::<usize>(0..=65536))]
@@ -54,8 +56,8 @@ pub struct Serve {
     /// Longest time of a request in seconds; 0 means no limit.
     #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = limit)]
     pub request_timeout: Limit,
-    /// Longest time in seconds that a client may take to send the headers or the body of a request, be idle between requests, or take
-    /// nothing of a response.
+    /// Longest time in seconds that a client may take to send the headers or the body of a request, be idle between requests, or delay a
+    /// response because it reads less than 4 KiB of it a second.
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = client_time)]
     pub client_timeout: Duration,
     /// How long answers in progress may take when the server is asked to end, in seconds.

@@ -1,10 +1,10 @@
 //! The answers: a file to which lines are appended. It can be gone on with at any line.
 //!
-//! Requests that failed for a reason that may pass, such as too little memory, are tried again by the next run. Their lines are written
+//! Requests that may succeed later, such as those for which memory was too small, are tried again by the next run. Their lines are written
 //! at the end of a run, so that they are the last ones of the file and the next run can cut them off.
 
 use std::collections::HashMap;
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::input::Hash;
 use super::request::may_pass;
-use crate::file;
+use crate::file::{self, Lock};
 use crate::messages;
 use crate::output::note;
 
@@ -75,14 +75,8 @@ impl Output {
         file::check(path)?;
         let file = File::options().read(true).write(true).create(true).truncate(false).open(path);
         let mut file = file.with_context(|| name.clone())?;
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) => bail!(messages::output_is_in_use(&name)),
-            // A file system without locks.
-            Err(TryLockError::Error(error)) if error.kind() != io::ErrorKind::Unsupported => {
-                return Err(error).context(name);
-            }
-            _ => {}
-        }
+        let is_locked = file::try_lock(&file, Lock::Exclusive).with_context(|| name.clone())?;
+        ensure!(is_locked, messages::output_is_in_use(&name));
         let kept = match restart {
             true => Kept::default(),
             false => answered(&file, &name, names, done)?,
@@ -161,6 +155,21 @@ fn answered(file: &File, name: &str, names: &[Hash], done: &mut [bool]) -> Resul
     #[derive(Deserialize)]
     struct Response {
         status_code: u16,
+        body: Body,
+    }
+    #[derive(Deserialize)]
+    struct Body {
+        error: Option<Failure>,
+    }
+    #[derive(Deserialize)]
+    struct Failure {
+        code: Option<String>,
+    }
+    impl Response {
+        fn may_pass(&self) -> bool {
+            let code = self.body.error.as_ref().and_then(|error| error.code.as_deref());
+            may_pass(self.status_code, code)
+        }
     }
     let numbers: HashMap<Hash, usize> =
         names.iter().enumerate().map(|(number, name)| (*name, number)).collect();
@@ -182,7 +191,7 @@ fn answered(file: &File, name: &str, names: &[Hash], done: &mut [bool]) -> Resul
         let answer: Option<Answer> = serde_json::from_slice(&line).ok();
         let found = answer.and_then(|answer| {
             let place = *numbers.get(&name_of(&answer.id)?)?;
-            Some((place, answer.response.is_some_and(|response| may_pass(response.status_code))))
+            Some((place, answer.response.is_some_and(|response| response.may_pass())))
         });
         let Some((place, has_failed)) = found.filter(|&(place, _)| !done[place]) else {
             bail!(messages::output_is_other(name, number));
@@ -240,8 +249,14 @@ mod tests {
         }
         let before = format!("{failed}{whole}");
         assert_eq!(open(&before), (Some([true, true]), before));
-        let wrong = failed.replace("503", "400");
-        assert_eq!(open(&wrong), (Some([true, false]), wrong));
+        let many =
+            failed.replace("503", "400").replace("{}", r#"{"error":{"code":"too_many_answers"}}"#);
+        assert_eq!(open(&format!("{whole}{many}")), (Some([false, true]), whole.clone()));
+        // A wrong request, and a fault of the program or of the model.
+        for status in ["400", "500"] {
+            let wrong = failed.replace("503", status);
+            assert_eq!(open(&wrong), (Some([true, false]), wrong));
+        }
         for other in ["letter", "letter\n", "{}\n", &format!("{whole}{whole}"), "{\"id\":\"x"] {
             assert_eq!(open(other), (None, other.to_owned()));
         }

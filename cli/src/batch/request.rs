@@ -12,10 +12,10 @@ use crate::api::body::parse;
 use crate::api::chat::ChatRequest;
 use crate::api::chat::response::Chat;
 use crate::api::completions::{CompletionRequest, Texts};
-use crate::api::error::{ApiError, Result};
+use crate::api::error::{ApiError, Result, TOO_MANY_ANSWERS};
 use crate::api::fields::Fields;
 use crate::api::model::{ApiModel, Question};
-use crate::api::responses::request::ResponsesRequest;
+use crate::api::responses::request::{ResponsesRequest, renamed};
 use crate::api::responses::response::{Head, ResponseBody};
 
 /// What is on a line.
@@ -43,15 +43,16 @@ pub enum Problem {
     Request(ApiError),
 }
 
-/// Whether a request that failed with this status may succeed when it is tried again.
-pub fn may_pass(status: u16) -> bool {
-    status == 429 || status >= 500
+/// Whether a request that failed with this status and code may succeed when it is tried again, perhaps with other flags. A fault of the
+/// program or of the model does not pass.
+pub fn may_pass(status: u16, code: Option<&str>) -> bool {
+    matches!(status, 429 | 502 | 503 | 504) || code == Some(TOO_MANY_ANSWERS)
 }
 
 impl Problem {
     /// Whether the request may succeed when it is tried again.
     pub fn may_pass(&self) -> bool {
-        matches!(self, Self::Request(error) if may_pass(error.status().as_u16()))
+        matches!(self, Self::Request(error) if may_pass(error.status().as_u16(), error.code()))
     }
 }
 
@@ -106,7 +107,8 @@ fn asked(
 }
 
 fn chat(model: &ApiModel, body: &Value) -> Result<(Question, Response)> {
-    let (question, head) = read::<ChatRequest>(body)?.question(model)?;
+    let (mut question, head) = read::<ChatRequest>(body)?.question(model)?;
+    model.constrain(&mut question)?;
     let choices = question.readers.len();
     Ok((question, Response::Chat(Chat::new(head, choices))))
 }
@@ -117,7 +119,8 @@ fn texts(model: &ApiModel, body: &Value) -> Result<(Question, Response)> {
 }
 
 fn blocks(model: &ApiModel, body: &Value) -> Result<(Question, Response)> {
-    let (question, head) = read::<ResponsesRequest>(body)?.question(model)?;
+    let (mut question, head) = read::<ResponsesRequest>(body)?.question(model)?;
+    model.constrain(&mut question).map_err(renamed)?;
     Ok((question, Response::Blocks(Box::new(head), Blocks::default())))
 }
 

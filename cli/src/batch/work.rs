@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use anyhow::Result;
-use glm_model::{Batch, Event, Ticket};
+use glm_model::{Batch, Client, Event, Ticket};
 use serde_json::Value;
 
 use super::request::{Problem, Request, Response};
@@ -70,7 +70,7 @@ impl<'m> Work<'m> {
     /// All prompts of a question, or none.
     fn submit(&mut self, place: usize, question: &mut Question) -> Result<Vec<Ticket>, ApiError> {
         let mut tickets = Vec::new();
-        for submission in self.model.submissions(question, 0)? {
+        for submission in self.model.submissions(question, Client::default())? {
             match self.batch.submit(submission) {
                 Ok(ticket) => tickets.push(ticket),
                 Err(error) => {

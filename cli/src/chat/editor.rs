@@ -1,8 +1,10 @@
 //! Reads what is entered at the prompt: a line, or several.
 
 use std::io::{self, Write, stderr};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+use glm_model::CancelToken;
 use rustyline::error::ReadlineError;
 use rustyline::history::MemHistory;
 use rustyline::{
@@ -18,6 +20,9 @@ use crate::{input, messages, tty};
 
 const PROMPT: &str = "> ";
 const CONTINUED: &str = "... ";
+
+/// How often is looked whether Ctrl-C was pressed.
+const TICK: Duration = Duration::from_millis(50);
 
 /// What came from the prompt.
 pub enum Input {
@@ -69,12 +74,13 @@ impl Editor {
         Ok(Self::Full { editor: Box::new(editor), history })
     }
 
-    /// Reads one input, of several lines if `"""` is open or a line of a question ends with `\`. It is remembered.
-    pub fn read(&mut self) -> Result<Input> {
+    /// Reads one input, of several lines if `"""` is open or a line of a question ends with `\`. It is remembered. Ctrl-C is a key, or
+    /// cancels `cancel`.
+    pub fn read(&mut self, cancel: &CancelToken) -> Result<Input> {
         let mut text = String::new();
         let mut prompt = PROMPT;
         loop {
-            match self.line(prompt)? {
+            match self.line(prompt, cancel)? {
                 Input::Text(line) => text.push_str(&line),
                 Input::Interrupted => return Ok(Input::Interrupted),
                 Input::End if text.is_empty() => return Ok(Input::End),
@@ -99,16 +105,28 @@ impl Editor {
         Ok(Input::Text(text))
     }
 
-    fn line(&mut self, prompt: &str) -> Result<Input> {
+    fn line(&mut self, prompt: &str, cancel: &CancelToken) -> Result<Input> {
         match self {
             Self::Full { editor, .. } => full_line(editor, prompt),
             Self::Plain => tty::with_restored(|| {
                 let mut terminal = stderr().lock();
                 let _ = write!(terminal, "{prompt}").and_then(|()| terminal.flush());
+                // Reading would go on after a signal.
+                while !tty::has_input(TICK) {
+                    if cancel.is_cancelled() {
+                        let _ = writeln!(terminal);
+                        return Ok(Input::Interrupted);
+                    }
+                }
                 let line = input::lossy_line(&mut io::stdin().lock())?;
                 Ok(line.map_or(Input::End, |line| Input::Text(line.text)))
             }),
         }
+    }
+
+    /// Whether the system edits the line.
+    pub fn is_plain(&self) -> bool {
+        matches!(self, Self::Plain)
     }
 
     /// Whether questions are remembered for the next run.

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use anyhow::Result;
-use glm_model::CancelToken;
+use glm_model::{CancelToken, Error};
 
 use super::command::{Command, help};
 use super::edit::edited;
@@ -24,7 +24,7 @@ pub fn talk(session: &mut Session, cancel: &CancelToken, has_history: bool) -> R
     let mut is_leaving = report(session, cancel, begun)?;
     loop {
         // A Ctrl-C that came when there was nothing left to stop is one at the prompt.
-        let input = if cancel.is_cancelled() { Input::Interrupted } else { editor.read()? };
+        let input = if cancel.is_cancelled() { Input::Interrupted } else { editor.read(cancel)? };
         // It must not stop the next answer either.
         cancel.reset();
         let text = match input {
@@ -34,6 +34,8 @@ pub fn talk(session: &mut Session, cancel: &CancelToken, has_history: bool) -> R
                 is_leaving = true;
                 continue;
             }
+            // If it comes soon after the first, the program has ended already, with the same code.
+            Input::Interrupted if editor.is_plain() => return Err(Error::Cancelled.into()),
             Input::Interrupted | Input::End => return Ok(()),
         };
         let done = obey(session, &mut editor, Command::parse(&text));

@@ -3,13 +3,14 @@
 //! Nothing outside the caches is removed: links are removed and not followed, and a folder that is a link is refused.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, DirEntry, File};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{Stored, entries, hub};
+use super::{Stored, UNFINISHED, entries, hub, locks};
+use crate::file::{self, Lock};
 use crate::messages;
 
 /// The folder of blobs.
@@ -18,7 +19,7 @@ const BLOBS: &str = "blobs";
 /// Removes a model and returns the bytes that are free now. Files that other revisions have as well are kept.
 ///
 /// # Errors
-/// If a folder on the way to the model is a link, or something cannot be removed.
+/// If another process downloads it, a folder on the way to the model is a link, or something cannot be removed.
 pub fn remove(model: &Stored) -> Result<u64> {
     match model.is_quantized() {
         true => remove_quantized(model),
@@ -31,6 +32,9 @@ fn remove_quantized(model: &Stored) -> Result<u64> {
     let parent = parent(folder)?;
     check_folder(parent)?;
     check_folder(folder)?;
+    let format = model.suffix.trim_start_matches(':').trim_end_matches(UNFINISHED);
+    let lock = locks(self::parent(parent)?, &model.repository).join(format!("{format}.lock"));
+    let _lock = locked(&lock, model)?;
     let freed = remove_folder(folder)?;
     remove_if_empty(parent)?;
     Ok(freed)
@@ -46,6 +50,11 @@ fn remove_snapshot(model: &Stored) -> Result<u64> {
     for folder in [repository, snapshots, snapshot] {
         check_folder(folder)?;
     }
+    // Those of the repository and of each blob that is downloaded.
+    let locks = entries(&locks(parent(repository)?, &model.repository))?;
+    let locks = locks.iter().map(DirEntry::path).filter(|path| path.is_file());
+    let locks = locks.map(|path| locked(&path, model));
+    let _locks = locks.collect::<Result<Vec<_>>>()?;
     let commit = snapshot.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let mut others = BTreeSet::new();
     let mut is_last = true;
@@ -72,6 +81,18 @@ fn remove_snapshot(model: &Stored) -> Result<u64> {
         }
     }
     Ok(freed)
+}
+
+/// A lock file that no other process has locked; `None` if there is no such file, and so nobody has.
+fn locked(path: &Path, model: &Stored) -> Result<Option<File>> {
+    let file = match File::options().write(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file.with_context(|| path.display().to_string())?,
+    };
+    let is_free =
+        file::try_lock(&file, Lock::Exclusive).with_context(|| path.display().to_string())?;
+    ensure!(is_free, messages::model_is_pulled(model.name()));
+    Ok(Some(file))
 }
 
 /// Adds the blobs of the repository that the links in a folder of a snapshot point to.

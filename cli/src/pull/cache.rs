@@ -5,9 +5,10 @@
 //! models--THUDM--chatglm-6b/snapshots/COMMIT/FILE     a link to ../../blobs/HASH; a copy where there are no links
 //! models--THUDM--chatglm-6b/refs/REVISION             the commit
 //! .locks/models--THUDM--chatglm-6b/HASH.lock          locked by the process that downloads the blob
+//! .locks/models--THUDM--chatglm-6b/glm.lock           locked by each `glm pull` of the repository, as shared, and by `glm rm`
 //! ```
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -17,7 +18,9 @@ use super::download::{Downloader, incomplete};
 use super::hub::{Listing, RemoteFile};
 use super::lock;
 use super::progress::Progress;
-use crate::file;
+use super::stop::Stop;
+use crate::file::{self, Lock};
+use crate::models;
 use crate::repository::Repository;
 
 /// A repository in the cache.
@@ -29,8 +32,16 @@ pub struct Cache {
 impl Cache {
     /// A repository in the cache `hub`. Its folders are created by the first download.
     pub fn new(hub: &Path, repository: &Repository) -> Self {
-        let name = repository.folder();
-        Self { folder: hub.join(&name), locks: hub.join(".locks").join(&name) }
+        Self { folder: hub.join(repository.folder()), locks: models::locks(hub, repository) }
+    }
+
+    /// Locks the repository so that nobody removes it. Waits while another process does.
+    ///
+    /// # Errors
+    /// If the lock cannot be had.
+    pub fn lock(&self, repository: &Repository, stop: &Stop) -> Result<File> {
+        let (path, name) = (self.locks.join("glm.lock"), repository.to_string());
+        lock::lock(&path, Lock::Shared, &name, stop, &Progress::hidden())
     }
 
     /// Removes the folders that are empty: of a repository of which nothing was downloaded. Errors are ignored.
@@ -71,7 +82,8 @@ impl Cache {
     ) -> Result<()> {
         // As Python's tools do.
         let lock = self.locks.join(format!("{}.lock", file.hash.name()));
-        let _lock = lock::lock(&lock, &file.path, &downloader.http().stop, progress)?;
+        let _lock =
+            lock::lock(&lock, Lock::Exclusive, &file.path, &downloader.http().stop, progress)?;
         if self.has(file) {
             progress.found(file.size);
             return Ok(());

@@ -25,13 +25,14 @@ const PARTIAL: u16 = 206;
 /// Downloads files and checks them. Threads share it.
 pub struct Downloader {
     http: Http,
-    token: Option<String>,
+    /// The value of `Authorization` for the hub.
+    authorization: Option<String>,
     retries: Retries,
 }
 
 impl Downloader {
-    pub fn new(http: Http, token: Option<String>) -> Self {
-        Self { http, token, retries: Retries::default() }
+    pub fn new(http: Http, authorization: Option<String>) -> Self {
+        Self { http, authorization, retries: Retries::default() }
     }
 
     pub fn http(&self) -> &Http {
@@ -133,8 +134,8 @@ impl Downloader {
     }
 
     fn get(&self, file: &RemoteFile, range: Option<&str>) -> Result<Answer, Failure> {
-        let token = self.token.as_deref();
-        self.http.get(Request { url: &file.url, token, range })
+        let authorization = self.authorization.as_deref();
+        self.http.get(Request { url: &file.url, authorization, range })
     }
 }
 

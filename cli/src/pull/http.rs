@@ -41,8 +41,8 @@ pub struct Http {
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
     pub url: &'a str,
-    /// Sent to the origin of the URL, and not to another that it redirects to.
-    pub token: Option<&'a str>,
+    /// The value of `Authorization`, sent to the origin of the URL, and not to another that it redirects to.
+    pub authorization: Option<&'a str>,
     /// The value of `Range`.
     pub range: Option<&'a str>,
 }
@@ -88,7 +88,7 @@ impl Http {
         let config = Agent::config_builder()
             .tls_config(TlsConfig::builder().root_certs(roots()).build())
             .http_status_as_error(false)
-            // `follow` does: ureq would send the token to another port of the same host.
+            // `follow` does: ureq would send `Authorization` to another port of the same host.
             .max_redirects(0)
             .user_agent(concat!("glm/", env!("CARGO_PKG_VERSION")))
             .accept_encoding("identity")
@@ -103,13 +103,13 @@ impl Http {
     /// # Errors
     /// If the server cannot be reached or does not answer with 200 or 206, or the program shall stop.
     pub fn get(&self, request: Request<'_>) -> Result<Answer, Failure> {
-        let Request { url, token, range } = request;
+        let Request { url, authorization, range } = request;
         let (agent, place) = (self.agent.clone(), url.to_owned());
-        let (token, range) = (token.map(str::to_owned), range.map(str::to_owned));
+        let [authorization, range] = [authorization, range].map(|text| text.map(str::to_owned));
         let (to_head, head) = mpsc::sync_channel(1);
         let (to_body, body) = mpsc::sync_channel(CHUNKS);
         // ureq blocks, and only a thread that is waited for can be left behind.
-        thread::spawn(move || match follow(&agent, &place, token, range.as_deref()) {
+        thread::spawn(move || match follow(&agent, &place, authorization, range.as_deref()) {
             Ok(response) => {
                 let (head, body) = response.into_parts();
                 if to_head.send(Ok((head.status.as_u16(), head.headers))).is_ok() {
@@ -133,18 +133,18 @@ impl Http {
     }
 }
 
-/// Sends a request, and again to each place that it is redirected to. The token stays behind when another origin comes.
+/// Sends a request, and again to each place that it is redirected to, but without `authorization` once another origin comes.
 fn follow(
     agent: &Agent,
     url: &str,
-    mut token: Option<String>,
+    mut authorization: Option<String>,
     range: Option<&str>,
 ) -> Result<Response<Body>, ureq::Error> {
     let mut place: Uri = url.parse().map_err(|_| ureq::Error::BadUri(url.to_owned()))?;
     for _ in 0..=MAX_REDIRECTS {
         let mut builder = agent.get(place.clone());
-        if let Some(token) = &token {
-            builder = builder.header("Authorization", format!("Bearer {token}"));
+        if let Some(authorization) = &authorization {
+            builder = builder.header("Authorization", authorization);
         }
         if let Some(range) = range {
             builder = builder.header("Range", range);
@@ -153,7 +153,7 @@ fn follow(
         let Some(location) = redirect::location(&response) else { return Ok(response) };
         let next = redirect::resolve(&place, location);
         let next = next.ok_or_else(|| ureq::Error::BadUri(location.escape_debug().to_string()))?;
-        token = token.filter(|_| redirect::is_same_origin(&place, &next));
+        authorization = authorization.filter(|_| redirect::is_same_origin(&place, &next));
         place = next;
     }
     Err(ureq::Error::TooManyRedirects)

@@ -6,6 +6,8 @@ mod model_scope;
 use std::{env, fmt};
 
 use anyhow::{Context, Error, Result, ensure};
+use base64::prelude::{BASE64_STANDARD, Engine};
+use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use ureq::http::Uri;
 
@@ -83,9 +85,10 @@ const MAX_REVISION: usize = 255;
 #[derive(Debug)]
 pub struct Endpoint {
     hub: Hub,
-    /// The start of all URLs, without a slash at its end.
+    /// The start of all URLs, without a slash at its end. Messages show it, so it has no password.
     base: String,
-    pub token: Option<String>,
+    /// The value of `Authorization`.
+    pub authorization: Option<String>,
 }
 
 impl Endpoint {
@@ -108,12 +111,17 @@ impl Endpoint {
             return Err(failure::usage(messages::not_a_token(hub.token_variable())));
         }
         let base = text(variable)?.unwrap_or_else(|| base.to_owned());
-        let base = base.trim_end_matches('/').to_owned();
+        let (base, password) = without_password(base.trim_end_matches('/'));
         let is_url = base.parse().is_ok_and(|base: Uri| redirect::is_http(&base));
-        match is_url {
-            true => Ok(Self { hub, base, token }),
-            false => Err(failure::usage(messages::not_an_endpoint(variable, base))),
+        if !is_url {
+            // Of what is no address, anything before an @ may be a password.
+            let shown =
+                base.rsplit_once('@').map_or(base.clone(), |(_, host)| format!("***@{host}"));
+            return Err(failure::usage(messages::not_an_endpoint(variable, shown)));
         }
+        // As in Python, a password in the address goes before the token.
+        let authorization = password.or(token.map(|token| format!("Bearer {token}")));
+        Ok(Self { hub, base, authorization })
     }
 
     /// The files of a repository. `note` gets lines for people while requests are repeated.
@@ -195,7 +203,8 @@ struct Client<'a> {
 impl Client<'_> {
     /// An answer in JSON, and the URL of the next page of it.
     fn json<T: DeserializeOwned>(&self, url: &str) -> Result<(T, Option<String>)> {
-        let request = Request { url, token: self.endpoint.token.as_deref(), range: None };
+        let authorization = self.endpoint.authorization.as_deref();
+        let request = Request { url, authorization, range: None };
         let (bytes, next) = Retries::default().run(&self.http.stop, self.note, |_| {
             let mut answer = self.http.get(request)?;
             let next = answer.header("Link").and_then(next_page).map(str::to_owned);
@@ -204,6 +213,20 @@ impl Client<'_> {
         let value = serde_json::from_slice(&bytes).with_context(|| messages::nonsense(url))?;
         Ok((value, next))
     }
+}
+
+/// A URL without the name and the password in it, and the `Authorization` that they make.
+fn without_password(url: &str) -> (String, Option<String>) {
+    let start = url.find("://").map_or(0, |at| at + "://".len());
+    let authority = url[start..].split(['/', '?', '#']).next().unwrap_or_default();
+    let Some((account, _)) = authority.rsplit_once('@') else { return (url.to_owned(), None) };
+    let rest = &url[start + account.len() + "@".len()..];
+    let mut account: Vec<u8> = percent_decode_str(account).collect();
+    if !account.contains(&b':') {
+        account.push(b':');
+    }
+    let authorization = format!("Basic {}", BASE64_STANDARD.encode(account));
+    (format!("{}{rest}", &url[..start]), Some(authorization))
 }
 
 /// The URL of the next page in a header `Link`.
@@ -280,6 +303,26 @@ mod tests {
         assert_eq!(next_page(link), Some("https://x/y?cursor=3"));
         assert_eq!(next_page("<https://x>; rel=\"prev\""), None);
         assert_eq!(next_page("rel=\"next\""), None);
+    }
+
+    #[test]
+    fn passwords_are_no_part_of_the_url() {
+        let of = |url| {
+            let (url, authorization) = without_password(url);
+            let account = authorization.map(|text| {
+                let encoded = text.strip_prefix("Basic ").unwrap();
+                String::from_utf8(BASE64_STANDARD.decode(encoded).unwrap()).unwrap()
+            });
+            (url, account)
+        };
+        let some = |url: &str, account: &str| (url.to_owned(), Some(account.to_owned()));
+        assert_eq!(of("https://me:secret@hub/x"), some("https://hub/x", "me:secret"));
+        assert_eq!(of("http://me:a%40b%3Ac@hub:80"), some("http://hub:80", "me:a@b:c"));
+        assert_eq!(of("https://me:a@b@hub"), some("https://hub", "me:a@b"));
+        assert_eq!(of("https://me@hub"), some("https://hub", "me:"));
+        for url in ["https://hub", "https://hub/a@b", "https://hub?a@b"] {
+            assert_eq!(of(url), (url.to_owned(), None));
+        }
     }
 
     #[test]

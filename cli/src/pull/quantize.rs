@@ -21,7 +21,8 @@ use super::progress::Progress;
 use super::select::{self, Selected};
 use super::store::{check_space, sum};
 use super::{check_config, check_small, read_small};
-use crate::models::State;
+use crate::file::Lock;
+use crate::models::{self, State};
 use crate::units::{bytes, count};
 use crate::{folders, messages};
 use supply::Supply;
@@ -71,10 +72,10 @@ pub fn run(
 /// Locks the folder that is written, against other processes.
 fn lock(downloader: &Downloader, listing: &Listing, target: &Path) -> Result<File> {
     let format = target.file_name().unwrap_or_default().to_string_lossy();
-    let locks = folders::quantized()?.join(".locks").join(listing.repository.folder());
-    let name = format!("{}:{format}", listing.repository);
-    let stop = &downloader.http().stop;
-    lock::lock(&locks.join(format!("{format}.lock")), &name, stop, &Progress::hidden())
+    let locks = models::locks(&folders::quantized()?, &listing.repository);
+    let (path, name) =
+        (locks.join(format!("{format}.lock")), format!("{}:{format}", listing.repository));
+    lock::lock(&path, Lock::Exclusive, &name, &downloader.http().stop, &Progress::hidden())
 }
 
 /// The files that are needed. Configuration and index are downloaded for this.

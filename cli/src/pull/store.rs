@@ -29,6 +29,7 @@ pub fn store(downloader: &Downloader, listing: &Listing) -> Result<PathBuf> {
     check_small(config)?;
     let hub = folders::hub()?;
     let cache = Cache::new(&hub, &listing.repository);
+    let _lock = cache.lock(&listing.repository, &downloader.http().stop)?;
     let is_new = !cache.has(config);
     let selected = supported(&cache, downloader, listing, config).inspect_err(|_| {
         if is_new {

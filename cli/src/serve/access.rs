@@ -1,8 +1,9 @@
 //! Who may send requests: hosts, origins and the key.
 //!
 //! A page in a browser can send requests to this machine. What it names as host and origin tells it from programs: a page whose
-//! name was made to mean this machine (DNS rebinding) sends its own name as the host. With a key, such a page can do nothing: it does not
-//! have the key, and browsers do not add it. So the host may be any then, as a proxy passes it on.
+//! name was made to mean this machine (DNS rebinding) sends its own name as the host. Where only this machine can reach the server, the host
+//! must therefore be this machine, or that of an origin which may use the server: a proxy passes on its name. A key does not make this
+//! needless: the page could try keys.
 
 use std::sync::Arc;
 
@@ -38,11 +39,11 @@ impl Access {
         let headers = request.headers();
         let host =
             text(headers, HOST.as_str()).or_else(|| request.uri().authority().map(|a| a.as_str()));
-        let is_protected = self.key.is_some() || !self.is_loopback;
-        if !is_protected && !host.is_some_and(names_this_machine) {
+        let is_own_host = |host| names_this_machine(host) || self.has_origin_of(host);
+        if self.is_loopback && !host.is_some_and(is_own_host) {
             return Err(ApiError::new(
                 StatusCode::FORBIDDEN,
-                "this server listens on this machine alone and has no key, and the header Host names another machine",
+                "this server listens on this machine alone, and the header Host names another machine; --origin allows the name of a proxy",
             )
             .with_code("host_not_allowed"));
         }
@@ -71,6 +72,12 @@ impl Access {
 
     fn allows(&self, origin: &str) -> bool {
         self.origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
+    }
+
+    /// Whether an origin has this host, at any port.
+    fn has_origin_of(&self, host: &str) -> bool {
+        let mut hosts = self.origins.iter().filter_map(|origin| origin.split_once("://"));
+        hosts.any(|(_, of)| name(of).eq_ignore_ascii_case(name(host)))
     }
 
     /// The headers with which a browser lets pages of the allowed origins read answers.
@@ -114,13 +121,18 @@ fn given(headers: &HeaderMap) -> Option<&[u8]> {
     bearer.or_else(|| headers.get("x-api-key").map(HeaderValue::as_bytes))
 }
 
-/// Whether a host, with or without a port, is a name of this machine.
-fn names_this_machine(host: &str) -> bool {
+/// The name of a host without a port.
+fn name(host: &str) -> &str {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
     };
-    let name = name.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
+    name.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.')
+}
+
+/// Whether a host, with or without a port, is a name of this machine.
+fn names_this_machine(host: &str) -> bool {
+    let name = name(host);
     let is_loopback = |address: std::net::IpAddr| address.is_loopback();
     name.eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(is_loopback)
 }
@@ -183,14 +195,23 @@ mod tests {
     }
 
     #[test]
-    fn with_a_key_the_host_is_that_of_a_proxy() {
-        let access = Access { key: Some(Key::of_test("k")), ..access(true) };
-        let check = |origin: &str, key: &str| {
-            let headers = [("host", "chat.example"), ("origin", origin), ("authorization", key)];
+    fn a_key_does_not_allow_other_hosts() {
+        let check = |is_loopback, host: &str, origin: &str, key: &str| {
+            let access = Access { key: Some(Key::of_test("k")), ..access(is_loopback) };
+            let headers = [("host", host), ("origin", origin), ("authorization", key)];
             access.check(&request("/x", &headers)).map_err(|error| error.status().as_u16())
         };
-        assert_eq!(check("https://chat.example", "Bearer k"), Ok(()));
-        assert_eq!(check("https://chat.example", "Bearer x"), Err(401));
-        assert_eq!(check("https://evil.example", "Bearer k"), Err(403));
+        let (allowed, other) = ("https://example.org", "https://chat.example");
+        for host in ["example.org", "Example.org:8443", "localhost:80"] {
+            assert_eq!(check(true, host, allowed, "Bearer k"), Ok(()), "{host}");
+            assert_eq!(check(true, host, allowed, "Bearer x"), Err(401), "{host}");
+            assert_eq!(check(true, host, other, "Bearer k"), Err(403), "{host}");
+        }
+        for host in ["chat.example", "example.org.evil", "www.example.org", ""] {
+            assert_eq!(check(true, host, "https://chat.example", "Bearer k"), Err(403), "{host}");
+        }
+        // Other machines can reach it anyway.
+        assert_eq!(check(false, "chat.example", other, "Bearer k"), Ok(()));
+        assert_eq!(check(false, "chat.example", other, "Bearer x"), Err(401));
     }
 }

@@ -26,9 +26,8 @@ impl Addresses {
 
     /// A place for one more connection of an address, if it may have one. Programs of this machine, and a proxy on it, have no limit.
     pub fn place(&self, address: IpAddr) -> Option<Place> {
-        let address = address.to_canonical();
         let addresses = self.clone();
-        if address.is_loopback() {
+        if address.to_canonical().is_loopback() {
             return Some(Place { addresses, address: None });
         }
         let address = network(address);
@@ -56,8 +55,8 @@ impl Drop for Place {
 }
 
 /// What counts as one client: an address, or with IPv6 the network of 64 bits, of which a client can use every address.
-fn network(address: IpAddr) -> IpAddr {
-    match address {
+pub fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
         address => address,
     }

@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use glm_model::Event;
-use tokio::time::{timeout, timeout_at};
+use tokio::time::timeout;
 
+use super::deadline::within;
 use super::engine::Events;
 use super::error::{ApiError, Result};
 
@@ -77,16 +78,9 @@ impl Answers {
         if let Some(event) = self.first.take() {
             return Ok(event);
         }
-        let event = match self.deadline {
-            None => self.events.recv().await,
-            Some(deadline) => {
-                let event = timeout_at(deadline.into(), self.events.recv()).await;
-                event.map_err(|_| {
-                    ApiError::timed_out("the answer took longer than --request-timeout")
-                })?
-            }
-        };
-        event.ok_or_else(ended_early)
+        let event = within(self.deadline, self.events.recv()).await;
+        let late = || ApiError::timed_out("the answer took longer than --request-timeout");
+        event.ok_or_else(late)?.ok_or_else(ended_early)
     }
 }
 

@@ -62,6 +62,7 @@ pub async fn count_tokens(
     caller: Caller,
     Body(request): Body<MessagesRequest>,
 ) -> Result<Json<TokenCount>> {
-    let (question, _) = caller.encode(|served| request.chat()?.question(served)).await?;
+    let user = request.user();
+    let (question, _) = caller.encode(user, |served| request.chat()?.question(served)).await?;
     Ok(Json(TokenCount { input_tokens: question.prompts.iter().map(Vec::len).sum() }))
 }

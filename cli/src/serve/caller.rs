@@ -6,8 +6,10 @@ use std::time::Instant;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::response::Response;
+use glm_model::Client;
 
 use super::answer::{Answers, Step, Usage};
+use super::engine::Places;
 use super::error::{ApiError, Result};
 use super::listen::Peer;
 use super::log::Record;
@@ -45,13 +47,17 @@ impl Caller {
         self.app.served()
     }
 
-    /// Does work on texts, which may take long.
+    /// Does work on texts of this user.
     ///
     /// # Errors
     /// If too many requests wait for that, or the error of the work.
-    pub async fn encode<T>(&self, work: impl FnOnce(&Served) -> Result<T>) -> Result<T> {
-        let served = self.served()?;
-        served.encoding().run(self.deadline, || work(served)).await
+    pub async fn encode<T>(
+        &self,
+        user: Option<&str>,
+        work: impl FnOnce(&Served) -> Result<T>,
+    ) -> Result<T> {
+        let (served, client) = (self.served()?, client(self.peer, user));
+        served.encoding().texts.run(client, self.deadline, false, || work(served)).await
     }
 
     /// Makes a question of a request of this user, and asks it.
@@ -63,9 +69,26 @@ impl Caller {
         user: Option<&str>,
         question: impl FnOnce(&Served) -> Result<(Question, T)>,
     ) -> Result<(Answers, T)> {
-        let (question, rest) = self.encode(question).await?;
-        let answers = self.served()?.ask(question, client(self.peer, user), self.deadline).await?;
+        let (mut question, rest) = self.encode(user, question).await?;
+        let (served, client) = (self.served()?, client(self.peer, user));
+        if question.form.is_some() {
+            let grammars = &served.encoding().grammars;
+            let compile = || served.constrain(&mut question);
+            grammars.run(client, self.deadline, false, compile).await?;
+        }
+        let answers = served.ask(question, client, self.deadline, None).await?;
         Ok((answers, rest))
+    }
+
+    /// Takes places for answers of this user.
+    ///
+    /// # Errors
+    /// If too many answers wait.
+    pub fn admit(&self, user: Option<&str>, answers: usize) -> Result<Admitted<'_>> {
+        let served = self.served()?;
+        let places = served.places(answers)?;
+        let client = client(self.peer, user);
+        Ok(Admitted { served, client, deadline: self.deadline, places })
     }
 
     /// Waits for the end of the answers.
@@ -91,5 +114,32 @@ impl Caller {
     /// Sends the answers in pieces.
     pub fn stream(self, answers: Answers, events: impl sse::Events) -> Response {
         sse::respond(answers, events, self.record)
+    }
+}
+
+/// A request that has places for its answers. It is not refused any more, also not by a server that is about to end.
+pub struct Admitted<'c> {
+    served: &'c Served,
+    client: Client,
+    deadline: Option<Instant>,
+    places: Places,
+}
+
+impl Admitted<'_> {
+    /// Does work on texts.
+    ///
+    /// # Errors
+    /// If the time of the request is over, or the error of the work.
+    pub async fn encode<T>(&self, work: impl FnOnce(&Served) -> Result<T>) -> Result<T> {
+        let Self { served, client, deadline, .. } = *self;
+        served.encoding().texts.run(client, deadline, true, || work(served)).await
+    }
+
+    /// Asks a question.
+    ///
+    /// # Errors
+    /// If it cannot be answered.
+    pub async fn ask(&self, question: Question) -> Result<Answers> {
+        self.served.ask(question, self.client, self.deadline, Some(self.places.clone())).await
     }
 }

@@ -1,99 +1,69 @@
-//! Work on texts before an answer: to encode them, or to compile a grammar. It may take long and cannot be interrupted.
+//! Work before an answer: texts are encoded, and grammars compiled. It may take long and cannot be interrupted, even if the client leaves.
+//!
+//! A grammar can take seconds, and a text takes milliseconds. So each kind has turns of its own: no text waits for a grammar.
 
-use std::time::Instant;
+use super::turns::Turns;
 
-use tokio::sync::Semaphore;
-use tokio::time::timeout_at;
-
-use super::error::{ApiError, Result};
-
-/// Requests whose texts are worked on at the same time.
-pub const AT_ONCE: usize = 2;
+/// Texts that are encoded at the same time.
+const TEXTS: usize = 2;
+/// Grammars that are compiled at the same time.
+const GRAMMARS: usize = 2;
+/// Threads that work at the same time.
+pub const AT_ONCE: usize = TEXTS + GRAMMARS;
 
 /// Who works, and who waits for it.
 pub struct Encoding {
-    working: Semaphore,
-    /// Places for those that work or wait: each holds the body of its request.
-    present: Semaphore,
+    pub texts: Turns,
+    pub grammars: Turns,
 }
 
 impl Encoding {
-    /// At most `waiting` requests wait for their turn.
+    /// At most `waiting` requests wait for each kind of work; each holds its body.
     pub fn new(waiting: usize) -> Self {
-        Self { working: Semaphore::new(AT_ONCE), present: Semaphore::new(AT_ONCE + waiting) }
-    }
-
-    /// Does the work without holding up connections.
-    ///
-    /// # Errors
-    /// If too many wait already, if the turn of this one does not come until the deadline, or the error of the work.
-    pub async fn run<T>(
-        &self,
-        deadline: Option<Instant>,
-        work: impl FnOnce() -> Result<T>,
-    ) -> Result<T> {
-        let _present = self.present.try_acquire().map_err(|_| ApiError::queue_is_full(1))?;
-        // The semaphore is never closed.
-        let turn = self.working.acquire();
-        let _turn = match deadline {
-            None => turn.await,
-            Some(deadline) => {
-                let turn = timeout_at(deadline.into(), turn).await;
-                turn.map_err(|_| {
-                    ApiError::timed_out("the request waited longer than --request-timeout")
-                })?
-            }
-        };
-        tokio::task::block_in_place(work)
+        Self { texts: Turns::new(TEXTS, waiting), grammars: Turns::new(GRAMMARS, waiting) }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::mpsc;
-    use std::time::Duration;
+    use std::sync::{Arc, mpsc};
+    use std::time::{Duration, Instant};
+
+    use glm_model::Client;
 
     use super::*;
 
     #[test]
-    fn waiting_is_bounded() {
+    fn texts_do_not_wait_for_grammars() {
         let runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = { runtime }.worker_threads(1).enable_time().build().unwrap();
-        let encoding = Arc::new(Encoding::new(1));
+        let encoding = Arc::new(Encoding::new(4));
+        let client = Client::default();
         let (begun, begins) = mpsc::channel();
-        let ends: Vec<_> = (0..AT_ONCE)
+        let ends: Vec<_> = (0..GRAMMARS)
             .map(|_| {
                 let (encoding, begun) = (Arc::clone(&encoding), begun.clone());
                 let (end, ended) = mpsc::channel::<()>();
                 runtime.spawn(async move {
-                    let work = move || {
+                    let compile = move || {
                         begun.send(()).unwrap();
                         let _ = ended.recv();
                         Ok(())
                     };
-                    encoding.run(None, work).await
+                    encoding.grammars.run(client, None, false, compile).await
                 });
                 begins.recv().unwrap();
                 end
             })
             .collect();
-        let status = |time: Duration| {
+        let status = |turns: &Turns, time| {
             let deadline = Some(Instant::now() + time);
-            let done = runtime.block_on(encoding.run(deadline, || Ok(())));
+            let done = runtime.block_on(turns.run(client, deadline, false, || Ok(())));
             done.map_err(|error| error.status().as_u16())
         };
-        assert_eq!(status(Duration::from_millis(20)), Err(504));
-        let waits = {
-            let encoding = Arc::clone(&encoding);
-            runtime.spawn(async move { encoding.run(None, || Ok(())).await })
-        };
-        while encoding.present.available_permits() > 0 {
-            std::thread::yield_now();
-        }
-        assert_eq!(status(Duration::from_secs(60)), Err(429));
+        assert_eq!(status(&encoding.texts, Duration::from_secs(60)), Ok(()));
+        assert_eq!(status(&encoding.grammars, Duration::from_millis(20)), Err(504));
         drop(ends);
-        runtime.block_on(waits).unwrap().unwrap();
-        assert_eq!(status(Duration::from_secs(60)), Ok(()));
+        assert_eq!(status(&encoding.grammars, Duration::from_secs(60)), Ok(()));
     }
 }

@@ -15,15 +15,15 @@ mod tests;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc as jobs};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use glm_model::{Batch, BatchOptions, Event, Model, Submission, Ticket};
+use glm_model::{Batch, BatchOptions, CancelToken, Event, Model, Submission, Ticket};
 use tokio::sync::mpsc::{self, error::TrySendError};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::error::ApiError;
 use super::metrics::Metrics;
@@ -31,6 +31,12 @@ use crate::output::note;
 
 /// Events that a client may be behind. More than that is a client that does not read.
 const BEHIND: usize = 8192;
+
+/// The place of an answer, free again once that has ended and nobody else holds it.
+type Place = Arc<OwnedSemaphorePermit>;
+
+/// Places of the answers of a request.
+pub type Places = Vec<Place>;
 
 /// What a handler receives. To drop it cancels the answers that have not ended.
 pub struct Events {
@@ -58,8 +64,8 @@ struct Job {
     submissions: Vec<Submission>,
     events: mpsc::Sender<(usize, Event)>,
     arrived: Instant,
-    /// The places of its answers, free again when the last has ended.
-    places: Arc<OwnedSemaphorePermit>,
+    /// A place for each answer.
+    places: Places,
 }
 
 /// What the thread is to do.
@@ -70,8 +76,8 @@ enum Task {
         prompt: usize,
         choice: usize,
     },
-    /// Save the cache, say how that went, and end.
-    End(jobs::SyncSender<glm_model::Result<()>>),
+    /// Save the cache unless that is cancelled, say how it went, and end.
+    End(CancelToken, oneshot::Sender<glm_model::Result<()>>),
 }
 
 /// The handle of the engine.
@@ -89,7 +95,7 @@ pub struct Engine {
 struct Shared {
     stops: AtomicBool,
     /// Milliseconds that an answer took lately.
-    duration: AtomicUsize,
+    duration: AtomicU64,
 }
 
 impl Engine {
@@ -139,10 +145,30 @@ impl Engine {
     /// # Errors
     /// If too many answers wait already, or the engine has ended.
     pub fn submit(&self, submissions: Vec<Submission>) -> super::error::Result<Events> {
-        let answers: usize = submissions.iter().map(|submission| submission.choices.max(1)).sum();
+        let answers = submissions.iter().map(|submission| submission.choices.max(1)).sum();
+        self.submit_in(self.places(answers)?, submissions)
+    }
+
+    /// Places for this many answers.
+    ///
+    /// # Errors
+    /// If too many answers wait already.
+    pub fn places(&self, answers: usize) -> super::error::Result<Places> {
         let answers = u32::try_from(answers).unwrap_or(u32::MAX);
         let places = Arc::clone(&self.places).try_acquire_many_owned(answers);
-        let places = Arc::new(places.map_err(|_| ApiError::queue_is_full(self.retry_after()))?);
+        let mut places = places.map_err(|_| ApiError::queue_is_full(self.retry_after()))?;
+        Ok(std::iter::from_fn(|| places.split(1)).map(Arc::new).collect())
+    }
+
+    /// As [`Engine::submit`], in places that the request has already: one for each answer.
+    ///
+    /// # Errors
+    /// If the engine has ended.
+    pub fn submit_in(
+        &self,
+        places: Places,
+        submissions: Vec<Submission>,
+    ) -> super::error::Result<Events> {
         let (events, received) = mpsc::channel(BEHIND);
         let number = self.jobs.fetch_add(1, Ordering::Relaxed);
         let job = Job { number, submissions, events, arrived: Instant::now(), places };
@@ -158,19 +184,19 @@ impl Engine {
     /// Saves the cache, if there is a file for it. The thread has ended then.
     ///
     /// # Errors
-    /// If the file cannot be written.
-    pub fn end(&self) -> glm_model::Result<()> {
-        let (done, saved) = jobs::sync_channel(1);
-        if !self.has_file || self.tasks.send(Task::End(done)).is_err() {
+    /// If the file cannot be written, `cancel` asks for the end before it is, or the thread panics.
+    pub async fn end(&self, cancel: &CancelToken) -> glm_model::Result<()> {
+        let (done, saved) = oneshot::channel();
+        if !self.has_file || self.tasks.send(Task::End(cancel.clone(), done)).is_err() {
             return Ok(());
         }
-        // Nothing is received from a thread that has failed.
-        saved.recv().unwrap_or(Ok(()))
+        // Nothing is received from a thread that has panicked.
+        saved.await.unwrap_or(Err(glm_model::Error::Panicked("the engine")))
     }
 
     /// Seconds after which a place may be free: the time that an answer took lately.
     fn retry_after(&self) -> u64 {
-        let duration = Duration::from_millis(self.shared.duration.load(Ordering::Relaxed) as u64);
+        let duration = Duration::from_millis(self.shared.duration.load(Ordering::Relaxed));
         duration.as_secs().clamp(1, 60)
     }
 }
@@ -199,14 +225,13 @@ struct Live {
     prompt_tokens: usize,
     choices: Vec<Choice>,
     is_behind: bool,
-    _places: Arc<OwnedSemaphorePermit>,
 }
 
-#[derive(Clone, Default)]
 struct Choice {
     /// When its last token came.
     last: Option<Instant>,
-    has_ended: bool,
+    /// `None` once it has ended.
+    place: Option<Place>,
 }
 
 impl Worker {
@@ -226,9 +251,9 @@ impl Worker {
                 match task {
                     Task::Answer(job) => self.take(job),
                     Task::Stop { job, prompt, choice } => self.stop(job, prompt, choice),
-                    Task::End(done) => {
-                        let save = |file| self.batch.save_cache(file);
-                        let _ = done.send(self.file.as_ref().map_or(Ok(()), save));
+                    Task::End(cancel, done) => {
+                        let file = self.file.as_deref();
+                        let _ = done.send(cache_file::write(&self.batch, file, &cancel));
                         return;
                     }
                 }
@@ -244,20 +269,21 @@ impl Worker {
 
     fn take(&mut self, job: Job) {
         let Job { number, submissions, events, arrived, places } = job;
+        let mut places = places.into_iter();
         for (index, submission) in submissions.into_iter().enumerate() {
-            let (prompt_tokens, choices) = (submission.prompt.len(), submission.choices);
+            let prompt_tokens = submission.prompt.len();
+            let place = |_| Choice { last: None, place: places.next() };
+            let choices = (0..submission.choices).map(place).collect();
             match self.batch.submit(submission) {
                 Ok(ticket) => {
-                    let (events, choices) = (events.clone(), vec![Choice::default(); choices]);
                     let live = Live {
-                        events,
+                        events: events.clone(),
                         job: number,
                         index,
                         arrived,
                         prompt_tokens,
                         choices,
                         is_behind: false,
-                        _places: Arc::clone(&places),
                     };
                     self.live.insert(ticket, live);
                 }
@@ -270,15 +296,15 @@ impl Worker {
 
     /// Ends one answer without an event.
     fn stop(&mut self, job: u64, prompt: usize, choice: usize) {
-        let Self { batch, live, .. } = self;
-        live.retain(|&ticket, live| {
-            let is_meant = (live.job, live.index) == (job, prompt);
-            if is_meant && let Some(ended) = live.choices.get_mut(choice) {
-                batch.stop(ticket, choice);
-                ended.has_ended = true;
-            }
-            !live.has_ended()
-        });
+        let mut live = self.live.iter_mut();
+        let found = live.find(|(_, live)| (live.job, live.index) == (job, prompt));
+        // It may have ended meanwhile.
+        let Some((&ticket, live)) = found else { return };
+        self.batch.stop(ticket, choice);
+        live.end(choice, &self.shared);
+        if live.has_ended() {
+            self.live.remove(&ticket);
+        }
     }
 
     /// Ends answers without an event: their channels close.
@@ -297,13 +323,7 @@ impl Worker {
         let Self { batch, live, metrics, shared, .. } = self;
         batch.pass(&mut |ticket, event| {
             let Some(answer) = live.get_mut(&ticket) else { return };
-            answer.count(&event, metrics);
-            if answer.has_ended() {
-                let took = answer.arrived.elapsed().as_millis();
-                shared
-                    .duration
-                    .store(usize::try_from(took).unwrap_or(usize::MAX), Ordering::Relaxed);
-            }
+            answer.count(&event, metrics, shared);
             let sent = answer.events.try_send((answer.index, event));
             answer.is_behind |= matches!(sent, Err(TrySendError::Full(_)));
             if answer.has_ended() {
@@ -339,11 +359,20 @@ impl Worker {
 impl Live {
     /// Whether all its choices have ended.
     fn has_ended(&self) -> bool {
-        self.choices.iter().all(|choice| choice.has_ended)
+        self.choices.iter().all(|choice| choice.place.is_none())
     }
 
-    /// Counts an event.
-    fn count(&mut self, event: &Event, metrics: &Metrics) {
+    /// Frees the place of an answer that has ended, and notes how long it took.
+    fn end(&mut self, choice: usize, shared: &Shared) {
+        let ended = self.choices.get_mut(choice);
+        if ended.is_some_and(|ended| ended.place.take().is_some()) {
+            let took = self.arrived.elapsed().as_millis();
+            shared.duration.store(u64::try_from(took).unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
+    }
+
+    /// Counts an event, which may end answers.
+    fn count(&mut self, event: &Event, metrics: &Metrics, shared: &Shared) {
         match event {
             Event::Started { cached } => {
                 metrics.prompt_tokens.inc_by(self.prompt_tokens as u64);
@@ -358,8 +387,10 @@ impl Live {
                     None => {}
                 }
             }
-            Event::Finished { choice, .. } => self.choices[*choice].has_ended = true,
-            Event::Failed(_) => self.choices.iter_mut().for_each(|choice| choice.has_ended = true),
+            Event::Finished { choice, .. } => self.end(*choice, shared),
+            Event::Failed(_) => {
+                (0..self.choices.len()).for_each(|choice| self.end(choice, shared));
+            }
             _ => {}
         }
     }

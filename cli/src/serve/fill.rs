@@ -67,24 +67,28 @@ pub async fn fill(
 ) -> Result<Json<FilledText>> {
     let user = request.user.take();
     let sampled = request.sampled();
-    let begun = caller.encode(|served| begin(served, &request, &sampled)).await?;
+    let user = user.as_deref();
+    let begun = caller.encode(user, |served| begin(served, &request, &sampled)).await?;
     let Begun { mut fill, request: mut answer, stream } = begun;
+    // Kept for all blanks: to be refused at a later one would lose the earlier.
+    let admitted = caller.admit(user, 1)?;
     let (mut answers, mut usage) = (Vec::new(), Usage::default());
     while let Some(prompt) = fill.prompt() {
         let question = Question {
             prompts: vec![prompt],
             choices: 1,
             request: answer.clone(),
+            form: None,
             readers: vec![Reader::new(stream.clone(), None)],
         };
-        let (events, ()) = caller.ask(user.as_deref(), |_| Ok((question, ()))).await?;
+        let events = admitted.ask(question).await?;
         let (blank, ends) = answered(&caller, events, &mut usage, answer.sampling.seed).await?;
         // A stop string ended the text, and the ids contain more than it.
         let put = |fill: &mut Fill, tokenizer: &Tokenizer| match ends {
             Ends::StopString => fill.fill(tokenizer, &tokenizer.encode(&blank.text)?),
             _ => fill.fill(tokenizer, &blank.ids),
         };
-        caller.encode(|served| Ok(put(&mut fill, served.tokenizer())?)).await?;
+        admitted.encode(|served| Ok(put(&mut fill, served.tokenizer())?)).await?;
         answers.push(blank);
         if ends == Ends::Context {
             break;

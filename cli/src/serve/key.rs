@@ -12,6 +12,8 @@ use crate::messages;
 
 /// The variable that holds the key if no file does.
 const VARIABLE: &str = "GLM_API_KEY";
+/// Fewest characters of a key. A shorter one could be guessed.
+const FEWEST: usize = 16;
 
 /// The hash of a key. Hashes are of equal length, so that a comparison tells nothing about the key.
 #[derive(Clone)]
@@ -21,7 +23,7 @@ impl Key {
     /// The key in a file, or else that of the variable, if there is one.
     ///
     /// # Errors
-    /// If the file cannot be read, or a key is empty or has characters that a header cannot have.
+    /// If the file cannot be read, or a key is too short or has characters that a header cannot have.
     pub fn read(file: Option<&Path>) -> Result<Option<Self>> {
         match file {
             Some(path) => {
@@ -37,8 +39,8 @@ impl Key {
     }
 
     fn new(text: &str, origin: &str) -> Result<Self> {
-        let is_key = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
-        ensure!(is_key, messages::not_a_key(origin));
+        let is_word = text.bytes().all(|byte| byte.is_ascii_graphic());
+        ensure!(is_word && text.len() >= FEWEST, messages::not_a_key(origin, FEWEST));
         Ok(Self(Self::hash(text.as_bytes())))
     }
 
@@ -64,13 +66,16 @@ mod tests {
     #[test]
     fn a_key_is_in_a_file() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(file.path(), "secret\n").unwrap();
+        fs::write(file.path(), "sixteen-letters.\n").unwrap();
         let key = Key::read(Some(file.path())).unwrap().unwrap();
-        assert!(key.is(b"secret"));
-        assert!(!key.is(b"secret\n") && !key.is(b"") && !key.is(b"secrets"));
-        for wrong in ["", "\n", "two words", "一"] {
+        assert!(key.is(b"sixteen-letters."));
+        assert!(!key.is(b"sixteen-letters.\n") && !key.is(b"") && !key.is(b"sixteen-letters.s"));
+        for wrong in ["", "\n", "fifteen-letters", "two words of a key", "一一一一一一一一"]
+        {
             fs::write(file.path(), wrong).unwrap();
-            assert!(Key::read(Some(file.path())).is_err(), "{wrong:?}");
+            let error = Key::read(Some(file.path())).err().unwrap().to_string();
+            assert!(error.contains(&file.path().display().to_string()), "{error}");
+            assert!(error.contains("16") && !error.contains("fifteen"), "{error}");
         }
         assert!(Key::read(Some(Path::new("/nowhere"))).is_err());
     }

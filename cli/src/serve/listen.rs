@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use axum::Router;
 use axum::extract::Request;
+use glm_model::CancelToken;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -34,17 +35,18 @@ const SEND_BUFFER: usize = 128 << 10;
 /// Most bytes and lines of headers.
 const HEADER_BYTES: usize = 64 << 10;
 const HEADER_LINES: usize = 100;
-/// How long answers that were ended have to say so.
+/// How long answers that were ended have to say so, and how long a file that is not finished has to be removed.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// The address of the client of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
 
-/// Serves until the system asks the program to end; then answers in progress may take `grace`.
+/// Serves until the system asks the program to end. Then answers in progress may take `grace`, and the cache is saved. If the system asks
+/// again, the program ends at once.
 ///
 /// # Errors
-/// If the listener or the signals cannot be used, or the engine has failed.
+/// If the listener or the signals cannot be used, the engine has failed, or the cache cannot be saved.
 pub async fn serve(
     listener: std::net::TcpListener,
     router: Router,
@@ -73,18 +75,18 @@ pub async fn serve(
     }
     if app.phase.send_replace(Phase::Draining) == Phase::Loading {
         // Nothing has been asked yet, and the opening of a model takes long.
-        std::process::exit(INTERRUPTED.into());
+        exit();
     }
     note(&messages::draining(grace.as_secs()));
     let mut refused = JoinSet::new();
-    let refusing = async {
+    let mut refusing = pin!(async {
         loop {
             tokio::select! {
                 Some(_) = refused.join_next() => {}
                 accepted = server.accept() => server.spawn(&mut refused, accepted, false),
             }
         }
-    };
+    });
     let answering = async {
         let done = async { while connections.join_next().await.is_some() {} };
         if timeout(grace, done).await.is_err() {
@@ -97,11 +99,27 @@ pub async fn serve(
     };
     tokio::select! {
         () = answering => {}
-        () = refusing => {}
-        () = signals.next() => std::process::exit(INTERRUPTED.into()),
+        () = &mut refusing => {}
+        () = signals.next() => exit(),
     }
     ensure!(app.failure.get().is_none(), messages::engine_failed());
-    Ok(())
+    let Some(served) = app.served.get() else { return Ok(()) };
+    let cancel = CancelToken::default();
+    let mut saving = pin!(served.end(&cancel));
+    tokio::select! {
+        saved = &mut saving => Ok(saved?),
+        () = refusing => Ok(()),
+        () = signals.next() => {
+            cancel.cancel();
+            let _ = timeout(LAST_WORDS, saving).await;
+            exit()
+        }
+    }
+}
+
+/// Ends the program without waiting for anything, not even for its log to be read.
+fn exit() -> ! {
+    std::process::exit(INTERRUPTED.into())
 }
 
 struct Server {
@@ -197,27 +215,34 @@ async fn overdue(mut due: watch::Receiver<Option<Instant>>) {
     }
 }
 
-/// The signals that end the server.
+/// The signals that end the server: SIGINT, SIGTERM, and SIGHUP, when its terminal was closed.
 struct Signals {
     #[cfg(unix)]
-    kinds: [tokio::signal::unix::Signal; 2],
+    kinds: Vec<tokio::signal::unix::Signal>,
 }
 
 impl Signals {
     #[cfg(unix)]
     fn catch() -> Result<Self> {
+        use crate::interrupt::is_ignored;
         use tokio::signal::unix::{SignalKind, signal};
-        let catch = |kind| signal(kind).context("signals cannot be caught");
-        Ok(Self { kinds: [catch(SignalKind::interrupt())?, catch(SignalKind::terminate())?] })
+        let mut kinds = vec![SignalKind::interrupt(), SignalKind::terminate()];
+        // `nohup` has the signal ignored, and it must stay so.
+        if !is_ignored(SignalKind::hangup().as_raw_value()) {
+            kinds.push(SignalKind::hangup());
+        }
+        let kinds = kinds.into_iter().map(signal).collect::<std::io::Result<_>>();
+        Ok(Self { kinds: kinds.context("signals cannot be caught")? })
     }
 
     #[cfg(unix)]
     async fn next(&mut self) {
-        let [interrupt, terminate] = &mut self.kinds;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
+        use std::task::Poll;
+        std::future::poll_fn(|context| {
+            let is_sent = self.kinds.iter_mut().any(|kind| kind.poll_recv(context).is_ready());
+            if is_sent { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 
     #[cfg(not(unix))]

@@ -10,7 +10,7 @@ use super::body::Body;
 use super::caller::Caller;
 use super::error::{ErrorBody, Result};
 use crate::api::blocks::Blocks;
-use crate::api::responses::request::ResponsesRequest;
+use crate::api::responses::request::{ResponsesRequest, renamed};
 use crate::api::responses::response::ResponseBody;
 
 /// Answers a conversation.
@@ -27,7 +27,8 @@ use crate::api::responses::response::ResponseBody;
 pub async fn create(caller: Caller, Body(request): Body<ResponsesRequest>) -> Result<Response> {
     let streams = request.stream.unwrap_or(false);
     let user = request.user.clone();
-    let (answers, head) = caller.ask(user.as_deref(), |served| request.question(served)).await?;
+    let asked = caller.ask(user.as_deref(), |served| request.question(served)).await;
+    let (answers, head) = asked.map_err(renamed)?;
     if streams {
         return Ok(caller.stream(answers, ResponseEvents::new(head)));
     }

@@ -5,11 +5,12 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Instant;
 
-use glm_model::{BatchOptions, MaskKind};
+use glm_model::{BatchOptions, CancelToken, Client, MaskKind};
 
+use super::addresses::network;
 use super::answer::{Answers, Reading};
 use super::encoding::Encoding;
-use super::engine::Engine;
+use super::engine::{Engine, Places};
 use super::error::Result;
 use super::listen::Peer;
 use super::{App, Phase};
@@ -69,29 +70,41 @@ impl Served {
     /// Saves the cache, if there is a file for it. There are no answers any more.
     ///
     /// # Errors
-    /// If the file cannot be written.
-    pub fn end(&self) -> glm_model::Result<()> {
-        self.engine.end()
+    /// If the file cannot be written, or `cancel` asks for the end before it is.
+    pub async fn end(&self, cancel: &CancelToken) -> glm_model::Result<()> {
+        self.engine.end(cancel).await
     }
 
-    /// Where texts are worked on before an answer.
+    /// The work before an answer.
     pub fn encoding(&self) -> &Encoding {
         &self.encoding
     }
 
-    /// The answers to a question.
+    /// Places for this many answers, one after the other or together.
+    ///
+    /// # Errors
+    /// If too many requests wait.
+    pub fn places(&self, answers: usize) -> Result<Places> {
+        self.engine.places(answers)
+    }
+
+    /// The answers to a question, in the places that its request has, or in new ones.
     ///
     /// # Errors
     /// If a prompt cannot be answered, or too many requests wait.
     pub async fn ask(
         &self,
         mut question: Question,
-        client: u64,
+        client: Client,
         deadline: Option<Instant>,
+        places: Option<Places>,
     ) -> Result<Answers> {
-        self.check_answers(question.readers.len())?;
         let reading = Reading::new(&mut question, self.tokenizer());
-        let events = self.engine.submit(self.submissions(&mut question, client)?)?;
+        let submissions = self.submissions(&mut question, client)?;
+        let events = match places {
+            Some(places) => self.engine.submit_in(places, submissions)?,
+            None => self.engine.submit(submissions)?,
+        };
         let mut answers = Answers::new(events, reading, deadline);
         answers.settle().await?;
         Ok(answers)
@@ -103,9 +116,34 @@ pub fn most_body(context: usize) -> usize {
     (1 << 20) + 16 * context.min(1 << 20)
 }
 
-/// The key under which the engine serves a client in turn with others.
-pub fn client(peer: Peer, user: Option<&str>) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (peer.0.ip(), user).hash(&mut hasher);
-    hasher.finish()
+/// Who sends a request: the names under which it is served in turn with others.
+pub fn client(peer: Peer, user: Option<&str>) -> Client {
+    fn name(of: impl Hash) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        of.hash(&mut hasher);
+        hasher.finish()
+    }
+    Client { address: name(network(peer.0.ip())), user: name(user) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+
+    #[test]
+    fn a_client_is_a_user_at_an_address() {
+        let of = |address: &str, user| {
+            client(Peer((address.parse::<IpAddr>().unwrap(), 80).into()), user)
+        };
+        let ann = of("192.0.2.1", Some("ann"));
+        assert_eq!(ann, of("::ffff:192.0.2.1", Some("ann")));
+        let bob = of("192.0.2.1", Some("bob"));
+        assert!(bob.address == ann.address && bob.user != ann.user);
+        assert_ne!(of("192.0.2.2", Some("ann")).address, ann.address);
+        // A client has all addresses of its network.
+        assert_eq!(of("2001:db8::1", None), of("2001:db8::2", None));
+        assert_ne!(of("2001:db8::1", None), of("2001:db8:0:1::1", None));
+    }
 }

@@ -55,7 +55,8 @@ pub async fn tokenize(
     caller: Caller,
     Body(request): Body<TokenizeRequest>,
 ) -> Result<Json<Tokens>> {
-    let tokens = caller.encode(|served| Ok(served.tokenizer().encode(&request.text)?)).await?;
+    let tokens =
+        caller.encode(None, |served| Ok(served.tokenizer().encode(&request.text)?)).await?;
     Ok(Json(Tokens { count: tokens.len(), tokens }))
 }
 
@@ -77,5 +78,5 @@ pub async fn detokenize(
         let text = served.tokenizer().decode(&request.tokens);
         text.map_err(|error| ApiError::from(error).with_param("tokens"))
     };
-    Ok(Json(Text { text: caller.encode(decode).await? }))
+    Ok(Json(Text { text: caller.encode(None, decode).await? }))
 }

@@ -7,6 +7,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_current_process_group};
 use rustix::termios::{
     InputModes, LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr,
@@ -78,6 +80,16 @@ pub fn with_restored<T>(work: impl FnOnce() -> T) -> T {
     let done = work();
     quieten();
     done
+}
+
+/// Waits, for `most` at the longest, until stdin has a line, is closed or fails. Where the system edits lines, a line is read at once,
+/// and so none is left in the buffer of stdin.
+pub fn has_input(most: Duration) -> bool {
+    let time = Timespec::try_from(most).ok();
+    let stdin = stdin();
+    let ready = poll(&mut [PollFd::new(&stdin, PollFlags::IN)], time.as_ref());
+    // A signal ends the wait.
+    ready.map_or_else(|error| error != Errno::INTR, |count| count > 0)
 }
 
 /// Runs `work`, another program that uses the terminal. Ctrl-C is its own meanwhile.

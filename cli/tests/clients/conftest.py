@@ -5,6 +5,8 @@ import os
 import subprocess
 import tempfile
 
+import anthropic
+import openai
 import pytest
 
 
@@ -46,3 +48,24 @@ def caller(request):
     """The address of a server whose model calls tools, for each form of calls."""
     with server(os.path.join(os.environ["CAUSAL"], request.param)) as address:
         yield address
+
+
+@pytest.fixture(scope="module")
+def address(url):
+    """The server of `client` and `claude`. A module may name another."""
+    return url
+
+
+@pytest.fixture(scope="module")
+def client(address):
+    return openai.OpenAI(base_url=address + "/v1", api_key="none", max_retries=0)
+
+
+@pytest.fixture(scope="module")
+def model(client):
+    return client.models.list().data[0].id
+
+
+@pytest.fixture(scope="module")
+def claude(address):
+    return anthropic.Anthropic(base_url=address, api_key="none", max_retries=0)

@@ -6,16 +6,6 @@ import pytest
 QUESTION = [{"role": "user", "content": "你好"}]
 
 
-@pytest.fixture(scope="module")
-def client(url):
-    return openai.OpenAI(base_url=url + "/v1", api_key="none", max_retries=0)
-
-
-@pytest.fixture(scope="module")
-def model(client):
-    return client.models.list().data[0].id
-
-
 def chat(client, model, **fields):
     return client.chat.completions.create(model=model, messages=QUESTION, temperature=0, **fields)
 

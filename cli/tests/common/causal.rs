@@ -69,23 +69,11 @@ impl Family {
     /// # Errors
     /// If a file cannot be written.
     pub fn write(self, folder: &Path) -> io::Result<()> {
-        fs::create_dir_all(folder)?;
-        let vocab = (self.words() + self.special().len()).next_multiple_of(8);
         let ends: Vec<u32> = match self {
             Self::ChatGlm3 => vec![2],
-            _ => ["<|endoftext|>", "<|user|>", "<|observation|>"].map(|name| self.id(name)).into(),
+            _ => ENDS.map(|name| self.id(name)).into(),
         };
-        let config = json!({
-            "_name_or_path": self.name(), "model_type": "chatglm", "architectures": ["ChatGLMModel"],
-            "num_layers": LAYERS, "hidden_size": HIDDEN, "ffn_hidden_size": INNER, "num_attention_heads": 2,
-            "kv_channels": HEAD, "multi_query_attention": true, "multi_query_group_num": 1,
-            "padded_vocab_size": vocab, "seq_length": 8192, "layernorm_epsilon": 1e-5, "rmsnorm": true,
-            "post_layer_norm": true, "add_qkv_bias": true, "add_bias_linear": false, "original_rope": true,
-            "apply_residual_connection_post_layernorm": false, "tie_word_embeddings": false,
-            "torch_dtype": "bfloat16", "eos_token_id": ends, "pad_token_id": ends[0],
-        });
-        fs::write(folder.join("config.json"), config.to_string())?;
-        fs::write(folder.join("model.safetensors"), weights(vocab))?;
+        write_model(folder, self.name(), self.words() + self.special().len(), &ends)?;
         let settings = match self {
             Self::ChatGlm3 => json!({ "name_or_path": self.name() }),
             Self::Glm4 => {
@@ -131,6 +119,48 @@ impl Family {
         })
     }
 }
+
+/// A folder with a model of GLM-4.5's kind that has a published tokenizer, `tokenizer.json`, and a published template.
+///
+/// # Errors
+/// If a file cannot be read or written.
+pub fn glm45_with(tokenizer: &Path, template: &Path) -> io::Result<TempDir> {
+    let folder = TempDir::with_prefix(Family::Glm45.name())?;
+    let json = fs::read(tokenizer)?;
+    fs::write(folder.path().join("tokenizer.json"), &json)?;
+    fs::copy(template, folder.path().join("chat_template.jinja"))?;
+    let settings = json!({ "eos_token": ENDS[0] });
+    fs::write(folder.path().join("tokenizer_config.json"), settings.to_string())?;
+    let json: Value = serde_json::from_slice(&json)?;
+    let added: Vec<_> = json["added_tokens"].as_array().into_iter().flatten().collect();
+    let ids = added.iter().filter_map(|token| token["id"].as_u64());
+    let words = ids.max().map_or(0, |last| last as usize + 1);
+    let is_end = |token: &&&Value| ENDS.iter().any(|end| token["content"] == *end);
+    let ends = added.iter().filter(is_end).filter_map(|token| token["id"].as_u64());
+    let ends: Vec<_> = ends.map(|id| id as u32).collect();
+    write_model(folder.path(), Family::Glm45.name(), words, &ends)?;
+    Ok(folder)
+}
+
+/// Writes the configuration and the weights of a model for so many tokens.
+fn write_model(folder: &Path, name: &str, tokens: usize, ends: &[u32]) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    let vocab = tokens.next_multiple_of(8);
+    let config = json!({
+        "_name_or_path": name, "model_type": "chatglm", "architectures": ["ChatGLMModel"],
+        "num_layers": LAYERS, "hidden_size": HIDDEN, "ffn_hidden_size": INNER, "num_attention_heads": 2,
+        "kv_channels": HEAD, "multi_query_attention": true, "multi_query_group_num": 1,
+        "padded_vocab_size": vocab, "seq_length": 8192, "layernorm_epsilon": 1e-5, "rmsnorm": true,
+        "post_layer_norm": true, "add_qkv_bias": true, "add_bias_linear": false, "original_rope": true,
+        "apply_residual_connection_post_layernorm": false, "tie_word_embeddings": false,
+        "torch_dtype": "bfloat16", "eos_token_id": ends, "pad_token_id": ends[0],
+    });
+    fs::write(folder.join("config.json"), config.to_string())?;
+    fs::write(folder.join("model.safetensors"), weights(vocab))
+}
+
+/// Names of the ids that end an answer, other than ChatGLM3's.
+const ENDS: [&str; 3] = ["<|endoftext|>", "<|user|>", "<|observation|>"];
 
 const CHATGLM3: [&str; 9] = [
     "[MASK]",

@@ -287,3 +287,14 @@ fn unchunked(mut body: &str) -> String {
     }
     String::from_utf8(whole).unwrap()
 }
+
+/// A `response_format` for JSON with a `city` of two and whether it is `hot`.
+pub fn weather_format() -> Value {
+    let schema = json!({
+        "type": "object",
+        "properties": { "city": { "enum": ["北京", "上海"] }, "hot": { "type": "boolean" } },
+        "required": ["city", "hot"],
+        "additionalProperties": false,
+    });
+    json!({ "type": "json_schema", "json_schema": { "name": "weather", "schema": schema } })
+}

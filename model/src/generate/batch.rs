@@ -2,7 +2,6 @@
 
 mod admission;
 mod pass;
-mod queue;
 #[cfg(test)]
 mod tests;
 
@@ -11,12 +10,13 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::generate::decoding::Decoding;
+use crate::generate::fair_queue::{Client, FairQueue};
 use crate::generate::generation::{FinishReason, Request, check_prompt};
 use crate::generate::prefix_cache::PrefixCache;
 use crate::generate::sampling::SampledToken;
+use crate::network::hook::CancelToken;
 use crate::network::model::Model;
 use crate::network::workspace::Workspace;
-use queue::Queue;
 
 /// Parameters of a [`Batch`].
 #[derive(Debug, Clone)]
@@ -54,15 +54,16 @@ pub struct Submission {
     pub choices: usize,
     /// Size of the context in tokens, as in [`Model::sequence`].
     pub context: Option<usize>,
-    /// Clients take turns: of the submissions that wait, one of the client with the fewest answers is next. A client without answers
-    /// does not wait for a place: one of the client with the most answers is paused.
-    pub client: u64,
+    /// Clients take turns, first the addresses and then the users of an address: of the submissions that wait, one of the address with
+    /// the fewest answers is next. A client without answers does not wait for a place if its address has fewer answers than another, or
+    /// another user of its address has more than one: an answer of those with the most is paused.
+    pub client: Client,
 }
 
 impl Submission {
     /// One answer to `prompt`, in a context of the default size.
     pub fn new(prompt: Vec<u32>, request: Request) -> Self {
-        Self { prompt, request, choices: 1, context: None, client: 0 }
+        Self { prompt, request, choices: 1, context: None, client: Client::default() }
     }
 }
 
@@ -137,7 +138,7 @@ pub struct Batch {
     model: Model,
     workspace: Workspace,
     options: BatchOptions,
-    queue: Queue,
+    queue: FairQueue<(Ticket, Submission)>,
     /// Answers that were paused, the oldest submission first.
     paused: Vec<Running>,
     /// In the order in which they began.
@@ -152,7 +153,7 @@ pub struct Batch {
 /// An answer that is computed.
 struct Running {
     ticket: Ticket,
-    client: u64,
+    client: Client,
     choice: usize,
     answer: Decoding,
     /// Further answers to the same prompt. They begin once it is computed.
@@ -183,7 +184,7 @@ impl Batch {
         Ok(Self {
             workspace: model.workspace()?,
             model: model.clone(),
-            queue: Queue::default(),
+            queue: FairQueue::default(),
             paused: Vec::new(),
             running: Vec::new(),
             cache: PrefixCache::new(options.cache_bytes),
@@ -210,13 +211,13 @@ impl Batch {
         check_prompt(&self.model, prompt, self.model.sequence(*context)?.capacity())?;
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
-        self.queue.push(ticket, submission);
+        self.queue.push(submission.client, (ticket, submission));
         Ok(ticket)
     }
 
     /// Removes a submission and frees its memory. It has no further events.
     pub fn cancel(&mut self, ticket: Ticket) {
-        self.queue.remove(ticket);
+        self.queue.retain(|(other, _)| *other != ticket);
         self.paused.retain(|other| other.ticket != ticket);
         self.running.retain(|other| other.ticket != ticket);
     }
@@ -237,15 +238,17 @@ impl Batch {
 
     /// Whether there is nothing to compute.
     pub fn is_idle(&self) -> bool {
-        self.running.is_empty() && self.paused.is_empty() && self.queue.len() == 0
+        self.running.is_empty() && self.paused.is_empty() && self.queue.is_empty()
     }
 
-    /// Writes the cache to a file, which replaces an older one at once. Only the user may read it, because it tells the prompts.
+    /// Writes the cache to a file, which replaces an older one once it is complete. Only the user may read it, because it tells the
+    /// prompts. Several processes may save to the same file; that of the last one remains.
     ///
     /// # Errors
-    /// If the file cannot be written, or the model is not causal: a bidirectional prompt has no beginnings to share.
-    pub fn save_cache(&self, path: impl AsRef<Path>) -> Result<()> {
-        self.cache.save(&self.model, path.as_ref())
+    /// [`Error::Cancelled`] if `cancel` asks for it; another error if the file cannot be written, or the model is not causal: a
+    /// bidirectional prompt has no beginnings to share. An older file is unchanged then.
+    pub fn save_cache(&self, path: impl AsRef<Path>, cancel: &CancelToken) -> Result<()> {
+        self.cache.save(&self.model, path.as_ref(), cancel)
     }
 
     /// Adds the sequences of a file that [`Batch::save_cache`] wrote to the cache, as far as its budget allows. Returns the tokens

@@ -409,8 +409,9 @@ pub(crate) fn guarded<R>(what: &'static str, work: impl FnOnce() -> Result<R>) -
     catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(Error::Panicked(what)))
 }
 
-/// Runs the planned pass of every answer. The ids that constraints allow are determined meanwhile, by one more thread: a constraint
-/// takes some 100 µs, and the pass of a real model so long that those of 16 answers end before it.
+/// Runs the planned pass of every answer. The ids that constraints allow are determined meanwhile, by one more thread. For an answer
+/// that takes some 100 µs, and each further answer makes the pass of a real model a millisecond or more longer, so the thread ends
+/// first, however many answers there are. If the threads of the pass did it, they would all wait for each other at the next layer.
 ///
 /// # Errors
 /// As [`Model::run`].

@@ -14,9 +14,11 @@ mod calls;
 mod lark;
 mod size;
 mod vocabulary;
+mod watch;
 
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::generate::constraint::{Constraint, IdSet};
@@ -27,6 +29,7 @@ use llguidance::toktrie::{InferenceCapabilities, TokEnv};
 use llguidance::{Matcher, ParserFactory};
 use serde_json::{Value, json};
 use vocabulary::Vocabulary;
+use watch::Watch;
 
 /// Longest grammar or list of tools in bytes.
 const MAX_SOURCE: usize = 256 << 10;
@@ -37,24 +40,38 @@ const MAX_DEPTH: usize = 64;
 /// The name of a grammar within another.
 const INNER: &str = "inner";
 
+/// Longest time for one token. All answers of a pass wait for it. A usual grammar takes less than a millisecond.
+const MAX_TIME: Duration = Duration::from_secs(3);
+
 /// Stack in bytes for the compiler, which is recursive. The system provides only the pages that are touched.
 const STACK: usize = 512 << 20;
 
-/// The limits of work and memory. Those of the crate allow 500 MB for the states of one lexer.
+/// The limits of work and memory. Those of the crate allow 500 MB for the states of one lexer. For one token, it
+/// allows 200 000 steps of the lexer and 50 000 items of the parser, 2 000 at one place.
 fn limits() -> ParserLimits {
     ParserLimits { max_lexer_states: 50_000, verbose_errors: false, ..ParserLimits::default() }
 }
 
-/// What an answer must look like.
+/// What an answer must look like: a text, calls of tools, or either of both.
 #[derive(Debug, Clone)]
-pub struct Grammar(Source);
+pub struct Grammar {
+    text: Option<Text>,
+    calls: Option<Calls>,
+}
 
 #[derive(Debug, Clone)]
-enum Source {
+enum Text {
+    /// A JSON schema.
     Json(Value),
     Lark(String),
     Regex(String),
-    Call { tools: Value, name: Option<String> },
+}
+
+#[derive(Debug, Clone)]
+struct Calls {
+    tools: Value,
+    /// The name of the only tool that may be called.
+    name: Option<String>,
 }
 
 impl Grammar {
@@ -65,12 +82,12 @@ impl Grammar {
     pub fn json_schema(schema: &Value) -> Result<Self> {
         check_depth("the JSON schema", schema)?;
         size::check(std::iter::once(schema))?;
-        Ok(Grammar(Source::Json(lark::schema(schema))))
+        Ok(Self::of_text(Text::Json(schema.clone())))
     }
 
     /// A JSON object.
     pub fn json_object() -> Self {
-        Grammar(Source::Json(lark::schema(&json!({ "type": "object" }))))
+        Self::of_text(Text::Json(json!({ "type": "object" })))
     }
 
     /// A text that a grammar in the notation of Lark describes, as [`llguidance`] reads it; its first rule is `start`.
@@ -79,7 +96,7 @@ impl Grammar {
     /// If the grammar is longer than 256 KiB, or has brackets nested deeper than 64 levels.
     pub fn lark(grammar: &str) -> Result<Self> {
         check_text("the grammar", grammar)?;
-        Ok(Grammar(Source::Lark(grammar.to_owned())))
+        Ok(Self::of_text(Text::Lark(grammar.to_owned())))
     }
 
     /// A text that a regular expression describes as a whole.
@@ -88,7 +105,7 @@ impl Grammar {
     /// As [`Grammar::lark`].
     pub fn regex(expression: &str) -> Result<Self> {
         check_text("the regular expression", expression)?;
-        Ok(Grammar(Source::Regex(expression.to_owned())))
+        Ok(Self::of_text(Text::Regex(expression.to_owned())))
     }
 
     /// The call of one of these tools, or of the one with this name. `tools` are given as for [`offer_tools`](crate::offer_tools).
@@ -97,11 +114,38 @@ impl Grammar {
     /// If there is no such tool, if the tools are longer than 256 KiB or nested deeper than 64 levels, or if the schema of one is too
     /// large, as for [`Grammar::json_schema`].
     pub fn call(tools: &Value, name: Option<&str>) -> Result<Self> {
+        Ok(Grammar { text: None, calls: Some(Calls::new(tools, name, None)?) })
+    }
+
+    /// An answer that follows this grammar, or the call of one of these tools: the model chooses. One that has no form for calls
+    /// follows the grammar. [`AnswerParser::without_calls_after_text`](crate::AnswerParser::without_calls_after_text) reads the answer.
+    ///
+    /// # Errors
+    /// As [`Grammar::call`], where the schema of this grammar counts together with those of the tools.
+    pub fn or_call(self, tools: &Value) -> Result<Self> {
+        let schema = match &self.text {
+            Some(Text::Json(schema)) => Some(schema),
+            _ => None,
+        };
+        let calls = Some(Calls::new(tools, None, schema)?);
+        Ok(Grammar { calls, ..self })
+    }
+
+    fn of_text(text: Text) -> Self {
+        Grammar { text: Some(text), calls: None }
+    }
+}
+
+impl Calls {
+    /// `schema` is that of the text which may come in place of calls.
+    ///
+    /// # Errors
+    /// As [`Grammar::call`].
+    fn new(tools: &Value, name: Option<&str>, schema: Option<&Value>) -> Result<Self> {
         check_depth("the list of tools", tools)?;
         check_length("the list of tools", tools.to_string().len())?;
-        let (tools, name) = (tools.clone(), name.map(str::to_owned));
-        calls::check(&tools, name.as_deref())?;
-        Ok(Grammar(Source::Call { tools, name }))
+        calls::check(tools, name, schema)?;
+        Ok(Calls { tools: tools.clone(), name: name.map(str::to_owned) })
     }
 }
 
@@ -156,14 +200,24 @@ pub struct GrammarCompiler(Arc<Parts>);
 struct Parts {
     factory: ParserFactory,
     template: Template,
+    watch: Watch,
 }
 
 impl GrammarCompiler {
     /// A compiler for a model with this tokenizer and template, whose answers end with one of the ids `ends`.
     ///
     /// # Errors
-    /// If the tokenizer has none of the `ends`.
+    /// If the tokenizer has none of the `ends`, or a thread cannot be started.
     pub fn new(tokenizer: &Tokenizer, template: &Template, ends: &[u32]) -> Result<Self> {
+        Self::with_limit(tokenizer, template, ends, MAX_TIME)
+    }
+
+    fn with_limit(
+        tokenizer: &Tokenizer,
+        template: &Template,
+        ends: &[u32],
+        limit: Duration,
+    ) -> Result<Self> {
         let vocabulary: TokEnv = Arc::new(Vocabulary::new(tokenizer, ends)?);
         let capabilities = InferenceCapabilities::default();
         let slices = llguidance::earley::SlicedBiasComputer::general_slices();
@@ -172,7 +226,8 @@ impl GrammarCompiler {
         factory.quiet();
         *factory.limits_mut() = limits();
         let template = template.clone();
-        Ok(GrammarCompiler(Arc::new(Parts { factory, template })))
+        let watch = Watch::start(limit).map_err(|error| no_thread(&error))?;
+        Ok(GrammarCompiler(Arc::new(Parts { factory, template, watch })))
     }
 
     /// The state of an answer to `prompt` that follows `grammar`. `tokenizer` is the one that the compiler was built for.
@@ -186,23 +241,23 @@ impl GrammarCompiler {
         tokenizer: &Tokenizer,
         prompt: &[u32],
     ) -> Result<GrammarConstraint> {
-        let Parts { factory, template } = &*self.0;
+        let Parts { factory, template, watch } = &*self.0;
         let thoughts = template.thoughts(tokenizer, prompt);
-        let source = sources(&grammar.0, template.call_form(), thoughts)?;
+        let source = whole(grammar, template.call_form(), thoughts)?;
         let parser = thread::scope(|scope| {
             let compile = || factory.create_parser(source);
             let thread = thread::Builder::new().stack_size(STACK).spawn_scoped(scope, compile);
-            let thread = thread
-                .map_err(|error| Error::Grammar(format!("cannot start a thread: {error}")))?;
+            let thread = thread.map_err(|error| no_thread(&error))?;
             let parser = thread
                 .join()
                 .map_err(|_| Error::Grammar("the grammar cannot be compiled".into()))?;
-            parser.map_err(|error| match grammar.0 {
-                Source::Json(_) | Source::Call { .. } => of_schema(&error),
-                Source::Lark(_) | Source::Regex(_) => invalid(&error),
+            parser.map_err(|error| match grammar.text {
+                Some(Text::Json(_)) | None => of_schema(&error),
+                Some(Text::Lark(_) | Text::Regex(_)) => invalid(&error),
             })
         })?;
-        Ok(GrammarConstraint(Matcher::new(Ok(parser))))
+        let matcher = Matcher::new(Ok(parser)).into_cancellable();
+        Ok(GrammarConstraint { matcher, watch: watch.clone() })
     }
 }
 
@@ -213,20 +268,34 @@ impl std::fmt::Debug for GrammarCompiler {
 }
 
 /// The grammar of a whole answer.
-fn sources(source: &Source, form: Option<CallForm>, thoughts: Thoughts) -> Result<TopLevelGrammar> {
-    let is_call = matches!(source, Source::Call { .. });
-    let before = lark::before(form, thoughts, is_call);
-    let inner = format!("answer: @{INNER}\n");
-    let (answer, inner) = match source {
-        Source::Json(schema) => (format!("answer: %json {schema}\n"), None),
-        Source::Lark(grammar) => (inner, Some(GrammarWithLexer::from_lark(grammar.clone()))),
-        Source::Regex(expression) => (inner, Some(GrammarWithLexer::from_regex(expression))),
-        Source::Call { tools, name } => {
-            let problem = || Error::Grammar("this model has no form for calls of tools".to_owned());
-            (calls::lark(form.ok_or_else(problem)?, tools, name.as_deref())?, None)
-        }
-    };
-    let mut whole = TopLevelGrammar::from_lark(before + &answer);
+fn whole(
+    Grammar { text, calls }: &Grammar,
+    form: Option<CallForm>,
+    thoughts: Thoughts,
+) -> Result<TopLevelGrammar> {
+    if text.is_none() && form.is_none() {
+        return Err(Error::Grammar("this model has no form for calls of tools".to_owned()));
+    }
+    let (mut alternatives, mut rules, mut inner) = (Vec::new(), String::new(), None);
+    if let Some((form, Calls { tools, name })) = form.zip(calls.as_ref()) {
+        alternatives.push(format!("{} calls", lark::before_calls(form)));
+        rules += &calls::lark(form, tools, name.as_deref())?;
+    }
+    if let Some(text) = text {
+        alternatives.push(format!("{} text", lark::before_text(form)));
+        rules += &match text {
+            Text::Json(schema) => format!("text: %json {}\n", lark::schema(schema)),
+            Text::Lark(_) | Text::Regex(_) => format!("text: @{INNER}\n"),
+        };
+        inner = match text {
+            Text::Json(_) => None,
+            Text::Lark(grammar) => Some(GrammarWithLexer::from_lark(grammar.clone())),
+            Text::Regex(expression) => Some(GrammarWithLexer::from_regex(expression)),
+        };
+    }
+    let begin = lark::begin(thoughts);
+    let answer = alternatives.join(" | ");
+    let mut whole = TopLevelGrammar::from_lark(format!("{begin}answer: {answer}\n{rules}"));
     let named = inner.map(|inner| GrammarWithLexer { name: Some(INNER.to_owned()), ..inner });
     whole.grammars.extend(named);
     Ok(whole)
@@ -234,6 +303,10 @@ fn sources(source: &Source, form: Option<CallForm>, thoughts: Thoughts) -> Resul
 
 fn invalid(error: &impl std::fmt::Display) -> Error {
     Error::Grammar(format!("the grammar is not valid: {error:#}"))
+}
+
+fn no_thread(error: &std::io::Error) -> Error {
+    Error::Grammar(format!("cannot start a thread: {error}"))
 }
 
 /// An error in a schema. The compiler shows the lines around it in the grammar of the whole answer, which nobody has written.
@@ -248,12 +321,36 @@ fn of_schema(error: &impl std::fmt::Display) -> Error {
 
 /// The state of an answer that follows a grammar: the constraint of a [`Request`](crate::Request).
 #[derive(Clone)]
-pub struct GrammarConstraint(Matcher);
+pub struct GrammarConstraint {
+    matcher: Matcher,
+    watch: Watch,
+}
+
+impl GrammarConstraint {
+    /// Does the work for one token.
+    ///
+    /// # Errors
+    /// If a limit is exceeded.
+    fn guarded<R, E: std::fmt::Display>(
+        &mut self,
+        work: impl FnOnce(&mut Matcher) -> Result<R, E>,
+    ) -> Result<R> {
+        let Self { matcher, watch } = self;
+        watch.guard(matcher, work).map_err(|error| {
+            let reason = match matcher.is_cancelled() {
+                true => format!("one token took longer than {} s", watch.limit().as_secs_f32()),
+                // The next line tells what `verbose_errors` would show.
+                false => format!("{error:#}").lines().next().unwrap_or_default().to_owned(),
+            };
+            Error::Grammar(format!("the grammar takes too much work to follow: {reason}"))
+        })
+    }
+}
 
 impl Constraint for GrammarConstraint {
     /// Where the grammar is complete, the ids that end an answer are among them.
     fn allowed(&mut self, allowed: &mut IdSet) -> Result<bool> {
-        let mask = self.0.compute_mask_or_eos().map_err(|error| invalid(&error))?;
+        let mask = self.guarded(Matcher::compute_mask_or_eos)?;
         for (word, bits) in allowed.words_mut().iter_mut().zip(mask.as_slice()) {
             *word = *bits;
         }
@@ -261,7 +358,7 @@ impl Constraint for GrammarConstraint {
     }
 
     fn accept(&mut self, id: u32) -> Result<()> {
-        self.0.consume_token(id).map_err(|error| invalid(&error))
+        self.guarded(|matcher| matcher.consume_token(id))
     }
 
     fn boxed_clone(&self) -> Box<dyn Constraint> {

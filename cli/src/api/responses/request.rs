@@ -25,7 +25,8 @@ pub struct ResponsesRequest {
     pub tool_choice: Option<Value>,
     /// With false, the answer ends after its first call.
     pub parallel_tool_calls: Option<bool>,
-    /// The form of the answer: `format` is an object whose `type` is `text`, `json_object` or `json_schema`.
+    /// The form of the answer: `format` is an object whose `type` is `text`, `json_object` or `json_schema`. With tools, the
+    /// answer has this form or calls them.
     pub text: Option<TextOptions>,
     /// Send the answer in pieces, as events.
     pub stream: Option<bool>,
@@ -50,7 +51,7 @@ pub struct ResponsesRequest {
     pub store: Option<bool>,
     /// Returned as it is.
     pub metadata: Option<serde_json::Map<String, Value>>,
-    /// A name of the user. Requests are served in turn between users.
+    /// A name of the user. Requests take turns between the users of an address.
     pub user: Option<String>,
 }
 
@@ -294,7 +295,7 @@ fn response_format(format: &Value) -> Value {
 }
 
 /// An error of the chat with the name that the field has here.
-fn renamed(error: ApiError) -> ApiError {
+pub fn renamed(error: ApiError) -> ApiError {
     let name = match error.body().error.param.as_deref() {
         Some("messages") => "input",
         Some("max_tokens") => "max_output_tokens",

@@ -111,8 +111,8 @@ pub const TABLE: &[(&str, &str)] = &[
         "把提示和生成的速度及其上限画成 SVG 图。默认画出至多 512 个 token 的提示和至多 2000 个 token 的上下文，只测量图中的内容",
     ),
     (
-        "Each line of the input is a JSON object with `custom_id`, `method` (POST), `url` (/v1/chat/completions, /v1/completions or /v1/responses) and `body`. Each line of the output has the `custom_id` and the response. A request that is wrong is answered with an error, and the others go on. A command that was stopped or killed goes on when it is given again: requests that are answered in the output are skipped. Requests that failed for a reason that may pass, such as too little memory (status 500 or above), are the last in the output: the exit code is 1, and the same command tries them again. Stdin is read to its end first. Answers on stdout cannot be gone on with.",
-        "输入的每行是一个 JSON 对象，含 `custom_id`、`method`（POST）、`url`（/v1/chat/completions、/v1/completions 或 /v1/responses）和 `body`。输出的每行含 `custom_id` 和响应。有错的请求得到一个错误，其余请求照常进行。命令中断或被终止后，再次运行同一命令即可继续：输出文件中已有回答的请求会跳过。因可能消除的原因（例如内存不足，状态码为 500 或以上）而失败的请求写在输出的末尾：此时退出码为 1，再次运行同一命令会重试它们。标准输入会先全部读完。写到标准输出的回答无法续接。",
+        "Each line of the input is a JSON object with `custom_id`, `method` (POST), `url` (/v1/chat/completions, /v1/completions or /v1/responses) and `body`. Each line of the output has the `custom_id` and the response. A request that is wrong is answered with an error, and the others go on. A command that was stopped or killed goes on when it is given again: requests that are answered in the output are skipped. Requests that may succeed later, because memory was too small (status 503) or `n` was above --max-sequences, are the last in the output: the exit code is 1, and the same command tries them again, also with a higher --kv-memory or --max-sequences. Stdin is read to its end first. Answers on stdout cannot be gone on with.",
+        "输入的每行是一个 JSON 对象，含 `custom_id`、`method`（POST）、`url`（/v1/chat/completions、/v1/completions 或 /v1/responses）和 `body`。输出的每行含 `custom_id` 和响应。有错的请求得到一个错误，其余请求照常进行。命令中断或被终止后，再次运行同一命令即可继续：输出文件中已有回答的请求会跳过。因内存不足（状态码 503）或 `n` 超过 --max-sequences 而失败、以后可能成功的请求写在输出的末尾：此时退出码为 1，再次运行同一命令会重试它们，也可调高 --kv-memory 或 --max-sequences。标准输入会先全部读完。写到标准输出的回答无法续接。",
     ),
     ("End the answer before this text; can be given several times", "遇到此文本前结束回答；可以给出多次"),
     (
@@ -131,8 +131,8 @@ pub const TABLE: &[(&str, &str)] = &[
         "缓存的提示词的文件：启动时读取，结束时写入。不适用于双向模型",
     ),
     (
-        "File with the key that requests must have, as in `Authorization: Bearer KEY`. [default: the variable GLM_API_KEY, else none]",
-        "存放密钥的文件；请求必须带有该密钥，即 `Authorization: Bearer KEY`。[默认：变量 GLM_API_KEY，未设置则不需要密钥]",
+        "File with the key that requests must have, as in `Authorization: Bearer KEY`: at least 16 characters. [default: the variable GLM_API_KEY, else none]",
+        "存放密钥的文件；请求必须带有该密钥，即 `Authorization: Bearer KEY`，至少 16 个字符。[默认：变量 GLM_API_KEY，未设置则不需要密钥]",
     ),
     (
         "Files that another revision of the same repository has as well are kept. A folder that is not in a cache is not \
@@ -164,13 +164,13 @@ pub const TABLE: &[(&str, &str)] = &[
         "把消息里的特殊 token 名称（如 <|user|>）当作这些 token。不加此项时它们只是文本，因此无人能冒充其他角色",
     ),
     (
-        "Let pages of this origin, such as `https://example.org`, use the server from a browser; can be given several times",
-        "允许此来源（如 https://example.org）的网页在浏览器中使用服务器；可多次给出",
+        "Let pages of this origin, such as `https://example.org`, use the server from a browser, and accept its host, which a proxy passes on; can be given several times",
+        "允许此来源（如 https://example.org）的网页在浏览器中使用服务器，并接受代理转发的该主机名；可多次给出",
     ),
     ("List the models that are here", "列出本机的模型"),
     (
-        "Longest time in seconds that a client may take to send the headers or the body of a request, be idle between requests, or take nothing of a response",
-        "客户端发送请求头或请求体、在两次请求之间空闲、或不读取响应的最长秒数",
+        "Longest time in seconds that a client may take to send the headers or the body of a request, be idle between requests, or delay a response because it reads less than 4 KiB of it a second",
+        "客户端发送请求头或请求体、在两次请求之间空闲、或因每秒读取响应不足 4 KiB 而使其停滞的最长秒数",
     ),
     ("Longest time of a request in seconds; 0 means no limit", "一个请求最长的秒数；0 表示不限"),
     (

@@ -42,7 +42,7 @@ fn impatient(stop: Stop) -> Downloader {
     let mut http = Http::new(stop);
     http.stalled = Duration::from_millis(200);
     let retries = Retries { first: Duration::from_millis(1), most: 3 };
-    Downloader { http, token: None, retries }
+    Downloader { http, authorization: None, retries }
 }
 
 const WHOLE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n";

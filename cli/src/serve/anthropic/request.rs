@@ -82,7 +82,7 @@ impl Fields for MessagesRequest {
 /// Who asks.
 #[derive(Debug, Deserialize, ToSchema)]
 pub struct Metadata {
-    /// A name of the user. Requests are served in turn between users.
+    /// A name of the user. Requests take turns between the users of an address.
     pub user_id: Option<String>,
 }
 

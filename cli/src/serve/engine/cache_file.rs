@@ -1,12 +1,14 @@
-//! The file from which the cache is restored.
+//! The file of the cache: restored at the start, saved at the end.
 
 use std::path::Path;
 
 use anyhow::Result;
-use glm_model::{Batch, Error};
+use glm_model::{Batch, CancelToken, Error};
 
 use crate::file;
 use crate::messages;
+use crate::output::note;
+use crate::units::bytes;
 
 /// Reads the file into the cache, if there is one. Returns what is to be said. A file of kept prompts that does not fit is left alone; the
 /// end of the server replaces it.
@@ -26,4 +28,14 @@ pub fn read(batch: &mut Batch, path: Option<&Path>) -> Result<Option<String>> {
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Writes the cache to the file, if there is one.
+///
+/// # Errors
+/// If it cannot be written, or that is cancelled.
+pub fn write(batch: &Batch, path: Option<&Path>, cancel: &CancelToken) -> glm_model::Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    note(&messages::cache_is_being_saved(bytes(batch.stats().cache_bytes), path.display()));
+    batch.save_cache(path, cancel)
 }

@@ -1,6 +1,7 @@
 //! The engine with a causal model, which has no texts.
 
 use std::fs;
+use std::sync::OnceLock;
 
 use glm_model::{Constraint, IdSet, Options, Request, Sampling};
 
@@ -26,19 +27,18 @@ fn submission(tokens: usize) -> Submission {
     Submission::new((0..200).map(|i| 10 + i * i % 50).collect(), request)
 }
 
-/// The tokens of each choice, the choices that ended, the cached tokens, and whether it failed.
-fn events(mut events: Events, stop: Option<usize>) -> (Vec<usize>, usize, usize, bool) {
-    let (mut tokens, mut ends, mut reused, mut has_failed) = (vec![0; 4], 0, 0, false);
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    while let Some((_, event)) = runtime.block_on(events.recv()) {
+fn wait<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(work)
+}
+
+/// The tokens of the first choice, the choices that ended, the cached tokens, and whether it failed.
+fn events(mut events: Events) -> (usize, usize, usize, bool) {
+    let (mut tokens, mut ends, mut reused, mut has_failed) = (0, 0, 0, false);
+    while let Some((_, event)) = wait(events.recv()) {
         match event {
             Event::Started { cached } => reused = cached,
-            Event::Token { choice, .. } => {
-                tokens[choice] += 1;
-                if stop == Some(choice) {
-                    events.stop(0, choice);
-                }
-            }
+            Event::Token { choice: 0, .. } => tokens += 1,
+            Event::Token { .. } => {}
             Event::Finished { .. } => ends += 1,
             _ => has_failed = true,
         }
@@ -46,27 +46,96 @@ fn events(mut events: Events, stop: Option<usize>) -> (Vec<usize>, usize, usize,
     (tokens, ends, reused, has_failed)
 }
 
+/// Allows every id, but the one after so many waits until its gate is open. With it waits the engine.
+#[derive(Debug, Clone)]
+struct Gates {
+    ids: usize,
+    gates: Vec<(usize, Arc<OnceLock<()>>)>,
+}
+
+impl Constraint for Gates {
+    fn allowed(&mut self, _: &mut IdSet) -> glm_model::Result<bool> {
+        let gate = self.gates.iter().find(|(ids, _)| *ids == self.ids);
+        if let Some((_, gate)) = gate {
+            gate.wait();
+        }
+        Ok(false)
+    }
+
+    fn accept(&mut self, _: u32) -> glm_model::Result<()> {
+        self.ids += 1;
+        Ok(())
+    }
+
+    fn boxed_clone(&self) -> Box<dyn Constraint> {
+        Box::new(self.clone())
+    }
+}
+
 #[test]
 fn one_choice_can_be_stopped() {
     let engine = start(&model(), None).unwrap();
-    let mut many = submission(2000);
+    let free = engine.places.available_permits();
+    let [is_stopped, is_seen] = [(); 2].map(|()| Arc::new(OnceLock::new()));
+    let gates = vec![(10, Arc::clone(&is_stopped)), (20, Arc::clone(&is_seen))];
+    let mut many = submission(30);
     many.choices = 2;
-    let (tokens, ends, ..) = events(engine.submit(vec![many]).unwrap(), Some(1));
-    // Some come before the engine knows.
-    assert!(tokens[0] == 2000 && (1..2000).contains(&tokens[1]), "{tokens:?}");
-    assert_eq!(ends, 1);
-    // Its place is free again, and nothing is left to do.
-    let mut four = submission(2);
-    four.choices = 4;
-    assert_eq!(events(engine.submit(vec![four]).unwrap(), None).1, 4);
+    many.request.constraint = Some(Box::new(Gates { ids: 0, gates }));
+    let mut events = engine.submit(vec![many]).unwrap();
+    assert_eq!(engine.places.available_permits(), free - 2);
+    let (mut tokens, mut ended) = ([0; 2], vec![]);
+    while let Some((_, event)) = wait(events.recv()) {
+        match event {
+            Event::Token { choice, .. } => tokens[choice] += 1,
+            Event::Finished { choice, .. } => ended.push(choice),
+            _ => {}
+        }
+        match tokens {
+            // The engine waits for the first gate, or comes to it.
+            [_, 5] if is_stopped.get().is_none() => {
+                events.stop(0, 1);
+                is_stopped.set(()).unwrap();
+            }
+            // Now it waits for the second, and only the other answer has a place.
+            [20, _] if is_seen.get().is_none() => {
+                assert_eq!(engine.places.available_permits(), free - 1);
+                is_seen.set(()).unwrap();
+            }
+            _ => {}
+        }
+    }
+    // It is stopped before the pass after the first gate.
+    assert!(tokens[0] == 30 && (5..=11).contains(&tokens[1]), "{tokens:?}");
+    assert_eq!((ended, engine.places.available_permits()), (vec![0], free));
+}
+
+#[test]
+fn an_answer_that_is_stopped_tells_how_long_answers_take() {
+    let engine = start(&model(), None).unwrap();
+    assert_eq!(engine.retry_after(), 1);
+    let is_late = Arc::new(OnceLock::new());
+    let gates = vec![(1, Arc::clone(&is_late))];
+    let mut late = submission(1000);
+    late.request.constraint = Some(Box::new(Gates { ids: 0, gates }));
+    let mut events = engine.submit(vec![late]).unwrap();
+    let begun = Instant::now();
+    while !matches!(wait(events.recv()), Some((_, Event::Token { .. }))) {}
+    thread::sleep(Duration::from_millis(2100).saturating_sub(begun.elapsed()));
+    events.stop(0, 0);
+    is_late.set(()).unwrap();
+    while wait(events.recv()).is_some() {}
+    assert!(engine.retry_after() >= 2, "{}", engine.retry_after());
 }
 
 #[derive(Debug, Clone)]
-struct Panics;
+struct Bad {
+    panics: bool,
+}
 
-impl Constraint for Panics {
+impl Constraint for Bad {
     fn allowed(&mut self, _: &mut IdSet) -> glm_model::Result<bool> {
-        panic!("on purpose")
+        assert!(!self.panics, "on purpose");
+        Err(glm_model::Error::Grammar("on purpose".to_owned()))
     }
 
     fn accept(&mut self, _: u32) -> glm_model::Result<()> {
@@ -79,14 +148,17 @@ impl Constraint for Panics {
 }
 
 #[test]
-fn a_constraint_that_panics_fails_its_answer_alone() {
+fn a_constraint_that_fails_or_panics_fails_its_answer_alone() {
     let engine = start(&model(), None).unwrap();
     let other = engine.submit(vec![submission(100)]).unwrap();
-    let mut bad = submission(10);
-    bad.request.constraint = Some(Box::new(Panics));
-    assert!(events(engine.submit(vec![bad]).unwrap(), None).3);
-    let (tokens, ends, _, has_failed) = events(other, None);
-    assert_eq!((tokens[0], ends, has_failed), (100, 1, false));
+    for panics in [true, false] {
+        let mut bad = submission(10);
+        bad.request.constraint = Some(Box::new(Bad { panics }));
+        let (tokens, ends, _, has_failed) = events(engine.submit(vec![bad]).unwrap());
+        assert_eq!((tokens, ends, has_failed), (0, 0, true));
+    }
+    let (tokens, ends, _, has_failed) = events(other);
+    assert_eq!((tokens, ends, has_failed), (100, 1, false));
 }
 
 #[test]
@@ -95,8 +167,8 @@ fn a_cache_file_that_cannot_be_used_is_replaced_if_it_is_one() {
     let file = folder.path().join("cache");
     let model = model();
     let answered = |engine: &Engine| {
-        let cached = events(engine.submit(vec![submission(2)]).unwrap(), None).2;
-        engine.end().unwrap();
+        let cached = events(engine.submit(vec![submission(2)]).unwrap()).2;
+        wait(engine.end(&CancelToken::default())).unwrap();
         cached
     };
     assert_eq!(answered(&start(&model, Some(file.clone())).unwrap()), 0);
@@ -119,4 +191,17 @@ fn a_cache_file_that_cannot_be_used_is_replaced_if_it_is_one() {
     assert!(error.contains("name another file"), "{error}");
     assert_eq!(fs::read(&file).unwrap(), b"a letter");
     assert!(start(&model, Some(folder.path().join("none/cache"))).is_err());
+}
+
+#[test]
+fn saving_can_be_cancelled() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("cache");
+    let engine = start(&model(), Some(file.clone())).unwrap();
+    assert_eq!(events(engine.submit(vec![submission(2)]).unwrap()).1, 1);
+    let cancel = CancelToken::default();
+    cancel.cancel();
+    let ended = wait(engine.end(&cancel));
+    assert!(matches!(ended, Err(glm_model::Error::Cancelled)), "{ended:?}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }

@@ -1,10 +1,11 @@
 //! Which answers run: those that were paused, then those that wait, as far as places and memory allow.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use super::{Batch, Event, Running, Submission, Ticket};
 use crate::error::Result;
 use crate::generate::decoding::{Decoding, guarded};
+use crate::generate::fair_queue::{Client, Shares};
 use crate::generate::prefix_cache::PrefixCache;
 use crate::network::model::Model;
 use crate::network::sequence::Sequence;
@@ -16,23 +17,27 @@ impl Batch {
     /// Begins as many submissions as there is room for.
     pub(super) fn begin(&mut self, events: &mut dyn FnMut(Ticket, Event)) {
         self.resume();
-        while let Some(index) = self.next_to_begin() {
-            let submission = self.queue.get(index);
+        // Addresses whose next submission has to wait for places.
+        let mut blocked = HashSet::new();
+        while let Some(index) = self.next_to_begin(&blocked) {
+            let (_, submission) = self.queue.get(index);
             let (client, choices, len) =
                 (submission.client, submission.choices, submission.prompt.len());
-            // If there is no room, it stays the next one. No other may overtake it, or an answer with many choices would never begin.
-            if !self.has_places(client, choices) {
-                return;
-            }
+            // If there are no places, it stays the next one. No other may take those that it waits for, or an answer with many choices would
+            // never begin.
+            let Some(giving) = self.giving(client, choices, !blocked.is_empty()) else {
+                blocked.insert(client.address);
+                continue;
+            };
             let beginning = self.beginning(index);
             if !self.has_room(len - beginning.as_ref().map_or(0, Sequence::len)) {
                 return;
             }
-            let (ticket, submission) = self.queue.remove_at(index);
+            let (_, (ticket, submission)) = self.queue.take(index);
             let start = || self.start(ticket, submission, beginning);
             match guarded("the beginning of an answer", start) {
                 Ok(running) => {
-                    self.make_places(choices);
+                    self.give_way(giving);
                     self.running.push(running);
                 }
                 Err(error) => events(ticket, Event::Failed(error)),
@@ -57,19 +62,18 @@ impl Batch {
         }
     }
 
-    /// Index of the submission that begins next.
-    fn next_to_begin(&self) -> Option<usize> {
+    /// Index of the submission that begins next, of an address that is not blocked.
+    fn next_to_begin(&self, blocked: &HashSet<u64>) -> Option<usize> {
         // Nothing begins before an answer that lost its memory has it again, or it might never get it.
         if self.paused.iter().any(|paused| !paused.gave_way) {
             return None;
         }
         let Self { queue, running, cache, model, .. } = self;
-        let mut answers = HashMap::new();
-        for other in running.iter().chain(&self.paused) {
-            *answers.entry(other.client).or_default() += other.choices();
-        }
-        let may_begin = |waits: &Submission| {
-            (self.paused.is_empty() || !answers.contains_key(&waits.client))
+        let answers = self.shares();
+        let may_begin = |client: Client, (_, waits): &(Ticket, Submission)| {
+            let takes_free = self.paused.is_empty() && blocked.is_empty();
+            (takes_free || answers.of(client) == 0)
+                && !blocked.contains(&client.address)
                 && !is_being_computed(model, cache, running, waits)
         };
         queue.next(&answers, may_begin)
@@ -80,40 +84,47 @@ impl Batch {
         self.running.iter().map(Running::choices).sum()
     }
 
-    /// Number of answers of a client that began.
-    fn answers_of(&self, client: u64) -> usize {
+    /// The answers of each client that began.
+    fn shares(&self) -> Shares {
         let all = self.running.iter().chain(&self.paused);
-        all.filter(|other| other.client == client).map(Running::choices).sum()
+        all.map(|other| (other.client, other.choices())).collect()
     }
 
-    /// Whether there are places for `choices` more answers of a client. A client without answers may take places of clients that
-    /// keep as many.
-    fn has_places(&self, client: u64, choices: usize) -> bool {
-        let free = self.options.max_sequences.saturating_sub(self.answers());
-        if choices <= free || self.answers_of(client) > 0 {
-            return choices <= free;
+    /// Indices of the answers that give their places to `choices` more of a client; `None` if it has to wait. A client without answers may
+    /// take places of those who keep as many. With `own`, only places of its address are taken.
+    fn giving(&self, client: Client, choices: usize, own: bool) -> Option<Vec<usize>> {
+        let free = match own {
+            true => 0,
+            false => self.options.max_sequences.saturating_sub(self.answers()),
+        };
+        let lacking = choices.saturating_sub(free);
+        if lacking == 0 {
+            return Some(Vec::new());
         }
-        let mut counts = HashMap::<u64, usize>::new();
-        self.movable().for_each(|(_, other)| *counts.entry(other.client).or_default() += 1);
-        choices <= free + counts.values().map(|count| count.saturating_sub(choices)).sum::<usize>()
+        let answers = self.shares();
+        if answers.of(client) > 0 {
+            return None;
+        }
+        // One that needs several places to continue might never have them.
+        let is_movable = |other: &Running| {
+            other.forks.is_none() && (!own || other.client.address == client.address)
+        };
+        let movable = self.running.iter().enumerate().filter(|(_, other)| is_movable(other));
+        let (indices, held): (Vec<_>, Vec<_>) =
+            movable.map(|(index, other)| (index, other.client)).unzip();
+        let giving = answers.giving(client, choices, &held, lacking)?;
+        Some(giving.into_iter().map(|index| indices[index]).collect())
     }
 
-    /// Pauses the last answers of the clients that have the most, until there are places for `choices` more.
-    fn make_places(&mut self, choices: usize) {
-        while self.answers() + choices > self.options.max_sequences {
-            let count = |client| self.movable().filter(|(_, other)| other.client == client).count();
-            let last = self.movable().max_by_key(|&(index, other)| (count(other.client), index));
-            let Some((index, _)) = last else { return };
+    /// Pauses the answers that give their places.
+    fn give_way(&mut self, mut giving: Vec<usize>) {
+        giving.sort_unstable();
+        for index in giving.into_iter().rev() {
             let mut paused = self.running.remove(index);
             paused.gave_way = true;
             paused.answer.rest();
             self.pause(paused);
         }
-    }
-
-    /// The answers that may give their place to another client. One that needs several places to continue might never have them.
-    fn movable(&self) -> impl Iterator<Item = (usize, &Running)> {
-        self.running.iter().enumerate().filter(|(_, other)| other.forks.is_none())
     }
 
     fn pause(&mut self, paused: Running) {
@@ -157,7 +168,7 @@ impl Batch {
     /// A sequence with the beginning of a prompt that waits, as far as others have computed it.
     fn beginning(&mut self, index: usize) -> Option<Sequence> {
         let Self { model, queue, cache, running, .. } = self;
-        let prompt = &queue.get(index).prompt;
+        let prompt = &queue.get(index).1.prompt;
         let running = running.iter().map(|other| other.answer.sequence());
         let running = running.map(|other| (model.reusable(prompt, other), other));
         let found = running.chain(cache.find(model, prompt)).max_by_key(|&(len, _)| len);

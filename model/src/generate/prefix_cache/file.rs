@@ -10,42 +10,60 @@
 //!
 //! Numbers and ids have 32 bits, and all bytes are in little-endian order.
 
-use std::fs::{self, File, OpenOptions};
+use std::ffi::OsStr;
+use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use glm_kernels::KEYS;
 use sha2::{Digest, Sha256};
 
 use super::{MAX_SEQUENCES, PrefixCache};
 use crate::error::{Error, Result};
+use crate::network::hook::CancelToken;
 use crate::network::model::Model;
 use crate::network::sequence::Sequence;
 
 const MAGIC: &[u8; 16] = b"glm-prefix-cache";
 const VERSION: u32 = 1;
 
+/// End of the name of an unfinished file. Before it are the name of the finished one, a dot, and random letters and digits.
+const PART_END: &str = ".part";
+const PART_LETTERS: usize = 6;
+/// Time without a write after which its process was killed.
+const ABANDONED: Duration = Duration::from_secs(600);
+
+/// Most bytes that are written before they must be on the disk. A thread that waits for the disk cannot be cancelled.
+const SYNC_BYTES: usize = 64 << 20;
+
 impl PrefixCache {
     /// # Errors
     /// As [`Batch::save_cache`](crate::Batch::save_cache).
-    pub(crate) fn save(&self, model: &Model, path: &Path) -> Result<()> {
+    pub(crate) fn save(&self, model: &Model, path: &Path, cancel: &CancelToken) -> Result<()> {
         check(model, path)?;
-        let part = path.with_added_extension("part");
-        // What was left there may have other permissions.
-        let _ = fs::remove_file(&part);
-        let written = self.write(model, &part).and_then(|()| fs::rename(&part, path));
-        written.map_err(|error| {
-            let _ = fs::remove_file(&part);
-            Error::io(path)(error)
-        })
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new("."));
+        let mut start = path.file_name().unwrap_or_default().to_owned();
+        start.push(".");
+        remove_abandoned(folder, &start);
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(&start).suffix(PART_END).rand_bytes(PART_LETTERS);
+        // Only the user may read it. It is removed unless it becomes the finished file.
+        let part = builder.tempfile_in(folder).map_err(Error::io(path))?;
+        let written = self.write(model, part.as_file(), cancel);
+        if cancel.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        written.map_err(Error::io(path))?;
+        part.persist(path).map_err(|error| Error::io(path)(error.error))?;
+        Ok(())
     }
 
-    fn write(&self, model: &Model, path: &Path) -> io::Result<()> {
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut to = Hashing { inner: BufWriter::new(options.open(path)?), hash: Sha256::new() };
+    /// Writes until it is cancelled.
+    fn write(&self, model: &Model, file: &File, cancel: &CancelToken) -> io::Result<()> {
+        let mut to = Hashing { inner: BufWriter::new(file), hash: Sha256::new() };
+        let mut unsynced = 0;
         to.write_all(MAGIC)?;
         to.write_number(VERSION as usize)?;
         to.write_all(&model.fingerprint())?;
@@ -66,7 +84,18 @@ impl PrefixCache {
             to.write_number(sequence.len())?;
             to.write_all(bytemuck::cast_slice(sequence.ids()))?;
             for page in shared..pages[index].len() {
-                sequence.page(page).into_iter().try_for_each(|part| to.write_all(part))?;
+                if cancel.is_cancelled() {
+                    return Ok(());
+                }
+                if unsynced >= SYNC_BYTES {
+                    to.inner.flush()?;
+                    file.sync_data()?;
+                    unsynced = 0;
+                }
+                for part in sequence.page(page) {
+                    to.write_all(part)?;
+                    unsynced += part.len();
+                }
             }
         }
         let Hashing { mut inner, hash } = to;
@@ -90,6 +119,24 @@ impl PrefixCache {
         let tokens = sequences.iter().map(Sequence::len).sum();
         sequences.into_iter().for_each(|sequence| self.insert(sequence));
         Ok(tokens)
+    }
+}
+
+/// Removes the unfinished files of processes that were killed.
+fn remove_abandoned(folder: &Path, start: &OsStr) {
+    let is_part = |name: &OsStr| {
+        let name = name.as_encoded_bytes().strip_prefix(start.as_encoded_bytes());
+        let letters = name.and_then(|name| name.strip_suffix(PART_END.as_bytes()));
+        letters.is_some_and(|letters| {
+            letters.len() == PART_LETTERS && letters.iter().all(u8::is_ascii_alphanumeric)
+        })
+    };
+    // What cannot be removed does no harm but to take up space.
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let age = || entry.metadata()?.modified()?.elapsed().map_err(io::Error::other);
+        if is_part(&entry.file_name()) && age().is_ok_and(|age| age > ABANDONED) {
+            let _ = fs::remove_file(entry.path());
+        }
     }
 }
 
@@ -209,3 +256,6 @@ impl<R: Read> Hashing<R> {
         Ok(numbers)
     }
 }
+
+#[cfg(test)]
+mod tests;

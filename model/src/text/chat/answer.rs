@@ -95,6 +95,8 @@ const MAX_SPACE: usize = 1024;
 #[derive(Debug, Clone)]
 pub struct AnswerParser {
     calls: Option<(CallForm, Offered)>,
+    /// Whether calls may follow a text.
+    has_calls_after_text: bool,
     /// The beginning of the identifiers of calls.
     id: String,
     /// Calls so far.
@@ -132,7 +134,15 @@ impl AnswerParser {
         };
         let calls = expects.calls.filter(|(_, offered)| !offered.is_empty());
         let (held, events) = (String::new(), Vec::new());
-        AnswerParser { calls, id, count: 0, complete: 0, state, held, events }
+        let has_calls_after_text = true;
+        AnswerParser { calls, has_calls_after_text, id, count: 0, complete: 0, state, held, events }
+    }
+
+    /// Expects either calls or a text: after the first text, what looks like a call is text as well. So a call in the strings of
+    /// JSON is none.
+    #[must_use]
+    pub fn without_calls_after_text(self) -> Self {
+        AnswerParser { has_calls_after_text: false, ..self }
     }
 
     /// Takes the next piece of the text, and returns what has become certain.
@@ -271,6 +281,9 @@ impl AnswerParser {
     fn say(&mut self, piece: String) {
         if !piece.is_empty() {
             self.state = State::Text { line: piece.ends_with('\n'), fresh: false };
+        }
+        if !self.has_calls_after_text && !piece.trim_start().is_empty() {
+            self.calls = None;
         }
         self.emit(AnswerEvent::Text(piece));
     }

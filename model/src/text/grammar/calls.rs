@@ -9,13 +9,19 @@ use crate::text::chat::tools::{Kinds, function};
 use serde_json::{Map, Value};
 use std::fmt::Write;
 
+/// Checks the tools, and the `schema` of a text that may come in place of calls.
+///
 /// # Errors
 /// If there is no tool, or none with this name, or if the schemas are too large.
-pub(super) fn check(tools: &Value, name: Option<&str>) -> Result<()> {
-    size::check(functions(tools, name).map(|(_, parameters)| parameters))?;
+pub(super) fn check(tools: &Value, name: Option<&str>, schema: Option<&Value>) -> Result<()> {
+    let parameters = functions(tools, name).map(|(_, parameters)| parameters);
+    size::check(schema.into_iter().chain(parameters))?;
     match (functions(tools, name).next(), name) {
         (Some(_), _) => Ok(()),
-        (None, Some(name)) => Err(Error::Grammar(format!("there is no tool {name:?} to call"))),
+        (None, Some(name)) => {
+            let name = shortened(name);
+            Err(Error::Grammar(format!("there is no tool {name:?} to call")))
+        }
         (None, None) => Err(Error::Grammar("there is no tool to call".to_owned())),
     }
 }
@@ -30,7 +36,7 @@ fn functions<'t>(
     named.filter(move |(found, _)| name.is_none_or(|name| name == *found))
 }
 
-/// The rules of `answer`: a call of one of the tools, or of the one with this name. GLM-4.5 may call several.
+/// The rules of `calls`: a call of one of the tools, or of the one with this name. GLM-4.5 may call several.
 ///
 /// # Errors
 /// If the form has no way to write the name of an argument.
@@ -53,7 +59,7 @@ pub(super) fn lark(form: CallForm, tools: &Value, name: Option<&str>) -> Result<
     }
     let calls: Vec<_> = (0..count).map(|i| format!("call_{i}")).collect();
     let several = if matches!(form, CallForm::Tags { .. }) { "(\"\\n\"? call)*" } else { "" };
-    Ok(format!("answer: call {several}\ncall: {}\n{rules}", calls.join(" | ")))
+    Ok(format!("calls: call {several}\ncall: {}\n{rules}", calls.join(" | ")))
 }
 
 /// Longest name of an argument in bytes.
@@ -66,10 +72,18 @@ fn check_argument(tool: &str, name: &str) -> Result<()> {
     if is_plain && !name.contains(['<', '=', ',', '(', ')', '\'', '"', '\n']) {
         return Ok(());
     }
-    let shown: String = name.chars().take(MAX_NAME).collect();
+    let (name, tool) = (shortened(name), shortened(tool));
     Err(Error::Grammar(format!(
-        "this model cannot write the argument {shown:?} of the tool {tool:?}"
+        "this model cannot write the argument {name:?} of the tool {tool:?}"
     )))
+}
+
+/// The characters of a name that an error shows.
+const SHOWN: usize = 64;
+
+/// A name that may be long, as an error shows it.
+fn shortened(name: &str) -> String {
+    name.chars().take(SHOWN).collect()
 }
 
 /// `name`, a new line, and the arguments as JSON.

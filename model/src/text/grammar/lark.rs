@@ -19,23 +19,36 @@ pub(super) fn schema(schema: &Value) -> Value {
     fields.into()
 }
 
-/// What is before the answer: thoughts, and white space.
-pub(super) fn before(form: Option<CallForm>, thoughts: Thoughts, is_call: bool) -> String {
+/// The rule `start`: thoughts, and the `answer`.
+pub(super) fn begin(thoughts: Thoughts) -> String {
     let thoughts = match thoughts {
         Thoughts::None => "thoughts: \"\"\n",
         Thoughts::Possible => "thoughts: \"\" | (\"<think>\" | \"\\n<think>\") rest\n",
         Thoughts::Begun => "thoughts: rest\n",
     };
-    // The first piece of an answer, and that of its first line, may have a blank that is not shown: ChatGLM3 has learnt both. A
-    // text begins on the line after its role, and a call beside it.
-    let space = match (form, is_call) {
-        (Some(CallForm::Python | CallForm::Json), true) => r#"" "?"#,
-        (Some(CallForm::Python | CallForm::Json), false) => r#"" "? "\n" " "?"#,
-        _ => r#"" "? "\n"? " "?"#,
-    };
     let rest = r#"rest[suffix="</think>"]: /(?s:.*)/"#;
-    format!("start: thoughts space answer\n{thoughts}{rest}\nspace: {space}\n")
+    format!("start: thoughts answer\n{thoughts}{rest}\n")
 }
+
+/// White space before a text. It begins on the line after the role. The first piece of an answer, and that of its first line, may have
+/// a blank that is not shown: ChatGLM3 has learnt both.
+pub(super) fn before_text(form: Option<CallForm>) -> &'static str {
+    match form {
+        Some(CallForm::Python | CallForm::Json) => r#"" "? "\n" " "?"#,
+        _ => AROUND,
+    }
+}
+
+/// White space before calls. The name of a tool is beside the role, where a text cannot begin.
+pub(super) fn before_calls(form: CallForm) -> &'static str {
+    match form {
+        CallForm::Python | CallForm::Json => r#"" "?"#,
+        CallForm::Tags { .. } => AROUND,
+    }
+}
+
+/// White space where a new line may be or not.
+const AROUND: &str = r#"" "? "\n"? " "?"#;
 
 /// A text in quotes.
 pub(super) fn quoted(text: &str) -> String {

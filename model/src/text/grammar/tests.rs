@@ -125,7 +125,8 @@ fn parsed(
     use crate::text::chat::AnswerEvent::{CallArguments, CallEnd, CallStart, Reasoning, Text};
     let state = compiler.compile(grammar, tokenizer, prompt).expect("a sound grammar");
     let (answer, is_complete) = answer(tokenizer, state, ends, seed);
-    let mut parser = template.answer_parser(tokenizer, prompt, tools, "");
+    let parser = template.answer_parser(tokenizer, prompt, tools, "");
+    let mut parser = parser.without_calls_after_text();
     let mut events = parser.push(&answer);
     events.extend(parser.finish());
     let (mut text, mut calls, mut ended) = (String::new(), Vec::new(), 0);
@@ -257,6 +258,57 @@ fn a_call_that_is_forced_is_a_call() {
 }
 
 #[test]
+fn an_answer_is_a_call_or_follows_the_grammar() {
+    let tools = tools();
+    let lark = "start: \"<tool_call>\" /[a-c]{1,3}/ \"\\n{}\"";
+    let is_lark = |text: &str| {
+        text.strip_prefix("<tool_call>").and_then(|rest| rest.strip_suffix("\n{}")).is_some()
+    };
+    for (i, model) in MODELS.iter().enumerate() {
+        for is_json in [true, false] {
+            let grammar =
+                if is_json { Grammar::json_schema(&schema()) } else { Grammar::lark(lark) };
+            let grammar = grammar.unwrap().or_call(&tools).unwrap();
+            let [mut texts, mut called] = [0; 2];
+            for seed in 0..20 {
+                let (text, calls, is_complete) = parsed(model, &grammar, Some(&tools), seed);
+                if !is_complete {
+                    continue;
+                }
+                let text = text.trim();
+                match calls.is_empty() {
+                    true if is_json => {
+                        let value = serde_json::from_str(text);
+                        assert!(fits(&value.unwrap_or_else(|e| panic!("{i}: {e}: {text:?}"))));
+                        texts += 1;
+                    }
+                    true => {
+                        assert!(is_lark(text), "{i}: {text:?}");
+                        texts += 1;
+                    }
+                    false => {
+                        assert_eq!(text, "", "{i}: {calls:?}");
+                        called += 1;
+                    }
+                }
+            }
+            assert!(texts > 0, "{i}");
+            // ChatGLM-6B has no form for calls.
+            assert_eq!(called > 0, i > 0, "{i}");
+        }
+    }
+    // The schemas are counted together.
+    let fields: serde_json::Map<_, _> =
+        (0..600).map(|i| (format!("p{i}"), json!({ "type": "string" }))).collect();
+    let options: Vec<_> = (0..700).map(|i| json!({ "const": i })).collect();
+    let half = json!({ "allOf": [{ "properties": fields }, { "anyOf": options }] });
+    let tools = json!([{ "name": "f", "parameters": half }]);
+    assert!(Grammar::json_object().or_call(&tools).is_ok());
+    assert!(Grammar::json_schema(&half).unwrap().or_call(&tools).is_err());
+    assert!(Grammar::json_object().or_call(&json!([])).is_err());
+}
+
+#[test]
 fn expressions_and_grammars_of_lark_are_followed() {
     let model = &MODELS[2];
     for seed in 0..5 {
@@ -271,6 +323,50 @@ fn expressions_and_grammars_of_lark_are_followed() {
         let numbers: Vec<_> = text.trim().split('+').map(str::parse::<u32>).collect();
         assert!((2..=4).contains(&numbers.len()) && numbers.iter().all(Result::is_ok), "{text}");
     }
+}
+
+/// Every text is a sentence in a number of ways that grows without bounds.
+const AMBIGUOUS: &str = "start: s\ns: s s | s s s | \"a\" | \"b\"\n";
+
+#[test]
+fn a_grammar_that_takes_too_long_fails() {
+    let Model { tokenizer, template, prompt, ends, .. } = &MODELS[2];
+    let limit = Duration::from_millis(20);
+    let compiler = GrammarCompiler::with_limit(tokenizer, template, ends, limit).unwrap();
+    let grammar = Grammar::lark(AMBIGUOUS).unwrap();
+    let mut state = compiler.compile(&grammar, tokenizer, prompt).unwrap();
+    let mut other = state.clone();
+    let a = tokenizer.encode("a").unwrap().last().copied().unwrap();
+    let mut allowed = IdSet::new(tokenizer.vocab_size());
+    let mut follow = || {
+        state.allowed(&mut allowed)?;
+        let first = (0..tokenizer.vocab_size() as u32).find(|&id| allowed.contains(id));
+        state.accept(if allowed.contains(a) { a } else { first.unwrap() })
+    };
+    let error = (0..2000).find_map(|_| follow().err()).expect("too much work");
+    assert_eq!(error.code(), "grammar");
+    assert!(error.to_string().ends_with("one token took longer than 0.02 s"), "{error}");
+    // It stays so, and what others follow goes on.
+    assert_eq!(follow().unwrap_err().to_string(), error.to_string());
+    assert!(other.allowed(&mut allowed).unwrap());
+}
+
+#[test]
+fn a_grammar_that_takes_too_many_steps_fails() {
+    let Model { tokenizer, prompt, compiler, .. } = &MODELS[0];
+    // The state of the lexer tells which of the last characters were `a`.
+    let grammar = Grammar::lark("start: /(.|\\n)*a(.|\\n){40}x/").unwrap();
+    let mut state = compiler.compile(&grammar, tokenizer, prompt).unwrap();
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let ids = ["a", "b"].map(|text| tokenizer.encode(text).unwrap().last().copied().unwrap());
+    let error = (0..20_000).find_map(|_| {
+        let mut allowed = IdSet::new(tokenizer.vocab_size());
+        let next = state.allowed(&mut allowed);
+        next.and_then(|_| state.accept(ids[rng.next_u32() as usize % 2])).err()
+    });
+    let error = error.expect("too many states").to_string();
+    assert!(error.contains("too much work to follow: lexer error: too many states"), "{error}");
+    assert_eq!(error.lines().count(), 1);
 }
 
 #[test]
@@ -325,9 +421,17 @@ fn what_cannot_be_followed_is_an_error() {
     let _ = compiler.compile(&chain, tokenizer, prompt);
     assert!(compile(Grammar::regex("(")).contains("regex"));
     assert!(Grammar::call(&json!([]), None).is_err());
-    assert!(
-        Grammar::call(&tools(), Some("nothing")).unwrap_err().to_string().contains("\"nothing\"")
+    let nothing = |name: &str| Grammar::call(&tools(), Some(name)).unwrap_err().to_string();
+    assert!(nothing("nothing").contains("\"nothing\""));
+    assert!(nothing(&"无".repeat(5000)).chars().count() < 100);
+    let named = json!([{ "name": "g".repeat(5000), "parameters": { "properties": { "<".repeat(5000): {} } } }]);
+    let model = &MODELS[1];
+    let error = model.compiler.compile(
+        &Grammar::call(&named, None).unwrap(),
+        model.tokenizer,
+        &model.prompt,
     );
+    assert!(error.unwrap_err().to_string().len() < 200);
     assert!(GrammarCompiler::new(tokenizer, template, &[]).is_err());
     assert!(GrammarCompiler::new(tokenizer, template, &[1 << 20]).is_err());
 }

@@ -343,3 +343,17 @@ proptest! {
         prop_assert_eq!(read(AnswerParser::new(nothing, String::new()), [&text[..]]), said(&text));
     }
 }
+
+#[test]
+fn after_a_text_there_are_no_calls_where_either_is_expected() {
+    let json = r#"{"a": "<tool_call>now</tool_call>"}"#;
+    let mixed = parser(TAGS, Thoughts::None);
+    assert_eq!(read(mixed.clone(), [json]).calls.len(), 1);
+    let either = mixed.without_calls_after_text();
+    assert_eq!(read(either.clone(), [json]), said(json));
+    let calls = "\n<tool_call>now</tool_call>\n<tool_call>now</tool_call>";
+    assert_eq!(read(either, [calls]).calls.len(), 2);
+    let lines = parser(CallForm::Json, Thoughts::None).without_calls_after_text();
+    assert_eq!(read(lines.clone(), ["5\nnow\n{}"]), said("5\nnow\n{}"));
+    assert_eq!(read(lines, ["now\n{}"]).calls.len(), 1);
+}
