@@ -119,6 +119,12 @@ messages! {
         "{name} 没有分词器：把分词器的文件复制到新文件夹之前，模型只能处理 id";
     target_is_missing(name): "{name} is a folder: name the folder to write as well, as in `glm quantize {name} DST`",
         "{name} 是文件夹：还需指定目标文件夹，例如 `glm quantize {name} DST`";
+    calibrating(tokens, memory): "calibrating with {tokens} tokens; this takes up to {memory} of memory beside the source",
+        "用 {tokens} 个 token 校准；除源模型外最多需要 {memory} 内存";
+    calibration_memory(needed, available):
+        "calibration takes {needed} of memory, and {available} are free: choose fewer --calibration-tokens",
+        "校准需要 {needed} 内存，而可用的只有 {available}：请减小 --calibration-tokens";
+    calibration_goes_on(): "What is done is kept: the same command goes on with it.", "已完成的部分会保留：再次运行同样的命令即可继续。";
     quantized_size(target, size, before): "{target}: {size} from {before}", "{target}：由 {before} 变为 {size}";
     matrices_quantized(number, bits, group): "{number} matrices are now INT{bits} in groups of {group}",
         "{number} 个矩阵已量化为 INT{bits}，每组 {group} 个";

@@ -5,8 +5,11 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
-use glm_model::{QuantizeOptions, Quantized, Tokenizer, quantize};
+use anyhow::{Context, Result, ensure};
+use glm_model::{
+    Calibration, Config, Error, QuantizeOptions, Quantized, Template, Tokenizer, calibration_bytes,
+    messages_from_json, quantize,
+};
 
 use crate::args::Quantize;
 use crate::failure;
@@ -16,6 +19,7 @@ use crate::models::{self, Found};
 use crate::output::note;
 use crate::progress;
 use crate::units::{bytes, seconds};
+use crate::{input, open};
 
 pub fn run(args: &Quantize) -> Result<()> {
     let started = Instant::now();
@@ -29,6 +33,18 @@ pub fn run(args: &Quantize) -> Result<()> {
     }
     let mut options = QuantizeOptions::new(args.bits, args.group);
     options.threads = args.threads;
+    if let Some(file) = &args.calibrate {
+        options.calibration = Some(calibration(&source.folder, file.as_deref(), args)?);
+        let needed = calibration_bytes(&source.folder, &options)?;
+        let available = open::free_memory();
+        // 0: the system does not say.
+        ensure!(
+            available == 0 || needed <= available,
+            messages::calibration_memory(bytes(needed), bytes(available))
+        );
+        let tokens = options.calibration.as_ref().map_or(0, Calibration::tokens);
+        note(&messages::calibrating(tokens, bytes(needed)));
+    }
     let bar = progress::bytes();
     let mut show = |done, total, tensor: &str| {
         bar.set_length(total);
@@ -41,6 +57,9 @@ pub fn run(args: &Quantize) -> Result<()> {
     };
     let done = quantize(&source.folder, &folder, &options, &mut show);
     bar.finish_and_clear();
+    if matches!(done, Err(Error::Cancelled)) && options.calibration.is_some() {
+        note(&messages::calibration_goes_on());
+    }
     if done.is_err() && args.target.is_none() {
         // Only if they are empty: folders without a model in the cache help nobody.
         let _ = fs::remove_dir(&folder);
@@ -52,6 +71,35 @@ pub fn run(args: &Quantize) -> Result<()> {
         note(&messages::talk_to(&name));
     }
     Ok(())
+}
+
+/// The texts in a file, or those that are part of the program.
+fn calibration(folder: &Path, file: Option<&Path>, args: &Quantize) -> Result<Calibration> {
+    let tokenizer = Tokenizer::open(folder)?;
+    let config = Config::open(folder)?;
+    let tokens = args.calibration_tokens;
+    let Some(path) = file else {
+        return Ok(Calibration::of_text(&config, &tokenizer, None, tokens)?);
+    };
+    let text = input::file(path)?;
+    let name = || path.display().to_string();
+    let is = |ending: &str| path.extension().is_some_and(|extension| extension == ending);
+    if !is("json") && !is("jsonl") {
+        return Calibration::of_text(&config, &tokenizer, Some(&text), tokens).with_context(name);
+    }
+    let conversations = match is("json") {
+        true => vec![messages_from_json(&text).with_context(name)?],
+        false => {
+            let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+            let read = |(at, line)| {
+                messages_from_json(line).with_context(|| format!("{}:{}", path.display(), at + 1))
+            };
+            lines.map(read).collect::<Result<_>>()?
+        }
+    };
+    let template = Template::open(folder, &tokenizer)?;
+    Calibration::of_conversations(&config, &tokenizer, &template, &conversations, tokens)
+        .with_context(name)
 }
 
 /// Where the model is written.

@@ -55,6 +55,12 @@ pub enum Error {
     /// A schema or a grammar for answers is not valid, or exceeds a limit.
     #[error("{0}")]
     Grammar(String),
+    /// The memory for quantizing cannot be allocated.
+    #[error("{:.1} GB of memory cannot be allocated", *bytes as f64 / 1e9)]
+    OutOfMemory {
+        /// The memory.
+        bytes: u64,
+    },
     /// Prompt and answer exceed the context.
     #[error(
         "{needed} tokens are needed, and the context holds {capacity}: shorten the prompt{}",
@@ -129,7 +135,7 @@ fn megabytes(bytes: u64) -> String {
 
 impl Error {
     /// A word for the kind of error that stays the same when messages change, for programs: `io`, `file`, `tensor`, `setting`,
-    /// `ids`, `prompt`, `grammar`, `context_full`, `memory`, `kv_budget`, `other_model`, `cache`, `panicked`, `failed`, `cancelled`,
+    /// `ids`, `prompt`, `grammar`, `context_full`, `memory`, `out_of_memory`, `kv_budget`, `other_model`, `cache`, `panicked`, `failed`, `cancelled`,
     /// `isa`, `threads` or `not_finite`, each for the variant of that name.
     pub fn code(&self) -> &'static str {
         match self {
@@ -142,6 +148,7 @@ impl Error {
             Self::Grammar(_) => "grammar",
             Self::ContextFull { .. } => "context_full",
             Self::Memory { .. } => "memory",
+            Self::OutOfMemory { .. } => "out_of_memory",
             Self::KvBudget { .. } => "kv_budget",
             Self::OtherModel(_) => "other_model",
             Self::Cache { .. } => "cache",

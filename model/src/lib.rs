@@ -21,6 +21,7 @@
 //! text        text ↔ ids: tokenizers, chat templates, streaming decoder
 //! network     ids → logits: layers, keys and values, the pass
 //! generate    logits → ids: sampling, drafting, generation
+//! calibrate   model folder and text → quantized matrices
 //! machine     cores and limits of this machine
 //! ```
 //!
@@ -43,6 +44,7 @@ mod text;
 #[cfg(feature = "demo")]
 pub mod demo;
 
+pub use calibrate::Calibration;
 pub use error::{Error, Result};
 pub use files::checkpoint::{
     Bytes, Checkpoint, Dtype, Format, SafetensorsLayout, Tensor, TensorSpec, checkpoint_files,
@@ -54,7 +56,7 @@ pub use files::config::{
 pub use files::inventory::{Inventory, MatrixInfo};
 pub use files::model_files::ModelFiles;
 pub use files::quantize::{
-    GROUPS, QuantizeOptions, Quantized, Quantizer, companion_files, quantize,
+    GROUPS, QuantizeOptions, Quantized, Quantizer, calibration_bytes, companion_files, quantize,
 };
 pub use files::random::RANDOM_SHAPES;
 pub use generate::batch::{Batch, BatchOptions, BatchStats, Event, Submission, Ticket};

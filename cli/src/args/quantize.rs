@@ -2,17 +2,21 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueHint};
+use glm_model::Calibration;
 
-use super::{bits, group, threads};
+use super::{bits, group, positive, threads};
 
 const EXAMPLES: &str = "\
 The official INT4 and INT8 keep their weights exactly; only their order in the file changes. The memory needed does not grow with the \
-model. An unfinished folder cannot be opened as a model; its file is removed if Ctrl-C, SIGTERM or SIGHUP stops the command (exit code 130).
+model. An unfinished folder cannot be opened as a model; its file is removed if Ctrl-C, SIGTERM or SIGHUP stops the command (exit code 130). With \
+--calibrate it stays, and the same command goes on with it.
 
 Examples:
   glm quantize ./chatglm-6b ./chatglm-6b-q4
   glm quantize ./chatglm-6b ./chatglm-6b-q8 --bits 8
+  glm quantize ./chatglm-6b ./chatglm-6b-q4 --calibrate
+  glm quantize ./chatglm-6b ./chatglm-6b-q4 --calibrate=letters.txt
   glm quantize THUDM/chatglm-6b                  makes THUDM/chatglm-6b:int4";
 
 #[derive(Debug, Args)]
@@ -31,6 +35,14 @@ pub struct Quantize {
     /// Weights that share a scale: 32, 64 or 128. Fewer are more exact, more take less memory.
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = group)]
     pub group: usize,
+    /// Round the weights for the inputs that a text gives them: much nearer to the original, but it takes hours for a model of 6 billion
+    /// weights. FILE is a text, or with the ending .json or .jsonl conversations, one a line; without FILE, a text in English and
+    /// Chinese that is part of the program.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, value_hint = ValueHint::FilePath)]
+    pub calibrate: Option<Option<PathBuf>>,
+    /// The most tokens of the text that are read.
+    #[arg(long, value_name = "N", default_value_t = Calibration::DEFAULT_TOKENS, value_parser = positive, requires = "calibrate")]
+    pub calibration_tokens: usize,
     /// Threads; by default one for each fast core.
     #[arg(short, long, value_name = "N", value_parser = threads)]
     pub threads: Option<usize>,

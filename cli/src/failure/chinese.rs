@@ -37,6 +37,7 @@ pub fn sentence(error: &Error) -> Option<String> {
             "无法为 {capacity} 个 token 的上下文分配 {:.1} GB 内存：请选择更小的上下文",
             *bytes as f64 / 1e9
         ),
+        Error::OutOfMemory { bytes } => format!("无法分配 {:.1} GB 内存", *bytes as f64 / 1e9),
         Error::Cancelled => "已取消".to_owned(),
         Error::Isa(details) => format!("指令集不可用：{details}"),
         Error::Threads(details) => format!("无法启动线程：{details}"),

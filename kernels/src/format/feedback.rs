@@ -227,3 +227,142 @@ fn dot<S: Vectors>(simd: S, a: &[f32], b: &[f32]) -> f32 {
     }
     total
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::Isa;
+    use crate::testing::values;
+
+    /// A part of a row with the factor of its inputs.
+    #[derive(Debug, Clone)]
+    struct Part {
+        bits: Bits,
+        group: usize,
+        weights: Vec<f32>,
+        feedback: Vec<f32>,
+        factor: Vec<f32>,
+        squares: Vec<f32>,
+    }
+
+    struct Rounded {
+        integers: Vec<i8>,
+        errors: Vec<f32>,
+        scales: Vec<f16>,
+        loss: f32,
+    }
+
+    fn parts() -> impl Strategy<Value = Part> {
+        let bits = prop_oneof![Just(Bits::Four), Just(Bits::Eight)];
+        let group = prop_oneof![Just(32), Just(64), Just(128)];
+        (bits, group, 1..=MAX_COLUMNS).prop_flat_map(|(bits, group, n)| {
+            (values(n), values(n), values(n * n), values(n)).prop_map(
+                move |(weights, feedback, mut factor, squares)| {
+                    for m in 0..n {
+                        for i in 0..n {
+                            factor[m * n + i] *= if i > m { 0.2 } else { 0.0 };
+                        }
+                    }
+                    let squares = squares.iter().map(|square| square.abs() + 0.1).collect();
+                    let feedback = feedback.iter().map(|feedback| 0.1 * feedback).collect();
+                    Part { bits, group, weights, feedback, factor, squares }
+                },
+            )
+        })
+    }
+
+    fn round(isa: Isa, part: &Part) -> Rounded {
+        let n = part.weights.len();
+        let (mut integers, mut errors) = (vec![99; n], vec![f32::NAN; n]);
+        let mut scales = vec![f16::NAN; n.div_ceil(part.group)];
+        let loss = isa.run(RoundRow {
+            bits: part.bits,
+            group: part.group,
+            weights: &part.weights,
+            feedback: &part.feedback,
+            factor: &part.factor,
+            squares: &part.squares,
+            integers: &mut integers,
+            errors: &mut errors,
+            scales: &mut scales,
+        });
+        Rounded { integers, errors, scales, loss }
+    }
+
+    proptest! {
+        /// Every column is at the level nearest to its target, and the loss is the sum of their squared distances.
+        #[test]
+        fn columns_are_rounded_to_the_nearest_levels_on_all_isas(part in parts()) {
+            let n = part.weights.len();
+            let expected = round(Isa::available()[0], &part);
+            let (low, high) = limits(part.bits);
+            let mut loss = 0.0;
+            for m in 0..n {
+                let scale = expected.scales[m / part.group].to_f64();
+                let level = f64::from(expected.integers[m]);
+                prop_assert!((f64::from(low)..=f64::from(high)).contains(&level));
+                let error = f64::from(part.weights[m]) - level * scale;
+                prop_assert!((f64::from(expected.errors[m]) - error).abs() <= 1e-4 * (1.0 + error.abs()));
+                let behind: f64 = (m + 1..n)
+                    .map(|i| f64::from(expected.errors[i]) * f64::from(part.factor[m * n + i]))
+                    .sum();
+                let target = f64::from(part.weights[m]) + f64::from(part.feedback[m]) + behind;
+                let inner = target / scale < f64::from(high) + 0.5 && target / scale > f64::from(low) - 0.5;
+                let distance = (target - level * scale).abs();
+                prop_assert!(scale == 0.0 || !inner || distance <= 0.501 * scale.abs() + 1e-4, "{m}: {target} {level} {scale}");
+                loss += distance * distance * f64::from(part.squares[m]);
+            }
+            prop_assert!((f64::from(expected.loss) - loss).abs() <= 1e-3 * (1.0 + loss), "{} {loss}", expected.loss);
+            for isa in Isa::available() {
+                let found = round(isa, &part);
+                prop_assert_eq!(&found.integers, &expected.integers, "{}", isa);
+                prop_assert_eq!(&found.errors, &expected.errors, "{}", isa);
+                prop_assert_eq!(&found.scales, &expected.scales, "{}", isa);
+                prop_assert_eq!(found.loss.to_bits(), expected.loss.to_bits(), "{}", isa);
+            }
+        }
+
+        /// Without feedback, the scale is about as good as the best of many.
+        #[test]
+        fn the_scale_is_nearly_the_best(weights in values(32)) {
+            let part = Part {
+                bits: Bits::Four,
+                group: 32,
+                feedback: vec![0.0; 32],
+                factor: vec![0.0; 32 * 32],
+                squares: vec![1.0; 32],
+                weights,
+            };
+            let found = round(Isa::available()[0], &part).loss;
+            let largest = part.weights.iter().fold(0f32, |a, w| a.max(w.abs()));
+            let loss = |scale: f32| -> f32 {
+                let scale = f16::from_f32(scale).to_f32();
+                let error = |w: f32| w - (w / scale).round_ties_even().clamp(-8.0, 7.0) * scale;
+                part.weights.iter().map(|&w| error(w) * error(w)).sum()
+            };
+            let steps = (0..400).map(|i| 5.0 + 0.01 * i as f32);
+            let best = steps.flat_map(|steps| [largest / steps, -largest / steps]).map(loss).fold(f32::INFINITY, f32::min);
+            prop_assert!(largest == 0.0 || found <= 1.25 * best + 1e-9, "{found} {best}");
+        }
+    }
+
+    #[test]
+    fn zeros_have_no_error() {
+        let n = 40;
+        let zeros = vec![0.0; n];
+        let factor = vec![0.5; n * n];
+        let part = Part {
+            bits: Bits::Four,
+            group: 32,
+            weights: zeros.clone(),
+            feedback: zeros,
+            factor,
+            squares: vec![1.0; n],
+        };
+        let found = round(Isa::available()[0], &part);
+        assert_eq!((found.loss, found.integers), (0.0, vec![0; n]));
+        assert!(found.scales.iter().all(|scale| scale.to_f32() == 0.0));
+    }
+}

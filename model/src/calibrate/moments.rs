@@ -1,78 +1,137 @@
-//! The second moments of the inputs of a matrix, and their factors.
+//! The second moments of the inputs of a matrix, and their Cholesky factor.
 
+use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::cholesky::llt::factor::{
     LltParams, LltRegularization, cholesky_in_place, cholesky_in_place_scratch,
 };
 use faer::linalg::matmul::triangular::{BlockStructure, matmul};
 use faer::prelude::*;
 use faer::{Accum, Par, Spec};
-use faer::dyn_stack::{MemBuffer, MemStack};
+use glm_kernels::{BLOCK, Shape};
+use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 
-/// `Σ xᵀ·x` of rows of inputs: a symmetric matrix, of which the lower triangle is kept.
-pub(crate) struct Moments {
-    sum: Mat<f32>,
-    rows: usize,
+/// Columns of the moments that are summed together.
+const COLUMNS: usize = 256;
+
+/// `Σ xᵀ·x` over rows of inputs: a symmetric matrix, of which the lower triangle is kept.
+pub(super) struct Moments {
+    inputs: usize,
+    /// Column-major.
+    sums: Vec<f32>,
 }
 
 impl Moments {
-    pub(crate) fn new(inputs: usize) -> Self {
-        Self { sum: Mat::zeros(inputs, inputs), rows: 0 }
+    pub(super) fn new(inputs: usize) -> Result<Self> {
+        Ok(Self { inputs, sums: zeros(inputs * inputs)? })
     }
 
-    /// Adds rows of inputs, `[rows, inputs]`.
-    pub(crate) fn add(&mut self, x: &[f32], par: Par) {
-        let inputs = self.sum.nrows();
-        let rows = x.len() / inputs;
-        let columns = MatRef::from_column_major_slice(x, inputs, rows);
-        matmul(
-            &mut self.sum,
-            BlockStructure::TriangularLower,
-            Accum::Add,
-            columns,
-            BlockStructure::Rectangular,
-            columns.transpose(),
-            BlockStructure::Rectangular,
-            1.0,
-            par,
-        );
-        self.rows += rows;
+    /// Bytes of the moments and of their factor.
+    pub(super) fn bytes(inputs: usize) -> u64 {
+        8 * (inputs as u64).pow(2)
     }
 
-    pub(crate) fn diagonal(&self) -> Vec<f32> {
-        (0..self.sum.nrows()).map(|i| self.sum[(i, i)]).collect()
+    /// Adds rows of inputs, `[rows, inputs]`, on the threads of the current pool. Any number of threads gives the same bits: each sum
+    /// is computed by one.
+    pub(super) fn add(&mut self, x: &[f32]) {
+        let n = self.inputs;
+        let x = MatRef::from_column_major_slice(x, n, x.len() / n);
+        self.sums.par_chunks_mut(COLUMNS * n).enumerate().for_each(|(index, sums)| {
+            let (first, columns) = (index * COLUMNS, sums.len() / n);
+            let sums = MatMut::from_column_major_slice_mut(sums, n, columns);
+            let (_, sums) = sums.split_at_row_mut(first);
+            let (mut triangle, mut below) = sums.split_at_row_mut(columns);
+            let own = x.subrows(first, columns);
+            let structure = BlockStructure::Rectangular;
+            let lower = BlockStructure::TriangularLower;
+            let transposed = own.transpose();
+            matmul(
+                &mut triangle,
+                lower,
+                Accum::Add,
+                own,
+                structure,
+                transposed,
+                structure,
+                1.0,
+                Par::Seq,
+            );
+            let others = x.subrows(first + columns, n - first - columns);
+            faer::linalg::matmul::matmul(&mut below, Accum::Add, others, transposed, 1.0, Par::Seq);
+        });
     }
 
     fn at(&self, i: usize, j: usize) -> f32 {
-        if i >= j { self.sum[(i, j)] } else { self.sum[(j, i)] }
+        self.sums[i.min(j) * self.inputs + i.max(j)]
     }
 
-    /// The Cholesky factor of the moments with rows and columns in `order`, and `damping` of the mean of the diagonal added to it.
-    pub(crate) fn factor(&self, order: &[usize], damping: f32, par: Par) -> Result<Mat<f32>> {
-        let n = self.sum.nrows();
-        let mean = self.diagonal().iter().map(|&d| f64::from(d)).sum::<f64>() / n as f64;
-        let mut damping = damping;
+    /// The columns, those of the least moments first. The groups of `shape` stay together, and one that is shorter is the last.
+    pub(super) fn order(&self, shape: &Shape) -> Vec<usize> {
+        let group = shape.group_blocks * BLOCK;
+        let moment = |&col: &usize| self.at(col, col);
+        let mut groups: Vec<Vec<usize>> = (0..self.inputs)
+            .collect::<Vec<_>>()
+            .chunks(group)
+            .map(|group| {
+                let mut group = group.to_vec();
+                group.sort_by(|a, b| moment(a).total_cmp(&moment(b)));
+                group
+            })
+            .collect();
+        let whole = self.inputs / group;
+        groups[..whole].sort_by(|a, b| {
+            let sum = |group: &[usize]| group.iter().map(moment).sum::<f32>();
+            sum(a).total_cmp(&sum(b))
+        });
+        groups.concat()
+    }
+
+    /// The Cholesky factor of the moments, with rows and columns in `order`, and with `damping` of the mean of the diagonal added to
+    /// the diagonal. If rounding has made them indefinite, with more of it.
+    ///
+    /// # Errors
+    /// If the memory cannot be allocated, or the moments are not finite.
+    pub(super) fn factor(&self, order: &[usize], damping: f32) -> Result<Mat<f32>> {
+        let n = self.inputs;
+        let sum: f64 = (0..n).map(|i| f64::from(self.at(i, i))).sum();
+        if !sum.is_finite() {
+            return Err(Error::NotFinite);
+        }
+        let mut damping = f64::from(damping);
         loop {
-            let mut factor = Mat::from_fn(n, n, |i, j| match i >= j {
-                true => self.at(order[i], order[j]),
-                false => 0.0,
+            // Without any inputs the weights are rounded to the nearest levels.
+            let added = if sum > 0.0 { (sum / n as f64 * damping) as f32 } else { 1.0 };
+            let mut values = zeros(n * n)?;
+            values.par_chunks_mut(n).enumerate().for_each(|(j, column)| {
+                for i in j..n {
+                    column[i] = self.at(order[i], order[j]);
+                }
+                column[j] += added;
             });
-            let added = (mean * f64::from(damping)).max(f64::from(f32::MIN_POSITIVE)) as f32;
-            for i in 0..n {
-                factor[(i, i)] += added;
+            let mut factor = MatMut::from_column_major_slice_mut(&mut values, n, n);
+            if factorize(factor.as_mut())? {
+                return Ok(factor.to_owned());
             }
-            let params: Spec<LltParams, f32> = Spec::default();
-            let scratch = cholesky_in_place_scratch::<f32>(n, par, params);
-            let mut buffer = MemBuffer::try_new(scratch).map_err(|_| Error::NotFinite)?;
-            let stack = MemStack::new(&mut buffer);
-            let done = cholesky_in_place(factor.as_mut(), LltRegularization::default(), par, stack, params);
-            match done {
-                Ok(_) => return Ok(factor),
-                // Rounding has made the sum indefinite.
-                Err(_) if damping < 1.0 => damping *= 10.0,
-                Err(_) => return Err(Error::NotFinite),
-            }
+            damping *= 10.0;
         }
     }
+}
+
+/// The Cholesky factor in the lower triangle. `false` if there is none.
+fn factorize(matrix: MatMut<'_, f32>) -> Result<bool> {
+    let params: Spec<LltParams, f32> = Spec::default();
+    let scratch = cholesky_in_place_scratch::<f32>(matrix.nrows(), Par::rayon(0), params);
+    let mut buffer = MemBuffer::try_new(scratch).map_err(|_| no_memory(scratch.size_bytes()))?;
+    let stack = MemStack::new(&mut buffer);
+    let regularization = LltRegularization::default();
+    Ok(cholesky_in_place(matrix, regularization, Par::rayon(0), stack, params).is_ok())
+}
+
+fn zeros(n: usize) -> Result<Vec<f32>> {
+    bytemuck::allocation::try_zeroed_vec(n).map_err(|()| no_memory(4 * n))
+}
+
+pub(super) fn no_memory(bytes: usize) -> Error {
+    Error::OutOfMemory { bytes: bytes as u64 }
 }

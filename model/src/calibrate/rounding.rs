@@ -1,53 +1,64 @@
-//! A matrix of weights → integers and scales, with the error feedback of [`glm_kernels::feedback`].
+//! A matrix of weights → integers and scales in panels, with the error feedback of [`glm_kernels::feedback`].
 
 use faer::linalg::matmul::matmul;
 use faer::prelude::*;
 use faer::{Accum, Par};
 use glm_kernels::feedback::{MAX_COLUMNS, RoundRow};
-use glm_kernels::{Isa, Shape, BLOCK};
+use glm_kernels::quantize::{pack_panel, pack_scales};
+use glm_kernels::{BLOCK, Isa, LANES, Shape};
 use half::f16;
 use rayon::prelude::*;
 
-/// A rounded matrix, its columns in the order of the factor.
-pub(super) struct Rounded {
-    /// `[rows, cols]`
-    pub(super) integers: Vec<i8>,
-    /// `[rows, groups]`
-    pub(super) scales: Vec<f16>,
-    /// The squared error of the outputs.
-    pub(super) loss: f64,
+use super::moments::no_memory;
+use crate::error::Result;
+use crate::files::weights::StoredMatrix;
+
+/// A quantized matrix in panels.
+pub(crate) struct Packed {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) scales: Vec<f16>,
 }
 
-/// Rounds `weights`, `[rows, cols]`, in which the columns of a group are together, for inputs whose moments have the Cholesky factor
-/// `factor`, `[cols, cols]`. Works on the threads of the current pool.
-pub(super) fn round(isa: Isa, shape: &Shape, weights: &[f32], factor: &Mat<f32>) -> Rounded {
+/// Bytes of memory for rounding a matrix.
+pub(super) fn bytes(rows: usize, cols: usize) -> u64 {
+    // Weights, errors, integers and panels.
+    rows as u64 * cols as u64 * (4 + 4 + 1 + 1) + rows as u64 * MAX_COLUMNS as u64 * 4
+}
+
+/// Rounds a matrix for inputs whose moments, with the columns in `order`, have the Cholesky factor `factor`. The columns of a group
+/// must be together in `order`. Works on the threads of the current pool.
+///
+/// # Errors
+/// If a weight is not finite, or the memory cannot be allocated.
+pub(super) fn round(
+    isa: Isa,
+    shape: &Shape,
+    matrix: &StoredMatrix,
+    order: &[usize],
+    factor: &Mat<f32>,
+) -> Result<Packed> {
     let (rows, cols) = (shape.rows, shape.cols);
     let group = (shape.group_blocks * BLOCK).min(cols);
     let (groups, step) = (shape.groups(), MAX_COLUMNS / group * group);
-    let mut integers = vec![0; rows * cols];
+    let weights = matrix.values(order)?;
+    let mut integers = zeros::<i8>(rows * cols)?;
     let mut scales = vec![f16::ZERO; rows * groups];
-    let mut errors = vec![0f32; rows * cols];
-    let mut feedback = vec![0f32; rows * step];
-    let mut losses = vec![0f32; rows];
+    let mut errors = zeros::<f32>(rows * cols)?;
+    let mut feedback = zeros::<f32>(rows * step.min(cols))?;
     for start in (0..cols).step_by(step).rev() {
         let end = (start + step).min(cols);
         let n = end - start;
-        // Row-major, so transposed for the library.
-        let known = MatRef::from_column_major_slice(&errors, cols, rows).subrows(end, cols - end);
-        let mut behind = MatMut::from_column_major_slice_mut(&mut feedback[..rows * n], n, rows);
-        let part = factor.as_ref().submatrix(end, start, cols - end, n);
-        matmul(behind.as_mut(), Accum::Replace, part.transpose(), known, 1.0, Par::rayon(0));
+        feedback_of(&errors, factor, start..end, &mut feedback[..rows * n]);
         let local = Local::new(factor, start, n);
         integers
             .par_chunks_mut(cols)
             .zip(scales.par_chunks_mut(groups))
             .zip(errors.par_chunks_mut(cols))
             .zip(feedback.par_chunks_mut(n))
-            .zip(&mut losses)
             .zip(weights.par_chunks(cols))
-            .for_each(|(((((integers, scales), errors), feedback), loss), weights)| {
+            .for_each(|((((integers, scales), errors), feedback), weights)| {
                 feedback.iter_mut().zip(&local.inverse).for_each(|(sum, inverse)| *sum *= inverse);
-                *loss += isa.run(RoundRow {
+                isa.run(RoundRow {
                     bits: shape.bits,
                     group,
                     weights: &weights[start..end],
@@ -60,7 +71,57 @@ pub(super) fn round(isa: Isa, shape: &Shape, weights: &[f32], factor: &Mat<f32>)
                 });
             });
     }
-    Rounded { integers, scales, loss: losses.iter().map(|&loss| f64::from(loss)).sum() }
+    drop((weights, errors));
+    pack(shape, order, &integers, &scales)
+}
+
+/// Rows of feedback that a task computes.
+const ROWS: usize = 256;
+
+/// `Σ (wᵢ − ŵᵢ)·Lᵢₘ` over the columns `i` behind `columns`, `[rows, columns]`. A task computes whole rows, so that any number of threads
+/// gives the same bits.
+fn feedback_of(
+    errors: &[f32],
+    factor: &Mat<f32>,
+    columns: std::ops::Range<usize>,
+    feedback: &mut [f32],
+) {
+    let (cols, n) = (factor.nrows(), columns.len());
+    let behind = cols - columns.end;
+    let part = factor.as_ref().submatrix(columns.end, columns.start, behind, n);
+    let tasks = feedback.par_chunks_mut(ROWS * n).zip(errors.par_chunks(ROWS * cols));
+    tasks.for_each(|(feedback, errors)| {
+        let rows = feedback.len() / n;
+        // Row-major, so transposed for the library.
+        let errors = MatRef::from_column_major_slice(errors, cols, rows);
+        let errors = errors.subrows(columns.end, behind);
+        let mut feedback = MatMut::from_column_major_slice_mut(feedback, n, rows);
+        matmul(feedback.as_mut(), Accum::Replace, part.transpose(), errors, 1.0, Par::Seq);
+    });
+}
+
+/// The panels of integers and scales whose columns are in `order`.
+fn pack(shape: &Shape, order: &[usize], integers: &[i8], scales: &[f16]) -> Result<Packed> {
+    let (cols, groups, group) = (shape.cols, shape.groups(), shape.group_blocks * BLOCK);
+    let mut bytes = zeros::<u8>(shape.bytes())?;
+    let mut packed = vec![f16::ZERO; shape.scales()];
+    bytes
+        .par_chunks_mut(shape.panel_bytes())
+        .zip(packed.par_chunks_mut(groups * LANES))
+        .zip(integers.par_chunks(LANES * cols).zip(scales.par_chunks(LANES * groups)))
+        .for_each(|((bytes, packed), (integers, scales))| {
+            let mut own = vec![0; integers.len()];
+            let mut own_scales = vec![f16::ZERO; scales.len()];
+            for (row, integers) in integers.chunks_exact(cols).enumerate() {
+                for (at, &col) in order.iter().enumerate() {
+                    own[row * cols + col] = integers[at];
+                    own_scales[row * groups + col / group] = scales[row * groups + at / group];
+                }
+            }
+            pack_panel(shape, &own, bytes);
+            pack_scales(groups, &own_scales, packed);
+        });
+    Ok(Packed { bytes, scales: packed })
 }
 
 /// The factor of some columns, as [`RoundRow`] takes it.
@@ -74,11 +135,18 @@ struct Local {
 impl Local {
     fn new(factor: &Mat<f32>, start: usize, n: usize) -> Self {
         let part = factor.as_ref().submatrix(start, start, n, n);
-        let squares = (0..n).map(|m| part[(m, m)] * part[(m, m)]).collect();
         let inverse: Vec<_> = (0..n).map(|m| 1.0 / part[(m, m)]).collect();
-        let column = |m: usize| (0..n).map(move |i| (m, i));
-        let normed = |(m, i): (usize, usize)| if i > m { part[(i, m)] * inverse[m] } else { 0.0 };
-        let factor = (0..n).flat_map(column).map(normed).collect();
-        Self { factor, squares, inverse }
+        let mut normed = vec![0.0; n * n];
+        for m in 0..n {
+            for i in m + 1..n {
+                normed[m * n + i] = part[(i, m)] * inverse[m];
+            }
+        }
+        let squares = (0..n).map(|m| part[(m, m)] * part[(m, m)]).collect();
+        Self { factor: normed, squares, inverse }
     }
+}
+
+fn zeros<T: bytemuck::Zeroable>(n: usize) -> Result<Vec<T>> {
+    bytemuck::allocation::try_zeroed_vec(n).map_err(|()| no_memory(n * size_of::<T>()))
 }

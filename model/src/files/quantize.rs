@@ -7,6 +7,7 @@
 //!
 //! [`quantize`] does this for a model that is on the disk, [`Quantizer`] for one whose files arrive one after another.
 
+mod calibrated;
 mod folder;
 mod plan;
 mod quantizer;
@@ -17,6 +18,7 @@ use std::path::Path;
 
 use glm_kernels::Bits;
 
+use crate::calibrate::{self, Calibration};
 use crate::error::{Error, Result};
 use crate::files::checkpoint::Checkpoint;
 use crate::files::config::Config;
@@ -43,12 +45,14 @@ pub struct QuantizeOptions {
     pub group: usize,
     /// Threads. Default: as many as the process may use.
     pub threads: Option<usize>,
+    /// Texts to quantize for. Default: the weights alone decide.
+    pub calibration: Option<Calibration>,
 }
 
 impl QuantizeOptions {
     /// `bits` a weight, `group` columns to a scale, and the default number of threads.
     pub fn new(bits: usize, group: usize) -> Self {
-        Self { bits, group, threads: None }
+        Self { bits, group, threads: None, calibration: None }
     }
 }
 
@@ -81,7 +85,7 @@ pub struct Quantized {
 /// # Errors
 /// If the source is no supported model or is in the kernels' layout already, an option is outside its range, a weight is not
 /// finite, the target holds a model, a file cannot be read or written, or `progress` cancels. The target is then unchanged, except
-/// that an empty folder may have been created.
+/// that an empty folder may have been created. With a calibration, the folder keeps what is done, and the same call goes on with it.
 pub fn quantize(
     source: impl AsRef<Path>,
     target: impl AsRef<Path>,
@@ -89,22 +93,14 @@ pub fn quantize(
     progress: Progress<'_>,
 ) -> Result<Quantized> {
     let (source, target) = (source.as_ref(), target.as_ref());
-    let bits = bits(options)?;
+    if let Some(calibration) = &options.calibration {
+        return calibrated::quantize(source, target, options, calibration, progress);
+    }
     let pool = pool(options.threads)?;
     let opened = Source::open(source)?;
     let head = opened.network.head_like_embedding(&opened.config);
     let shared = head.filter(TwoTensors::are_equal).map(|both| both.name.to_owned());
-    let plan = Plan::new(&opened.network, bits, options.group, shared);
-    let packed = match std::env::var("CALIBRATE") {
-        Ok(file) => {
-            let text = fs::read_to_string(file).unwrap();
-            let tokenizer = crate::Tokenizer::open(source)?;
-            let count = std::env::var("WINDOWS").ok().and_then(|v| v.parse().ok()).unwrap_or(24);
-            let windows = crate::calibrate::windows(&text, &tokenizer, 512, count)?;
-            pool.install(|| crate::calibrate::calibrate(&opened.network, &opened.config, &windows, bits, options.group))?
-        }
-        Err(_) => Default::default(),
-    };
+    let plan = Plan::new(&opened.network, options, shared)?;
     fs::create_dir_all(target).map_err(Error::io(target))?;
     folder::prepare(target)?;
     let mut file = folder::temporary_file(target)?;
@@ -112,12 +108,22 @@ pub fn quantize(
     let items: Vec<_> = plan.items().collect();
     pool.install(|| {
         plan.write_header(file.as_file_mut(), &temporary)?;
-        plan.write_with(&items, 0, file.as_file_mut(), &temporary, progress, &packed)
+        plan.write(&items, 0, file.as_file_mut(), &temporary, progress)
     })?;
     folder::publish(source, target, |path| {
         file.persist_noclobber(path).map(|_| ()).map_err(|error| error.error)
     })?;
     Ok(plan.summary(&opened))
+}
+
+/// Bytes of memory that [`quantize`] needs for a calibration, beside the mapped source; 0 without one.
+///
+/// # Errors
+/// If the source is no supported model.
+pub fn calibration_bytes(source: impl AsRef<Path>, options: &QuantizeOptions) -> Result<u64> {
+    let Some(calibration) = &options.calibration else { return Ok(0) };
+    let opened = Source::open(source.as_ref())?;
+    Ok(calibrate::bytes(&opened.network, &opened.config, calibration))
 }
 
 /// The tensors of a model that is to be quantized.

@@ -21,6 +21,7 @@ use crate::network::workspace::Workspace;
 pub use compare::{Compared, Prediction};
 pub use saved::{LogitsWriter, SavedLogits};
 pub use summary::{Divergence, Mean, Perplexity};
+pub(crate) use window::text_ids;
 pub use window::{Window, WindowOptions, windows};
 
 /// Tokens of windows in a pass, unless a single window is longer.

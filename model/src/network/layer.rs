@@ -169,6 +169,19 @@ impl<L, N> Layer<L, N> {
         .into_iter()
     }
 
+    /// The linear layer with this role.
+    pub(crate) fn linear_mut(&mut self, role: LinearRole) -> Option<&mut L> {
+        let Attention::Grouped { qkv, output } = &mut self.attention;
+        let FeedForward::Dense { up, down } = &mut self.feed_forward;
+        match role {
+            LinearRole::Qkv => Some(qkv),
+            LinearRole::AttentionOutput => Some(output),
+            LinearRole::Up => Some(up),
+            LinearRole::Down => Some(down),
+            LinearRole::Head => None,
+        }
+    }
+
     /// All norms, in the order of the forward pass.
     pub(crate) fn norms(&self) -> impl Iterator<Item = &N> {
         let attention = [&self.attention_norm].into_iter().chain(&self.attention_output_norm);

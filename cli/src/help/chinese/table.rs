@@ -277,6 +277,10 @@ pub const TABLE: &[(&str, &str)] = &[
     ("Read the text from stdin, to the last byte", "从标准输入读取文本，直到最后一个字节"),
     ("Remove a setting from the file", "从配置文件中删除一个设置项"),
     ("Remove models that were downloaded or quantized", "删除下载的或量化的模型"),
+    (
+        "Round the weights for the inputs that a text gives them: much nearer to the original, but it takes hours for a model of 6 billion weights. FILE is a text, or with the ending .json or .jsonl conversations, one a line; without FILE, a text in English and Chinese that is part of the program",
+        "按一段文本给出的输入对权重取整：更接近原模型，但 60 亿权重的模型要几个小时。FILE 是文本；以 .json 或 .jsonl 结尾时是对话，每行一个；不给 FILE 时使用程序自带的中英文文本",
+    ),
     ("Rounds of each measurement", "每项测量的轮数"),
     (
         "Sampling temperature: higher is more varied, 0 is greedy. The default of each sampling setting is the model's own; \
@@ -314,6 +318,10 @@ pub const TABLE: &[(&str, &str)] = &[
         "The model: a folder, or a name of `glm list` such as THUDM/chatglm-6b or THUDM/chatglm-6b:int4. The owner may be \
          left out if the name is unique. [default: GLM_MODEL, else the setting `model`, else the newest model here]",
         "模型：文件夹，或 `glm list` 中的名称，如 THUDM/chatglm-6b、THUDM/chatglm-6b:int4。名称唯一时可省略所有者。[默认：GLM_MODEL，否则设置项 `model`，否则本机最新的模型]",
+    ),
+    (
+        "The most tokens of the text that are read",
+        "最多读取文本的多少个 token",
     ),
     (
         "The newest model comes first: it is the one that `glm` alone talks to. The models are those in the cache of the \

@@ -31,9 +31,8 @@ const PART_START: &str = "model.";
 /// End of the name of an unfinished file.
 const PART_END: &str = ".part";
 
-/// Checks that the folder has no file of a model, not even a dangling link, and removes unfinished files of killed runs. Those of a run
-/// that goes on are locked: then the folder is refused.
-pub(super) fn prepare(target: &Path) -> Result<()> {
+/// Checks that the folder has no file of a model, not even a dangling link.
+pub(super) fn check(target: &Path) -> Result<()> {
     let refused = companion_files().chain([CONFIG]).map(str::to_owned).chain(checkpoint::entries());
     for name in refused {
         if target.join(&name).symlink_metadata().is_ok() {
@@ -41,6 +40,12 @@ pub(super) fn prepare(target: &Path) -> Result<()> {
             return Err(Error::file(target, problem));
         }
     }
+    Ok(())
+}
+
+/// As [`check`], and removes unfinished files of killed runs. Those of a run that goes on are locked: then the folder is refused.
+pub(super) fn prepare(target: &Path) -> Result<()> {
+    check(target)?;
     for entry in fs::read_dir(target).map_err(Error::io(target))? {
         let entry = entry.map_err(Error::io(target))?;
         let name = entry.file_name();

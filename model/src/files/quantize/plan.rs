@@ -5,10 +5,11 @@ use std::io::{Seek, SeekFrom, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use glm_kernels::{Bits, LANES, Shape};
+use glm_kernels::{LANES, Shape};
 use half::f16;
 
-use super::{Progress, Quantized, Source};
+use super::{Progress, QuantizeOptions, Quantized, Source, bits};
+use crate::calibrate::{METHOD, Packed};
 use crate::error::{Error, Result};
 use crate::files::checkpoint::{Dtype, SafetensorsLayout, Tensor, TensorSpec};
 use crate::files::weights::{
@@ -44,12 +45,15 @@ pub(super) struct Plan<'a> {
 
 impl<'a> Plan<'a> {
     /// The plan without the matrix `shared`, which is the same as the embedding. Reads no weights.
+    ///
+    /// # Errors
+    /// If an option is outside its range.
     pub(super) fn new(
         network: &'a StoredNetwork,
-        bits: Bits,
-        group: usize,
+        options: &QuantizeOptions,
         shared: Option<String>,
-    ) -> Self {
+    ) -> Result<Self> {
+        let (bits, group) = (bits(options)?, options.group);
         let mut matrices: Vec<_> = network.matrices().collect();
         matrices.retain(|matrix| Some(&matrix.name) != shared.as_ref());
         matrices.sort_by_key(|matrix| &matrix.name);
@@ -88,8 +92,9 @@ impl<'a> Plan<'a> {
             }
         }
         vectors.into_iter().for_each(|vector| plan.add_vector(vector));
-        plan.layout = SafetensorsLayout::new(&plan.tensors, &layout_metadata(group));
-        plan
+        let metadata = layout_metadata(group).into_iter().chain(method(options));
+        plan.layout = SafetensorsLayout::new(&plan.tensors, &metadata.collect::<Vec<_>>());
+        Ok(plan)
     }
 
     fn add(&mut self, tensor: TensorSpec, data: Data<'a>) {
@@ -150,18 +155,6 @@ impl<'a> Plan<'a> {
         path: &Path,
         progress: Progress<'_>,
     ) -> Result<()> {
-        self.write_with(items, written, file, path, progress, &Default::default())
-    }
-
-    pub(super) fn write_with(
-        &self,
-        items: &[Item<'_>],
-        written: u64,
-        file: &mut File,
-        path: &Path,
-        progress: Progress<'_>,
-        packed: &crate::calibrate::Packed,
-    ) -> Result<()> {
         let written = written + self.header().len() as u64;
         let mut out = Output { file, path, written, total: self.file_len(), progress };
         for item in items {
@@ -172,11 +165,6 @@ impl<'a> Plan<'a> {
                 Data::Copy(matrix) => write_copy(matrix, at, &mut out)?,
                 Data::Panels(matrix, shape) => {
                     let scales_at = self.layout.range(index + 1).start;
-                    if let Some((bytes, scales)) = packed.get(&matrix.name) {
-                        out.put(at, &matrix.name, bytes)?;
-                        out.put(scales_at, &matrix.name, bytemuck::cast_slice(scales))?;
-                        continue;
-                    }
                     write_panels(matrix, shape, (at, scales_at), &mut out)?;
                 }
             }
@@ -200,6 +188,34 @@ impl<'p> Item<'p> {
         }
     }
 
+    /// The shape of a matrix that is written in panels.
+    pub(super) fn shape(self) -> Option<Shape> {
+        match self.plan.data[self.index].1 {
+            Data::Panels(_, shape) => Some(shape),
+            _ => None,
+        }
+    }
+
+    /// The shape of a matrix in panels, and where its panels and its scales begin in the file.
+    pub(super) fn panels(self) -> Option<(Shape, [usize; 2])> {
+        let (index, _) = self.plan.data[self.index];
+        let at = |index: usize| self.plan.layout.range(index).start;
+        self.shape().map(|shape| (shape, [at(index), at(index + 1)]))
+    }
+
+    /// Writes a matrix that is quantized already, and waits until it is on the disk.
+    pub(super) fn write_packed(self, packed: &Packed, file: &File, path: &Path) -> Result<()> {
+        let Some((_, [bytes_at, scales_at])) = self.panels() else { return Ok(()) };
+        let mut file = file;
+        let mut write = |at: usize, bytes: &[u8]| {
+            file.seek(SeekFrom::Start(at as u64))?;
+            file.write_all(bytes)
+        };
+        let done = write(bytes_at, &packed.bytes)
+            .and_then(|()| write(scales_at, bytemuck::cast_slice(&packed.scales)));
+        done.and_then(|()| file.sync_data()).map_err(Error::io(path))
+    }
+
     /// Bytes that it takes in the file.
     pub(super) fn bytes(self) -> u64 {
         let (index, data) = &self.plan.data[self.index];
@@ -218,6 +234,19 @@ impl<'p> Item<'p> {
         };
         tensors.into_iter().map(Tensor::path)
     }
+}
+
+/// What the metadata of the file say about the method.
+fn method(options: &QuantizeOptions) -> impl Iterator<Item = (&'static str, String)> {
+    let calibration = options.calibration.iter();
+    calibration.flat_map(|calibration| {
+        [
+            ("glm.method", METHOD.to_owned()),
+            ("glm.calibration_tokens", calibration.tokens().to_string()),
+            ("glm.calibration_sha256", calibration.digest().to_owned()),
+            ("glm.version", env!("CARGO_PKG_VERSION").to_owned()),
+        ]
+    })
 }
 
 fn vector_bytes(vector: &StoredVector) -> Vec<u8> {

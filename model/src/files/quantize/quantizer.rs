@@ -29,20 +29,26 @@ const JOURNAL: &str = "journal.json";
 /// All progress is in the folder that is written: a process that is killed goes on with a new `Quantizer`.
 pub struct Quantizer {
     source: PathBuf,
-    folder: PathBuf,
+    pub(super) folder: PathBuf,
     options: QuantizeOptions,
-    pool: ThreadPool,
-    journal: Journal,
+    pub(super) pool: ThreadPool,
+    pub(super) journal: Journal,
+}
+
+/// The unfinished file of weights, open.
+pub(super) struct Part {
+    pub(super) path: PathBuf,
+    pub(super) file: File,
 }
 
 #[derive(Default, Serialize, Deserialize)]
-struct Journal {
+pub(super) struct Journal {
     /// Whether head and embedding were compared, if there are both. They can be when both are complete.
     is_head_compared: bool,
     /// The head, if it is the same as the embedding.
     shared: Option<String>,
     /// The tensors that are written and on the disk.
-    written: BTreeSet<String>,
+    pub(super) written: BTreeSet<String>,
 }
 
 impl Quantizer {
@@ -103,25 +109,35 @@ impl Quantizer {
         progress: Progress<'_>,
     ) -> Result<()> {
         let source = Source::open(&self.source)?;
+        if !self.compare_head(&source, is_complete) {
+            return Ok(());
+        }
+        let plan = self.plan(&source)?;
+        let Part { path, mut file } = self.part(&plan)?;
+        let ready: Vec<_> =
+            self.unwritten(&plan).filter(|item| item.files().all(is_complete)).collect();
+        let written = self.written(&plan).map(Item::bytes).sum();
+        self.pool.install(|| plan.write(&ready, written, &mut file, &path, progress))?;
+        self.journal.written.extend(ready.iter().map(|item| item.name().to_owned()));
+        self.journal.write_in(&self.folder)
+    }
+
+    /// Compares head and embedding, on which the header of the file depends. `false` if they are not both complete.
+    pub(super) fn compare_head(
+        &mut self,
+        source: &Source,
+        is_complete: &dyn Fn(&Path) -> bool,
+    ) -> bool {
         if !self.journal.is_head_compared {
             if let Some(both) = source.network.head_like_embedding(&source.config) {
                 if !both.tensors.iter().all(|tensor| is_complete(tensor.path())) {
-                    // The header of the file depends on it.
-                    return Ok(());
+                    return false;
                 }
                 self.journal.shared = both.are_equal().then(|| both.name.to_owned());
             }
             self.journal.is_head_compared = true;
         }
-        let plan = self.plan(&source)?;
-        let (path, mut file) = self.part(&plan)?;
-        let ready: Vec<_> =
-            self.unwritten(&plan).filter(|item| item.files().all(is_complete)).collect();
-        let is_written = |item: &Item| self.journal.written.contains(item.name());
-        let written = plan.items().filter(is_written).map(Item::bytes).sum();
-        self.pool.install(|| plan.write(&ready, written, &mut file, &path, progress))?;
-        self.journal.written.extend(ready.iter().map(|item| item.name().to_owned()));
-        self.journal.write(&self.folder.join(JOURNAL))
+        true
     }
 
     /// Adds configuration and tokenizer, and makes the folder a model.
@@ -135,7 +151,7 @@ impl Quantizer {
             let problem = format!("is not complete: {} is missing", item.name());
             return Err(Error::file(&self.folder, problem));
         }
-        let (part, _) = self.part(&plan)?;
+        let part = self.part(&plan)?.path;
         let journal = self.folder.join(JOURNAL);
         folder::unpublish(&self.folder)?;
         folder::publish(&self.source, &self.folder, |path| fs::rename(&part, path))?;
@@ -144,9 +160,13 @@ impl Quantizer {
         Ok(plan.summary(&source))
     }
 
-    fn plan<'a>(&self, source: &'a Source) -> Result<Plan<'a>> {
-        let shared = self.journal.shared.clone();
-        Ok(Plan::new(&source.network, bits(&self.options)?, self.options.group, shared))
+    pub(super) fn plan<'a>(&self, source: &'a Source) -> Result<Plan<'a>> {
+        Plan::new(&source.network, &self.options, self.journal.shared.clone())
+    }
+
+    /// What is written and on the disk.
+    pub(super) fn written<'p>(&self, plan: &'p Plan<'p>) -> impl Iterator<Item = Item<'p>> {
+        plan.items().filter(|item| self.journal.written.contains(item.name()))
     }
 
     fn unwritten<'p>(&self, plan: &'p Plan<'p>) -> impl Iterator<Item = Item<'p>> {
@@ -154,7 +174,7 @@ impl Quantizer {
     }
 
     /// The unfinished file; a new one if nothing is written yet.
-    fn part(&self, plan: &Plan<'_>) -> Result<(PathBuf, File)> {
+    pub(super) fn part(&self, plan: &Plan<'_>) -> Result<Part> {
         let path = self.folder.join(PART);
         let options =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).clone();
@@ -162,7 +182,7 @@ impl Quantizer {
         if self.journal.written.is_empty() {
             file.set_len(plan.file_len()).map_err(Error::io(&path))?;
             plan.write_header(&mut file, &path)?;
-            return Ok((path, file));
+            return Ok(Part { path, file });
         }
         let mut header = vec![0; plan.header().len()];
         let len = file.metadata().map_err(Error::io(&path))?.len();
@@ -173,7 +193,7 @@ impl Quantizer {
                 "was begun for another model or other options: remove it",
             ));
         }
-        Ok((path, file))
+        Ok(Part { path, file })
     }
 }
 
@@ -188,9 +208,9 @@ impl Journal {
         }
     }
 
-    fn write(&self, path: &Path) -> Result<()> {
+    pub(super) fn write_in(&self, folder: &Path) -> Result<()> {
+        let path = &folder.join(JOURNAL);
         let json = serde_json::to_vec(self).map_err(|error| Error::io(path)(error.into()))?;
-        let folder = path.parent().unwrap_or(Path::new("."));
         let mut file = tempfile::NamedTempFile::new_in(folder).map_err(Error::io(folder))?;
         io::Write::write_all(&mut file, &json).map_err(Error::io(path))?;
         file.as_file().sync_all().map_err(Error::io(path))?;

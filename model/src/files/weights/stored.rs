@@ -18,7 +18,7 @@ use rayon::prelude::*;
 
 use super::map::{Piece, Source};
 use super::{PLAIN, widen_into};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::files::checkpoint::{Bytes, Checkpoint, Dtype, Tensor};
 use crate::network::layer::Weight;
 
@@ -279,23 +279,40 @@ impl StoredMatrix {
         for part in self.parts_of(row) {
             part.values(row, &mut values[part.piece.cols.clone()]);
         }
-        quantize_row(shape, &values, integers, scales).map_err(|bad| {
-            let Unquantizable { col, value } = bad;
-            let part = self.parts_of(row).find(|part| part.piece.cols.contains(&col));
-            let tensor = part.map_or(self.tensors()[0], |part| &part.tensor);
-            tensor.error(format!("[{row}, {col}] is {value}, which cannot be quantized"))
-        })
+        quantize_row(shape, &values, integers, scales).map_err(|bad| self.unquantizable(row, bad))
     }
 
-    /// All weights of a plain matrix, `[rows, cols]`.
-    pub(crate) fn values(&self) -> Vec<f32> {
-        let mut values = vec![0.0; self.rows * self.cols];
-        values.par_chunks_exact_mut(self.cols).enumerate().for_each(|(row, values)| {
-            for part in self.parts_of(row) {
-                part.values(row, &mut values[part.piece.cols.clone()]);
-            }
-        });
-        values
+    /// All weights of a plain matrix, `[rows, cols]`, with the columns in `order`.
+    ///
+    /// # Errors
+    /// If a weight is not finite, or the memory cannot be allocated.
+    pub(crate) fn values(&self, order: &[usize]) -> Result<Vec<f32>> {
+        let Self { rows, cols, .. } = *self;
+        let mut values: Vec<f32> = bytemuck::allocation::try_zeroed_vec(rows * cols)
+            .map_err(|()| Error::OutOfMemory { bytes: 4 * rows as u64 * cols as u64 })?;
+        let by_row = values.par_chunks_exact_mut(cols).enumerate();
+        by_row.try_for_each_init(
+            || vec![0.0; cols],
+            |stored, (row, values)| {
+                for part in self.parts_of(row) {
+                    part.values(row, &mut stored[part.piece.cols.clone()]);
+                }
+                if let Some(col) = stored.iter().position(|value| !value.is_finite()) {
+                    let bad = Unquantizable { col, value: stored[col] };
+                    return Err(self.unquantizable(row, bad));
+                }
+                values.iter_mut().zip(order).for_each(|(value, &col)| *value = stored[col]);
+                Ok(())
+            },
+        )?;
+        Ok(values)
+    }
+
+    fn unquantizable(&self, row: usize, bad: Unquantizable) -> Error {
+        let Unquantizable { col, value } = bad;
+        let part = self.parts_of(row).find(|part| part.piece.cols.contains(&col));
+        let tensor = part.map_or(self.tensors()[0], |part| &part.tensor);
+        tensor.error(format!("[{row}, {col}] is {value}, which cannot be quantized"))
     }
 
     fn parts_of(&self, row: usize) -> impl Iterator<Item = &PieceRows> {

@@ -60,6 +60,24 @@ impl Window {
         Self { counted: start..prompt.len(), ids: prompt }
     }
 
+    /// A part of a text, the last `counted` tokens of which are predicted.
+    ///
+    /// # Errors
+    /// If the model lacks the ids that it needs around a text.
+    pub(crate) fn ending(
+        mask: MaskKind,
+        tokenizer: &Tokenizer,
+        ids: &[u32],
+        counted: usize,
+    ) -> Result<Self> {
+        let (left, right) = ids.split_at(ids.len() - counted.min(ids.len()));
+        let prompt = match mask {
+            MaskKind::Prefix(_) => prompt_between(tokenizer, left, Blank::Gmask, &[])?,
+            MaskKind::Causal => [&tokenizer.special().before, left].concat(),
+        };
+        Ok(Self::new(prompt, right))
+    }
+
     /// The ids with those that the model needs around a text.
     pub fn ids(&self) -> &[u32] {
         &self.ids
@@ -97,9 +115,35 @@ pub fn windows(
     options: &WindowOptions,
 ) -> Result<Vec<Window>> {
     options.validate()?;
+    let mask = model.config().mask;
+    let ids = text_ids(mask, tokenizer, text)?;
+    if ids.len() < 2 {
+        return Err(Error::Prompt("a text of at least 2 tokens is needed".to_owned()));
+    }
+    if let Some(blank) = options.blank {
+        return blanks(tokenizer, &ids, blank, options);
+    }
+    let tokens = options.tokens.min(ids.len());
+    let counted = options.stride.min(tokens / 2);
+    let ends = (tokens..=ids.len()).step_by(options.stride);
+    let last = ids.len() - (ids.len() - tokens) % options.stride;
+    let window =
+        |end: usize, counted| Window::ending(mask, tokenizer, &ids[end - tokens..end], counted);
+    let mut all = ends.map(|end| window(end, counted)).collect::<Result<Vec<_>>>()?;
+    let rest = (ids.len() - last).min(counted);
+    if rest > 0 {
+        all.push(window(ids.len(), rest)?);
+    }
+    Ok(all)
+}
+
+/// The ids of a text that is read as it is.
+///
+/// # Errors
+/// If it cannot be encoded, or has names of blanks and the model fills blanks.
+pub(crate) fn text_ids(mask: MaskKind, tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
     let ids = tokenizer.encode_as_text(text)?;
-    let fills_blanks = matches!(model.config().mask, MaskKind::Prefix(_));
-    if fills_blanks {
+    if let MaskKind::Prefix(_) = mask {
         let special = &tokenizer.special().ids;
         let [mask, smask, gmask] = special.blanks().map(|(_, id)| id);
         let own = [special.sop, mask, smask, gmask];
@@ -110,32 +154,7 @@ pub fn windows(
             )));
         }
     }
-    if ids.len() < 2 {
-        return Err(Error::Prompt("a text of at least 2 tokens is needed".to_owned()));
-    }
-    if let Some(blank) = options.blank {
-        return blanks(tokenizer, &ids, blank, options);
-    }
-    let tokens = options.tokens.min(ids.len());
-    let counted = options.stride.min(tokens / 2);
-    let prompt = |left: &[u32]| match fills_blanks {
-        true => prompt_between(tokenizer, left, Blank::Gmask, &[]),
-        false => Ok([&tokenizer.special().before, left].concat()),
-    };
-    let ends = (tokens..=ids.len()).step_by(options.stride);
-    let last = ids.len() - (ids.len() - tokens) % options.stride;
-    let mut all = ends
-        .map(|end| {
-            let (left, right) = ids[end - tokens..end].split_at(tokens - counted);
-            Ok(Window::new(prompt(left)?, right))
-        })
-        .collect::<Result<Vec<_>>>()?;
-    let rest = (ids.len() - last).min(counted);
-    if rest > 0 {
-        let (left, right) = ids[ids.len() - tokens..].split_at(tokens - rest);
-        all.push(Window::new(prompt(left)?, right));
-    }
-    Ok(all)
+    Ok(ids)
 }
 
 /// Windows with a blank of `blank` tokens in the middle.

@@ -1,0 +1,125 @@
+//! The texts that a model is calibrated with.
+
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+use crate::files::config::Config;
+use crate::generate::perplexity::{Window, text_ids};
+use crate::text::chat::{Message, Role, Template};
+use crate::text::tokenizer::Tokenizer;
+
+/// English and Chinese prose, conversations and code, written for this purpose.
+const TEXT: &str = include_str!("text.txt");
+
+/// Tokens of a text that are read together.
+const TOKENS: usize = 512;
+
+/// Most tokens, unless another number is asked for.
+const MOST: usize = 128 * TOKENS;
+
+/// Texts, as ids, whose inputs the matrices of a model are quantized for.
+#[derive(Debug, Clone)]
+pub struct Calibration {
+    texts: Vec<Vec<u32>>,
+    digest: String,
+}
+
+impl Calibration {
+    /// Tokens that are read of a text by default, at most.
+    pub const DEFAULT_TOKENS: usize = MOST;
+
+    /// Parts of a text of 512 tokens each, spread evenly, with at most `tokens` together. Without a text, one that is part of the
+    /// library, in English and Chinese. A model that fills blanks reads half of each part as its bidirectional context.
+    ///
+    /// # Errors
+    /// If the text cannot be encoded, or has fewer than two tokens.
+    pub fn of_text(
+        config: &Config,
+        tokenizer: &Tokenizer,
+        text: Option<&str>,
+        tokens: usize,
+    ) -> Result<Self> {
+        let ids = text_ids(config.mask, tokenizer, text.unwrap_or(TEXT))?;
+        let part = TOKENS.min(config.max_context.saturating_sub(AROUND)).min(ids.len());
+        if part < 2 {
+            return Err(Error::Prompt("a text of at least 2 tokens is needed".to_owned()));
+        }
+        let count = (ids.len() / part).min(tokens / part).max(1);
+        let window = |index: usize| {
+            let start = if count == 1 { 0 } else { index * (ids.len() - part) / (count - 1) };
+            let window =
+                Window::ending(config.mask, tokenizer, &ids[start..start + part], part / 2)?;
+            Ok(window.ids().to_vec())
+        };
+        Ok(Self::new((0..count).map(window).collect::<Result<_>>()?))
+    }
+
+    /// Conversations in the form of `template`, up to `tokens` in all; each up to its last answer, at most 2048 tokens of it.
+    ///
+    /// # Errors
+    /// If a conversation cannot be written in this form, or none has an answer.
+    pub fn of_conversations(
+        config: &Config,
+        tokenizer: &Tokenizer,
+        template: &Template,
+        conversations: &[Vec<Message>],
+        tokens: usize,
+    ) -> Result<Self> {
+        let (mut texts, mut total) = (Vec::new(), 0);
+        for conversation in conversations {
+            let answered = conversation.iter().rposition(|message| message.role == Role::Assistant);
+            let Some(last) = answered.filter(|&last| last > 0) else { continue };
+            let (before, answer) = (&conversation[..last], &conversation[last].content);
+            let (mut ids, answers) = template.with_answers(tokenizer, before, &[answer])?;
+            let prompt = ids.len();
+            answers.into_iter().for_each(|answer| ids.extend(answer));
+            ids.truncate(config.max_context.min(MOST_OF_A_CONVERSATION));
+            // A bidirectional context must be whole.
+            if ids.len() < prompt || total + ids.len() > tokens.max(ids.len()) {
+                continue;
+            }
+            total += ids.len();
+            texts.push(ids);
+        }
+        if texts.is_empty() {
+            let problem = "no conversation has an answer to calibrate with";
+            return Err(Error::Prompt(problem.to_owned()));
+        }
+        Ok(Self::new(texts))
+    }
+
+    fn new(texts: Vec<Vec<u32>>) -> Self {
+        let mut hash = Sha256::new();
+        for text in &texts {
+            hash.update((text.len() as u64).to_le_bytes());
+            text.iter().for_each(|id| hash.update(id.to_le_bytes()));
+        }
+        let digest = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        Self { texts, digest }
+    }
+
+    /// Tokens of all texts.
+    pub fn tokens(&self) -> usize {
+        self.texts.iter().map(Vec::len).sum()
+    }
+
+    /// SHA-256 of the ids, in hexadecimal. It is recorded in the file of weights.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    pub(super) fn texts(&self) -> &[Vec<u32>] {
+        &self.texts
+    }
+
+    /// Tokens of the longest text.
+    pub(super) fn longest(&self) -> usize {
+        self.texts.iter().map(Vec::len).max().unwrap_or(1)
+    }
+}
+
+/// Most ids that a model needs around a text.
+const AROUND: usize = 8;
+
+/// Most tokens of a conversation.
+const MOST_OF_A_CONVERSATION: usize = 2048;
