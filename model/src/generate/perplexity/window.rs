@@ -19,12 +19,14 @@ pub struct WindowOptions {
     /// Tokens of a blank in the middle of the window, which are predicted from both sides. `None`: the end of the window is
     /// predicted from its beginning.
     pub blank: Option<usize>,
+    /// Most windows, from the beginning of the text on; by default all.
+    pub most: usize,
 }
 
 impl WindowOptions {
     /// Windows of `tokens`, each of which begins in the middle of the one before.
     pub fn new(tokens: usize) -> Self {
-        Self { tokens, stride: (tokens / 2).max(1), blank: None }
+        Self { tokens, stride: (tokens / 2).max(1), blank: None, most: usize::MAX }
     }
 
     fn validate(&self) -> Result<()> {
@@ -125,13 +127,14 @@ pub fn windows(
     let ends = (tokens..=ids.len()).step_by(options.stride);
     let last = ids.len() - (ids.len() - tokens) % options.stride;
     let mut all = ends
+        .take(options.most)
         .map(|end| {
             let (left, right) = ids[end - tokens..end].split_at(tokens - counted);
             Ok(Window::new(prompt(left)?, right))
         })
         .collect::<Result<Vec<_>>>()?;
     let rest = (ids.len() - last).min(counted);
-    if rest > 0 {
+    if rest > 0 && all.len() < options.most {
         let (left, right) = ids[ids.len() - tokens..].split_at(tokens - rest);
         all.push(Window::new(prompt(left)?, right));
     }
@@ -154,6 +157,7 @@ fn blanks(
     let kind = blank_kinds(tokenizer)?[0];
     (0..=ids.len() - tokens)
         .step_by(options.stride)
+        .take(options.most)
         .map(|start| {
             let window = &ids[start..start + tokens];
             let (left, rest) = window.split_at((tokens - blank) / 2);
