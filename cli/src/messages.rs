@@ -102,6 +102,7 @@ messages! {
         "{size} 的 {format} 权重在打开模型时要在内存中转换成内核的布局；`{command}` 可一次性无损完成";
 
     // Perplexity.
+    same_file(name): "{name} is read and would be replaced: name another file to write", "要写入的文件就是正在读取的 {name}：请指定另一个文件";
     windows(): "windows", "个窗口";
     perplexity(value): "perplexity {value}", "困惑度 {value}";
     loss(value, tokens): "loss {value}, tokens {tokens}", "损失 {value}，token 数 {tokens}";

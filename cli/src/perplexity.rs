@@ -6,9 +6,11 @@ use anyhow::{Context, Result};
 use glm_model::{
     Divergence, LogitsWriter, Mean, Model, Reference, SavedLogits, WindowOptions, predict, windows,
 };
+use same_file::is_same_file;
 use serde_json::{Value, json};
 
 use crate::args::{self, ActivationType, KvType, Source};
+use crate::failure::usage;
 use crate::interrupt::{self, Again};
 use crate::{file, input, messages, open, output, progress};
 
@@ -16,6 +18,10 @@ pub fn run(args: &args::Perplexity) -> Result<()> {
     let text = input::file(&args.text)?;
     if let Some(path) = &args.save_logits {
         file::check(path)?;
+        let mut inputs = [Some(&args.text), args.base.as_ref()].into_iter().flatten();
+        if let Some(input) = inputs.find(|input| is_same_file(input, path).unwrap_or(false)) {
+            return Err(usage(messages::same_file(input.display())));
+        }
     }
     let tokenizer = open::tokenizer(&args.model.source)?;
     let model = open::model(&args.model, Some(&tokenizer))?;
@@ -23,9 +29,9 @@ pub fn run(args: &args::Perplexity) -> Result<()> {
     let mut options = WindowOptions::new(args.window);
     options.stride = args.stride.unwrap_or(options.stride);
     options.blank = args.blank;
+    options.most = args.windows.unwrap_or(options.most);
     let name = || args.text.display().to_string();
-    let mut windows = windows(&model, &tokenizer, &text, &options).with_context(name)?;
-    windows.truncate(args.windows.unwrap_or(usize::MAX));
+    let windows = windows(&model, &tokenizer, &text, &options).with_context(name)?;
     let mut saved = match &args.base {
         Some(path) => Some(SavedLogits::open(path, &windows)?),
         None => None,

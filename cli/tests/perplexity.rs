@@ -193,6 +193,7 @@ fn texts_and_windows_that_cannot_be_are_refused() {
         (1, &["--blank", "8", &path], "a window with a blank needs 512"),
         (1, &["--save-logits", "/no/such/folder/file", &path], "/no/such/folder"),
         (1, &["/no/such/file"], "/no/such/file"),
+        (2, &["--save-logits", &path, &path], "is read and would be replaced"),
     ] {
         let said = refused(code, words);
         assert!(said.contains(part), "{words:?}: {said}");

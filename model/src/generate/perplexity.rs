@@ -56,6 +56,9 @@ pub fn predict(
     if let Some(reference) = &reference {
         reference.check(vocab)?;
     }
+    if let Some(save) = &save {
+        save.check(vocab, windows)?;
+    }
     let mut reader = Reader::new(model)?;
     let mut other = match &reference {
         Some(Reference::Model(other)) => Some(Reader::new(other)?),

@@ -59,6 +59,7 @@ impl Header {
 pub struct LogitsWriter {
     path: PathBuf,
     encoder: DeflateEncoder<tempfile::NamedTempFile>,
+    header: Header,
     left: usize,
 }
 
@@ -83,7 +84,15 @@ impl LogitsWriter {
         let json = serde_json::to_string(&header).unwrap_or_default();
         writeln!(file, "{MAGIC}{json}").map_err(Error::io(&path))?;
         let encoder = DeflateEncoder::new(file, Compression::fast());
-        Ok(Self { path, encoder, left: header.rows })
+        Ok(Self { path, encoder, left: header.rows, header })
+    }
+
+    /// Checks that it was made for these predictions.
+    pub(super) fn check(&self, vocab: usize, windows: &[Window]) -> Result<()> {
+        if self.header == Header::new(vocab, windows) {
+            return Ok(());
+        }
+        Err(Error::file(&self.path, "was begun for another model or other windows"))
     }
 
     pub(super) fn write(&mut self, rows: &[&[f32]]) -> Result<()> {

@@ -19,12 +19,14 @@ pub struct WindowOptions {
     /// Tokens of a blank in the middle of the window, which are predicted from both sides. `None`: the end of the window is
     /// predicted from its beginning.
     pub blank: Option<usize>,
+    /// Most windows, from the beginning of the text on; by default all.
+    pub most: usize,
 }
 
 impl WindowOptions {
     /// Windows of `tokens`, each of which begins in the middle of the one before.
     pub fn new(tokens: usize) -> Self {
-        Self { tokens, stride: (tokens / 2).max(1), blank: None }
+        Self { tokens, stride: (tokens / 2).max(1), blank: None, most: usize::MAX }
     }
 
     fn validate(&self) -> Result<()> {
@@ -129,9 +131,10 @@ pub fn windows(
     let last = ids.len() - (ids.len() - tokens) % options.stride;
     let window =
         |end: usize, counted| Window::ending(mask, tokenizer, &ids[end - tokens..end], counted);
+    let ends = ends.take(options.most);
     let mut all = ends.map(|end| window(end, counted)).collect::<Result<Vec<_>>>()?;
     let rest = (ids.len() - last).min(counted);
-    if rest > 0 {
+    if rest > 0 && all.len() < options.most {
         all.push(window(ids.len(), rest)?);
     }
     Ok(all)
@@ -173,6 +176,7 @@ fn blanks(
     let kind = blank_kinds(tokenizer)?[0];
     (0..=ids.len() - tokens)
         .step_by(options.stride)
+        .take(options.most)
         .map(|start| {
             let window = &ids[start..start + tokens];
             let (left, rest) = window.split_at((tokens - blank) / 2);
