@@ -88,6 +88,17 @@ impl Calibration {
         Ok(Self::new(texts))
     }
 
+    /// Prompts and answers as ids. Those for a model that fills blanks need a blank and `sop`.
+    ///
+    /// # Errors
+    /// If there is none, or one is empty.
+    pub fn of_ids(texts: Vec<Vec<u32>>) -> Result<Self> {
+        if texts.is_empty() || texts.iter().any(Vec::is_empty) {
+            return Err(Error::Ids("there are no ids to calibrate with".to_owned()));
+        }
+        Ok(Self::new(texts))
+    }
+
     fn new(texts: Vec<Vec<u32>>) -> Self {
         let mut hash = Sha256::new();
         for text in &texts {

@@ -1,0 +1,162 @@
+//! Quantizing with a calibration: how near the result is, and that it is always the same.
+
+mod common;
+#[path = "common/golden.rs"]
+#[allow(dead_code, reason = "each test file uses its part")]
+mod golden;
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use common::fixture;
+use common::runner::with;
+use glm_model::{
+    Calibration, CancelToken, Config, Error, Model, Options, Perplexity, QuantizeOptions,
+    Quantized, Reference, Result, Tokenizer, WindowOptions, calibration_bytes, predict, quantize,
+    windows,
+};
+use golden::Goldens;
+
+fn demo(form: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("demo").join(form)
+}
+
+/// What the demonstration model can say something about.
+const KNOWN: &str = "床前明月光，疑是地上霜。举头望明月，低头思故乡。凯旋门位于意大利米兰市古城堡旁。\
+    我是一个小型演示模型，只会训练过的几件事。你可以问我会做什么，也可以让我填空。";
+
+fn calibration(tokens: usize) -> Calibration {
+    let folder = demo("f16");
+    let config = Config::open(&folder).unwrap();
+    let tokenizer = Tokenizer::open(&folder).unwrap();
+    Calibration::of_text(&config, &tokenizer, None, tokens).unwrap()
+}
+
+fn options(calibration: Option<Calibration>, threads: usize) -> QuantizeOptions {
+    with(|options: &mut QuantizeOptions| {
+        options.calibration = calibration;
+        options.threads = Some(threads);
+    })
+}
+
+fn run(source: &Path, target: &Path, options: &QuantizeOptions) -> Result<Quantized> {
+    quantize(source, target, options, &mut |_, _, _| ControlFlow::Continue(()))
+}
+
+/// The divergence from the demonstration model in half precision.
+fn divergence(folder: &Path) -> f64 {
+    let open = |folder: &Path| {
+        let options = with(|options: &mut Options| {
+            options.activations = Some(glm_model::Activations::F32);
+        });
+        Model::open(folder, &options).unwrap()
+    };
+    let (model, original) = (open(folder), open(&demo("f16")));
+    let tokenizer = Tokenizer::open(demo("f16")).unwrap();
+    let text = KNOWN.repeat(4);
+    let windows = windows(&model, &tokenizer, &text, &WindowOptions::new(64)).unwrap();
+    let reference = Some(Reference::Model(&original));
+    let predictions =
+        predict(&model, &windows, reference, None, &CancelToken::default(), &mut |_| {});
+    let found = Perplexity::of(&predictions.unwrap()).unwrap();
+    found.compared.unwrap().mean.mean
+}
+
+fn file(folder: &Path) -> Vec<u8> {
+    fs::read(folder.join("model.safetensors")).unwrap()
+}
+
+#[test]
+fn the_outputs_are_nearer_to_the_original() {
+    let dir = tempfile::tempdir().unwrap();
+    let [plain, calibrated] = ["plain", "calibrated"].map(|name| dir.path().join(name));
+    run(&demo("f16"), &plain, &options(None, 2)).unwrap();
+    let done = run(&demo("f16"), &calibrated, &options(Some(calibration(4096)), 2)).unwrap();
+    // The same size, but for what the header says about the calibration.
+    let sizes = [&plain, &calibrated].map(|folder| file(folder).len());
+    assert!(sizes[1] - sizes[0] < 512 && done.bytes == sizes[1] as u64, "{sizes:?}");
+    let [plain, calibrated] = [&plain, &calibrated].map(|folder| divergence(folder));
+    println!("{plain} {calibrated}");
+    assert!(calibrated < 0.7 * plain, "{calibrated} {plain}");
+}
+
+#[test]
+fn the_file_is_the_same_at_any_number_of_threads_and_after_a_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = |name: &str| dir.path().join(name);
+    let options = |threads| options(Some(calibration(1024)), threads);
+    run(&demo("f16"), &folder("one"), &options(1)).unwrap();
+    let expected = file(&folder("one"));
+    run(&demo("f16"), &folder("three"), &options(3)).unwrap();
+    assert!(file(&folder("three")) == expected, "threads");
+
+    // Stopped again and again, in the middle of different matrices.
+    let stopped = folder("stopped");
+    let mut stops = 0;
+    loop {
+        let mut calls = 0;
+        let mut stop = |_: u64, _: u64, _: &str| {
+            calls += 1;
+            if calls > 9 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        match quantize(demo("f16"), &stopped, &options(2), &mut stop) {
+            Err(Error::Cancelled) => stops += 1,
+            done => break done.map(|_| ()).unwrap(),
+        }
+        assert!(Model::open(&stopped, &Options::default()).is_err() && stops < 100);
+    }
+    assert!(stops > 3, "{stops}");
+    assert!(file(&stopped) == expected, "after {stops} stops");
+    assert!(!stopped.join("journal.json").exists());
+}
+
+#[test]
+fn other_texts_do_not_go_on_with_what_was_begun() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut stop = |done: u64, total: u64, _: &str| match done > total / 4 {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
+    };
+    let begun = quantize(demo("f16"), dir.path(), &options(Some(calibration(512)), 2), &mut stop);
+    assert!(matches!(begun, Err(Error::Cancelled)), "{begun:?}");
+    let refused = run(&demo("f16"), dir.path(), &options(Some(calibration(1024)), 2));
+    assert!(refused.unwrap_err().to_string().contains("was begun for another model"));
+}
+
+#[test]
+fn every_architecture_can_be_calibrated() {
+    for name in
+        ["chatglm-6b-tiny/bin-f16", "glm-4-9b-chat-hf-layer", "glm-4-0414-layer", "glm-10b-layer"]
+    {
+        let (source, target) = (fixture(name), tempfile::tempdir().unwrap());
+        let own = source.join("golden.json").exists();
+        let goldens = Goldens::open(if own { &source } else { source.parent().unwrap() });
+        let source = match name.starts_with("glm-10b") {
+            true => common::with_added_tokens(&source, goldens.special.to_string()),
+            false => common::with_added_tokens(&source, "{}".to_owned()),
+        };
+        let texts = goldens.cases.iter().map(|case| case.prompt.clone()).collect();
+        let options = options(Some(Calibration::of_ids(texts).unwrap()), 2);
+        assert!(calibration_bytes(source.path(), &options).unwrap() > 0);
+        run(source.path(), target.path(), &options)
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        let model = Model::open(target.path(), &Options::default()).unwrap();
+        assert!(model.inventory().is_quantized, "{name}");
+    }
+}
+
+#[test]
+fn what_cannot_be_calibrated_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let ids = |ids: &[u32]| Calibration::of_ids(vec![ids.to_vec()]);
+    assert!(ids(&[]).is_err() && Calibration::of_ids(Vec::new()).is_err());
+    let quantized = fixture("chatglm-6b-tiny/int4");
+    let error = run(&quantized, dir.path(), &options(ids(&[5, 130_001, 130_004]).ok(), 1));
+    assert!(error.unwrap_err().to_string().contains("is quantized already"));
+    let target = dir.path().join("target");
+    let error = run(&demo("f16"), &target, &options(ids(&[1 << 20]).ok(), 1)).unwrap_err();
+    assert!(error.to_string().contains("outside the vocabulary"), "{error}");
+    let holds_a_model = run(&demo("f16"), &demo("int4"), &options(ids(&[9]).ok(), 1)).unwrap_err();
+    assert!(holds_a_model.to_string().contains("already"), "{holds_a_model}");
+}
