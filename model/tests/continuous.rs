@@ -100,6 +100,7 @@ fn alone(
 /// What a batch has reported about a submission.
 #[derive(Default)]
 struct Seen {
+    has_begun: bool,
     cached: Option<usize>,
     tokens: HashMap<usize, Vec<SampledToken>>,
     finished: HashMap<usize, FinishReason>,
@@ -114,7 +115,10 @@ impl Log {
         let seen = self.0.entry(ticket).or_default();
         assert!(seen.failed.is_none(), "an event after the last");
         match event {
-            Event::Started { cached } => assert!(seen.cached.replace(cached).is_none()),
+            Event::Begun => assert!(!std::mem::replace(&mut seen.has_begun, true)),
+            Event::Started { cached } => {
+                assert!(seen.has_begun && seen.cached.replace(cached).is_none());
+            }
             Event::Token { choice, token } => {
                 assert!(seen.cached.is_some() && !seen.finished.contains_key(&choice));
                 seen.tokens.entry(choice).or_default().push(token);

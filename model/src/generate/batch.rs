@@ -75,6 +75,8 @@ pub struct Ticket(u64);
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
+    /// The submission does not wait any more: its prompt is computed next.
+    Begun,
     /// The prompt was computed. `cached` of its tokens were reused from other sequences.
     Started {
         /// Tokens of the prompt that were not computed.

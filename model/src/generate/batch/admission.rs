@@ -37,6 +37,7 @@ impl Batch {
             let start = || self.start(ticket, submission, beginning);
             match guarded("the beginning of an answer", start) {
                 Ok(running) => {
+                    events(ticket, Event::Begun);
                     self.give_way(giving);
                     self.running.push(running);
                 }
