@@ -56,7 +56,8 @@ pub struct Submission {
     pub context: Option<usize>,
     /// Clients take turns, first the addresses and then the users of an address: of the submissions that wait, one of the address with
     /// the fewest answers is next. A client without answers does not wait for a place if its address has fewer answers than another, or
-    /// another user of its address has more than one: an answer of those with the most is paused.
+    /// another user of its address has more than one: an answer of those with the most is paused. A submission that waits for several
+    /// places is overtaken by at most [`BatchOptions::max_sequences`] of those that need fewer, of clients without answers.
     pub client: Client,
 }
 
@@ -149,6 +150,8 @@ pub struct Batch {
     /// Time that answers have for themselves before the next bidirectional prompt.
     reserved: Duration,
     tickets: u64,
+    /// Submissions that have taken free places since others began to wait for more of them.
+    overtaken: usize,
     stats: BatchStats,
 }
 
@@ -192,6 +195,7 @@ impl Batch {
             cache: PrefixCache::new(options.cache_bytes),
             reserved: Duration::ZERO,
             tickets: 0,
+            overtaken: 0,
             stats: BatchStats::default(),
             options,
         })

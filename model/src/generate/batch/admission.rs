@@ -17,16 +17,22 @@ impl Batch {
     /// Begins as many submissions as there is room for.
     pub(super) fn begin(&mut self, events: &mut dyn FnMut(Ticket, Event)) {
         self.resume();
-        // Addresses whose next submission has to wait for places.
-        let mut blocked = HashSet::new();
+        // Addresses whose next submission has to wait for places, and the fewest that one of these needs.
+        let (mut blocked, mut fewest) = (HashSet::new(), usize::MAX);
         while let Some(index) = self.next_to_begin(&blocked) {
             let (_, submission) = self.queue.get(index);
             let (client, choices, len) =
                 (submission.client, submission.choices, submission.prompt.len());
-            // If there are no places, it stays the next one. No other may take those that it waits for, or an answer with many choices would
+            // If there are no places, it stays the next one. Few others may take those that it waits for, or an answer with many choices would
             // never begin.
-            let Some(giving) = self.giving(client, choices, !blocked.is_empty()) else {
+            let overtakes = !blocked.is_empty() && self.may_overtake(choices, fewest);
+            let giving = match overtakes {
+                true => Some(Vec::new()),
+                false => self.giving(client, choices, !blocked.is_empty()),
+            };
+            let Some(giving) = giving else {
                 blocked.insert(client.address);
+                fewest = fewest.min(choices);
                 continue;
             };
             let beginning = self.beginning(index);
@@ -38,12 +44,23 @@ impl Batch {
             match guarded("the beginning of an answer", start) {
                 Ok(running) => {
                     events(ticket, Event::Begun);
+                    self.overtaken += usize::from(overtakes);
                     self.give_way(giving);
                     self.running.push(running);
                 }
                 Err(error) => events(ticket, Event::Failed(error)),
             }
         }
+        if blocked.is_empty() {
+            self.overtaken = 0;
+        }
+    }
+
+    /// Whether a submission with this many choices may take free places although others wait for at least `fewest`.
+    fn may_overtake(&self, choices: usize, fewest: usize) -> bool {
+        choices < fewest
+            && choices <= self.options.max_sequences.saturating_sub(self.answers())
+            && self.overtaken < self.options.max_sequences
     }
 
     /// Continues paused answers, the oldest first.
