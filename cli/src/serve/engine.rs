@@ -10,6 +10,7 @@
 //! job whose places another client has got before it began.
 
 mod cache_file;
+mod live;
 mod places;
 #[cfg(test)]
 mod tests;
@@ -27,8 +28,9 @@ use glm_model::{Batch, BatchOptions, CancelToken, Client, Event, Model, Submissi
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::sync::oneshot;
 
+use self::live::{Choice, Live};
 pub use self::places::Places;
-use self::places::{Capacity, Place, Request};
+use self::places::{Capacity, Request};
 use super::error::{ApiError, Result as ApiResult};
 use super::metrics::Metrics;
 use crate::output::note;
@@ -226,25 +228,6 @@ struct Worker {
     second: ([u64; 2], Instant),
 }
 
-/// A prompt that is being answered.
-struct Live {
-    events: mpsc::Sender<(usize, Event)>,
-    job: u64,
-    /// Number of the prompt in the job.
-    index: usize,
-    arrived: Instant,
-    prompt_tokens: usize,
-    choices: Vec<Choice>,
-    is_behind: bool,
-}
-
-struct Choice {
-    /// When its last token came.
-    last: Option<Instant>,
-    /// `None` once it has ended.
-    place: Option<Arc<Place>>,
-}
-
 impl Worker {
     fn run(mut self) {
         loop {
@@ -371,61 +354,6 @@ impl Worker {
             let new = [tokens[0] - before[0], tokens[1] - before[1]];
             metrics.rate(if is_idle { [0; 2] } else { new }, since.elapsed());
             self.second = (tokens, Instant::now());
-        }
-    }
-}
-
-impl Live {
-    /// Whether all its choices have ended.
-    fn has_ended(&self) -> bool {
-        self.choices.iter().all(|choice| choice.place.is_none())
-    }
-
-    /// Its places that are not free again.
-    fn places(&self) -> impl Iterator<Item = &Place> {
-        self.choices.iter().filter_map(|choice| choice.place.as_deref())
-    }
-
-    /// Keeps its places from now on.
-    fn begin(&self) {
-        self.places().for_each(Place::begin);
-    }
-
-    /// Whether another client has its places.
-    fn gave_way(&self) -> bool {
-        self.places().any(Place::gave_way)
-    }
-
-    /// Frees the place of an answer that has ended, and notes how long it took.
-    fn end(&mut self, choice: usize, shared: &Shared) {
-        let ended = self.choices.get_mut(choice);
-        if ended.is_some_and(|ended| ended.place.take().is_some()) {
-            let took = self.arrived.elapsed().as_millis();
-            shared.duration.store(u64::try_from(took).unwrap_or(u64::MAX), Ordering::Relaxed);
-        }
-    }
-
-    /// Counts an event, which may end answers.
-    fn count(&mut self, event: &Event, metrics: &Metrics, shared: &Shared) {
-        match event {
-            Event::Started { cached } => {
-                metrics.prompt_tokens.inc_by(self.prompt_tokens as u64);
-                metrics.cached_tokens.inc_by(*cached as u64);
-            }
-            Event::Token { choice, .. } => {
-                metrics.answer_tokens.inc();
-                let now = Instant::now();
-                match self.choices[*choice].last.replace(now) {
-                    Some(before) => metrics.token(now - before),
-                    None if *choice == 0 => metrics.first_token(now - self.arrived),
-                    None => {}
-                }
-            }
-            Event::Finished { choice, .. } => self.end(*choice, shared),
-            Event::Failed(_) => {
-                (0..self.choices.len()).for_each(|choice| self.end(choice, shared));
-            }
-            _ => {}
         }
     }
 }

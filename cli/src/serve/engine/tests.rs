@@ -121,9 +121,7 @@ fn held(engine: &Engine, client: Client) -> (Events, Arc<OnceLock<()>>) {
 }
 
 fn client(address: u64) -> Client {
-    let mut client = Client::default();
-    client.address = address;
-    client
+    Client { address, user: 0 }
 }
 
 #[test]
