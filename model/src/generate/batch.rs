@@ -5,6 +5,7 @@ mod pass;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -150,8 +151,8 @@ pub struct Batch {
     /// Time that answers have for themselves before the next bidirectional prompt.
     reserved: Duration,
     tickets: u64,
-    /// Submissions that have taken free places since others began to wait for more of them.
-    overtaken: usize,
+    /// How many others have taken free places while a submission waits for more of them.
+    overtaken: HashMap<Ticket, usize>,
     stats: BatchStats,
 }
 
@@ -195,7 +196,7 @@ impl Batch {
             cache: PrefixCache::new(options.cache_bytes),
             reserved: Duration::ZERO,
             tickets: 0,
-            overtaken: 0,
+            overtaken: HashMap::new(),
             stats: BatchStats::default(),
             options,
         })
@@ -224,6 +225,7 @@ impl Batch {
     /// Removes a submission and frees its memory. It has no further events.
     pub fn cancel(&mut self, ticket: Ticket) {
         self.queue.retain(|(other, _)| *other != ticket);
+        self.overtaken.remove(&ticket);
         self.paused.retain(|other| other.ticket != ticket);
         self.running.retain(|other| other.ticket != ticket);
     }
