@@ -107,12 +107,16 @@ pub async fn serve(
     let cancel = CancelToken::default();
     let mut saving = pin!(served.end(&cancel));
     tokio::select! {
+        biased;
         saved = &mut saving => Ok(saved?),
         () = refusing => Ok(()),
         () = signals.next() => {
             cancel.cancel();
-            let _ = timeout(LAST_WORDS, saving).await;
-            exit()
+            // The file may have been finished before it could be cancelled.
+            match timeout(LAST_WORDS, saving).await {
+                Ok(Ok(())) => Ok(()),
+                _ => exit(),
+            }
         }
     }
 }
