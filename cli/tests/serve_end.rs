@@ -89,6 +89,33 @@ fn a_second_signal_ends_it_at_once() {
     drop(answer);
 }
 
+/// A terminal that is closed sends SIGHUP twice.
+#[test]
+fn a_second_hangup_is_ignored() {
+    let model = Family::ChatGlm3.folder();
+    let files = TempDir::new().unwrap();
+    let file = files.path().join("cache");
+    let server = Server::of(&text(model.path()), &["--cache-file", &text(&file)], &[]);
+    let mut asked = long(8);
+    asked["max_tokens"] = json!(1000);
+    let answer = server.begin(CHAT, &asked, "data: ");
+    server.signal("HUP");
+    server.wait_for("the signal", || server.log().contains("ending"));
+    server.signal("HUP");
+    let text = rest(answer);
+    assert!(text.contains("[DONE]") && !text.contains("event: error"), "{text}");
+    let (code, log) = server.ended();
+    assert!(code == Some(0) && file.exists(), "{code:?} {log}");
+
+    // SIGTERM still ends it.
+    let server = Server::start(&["--grace", "100"]);
+    let _answer = server.begin(CHAT, &long(16), "data: ");
+    server.signal("HUP");
+    server.wait_for("the signal", || server.log().contains("ending"));
+    server.signal("TERM");
+    assert_eq!(server.ended().0, Some(130));
+}
+
 #[test]
 fn a_cache_that_cannot_be_saved_is_a_failure() {
     let model = Family::ChatGlm3.folder();
