@@ -97,12 +97,18 @@ impl Grammar {
         Self::of_text(Text::Json(json!({ "type": "object" })))
     }
 
-    /// A text that a grammar in the notation of Lark describes, as [`llguidance`] reads it; its first rule is `start`.
+    /// A text that a grammar in the notation of Lark describes, as [`llguidance`] reads it; its first rule is `start`. Schemas within it
+    /// (`%json`) are not supported.
     ///
     /// # Errors
-    /// If the grammar is longer than 256 KiB, or has brackets nested deeper than 64 levels.
+    /// If the grammar is longer than 256 KiB, has brackets nested deeper than 64 levels, or contains `%json`.
     pub fn lark(grammar: &str) -> Result<Self> {
         check_text("the grammar", grammar)?;
+        // The limits of schemas would not hold for it.
+        if grammar.contains("%json") {
+            let problem = "a grammar cannot contain %json: give a JSON schema in place of the grammar, or write \\u0025json if it is text";
+            return Err(Error::Grammar(problem.to_owned()));
+        }
         Ok(Self::of_text(Text::Lark(grammar.to_owned())))
     }
 

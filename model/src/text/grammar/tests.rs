@@ -322,6 +322,9 @@ fn expressions_and_grammars_of_lark_are_followed() {
         let (text, ..) = parsed(model, &lark, None, seed);
         let numbers: Vec<_> = text.trim().split('+').map(str::parse::<u32>).collect();
         assert!((2..=4).contains(&numbers.len()) && numbers.iter().all(Result::is_ok), "{text}");
+        // The way to write what a grammar cannot contain.
+        let lark = Grammar::lark(r#"start: "\u0025json" /\u0025json/"#).unwrap();
+        assert_eq!(parsed(model, &lark, None, seed).0.trim(), "%json%json");
     }
 }
 
@@ -438,6 +441,8 @@ fn what_cannot_be_followed_is_an_error() {
         ("start: \"a", ""),
         (&*format!("start: {}", deep("(", ")")), "deeper"),
         (&*"a".repeat(MAX_SOURCE + 1), "bytes"),
+        ("start: \"a\" %json {\"allOf\": []}", "JSON schema in place"),
+        ("start: %lark {\nstart: x\nx: %json{}\n}", "JSON schema in place"),
     ] {
         let error = compile(Grammar::lark(lark));
         assert!(error.contains(problem), "{lark:.40}: {error}");
