@@ -42,8 +42,8 @@ const MAX_DEPTH: usize = 64;
 /// The name of a grammar within another.
 const INNER: &str = "inner";
 
-/// All answers of a pass wait for the work of each. A usual grammar takes less than a millisecond for a token; the limit for each is ten
-/// times that, because the time that other threads take from the work counts as well.
+/// All answers of a pass wait for the work of each. A usual grammar takes less than a millisecond for a token. `more` is ten times that,
+/// because the clock also counts while other threads have the core.
 const TIME_LIMITS: TimeLimits = TimeLimits {
     token: Duration::from_secs(3),
     answers: Duration::from_secs(5),

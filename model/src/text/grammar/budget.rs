@@ -1,4 +1,4 @@
-//! The time that the answers of one request may take in all. The limit for one token does not bound it: each token of each answer may
+//! The time that the answers to one request may take in all. The limit for one token does not bound it: each token of each answer may
 //! take nearly as long, and a pass waits for those of all its answers.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -9,13 +9,13 @@ use std::time::Duration;
 pub(super) struct TimeLimits {
     /// For one token.
     pub(super) token: Duration,
-    /// For all answers of a request,
+    /// For all answers to a request together.
     pub(super) answers: Duration,
-    /// and more of it for each of their tokens.
+    /// Added to `answers` for each of their tokens.
     pub(super) more: Duration,
 }
 
-/// What is left of the time for the answers of one request.
+/// What is left of the time for the answers to one request.
 #[derive(Debug)]
 pub(super) struct Budget {
     limits: TimeLimits,
@@ -51,7 +51,7 @@ impl Budget {
     }
 }
 
-/// Half a million years fit.
+/// The largest number if the time is longer.
 fn micros(time: Duration) -> u64 {
     time.as_micros().try_into().unwrap_or(u64::MAX)
 }
