@@ -1,6 +1,6 @@
 //! Files that are written completely or not at all, and locks between processes.
 
-use std::fs::{File, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
@@ -42,6 +42,15 @@ pub fn replace(
     Ok(())
 }
 
+/// Opens a file that is there to be locked. It is created with its folder.
+///
+/// # Errors
+/// If the file or its folder cannot be created or opened.
+pub fn open_lock(path: &Path) -> io::Result<File> {
+    fs::create_dir_all(folder(path))?;
+    File::options().write(true).create(true).truncate(false).open(path)
+}
+
 /// Who else may lock a file.
 #[derive(Debug, Clone, Copy)]
 pub enum Lock {
@@ -78,8 +87,6 @@ fn folder(path: &Path) -> &Path {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use anyhow::bail;
 
     use super::*;

@@ -441,8 +441,8 @@ messages! {
     cache_is_read(tokens, path): "kept prompts were read from {path}: {tokens} tokens", "已从 {path} 读取缓存的提示词：{tokens} 个 token";
     cache_is_not_read(problem): "{problem}. No kept prompts are read, and the file is replaced when the server ends",
         "{problem}。不读取缓存的提示词，服务器结束时会替换此文件";
-    cache_is_being_saved(size, path): "kept prompts are being saved to {path} ({size}); another signal ends the server without",
-        "正在将缓存的提示词保存到 {path}（{size}）；再次发送信号则不保存，直接结束";
+    cache_is_being_saved(size, path): "kept prompts are being saved to {path} ({size}); another signal ends the server without saving them",
+        "正在将缓存的提示词保存到 {path}（{size}）；再次发送信号会立即结束服务器，不再保存";
     cache_file_needs_causal(): "--cache-file: prompts of this bidirectional model have no beginnings to share, so there is nothing to save",
         "--cache-file：此模型是双向的，提示词没有可复用的开头，因此没有可保存的内容";
     serving(model, url): "{model} is served at {url}", "{model} 的服务地址：{url}";

@@ -25,7 +25,7 @@ use crate::repository::Repository;
 
 pub use choose::{Choice, choose, newest};
 pub use find::{Found, find, named};
-pub use quantized::{UNFINISHED, folder as quantized_folder};
+pub use quantized::{REPLACED, UNFINISHED, folder as quantized_folder};
 pub use remove::remove;
 pub use state::{State, format, weights};
 
@@ -71,6 +71,9 @@ pub fn all() -> Result<Vec<Stored>> {
     all.sort_by_key(|model| (std::cmp::Reverse(model.changed), model.name()));
     Ok(all)
 }
+
+/// The lock file of a whole repository. Each `glm pull` of the repository locks it as shared, and `glm rm` exclusively.
+pub const REPOSITORY_LOCK: &str = "glm.lock";
 
 /// The folder in a cache with the lock files of a repository. Python's tools have theirs there, too.
 pub fn locks(cache: &Path, repository: &Repository) -> PathBuf {

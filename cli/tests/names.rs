@@ -193,6 +193,8 @@ fn a_snapshot_is_removed_with_the_blobs_that_no_other_has() {
     let done = home.glm(&["rm", "--yes", "a/m@v1"]).output().unwrap();
     assert!(stderr(&done).contains("1.00 kB freed"), "{}", stderr(&done));
     assert!(!second.exists() && !blobs.join("own").exists());
+    // Nobody had locked anything before, and a `glm pull` that began meanwhile had to wait.
+    assert!(home.hub().join(".locks/models--a--m/glm.lock").exists());
     assert!(!home.repository("a/m").join("refs/v1").exists());
     assert!(home.glm(&["info", "-m", "a/m"]).output().unwrap().status.success());
     assert_eq!(fs::read(outside.join("kept")).unwrap(), b"kept");
@@ -200,6 +202,35 @@ fn a_snapshot_is_removed_with_the_blobs_that_no_other_has() {
     assert!(home.glm(&["rm", "-y", "m"]).output().unwrap().status.success());
     assert!(!home.repository("a/m").exists() && home.hub().exists());
     assert!(home.refusal(&["rm", "-y", "m"], 1).contains("there is no model m"));
+}
+
+/// A folder that is not finished has the lock of the model that it becomes or was.
+#[test]
+fn what_another_process_has_locked_is_not_removed() {
+    let home = Home::new();
+    let lock = |cache: &Path, name: &str| {
+        let folder = cache.join(".locks/models--a--m");
+        fs::create_dir_all(&folder).unwrap();
+        let file = fs::File::create(folder.join(name)).unwrap();
+        file.lock_shared().unwrap();
+        file
+    };
+    home.add_snapshot("a/m", "1111", Path::new(&talker()));
+    for format in ["int4", "int4.part", "int4.old.part"] {
+        home.add_quantized("a/m", format, Path::new(&tiny("int4")));
+    }
+    let models = ["a/m:int4.old.part", "a/m:int4.part", "a/m:int4", "a/m"];
+    let locks = [lock(&home.hub(), "glm.lock"), lock(&home.quantized(), "int4.lock")];
+    for name in models {
+        let said = home.refusal(&["rm", "-y", name], 1);
+        assert!(said.contains("another process downloads it"), "{name}: {said}");
+    }
+    drop(locks);
+    for name in models {
+        let done = home.glm(&["rm", "-y", name]).output().unwrap();
+        assert!(done.status.success(), "{name}: {}", stderr(&done));
+    }
+    assert_eq!(home.json(&["list", "--all", "--json"]), serde_json::json!([]));
 }
 
 #[test]
@@ -211,6 +242,7 @@ fn a_quantized_model_is_removed_and_nothing_that_links_lead_to() {
     assert!(int4.exists(), "nothing is removed if a name is wrong");
     assert!(home.glm(&["rm", "-y", "a/m:int4"]).output().unwrap().status.success());
     assert!(!int4.exists() && int8.exists());
+    assert!(home.quantized().join(".locks/models--a--m/int4.lock").exists());
     // A folder is no name, and a link to another place is refused.
     home.refusal(&["rm", "-y", &text(&int8)], 1);
     let elsewhere = home.path().join("elsewhere");

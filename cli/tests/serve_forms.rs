@@ -126,7 +126,7 @@ fn schemas_that_take_too_much_are_refused() {
         ("too long", json!({ "enum": vec!["x".repeat(1000); 300] })),
         ("too deep", deep),
         ("a product", product),
-        ("copies", copies),
+        ("copies", copies.clone()),
         (
             "a large expression",
             json!({ "type": "string", "pattern": "^((a{1,999}b{1,999}){1,999}){1,999}$" }),
@@ -146,6 +146,9 @@ fn schemas_that_take_too_much_are_refused() {
             assert_eq!(reply.error(400)["param"], "response_format", "{what}");
         }
     }
+    // A grammar is no way around the limits of schemas.
+    let fields = json!({ "grammar": format!("start: %json {copies}"), "max_tokens": 20 });
+    assert_eq!(ask(&server, fields, 1).error(400)["param"], "grammar");
     ask(&server, json!({ "max_tokens": 5 }), 1).ok();
 }
 

@@ -6,7 +6,7 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::server::{PATIENCE, Server, chat, parse, rest};
@@ -32,35 +32,64 @@ fn a_full_queue_refuses_with_429() {
     server.wait_for("a place", || server.chat("你好", json!({ "max_tokens": 1 })).status == 200);
 }
 
+/// A user has taken all places, and half of them are for a request that waits.
+#[test]
+fn what_waits_gives_way_to_a_client_with_fewer_places() {
+    let server = Server::start(&["--max-sequences", "4", "--queue", "4"]);
+    let greedy = |is_streamed: bool| {
+        let mut body = long(4);
+        (body["user"], body["stream"]) = (json!("greedy"), json!(is_streamed));
+        body
+    };
+    let first = server.begin(CHAT, &greedy(true), "data: ");
+    std::thread::scope(|scope| {
+        let second = scope.spawn(|| server.post(CHAT, &greedy(false)));
+        server.wait_for("a request that waits", || server.metric("glm_sequences_waiting") > 0.0);
+        server.chat("你好", json!({ "max_tokens": 1, "user": "modest" })).ok();
+        let refused = second.join().unwrap();
+        assert_eq!(refused.error(429)["code"], "queue_full");
+        assert!(refused.header("retry-after").is_some(), "{refused:?}");
+    });
+    assert!(rest(first).contains("[DONE]"));
+    server.wait_for("the places", || {
+        server.chat("你好", json!({ "max_tokens": 1, "n": 4 })).status == 200
+    });
+}
+
 /// Others ask for the only place all the time, also between two blanks.
 #[test]
 fn a_text_to_fill_keeps_its_place() {
     let server = Server::start(&["--max-sequences", "1", "--queue", "0"]);
-    let is_over = AtomicBool::new(false);
+    let (refused, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let text = "床前[MASK]光，疑是地上[MASK]。".repeat(8);
     std::thread::scope(|scope| {
-        let fill = scope.spawn(|| {
-            let text = "床前[MASK]光，疑是地上[MASK]。".repeat(8);
+        for number in 0..3 {
+            let (server, refused, is_over) = (&server, &refused, &is_over);
+            scope.spawn(move || {
+                let fields = json!({ "max_tokens": 1, "user": number.to_string() });
+                while !is_over.load(Ordering::Relaxed) {
+                    let reply = server.chat("你好", fields.clone());
+                    refused.fetch_add(usize::from(reply.status == 429), Ordering::Relaxed);
+                }
+            });
+        }
+        // The text is filled again until one of them was refused meanwhile.
+        let fill = || {
+            let before = refused.load(Ordering::Relaxed);
             let reply = server.post("/v1/fill", &json!({ "text": text, "seed": 4 }));
-            is_over.store(true, Ordering::Relaxed);
-            reply
-        });
-        server.wait_for("the first blank", || server.metric("glm_sequences_running") > 0.0);
-        let others: Vec<_> = (0..3)
-            .map(|_| {
-                scope.spawn(|| {
-                    let mut refused = 0;
-                    while !is_over.load(Ordering::Relaxed) {
-                        let reply = server.chat("你好", json!({ "max_tokens": 1 }));
-                        refused += usize::from(reply.status == 429);
-                    }
-                    refused
-                })
-            })
-            .collect();
-        let filled = fill.join().unwrap().ok();
-        assert_eq!(filled["answers"].as_array().unwrap().len(), 16, "{filled}");
-        let refused: usize = others.into_iter().map(|other| other.join().unwrap()).sum();
-        assert!(refused > 0, "nobody has asked meanwhile");
+            // The others may have the place when it comes.
+            if reply.status == 429 {
+                return false;
+            }
+            let filled = reply.ok();
+            assert_eq!(filled["answers"].as_array().unwrap().len(), 16, "{filled}");
+            refused.load(Ordering::Relaxed) > before
+        };
+        let filled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            server.wait_for("a request beside the text", fill);
+        }));
+        is_over.store(true, Ordering::Relaxed);
+        filled.unwrap();
     });
 }
 

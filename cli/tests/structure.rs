@@ -80,6 +80,7 @@ fn what_cannot_be_followed_is_told() {
     let broken = file(&folder, "broken.json", "{\"type\": ");
     let unknown = file(&folder, "unknown.json", "{\"type\": \"strin\"}");
     let lark = file(&folder, "bad.lark", "start: nothing\n");
+    let inline = file(&folder, "inline.lark", "start: %json {}\n");
     let missing = folder.join("missing.json").to_str().unwrap().to_owned();
     for (flag, value, code, problem) in [
         ("--json-schema", "{\"type\": ", 2, "expected a JSON schema"),
@@ -88,6 +89,7 @@ fn what_cannot_be_followed_is_told() {
         ("--json-schema", &unknown, 1, "unknown.json"),
         ("--json-schema", &missing, 1, "missing.json"),
         ("--grammar", &lark, 1, "bad.lark"),
+        ("--grammar", &inline, 1, "cannot contain %json"),
         ("--grammar", &missing, 1, "missing.json"),
     ] {
         let said = refusal(&["generate", "你好", flag, value], code);

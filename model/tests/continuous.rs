@@ -100,6 +100,7 @@ fn alone(
 /// What a batch has reported about a submission.
 #[derive(Default)]
 struct Seen {
+    has_begun: bool,
     cached: Option<usize>,
     tokens: HashMap<usize, Vec<SampledToken>>,
     finished: HashMap<usize, FinishReason>,
@@ -114,7 +115,10 @@ impl Log {
         let seen = self.0.entry(ticket).or_default();
         assert!(seen.failed.is_none(), "an event after the last");
         match event {
-            Event::Started { cached } => assert!(seen.cached.replace(cached).is_none()),
+            Event::Begun => assert!(!std::mem::replace(&mut seen.has_begun, true)),
+            Event::Started { cached } => {
+                assert!(seen.has_begun && seen.cached.replace(cached).is_none());
+            }
             Event::Token { choice, token } => {
                 assert!(seen.cached.is_some() && !seen.finished.contains_key(&choice));
                 seen.tokens.entry(choice).or_default().push(token);
@@ -537,6 +541,42 @@ fn many_choices_are_not_overtaken() {
     all[2].choices = 2;
     let (times, _) = passes(&mut batch, all);
     assert!(times.windows(2).all(|pair| pair[0][0] <= pair[1][0]), "{times:?}");
+}
+
+#[test]
+fn few_who_need_fewer_places_overtake_many_choices() {
+    let model = &MODELS[0];
+    let mut options = BatchOptions::default();
+    options.max_sequences = 4;
+    let mut batch = Batch::new(model, options).unwrap();
+    let mut log = Log::default();
+    let mut submit = |submission: Submission| batch.submit(submission).unwrap();
+    let long = submit(simple(model, 5, 0, 400, 1));
+    let mut many = simple(model, 5, 1, 3, 2);
+    many.choices = 4;
+    let many = submit(many);
+    let few: Vec<_> =
+        (0..9).map(|i| submit(simple(model, 5, 2 + i, 3, 3 + u64::from(i)))).collect();
+    batch.pass(&mut |ticket, event| log.take(ticket, event));
+    // The places beside the long answer are not left free.
+    let has_begun = |log: &Log, ticket| log.0.get(ticket).is_some_and(|seen| seen.has_begun);
+    let begun = |log: &Log| few.iter().map(|ticket| has_begun(log, ticket)).collect::<Vec<_>>();
+    assert_eq!(
+        (begun(&log), has_begun(&log, &many)),
+        (vec![true, true, true, false, false, false, false, false, false], false)
+    );
+    while log.0[&long].finished.is_empty() {
+        batch.pass(&mut |ticket, event| log.take(ticket, event));
+    }
+    // They end long before, but the others wait.
+    assert_eq!(begun(&log).into_iter().filter(|&begun| begun).count(), 4);
+    batch.pass(&mut |ticket, event| log.take(ticket, event));
+    assert!(has_begun(&log, &many));
+    assert_eq!(begun(&log).into_iter().filter(|&begun| begun).count(), 4);
+    while !batch.is_idle() {
+        batch.pass(&mut |ticket, event| log.take(ticket, event));
+    }
+    assert!(begun(&log).into_iter().all(|begun| begun));
 }
 
 #[test]

@@ -11,6 +11,9 @@ use crate::repository::Repository;
 /// The end of the name of a folder that is not finished.
 pub const UNFINISHED: &str = ".part";
 
+/// The end of the name of the folder of a model while another takes its place.
+pub const REPLACED: &str = ".old.part";
+
 /// The columns that share a scale if the name of the format does not say.
 const GROUP: usize = 32;
 
@@ -27,6 +30,11 @@ pub fn stored(root: &Path) -> Result<Vec<Stored>> {
         }
     }
     Ok(all)
+}
+
+/// The format that a process makes in a folder of this name: `int4` in `int4.part` and `int4.old.part`, too.
+pub fn format(name: &str) -> &str {
+    [REPLACED, UNFINISHED].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name)
 }
 
 /// The folder of a repository, quantized: its name says how, `int4` or `int8-g64`.

@@ -3,13 +3,13 @@
 //! Nothing outside the caches is removed: links are removed and not followed, and a folder that is a link is refused.
 
 use std::collections::BTreeSet;
-use std::fs::{self, DirEntry, File};
+use std::fs::{self, File};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{Stored, UNFINISHED, entries, hub, locks};
+use super::{REPOSITORY_LOCK, Stored, entries, hub, locks, quantized};
 use crate::file::{self, Lock};
 use crate::messages;
 
@@ -32,9 +32,9 @@ fn remove_quantized(model: &Stored) -> Result<u64> {
     let parent = parent(folder)?;
     check_folder(parent)?;
     check_folder(folder)?;
-    let format = model.suffix.trim_start_matches(':').trim_end_matches(UNFINISHED);
-    let lock = locks(self::parent(parent)?, &model.repository).join(format!("{format}.lock"));
-    let _lock = locked(&lock, model)?;
+    let format = quantized::format(model.suffix.trim_start_matches(':'));
+    let path = locks(self::parent(parent)?, &model.repository).join(format!("{format}.lock"));
+    let _lock = lock(&path, model)?;
     let freed = remove_folder(folder)?;
     remove_if_empty(parent)?;
     Ok(freed)
@@ -50,11 +50,13 @@ fn remove_snapshot(model: &Stored) -> Result<u64> {
     for folder in [repository, snapshots, snapshot] {
         check_folder(folder)?;
     }
-    // Those of the repository and of each blob that is downloaded.
-    let locks = entries(&locks(parent(repository)?, &model.repository))?;
-    let locks = locks.iter().map(DirEntry::path).filter(|path| path.is_file());
-    let locks = locks.map(|path| locked(&path, model));
-    let _locks = locks.collect::<Result<Vec<_>>>()?;
+    let locks = locks(parent(repository)?, &model.repository);
+    // First that of the repository, so that no `glm pull` begins, then that of each blob that Python's tools download.
+    let of_repository = locks.join(REPOSITORY_LOCK);
+    let _of_repository = lock(&of_repository, model)?;
+    let of_blobs = entries(&locks)?.into_iter().map(|entry| entry.path());
+    let of_blobs = of_blobs.filter(|path| path.is_file() && *path != of_repository);
+    let _of_blobs = of_blobs.map(|path| lock(&path, model)).collect::<Result<Vec<_>>>()?;
     let commit = snapshot.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let mut others = BTreeSet::new();
     let mut is_last = true;
@@ -83,16 +85,15 @@ fn remove_snapshot(model: &Stored) -> Result<u64> {
     Ok(freed)
 }
 
-/// A lock file that no other process has locked; `None` if there is no such file, and so nobody has.
-fn locked(path: &Path, model: &Stored) -> Result<Option<File>> {
-    let file = match File::options().write(true).open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        file => file.with_context(|| path.display().to_string())?,
+/// Locks a file that no other process has locked. It is created, because a process that begins later must find it locked.
+fn lock(path: &Path, model: &Stored) -> Result<File> {
+    let lock = || {
+        let file = file::open_lock(path)?;
+        Ok::<_, io::Error>((file::try_lock(&file, Lock::Exclusive)?, file))
     };
-    let is_free =
-        file::try_lock(&file, Lock::Exclusive).with_context(|| path.display().to_string())?;
+    let (is_free, file) = lock().with_context(|| path.display().to_string())?;
     ensure!(is_free, messages::model_is_pulled(model.name()));
-    Ok(Some(file))
+    Ok(file)
 }
 
 /// Adds the blobs of the repository that the links in a folder of a snapshot point to.
@@ -186,5 +187,24 @@ mod tests {
             assert_eq!(of(target), None, "{target}");
         }
         assert_eq!(blob(Path::new("../../../../hub/models--a--b/blobs/x"), repository), None);
+    }
+
+    #[test]
+    fn a_lock_file_that_was_not_there_is_locked() {
+        let dir = tempfile::tempdir().unwrap();
+        let model = Stored {
+            repository: "a/m".parse().unwrap(),
+            suffix: String::new(),
+            folder: dir.path().join("models--a--m"),
+            changed: std::time::SystemTime::UNIX_EPOCH,
+        };
+        let path = dir.path().join(".locks/models--a--m").join(REPOSITORY_LOCK);
+        let held = lock(&path, &model).unwrap();
+        let other = file::open_lock(&path).unwrap();
+        assert!(!file::try_lock(&other, Lock::Shared).unwrap(), "`glm pull` must wait");
+        drop(held);
+        assert!(file::try_lock(&other, Lock::Shared).unwrap());
+        let said = lock(&path, &model).unwrap_err().to_string();
+        assert!(said.contains("a/m cannot be removed"), "{said}");
     }
 }

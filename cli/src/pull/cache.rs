@@ -40,7 +40,7 @@ impl Cache {
     /// # Errors
     /// If the lock cannot be had.
     pub fn lock(&self, repository: &Repository, stop: &Stop) -> Result<File> {
-        let (path, name) = (self.locks.join("glm.lock"), repository.to_string());
+        let (path, name) = (self.locks.join(models::REPOSITORY_LOCK), repository.to_string());
         lock::lock(&path, Lock::Shared, &name, stop, &Progress::hidden())
     }
 

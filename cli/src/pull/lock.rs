@@ -1,6 +1,6 @@
 //! Locks between processes.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -21,11 +21,7 @@ const TICK: Duration = Duration::from_millis(200);
 /// # Errors
 /// If the file cannot be opened or locked, or the program shall stop.
 pub fn lock(path: &Path, lock: Lock, name: &str, stop: &Stop, progress: &Progress) -> Result<File> {
-    let open = || {
-        fs::create_dir_all(path.parent().unwrap_or(path))?;
-        File::options().write(true).create(true).truncate(false).open(path)
-    };
-    let file = open().with_context(|| path.display().to_string())?;
+    let file = file::open_lock(path).with_context(|| path.display().to_string())?;
     let mut is_noted = false;
     loop {
         if file::try_lock(&file, lock).with_context(|| path.display().to_string())? {

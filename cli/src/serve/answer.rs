@@ -41,17 +41,18 @@ impl Answers {
     /// the prompt took no longer.
     ///
     /// # Errors
-    /// If the answer has failed already.
+    /// If the answer has failed or lost its place already.
     pub async fn settle(&mut self) -> Result<()> {
         match timeout(SETTLE, self.events.recv()).await {
-            Ok(Some((prompt, event @ (Event::Failed(_) | Event::Started { .. })))) => {
-                self.reading.step(prompt, event).map(drop)
-            }
-            Ok(None) => Err(ended_early()),
-            Ok(first) => {
-                self.first = first;
-                Ok(())
-            }
+            Ok(first) => match first?.ok_or_else(ended_early)? {
+                (prompt, event @ (Event::Failed(_) | Event::Started { .. })) => {
+                    self.reading.step(prompt, event).map(drop)
+                }
+                first => {
+                    self.first = Some(first);
+                    Ok(())
+                }
+            },
             Err(_) => Ok(()),
         }
     }
@@ -59,7 +60,7 @@ impl Answers {
     /// The next step of any of the answers; `None` after the last.
     ///
     /// # Errors
-    /// If an answer fails or takes too long, or the server ends.
+    /// If an answer fails, loses its place before it begins, or takes too long, or the server ends.
     pub async fn next(&mut self) -> Result<Option<Step>> {
         while !self.reading.is_over() {
             let (prompt, event) = self.event().await?;
@@ -80,7 +81,7 @@ impl Answers {
         }
         let event = within(self.deadline, self.events.recv()).await;
         let late = || ApiError::timed_out("the answer took longer than --request-timeout");
-        event.ok_or_else(late)?.ok_or_else(ended_early)
+        event.ok_or_else(late)??.ok_or_else(ended_early)
     }
 }
 

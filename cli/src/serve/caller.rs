@@ -80,14 +80,14 @@ impl Caller {
         Ok((answers, rest))
     }
 
-    /// Takes places for answers of this user.
+    /// Takes places that a request of this user keeps for answers that come one after the other.
     ///
     /// # Errors
-    /// If too many answers wait.
+    /// If too many answers wait, or the address has half of the places for such answers.
     pub fn admit(&self, user: Option<&str>, answers: usize) -> Result<Admitted<'_>> {
         let served = self.served()?;
-        let places = served.places(answers)?;
         let client = client(self.peer, user);
+        let places = served.places(client, answers)?;
         Ok(Admitted { served, client, deadline: self.deadline, places })
     }
 
@@ -117,7 +117,7 @@ impl Caller {
     }
 }
 
-/// A request that has places for its answers. It is not refused any more, also not by a server that is about to end.
+/// A request that has places for its answers. Once one of them has begun, it is not refused any more, also not by a server that is about to end.
 pub struct Admitted<'c> {
     served: &'c Served,
     client: Client,

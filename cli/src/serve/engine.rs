@@ -6,9 +6,12 @@
 //!    └── events, one bounded channel for each job
 //! ```
 //!
-//! The engine never waits for a client. A client that has gone, or that leaves its channel full, is cancelled before the next pass.
+//! The engine never waits for a client. A client that has gone, or that leaves its channel full, is cancelled before the next pass. So is a
+//! job whose places another client has got before it began.
 
 mod cache_file;
+mod live;
+mod places;
 #[cfg(test)]
 mod tests;
 
@@ -21,34 +24,41 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use glm_model::{Batch, BatchOptions, CancelToken, Event, Model, Submission, Ticket};
+use glm_model::{Batch, BatchOptions, CancelToken, Client, Event, Model, Submission, Ticket};
 use tokio::sync::mpsc::{self, error::TrySendError};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::oneshot;
 
-use super::error::ApiError;
+use self::live::{Choice, Live};
+pub use self::places::Places;
+use self::places::{Capacity, Request};
+use super::error::{ApiError, Result as ApiResult};
 use super::metrics::Metrics;
 use crate::output::note;
 
 /// Events that a client may be behind. More than that is a client that does not read.
 const BEHIND: usize = 8192;
 
-/// The place of an answer, free again once that has ended and nobody else holds it.
-type Place = Arc<OwnedSemaphorePermit>;
-
-/// Places of the answers of a request.
-pub type Places = Vec<Place>;
-
 /// What a handler receives. To drop it cancels the answers that have not ended.
 pub struct Events {
     received: mpsc::Receiver<(usize, Event)>,
     job: u64,
     tasks: jobs::Sender<Task>,
+    request: Arc<Request>,
+    shared: Arc<Shared>,
 }
 
 impl Events {
     /// The next event and the number of its prompt in the job; `None` if the engine has dropped the answers.
-    pub async fn recv(&mut self) -> Option<(usize, Event)> {
-        self.received.recv().await
+    ///
+    /// # Errors
+    /// If the request has lost its places to another client before one of the answers began.
+    pub async fn recv(&mut self) -> ApiResult<Option<(usize, Event)>> {
+        match self.received.recv().await {
+            None if self.request.gave_way() => {
+                Err(ApiError::queue_is_full(self.shared.retry_after()))
+            }
+            event => Ok(event),
+        }
     }
 
     /// Ends one answer to a prompt of the job, whose further ids are not needed.
@@ -86,7 +96,7 @@ pub struct Engine {
     /// Jobs so far.
     jobs: AtomicU64,
     has_file: bool,
-    places: Arc<Semaphore>,
+    capacity: Capacity,
     shared: Arc<Shared>,
 }
 
@@ -112,7 +122,7 @@ impl Engine {
         metrics: Metrics,
         failed: impl FnOnce() + Send + 'static,
     ) -> Result<Self> {
-        let places = Arc::new(Semaphore::new(options.max_sequences + queue));
+        let capacity = Capacity::new(options.max_sequences + queue);
         let mut batch = Batch::new(model, options)?;
         if let Some(said) = cache_file::read(&mut batch, file.as_deref())? {
             note(&said);
@@ -137,43 +147,44 @@ impl Engine {
             }
         };
         thread::Builder::new().name("engine".to_owned()).spawn(run).context("engine")?;
-        Ok(Self { tasks, jobs: AtomicU64::new(0), has_file, places, shared })
+        Ok(Self { tasks, jobs: AtomicU64::new(0), has_file, capacity, shared })
     }
 
-    /// Asks for answers to the prompts.
+    /// Asks for answers to the prompts, which are of one client.
     ///
     /// # Errors
     /// If too many answers wait already, or the engine has ended.
-    pub fn submit(&self, submissions: Vec<Submission>) -> super::error::Result<Events> {
+    pub fn submit(&self, submissions: Vec<Submission>) -> ApiResult<Events> {
+        let client = submissions.first().map(|first| first.client).unwrap_or_default();
         let answers = submissions.iter().map(|submission| submission.choices.max(1)).sum();
-        self.submit_in(self.places(answers)?, submissions)
+        self.submit_in(self.take(client, answers, false)?, submissions)
     }
 
-    /// Places for this many answers.
+    /// Places for this many answers of a client, one after the other. Once the first of them has begun, no other client gets the places.
     ///
     /// # Errors
-    /// If too many answers wait already.
-    pub fn places(&self, answers: usize) -> super::error::Result<Places> {
-        let answers = u32::try_from(answers).unwrap_or(u32::MAX);
-        let places = Arc::clone(&self.places).try_acquire_many_owned(answers);
-        let mut places = places.map_err(|_| ApiError::queue_is_full(self.retry_after()))?;
-        Ok(std::iter::from_fn(|| places.split(1)).map(Arc::new).collect())
+    /// If too many answers wait already, or the address has half of the places for such answers.
+    pub fn places(&self, client: Client, answers: usize) -> ApiResult<Places> {
+        self.take(client, answers, true)
+    }
+
+    fn take(&self, client: Client, answers: usize, keeps: bool) -> ApiResult<Places> {
+        let places = self.capacity.take(client, answers, keeps);
+        places.ok_or_else(|| ApiError::queue_is_full(self.shared.retry_after()))
     }
 
     /// As [`Engine::submit`], in places that the request has already: one for each answer.
     ///
     /// # Errors
     /// If the engine has ended.
-    pub fn submit_in(
-        &self,
-        places: Places,
-        submissions: Vec<Submission>,
-    ) -> super::error::Result<Events> {
+    pub fn submit_in(&self, places: Places, submissions: Vec<Submission>) -> ApiResult<Events> {
         let (events, received) = mpsc::channel(BEHIND);
         let number = self.jobs.fetch_add(1, Ordering::Relaxed);
+        let request = Arc::clone(&places.request);
         let job = Job { number, submissions, events, arrived: Instant::now(), places };
         self.tasks.send(Task::Answer(job)).map_err(|_| ApiError::draining())?;
-        Ok(Events { received, job: number, tasks: self.tasks.clone() })
+        let (tasks, shared) = (self.tasks.clone(), Arc::clone(&self.shared));
+        Ok(Events { received, job: number, tasks, request, shared })
     }
 
     /// Ends all answers.
@@ -193,10 +204,12 @@ impl Engine {
         // Nothing is received from a thread that has panicked.
         saved.await.unwrap_or(Err(glm_model::Error::Panicked("the engine")))
     }
+}
 
+impl Shared {
     /// Seconds after which a place may be free: the time that an answer took lately.
     fn retry_after(&self) -> u64 {
-        let duration = Duration::from_millis(self.shared.duration.load(Ordering::Relaxed));
+        let duration = Duration::from_millis(self.duration.load(Ordering::Relaxed));
         duration.as_secs().clamp(1, 60)
     }
 }
@@ -213,25 +226,6 @@ struct Worker {
     shared: Arc<Shared>,
     /// The tokens at the beginning of the current second.
     second: ([u64; 2], Instant),
-}
-
-/// A prompt that is being answered.
-struct Live {
-    events: mpsc::Sender<(usize, Event)>,
-    job: u64,
-    /// Number of the prompt in the job.
-    index: usize,
-    arrived: Instant,
-    prompt_tokens: usize,
-    choices: Vec<Choice>,
-    is_behind: bool,
-}
-
-struct Choice {
-    /// When its last token came.
-    last: Option<Instant>,
-    /// `None` once it has ended.
-    place: Option<Place>,
 }
 
 impl Worker {
@@ -261,7 +255,7 @@ impl Worker {
             if self.shared.stops.load(Ordering::Relaxed) {
                 self.cancel(|_| true);
             }
-            self.cancel(|live| live.is_behind || live.events.is_closed());
+            self.cancel(|live| live.is_behind || live.events.is_closed() || live.gave_way());
             self.pass();
             self.report();
         }
@@ -269,7 +263,7 @@ impl Worker {
 
     fn take(&mut self, job: Job) {
         let Job { number, submissions, events, arrived, places } = job;
-        let mut places = places.into_iter();
+        let mut places = places.each.into_iter();
         for (index, submission) in submissions.into_iter().enumerate() {
             let prompt_tokens = submission.prompt.len();
             let place = |_| Choice { last: None, place: places.next() };
@@ -323,6 +317,14 @@ impl Worker {
         let Self { batch, live, metrics, shared, .. } = self;
         batch.pass(&mut |ticket, event| {
             let Some(answer) = live.get_mut(&ticket) else { return };
+            if matches!(event, Event::Begun) {
+                answer.begin();
+                return;
+            }
+            // It is cancelled before the next pass.
+            if answer.gave_way() {
+                return;
+            }
             answer.count(&event, metrics, shared);
             let sent = answer.events.try_send((answer.index, event));
             answer.is_behind |= matches!(sent, Err(TrySendError::Full(_)));
@@ -352,46 +354,6 @@ impl Worker {
             let new = [tokens[0] - before[0], tokens[1] - before[1]];
             metrics.rate(if is_idle { [0; 2] } else { new }, since.elapsed());
             self.second = (tokens, Instant::now());
-        }
-    }
-}
-
-impl Live {
-    /// Whether all its choices have ended.
-    fn has_ended(&self) -> bool {
-        self.choices.iter().all(|choice| choice.place.is_none())
-    }
-
-    /// Frees the place of an answer that has ended, and notes how long it took.
-    fn end(&mut self, choice: usize, shared: &Shared) {
-        let ended = self.choices.get_mut(choice);
-        if ended.is_some_and(|ended| ended.place.take().is_some()) {
-            let took = self.arrived.elapsed().as_millis();
-            shared.duration.store(u64::try_from(took).unwrap_or(u64::MAX), Ordering::Relaxed);
-        }
-    }
-
-    /// Counts an event, which may end answers.
-    fn count(&mut self, event: &Event, metrics: &Metrics, shared: &Shared) {
-        match event {
-            Event::Started { cached } => {
-                metrics.prompt_tokens.inc_by(self.prompt_tokens as u64);
-                metrics.cached_tokens.inc_by(*cached as u64);
-            }
-            Event::Token { choice, .. } => {
-                metrics.answer_tokens.inc();
-                let now = Instant::now();
-                match self.choices[*choice].last.replace(now) {
-                    Some(before) => metrics.token(now - before),
-                    None if *choice == 0 => metrics.first_token(now - self.arrived),
-                    None => {}
-                }
-            }
-            Event::Finished { choice, .. } => self.end(*choice, shared),
-            Event::Failed(_) => {
-                (0..self.choices.len()).for_each(|choice| self.end(choice, shared));
-            }
-            _ => {}
         }
     }
 }

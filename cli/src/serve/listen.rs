@@ -42,8 +42,8 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
 
-/// Serves until the system asks the program to end. Then answers in progress may take `grace`, and the cache is saved. If the system asks
-/// again, the program ends at once.
+/// Serves until the system asks the program to end. Then answers in progress may take `grace`, and the cache is saved. If SIGINT or SIGTERM
+/// asks again, the program ends at once.
 ///
 /// # Errors
 /// If the listener or the signals cannot be used, the engine has failed, or the cache cannot be saved.
@@ -107,12 +107,16 @@ pub async fn serve(
     let cancel = CancelToken::default();
     let mut saving = pin!(served.end(&cancel));
     tokio::select! {
+        biased;
         saved = &mut saving => Ok(saved?),
         () = refusing => Ok(()),
         () = signals.next() => {
             cancel.cancel();
-            let _ = timeout(LAST_WORDS, saving).await;
-            exit()
+            // The file may have been finished before it could be cancelled.
+            match timeout(LAST_WORDS, saving).await {
+                Ok(Ok(())) => Ok(()),
+                _ => exit(),
+            }
         }
     }
 }
@@ -219,6 +223,10 @@ async fn overdue(mut due: watch::Receiver<Option<Instant>>) {
 struct Signals {
     #[cfg(unix)]
     kinds: Vec<tokio::signal::unix::Signal>,
+    /// `None` after the first signal. A terminal that is closed sends SIGHUP twice: the shell sends it to its jobs, and then the system
+    /// to the foreground process group.
+    #[cfg(unix)]
+    hangup: Option<tokio::signal::unix::Signal>,
 }
 
 impl Signals {
@@ -226,23 +234,25 @@ impl Signals {
     fn catch() -> Result<Self> {
         use crate::interrupt::is_ignored;
         use tokio::signal::unix::{SignalKind, signal};
-        let mut kinds = vec![SignalKind::interrupt(), SignalKind::terminate()];
+        let catch = |kind| signal(kind).context("signals cannot be caught");
+        let kinds = vec![catch(SignalKind::interrupt())?, catch(SignalKind::terminate())?];
         // `nohup` has the signal ignored, and it must stay so.
-        if !is_ignored(SignalKind::hangup().as_raw_value()) {
-            kinds.push(SignalKind::hangup());
-        }
-        let kinds = kinds.into_iter().map(signal).collect::<std::io::Result<_>>();
-        Ok(Self { kinds: kinds.context("signals cannot be caught")? })
+        let hangup = SignalKind::hangup();
+        let is_caught = !is_ignored(hangup.as_raw_value());
+        Ok(Self { kinds, hangup: is_caught.then(|| catch(hangup)).transpose()? })
     }
 
     #[cfg(unix)]
     async fn next(&mut self) {
         use std::task::Poll;
         std::future::poll_fn(|context| {
-            let is_sent = self.kinds.iter_mut().any(|kind| kind.poll_recv(context).is_ready());
+            let mut kinds = self.kinds.iter_mut().chain(&mut self.hangup);
+            let is_sent = kinds.any(|kind| kind.poll_recv(context).is_ready());
             if is_sent { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
+        // The handler stays installed, so that a later SIGHUP has no effect.
+        self.hangup = None;
     }
 
     #[cfg(not(unix))]

@@ -80,12 +80,12 @@ impl Served {
         &self.encoding
     }
 
-    /// Places for this many answers, one after the other or together.
+    /// Places that a client keeps for this many answers at a time, one after the other.
     ///
     /// # Errors
-    /// If too many requests wait.
-    pub fn places(&self, answers: usize) -> Result<Places> {
-        self.engine.places(answers)
+    /// As [`Engine::places`].
+    pub fn places(&self, client: Client, answers: usize) -> Result<Places> {
+        self.engine.places(client, answers)
     }
 
     /// The answers to a question, in the places that its request has, or in new ones.

@@ -122,7 +122,9 @@ impl Browser {
     #[track_caller]
     pub fn wait(&self, expression: &str) {
         let start = Instant::now();
-        while self.run(&format!("return Boolean({expression})")) != json!(true) {
+        // An element that is not there yet is null.
+        let script = format!("try {{ return Boolean({expression}) }} catch {{ return false }}");
+        while self.run(&script) != json!(true) {
             if start.elapsed() > PATIENCE {
                 panic!("never true: {expression}\n{}", self.text("body"));
             }

@@ -5,6 +5,7 @@ mod pass;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -56,7 +57,8 @@ pub struct Submission {
     pub context: Option<usize>,
     /// Clients take turns, first the addresses and then the users of an address: of the submissions that wait, one of the address with
     /// the fewest answers is next. A client without answers does not wait for a place if its address has fewer answers than another, or
-    /// another user of its address has more than one: an answer of those with the most is paused.
+    /// another user of its address has more than one: an answer of those with the most is paused. A submission that waits for several
+    /// places is overtaken by at most [`BatchOptions::max_sequences`] of those that need fewer, of clients without answers.
     pub client: Client,
 }
 
@@ -75,6 +77,8 @@ pub struct Ticket(u64);
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
+    /// The submission does not wait any more: its prompt is computed next.
+    Begun,
     /// The prompt was computed. `cached` of its tokens were reused from other sequences.
     Started {
         /// Tokens of the prompt that were not computed.
@@ -147,6 +151,8 @@ pub struct Batch {
     /// Time that answers have for themselves before the next bidirectional prompt.
     reserved: Duration,
     tickets: u64,
+    /// How many others have taken free places while a submission waits for more of them.
+    overtaken: HashMap<Ticket, usize>,
     stats: BatchStats,
 }
 
@@ -190,6 +196,7 @@ impl Batch {
             cache: PrefixCache::new(options.cache_bytes),
             reserved: Duration::ZERO,
             tickets: 0,
+            overtaken: HashMap::new(),
             stats: BatchStats::default(),
             options,
         })
@@ -218,6 +225,7 @@ impl Batch {
     /// Removes a submission and frees its memory. It has no further events.
     pub fn cancel(&mut self, ticket: Ticket) {
         self.queue.retain(|(other, _)| *other != ticket);
+        self.overtaken.remove(&ticket);
         self.paused.retain(|other| other.ticket != ticket);
         self.running.retain(|other| other.ticket != ticket);
     }

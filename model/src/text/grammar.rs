@@ -10,6 +10,7 @@
 //! An answer in a conversation may begin with thoughts, and begins on the line after its role. The grammar is that of what
 //! follows.
 
+mod budget;
 mod calls;
 mod lark;
 mod size;
@@ -18,12 +19,13 @@ mod watch;
 
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::generate::constraint::{Constraint, IdSet};
 use crate::text::chat::{CallForm, Template, Thoughts};
 use crate::text::tokenizer::Tokenizer;
+use budget::{Budget, TimeLimits};
 use llguidance::api::{GrammarWithLexer, ParserLimits, TopLevelGrammar};
 use llguidance::toktrie::{InferenceCapabilities, TokEnv};
 use llguidance::{Matcher, ParserFactory};
@@ -40,15 +42,20 @@ const MAX_DEPTH: usize = 64;
 /// The name of a grammar within another.
 const INNER: &str = "inner";
 
-/// Longest time for one token. All answers of a pass wait for it. A usual grammar takes less than a millisecond.
-const MAX_TIME: Duration = Duration::from_secs(3);
+/// All answers of a pass wait for the work of each. A usual grammar takes less than a millisecond for a token. `more` is ten times that,
+/// because the clock also counts while other threads have the core.
+const TIME_LIMITS: TimeLimits = TimeLimits {
+    token: Duration::from_secs(3),
+    answers: Duration::from_secs(5),
+    more: Duration::from_millis(10),
+};
 
 /// Stack in bytes for the compiler, which is recursive. The system provides only the pages that are touched.
 const STACK: usize = 512 << 20;
 
 /// The limits of work and memory. Those of the crate allow 500 MB for the states of one lexer. For one token, it
 /// allows 200 000 steps of the lexer and 50 000 items of the parser, 2 000 at one place.
-fn limits() -> ParserLimits {
+fn parser_limits() -> ParserLimits {
     ParserLimits { max_lexer_states: 50_000, verbose_errors: false, ..ParserLimits::default() }
 }
 
@@ -90,12 +97,18 @@ impl Grammar {
         Self::of_text(Text::Json(json!({ "type": "object" })))
     }
 
-    /// A text that a grammar in the notation of Lark describes, as [`llguidance`] reads it; its first rule is `start`.
+    /// A text that a grammar in the notation of Lark describes, as [`llguidance`] reads it; its first rule is `start`. Schemas within it
+    /// (`%json`) are not supported.
     ///
     /// # Errors
-    /// If the grammar is longer than 256 KiB, or has brackets nested deeper than 64 levels.
+    /// If the grammar is longer than 256 KiB, has brackets nested deeper than 64 levels, or contains `%json`.
     pub fn lark(grammar: &str) -> Result<Self> {
         check_text("the grammar", grammar)?;
+        // The limits of schemas would not hold for it.
+        if grammar.contains("%json") {
+            let problem = "a grammar cannot contain %json: give a JSON schema in place of the grammar, or write \\u0025json if it is text";
+            return Err(Error::Grammar(problem.to_owned()));
+        }
         Ok(Self::of_text(Text::Lark(grammar.to_owned())))
     }
 
@@ -201,6 +214,7 @@ struct Parts {
     factory: ParserFactory,
     template: Template,
     watch: Watch,
+    limits: TimeLimits,
 }
 
 impl GrammarCompiler {
@@ -209,14 +223,14 @@ impl GrammarCompiler {
     /// # Errors
     /// If the tokenizer has none of the `ends`, or a thread cannot be started.
     pub fn new(tokenizer: &Tokenizer, template: &Template, ends: &[u32]) -> Result<Self> {
-        Self::with_limit(tokenizer, template, ends, MAX_TIME)
+        Self::with_limits(tokenizer, template, ends, TIME_LIMITS)
     }
 
-    fn with_limit(
+    fn with_limits(
         tokenizer: &Tokenizer,
         template: &Template,
         ends: &[u32],
-        limit: Duration,
+        limits: TimeLimits,
     ) -> Result<Self> {
         let vocabulary: TokEnv = Arc::new(Vocabulary::new(tokenizer, ends)?);
         let capabilities = InferenceCapabilities::default();
@@ -224,10 +238,10 @@ impl GrammarCompiler {
         let mut factory =
             ParserFactory::new(&vocabulary, capabilities, &slices).map_err(|e| invalid(&e))?;
         factory.quiet();
-        *factory.limits_mut() = limits();
+        *factory.limits_mut() = parser_limits();
         let template = template.clone();
-        let watch = Watch::start(limit).map_err(|error| no_thread(&error))?;
-        Ok(GrammarCompiler(Arc::new(Parts { factory, template, watch })))
+        let watch = Watch::start(limits.token).map_err(|error| no_thread(&error))?;
+        Ok(GrammarCompiler(Arc::new(Parts { factory, template, watch, limits })))
     }
 
     /// The state of an answer to `prompt` that follows `grammar`. `tokenizer` is the one that the compiler was built for.
@@ -241,7 +255,7 @@ impl GrammarCompiler {
         tokenizer: &Tokenizer,
         prompt: &[u32],
     ) -> Result<GrammarConstraint> {
-        let Parts { factory, template, watch } = &*self.0;
+        let Parts { factory, template, watch, limits } = &*self.0;
         let thoughts = template.thoughts(tokenizer, prompt);
         let source = whole(grammar, template.call_form(), thoughts)?;
         let parser = thread::scope(|scope| {
@@ -257,7 +271,8 @@ impl GrammarCompiler {
             })
         })?;
         let matcher = Matcher::new(Ok(parser)).into_cancellable();
-        Ok(GrammarConstraint { matcher, watch: watch.clone() })
+        let budget = Arc::new(Budget::new(*limits));
+        Ok(GrammarConstraint { matcher, watch: watch.clone(), budget })
     }
 }
 
@@ -319,11 +334,17 @@ fn of_schema(error: &impl std::fmt::Display) -> Error {
     Error::Grammar(format!("the schema is not valid: {problem}"))
 }
 
-/// The state of an answer that follows a grammar: the constraint of a [`Request`](crate::Request).
+fn too_much_work(reason: &str) -> Error {
+    Error::Grammar(format!("the grammar takes too much work to follow: {reason}"))
+}
+
+/// The state of an answer that follows a grammar: the constraint of a [`Request`](crate::Request). It and its clones, which are the
+/// other answers to the request, have a limit of time together.
 #[derive(Clone)]
 pub struct GrammarConstraint {
     matcher: Matcher,
     watch: Watch,
+    budget: Arc<Budget>,
 }
 
 impl GrammarConstraint {
@@ -335,14 +356,21 @@ impl GrammarConstraint {
         &mut self,
         work: impl FnOnce(&mut Matcher) -> Result<R, E>,
     ) -> Result<R> {
-        let Self { matcher, watch } = self;
-        watch.guard(matcher, work).map_err(|error| {
-            let reason = match matcher.is_cancelled() {
-                true => format!("one token took longer than {} s", watch.limit().as_secs_f32()),
-                // The next line tells what `verbose_errors` would show.
-                false => format!("{error:#}").lines().next().unwrap_or_default().to_owned(),
-            };
-            Error::Grammar(format!("the grammar takes too much work to follow: {reason}"))
+        let Self { matcher, watch, budget } = self;
+        let TimeLimits { token, answers, more } = budget.limits();
+        if budget.is_spent() {
+            let [answers, more] = [answers, more].map(|limit| limit.as_secs_f32());
+            let reason =
+                format!("the answers took longer than {answers} s and {more} s for each token");
+            return Err(too_much_work(&reason));
+        }
+        let begin = Instant::now();
+        let done = watch.guard(matcher, work);
+        budget.spend(begin.elapsed());
+        done.map_err(|error| match matcher.is_cancelled() {
+            true => too_much_work(&format!("one token took longer than {} s", token.as_secs_f32())),
+            // The next line tells what `verbose_errors` would show.
+            false => too_much_work(format!("{error:#}").lines().next().unwrap_or_default()),
         })
     }
 }
@@ -358,7 +386,9 @@ impl Constraint for GrammarConstraint {
     }
 
     fn accept(&mut self, id: u32) -> Result<()> {
-        self.guarded(|matcher| matcher.consume_token(id))
+        self.guarded(|matcher| matcher.consume_token(id))?;
+        self.budget.add_token();
+        Ok(())
     }
 
     fn boxed_clone(&self) -> Box<dyn Constraint> {

@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::file;
-use crate::models::{State, UNFINISHED};
+use crate::models::{REPLACED, State, UNFINISHED};
 
 /// The file that says what a model was made from.
 const ORIGIN: &str = ".pull.json";
@@ -183,7 +183,7 @@ pub fn remove_remains(target: &Path) -> Result<()> {
 
 /// Where the model is that is replaced by another.
 fn replaced(target: &Path) -> PathBuf {
-    with_end(target, &format!(".old{UNFINISHED}"))
+    with_end(target, REPLACED)
 }
 
 /// A path whose last name has something added.

@@ -34,7 +34,7 @@ fn wait<T>(work: impl Future<Output = T>) -> T {
 /// The tokens of the first choice, the choices that ended, the cached tokens, and whether it failed.
 fn events(mut events: Events) -> (usize, usize, usize, bool) {
     let (mut tokens, mut ends, mut reused, mut has_failed) = (0, 0, 0, false);
-    while let Some((_, event)) = wait(events.recv()) {
+    while let Some((_, event)) = wait(events.recv()).unwrap() {
         match event {
             Event::Started { cached } => reused = cached,
             Event::Token { choice: 0, .. } => tokens += 1,
@@ -75,16 +75,16 @@ impl Constraint for Gates {
 #[test]
 fn one_choice_can_be_stopped() {
     let engine = start(&model(), None).unwrap();
-    let free = engine.places.available_permits();
+    let free = engine.capacity.free();
     let [is_stopped, is_seen] = [(); 2].map(|()| Arc::new(OnceLock::new()));
     let gates = vec![(10, Arc::clone(&is_stopped)), (20, Arc::clone(&is_seen))];
     let mut many = submission(30);
     many.choices = 2;
     many.request.constraint = Some(Box::new(Gates { ids: 0, gates }));
     let mut events = engine.submit(vec![many]).unwrap();
-    assert_eq!(engine.places.available_permits(), free - 2);
+    assert_eq!(engine.capacity.free(), free - 2);
     let (mut tokens, mut ended) = ([0; 2], vec![]);
-    while let Some((_, event)) = wait(events.recv()) {
+    while let Some((_, event)) = wait(events.recv()).unwrap() {
         match event {
             Event::Token { choice, .. } => tokens[choice] += 1,
             Event::Finished { choice, .. } => ended.push(choice),
@@ -98,7 +98,7 @@ fn one_choice_can_be_stopped() {
             }
             // Now it waits for the second, and only the other answer has a place.
             [20, _] if is_seen.get().is_none() => {
-                assert_eq!(engine.places.available_permits(), free - 1);
+                assert_eq!(engine.capacity.free(), free - 1);
                 is_seen.set(()).unwrap();
             }
             _ => {}
@@ -106,25 +106,86 @@ fn one_choice_can_be_stopped() {
     }
     // It is stopped before the pass after the first gate.
     assert!(tokens[0] == 30 && (5..=11).contains(&tokens[1]), "{tokens:?}");
-    assert_eq!((ended, engine.places.available_permits()), (vec![0], free));
+    assert_eq!((ended, engine.capacity.free()), (vec![0], free));
+}
+
+/// An answer of a client that has begun, and that the engine waits for until the gate is open.
+fn held(engine: &Engine, client: Client) -> (Events, Arc<OnceLock<()>>) {
+    let gate = Arc::new(OnceLock::new());
+    let mut held = submission(3);
+    held.client = client;
+    held.request.constraint = Some(Box::new(Gates { ids: 0, gates: vec![(1, Arc::clone(&gate))] }));
+    let mut events = engine.submit(vec![held]).unwrap();
+    while !matches!(wait(events.recv()), Ok(Some((_, Event::Token { .. })))) {}
+    (events, gate)
+}
+
+fn client(address: u64) -> Client {
+    Client { address, user: 0 }
+}
+
+#[test]
+fn a_job_that_waits_gives_way_to_a_client_with_fewer_places() {
+    let engine = start(&model(), None).unwrap();
+    let of = |address, choices| {
+        let mut submission = submission(2);
+        (submission.client, submission.choices) = (client(address), choices);
+        engine.submit(vec![submission])
+    };
+    let (first, gate) = held(&engine, client(1));
+    // They take all other places while the engine is busy.
+    let [kept, second, mut last] = [4, 4, 3].map(|choices| of(1, choices).unwrap());
+    assert_eq!((engine.capacity.free(), of(1, 1).err().unwrap().status().as_u16()), (0, 429));
+    let other = of(2, 4).unwrap();
+    assert_eq!(of(3, 4).err().unwrap().status().as_u16(), 429);
+    gate.set(()).unwrap();
+    let mut refused = second;
+    let status = |end: ApiResult<_>| end.err().unwrap().status().as_u16();
+    assert_eq!(status(wait(last.recv()).map(drop)), 429);
+    assert_eq!(status(wait(refused.recv()).map(drop)), 429);
+    assert_eq!([kept, other, first].map(|answers| events(answers).1), [4, 4, 1]);
+    drop((last, refused));
+    assert_eq!(engine.capacity.free(), 12);
+}
+
+#[test]
+fn places_of_answers_one_after_the_other_are_kept_between_them() {
+    let engine = start(&model(), None).unwrap();
+    let places = engine.places(client(1), 1).unwrap();
+    let asked = |submission: Submission| engine.submit_in(places.clone(), vec![submission]);
+    assert_eq!(events(asked(submission(2)).unwrap()).1, 1);
+    // All other places are taken, and another client wants more.
+    let (_held, gate) = held(&engine, client(1));
+    let mut many = submission(2);
+    (many.client, many.choices) = (client(2), 1);
+    let others: Vec<_> = (0..10).map(|_| engine.submit(vec![many.clone()]).unwrap()).collect();
+    assert_eq!(engine.capacity.free(), 0);
+    let next = asked(submission(2)).unwrap();
+    many.client = client(3);
+    let late = engine.submit(vec![many]).unwrap();
+    gate.set(()).unwrap();
+    assert_eq!(events(next).1, 1);
+    assert_eq!(events(late).1, 1);
+    let refused = others.into_iter().filter_map(|mut events| wait(events.recv()).err()).count();
+    assert_eq!(refused, 1);
 }
 
 #[test]
 fn an_answer_that_is_stopped_tells_how_long_answers_take() {
     let engine = start(&model(), None).unwrap();
-    assert_eq!(engine.retry_after(), 1);
+    assert_eq!(engine.shared.retry_after(), 1);
     let is_late = Arc::new(OnceLock::new());
     let gates = vec![(1, Arc::clone(&is_late))];
     let mut late = submission(1000);
     late.request.constraint = Some(Box::new(Gates { ids: 0, gates }));
     let mut events = engine.submit(vec![late]).unwrap();
     let begun = Instant::now();
-    while !matches!(wait(events.recv()), Some((_, Event::Token { .. }))) {}
+    while !matches!(wait(events.recv()).unwrap(), Some((_, Event::Token { .. }))) {}
     thread::sleep(Duration::from_millis(2100).saturating_sub(begun.elapsed()));
     events.stop(0, 0);
     is_late.set(()).unwrap();
-    while wait(events.recv()).is_some() {}
-    assert!(engine.retry_after() >= 2, "{}", engine.retry_after());
+    while wait(events.recv()).unwrap().is_some() {}
+    assert!(engine.shared.retry_after() >= 2, "{}", engine.shared.retry_after());
 }
 
 #[derive(Debug, Clone)]

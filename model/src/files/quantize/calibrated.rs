@@ -93,7 +93,7 @@ impl Store for Folder<'_, '_> {
         item.write_packed(packed, &self.part.file, &self.part.path)?;
         self.written += item.bytes();
         self.journal.written.insert(matrix.name.clone());
-        self.journal.write_in(self.folder)
+        self.journal.write(self.folder)
     }
 
     fn progress(&mut self, matrix: &StoredMatrix, done: f32) -> ControlFlow<()> {

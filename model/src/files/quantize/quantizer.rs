@@ -19,6 +19,9 @@ const PART: &str = "model.safetensors.part";
 /// The names of the tensors that the unfinished file has.
 const JOURNAL: &str = "journal.json";
 
+/// The journal while it is written. Always the same name, so that what a killed process leaves is found.
+const NEW_JOURNAL: &str = "journal.json.part";
+
 /// Quantizes a model whose files of weights arrive one after another, and writes the same folder as [`quantize`](super::quantize).
 ///
 /// The source is a model folder in which the files of weights may be incomplete: a file has its full size and its true headers (see
@@ -55,7 +58,7 @@ impl Quantizer {
     /// Begins to quantize the model in `source`, or goes on. `folder` is created if it does not exist; nothing else may write to it.
     ///
     /// # Errors
-    /// If an option is outside its range, or the journal in the folder cannot be read.
+    /// If an option is outside its range, the journal in the folder cannot be read, or an unfinished one cannot be removed.
     pub fn open(
         source: impl Into<PathBuf>,
         folder: impl Into<PathBuf>,
@@ -65,7 +68,7 @@ impl Quantizer {
         bits(&options)?;
         let pool = pool(options.threads)?;
         fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
-        let journal = Journal::read(&folder.join(JOURNAL))?;
+        let journal = Journal::open(&folder)?;
         Ok(Self { source, folder, options, pool, journal })
     }
 
@@ -119,7 +122,7 @@ impl Quantizer {
         let written = self.written(&plan).map(Item::bytes).sum();
         self.pool.install(|| plan.write(&ready, written, &mut file, &path, progress))?;
         self.journal.written.extend(ready.iter().map(|item| item.name().to_owned()));
-        self.journal.write_in(&self.folder)
+        self.journal.write(&self.folder)
     }
 
     /// Compares head and embedding, on which the header of the file depends. `false` if they are not both complete.
@@ -198,22 +201,31 @@ impl Quantizer {
 }
 
 impl Journal {
-    fn read(path: &Path) -> Result<Self> {
-        match fs::read(path) {
+    /// The journal in a folder; an empty one if there is none.
+    fn open(folder: &Path) -> Result<Self> {
+        let (path, new) = (folder.join(JOURNAL), folder.join(NEW_JOURNAL));
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::io(&new)(error));
+            }
+            _ => {}
+        }
+        match fs::read(&path) {
             Ok(json) => {
-                serde_json::from_slice(&json).map_err(|error| Error::file(path, error.to_string()))
+                serde_json::from_slice(&json).map_err(|error| Error::file(&path, error.to_string()))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) => Err(Error::io(path)(error)),
+            Err(error) => Err(Error::io(&path)(error)),
         }
     }
 
-    pub(super) fn write_in(&self, folder: &Path) -> Result<()> {
-        let path = &folder.join(JOURNAL);
-        let json = serde_json::to_vec(self).map_err(|error| Error::io(path)(error.into()))?;
-        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(Error::io(folder))?;
-        io::Write::write_all(&mut file, &json).map_err(Error::io(path))?;
-        file.as_file().sync_all().map_err(Error::io(path))?;
-        file.persist(path).map(|_| ()).map_err(|error| Error::io(path)(error.error))
+    pub(super) fn write(&self, folder: &Path) -> Result<()> {
+        let (path, new) = (folder.join(JOURNAL), folder.join(NEW_JOURNAL));
+        let json = serde_json::to_vec(self).map_err(|error| Error::io(&path)(error.into()))?;
+        let mut file = File::create(&new).map_err(Error::io(&new))?;
+        io::Write::write_all(&mut file, &json).map_err(Error::io(&new))?;
+        file.sync_all().map_err(Error::io(&new))?;
+        drop(file);
+        fs::rename(&new, &path).map_err(Error::io(&path))
     }
 }

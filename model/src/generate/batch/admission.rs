@@ -17,16 +17,22 @@ impl Batch {
     /// Begins as many submissions as there is room for.
     pub(super) fn begin(&mut self, events: &mut dyn FnMut(Ticket, Event)) {
         self.resume();
-        // Addresses whose next submission has to wait for places.
-        let mut blocked = HashSet::new();
+        // Addresses whose next submission has to wait for places, and how many each of these submissions needs.
+        let (mut blocked, mut needs) = (HashSet::new(), Vec::new());
         while let Some(index) = self.next_to_begin(&blocked) {
-            let (_, submission) = self.queue.get(index);
+            let &(ticket, ref submission) = self.queue.get(index);
             let (client, choices, len) =
                 (submission.client, submission.choices, submission.prompt.len());
-            // If there are no places, it stays the next one. No other may take those that it waits for, or an answer with many choices would
+            // If there are no places, it stays the next one. Few others may take those that it waits for, or an answer with many choices would
             // never begin.
-            let Some(giving) = self.giving(client, choices, !blocked.is_empty()) else {
+            let overtakes = !needs.is_empty() && self.may_overtake(choices, &needs);
+            let giving = match overtakes {
+                true => Some(Vec::new()),
+                false => self.giving(client, choices, !blocked.is_empty()),
+            };
+            let Some(giving) = giving else {
                 blocked.insert(client.address);
+                needs.push((ticket, choices));
                 continue;
             };
             let beginning = self.beginning(index);
@@ -34,15 +40,30 @@ impl Batch {
                 return;
             }
             let (_, (ticket, submission)) = self.queue.take(index);
+            self.overtaken.remove(&ticket);
             let start = || self.start(ticket, submission, beginning);
             match guarded("the beginning of an answer", start) {
                 Ok(running) => {
+                    events(ticket, Event::Begun);
+                    if overtakes {
+                        let waiting = needs.iter().map(|&(ticket, _)| ticket);
+                        waiting.for_each(|other| *self.overtaken.entry(other).or_default() += 1);
+                    }
                     self.give_way(giving);
                     self.running.push(running);
                 }
                 Err(error) => events(ticket, Event::Failed(error)),
             }
         }
+    }
+
+    /// Whether a submission with this many choices may take free places although others wait for as many as each of them `needs`.
+    fn may_overtake(&self, choices: usize, needs: &[(Ticket, usize)]) -> bool {
+        let most = self.options.max_sequences;
+        let lets_pass = |&(ticket, needed): &(Ticket, usize)| {
+            choices < needed && self.overtaken.get(&ticket).is_none_or(|&count| count < most)
+        };
+        choices <= most.saturating_sub(self.answers()) && needs.iter().all(lets_pass)
     }
 
     /// Continues paused answers, the oldest first.

@@ -35,10 +35,6 @@ impl Watch {
         Ok(Self { limit, begun })
     }
 
-    pub(super) fn limit(&self) -> Duration {
-        self.limit
-    }
-
     /// Does work of a matcher that can be cancelled. It fails if it takes longer than the limit, and so does all later work of the matcher.
     pub(super) fn guard<R>(
         &self,
