@@ -102,6 +102,8 @@ messages! {
         "{size} 的 {format} 权重在打开模型时要在内存中转换成内核的布局；`{command}` 可一次性无损完成";
 
     // Perplexity.
+    other_tokenizer(name): "the tokenizer of {name} gives other ids for this text: only models with the same tokenizer can be compared",
+        "{name} 的分词器对这段文本给出不同的 id：只能比较分词器相同的模型";
     same_file(name): "{name} is read and would be replaced: name another file to write", "要写入的文件就是正在读取的 {name}：请指定另一个文件";
     windows(): "windows", "个窗口";
     perplexity(value): "perplexity {value}", "困惑度 {value}";

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use glm_model::{
-    Divergence, LogitsWriter, Mean, Model, Reference, SavedLogits, WindowOptions, predict, windows,
+    Divergence, LogitsWriter, Mean, Model, Reference, SavedLogits, Tokenizer, WindowOptions,
+    predict, windows,
 };
 use same_file::is_same_file;
 use serde_json::{Value, json};
@@ -31,13 +32,19 @@ pub fn run(args: &args::Perplexity) -> Result<()> {
     options.blank = args.blank;
     options.most = args.windows.unwrap_or(options.most);
     let name = || args.text.display().to_string();
-    let windows = windows(&model, &tokenizer, &text, &options).with_context(name)?;
+    let cut = |model: &Model, tokenizer: &Tokenizer| {
+        windows(model, tokenizer, &text, &options).with_context(name)
+    };
+    let windows = cut(&model, &tokenizer)?;
+    if let (Some((other, tokenizer)), Some(path)) = (&other, &args.against) {
+        ensure!(cut(other, tokenizer)? == windows, messages::other_tokenizer(path.display()));
+    }
     let mut saved = match &args.base {
         Some(path) => Some(SavedLogits::open(path, &windows)?),
         None => None,
     };
     let reference = match (&other, &mut saved) {
-        (Some(other), _) => Some(Reference::Model(other)),
+        (Some((other, _)), _) => Some(Reference::Model(other)),
         (None, saved) => saved.as_mut().map(Reference::Saved),
     };
     let mut save = match &args.save_logits {
@@ -58,8 +65,8 @@ pub fn run(args: &args::Perplexity) -> Result<()> {
     lines(&found).iter().try_for_each(|line| output::line(line))
 }
 
-/// The model to compare with, as exactly as it can be computed.
-fn reference(args: &args::Perplexity, path: &Path) -> Result<Model> {
+/// The model to compare with, as exactly as it can be computed, and its tokenizer.
+fn reference(args: &args::Perplexity, path: &Path) -> Result<(Model, Tokenizer)> {
     let args = args::Model {
         source: Source::named(path),
         threads: args.model.threads,
@@ -68,7 +75,7 @@ fn reference(args: &args::Perplexity, path: &Path) -> Result<Model> {
         preload: args.model.preload,
     };
     let tokenizer = open::tokenizer(&args.source)?;
-    open::model(&args, Some(&tokenizer))
+    Ok((open::model(&args, Some(&tokenizer))?, tokenizer))
 }
 
 fn lines(found: &glm_model::Perplexity) -> Vec<String> {

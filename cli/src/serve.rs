@@ -66,8 +66,8 @@ use crate::output::note;
 
 /// Threads for connections, JSON and tokens. The model has its own.
 const WORKERS: usize = 2;
-/// Threads that take over from workers while these encode texts and compile grammars; one more is for what the runtime itself does, such as to resolve names.
-/// Few threads that stay keep the memory of the allocator steady.
+/// Threads that take over from workers while these encode texts and compile grammars; one more is for what the runtime itself does, such
+/// as to resolve names. Few threads that stay keep the memory of the allocator steady.
 const SPARE_WORKERS: usize = encoding::AT_ONCE + 1;
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 

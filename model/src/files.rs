@@ -9,5 +9,6 @@ pub(crate) mod model_dir;
 pub(crate) mod model_files;
 pub(crate) mod quantize;
 pub(crate) mod random;
+pub(crate) mod temporary;
 pub(crate) mod variant;
 pub(crate) mod weights;

@@ -117,7 +117,8 @@ impl Caller {
     }
 }
 
-/// A request that has places for its answers. Once one of them has begun, it is not refused any more, also not by a server that is about to end.
+/// A request that has places for its answers. Once one of them has begun, it is not refused any more, also not by a server that is about
+/// to end.
 pub struct Admitted<'c> {
     served: &'c Served,
     client: Client,

@@ -47,7 +47,7 @@ impl Turns {
         Self(Arc::new(Mutex::new(State { at_once, most: waiting, working, waiting: queue })))
     }
 
-    /// Waits for a turn. The next is that of the client that has the fewest. If too many wait, the last of the client who has the most of them is
+    /// Waits for a turn. The next is that of the client that has the fewest. If too many wait, the last of the client with the most is
     /// refused; one that is admitted, whose request has a place for its answer already, never is.
     ///
     /// # Errors

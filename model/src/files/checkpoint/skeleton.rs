@@ -9,6 +9,7 @@ use tempfile::NamedTempFile;
 
 use super::{Bytes, Format, safetensors, torch};
 use crate::error::{Error, Result};
+use crate::files::temporary::folder_of;
 
 /// Bytes that are read before the length of the headers is known.
 const FIRST: u64 = 64 << 10;
@@ -26,7 +27,7 @@ pub fn write_skeleton<E: From<Error>>(
     len: u64,
     read: &mut dyn FnMut(Range<u64>) -> Result<Vec<u8>, E>,
 ) -> Result<(), E> {
-    let folder = path.parent().unwrap_or(Path::new("."));
+    let folder = folder_of(path);
     let file = NamedTempFile::new_in(folder).map_err(Error::io(folder))?;
     file.as_file().set_len(len).map_err(Error::io(path))?;
     let mut skeleton = Skeleton { path, file, len, read };

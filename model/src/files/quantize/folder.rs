@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::files::checkpoint;
 use crate::files::config::{GENERATION, UNWRITTEN};
 use crate::files::model_dir::{CONFIG, CONFIG_NAME, ModelDir, TEMPLATE};
+use crate::files::temporary;
 use crate::files::variant::tells;
 use crate::text::tokenizer;
 
@@ -145,13 +146,10 @@ pub(super) fn sync_folder(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A file with a temporary name and the usual permissions of a new file. It is locked, so that [`prepare`] can tell it from those of
+/// A file with a temporary name. It is locked, so that [`prepare`] can tell it from those of
 /// killed runs.
 pub(super) fn temporary_file(folder: &Path) -> Result<NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let file = builder.prefix(PART_START).suffix(PART_END).tempfile_in(folder);
+    let file = temporary::temporary_file(folder, PART_START, PART_END);
     let file = file.map_err(Error::io(folder))?;
     // Some file systems have no locks. Two runs are then told apart by who finishes first.
     let _ = file.as_file().try_lock();

@@ -138,6 +138,13 @@ mod tests {
     }
 
     #[test]
+    fn vocabularies_must_have_the_same_size() {
+        assert!(check_vocab(5, 5).is_ok());
+        let error = check_vocab(5, 6).unwrap_err().to_string();
+        assert!(error.contains("has 5 ids") && error.contains("same vocabulary"), "{error}");
+    }
+
+    #[test]
     fn what_is_not_finite_is_an_error() {
         assert!(prediction(&[f32::NAN, 0.0], 1, None).is_err());
         assert!(prediction(&[f32::INFINITY, 0.0], 1, None).is_err());

@@ -10,7 +10,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use flate2::Compression;
 use flate2::read::DeflateDecoder;
@@ -22,6 +22,7 @@ use sha2::{Digest, Sha256};
 use super::compare::check_vocab;
 use super::window::Window;
 use crate::error::{Error, Result};
+use crate::files::temporary::{folder_of, temporary_file};
 use crate::network::model::Model;
 
 const MAGIC: &str = "glm logits 1\n";
@@ -70,16 +71,8 @@ impl LogitsWriter {
     /// If the file cannot be written.
     pub fn create(path: impl Into<PathBuf>, model: &Model, windows: &[Window]) -> Result<Self> {
         let path = path.into();
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or(Path::new("."));
-        let mut builder = tempfile::Builder::new();
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let mut file = builder
-            .prefix(".glm-")
-            .suffix(".part")
-            .tempfile_in(folder)
-            .map_err(Error::io(&path))?;
+        let file = temporary_file(folder_of(&path), ".glm-", ".part");
+        let mut file = file.map_err(Error::io(&path))?;
         let header = Header::new(model.config().vocab, windows);
         let json = serde_json::to_string(&header).unwrap_or_default();
         writeln!(file, "{MAGIC}{json}").map_err(Error::io(&path))?;

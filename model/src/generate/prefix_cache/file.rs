@@ -21,6 +21,7 @@ use sha2::{Digest, Sha256};
 
 use super::{MAX_SEQUENCES, PrefixCache};
 use crate::error::{Error, Result};
+use crate::files::temporary::folder_of;
 use crate::network::hook::CancelToken;
 use crate::network::model::Model;
 use crate::network::sequence::Sequence;
@@ -42,8 +43,7 @@ impl PrefixCache {
     /// As [`Batch::save_cache`](crate::Batch::save_cache).
     pub(crate) fn save(&self, model: &Model, path: &Path, cancel: &CancelToken) -> Result<()> {
         check(model, path)?;
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or(Path::new("."));
+        let folder = folder_of(path);
         let mut start = path.file_name().unwrap_or_default().to_owned();
         start.push(".");
         remove_abandoned(folder, &start);
