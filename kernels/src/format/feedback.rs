@@ -31,7 +31,7 @@ pub struct RoundRow<'a> {
     pub weights: &'a [f32],
     /// The feedback of the columns behind these: `Σ (wᵢ − ŵᵢ)·Lᵢₘ / Lₘₘ`, `[n]`.
     pub feedback: &'a [f32],
-    /// `Lᵢₘ / Lₘₘ` of these columns at `m·n + i`, `[n][n]`.
+    /// `Lᵢₘ / Lₘₘ` of these columns at `m·n + i`, `[n][n]`; empty if `L` is diagonal.
     pub factor: &'a [f32],
     /// `Lₘₘ²`, `[n]`.
     pub squares: &'a [f32],
@@ -53,7 +53,9 @@ impl Kernel for RoundRow<'_> {
     fn run<S: Vectors>(self, simd: S) -> f32 {
         let n = self.weights.len();
         let fits = self.feedback.len() == n && self.squares.len() == n && self.errors.len() == n;
-        assert!(fits && self.integers.len() == n && self.factor.len() == n * n, "columns of a row");
+        let diagonal = self.factor.is_empty();
+        assert!(diagonal || self.factor.len() == n * n, "columns of a row");
+        assert!(fits && self.integers.len() == n, "columns of a row");
         assert!(n <= MAX_COLUMNS && self.group > 0, "columns of a row");
         assert_eq!(self.scales.len(), n.div_ceil(self.group), "scales of a row");
         let mut targets = [0.0; MAX_COLUMNS];
@@ -61,13 +63,16 @@ impl Kernel for RoundRow<'_> {
         for (index, scale) in self.scales.iter_mut().enumerate().rev() {
             let (from, to) = (index * self.group, ((index + 1) * self.group).min(n));
             for m in from..to {
-                let behind = dot(simd, &self.factor[m * n + to..(m + 1) * n], &self.errors[to..]);
+                let behind = match diagonal {
+                    true => 0.0,
+                    false => dot(simd, &self.factor[m * n + to..(m + 1) * n], &self.errors[to..]),
+                };
                 targets[m] = self.weights[m] + (self.feedback[m] + behind);
             }
             let group = Group {
                 weights: &self.weights[from..to],
                 targets: &targets[from..to],
-                factor: &self.factor[from * n + from..],
+                factor: if diagonal { &[] } else { &self.factor[from * n + from..] },
                 stride: n,
                 squares: &self.squares[from..to],
                 limits: limits(self.bits),
@@ -98,7 +103,7 @@ struct Group<'a> {
     weights: &'a [f32],
     /// Weights and the feedback of the columns behind the group.
     targets: &'a [f32],
-    /// Feedback of column `i` to column `m` at `m · stride + i`.
+    /// Feedback of column `i` to column `m` at `m · stride + i`; empty if there is none.
     factor: &'a [f32],
     stride: usize,
     squares: &'a [f32],
@@ -121,11 +126,12 @@ impl Group<'_> {
             }
         }
         let (low, high) = self.limits;
-        // The largest becomes a level near the least integer, or near the largest.
+        // The largest becomes a level near the least integer, or near the largest. With four bits, the scales that
+        // `quantize_row` tries are among these.
         let mut scales = [0.0; TRIED];
         for (i, scale) in scales.iter_mut().enumerate() {
             *scale = match i {
-                0..10 => largest / (low * (1.075 - 0.05 * i as f32)),
+                0..10 => largest / (low * (1.1875 - 0.0625 * i as f32)),
                 _ => largest / (high * (1.05 - 0.06 * (i - 10) as f32)),
             };
         }
@@ -159,12 +165,14 @@ impl Group<'_> {
         let mut of = [[zero; 2]; MAX_COLUMNS];
         let mut losses = [zero; 2];
         for m in (0..n).rev() {
-            let column = &self.factor[m * self.stride..][..n];
             let mut target = [simd.splat(self.targets[m]); 2];
-            for i in m + 1..n {
-                let factor = simd.splat(column[i]);
-                for half in 0..2 {
-                    target[half] = simd.add(target[half], simd.mul(factor, of[i][half]));
+            if !self.factor.is_empty() {
+                let column = &self.factor[m * self.stride..][..n];
+                for i in m + 1..n {
+                    let factor = simd.splat(column[i]);
+                    for half in 0..2 {
+                        target[half] = simd.add(target[half], simd.mul(factor, of[i][half]));
+                    }
                 }
             }
             let (weight, square) = (simd.splat(self.weights[m]), simd.splat(self.squares[m]));
@@ -233,8 +241,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::Isa;
+    use crate::quantize::quantize_row;
     use crate::testing::values;
+    use crate::{Isa, Shape};
 
     /// A part of a row with the factor of its inputs.
     #[derive(Debug, Clone)]
@@ -321,6 +330,56 @@ mod tests {
                 prop_assert_eq!(&found.errors, &expected.errors, "{}", isa);
                 prop_assert_eq!(&found.scales, &expected.scales, "{}", isa);
                 prop_assert_eq!(found.loss.to_bits(), expected.loss.to_bits(), "{}", isa);
+            }
+        }
+
+        /// A diagonal factor is one without feedback within the row.
+        #[test]
+        fn a_factor_may_be_diagonal_on_all_isas(part in parts()) {
+            let n = part.weights.len();
+            let expected = round(Isa::available()[0], &Part { factor: vec![0.0; n * n], ..part.clone() });
+            let diagonal = Part { factor: Vec::new(), ..part };
+            for isa in Isa::available() {
+                let found = round(isa, &diagonal);
+                prop_assert_eq!(&found.integers, &expected.integers, "{}", isa);
+                prop_assert_eq!(&found.errors, &expected.errors, "{}", isa);
+                prop_assert_eq!(&found.scales, &expected.scales, "{}", isa);
+                prop_assert_eq!(found.loss.to_bits(), expected.loss.to_bits(), "{}", isa);
+            }
+        }
+
+        /// Without feedback, no group has a larger error than with the scale that `quantize_row` finds.
+        #[test]
+        fn no_group_is_worse_than_with_four_scales(weights in values(128), squares in values(128), group in 0usize..3) {
+            let shape = Shape::grouped(1, 128, Bits::Four, 32 << group);
+            let (mut integers, mut scales) = (vec![0; 128], vec![f16::NAN; shape.groups()]);
+            quantize_row(&shape, &weights, &mut integers, &mut scales).unwrap();
+            let group = 32 << group;
+            let squares: Vec<f32> = squares.iter().map(|square| square.abs()).collect();
+            for squares in [vec![1.0; 128], squares] {
+                let part = Part {
+                    bits: Bits::Four,
+                    group,
+                    weights: weights.clone(),
+                    feedback: vec![0.0; 128],
+                    factor: Vec::new(),
+                    squares,
+                };
+                let found = round(Isa::available()[0], &part);
+                let loss = |integers: &[i8], scales: &[f16], at: usize| -> f64 {
+                    let scale = scales[at].to_f64();
+                    (at * group..(at + 1) * group)
+                        .map(|m| {
+                            let error = f64::from(weights[m]) - f64::from(integers[m]) * scale;
+                            error * error * f64::from(part.squares[m])
+                        })
+                        .sum()
+                };
+                for at in 0..shape.groups() {
+                    let [new, old] =
+                        [(&found.integers, &found.scales), (&integers, &scales)].map(|(i, s)| loss(i, s, at));
+                    prop_assert!(new <= old * (1.0 + 1e-5), "{new} {old}");
+                }
             }
         }
 
