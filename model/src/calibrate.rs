@@ -1,10 +1,12 @@
 //! Calibration: the matrices of a model are quantized so that their outputs for the inputs that a text gives them change least.
 //!
 //! The layers are taken one after the other. Each matrix gets the inputs that it has behind the quantized ones before it: their second
-//! [moments](moments) are gathered, and its weights are [rounded](rounding) with them. What is in memory at a time are the hidden
+//! [moments](moments) are gathered, and its weights are [rounded](rounding) with them. Without a text, the inputs are those of random
+//! ids, and only the diagonal of the moments counts. What is in memory at a time are the hidden
 //! states of all texts, one layer of quantized weights, the moments of one matrix, and some of its rows for each thread.
 
 mod info;
+mod inputs;
 mod layers;
 mod moments;
 mod rounding;
@@ -16,17 +18,15 @@ use glm_kernels::{Isa, Shape};
 
 use crate::error::{Error, Result};
 use crate::files::config::Config;
-use crate::files::weights::{StoredLinear, StoredMatrix, StoredNetwork, StoredNorm};
+use crate::files::weights::{StoredLinear, StoredMatrix, StoredNetwork, StoredNorm, StoredVector};
 use crate::network::layer::{Layer, LinearRole, Weight};
 pub use info::CalibrationInfo;
+use inputs::Inputs;
 use layers::Layers;
-use moments::Moments;
 pub(crate) use rounding::Packed;
 use rounding::round;
 pub use texts::Calibration;
-
-/// Part of the mean moment of an input that is added to each, so that inputs that the texts do not have still count.
-const DAMPING: f32 = 0.01;
+pub(crate) use texts::Method;
 
 /// The matrices of a layer, in the order in which they are quantized.
 const ROLES: [LinearRole; 4] =
@@ -36,15 +36,21 @@ const ROLES: [LinearRole; 4] =
 pub(crate) trait Store: Send {
     /// The shape that a matrix gets.
     fn shape(&self, matrix: &StoredMatrix) -> Option<Shape>;
-    /// The matrix, if it is quantized already.
-    fn get(&self, matrix: &StoredMatrix) -> Result<Option<Weight>>;
+    /// Whether the new file has this matrix or vector.
+    fn is_written(&self, name: &str) -> bool;
+    /// Whether the new file or the source has it.
+    fn is_ready(&self, name: &str) -> bool;
+    /// The matrix of the new file, or else of the source.
+    fn matrix(&self, matrix: &StoredMatrix) -> Result<Weight>;
+    /// The vector of the new file, or else of the source.
+    fn vector(&self, vector: &StoredVector) -> Result<Vec<f32>>;
     /// Keeps a quantized matrix.
     fn put(&mut self, matrix: &StoredMatrix, packed: &Packed) -> Result<()>;
     /// Gets the part of all work that is done, and can cancel.
     fn progress(&mut self, matrix: &StoredMatrix, done: f64) -> ControlFlow<()>;
 }
 
-/// Quantizes all linear layers of a network, on the threads of the current pool.
+/// Quantizes all linear layers of a network, on the threads of the current pool, up to the first whose weights are not ready.
 ///
 /// # Errors
 /// If the memory cannot be allocated, a weight is not finite, moments are not, the store fails, or it cancels.
@@ -55,28 +61,38 @@ pub(crate) fn calibrate(
     store: &mut dyn Store,
 ) -> Result<()> {
     let isa = Isa::choose().map_err(|error| Error::Isa(error.to_string()))?;
-    let mut layers = Layers::new(network, config, calibration, isa)?;
+    let first = matrices(network).find(|matrix| !store.is_written(&matrix.name));
+    let start = network.tables().map(|table| &*table.name).chain(network.final_norm.vectors());
+    let is_ready = |name: &str| store.is_ready(name);
+    if !first.is_some_and(|first| is_ready(&first.name)) || !start.into_iter().all(is_ready) {
+        return Ok(());
+    }
+    let mut layers = Layers::new(network, config, calibration, isa, store)?;
     let mut work = Work::new(network, calibration, store);
     for layer in &network.layers {
-        layers.enter(layer)?;
+        let biases = layer.linears().flat_map(|(_, linear)| &linear.bias).map(|it| &*it.name);
+        let mut vectors = layer.norms().flat_map(StoredNorm::vectors).chain(biases);
+        if !vectors.all(|name| work.store.is_ready(name)) {
+            return Ok(());
+        }
+        layers.enter(layer, work.store)?;
         for role in ROLES {
             let Some((_, linear)) = layer.linears().find(|(other, _)| *other == role) else {
                 continue;
             };
             let matrix = &linear.weight;
-            let known = work.store.get(matrix)?;
-            let mut moments = match known {
-                Some(_) => None,
-                None => Some(Moments::new(matrix.size()[1])?),
+            let mut inputs = match work.store.is_written(&matrix.name) {
+                true => None,
+                false if !work.store.is_ready(&matrix.name) => return Ok(()),
+                false => Some(Inputs::new(calibration.method(), matrix.size()[1])?),
             };
             // The attention is added to the states before `Up`.
-            if moments.is_some() || role == LinearRole::Up {
-                layers.inputs(role, moments.as_mut(), &mut |part| work.gathered(matrix, part))?;
+            if inputs.is_some() || role == LinearRole::Up {
+                layers.inputs(role, inputs.as_mut(), &mut |part| work.gathered(matrix, part))?;
             }
-            let weight = match (moments, known) {
-                (Some(moments), _) => quantized(isa, matrix, moments, &mut work)?,
-                (None, Some(known)) => known,
-                (None, None) => continue,
+            let weight = match inputs {
+                Some(inputs) => quantized(isa, matrix, inputs, &mut work)?,
+                None => work.store.matrix(matrix)?,
             };
             work.done(matrix);
             layers.replace(role, weight);
@@ -85,12 +101,12 @@ pub(crate) fn calibrate(
         layers.finish(&mut |_| work.gathered(&last.weight, 0.0))?;
     }
     let head = head(network);
-    if work.store.get(head)?.is_none() && work.store.shape(head).is_some() {
-        let mut moments = Moments::new(config.hidden)?;
-        layers.head_inputs(&mut moments, &mut |part| work.gathered(head, part))?;
+    if !work.store.is_written(&head.name) && work.store.is_ready(&head.name) {
+        let mut inputs = Inputs::new(calibration.method(), config.hidden)?;
+        layers.head_inputs(&mut inputs, &mut |part| work.gathered(head, part))?;
         // Only its own rows are still needed.
         drop(layers);
-        quantized(isa, head, moments, &mut work)?;
+        quantized(isa, head, inputs, &mut work)?;
     }
     Ok(())
 }
@@ -106,20 +122,19 @@ pub(crate) fn matrices(network: &StoredNetwork) -> impl Iterator<Item = &StoredM
     layers.map(|(_, linear)| &linear.weight).chain([head(network)])
 }
 
-/// Quantizes a matrix for inputs with these moments.
+/// Quantizes a matrix for these inputs.
 fn quantized(
     isa: Isa,
     matrix: &StoredMatrix,
-    moments: Moments,
+    inputs: Inputs,
     work: &mut Work<'_>,
 ) -> Result<Weight> {
     let Some(shape) = work.store.shape(matrix) else {
         return Err(Error::Prompt(format!("{} is quantized already", matrix.name)));
     };
-    let order = moments.order(&shape);
-    let factor = moments.factor(&order, DAMPING)?;
+    let (order, factor) = inputs.factor(&shape)?;
     let progress = &mut |part| work.rounded(matrix, part);
-    let packed = round(isa, &shape, matrix, &order, factor.matrix(), progress)?;
+    let packed = round(isa, &shape, matrix, &order, &factor, progress)?;
     work.store.put(matrix, &packed)?;
     let scales: &[u8] = bytemuck::cast_slice(&packed.scales);
     Ok(Weight::panels(shape, packed.bytes.into(), &scales.to_vec().into()))
@@ -128,6 +143,7 @@ fn quantized(
 /// How much of the work is done, in multiply-adds of the moments; others count as much as they take time.
 struct Work<'s> {
     store: &'s mut dyn Store,
+    method: Method,
     tokens: f64,
     total: f64,
     done: f64,
@@ -141,7 +157,8 @@ const OF_A_WEIGHT: f64 = 4000.0;
 
 impl<'s> Work<'s> {
     fn new(network: &StoredNetwork, calibration: &Calibration, store: &'s mut dyn Store) -> Self {
-        let mut work = Self { store, tokens: calibration.tokens() as f64, total: 0.0, done: 0.0 };
+        let (method, tokens) = (calibration.method(), calibration.tokens() as f64);
+        let mut work = Self { store, method, tokens, total: 0.0, done: 0.0 };
         work.total =
             matrices(network).map(|matrix| work.gathering(matrix) + work.rounding(matrix)).sum();
         work
@@ -149,12 +166,20 @@ impl<'s> Work<'s> {
 
     fn gathering(&self, matrix: &StoredMatrix) -> f64 {
         let [rows, cols] = matrix.size().map(|n| n as f64);
-        self.tokens * cols * (cols / 2.0 + OF_A_PASS * rows)
+        self.tokens * cols * (self.of_moments(cols) + OF_A_PASS * rows)
     }
 
     fn rounding(&self, matrix: &StoredMatrix) -> f64 {
         let [rows, cols] = matrix.size().map(|n| n as f64);
-        rows * cols * (cols / 2.0 + OF_A_WEIGHT)
+        rows * cols * (self.of_moments(cols) + OF_A_WEIGHT)
+    }
+
+    /// Multiply-adds of a column with the others.
+    fn of_moments(&self, cols: f64) -> f64 {
+        match self.method {
+            Method::Gptq => cols / 2.0,
+            Method::Importance => 0.0,
+        }
     }
 
     fn gathered(&mut self, matrix: &StoredMatrix, part: f32) -> ControlFlow<()> {
@@ -182,7 +207,7 @@ pub(crate) fn bytes(
 ) -> u64 {
     let of_matrix = |matrix: &StoredMatrix| {
         let cols = matrix.size()[1];
-        Moments::bytes(cols) + rounding::bytes(cols, threads) + packed(matrix)
+        Inputs::bytes(calibration.method(), cols) + rounding::bytes(cols, threads) + packed(matrix)
     };
     let of_layer = |layer: &Layer<StoredLinear, StoredNorm>| {
         let matrices = || layer.linears().map(|(_, linear)| &linear.weight);

@@ -4,9 +4,6 @@ use std::collections::BTreeMap;
 
 use super::texts::Calibration;
 
-/// The name of the method in files.
-const METHOD: &str = "gptq-1";
-
 const METHOD_KEY: &str = "glm.method";
 const TOKENS_KEY: &str = "glm.calibration_tokens";
 const DIGEST_KEY: &str = "glm.calibration_sha256";
@@ -35,7 +32,7 @@ impl CalibrationInfo {
     /// The metadata of a file that is calibrated with `calibration`.
     pub(crate) fn write(calibration: &Calibration) -> [(&'static str, String); 4] {
         [
-            (METHOD_KEY, METHOD.to_owned()),
+            (METHOD_KEY, calibration.method().name().to_owned()),
             (TOKENS_KEY, calibration.tokens().to_string()),
             (DIGEST_KEY, calibration.digest().to_owned()),
             (VERSION_KEY, env!("CARGO_PKG_VERSION").to_owned()),

@@ -4,11 +4,15 @@ use std::ops::ControlFlow;
 
 use glm_kernels::{Isa, parallel_region};
 
-use super::moments::{Moments, zeros};
+use super::Store;
+use super::inputs::Inputs;
+use super::moments::zeros;
 use super::texts::Calibration;
 use crate::error::{Error, Result};
-use crate::files::config::Config;
-use crate::files::weights::{Load, StoredLinear, StoredMatrix, StoredNetwork, StoredNorm};
+use crate::files::config::{Config, MaskKind};
+use crate::files::weights::{
+    Load, StoredLinear, StoredMatrix, StoredNetwork, StoredNorm, StoredVector,
+};
 use crate::network::activations::Activations;
 use crate::network::chunk::Chunk;
 use crate::network::hook::RunOptions;
@@ -51,6 +55,7 @@ impl<'a> Layers<'a> {
         config: &Config,
         calibration: &'a Calibration,
         isa: Isa,
+        store: &dyn Store,
     ) -> Result<Self> {
         let texts = calibration.texts();
         if let Some(id) = texts.iter().flatten().find(|&&id| id as usize >= config.vocab) {
@@ -63,7 +68,11 @@ impl<'a> Layers<'a> {
         let mut workspace = Workspace::new(IDENTITY, &config, TILE)?;
         workspace.fit_rows(&config, longest)?;
         let states = texts.iter().map(|ids| zeros(ids.len() * config.hidden));
-        let mut load = Load { config: &config, matrix: &mut StoredMatrix::load };
+        let mut load = Load {
+            config: &config,
+            matrix: &mut |matrix| store.matrix(matrix),
+            vector: &mut |vector| store.vector(vector),
+        };
         let weights = Weights {
             embedding: load.table(&network.embedding)?,
             positions: match &network.positions {
@@ -109,10 +118,15 @@ impl<'a> Layers<'a> {
     ///
     /// # Errors
     /// If a norm or a bias cannot be read.
-    pub(super) fn enter(&mut self, layer: &Layer<StoredLinear, StoredNorm>) -> Result<()> {
+    pub(super) fn enter(
+        &mut self,
+        layer: &Layer<StoredLinear, StoredNorm>,
+        store: &dyn Store,
+    ) -> Result<()> {
         // Each is quantized before it is used.
         let matrix = &mut |_: &StoredMatrix| Ok(Weight::empty());
-        let layer = layer.try_map(&mut Load { config: &self.config, matrix })?;
+        let vector = &mut |vector: &StoredVector| store.vector(vector);
+        let layer = layer.try_map(&mut Load { config: &self.config, matrix, vector })?;
         self.weights.layers = vec![layer];
         Ok(())
     }
@@ -124,7 +138,7 @@ impl<'a> Layers<'a> {
     pub(super) fn inputs(
         &mut self,
         role: LinearRole,
-        mut moments: Option<&mut Moments>,
+        mut moments: Option<&mut Inputs>,
         progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
     ) -> Result<()> {
         let count = self.texts.len();
@@ -141,7 +155,7 @@ impl<'a> Layers<'a> {
             &mut |text, inputs| {
                 let done = text + 1;
                 if let Some(moments) = &mut moments
-                    && (done == count || inputs.len() >= INPUTS * moments.inputs())
+                    && (done == count || inputs.len() >= INPUTS * moments.len())
                 {
                     moments.add(inputs);
                     inputs.clear();
@@ -172,7 +186,7 @@ impl<'a> Layers<'a> {
     /// If `progress` cancels.
     pub(super) fn head_inputs(
         &mut self,
-        moments: &mut Moments,
+        moments: &mut Inputs,
         progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
     ) -> Result<()> {
         let count = self.states.len();
@@ -207,7 +221,11 @@ impl<'a> Layers<'a> {
             let mut sequence = Sequence::new(IDENTITY, pool, ids.len());
             sequence.reserve(ids.len())?;
             workspace.placements.clear();
-            workspace.placements.push(Placement::of(ids, config.mask, &config.special)?);
+            workspace.placements.push(match (config.mask, config.special.sop) {
+                // Only random ids need no `sop`.
+                (MaskKind::Prefix(_), None) => Placement::with_context(ids.len()),
+                (mask, _) => Placement::of(ids, mask, &config.special)?,
+            });
             let mut pass = Pass {
                 config,
                 weights,

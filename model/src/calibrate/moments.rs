@@ -116,24 +116,19 @@ impl Moments {
                 }
             }
             if factorize(MatMut::from_column_major_slice_mut(&mut self.sums, n, n))? {
-                return Ok(Factor { inputs: n, values: self.sums });
+                return Ok(Factor::Cholesky { inputs: n, values: self.sums });
             }
             damping *= 10.0;
         }
     }
 }
 
-/// A Cholesky factor, in the lower triangle.
-pub(super) struct Factor {
-    inputs: usize,
-    /// Column-major.
-    values: Vec<f32>,
-}
-
-impl Factor {
-    pub(super) fn matrix(&self) -> MatRef<'_, f32> {
-        MatRef::from_column_major_slice(&self.values, self.inputs, self.inputs)
-    }
+/// The Cholesky factor `L` of moments.
+pub(super) enum Factor {
+    /// In the lower triangle, column-major, `[inputs, inputs]`.
+    Cholesky { inputs: usize, values: Vec<f32> },
+    /// `Lₘₘ²` of a diagonal factor, `[inputs]`.
+    Diagonal(Vec<f32>),
 }
 
 /// Replaces the lower triangle by its Cholesky factor, and leaves what is above. `false` if there is none.

@@ -1,4 +1,4 @@
-//! A matrix of weights → integers and scales in panels, with the error feedback of [`glm_kernels::feedback`].
+//! A matrix of weights → integers and scales in panels, as [`glm_kernels::feedback`] rounds them.
 
 use std::ops::{ControlFlow, Range};
 use std::sync::{Mutex, PoisonError};
@@ -12,7 +12,7 @@ use glm_kernels::{BLOCK, Isa, LANES, Shape};
 use half::f16;
 use rayon::prelude::*;
 
-use super::moments::zeros;
+use super::moments::{Factor, zeros};
 use crate::error::{Error, Result};
 use crate::files::weights::StoredMatrix;
 
@@ -42,7 +42,7 @@ pub(super) fn round(
     shape: &Shape,
     matrix: &StoredMatrix,
     order: &[usize],
-    factor: MatRef<'_, f32>,
+    factor: &Factor,
     progress: &mut (dyn FnMut(f32) -> ControlFlow<()> + Send),
 ) -> Result<Packed> {
     let mut bytes = zeros::<u8>(shape.bytes())?;
@@ -80,7 +80,7 @@ struct Rounded {
 }
 
 impl Rounded {
-    fn new(isa: Isa, shape: &Shape, weights: &[f32], factor: MatRef<'_, f32>) -> Result<Self> {
+    fn new(isa: Isa, shape: &Shape, weights: &[f32], factor: &Factor) -> Result<Self> {
         let (cols, groups) = (shape.cols, shape.groups());
         let rows = weights.len() / cols;
         let group = (shape.group_blocks * BLOCK).min(cols);
@@ -93,8 +93,11 @@ impl Rounded {
             let end = (start + step).min(cols);
             let n = end - start;
             let feedback = &mut feedback[..rows * n];
-            feedback_of(&errors, factor, start..end, feedback);
             let local = Local::new(factor, start, n);
+            if let Factor::Cholesky { inputs, values } = factor {
+                let factor = MatRef::from_column_major_slice(values, *inputs, *inputs);
+                feedback_of(&errors, factor, start..end, feedback);
+            }
             for (row, feedback) in feedback.chunks_exact_mut(n).enumerate() {
                 feedback.iter_mut().zip(&local.inverse).for_each(|(sum, inverse)| *sum *= inverse);
                 isa.run(RoundRow {
@@ -162,7 +165,15 @@ struct Local {
 }
 
 impl Local {
-    fn new(factor: MatRef<'_, f32>, start: usize, n: usize) -> Self {
+    fn new(factor: &Factor, start: usize, n: usize) -> Self {
+        let (inputs, values) = match factor {
+            Factor::Cholesky { inputs, values } => (*inputs, values),
+            Factor::Diagonal(squares) => {
+                let squares = squares[start..start + n].to_vec();
+                return Self { factor: Vec::new(), squares, inverse: Vec::new() };
+            }
+        };
+        let factor = MatRef::from_column_major_slice(values, inputs, inputs);
         let part = factor.submatrix(start, start, n, n);
         let inverse: Vec<_> = (0..n).map(|m| 1.0 / part[(m, m)]).collect();
         let mut normed = vec![0.0; n * n];

@@ -1,9 +1,11 @@
 //! The texts that a model is calibrated with.
 
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
-use crate::files::config::Config;
+use crate::files::config::{Config, MaskKind};
 use crate::generate::perplexity::{Window, text_ids};
 use crate::text::chat::{Message, Role, Template};
 use crate::text::tokenizer::Tokenizer;
@@ -21,7 +23,27 @@ const MOST: usize = 128 * TOKENS;
 #[derive(Debug, Clone)]
 pub struct Calibration {
     texts: Vec<Vec<u32>>,
+    method: Method,
     digest: String,
+}
+
+/// What a matrix is rounded with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Method {
+    /// The second moments of its inputs, with error feedback.
+    Gptq,
+    /// The mean squares of its inputs: the importance of its columns.
+    Importance,
+}
+
+impl Method {
+    /// Its name and version in files.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Gptq => "gptq-1",
+            Self::Importance => "importance-1",
+        }
+    }
 }
 
 impl Calibration {
@@ -52,7 +74,7 @@ impl Calibration {
                 Window::ending(config.mask, tokenizer, &ids[start..start + part], part / 2)?;
             Ok(window.ids().to_vec())
         };
-        Ok(Self::new((0..count).map(window).collect::<Result<_>>()?))
+        Ok(Self::new((0..count).map(window).collect::<Result<_>>()?, Method::Gptq))
     }
 
     /// Conversations in the form of `template`, up to `tokens` in all; each up to its last answer, at most 2048 tokens of it.
@@ -86,7 +108,7 @@ impl Calibration {
             let problem = "no conversation has an answer to calibrate with";
             return Err(Error::Prompt(problem.to_owned()));
         }
-        Ok(Self::new(texts))
+        Ok(Self::new(texts, Method::Gptq))
     }
 
     /// Prompts and answers as ids. Those for a model that fills blanks need a blank and `sop`.
@@ -97,17 +119,37 @@ impl Calibration {
         if texts.is_empty() || texts.iter().any(Vec::is_empty) {
             return Err(Error::Ids("there are no ids to calibrate with".to_owned()));
         }
-        Ok(Self::new(texts))
+        Ok(Self::new(texts, Method::Gptq))
     }
 
-    fn new(texts: Vec<Vec<u32>>) -> Self {
+    /// Random ids. They show which inputs of a matrix are large, which depends on the weights before it more than on the text, but
+    /// not which are large together.
+    pub(crate) fn without_texts(config: &Config) -> Self {
+        let mut random = ChaCha8Rng::seed_from_u64(0);
+        let part = RANDOM_PART.min(config.max_context.saturating_sub(AROUND)).max(2);
+        let id = |bits: u32| (u64::from(bits) * config.vocab as u64 >> 32) as u32;
+        let texts = (0..RANDOM_TOKENS.div_ceil(part)).map(|_| {
+            let mut ids: Vec<_> = (0..part).map(|_| id(random.next_u32())).collect();
+            // Half of it is an answer: a blank, and the start of what fills it.
+            if let (MaskKind::Prefix(_), Some(sop)) = (config.mask, config.special.sop) {
+                let special = &config.special;
+                let blank = special.gmask.or(special.mask).or(special.smask);
+                ids.retain(|&id| id != sop);
+                ids.splice(ids.len() / 2..ids.len() / 2, blank.into_iter().chain([sop]));
+            }
+            ids
+        });
+        Self::new(texts.collect(), Method::Importance)
+    }
+
+    fn new(texts: Vec<Vec<u32>>, method: Method) -> Self {
         let mut hash = Sha256::new();
         for text in &texts {
             hash.update((text.len() as u64).to_le_bytes());
             text.iter().for_each(|id| hash.update(id.to_le_bytes()));
         }
         let digest = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        Self { texts, digest }
+        Self { texts, method, digest }
     }
 
     /// Tokens of all texts.
@@ -120,6 +162,10 @@ impl Calibration {
         &self.digest
     }
 
+    pub(crate) fn method(&self) -> Method {
+        self.method
+    }
+
     pub(super) fn texts(&self) -> &[Vec<u32>] {
         &self.texts
     }
@@ -129,6 +175,10 @@ impl Calibration {
         self.texts.iter().map(Vec::len).max().unwrap_or(1)
     }
 }
+
+/// Random tokens, and those of a sequence.
+const RANDOM_TOKENS: usize = 1024;
+const RANDOM_PART: usize = 256;
 
 /// Most ids that a model needs around a text.
 const AROUND: usize = 8;

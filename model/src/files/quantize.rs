@@ -7,10 +7,10 @@
 //!
 //! [`quantize`] does this for a model that is on the disk, [`Quantizer`] for one whose files arrive one after another.
 
-mod calibrated;
 mod folder;
 mod plan;
 mod quantizer;
+mod unfinished;
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -24,7 +24,10 @@ use crate::files::checkpoint::Checkpoint;
 use crate::files::config::Config;
 use crate::files::weights::{LAYOUT_KEY, StoredMatrix, StoredNetwork, TwoTensors, resolve};
 use crate::network::model::pool;
+use folder::JOURNAL;
 use plan::{Item, Plan};
+use quantizer::Journal;
+use unfinished::Unfinished;
 
 pub use folder::companion_files;
 pub use quantizer::Quantizer;
@@ -93,11 +96,11 @@ pub fn quantize(
     progress: Progress<'_>,
 ) -> Result<Quantized> {
     let (source, target) = (source.as_ref(), target.as_ref());
-    if let Some(calibration) = &options.calibration {
-        return calibrated::quantize(source, target, options, calibration, progress);
+    let opened = Source::open(source)?;
+    if options.calibration.is_some() {
+        return resumable(&opened, source, target, options, progress);
     }
     let pool = pool(options.threads)?;
-    let opened = Source::open(source)?;
     let head = opened.network.head_like_embedding(&opened.config);
     let shared = head.filter(TwoTensors::are_equal).map(|both| both.name.to_owned());
     let plan = Plan::new(&opened.network, options, shared)?;
@@ -105,15 +108,47 @@ pub fn quantize(
     folder::prepare(target)?;
     let file = folder::temporary_file(target)?;
     let temporary = file.path().to_owned();
-    let items: Vec<_> = plan.items().collect();
-    pool.install(|| {
-        plan.write_header(file.as_file(), &temporary)?;
-        plan.write(&items, 0, file.as_file(), &temporary, progress)
-    })?;
+    plan.write_header(file.as_file(), &temporary)?;
+    let unfinished = Unfinished {
+        source: &opened,
+        options,
+        plan: &plan,
+        file: file.as_file(),
+        path: &temporary,
+        journal: &mut Journal::default(),
+        folder: None,
+    };
+    unfinished.fill(&pool, &|_| true, progress)?;
+    file.as_file().sync_all().map_err(Error::io(&temporary))?;
     folder::publish(source, target, |path| {
         file.persist_noclobber(path).map(|_| ()).map_err(|error| error.error)
     })?;
     Ok(plan.summary(&opened))
+}
+
+/// Quantizes with texts, which takes long. If it fails or is cancelled, a folder that is no model stays, and the same call goes on
+/// with it.
+fn resumable(
+    opened: &Source,
+    source: &Path,
+    target: &Path,
+    options: &QuantizeOptions,
+    progress: Progress<'_>,
+) -> Result<Quantized> {
+    if let Some(matrix) = opened.network.matrices().find(|matrix| matrix.is_quantized()) {
+        let problem =
+            format!("{} is quantized already: calibration needs the original weights", matrix.name);
+        return Err(Error::file(source, problem));
+    }
+    fs::create_dir_all(target).map_err(Error::io(target))?;
+    if !target.join(JOURNAL).exists() {
+        folder::check(target)?;
+    }
+    let mut quantizer = Quantizer::open(source, target, options)?;
+    // Another process may have finished it before it was locked.
+    folder::check_weights(target)?;
+    quantizer.write(&|_| true, progress)?;
+    quantizer.finish()
 }
 
 /// Bytes of memory that [`quantize`] needs for a calibration, beside the mapped source; 0 without one.

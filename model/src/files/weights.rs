@@ -4,7 +4,7 @@
 //! source of every tensor of the model. [`resolve`] finds the sources in a checkpoint, once, and checks the checkpoint as a whole.
 //! Loading, quantizing and the inventory start from the result, a [`StoredNetwork`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use glm_kernels::Activation;
 use half::{bf16, f16};
@@ -37,6 +37,23 @@ pub(crate) struct Affine<W, B> {
 pub(crate) type StoredLinear = Affine<StoredMatrix, StoredVector>;
 pub(crate) type StoredNorm = Affine<StoredVector, StoredVector>;
 
+impl StoredLinear {
+    /// The names of the matrix and of the bias.
+    fn names(&self) -> impl Iterator<Item = &str> {
+        [&self.weight.name]
+            .into_iter()
+            .chain(self.bias.iter().map(|bias| &bias.name))
+            .map(|it| &**it)
+    }
+}
+
+impl StoredNorm {
+    /// The names of the weights and of the bias.
+    pub(crate) fn vectors(&self) -> impl Iterator<Item = &str> {
+        [&self.weight].into_iter().chain(&self.bias).map(|vector| &*vector.name)
+    }
+}
+
 /// The tensors of a model in a checkpoint, found and checked.
 pub(crate) type StoredNetwork = Network<StoredMatrix, StoredLinear, StoredNorm>;
 
@@ -51,6 +68,17 @@ impl StoredNetwork {
         let biases = self.linears().filter_map(|(_, linear)| linear.bias.as_ref());
         let norms = self.norms().flat_map(|norm| [Some(&norm.weight), norm.bias.as_ref()]);
         biases.chain(norms.flatten())
+    }
+
+    /// The place of each matrix and vector in the order of the forward pass, by name.
+    pub(crate) fn order(&self) -> HashMap<&str, usize> {
+        let tables = self.tables().map(|table| table.name.as_str());
+        let layers = self.layers.iter().flat_map(|layer| {
+            let norms = layer.norms().flat_map(StoredNorm::vectors);
+            norms.chain(layer.linears().flat_map(|(_, linear)| linear.names()))
+        });
+        let end = self.final_norm.vectors().chain(self.head.iter().flat_map(StoredLinear::names));
+        tables.chain(layers).chain(end).enumerate().map(|(place, name)| (name, place)).collect()
     }
 
     /// Head and embedding, if they are plain, of the same type, and `config.json` allows a checkpoint without a head. If they are also
@@ -178,7 +206,7 @@ pub(crate) fn load(
         progress(done, total);
         Ok(weight)
     };
-    network.try_map(&mut Load { config, matrix })
+    network.try_map(&mut Load { config, matrix, vector: &mut |vector| Ok(vector.load()) })
 }
 
 /// Stored tensors → weights.
@@ -186,6 +214,8 @@ pub(crate) struct Load<'l> {
     pub(crate) config: &'l Config,
     /// Loads a matrix.
     pub(crate) matrix: &'l mut dyn FnMut(&StoredMatrix) -> Result<Weight>,
+    /// Loads a bias, or the weights of a norm.
+    pub(crate) vector: &'l mut dyn FnMut(&StoredVector) -> Result<Vec<f32>>,
 }
 
 impl<'a> Convert<'a, StoredMatrix, StoredLinear, StoredNorm> for Load<'_> {
@@ -204,19 +234,19 @@ impl<'a> Convert<'a, StoredMatrix, StoredLinear, StoredNorm> for Load<'_> {
             (LinearRole::Up, Mlp::GeluErf) => Activation::GeluErf,
             _ => Activation::None,
         };
-        let bias = linear.bias.as_ref().map(StoredVector::load);
+        let bias = linear.bias.as_ref().map(&mut *self.vector).transpose()?;
         Ok(Linear { weight: self.table(&linear.weight)?, bias, activation })
     }
 
     fn norm(&mut self, norm: &'a StoredNorm) -> Result<Norm> {
         let (config::Norm::Layer { eps } | config::Norm::Rms { eps }) = self.config.norm;
-        let bias = norm.bias.as_ref().map(StoredVector::load);
-        Ok(Norm { weight: norm.weight.load(), bias, eps })
+        let bias = norm.bias.as_ref().map(&mut *self.vector).transpose()?;
+        Ok(Norm { weight: (self.vector)(&norm.weight)?, bias, eps })
     }
 }
 
 /// Widens little-endian F32, F16 or BF16 numbers, as many as `out` holds, at any alignment.
-fn widen_into(dtype: Dtype, bytes: &[u8], out: &mut [f32]) {
+pub(crate) fn widen_into(dtype: Dtype, bytes: &[u8], out: &mut [f32]) {
     let halves = bytes.as_chunks::<2>().0;
     match dtype {
         Dtype::F32 => {

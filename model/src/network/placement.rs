@@ -25,7 +25,6 @@ impl Placement {
     pub(crate) const CAUSAL: Self = Self { context: 0, blank: None };
 
     /// The placement of a prompt with `context` tokens of bidirectional context.
-    #[cfg(test)]
     pub(crate) fn with_context(context: usize) -> Self {
         Self { context, blank: None }
     }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::path::Path;
 
 use glm_kernels::{LANES, Shape};
@@ -206,8 +206,20 @@ impl<'p> Item<'p> {
         self.shape().map(|shape| (shape, [at(index), at(index + 1)]))
     }
 
-    /// Writes a matrix that is quantized already, and waits until it is on the disk.
-    pub(super) fn write_packed(self, packed: &Packed, file: &File, path: &Path) -> Result<()> {
+    /// The type of its (first) tensor, and the bytes of the file that it takes.
+    pub(super) fn tensor(self) -> (Dtype, Range<usize>) {
+        let (index, _) = self.plan.data[self.index];
+        (self.plan.tensors[index].dtype, self.plan.layout.range(index))
+    }
+
+    /// Writes a matrix that is quantized already, and, if `durable`, waits until it is on the disk.
+    pub(super) fn write_packed(
+        self,
+        packed: &Packed,
+        file: &File,
+        path: &Path,
+        durable: bool,
+    ) -> Result<()> {
         let Some((_, [bytes_at, scales_at])) = self.panels() else { return Ok(()) };
         let mut file = file;
         let mut write = |at: usize, bytes: &[u8]| {
@@ -216,7 +228,8 @@ impl<'p> Item<'p> {
         };
         let done = write(bytes_at, &packed.bytes)
             .and_then(|()| write(scales_at, bytemuck::cast_slice(&packed.scales)));
-        done.and_then(|()| file.sync_data()).map_err(Error::io(path))
+        let sync = |()| if durable { file.sync_data() } else { Ok(()) };
+        done.and_then(sync).map_err(Error::io(path))
     }
 
     /// Bytes that it takes in the file.

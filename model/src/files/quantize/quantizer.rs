@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::folder::JOURNAL;
 use super::plan::{Item, Plan};
+use super::unfinished::Unfinished;
 use super::{Progress, QuantizeOptions, Quantized, Source, bits, folder};
 use crate::error::{Error, Result};
 use crate::network::model::pool;
@@ -87,8 +88,10 @@ impl Quantizer {
         {
             files.extend(both.tensors.map(|tensor| tensor.path().to_owned()));
         }
-        let rest: BTreeSet<_> = self.unwritten(&plan).flat_map(Item::files).collect();
-        files.extend(rest.into_iter().map(Path::to_owned));
+        let mut unwritten: Vec<_> = self.unwritten(&plan).collect();
+        let order = source.network.order();
+        unwritten.sort_by_key(|item| order.get(item.name()));
+        files.extend(unwritten.into_iter().flat_map(Item::files).map(Path::to_owned));
         let mut seen = BTreeSet::new();
         files.retain(|file| seen.insert(file.clone()));
         Ok(files)
@@ -119,13 +122,16 @@ impl Quantizer {
         }
         let plan = self.plan(&source)?;
         self.begin(&plan)?;
-        let ready: Vec<_> =
-            self.unwritten(&plan).filter(|item| item.files().all(is_complete)).collect();
-        let written = self.written(&plan).map(Item::bytes).sum();
-        let Part { path, file } = &self.part;
-        self.pool.install(|| plan.write(&ready, written, file, path, progress))?;
-        self.journal.written.extend(ready.iter().map(|item| item.name().to_owned()));
-        self.journal.write(&self.folder)
+        let unfinished = Unfinished {
+            source: &source,
+            options: &self.options,
+            plan: &plan,
+            file: &self.part.file,
+            path: &self.part.path,
+            journal: &mut self.journal,
+            folder: Some(&self.folder),
+        };
+        unfinished.fill(&self.pool, is_complete, progress)
     }
 
     /// Compares head and embedding, on which the header of the file depends. `false` if they are not both complete.
@@ -168,11 +174,6 @@ impl Quantizer {
 
     pub(super) fn plan<'a>(&self, source: &'a Source) -> Result<Plan<'a>> {
         Plan::new(&source.network, &self.options, self.journal.shared.clone())
-    }
-
-    /// What is written and on the disk.
-    pub(super) fn written<'p>(&self, plan: &'p Plan<'p>) -> impl Iterator<Item = Item<'p>> {
-        plan.items().filter(|item| self.journal.written.contains(item.name()))
     }
 
     fn unwritten<'p>(&self, plan: &'p Plan<'p>) -> impl Iterator<Item = Item<'p>> {

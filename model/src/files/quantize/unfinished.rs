@@ -1,0 +1,159 @@
+//! Filling the new file: first the tensors that are converted one by one, then the matrices that are rounded for their inputs.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use glm_kernels::{Bits, Shape};
+use rayon::ThreadPool;
+
+use super::plan::{Item, Plan};
+use super::quantizer::Journal;
+use super::{Progress, QuantizeOptions, Source, bits};
+use crate::calibrate::{self, Calibration, Packed, Store};
+use crate::error::{Error, Result};
+use crate::files::weights::{StoredMatrix, StoredVector, widen_into};
+use crate::network::layer::Weight;
+
+/// The unfinished file, what it has, and where its tensors come from.
+pub(super) struct Unfinished<'a> {
+    pub(super) source: &'a Source,
+    pub(super) options: &'a QuantizeOptions,
+    pub(super) plan: &'a Plan<'a>,
+    pub(super) file: &'a File,
+    pub(super) path: &'a Path,
+    pub(super) journal: &'a mut Journal,
+    /// The folder of the journal, if it is kept on the disk.
+    pub(super) folder: Option<&'a Path>,
+}
+
+impl Unfinished<'_> {
+    /// Writes every tensor that is not yet written and whose files are complete, and, if it is rounded for its inputs, the matrices
+    /// before it too.
+    pub(super) fn fill(
+        self,
+        pool: &ThreadPool,
+        is_complete: &dyn Fn(&Path) -> bool,
+        progress: Progress<'_>,
+    ) -> Result<()> {
+        let Self { source, options, plan, file, path, journal, folder } = self;
+        let calibration = calibration(source, options)?;
+        let rounded: BTreeSet<_> = match calibration {
+            Some(_) => calibrate::matrices(&source.network).map(|it| it.name.as_str()).collect(),
+            None => BTreeSet::new(),
+        };
+        let ready = |journal: &Journal| -> Vec<Item<'_>> {
+            let unwritten = plan.items().filter(|item| !journal.written.contains(item.name()));
+            unwritten.filter(|item| item.files().all(is_complete)).collect()
+        };
+        let mut direct = ready(journal);
+        direct.retain(|item| !rounded.contains(item.name()));
+        let bytes = |journal: &Journal| -> u64 {
+            let written = plan.items().filter(|item| journal.written.contains(item.name()));
+            written.map(Item::bytes).sum()
+        };
+        pool.install(|| plan.write(&direct, bytes(journal), file, path, progress))?;
+        journal.written.extend(direct.iter().map(|item| item.name().to_owned()));
+        if let Some(folder) = folder {
+            journal.write(folder)?;
+        }
+        let Some(calibration) = calibration else { return Ok(()) };
+        let ready = ready(journal).iter().map(|item| item.name()).collect();
+        let matrices = plan.items().filter(|item| rounded.contains(item.name()));
+        let others = plan.file_len() - matrices.map(Item::bytes).sum::<u64>();
+        let mut target = Target { plan, file, path, journal, folder, ready, others, progress };
+        let Source { network, config, .. } = source;
+        pool.install(|| calibrate::calibrate(network, config, &calibration, &mut target))
+    }
+}
+
+/// The inputs that matrices are rounded for: those of the texts that were asked for; for four bits also without texts.
+pub(super) fn calibration<'a>(
+    source: &Source,
+    options: &'a QuantizeOptions,
+) -> Result<Option<Cow<'a, Calibration>>> {
+    if let Some(calibration) = &options.calibration {
+        return Ok(Some(Cow::Borrowed(calibration)));
+    }
+    let is_plain = !source.network.matrices().any(StoredMatrix::is_quantized);
+    let needed = is_plain && bits(options)? == Bits::Four;
+    Ok(needed.then(|| Cow::Owned(Calibration::without_texts(&source.config))))
+}
+
+/// The unfinished file as a store of quantized matrices.
+struct Target<'a, 'p> {
+    plan: &'a Plan<'a>,
+    file: &'a File,
+    path: &'a Path,
+    journal: &'a mut Journal,
+    folder: Option<&'a Path>,
+    /// Names of what is not yet written, but complete in the source.
+    ready: BTreeSet<&'a str>,
+    /// Bytes of the file that are not of calibrated matrices.
+    others: u64,
+    progress: Progress<'p>,
+}
+
+impl Target<'_, '_> {
+    /// The bytes of a tensor that is written.
+    fn read(&self, at: usize, len: usize) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        let mut file = self.file;
+        let read = file.seek(SeekFrom::Start(at as u64)).and_then(|_| file.read_exact(&mut bytes));
+        read.map(|()| bytes).map_err(Error::io(self.path))
+    }
+}
+
+impl Store for Target<'_, '_> {
+    fn shape(&self, matrix: &StoredMatrix) -> Option<Shape> {
+        self.plan.item(&matrix.name)?.shape()
+    }
+
+    fn is_written(&self, name: &str) -> bool {
+        self.journal.written.contains(name)
+    }
+
+    fn is_ready(&self, name: &str) -> bool {
+        self.is_written(name) || self.ready.contains(name)
+    }
+
+    fn matrix(&self, matrix: &StoredMatrix) -> Result<Weight> {
+        let item = self.plan.item(&matrix.name).filter(|item| self.is_written(item.name()));
+        let Some(item) = item else { return matrix.load() };
+        if let Some((shape, [bytes_at, scales_at])) = item.panels() {
+            let bytes = self.read(bytes_at, shape.bytes())?;
+            let scales = self.read(scales_at, 2 * shape.scales())?;
+            return Ok(Weight::panels(shape, bytes.into(), &scales.into()));
+        }
+        let (dtype, range) = item.tensor();
+        let bytes = self.read(range.start, range.len())?;
+        Ok(Weight::plain(dtype, matrix.size(), &bytes.into()))
+    }
+
+    fn vector(&self, vector: &StoredVector) -> Result<Vec<f32>> {
+        let item = self.plan.item(&vector.name).filter(|item| self.is_written(item.name()));
+        let Some((dtype, range)) = item.map(Item::tensor) else { return Ok(vector.load()) };
+        let mut values = vec![0.0; vector.len];
+        widen_into(dtype, &self.read(range.start, range.len())?, &mut values);
+        Ok(values)
+    }
+
+    fn put(&mut self, matrix: &StoredMatrix, packed: &Packed) -> Result<()> {
+        let Some(item) = self.plan.item(&matrix.name) else { return Ok(()) };
+        item.write_packed(packed, self.file, self.path, self.folder.is_some())?;
+        self.journal.written.insert(matrix.name.clone());
+        match self.folder {
+            Some(folder) => self.journal.write(folder),
+            None => Ok(()),
+        }
+    }
+
+    fn progress(&mut self, matrix: &StoredMatrix, done: f64) -> ControlFlow<()> {
+        let total = self.plan.file_len();
+        let done = self.others + ((total - self.others) as f64 * done) as u64;
+        (self.progress)(done, total, &matrix.name)
+    }
+}
