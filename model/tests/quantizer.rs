@@ -45,7 +45,7 @@ fn skeletons(original: &Path, folder: &Path) {
     }
 }
 
-/// Quantizes `original` with at most two complete files at a time, each step by a new `Quantizer`; compares with [`quantize`].
+/// Quantizes `original` with at most three complete files at a time, each step by a new `Quantizer`; compares with [`quantize`].
 fn check(format: Format, head: Option<u8>, options: &QuantizeOptions) {
     let go_on = &mut |_: u64, _: u64, _: &str| ControlFlow::Continue(());
     let dir = tempfile::tempdir().unwrap();
@@ -87,7 +87,8 @@ fn check(format: Format, head: Option<u8>, options: &QuantizeOptions) {
         fs::copy(original.join(name), dir.path().join(name)).unwrap();
         fs::rename(dir.path().join(name), next).unwrap();
         complete.insert(next.clone());
-        assert!(complete.len() <= 2, "{complete:?}");
+        // That of a tied embedding to the end, and those of the matrix.
+        assert!(complete.len() <= 3, "{complete:?}");
         quantizer.write(&|file| complete.contains(file), go_on).unwrap();
     }
     assert!(files(&target) == files(&expected), "{format:?} {head:?}");

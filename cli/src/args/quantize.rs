@@ -8,8 +8,8 @@ use glm_model::Calibration;
 use super::{bits, group, positive, threads};
 
 const EXAMPLES: &str = "\
-The official INT4 and INT8 keep their weights exactly; only their order in the file changes. The memory needed does not grow with the \
-model. An unfinished folder cannot be opened as a model; its file is removed if Ctrl-C, SIGTERM or SIGHUP stops the command (exit code 130). With \
+The official INT4 and INT8 keep their weights exactly; only their order in the file changes. INT4 is \
+rounded with the inputs that each layer has for random tokens. One layer is in memory at a time. An unfinished folder cannot be opened as a model; its file is removed if Ctrl-C, SIGTERM or SIGHUP stops the command (exit code 130). With \
 --calibrate it stays, and the same command goes on with it.
 
 Examples:

@@ -2,8 +2,9 @@
 //!
 //! The output is one safetensors file and copies of the configuration and the tokenizer. Matrices become panels of integers (see
 //! `weights/stored.rs`). The official INT4 and INT8 keep their integers and scales; only their order changes. Everything else is
-//! copied. Tensors are written one after another in pieces, so memory does not grow with the model. The file has a temporary name
-//! until it is complete and on the disk, so an unfinished folder never loads.
+//! copied. Most tensors are written one after another in pieces. The linear layers of four bits are rounded for their inputs (see
+//! `calibrate.rs`), layer by layer: what is in memory is one quantized layer. The file has a temporary name until it is complete and
+//! on the disk, so an unfinished folder never loads.
 //!
 //! [`quantize`] does this for a model that is on the disk, [`Quantizer`] for one whose files arrive one after another.
 

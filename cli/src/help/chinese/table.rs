@@ -330,10 +330,10 @@ pub const TABLE: &[(&str, &str)] = &[
         "最新的模型排在最前，单独运行 `glm` 时就用它。列出的是 Hugging Face 缓存中的模型（包括 Python 下载的），以及 `glm pull --quantize` 和 `glm quantize` 生成的模型。未下载完的会标出，可用 `glm pull` 继续下载。",
     ),
     (
-        "The official INT4 and INT8 keep their weights exactly; only their order in the file changes. The memory needed does \
-         not grow with the model. An unfinished folder cannot be opened as a model; its file is removed if Ctrl-C, SIGTERM or \
+        "The official INT4 and INT8 keep their weights exactly; only their order in the file changes. INT4 is rounded with the \
+         inputs that each layer has for random tokens. One layer is in memory at a time. An unfinished folder cannot be opened as a model; its file is removed if Ctrl-C, SIGTERM or \
          SIGHUP stops the command (exit code 130). With --calibrate it stays, and the same command goes on with it.",
-        "官方的 INT4 和 INT8 权重保持不变，只改变在文件中的顺序。所需内存不随模型增大。未完成的文件不能作为模型打开；命令被 Ctrl-C、SIGTERM 或 SIGHUP 停止时会删除它（退出码 130）。使用 --calibrate 时会保留它，再次运行同样的命令即可继续。",
+        "官方的 INT4 和 INT8 权重保持不变，只改变在文件中的顺序。INT4 按随机 token 时各层的输入来舍入，内存中每次只有一层。未完成的文件不能作为模型打开；命令被 Ctrl-C、SIGTERM 或 SIGHUP 停止时会删除它（退出码 130）。使用 --calibrate 时会保留它，再次运行同样的命令即可继续。",
     ),
     (
         "The oldest rounds are dropped, so that a quarter of the context (or --max-new-tokens, if less) is free for the \
