@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::env::consts::ARCH;
 
 use anyhow::Result;
-use glm_model::{Cores, ISA_VARIABLE, Inventory, Isa};
+use glm_model::{CalibrationInfo, Cores, ISA_VARIABLE, Inventory, Isa};
 use serde_json::{Value, json};
 use sysinfo::{CpuRefreshKind, System};
 
@@ -90,7 +90,7 @@ fn sizes(model: &Inventory) -> Vec<String> {
         same if same == config.heads => config.heads.to_string(),
         fewer => messages::heads_of_values(config.heads, fewer),
     };
-    let rows = [
+    let mut rows = vec![
         (messages::layers(), config.layers.to_string()),
         (messages::hidden_size(), config.hidden.to_string()),
         (messages::heads(), messages::heads_of_size(heads, config.head_size)),
@@ -98,6 +98,12 @@ fn sizes(model: &Inventory) -> Vec<String> {
         (messages::vocabulary(), config.vocab.to_string()),
         (messages::context(), config.max_context.to_string()),
     ];
+    rows.extend(model.calibration.as_ref().map(|calibration| {
+        let CalibrationInfo { method, tokens, sha256, .. } = calibration;
+        // Enough of it to tell texts apart.
+        let text = sha256.chars().take(12).collect::<String>();
+        (messages::calibration(), messages::calibrated_with(method, tokens, text))
+    }));
     rows.iter().map(|(name, size)| format!("{}{size}", left(name, 18))).collect()
 }
 
@@ -198,5 +204,9 @@ fn json(model: &Inventory) -> Value {
         "bytes_per_token": model.bytes_per_token,
         "memory": memory.collect::<Vec<_>>(),
         "quantized": model.is_quantized,
+        "calibration": model.calibration.as_ref().map(|calibration| {
+            let CalibrationInfo { method, tokens, sha256, .. } = calibration;
+            json!({ "method": method, "tokens": tokens, "sha256": sha256 })
+        }),
     })
 }

@@ -256,6 +256,9 @@ messages! {
     mlp_size(): "MLP size", "MLP 大小";
     vocabulary(): "vocabulary", "词表";
     context(): "context", "上下文";
+    calibration(): "calibration", "校准";
+    calibrated_with(method, tokens, text): "{method} with {tokens} tokens, SHA-256 {text}...",
+        "{method}，{tokens} 个 token，SHA-256 {text}…";
     matrix(): "matrix", "矩阵";
     count(): "count", "个数";
     shape(): "shape", "形状";

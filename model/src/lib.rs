@@ -44,7 +44,7 @@ mod text;
 #[cfg(feature = "demo")]
 pub mod demo;
 
-pub use calibrate::Calibration;
+pub use calibrate::{Calibration, CalibrationInfo};
 pub use error::{Error, Result};
 pub use files::checkpoint::{
     Bytes, Checkpoint, Dtype, Format, SafetensorsLayout, Tensor, TensorSpec, checkpoint_files,

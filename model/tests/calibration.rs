@@ -127,6 +127,53 @@ fn other_texts_do_not_go_on_with_what_was_begun() {
 }
 
 #[test]
+fn a_second_run_into_the_folder_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = || {
+        let entries = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
+        let mut files: Vec<_> = entries.map(|path| (fs::read(&path).unwrap(), path)).collect();
+        files.sort();
+        files
+    };
+    let options = options(Some(calibration(512)), 1);
+    let mut tried = 0;
+    let mut try_again = |done: u64, total: u64, _: &str| {
+        if done > total / 8 * tried {
+            tried += 1;
+            // A third process writes the journal at this moment.
+            fs::write(dir.path().join("journal.json.part"), "{").unwrap();
+            let before = files();
+            let error = run(&demo("f16"), dir.path(), &options).unwrap_err().to_string();
+            assert!(error.contains("is being written by another process"), "{error}");
+            assert!(files() == before);
+        }
+        ControlFlow::Continue(())
+    };
+    quantize(demo("f16"), dir.path(), &options, &mut try_again).unwrap();
+    assert!(tried > 4, "{tried}");
+    Model::open(dir.path(), &Options::default()).unwrap();
+}
+
+#[test]
+fn what_was_calibrated_is_not_lost_to_a_run_without_texts() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut stop = |done: u64, total: u64, _: &str| match done > total / 4 {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
+    };
+    let texts = options(Some(calibration(512)), 2);
+    let begun = quantize(demo("f16"), dir.path(), &texts, &mut stop);
+    assert!(matches!(begun, Err(Error::Cancelled)), "{begun:?}");
+    let error = run(&demo("f16"), dir.path(), &options(None, 2)).unwrap_err().to_string();
+    assert!(error.contains("holds a calibration that is not finished"), "{error}");
+    // A process that was killed before it gave the file its name.
+    fs::copy(demo("f16").join("config.json"), dir.path().join("config.json")).unwrap();
+    run(&demo("f16"), dir.path(), &texts).unwrap();
+    let error = run(&demo("f16"), dir.path(), &texts).unwrap_err().to_string();
+    assert!(error.contains("already"), "{error}");
+}
+
+#[test]
 fn every_architecture_can_be_calibrated() {
     for name in
         ["chatglm-6b-tiny/bin-f16", "glm-4-9b-chat-hf-layer", "glm-4-0414-layer", "glm-10b-layer"]

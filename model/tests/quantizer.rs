@@ -81,8 +81,8 @@ fn check(format: Format, head: Option<u8>, options: &QuantizeOptions) {
             assert_eq!(quantizer.finish().unwrap(), direct);
             break;
         };
-        let refused = Quantizer::open(&source, &target, options).unwrap().finish();
-        assert!(refused.unwrap_err().to_string().contains("is not complete"));
+        assert!(quantizer.finish().unwrap_err().to_string().contains("is not complete"));
+        let mut quantizer = Quantizer::open(&source, &target, options).unwrap();
         let name = next.file_name().unwrap();
         fs::copy(original.join(name), dir.path().join(name)).unwrap();
         fs::rename(dir.path().join(name), next).unwrap();
@@ -116,6 +116,10 @@ fn a_cancelled_step_is_done_again() {
     quantizer.write(&|file| file == first, go_on).unwrap();
     let error = quantizer.write(&|_| true, &mut stop).unwrap_err();
     assert!(matches!(error, Error::Cancelled), "{error}");
+    // Only one may write to a folder.
+    let other = Quantizer::open(&source, &target, &options).map(|_| ()).unwrap_err();
+    assert!(other.to_string().contains("is being written by another process"), "{other}");
+    drop(quantizer);
     // Other options would give another file.
     let other = Quantizer::open(&source, &target, &QuantizeOptions::new(8, 32))
         .unwrap()

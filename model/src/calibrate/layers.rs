@@ -4,16 +4,16 @@ use std::ops::ControlFlow;
 
 use glm_kernels::{Isa, parallel_region};
 
-use super::moments::Moments;
+use super::moments::{Moments, zeros};
 use super::texts::Calibration;
 use crate::error::{Error, Result};
 use crate::files::config::Config;
-use crate::files::weights::{self, StoredNetwork};
+use crate::files::weights::{Load, StoredLinear, StoredMatrix, StoredNetwork, StoredNorm};
 use crate::network::activations::Activations;
 use crate::network::chunk::Chunk;
 use crate::network::hook::RunOptions;
 use crate::network::kv::{KvFormat, KvPool};
-use crate::network::layer::{LinearRole, Weight, Weights};
+use crate::network::layer::{Convert, Layer, LinearRole, Weight, Weights};
 use crate::network::pass::{Pass, Stage};
 use crate::network::placement::Placement;
 use crate::network::rope::Rotation;
@@ -26,8 +26,13 @@ const ACTIVATIONS: Activations = Activations::Int8;
 /// Its sequences are those of no model.
 const IDENTITY: u64 = 0;
 
+/// Rows of inputs that are added to the moments together. The moments are read and written once for them.
+const INPUTS: usize = 2048;
+
 pub(super) struct Layers<'a> {
-    config: &'a Config,
+    /// That of the model, with one layer.
+    config: Config,
+    /// The current layer, with the matrices that are quantized, and the final norm.
     weights: Weights,
     rotation: Rotation,
     isa: Isa,
@@ -36,14 +41,14 @@ pub(super) struct Layers<'a> {
     texts: &'a [Vec<u32>],
     /// The hidden states of each text before the current layer or its feed-forward block, `[tokens, hidden]`.
     states: Vec<Vec<f32>>,
-    /// The inputs of a matrix for one text.
+    /// Inputs of a matrix that are not in the moments yet.
     inputs: Vec<f32>,
 }
 
 impl<'a> Layers<'a> {
     pub(super) fn new(
         network: &StoredNetwork,
-        config: &'a Config,
+        config: &Config,
         calibration: &'a Calibration,
         isa: Isa,
     ) -> Result<Self> {
@@ -54,33 +59,62 @@ impl<'a> Layers<'a> {
         }
         let longest = calibration.longest();
         config.check_capacity(longest)?;
-        let mut workspace = Workspace::new(IDENTITY, config, TILE)?;
-        workspace.fit_rows(config, longest)?;
+        let config = of_one_layer(config);
+        let mut workspace = Workspace::new(IDENTITY, &config, TILE)?;
+        workspace.fit_rows(&config, longest)?;
+        let states = texts.iter().map(|ids| zeros(ids.len() * config.hidden));
+        let mut load = Load { config: &config, matrix: &mut StoredMatrix::load };
+        let weights = Weights {
+            embedding: load.table(&network.embedding)?,
+            positions: match &network.positions {
+                Some([first, second]) => Some([load.table(first)?, load.table(second)?]),
+                None => None,
+            },
+            layers: Vec::new(),
+            final_norm: load.norm(&network.final_norm)?,
+            head: None,
+        };
         let mut layers = Self {
-            config,
-            weights: weights::load(network, config, &mut |_, _| {})?,
-            rotation: Rotation::new(config),
+            weights,
+            rotation: Rotation::new(&config),
             isa,
             workspace,
-            pool: KvPool::new(config, KvFormat::of(ACTIVATIONS), None)?,
+            pool: KvPool::new(&config, KvFormat::of(ACTIVATIONS), None)?,
             texts,
-            states: texts.iter().map(|ids| vec![0.0; ids.len() * config.hidden]).collect(),
+            states: states.collect::<Result<_>>()?,
             inputs: Vec::new(),
+            config,
         };
         layers.each(&mut |pass, states, _| pass.embeddings(states), &mut |_, _| {
             ControlFlow::Continue(())
         })?;
+        // They may be copies.
+        layers.weights.embedding = Weight::empty();
+        layers.weights.positions = None;
         Ok(layers)
     }
 
-    /// Bytes of the states, and of a pass.
+    /// Bytes of the states, of a pass, and of inputs.
     pub(super) fn bytes(config: &Config, calibration: &Calibration) -> u64 {
+        let config = of_one_layer(config);
         let longest = calibration.longest();
-        let widest = config.hidden.max(config.intermediate_size) as u64;
-        let of_a_text = KvFormat::of(ACTIVATIONS).bytes_per_token(config) + 4 * widest;
-        4 * (calibration.tokens() * config.hidden) as u64
-            + Workspace::bytes(config, longest)
-            + of_a_text * longest as u64
+        let widest = config.hidden.max(config.intermediate_size).max(config.attention_width());
+        let rows = (INPUTS + longest).min(calibration.tokens());
+        4 * (calibration.tokens() * config.hidden + rows * widest) as u64
+            + Workspace::bytes(&config, longest)
+            + KvFormat::of(ACTIVATIONS).bytes(&config, longest)
+    }
+
+    /// Goes to a layer, whose matrices must then be [replaced](Self::replace).
+    ///
+    /// # Errors
+    /// If a norm or a bias cannot be read.
+    pub(super) fn enter(&mut self, layer: &Layer<StoredLinear, StoredNorm>) -> Result<()> {
+        // Each is quantized before it is used.
+        let matrix = &mut |_: &StoredMatrix| Ok(Weight::empty());
+        let layer = layer.try_map(&mut Load { config: &self.config, matrix })?;
+        self.weights.layers = vec![layer];
+        Ok(())
     }
 
     /// Adds the inputs of a matrix to `moments`. Those of [`LinearRole::Up`] come after the attention, which is added to the states.
@@ -89,54 +123,84 @@ impl<'a> Layers<'a> {
     /// If memory cannot be allocated, or `progress`, which gets the part that is done, cancels.
     pub(super) fn inputs(
         &mut self,
-        index: usize,
         role: LinearRole,
         mut moments: Option<&mut Moments>,
         progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
     ) -> Result<()> {
-        let count = self.texts.len() as f32;
+        let count = self.texts.len();
+        let is_kept = moments.is_some();
         self.each(
             &mut |pass, states, inputs| {
-                pass.stage(index, Stage::Input(role), states, &mut |x| inputs.extend_from_slice(x));
+                let see = &mut |x: &[f32]| {
+                    if is_kept {
+                        inputs.extend_from_slice(x);
+                    }
+                };
+                pass.stage(0, Stage::Input(role), states, see);
             },
             &mut |text, inputs| {
-                if let Some(moments) = &mut moments {
+                let done = text + 1;
+                if let Some(moments) = &mut moments
+                    && (done == count || inputs.len() >= INPUTS * moments.inputs())
+                {
                     moments.add(inputs);
+                    inputs.clear();
                 }
-                progress((text + 1) as f32 / count)
+                progress(done as f32 / count as f32)
             },
         )
     }
 
-    /// Adds the feed-forward block of a layer to the states.
-    pub(super) fn finish(&mut self, index: usize) -> Result<()> {
+    /// Adds the feed-forward block of the layer to the states.
+    ///
+    /// # Errors
+    /// As [`Self::inputs`].
+    pub(super) fn finish(
+        &mut self,
+        progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let count = self.texts.len();
         let run: &mut Run<'_> = &mut |pass, states, _| {
-            pass.stage(index, Stage::FeedForward, states, &mut |_| {});
+            pass.stage(0, Stage::FeedForward, states, &mut |_| {});
         };
-        self.each(run, &mut |_, _| ControlFlow::Continue(()))
+        self.each(run, &mut |text, _| progress((text + 1) as f32 / count as f32))
     }
 
     /// Adds the inputs of the head.
-    pub(super) fn head_inputs(&mut self, moments: &mut Moments) {
-        for states in &self.states {
+    ///
+    /// # Errors
+    /// If `progress` cancels.
+    pub(super) fn head_inputs(
+        &mut self,
+        moments: &mut Moments,
+        progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let count = self.states.len();
+        for (text, states) in self.states.iter().enumerate() {
             self.inputs.resize(states.len(), 0.0);
             self.weights.final_norm.forward(self.isa, states, &mut self.inputs);
             moments.add(&self.inputs);
+            if progress((text + 1) as f32 / count as f32).is_break() {
+                return Err(Error::Cancelled);
+            }
         }
+        Ok(())
     }
 
-    pub(super) fn replace(&mut self, index: usize, role: LinearRole, weight: Weight) {
-        if let Some(linear) = self.weights.layers[index].linear_mut(role) {
+    /// Gives the current layer a matrix.
+    pub(super) fn replace(&mut self, role: LinearRole, weight: Weight) {
+        let linear = self.weights.layers.first_mut().and_then(|layer| layer.linear_mut(role));
+        if let Some(linear) = linear {
             linear.weight = weight;
         }
     }
 
-    /// Calls `run` with a pass over each text, its states, and an empty buffer for inputs. `then` gets the number of the text and the
+    /// Calls `run` with a pass over each text, its states, and the buffer of inputs. `then` gets the number of the text and the
     /// inputs, outside of the parallel region, and can cancel.
     fn each(
         &mut self,
         run: &mut Run<'_>,
-        then: &mut dyn FnMut(usize, &[f32]) -> ControlFlow<()>,
+        then: &mut dyn FnMut(usize, &mut Vec<f32>) -> ControlFlow<()>,
     ) -> Result<()> {
         let Self { config, weights, rotation, isa, workspace, pool, texts, states, inputs } = self;
         for (index, (ids, states)) in texts.iter().zip(states).enumerate() {
@@ -154,7 +218,6 @@ impl<'a> Layers<'a> {
                 workspace,
                 options: RunOptions::default(),
             };
-            inputs.clear();
             parallel_region(|| run(&mut pass, states, inputs));
             if then(index, inputs).is_break() {
                 return Err(Error::Cancelled);
@@ -166,3 +229,8 @@ impl<'a> Layers<'a> {
 
 /// Gets a pass over a text, its states, and a buffer for inputs.
 type Run<'r> = dyn FnMut(&mut Pass<'_, '_, '_>, &mut [f32], &mut Vec<f32>) + Send + 'r;
+
+/// Only one layer is in memory at a time, and its keys and values.
+fn of_one_layer(config: &Config) -> Config {
+    Config { layers: 1, ..config.clone() }
+}

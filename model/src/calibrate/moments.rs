@@ -4,7 +4,8 @@ use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::cholesky::llt::factor::{
     LltParams, LltRegularization, cholesky_in_place, cholesky_in_place_scratch,
 };
-use faer::linalg::matmul::triangular::{BlockStructure, matmul};
+use faer::linalg::matmul::matmul;
+use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::prelude::*;
 use faer::{Accum, Par, Spec};
 use glm_kernels::{BLOCK, Shape};
@@ -15,7 +16,7 @@ use crate::error::{Error, Result};
 /// Columns of the moments that are summed together.
 const COLUMNS: usize = 256;
 
-/// `Σ xᵀ·x` over rows of inputs: a symmetric matrix, of which the lower triangle is kept.
+/// `Σ xᵀ·x` over rows of inputs: a symmetric matrix, of which the upper triangle is kept.
 pub(super) struct Moments {
     inputs: usize,
     /// Column-major.
@@ -27,9 +28,14 @@ impl Moments {
         Ok(Self { inputs, sums: zeros(inputs * inputs)? })
     }
 
-    /// Bytes of the moments and of their factor.
+    /// Bytes of the moments, and of their factor, which takes their place.
     pub(super) fn bytes(inputs: usize) -> u64 {
-        8 * (inputs as u64).pow(2)
+        4 * (inputs as u64).pow(2)
+    }
+
+    /// Inputs of a row.
+    pub(super) fn inputs(&self) -> usize {
+        self.inputs
     }
 
     /// Adds rows of inputs, `[rows, inputs]`, on the threads of the current pool. Any number of threads gives the same bits: each sum
@@ -40,30 +46,29 @@ impl Moments {
         self.sums.par_chunks_mut(COLUMNS * n).enumerate().for_each(|(index, sums)| {
             let (first, columns) = (index * COLUMNS, sums.len() / n);
             let sums = MatMut::from_column_major_slice_mut(sums, n, columns);
-            let (_, sums) = sums.split_at_row_mut(first);
-            let (mut triangle, mut below) = sums.split_at_row_mut(columns);
+            let (above, below) = sums.split_at_row_mut(first);
+            let mut triangle = below.subrows_mut(0, columns);
             let own = x.subrows(first, columns);
-            let structure = BlockStructure::Rectangular;
-            let lower = BlockStructure::TriangularLower;
             let transposed = own.transpose();
-            matmul(
+            let (rectangular, upper) =
+                (BlockStructure::Rectangular, BlockStructure::TriangularUpper);
+            matmul(above, Accum::Add, x.subrows(0, first), transposed, 1.0, Par::Seq);
+            triangular::matmul(
                 &mut triangle,
-                lower,
+                upper,
                 Accum::Add,
                 own,
-                structure,
+                rectangular,
                 transposed,
-                structure,
+                rectangular,
                 1.0,
                 Par::Seq,
             );
-            let others = x.subrows(first + columns, n - first - columns);
-            faer::linalg::matmul::matmul(&mut below, Accum::Add, others, transposed, 1.0, Par::Seq);
         });
     }
 
     fn at(&self, i: usize, j: usize) -> f32 {
-        self.sums[i.min(j) * self.inputs + i.max(j)]
+        self.sums[i.max(j) * self.inputs + i.min(j)]
     }
 
     /// The columns, those of the least moments first. The groups of `shape` stay together, and one that is shorter is the last.
@@ -92,9 +97,10 @@ impl Moments {
     ///
     /// # Errors
     /// If the memory cannot be allocated, or the moments are not finite.
-    pub(super) fn factor(&self, order: &[usize], damping: f32) -> Result<Mat<f32>> {
+    pub(super) fn factor(mut self, order: &[usize], damping: f32) -> Result<Factor> {
         let n = self.inputs;
-        let sum: f64 = (0..n).map(|i| f64::from(self.at(i, i))).sum();
+        let diagonal: Vec<f32> = (0..n).map(|i| self.at(i, i)).collect();
+        let sum: f64 = diagonal.iter().copied().map(f64::from).sum();
         if !sum.is_finite() {
             return Err(Error::NotFinite);
         }
@@ -102,23 +108,35 @@ impl Moments {
         loop {
             // Without any inputs the weights are rounded to the nearest levels.
             let added = if sum > 0.0 { (sum / n as f64 * damping) as f32 } else { 1.0 };
-            let mut values = zeros(n * n)?;
-            values.par_chunks_mut(n).enumerate().for_each(|(j, column)| {
-                for i in j..n {
-                    column[i] = self.at(order[i], order[j]);
+            // The factor is computed in the lower triangle, so the moments are there if more damping is needed.
+            for j in 0..n {
+                self.sums[j * n + j] = diagonal[order[j]] + added;
+                for i in j + 1..n {
+                    self.sums[j * n + i] = self.at(order[i], order[j]);
                 }
-                column[j] += added;
-            });
-            let mut factor = MatMut::from_column_major_slice_mut(&mut values, n, n);
-            if factorize(factor.as_mut())? {
-                return Ok(factor.to_owned());
+            }
+            if factorize(MatMut::from_column_major_slice_mut(&mut self.sums, n, n))? {
+                return Ok(Factor { inputs: n, values: self.sums });
             }
             damping *= 10.0;
         }
     }
 }
 
-/// The Cholesky factor in the lower triangle. `false` if there is none.
+/// A Cholesky factor, in the lower triangle.
+pub(super) struct Factor {
+    inputs: usize,
+    /// Column-major.
+    values: Vec<f32>,
+}
+
+impl Factor {
+    pub(super) fn matrix(&self) -> MatRef<'_, f32> {
+        MatRef::from_column_major_slice(&self.values, self.inputs, self.inputs)
+    }
+}
+
+/// Replaces the lower triangle by its Cholesky factor, and leaves what is above. `false` if there is none.
 fn factorize(matrix: MatMut<'_, f32>) -> Result<bool> {
     let params: Spec<LltParams, f32> = Spec::default();
     let scratch = cholesky_in_place_scratch::<f32>(matrix.nrows(), Par::rayon(0), params);
@@ -128,10 +146,10 @@ fn factorize(matrix: MatMut<'_, f32>) -> Result<bool> {
     Ok(cholesky_in_place(matrix, regularization, Par::rayon(0), stack, params).is_ok())
 }
 
-fn zeros(n: usize) -> Result<Vec<f32>> {
-    bytemuck::allocation::try_zeroed_vec(n).map_err(|()| no_memory(4 * n))
+pub(super) fn zeros<T: bytemuck::Zeroable>(n: usize) -> Result<Vec<T>> {
+    bytemuck::allocation::try_zeroed_vec(n).map_err(|()| no_memory(n * size_of::<T>()))
 }
 
-pub(super) fn no_memory(bytes: usize) -> Error {
+fn no_memory(bytes: usize) -> Error {
     Error::OutOfMemory { bytes: bytes as u64 }
 }

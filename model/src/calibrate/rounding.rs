@@ -1,5 +1,8 @@
 //! A matrix of weights → integers and scales in panels, with the error feedback of [`glm_kernels::feedback`].
 
+use std::ops::{ControlFlow, Range};
+use std::sync::{Mutex, PoisonError};
+
 use faer::linalg::matmul::matmul;
 use faer::prelude::*;
 use faer::{Accum, Par};
@@ -9,8 +12,8 @@ use glm_kernels::{BLOCK, Isa, LANES, Shape};
 use half::f16;
 use rayon::prelude::*;
 
-use super::moments::no_memory;
-use crate::error::Result;
+use super::moments::zeros;
+use crate::error::{Error, Result};
 use crate::files::weights::StoredMatrix;
 
 /// A quantized matrix in panels.
@@ -19,109 +22,135 @@ pub(crate) struct Packed {
     pub(crate) scales: Vec<f16>,
 }
 
-/// Bytes of memory for rounding a matrix.
-pub(super) fn bytes(rows: usize, cols: usize) -> u64 {
-    // Weights, errors, integers and panels.
-    rows as u64 * cols as u64 * (4 + 4 + 1 + 1) + rows as u64 * MAX_COLUMNS as u64 * 4
+/// Rows that a task rounds: whole panels.
+const ROWS: usize = 16 * LANES;
+
+/// Bytes of memory for rounding a matrix of `cols` columns on `threads` threads.
+pub(super) fn bytes(cols: usize, threads: usize) -> u64 {
+    // Weights, errors and integers.
+    (threads * ROWS * cols * (4 + 4 + 1)) as u64
 }
 
 /// Rounds a matrix for inputs whose moments, with the columns in `order`, have the Cholesky factor `factor`. The columns of a group
-/// must be together in `order`. Works on the threads of the current pool.
+/// must be together in `order`. Works on the threads of the current pool; a task rounds whole rows, so that any number of threads
+/// gives the same bits. `progress` gets the part that is done, and can cancel.
 ///
 /// # Errors
-/// If a weight is not finite, or the memory cannot be allocated.
+/// If a weight is not finite, the memory cannot be allocated, or `progress` cancels.
 pub(super) fn round(
     isa: Isa,
     shape: &Shape,
     matrix: &StoredMatrix,
     order: &[usize],
-    factor: &Mat<f32>,
+    factor: MatRef<'_, f32>,
+    progress: &mut (dyn FnMut(f32) -> ControlFlow<()> + Send),
 ) -> Result<Packed> {
-    let (rows, cols) = (shape.rows, shape.cols);
-    let group = (shape.group_blocks * BLOCK).min(cols);
-    let (groups, step) = (shape.groups(), MAX_COLUMNS / group * group);
-    let weights = matrix.values(order)?;
-    let mut integers = zeros::<i8>(rows * cols)?;
-    let mut scales = vec![f16::ZERO; rows * groups];
-    let mut errors = zeros::<f32>(rows * cols)?;
-    let mut feedback = zeros::<f32>(rows * step.min(cols))?;
-    for start in (0..cols).step_by(step).rev() {
-        let end = (start + step).min(cols);
-        let n = end - start;
-        feedback_of(&errors, factor, start..end, &mut feedback[..rows * n]);
-        let local = Local::new(factor, start, n);
-        integers
-            .par_chunks_mut(cols)
-            .zip(scales.par_chunks_mut(groups))
-            .zip(errors.par_chunks_mut(cols))
-            .zip(feedback.par_chunks_mut(n))
-            .zip(weights.par_chunks(cols))
-            .for_each(|((((integers, scales), errors), feedback), weights)| {
+    let mut bytes = zeros::<u8>(shape.bytes())?;
+    let mut scales = zeros::<f16>(shape.scales())?;
+    let panels = ROWS / LANES;
+    let progress = Mutex::new((0, progress));
+    bytes
+        .par_chunks_mut(panels * shape.panel_bytes())
+        .zip(scales.par_chunks_mut(panels * shape.groups() * LANES))
+        .enumerate()
+        .try_for_each(|(task, (bytes, scales))| {
+            let first = task * ROWS;
+            let rows = ROWS.min(shape.rows - first);
+            let mut weights = zeros(rows * shape.cols)?;
+            matrix.values(first, order, &mut weights)?;
+            let rounded = Rounded::new(isa, shape, &weights, factor)?;
+            rounded.pack(shape, order, bytes, scales);
+            let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
+            let (done, progress) = &mut *progress;
+            *done += rows;
+            match progress(*done as f32 / shape.rows as f32) {
+                ControlFlow::Break(()) => Err(Error::Cancelled),
+                ControlFlow::Continue(()) => Ok(()),
+            }
+        })?;
+    Ok(Packed { bytes, scales })
+}
+
+/// Rounded rows, with the columns in the order of the factor.
+struct Rounded {
+    /// `[rows, columns]`
+    integers: Vec<i8>,
+    /// `[rows, groups]`
+    scales: Vec<f16>,
+}
+
+impl Rounded {
+    fn new(isa: Isa, shape: &Shape, weights: &[f32], factor: MatRef<'_, f32>) -> Result<Self> {
+        let (cols, groups) = (shape.cols, shape.groups());
+        let rows = weights.len() / cols;
+        let group = (shape.group_blocks * BLOCK).min(cols);
+        let step = MAX_COLUMNS / group * group;
+        let mut integers = zeros(rows * cols)?;
+        let mut scales = vec![f16::ZERO; rows * groups];
+        let mut errors = zeros(rows * cols)?;
+        let mut feedback = vec![0.0; rows * step.min(cols)];
+        for start in (0..cols).step_by(step).rev() {
+            let end = (start + step).min(cols);
+            let n = end - start;
+            let feedback = &mut feedback[..rows * n];
+            feedback_of(&errors, factor, start..end, feedback);
+            let local = Local::new(factor, start, n);
+            for (row, feedback) in feedback.chunks_exact_mut(n).enumerate() {
                 feedback.iter_mut().zip(&local.inverse).for_each(|(sum, inverse)| *sum *= inverse);
                 isa.run(RoundRow {
                     bits: shape.bits,
                     group,
-                    weights: &weights[start..end],
+                    weights: &weights[row * cols..][start..end],
                     feedback,
                     factor: &local.factor,
                     squares: &local.squares,
-                    integers: &mut integers[start..end],
-                    errors: &mut errors[start..end],
-                    scales: &mut scales[start / group..end.div_ceil(group)],
+                    integers: &mut integers[row * cols..][start..end],
+                    errors: &mut errors[row * cols..][start..end],
+                    scales: &mut scales[row * groups..][start / group..end.div_ceil(group)],
                 });
+            }
+        }
+        Ok(Self { integers, scales })
+    }
+
+    /// Writes panels, with the columns in the order of the matrix.
+    fn pack(&self, shape: &Shape, order: &[usize], bytes: &mut [u8], scales: &mut [f16]) {
+        let (cols, groups, group) = (shape.cols, shape.groups(), shape.group_blocks * BLOCK);
+        bytes
+            .chunks_exact_mut(shape.panel_bytes())
+            .zip(scales.chunks_exact_mut(groups * LANES))
+            .zip(self.integers.chunks(LANES * cols).zip(self.scales.chunks(LANES * groups)))
+            .for_each(|((bytes, scales), (integers, row_scales))| {
+                let mut own = vec![0; integers.len()];
+                let mut own_scales = vec![f16::ZERO; row_scales.len()];
+                for (row, integers) in integers.chunks_exact(cols).enumerate() {
+                    for (at, &col) in order.iter().enumerate() {
+                        own[row * cols + col] = integers[at];
+                        own_scales[row * groups + col / group] =
+                            row_scales[row * groups + at / group];
+                    }
+                }
+                pack_panel(shape, &own, bytes);
+                pack_scales(groups, &own_scales, scales);
             });
     }
-    drop((weights, errors));
-    pack(shape, order, &integers, &scales)
 }
 
-/// Rows of feedback that a task computes.
-const ROWS: usize = 256;
-
-/// `Σ (wᵢ − ŵᵢ)·Lᵢₘ` over the columns `i` behind `columns`, `[rows, columns]`. A task computes whole rows, so that any number of threads
-/// gives the same bits.
+/// `Σ (wᵢ − ŵᵢ)·Lᵢₘ` over the columns `i` behind `columns`, `[rows, columns]`.
 fn feedback_of(
     errors: &[f32],
-    factor: &Mat<f32>,
-    columns: std::ops::Range<usize>,
+    factor: MatRef<'_, f32>,
+    columns: Range<usize>,
     feedback: &mut [f32],
 ) {
     let (cols, n) = (factor.nrows(), columns.len());
-    let behind = cols - columns.end;
-    let part = factor.as_ref().submatrix(columns.end, columns.start, behind, n);
-    let tasks = feedback.par_chunks_mut(ROWS * n).zip(errors.par_chunks(ROWS * cols));
-    tasks.for_each(|(feedback, errors)| {
-        let rows = feedback.len() / n;
-        // Row-major, so transposed for the library.
-        let errors = MatRef::from_column_major_slice(errors, cols, rows);
-        let errors = errors.subrows(columns.end, behind);
-        let mut feedback = MatMut::from_column_major_slice_mut(feedback, n, rows);
-        matmul(feedback.as_mut(), Accum::Replace, part.transpose(), errors, 1.0, Par::Seq);
-    });
-}
-
-/// The panels of integers and scales whose columns are in `order`.
-fn pack(shape: &Shape, order: &[usize], integers: &[i8], scales: &[f16]) -> Result<Packed> {
-    let (cols, groups, group) = (shape.cols, shape.groups(), shape.group_blocks * BLOCK);
-    let mut bytes = zeros::<u8>(shape.bytes())?;
-    let mut packed = vec![f16::ZERO; shape.scales()];
-    bytes
-        .par_chunks_mut(shape.panel_bytes())
-        .zip(packed.par_chunks_mut(groups * LANES))
-        .zip(integers.par_chunks(LANES * cols).zip(scales.par_chunks(LANES * groups)))
-        .for_each(|((bytes, packed), (integers, scales))| {
-            let mut own = vec![0; integers.len()];
-            let mut own_scales = vec![f16::ZERO; scales.len()];
-            for (row, integers) in integers.chunks_exact(cols).enumerate() {
-                for (at, &col) in order.iter().enumerate() {
-                    own[row * cols + col] = integers[at];
-                    own_scales[row * groups + col / group] = scales[row * groups + at / group];
-                }
-            }
-            pack_panel(shape, &own, bytes);
-            pack_scales(groups, &own_scales, packed);
-        });
-    Ok(Packed { bytes, scales: packed })
+    let (rows, behind) = (feedback.len() / n, cols - columns.end);
+    let part = factor.submatrix(columns.end, columns.start, behind, n);
+    // Row-major, so transposed for the library.
+    let errors = MatRef::from_column_major_slice(errors, cols, rows);
+    let errors = errors.subrows(columns.end, behind);
+    let feedback = MatMut::from_column_major_slice_mut(feedback, n, rows);
+    matmul(feedback, Accum::Replace, part.transpose(), errors, 1.0, Par::Seq);
 }
 
 /// The factor of some columns, as [`RoundRow`] takes it.
@@ -133,8 +162,8 @@ struct Local {
 }
 
 impl Local {
-    fn new(factor: &Mat<f32>, start: usize, n: usize) -> Self {
-        let part = factor.as_ref().submatrix(start, start, n, n);
+    fn new(factor: MatRef<'_, f32>, start: usize, n: usize) -> Self {
+        let part = factor.submatrix(start, start, n, n);
         let inverse: Vec<_> = (0..n).map(|m| 1.0 / part[(m, m)]).collect();
         let mut normed = vec![0.0; n * n];
         for m in 0..n {
@@ -145,8 +174,4 @@ impl Local {
         let squares = (0..n).map(|m| part[(m, m)] * part[(m, m)]).collect();
         Self { factor: normed, squares, inverse }
     }
-}
-
-fn zeros<T: bytemuck::Zeroable>(n: usize) -> Result<Vec<T>> {
-    bytemuck::allocation::try_zeroed_vec(n).map_err(|()| no_memory(n * size_of::<T>()))
 }

@@ -40,7 +40,8 @@ impl Calibration {
         tokens: usize,
     ) -> Result<Self> {
         let ids = text_ids(config.mask, tokenizer, text.unwrap_or(TEXT))?;
-        let part = TOKENS.min(config.max_context.saturating_sub(AROUND)).min(ids.len());
+        let room = config.max_context.saturating_sub(AROUND);
+        let part = TOKENS.min(room).min(ids.len()).min(tokens);
         if part < 2 {
             return Err(Error::Prompt("a text of at least 2 tokens is needed".to_owned()));
         }

@@ -1,5 +1,8 @@
 //! The matrices of a model: shapes, formats and sizes, found without loading the weights.
 
+use std::collections::BTreeMap;
+
+use crate::calibrate::CalibrationInfo;
 use crate::files::config::Config;
 use crate::files::weights::{StoredMatrix, StoredNetwork};
 use crate::network::activations::Activations;
@@ -39,11 +42,17 @@ pub struct Inventory {
     pub is_quantized: bool,
     /// Whether the embedding is also the head.
     pub is_head_tied: bool,
+    /// The texts that the matrices were quantized for, if there were any.
+    pub calibration: Option<CalibrationInfo>,
 }
 
 impl Inventory {
     /// The inventory of the tensors that were found for `config`.
-    pub(crate) fn new(config: Config, network: &StoredNetwork) -> Self {
+    pub(crate) fn new(
+        config: Config,
+        network: &StoredNetwork,
+        metadata: &BTreeMap<String, String>,
+    ) -> Self {
         let mut list = List { matrices: Vec::new(), copied: 0 };
         let embedding = list.add("word embeddings", [&network.embedding]);
         let positions = network.positions.iter().flatten();
@@ -73,6 +82,7 @@ impl Inventory {
             bytes_per_token,
             is_quantized,
             is_head_tied,
+            calibration: CalibrationInfo::read(metadata),
         }
     }
 

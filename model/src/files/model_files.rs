@@ -40,7 +40,7 @@ impl ModelFiles {
     /// If the tensors are not those of `config`.
     pub fn new(config: Config, checkpoint: &Checkpoint) -> Result<Self> {
         let network = resolve(&config, checkpoint)?;
-        let inventory = Inventory::new(config, &network);
+        let inventory = Inventory::new(config, &network, checkpoint.metadata());
         Ok(Self { inventory, network })
     }
 

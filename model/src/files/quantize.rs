@@ -22,9 +22,9 @@ use crate::calibrate::{self, Calibration};
 use crate::error::{Error, Result};
 use crate::files::checkpoint::Checkpoint;
 use crate::files::config::Config;
-use crate::files::weights::{LAYOUT_KEY, StoredNetwork, TwoTensors, resolve};
+use crate::files::weights::{LAYOUT_KEY, StoredMatrix, StoredNetwork, TwoTensors, resolve};
 use crate::network::model::pool;
-use plan::Plan;
+use plan::{Item, Plan};
 
 pub use folder::companion_files;
 pub use quantizer::Quantizer;
@@ -103,12 +103,12 @@ pub fn quantize(
     let plan = Plan::new(&opened.network, options, shared)?;
     fs::create_dir_all(target).map_err(Error::io(target))?;
     folder::prepare(target)?;
-    let mut file = folder::temporary_file(target)?;
+    let file = folder::temporary_file(target)?;
     let temporary = file.path().to_owned();
     let items: Vec<_> = plan.items().collect();
     pool.install(|| {
-        plan.write_header(file.as_file_mut(), &temporary)?;
-        plan.write(&items, 0, file.as_file_mut(), &temporary, progress)
+        plan.write_header(file.as_file(), &temporary)?;
+        plan.write(&items, 0, file.as_file(), &temporary, progress)
     })?;
     folder::publish(source, target, |path| {
         file.persist_noclobber(path).map(|_| ()).map_err(|error| error.error)
@@ -119,11 +119,14 @@ pub fn quantize(
 /// Bytes of memory that [`quantize`] needs for a calibration, beside the mapped source; 0 without one.
 ///
 /// # Errors
-/// If the source is no supported model.
+/// If the source is no supported model, or an option is outside its range.
 pub fn calibration_bytes(source: impl AsRef<Path>, options: &QuantizeOptions) -> Result<u64> {
     let Some(calibration) = &options.calibration else { return Ok(0) };
     let opened = Source::open(source.as_ref())?;
-    Ok(calibrate::bytes(&opened.network, &opened.config, calibration))
+    let plan = Plan::new(&opened.network, options, None)?;
+    let packed = |matrix: &StoredMatrix| plan.item(&matrix.name).map_or(0, Item::bytes);
+    let threads = pool(options.threads)?.current_num_threads();
+    Ok(calibrate::bytes(&opened.network, &opened.config, calibration, threads, &packed))
 }
 
 /// The tensors of a model that is to be quantized.

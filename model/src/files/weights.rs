@@ -34,8 +34,8 @@ pub(crate) struct Affine<W, B> {
     pub(crate) bias: Option<B>,
 }
 
-type StoredLinear = Affine<StoredMatrix, StoredVector>;
-type StoredNorm = Affine<StoredVector, StoredVector>;
+pub(crate) type StoredLinear = Affine<StoredMatrix, StoredVector>;
+pub(crate) type StoredNorm = Affine<StoredVector, StoredVector>;
 
 /// The tensors of a model in a checkpoint, found and checked.
 pub(crate) type StoredNetwork = Network<StoredMatrix, StoredLinear, StoredNorm>;
@@ -171,15 +171,21 @@ pub(crate) fn load(
     progress: &mut (dyn FnMut(u64, u64) + Send),
 ) -> Result<Weights> {
     let total = network.matrices().map(StoredMatrix::stored_bytes).sum();
-    network.try_map(&mut Load { config, progress, done: 0, total })
+    let mut done = 0;
+    let matrix = &mut |matrix: &StoredMatrix| {
+        let weight = matrix.load()?;
+        done += matrix.stored_bytes();
+        progress(done, total);
+        Ok(weight)
+    };
+    network.try_map(&mut Load { config, matrix })
 }
 
 /// Stored tensors → weights.
-struct Load<'l> {
-    config: &'l Config,
-    progress: &'l mut (dyn FnMut(u64, u64) + Send),
-    done: u64,
-    total: u64,
+pub(crate) struct Load<'l> {
+    pub(crate) config: &'l Config,
+    /// Loads a matrix.
+    pub(crate) matrix: &'l mut dyn FnMut(&StoredMatrix) -> Result<Weight>,
 }
 
 impl<'a> Convert<'a, StoredMatrix, StoredLinear, StoredNorm> for Load<'_> {
@@ -189,10 +195,7 @@ impl<'a> Convert<'a, StoredMatrix, StoredLinear, StoredNorm> for Load<'_> {
     type Error = Error;
 
     fn table(&mut self, table: &'a StoredMatrix) -> Result<Weight> {
-        let weight = table.load()?;
-        self.done += table.stored_bytes();
-        (self.progress)(self.done, self.total);
-        Ok(weight)
+        (self.matrix)(table)
     }
 
     fn linear(&mut self, role: LinearRole, linear: &'a StoredLinear) -> Result<Linear> {

@@ -190,7 +190,11 @@ impl<L, N> Layer<L, N> {
         attention.chain(feed_forward)
     }
 
-    fn try_map<'a, T: 'a, C: Convert<'a, T, L, N>>(
+    /// Converts every component of the layer.
+    ///
+    /// # Errors
+    /// The first error of `convert`.
+    pub(crate) fn try_map<'a, T: 'a, C: Convert<'a, T, L, N>>(
         &'a self,
         convert: &mut C,
     ) -> Result<Layer<C::Linear, C::Norm>, C::Error> {

@@ -1,12 +1,13 @@
 //! Quantizing with a calibration. What is written stays if the process is killed, and the next run goes on behind it.
 
-use std::fs::{self, TryLockError};
+use std::fs;
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use glm_kernels::Shape;
 
+use super::folder::JOURNAL;
 use super::plan::{Item, Plan};
 use super::quantizer::{Journal, Part, Quantizer};
 use super::{Progress, QuantizeOptions, Quantized, Source, folder};
@@ -24,24 +25,26 @@ pub(super) fn quantize(
     calibration: &Calibration,
     progress: Progress<'_>,
 ) -> Result<Quantized> {
-    fs::create_dir_all(target).map_err(Error::io(target))?;
-    folder::check(target)?;
-    let mut quantizer = Quantizer::open(source, target, options)?;
     let opened = Source::open(source)?;
     if let Some(matrix) = opened.network.matrices().find(|matrix| matrix.is_quantized()) {
         let problem =
             format!("{} is quantized already: calibration needs the original weights", matrix.name);
         return Err(Error::file(source, problem));
     }
+    fs::create_dir_all(target).map_err(Error::io(target))?;
+    if !target.join(JOURNAL).exists() {
+        folder::check(target)?;
+    }
+    let mut quantizer = Quantizer::open(source, target, options)?;
+    // Another process may have finished it before it was locked.
+    folder::check_weights(target)?;
     quantizer.compare_head(&opened, &|_| true);
     let plan = quantizer.plan(&opened)?;
-    let part = quantizer.part(&plan)?;
-    if matches!(part.file.try_lock(), Err(TryLockError::WouldBlock)) {
-        return Err(Error::file(target, "is being written by another process"));
-    }
-    let written = quantizer.written(&plan).map(Item::bytes).sum();
-    let Quantizer { pool, journal, folder, .. } = &mut quantizer;
-    let mut store = Folder { folder, journal, plan: &plan, part: &part, written, progress };
+    quantizer.begin(&plan)?;
+    let Quantizer { pool, journal, folder, part, .. } = &mut quantizer;
+    let matrices = calibrate::matrices(&opened.network);
+    let bytes = matrices.filter_map(|matrix| plan.item(&matrix.name)).map(Item::bytes).sum();
+    let mut store = Folder { folder, journal, plan: &plan, part, bytes, progress };
     pool.install(|| {
         calibrate::calibrate(&opened.network, &opened.config, calibration, &mut store)
     })?;
@@ -55,14 +58,14 @@ struct Folder<'a, 'p> {
     journal: &'a mut Journal,
     plan: &'a Plan<'a>,
     part: &'a Part,
-    /// Bytes of the tensors that are written.
-    written: u64,
+    /// Bytes of all matrices that are calibrated.
+    bytes: u64,
     progress: Progress<'p>,
 }
 
 impl<'a> Folder<'a, '_> {
     fn item(&self, matrix: &StoredMatrix) -> Option<Item<'a>> {
-        self.plan.items().find(|item| item.name() == matrix.name)
+        self.plan.item(&matrix.name)
     }
 }
 
@@ -91,14 +94,12 @@ impl Store for Folder<'_, '_> {
     fn put(&mut self, matrix: &StoredMatrix, packed: &Packed) -> Result<()> {
         let Some(item) = self.item(matrix) else { return Ok(()) };
         item.write_packed(packed, &self.part.file, &self.part.path)?;
-        self.written += item.bytes();
         self.journal.written.insert(matrix.name.clone());
         self.journal.write(self.folder)
     }
 
-    fn progress(&mut self, matrix: &StoredMatrix, done: f32) -> ControlFlow<()> {
-        let bytes = self.item(matrix).map_or(0, Item::bytes);
-        let done = self.written + (bytes as f64 * f64::from(done)) as u64;
+    fn progress(&mut self, matrix: &StoredMatrix, done: f64) -> ControlFlow<()> {
+        let done = (self.bytes as f64 * done) as u64;
         (self.progress)(done, self.plan.file_len(), &matrix.name)
     }
 }

@@ -18,6 +18,9 @@ use crate::text::tokenizer;
 /// The file of weights in the new folder.
 pub(super) const WEIGHTS: &str = "model.safetensors";
 
+/// The names of the tensors that an unfinished file has, if another process can go on with it.
+pub(super) const JOURNAL: &str = "journal.json";
+
 /// Files that are copied if they exist, beside those of the tokenizer.
 const COMPANIONS: [&str; 4] = [GENERATION, TEMPLATE, "LICENSE", "MODEL_LICENSE"];
 
@@ -32,10 +35,26 @@ const PART_START: &str = "model.";
 /// End of the name of an unfinished file.
 const PART_END: &str = ".part";
 
-/// Checks that the folder has no file of a model, not even a dangling link.
+/// Checks that the folder has no file of a model, not even a dangling link, and nothing that was begun with a calibration.
 pub(super) fn check(target: &Path) -> Result<()> {
-    let refused = companion_files().chain([CONFIG]).map(str::to_owned).chain(checkpoint::entries());
-    for name in refused {
+    refuse(target, companion_files().chain([CONFIG]).map(str::to_owned))?;
+    check_weights(target)?;
+    if target.join(JOURNAL).exists() {
+        let problem = format!(
+            "holds a calibration that is not finished ({JOURNAL}): go on with it, or remove the folder"
+        );
+        return Err(Error::file(target, problem));
+    }
+    Ok(())
+}
+
+/// Checks that the folder has no weights.
+pub(super) fn check_weights(target: &Path) -> Result<()> {
+    refuse(target, checkpoint::entries())
+}
+
+fn refuse(target: &Path, names: impl Iterator<Item = String>) -> Result<()> {
+    for name in names {
         if target.join(&name).symlink_metadata().is_ok() {
             let problem = format!("holds {name} already: remove it, or name another folder");
             return Err(Error::file(target, problem));
@@ -53,14 +72,24 @@ pub(super) fn prepare(target: &Path) -> Result<()> {
         let name = name.to_string_lossy();
         if name.starts_with(PART_START) && name.ends_with(PART_END) {
             let path = entry.path();
-            let part = File::open(&path).map_err(Error::io(&path))?;
-            if matches!(part.try_lock(), Err(TryLockError::WouldBlock)) {
-                return Err(Error::file(target, "is being written by another process"));
-            }
+            lock(&File::open(&path).map_err(Error::io(&path))?, target)?;
             fs::remove_file(&path).map_err(Error::io(&path))?;
         }
     }
     Ok(())
+}
+
+/// Locks an unfinished file of a folder, until it is closed. Some file systems have no locks: there it is not locked.
+///
+/// # Errors
+/// If another process has locked it.
+pub(super) fn lock(part: &File, folder: &Path) -> Result<()> {
+    match part.try_lock() {
+        Err(TryLockError::WouldBlock) => {
+            Err(Error::file(folder, "is being written by another process"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Writes the companions and then gives the finished file its name, by `place`: last, because its name makes the folder a model. After

@@ -9,7 +9,7 @@ use glm_kernels::{LANES, Shape};
 use half::f16;
 
 use super::{Progress, QuantizeOptions, Quantized, Source, bits};
-use crate::calibrate::{METHOD, Packed};
+use crate::calibrate::{CalibrationInfo, Packed};
 use crate::error::{Error, Result};
 use crate::files::checkpoint::{Dtype, SafetensorsLayout, Tensor, TensorSpec};
 use crate::files::weights::{
@@ -92,7 +92,8 @@ impl<'a> Plan<'a> {
             }
         }
         vectors.into_iter().for_each(|vector| plan.add_vector(vector));
-        let metadata = layout_metadata(group).into_iter().chain(method(options));
+        let calibration = options.calibration.iter().flat_map(CalibrationInfo::write);
+        let metadata = layout_metadata(group).into_iter().chain(calibration);
         plan.layout = SafetensorsLayout::new(&plan.tensors, &metadata.collect::<Vec<_>>());
         Ok(plan)
     }
@@ -131,6 +132,11 @@ impl<'a> Plan<'a> {
         (0..self.data.len()).map(|index| Item { plan: self, index })
     }
 
+    /// The matrix or vector with this name.
+    pub(super) fn item(&self, name: &str) -> Option<Item<'_>> {
+        self.items().find(|item| item.name() == name)
+    }
+
     /// What was planned, as a report.
     pub(super) fn summary(&self, source: &Source) -> Quantized {
         let (source_bytes, bytes) = (source.bytes, self.file_len());
@@ -138,12 +144,9 @@ impl<'a> Plan<'a> {
         Quantized { source_bytes, bytes, quantized, kept, shared: self.shared.clone() }
     }
 
-    pub(super) fn write_header(&self, file: &mut File, path: &Path) -> Result<()> {
-        let write = |file: &mut File| {
-            file.seek(SeekFrom::Start(0))?;
-            file.write_all(self.header())
-        };
-        write(file).map_err(Error::io(path))
+    pub(super) fn write_header(&self, mut file: &File, path: &Path) -> Result<()> {
+        let written = file.rewind().and_then(|()| file.write_all(self.header()));
+        written.map_err(Error::io(path))
     }
 
     /// Writes `items`, after `written` bytes of others, and waits until they are on the disk.
@@ -151,7 +154,7 @@ impl<'a> Plan<'a> {
         &self,
         items: &[Item<'_>],
         written: u64,
-        file: &mut File,
+        file: &File,
         path: &Path,
         progress: Progress<'_>,
     ) -> Result<()> {
@@ -236,19 +239,6 @@ impl<'p> Item<'p> {
     }
 }
 
-/// What the metadata of the file say about the method.
-fn method(options: &QuantizeOptions) -> impl Iterator<Item = (&'static str, String)> {
-    let calibration = options.calibration.iter();
-    calibration.flat_map(|calibration| {
-        [
-            ("glm.method", METHOD.to_owned()),
-            ("glm.calibration_tokens", calibration.tokens().to_string()),
-            ("glm.calibration_sha256", calibration.digest().to_owned()),
-            ("glm.version", env!("CARGO_PKG_VERSION").to_owned()),
-        ]
-    })
-}
-
 fn vector_bytes(vector: &StoredVector) -> Vec<u8> {
     match vector.whole() {
         Some(tensor) => tensor.bytes().to_vec(),
@@ -292,7 +282,7 @@ fn write_panels(
 
 /// The file that is being written.
 struct Output<'a> {
-    file: &'a mut File,
+    file: &'a File,
     path: &'a Path,
     written: u64,
     total: u64,
@@ -301,11 +291,9 @@ struct Output<'a> {
 
 impl Output<'_> {
     fn put(&mut self, at: usize, name: &str, bytes: &[u8]) -> Result<()> {
-        let write = |file: &mut File| {
-            file.seek(SeekFrom::Start(at as u64))?;
-            file.write_all(bytes)
-        };
-        write(self.file).map_err(Error::io(self.path))?;
+        let mut file = self.file;
+        let written = file.seek(SeekFrom::Start(at as u64)).and_then(|_| file.write_all(bytes));
+        written.map_err(Error::io(self.path))?;
         self.written += bytes.len() as u64;
         match (self.progress)(self.written, self.total, name) {
             ControlFlow::Break(()) => Err(Error::Cancelled),

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use rayon::ThreadPool;
 use serde::{Deserialize, Serialize};
 
+use super::folder::JOURNAL;
 use super::plan::{Item, Plan};
 use super::{Progress, QuantizeOptions, Quantized, Source, bits, folder};
 use crate::error::{Error, Result};
@@ -15,9 +16,6 @@ use crate::network::model::pool;
 
 /// The unfinished file of weights.
 const PART: &str = "model.safetensors.part";
-
-/// The names of the tensors that the unfinished file has.
-const JOURNAL: &str = "journal.json";
 
 /// The journal while it is written. Always the same name, so that what a killed process leaves is found.
 const NEW_JOURNAL: &str = "journal.json.part";
@@ -35,10 +33,11 @@ pub struct Quantizer {
     pub(super) folder: PathBuf,
     options: QuantizeOptions,
     pub(super) pool: ThreadPool,
+    pub(super) part: Part,
     pub(super) journal: Journal,
 }
 
-/// The unfinished file of weights, open.
+/// The unfinished file of weights. It is locked while it is open.
 pub(super) struct Part {
     pub(super) path: PathBuf,
     pub(super) file: File,
@@ -55,10 +54,12 @@ pub(super) struct Journal {
 }
 
 impl Quantizer {
-    /// Begins to quantize the model in `source`, or goes on. `folder` is created if it does not exist; nothing else may write to it.
+    /// Begins to quantize the model in `source`, or goes on. `folder` is created if it does not exist; it is locked against other
+    /// processes, and other `Quantizer`s, until this one is dropped. (Some file systems have no locks. Then nothing else may write to it.)
     ///
     /// # Errors
-    /// If an option is outside its range, the journal in the folder cannot be read, or an unfinished one cannot be removed.
+    /// If an option is outside its range, another writes to the folder, its journal cannot be read, or an unfinished one cannot be
+    /// removed.
     pub fn open(
         source: impl Into<PathBuf>,
         folder: impl Into<PathBuf>,
@@ -68,8 +69,9 @@ impl Quantizer {
         bits(&options)?;
         let pool = pool(options.threads)?;
         fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+        let part = Part::open(&folder)?;
         let journal = Journal::open(&folder)?;
-        Ok(Self { source, folder, options, pool, journal })
+        Ok(Self { source, folder, options, pool, part, journal })
     }
 
     /// The files of weights that are still needed, in the order in which they should be completed.
@@ -116,11 +118,12 @@ impl Quantizer {
             return Ok(());
         }
         let plan = self.plan(&source)?;
-        let Part { path, mut file } = self.part(&plan)?;
+        self.begin(&plan)?;
         let ready: Vec<_> =
             self.unwritten(&plan).filter(|item| item.files().all(is_complete)).collect();
         let written = self.written(&plan).map(Item::bytes).sum();
-        self.pool.install(|| plan.write(&ready, written, &mut file, &path, progress))?;
+        let Part { path, file } = &self.part;
+        self.pool.install(|| plan.write(&ready, written, file, path, progress))?;
         self.journal.written.extend(ready.iter().map(|item| item.name().to_owned()));
         self.journal.write(&self.folder)
     }
@@ -154,10 +157,10 @@ impl Quantizer {
             let problem = format!("is not complete: {} is missing", item.name());
             return Err(Error::file(&self.folder, problem));
         }
-        let part = self.part(&plan)?.path;
+        self.begin(&plan)?;
         let journal = self.folder.join(JOURNAL);
         folder::unpublish(&self.folder)?;
-        folder::publish(&self.source, &self.folder, |path| fs::rename(&part, path))?;
+        folder::publish(&self.source, &self.folder, |path| fs::rename(&self.part.path, path))?;
         // After the renaming: without a journal, an unfinished file counts for nothing.
         fs::remove_file(&journal).map_err(Error::io(&journal))?;
         Ok(plan.summary(&source))
@@ -176,27 +179,36 @@ impl Quantizer {
         plan.items().filter(|item| !self.journal.written.contains(item.name()))
     }
 
-    /// The unfinished file; a new one if nothing is written yet.
-    pub(super) fn part(&self, plan: &Plan<'_>) -> Result<Part> {
-        let path = self.folder.join(PART);
-        let options =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).clone();
-        let mut file = options.open(&path).map_err(Error::io(&path))?;
+    /// Checks that the unfinished file is of this plan; begins it if nothing is written yet.
+    pub(super) fn begin(&self, plan: &Plan<'_>) -> Result<()> {
+        let Part { path, file } = &self.part;
         if self.journal.written.is_empty() {
-            file.set_len(plan.file_len()).map_err(Error::io(&path))?;
-            plan.write_header(&mut file, &path)?;
-            return Ok(Part { path, file });
+            file.set_len(plan.file_len()).map_err(Error::io(path))?;
+            return plan.write_header(file, path);
         }
         let mut header = vec![0; plan.header().len()];
-        let len = file.metadata().map_err(Error::io(&path))?.len();
-        let read = file.read_exact(&mut header);
+        let len = file.metadata().map_err(Error::io(path))?.len();
+        let mut reader = file;
+        let read = reader.rewind().and_then(|()| reader.read_exact(&mut header));
         if len != plan.file_len() || read.is_err() || header != plan.header() {
             return Err(Error::file(
                 &self.folder,
                 "was begun for another model or other options: remove it",
             ));
         }
-        Ok(Part { path, file })
+        Ok(())
+    }
+}
+
+impl Part {
+    /// Opens and locks the unfinished file of a folder, which is empty if it was not there.
+    fn open(folder: &Path) -> Result<Self> {
+        let path = folder.join(PART);
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(false).open(&path);
+        let file = file.map_err(Error::io(&path))?;
+        folder::lock(&file, folder)?;
+        Ok(Self { path, file })
     }
 }
 

@@ -282,30 +282,23 @@ impl StoredMatrix {
         quantize_row(shape, &values, integers, scales).map_err(|bad| self.unquantizable(row, bad))
     }
 
-    /// All weights of a plain matrix, `[rows, cols]`, with the columns in `order`.
+    /// Writes the weights of the rows from `first` on of a plain matrix, as many as `values` holds, with the columns in `order`.
     ///
     /// # Errors
-    /// If a weight is not finite, or the memory cannot be allocated.
-    pub(crate) fn values(&self, order: &[usize]) -> Result<Vec<f32>> {
-        let Self { rows, cols, .. } = *self;
-        let mut values: Vec<f32> = bytemuck::allocation::try_zeroed_vec(rows * cols)
-            .map_err(|()| Error::OutOfMemory { bytes: 4 * rows as u64 * cols as u64 })?;
-        let by_row = values.par_chunks_exact_mut(cols).enumerate();
-        by_row.try_for_each_init(
-            || vec![0.0; cols],
-            |stored, (row, values)| {
-                for part in self.parts_of(row) {
-                    part.values(row, &mut stored[part.piece.cols.clone()]);
-                }
-                if let Some(col) = stored.iter().position(|value| !value.is_finite()) {
-                    let bad = Unquantizable { col, value: stored[col] };
-                    return Err(self.unquantizable(row, bad));
-                }
-                values.iter_mut().zip(order).for_each(|(value, &col)| *value = stored[col]);
-                Ok(())
-            },
-        )?;
-        Ok(values)
+    /// If a weight is not finite.
+    pub(crate) fn values(&self, first: usize, order: &[usize], values: &mut [f32]) -> Result<()> {
+        let mut stored = vec![0.0; self.cols];
+        for (row, values) in (first..).zip(values.chunks_exact_mut(self.cols)) {
+            for part in self.parts_of(row) {
+                part.values(row, &mut stored[part.piece.cols.clone()]);
+            }
+            if let Some(col) = stored.iter().position(|value| !value.is_finite()) {
+                let bad = Unquantizable { col, value: stored[col] };
+                return Err(self.unquantizable(row, bad));
+            }
+            values.iter_mut().zip(order).for_each(|(value, &col)| *value = stored[col]);
+        }
+        Ok(())
     }
 
     fn unquantizable(&self, row: usize, bad: Unquantizable) -> Error {

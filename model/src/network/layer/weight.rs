@@ -25,6 +25,11 @@ enum Data {
 }
 
 impl Weight {
+    /// A matrix without rows.
+    pub(crate) fn empty() -> Self {
+        Self { rows: 0, cols: 0, data: Data::Plain(Dtype::F32, Bytes::from(Vec::new())) }
+    }
+
     /// An unquantized matrix. It is copied only if `bytes` is misaligned. `dtype` is F32, F16 or BF16.
     pub(crate) fn plain(dtype: Dtype, [rows, cols]: [usize; 2], bytes: &Bytes) -> Self {
         Self { rows, cols, data: Data::Plain(dtype, bytes.aligned(dtype.size())) }

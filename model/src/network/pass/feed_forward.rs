@@ -18,18 +18,16 @@ impl Pass<'_, '_, '_> {
         layer: &Layer<Linear, Norm>,
         rows: Range<usize>,
     ) {
+        self.up(index, layer, &rows);
         let Self { config, workspace, options, isa, activations, .. } = self;
         let Workspace { x, normed, branch, wide, gated, quantized, segments, .. } =
             &mut **workspace;
-        let FeedForward::Dense { up, down } = &layer.feed_forward;
+        let FeedForward::Dense { down, .. } = &layer.feed_forward;
         let (n, isa, hidden) = (rows.len(), *isa, config.hidden);
         let x = rows_mut(x, &rows, hidden);
         let normed = &mut normed[..n * hidden];
         let intermediate = &mut wide[..n * config.up_rows()];
-        let norm = |row, y: &mut _| layer.feed_forward_norm.token(isa, x, row, y);
         let mut context = Context { isa, activations: *activations, quantized };
-        up.forward_filled(&mut context, normed, norm, Output::Store, intermediate);
-        show(options, segments, HookPoint::Input(index, LinearRole::Up), normed, rows.clone());
         scale_residual(config.residual, hidden, normed, x);
 
         let kind = GateKind::of(config.mlp);
@@ -47,22 +45,37 @@ impl Pass<'_, '_, '_> {
         show(options, segments, HookPoint::Input(index, LinearRole::Down), input, rows);
     }
 
-    /// The input of `down` for `rows`, `[rows, intermediate size]`.
-    pub(super) fn activated(&mut self, layer: &Layer<Linear, Norm>, rows: Range<usize>) -> &[f32] {
-        let Self { config, workspace, isa, activations, .. } = self;
-        let Workspace { x, normed, wide, gated, quantized, .. } = &mut **workspace;
+    /// Writes `m` to [`Workspace::normed`] and `act(up(m))`, not yet gated, to [`Workspace::wide`].
+    fn up(&mut self, index: usize, layer: &Layer<Linear, Norm>, rows: &Range<usize>) {
+        let Self { config, workspace, options, isa, activations, .. } = self;
+        let Workspace { x, normed, wide, quantized, segments, .. } = &mut **workspace;
         let FeedForward::Dense { up, .. } = &layer.feed_forward;
-        let (n, isa) = (rows.len(), *isa);
-        let x = rows_mut(x, &rows, config.hidden);
+        let n = rows.len();
+        let x = rows_mut(x, rows, config.hidden);
         let normed = &mut normed[..n * config.hidden];
+        let norm = |row, y: &mut _| layer.feed_forward_norm.token(*isa, x, row, y);
+        let mut context = Context { isa: *isa, activations: *activations, quantized };
         let intermediate = &mut wide[..n * config.up_rows()];
-        let norm = |row, y: &mut _| layer.feed_forward_norm.token(isa, x, row, y);
-        let mut context = Context { isa, activations: *activations, quantized };
         up.forward_filled(&mut context, normed, norm, Output::Store, intermediate);
+        show(options, segments, HookPoint::Input(index, LinearRole::Up), normed, rows.clone());
+    }
+
+    /// The input of `down` for `rows`, `[rows, intermediate size]`.
+    pub(super) fn activated(
+        &mut self,
+        index: usize,
+        layer: &Layer<Linear, Norm>,
+        rows: &Range<usize>,
+    ) -> &[f32] {
+        self.up(index, layer, rows);
+        let Self { config, workspace, isa, .. } = self;
+        let Workspace { wide, gated, .. } = &mut **workspace;
+        let n = rows.len();
+        let intermediate = &wide[..n * config.up_rows()];
         let Some(kind) = GateKind::of(config.mlp) else { return intermediate };
         let gated = &mut gated[..n * config.intermediate_size];
         for_each_row(gated, config.intermediate_size, |row, y| {
-            kind.row(isa, intermediate, row, y);
+            kind.row(*isa, intermediate, row, y);
         });
         gated
     }

@@ -79,7 +79,7 @@ impl Pass<'_, '_, '_> {
                     self.attend(index, layer, rows.clone());
                     normed(self, rows, see);
                 }
-                Stage::Input(LinearRole::Down) => see(self.activated(layer, rows)),
+                Stage::Input(LinearRole::Down) => see(self.activated(index, layer, &rows)),
                 Stage::FeedForward => self.feed_forward(index, layer, rows),
                 Stage::Input(LinearRole::Head) => {}
             }
