@@ -11,7 +11,7 @@ use std::fs;
 use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 
-use glm_model::{Error, Format, QuantizeOptions, Quantizer, quantize, write_skeleton};
+use glm_model::{Calibration, Error, Format, QuantizeOptions, Quantizer, quantize, write_skeleton};
 use split::split;
 
 fn demo() -> PathBuf {
@@ -116,6 +116,10 @@ fn a_cancelled_step_is_done_again() {
     quantizer.write(&|file| file == first, go_on).unwrap();
     let error = quantizer.write(&|_| true, &mut stop).unwrap_err();
     assert!(matches!(error, Error::Cancelled), "{error}");
+    let mut calibrated = options.clone();
+    calibrated.calibration = Some(Calibration::of_ids(vec![vec![1, 2]]).unwrap());
+    let error = Quantizer::open(&source, &target, &calibrated).map(|_| ()).unwrap_err();
+    assert!(error.to_string().contains("calibration must be none"), "{error}");
     // Only one may write to a folder.
     let other = Quantizer::open(&source, &target, &options).map(|_| ()).unwrap_err();
     assert!(other.to_string().contains("is being written by another process"), "{other}");

@@ -175,3 +175,81 @@ impl Local {
         Self { factor: normed, squares, inverse }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use glm_kernels::quantize::quantize_row;
+    use glm_kernels::{Bits, Matrix, Panels, Storage};
+
+    use super::super::moments::{Moments, tests::noise};
+    use super::*;
+
+    /// `Σ ((w − ŵ)·x)²` over all rows of weights and of inputs.
+    fn loss(weights: &[f32], rounded: &[f32], x: &[f32], cols: usize) -> f64 {
+        let rows = weights.chunks_exact(cols).zip(rounded.chunks_exact(cols));
+        let of = |(w, r): (&[f32], &[f32]), x: &[f32]| -> f64 {
+            let errors = w.iter().zip(r).map(|(w, r)| f64::from(w - r));
+            errors.zip(x).map(|(error, x)| error * f64::from(*x)).sum()
+        };
+        rows.flat_map(|row| x.chunks_exact(cols).map(move |x| of(row, x).powi(2))).sum()
+    }
+
+    #[test]
+    fn any_shape_is_nearer_than_the_nearest_levels() {
+        let isa = Isa::choose().unwrap();
+        for (rows, cols, group) in
+            [(13, 48, 64), (8, 80, 64), (3, 200, 32), (21, 300, 128), (5, 7, 32)]
+        {
+            for bits in [Bits::Four, Bits::Eight] {
+                let shape = Shape::grouped(rows, cols, bits, group);
+                let weights = noise(rows * cols, 3);
+                // Few directions, as in models, so that errors can make up for each other.
+                let (directions, mixed) = (noise(cols * 3, 5), noise(400 * 3, 9));
+                let x: Vec<f32> = (0..400 * cols)
+                    .map(|at| {
+                        let (direction, mixed) =
+                            (&directions[at % cols * 3..][..3], &mixed[at / cols * 3..][..3]);
+                        direction.iter().zip(mixed).map(|(a, b)| a * b).sum()
+                    })
+                    .collect();
+                let mut moments = Moments::new(cols).unwrap();
+                moments.add(&x);
+                let order = moments.order(&shape);
+                let factor = moments.factor(&order, 0.01).unwrap();
+                let row = |row: usize| order.iter().map(move |col| (row, *col));
+                let ordered: Vec<f32> =
+                    (0..rows).flat_map(row).map(|(row, col)| weights[row * cols + col]).collect();
+                let rounded = Rounded::new(isa, &shape, &ordered, factor.matrix()).unwrap();
+                let (mut bytes, mut scales) =
+                    (vec![0xaa; shape.bytes()], vec![f16::NAN; shape.scales()]);
+                rounded.pack(&shape, &order, &mut bytes, &mut scales);
+                let panels = Panels::new(shape, &bytes, &scales);
+                let matrix = Matrix::new(rows, cols, Storage::Panels(panels));
+                let (mut found, mut nearest) =
+                    (vec![f32::NAN; rows * cols], vec![0.0; rows * cols]);
+                for (row, found) in found.chunks_exact_mut(cols).enumerate() {
+                    matrix.row(row, found);
+                    let (mut integers, mut scales) =
+                        (vec![0; cols], vec![f16::ZERO; shape.groups()]);
+                    quantize_row(
+                        &shape,
+                        &weights[row * cols..][..cols],
+                        &mut integers,
+                        &mut scales,
+                    )
+                    .unwrap();
+                    for (col, integer) in integers.iter().enumerate() {
+                        nearest[row * cols + col] =
+                            f32::from(*integer) * scales[col / group].to_f32();
+                    }
+                }
+                let [found, nearest] =
+                    [&found, &nearest].map(|rounded| loss(&weights, rounded, &x, cols));
+                assert!(
+                    found < 0.7 * nearest,
+                    "{rows} × {cols}, {group}, {bits:?}: {found} {nearest}"
+                );
+            }
+        }
+    }
+}

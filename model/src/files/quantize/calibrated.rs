@@ -35,7 +35,7 @@ pub(super) fn quantize(
     if !target.join(JOURNAL).exists() {
         folder::check(target)?;
     }
-    let mut quantizer = Quantizer::open(source, target, options)?;
+    let mut quantizer = Quantizer::of_any(source.to_owned(), target.to_owned(), options.clone())?;
     // Another process may have finished it before it was locked.
     folder::check_weights(target)?;
     quantizer.compare_head(&opened, &|_| true);
@@ -45,9 +45,13 @@ pub(super) fn quantize(
     let matrices = calibrate::matrices(&opened.network);
     let bytes = matrices.filter_map(|matrix| plan.item(&matrix.name)).map(Item::bytes).sum();
     let mut store = Folder { folder, journal, plan: &plan, part, bytes, progress };
-    pool.install(|| {
-        calibrate::calibrate(&opened.network, &opened.config, calibration, &mut store)
-    })?;
+    let done = pool
+        .install(|| calibrate::calibrate(&opened.network, &opened.config, calibration, &mut store));
+    if done.is_err() && journal.written.is_empty() {
+        // Nothing to go on with. Best effort; the first error is reported.
+        let _ = fs::remove_file(&part.path);
+    }
+    done?;
     quantizer.write(&|_| true, progress)?;
     quantizer.finish()
 }

@@ -58,14 +58,29 @@ impl Quantizer {
     /// processes, and other `Quantizer`s, until this one is dropped. (Some file systems have no locks. Then nothing else may write to it.)
     ///
     /// # Errors
-    /// If an option is outside its range, another writes to the folder, its journal cannot be read, or an unfinished one cannot be
-    /// removed.
+    /// If an option is outside its range, there is a calibration (which needs all files at a time), another writes to the folder, its
+    /// journal cannot be read, or an unfinished one cannot be removed.
     pub fn open(
         source: impl Into<PathBuf>,
         folder: impl Into<PathBuf>,
         options: &QuantizeOptions,
     ) -> Result<Self> {
-        let (source, folder, options) = (source.into(), folder.into(), options.clone());
+        if let Some(calibration) = &options.calibration {
+            return Err(Error::Setting {
+                setting: "calibration",
+                range: "none for files that arrive one after another".to_owned(),
+                found: format!("one of {} tokens", calibration.tokens()),
+            });
+        }
+        Self::of_any(source.into(), folder.into(), options.clone())
+    }
+
+    /// As [`open`](Self::open), also with a calibration.
+    pub(super) fn of_any(
+        source: PathBuf,
+        folder: PathBuf,
+        options: QuantizeOptions,
+    ) -> Result<Self> {
         bits(&options)?;
         let pool = pool(options.threads)?;
         fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
