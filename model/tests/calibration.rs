@@ -206,6 +206,7 @@ fn what_cannot_be_calibrated_is_refused() {
     let target = dir.path().join("target");
     let error = run(&demo("f16"), &target, &options(ids(&[1 << 20]).ok(), 1)).unwrap_err();
     assert!(error.to_string().contains("outside the vocabulary"), "{error}");
+    assert!(!target.exists());
     let holds_a_model = run(&demo("f16"), &demo("int4"), &options(ids(&[9]).ok(), 1)).unwrap_err();
     assert!(holds_a_model.to_string().contains("already"), "{holds_a_model}");
 }

@@ -11,7 +11,7 @@ use std::fs;
 use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 
-use glm_model::{Error, Format, QuantizeOptions, Quantizer, quantize, write_skeleton};
+use glm_model::{Calibration, Error, Format, QuantizeOptions, Quantizer, quantize, write_skeleton};
 use split::split;
 
 fn demo() -> PathBuf {
@@ -99,6 +99,9 @@ fn the_result_is_that_of_quantize() {
     check(Format::Safetensors, None, &QuantizeOptions::default());
     check(Format::Safetensors, Some(1), &QuantizeOptions::new(8, 64));
     check(Format::Torch, Some(0), &QuantizeOptions::default());
+    let mut calibrated = QuantizeOptions::new(8, 32);
+    calibrated.calibration = Some(Calibration::of_ids(vec![(5..25).collect()]).unwrap());
+    check(Format::Safetensors, Some(1), &calibrated);
 }
 
 #[test]

@@ -58,12 +58,7 @@ impl<'a> Layers<'a> {
         store: &dyn Store,
     ) -> Result<Self> {
         let texts = calibration.texts();
-        if let Some(id) = texts.iter().flatten().find(|&&id| id as usize >= config.vocab) {
-            let problem = format!("id {id} is outside the vocabulary of {} ids", config.vocab);
-            return Err(Error::Ids(problem));
-        }
         let longest = calibration.longest();
-        config.check_capacity(longest)?;
         let config = of_one_layer(config);
         let mut workspace = Workspace::new(IDENTITY, &config, TILE)?;
         workspace.fit_rows(&config, longest)?;

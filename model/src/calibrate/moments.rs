@@ -131,6 +131,18 @@ pub(super) enum Factor {
     Diagonal(Vec<f32>),
 }
 
+impl Factor {
+    /// The factor, if it is not diagonal.
+    pub(super) fn matrix(&self) -> Option<MatRef<'_, f32>> {
+        match self {
+            Self::Cholesky { inputs, values } => {
+                Some(MatRef::from_column_major_slice(values, *inputs, *inputs))
+            }
+            Self::Diagonal(_) => None,
+        }
+    }
+}
+
 /// Replaces the lower triangle by its Cholesky factor, and leaves what is above. `false` if there is none.
 fn factorize(matrix: MatMut<'_, f32>) -> Result<bool> {
     let params: Spec<LltParams, f32> = Spec::default();
@@ -147,4 +159,82 @@ pub(super) fn zeros<T: bytemuck::Zeroable>(n: usize) -> Result<Vec<T>> {
 
 fn no_memory(bytes: usize) -> Error {
     Error::OutOfMemory { bytes: bytes as u64 }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use glm_kernels::Bits;
+
+    use super::*;
+
+    /// Values that look random, from -1 to 1.
+    pub(in crate::calibrate) fn noise(n: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        };
+        (0..n).map(|_| next()).collect()
+    }
+
+    #[test]
+    fn the_factor_is_that_of_the_damped_moments_in_order() {
+        // More than a part of columns, more than a block of the library, and a group that is not whole.
+        for (inputs, rows) in [(1, 3), (48, 7), (80, 200), (300, 400)] {
+            let x = noise(rows * inputs, 7);
+            let mut moments = Moments::new(inputs).unwrap();
+            let (first, second) = x.split_at(rows / 2 * inputs);
+            moments.add(first);
+            moments.add(second);
+            let expected = |i: usize, j: usize| -> f64 {
+                x.chunks_exact(inputs).map(|x| f64::from(x[i]) * f64::from(x[j])).sum()
+            };
+            let mean = (0..inputs).map(|i| expected(i, i)).sum::<f64>() / inputs as f64;
+
+            let shape = Shape::grouped(8, inputs, Bits::Four, 64);
+            let order = moments.order(&shape);
+            let mut sorted = order.clone();
+            sorted.sort_unstable();
+            assert!(sorted.iter().copied().eq(0..inputs), "{order:?}");
+            for group in order.chunks(64) {
+                assert!(group.iter().all(|col| col / 64 == group[0] / 64), "{order:?}");
+            }
+
+            let factor = moments.factor(&order, 0.01).unwrap();
+            let factor = factor.matrix().unwrap();
+            for i in 0..inputs {
+                for j in 0..=i {
+                    let product: f64 = (0..=j)
+                        .map(|k| f64::from(factor[(i, k)]) * f64::from(factor[(j, k)]))
+                        .sum();
+                    let damping = if i == j { 0.01 * mean } else { 0.0 };
+                    let expected = expected(order[i], order[j]) + damping;
+                    assert!((product - expected).abs() < 1e-4 * mean, "{product} {expected}");
+                }
+            }
+            // What is above the factor is still there: a second try with more damping needs it.
+            for j in 1..inputs {
+                for i in 0..j {
+                    assert!((f64::from(factor[(i, j)]) - expected(i, j)).abs() < 1e-4 * mean);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn moments_that_are_not_positive_get_more_damping() {
+        // Without damping, this has no factor.
+        let mut moments = Moments::new(2).unwrap();
+        moments.sums = vec![1.0, 0.0, 1.5, 1.0];
+        let factor = moments.factor(&[1, 0], 0.01).unwrap();
+        let factor = factor.matrix().unwrap();
+        // 0.01, 0.1 and then 1 of the mean of the diagonal are added.
+        assert!((factor[(0, 0)] - 2f32.sqrt()).abs() < 1e-6);
+        assert!((factor[(1, 0)] * factor[(0, 0)] - 1.5).abs() < 1e-6);
+        let zeros = Moments::new(3).unwrap().factor(&[0, 1, 2], 0.01).unwrap();
+        assert_eq!(zeros.matrix().unwrap()[(2, 2)], 1.0);
+        let mut infinite = Moments::new(2).unwrap();
+        infinite.add(&[f32::INFINITY, 1.0]);
+        assert!(matches!(infinite.factor(&[0, 1], 0.01), Err(Error::NotFinite)));
+    }
 }

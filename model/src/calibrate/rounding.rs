@@ -94,8 +94,7 @@ impl Rounded {
             let n = end - start;
             let feedback = &mut feedback[..rows * n];
             let local = Local::new(factor, start, n);
-            if let Factor::Cholesky { inputs, values } = factor {
-                let factor = MatRef::from_column_major_slice(values, *inputs, *inputs);
+            if let Some(factor) = factor.matrix() {
                 feedback_of(&errors, factor, start..end, feedback);
             }
             for (row, feedback) in feedback.chunks_exact_mut(n).enumerate() {
@@ -166,14 +165,15 @@ struct Local {
 
 impl Local {
     fn new(factor: &Factor, start: usize, n: usize) -> Self {
-        let (inputs, values) = match factor {
-            Factor::Cholesky { inputs, values } => (*inputs, values),
+        let factor = match factor {
+            Factor::Cholesky { inputs, values } => {
+                MatRef::from_column_major_slice(values, *inputs, *inputs)
+            }
             Factor::Diagonal(squares) => {
                 let squares = squares[start..start + n].to_vec();
                 return Self { factor: Vec::new(), squares, inverse: Vec::new() };
             }
         };
-        let factor = MatRef::from_column_major_slice(values, inputs, inputs);
         let part = factor.submatrix(start, start, n, n);
         let inverse: Vec<_> = (0..n).map(|m| 1.0 / part[(m, m)]).collect();
         let mut normed = vec![0.0; n * n];
@@ -184,5 +184,83 @@ impl Local {
         }
         let squares = (0..n).map(|m| part[(m, m)] * part[(m, m)]).collect();
         Self { factor: normed, squares, inverse }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use glm_kernels::quantize::quantize_row;
+    use glm_kernels::{Bits, Matrix, Panels, Storage};
+
+    use super::super::moments::{Moments, tests::noise};
+    use super::*;
+
+    /// `Σ ((w − ŵ)·x)²` over all rows of weights and of inputs.
+    fn loss(weights: &[f32], rounded: &[f32], x: &[f32], cols: usize) -> f64 {
+        let rows = weights.chunks_exact(cols).zip(rounded.chunks_exact(cols));
+        let of = |(w, r): (&[f32], &[f32]), x: &[f32]| -> f64 {
+            let errors = w.iter().zip(r).map(|(w, r)| f64::from(w - r));
+            errors.zip(x).map(|(error, x)| error * f64::from(*x)).sum()
+        };
+        rows.flat_map(|row| x.chunks_exact(cols).map(move |x| of(row, x).powi(2))).sum()
+    }
+
+    #[test]
+    fn any_shape_is_nearer_than_the_nearest_levels() {
+        let isa = Isa::choose().unwrap();
+        for (rows, cols, group) in
+            [(13, 48, 64), (8, 80, 64), (3, 200, 32), (21, 300, 128), (5, 7, 32)]
+        {
+            for bits in [Bits::Four, Bits::Eight] {
+                let shape = Shape::grouped(rows, cols, bits, group);
+                let weights = noise(rows * cols, 3);
+                // Few directions, as in models, so that errors can make up for each other.
+                let (directions, mixed) = (noise(cols * 3, 5), noise(400 * 3, 9));
+                let x: Vec<f32> = (0..400 * cols)
+                    .map(|at| {
+                        let (direction, mixed) =
+                            (&directions[at % cols * 3..][..3], &mixed[at / cols * 3..][..3]);
+                        direction.iter().zip(mixed).map(|(a, b)| a * b).sum()
+                    })
+                    .collect();
+                let mut moments = Moments::new(cols).unwrap();
+                moments.add(&x);
+                let order = moments.order(&shape);
+                let factor = moments.factor(&order, 0.01).unwrap();
+                let row = |row: usize| order.iter().map(move |col| (row, *col));
+                let ordered: Vec<f32> =
+                    (0..rows).flat_map(row).map(|(row, col)| weights[row * cols + col]).collect();
+                let rounded = Rounded::new(isa, &shape, &ordered, &factor).unwrap();
+                let (mut bytes, mut scales) =
+                    (vec![0xaa; shape.bytes()], vec![f16::NAN; shape.scales()]);
+                rounded.pack(&shape, &order, &mut bytes, &mut scales);
+                let panels = Panels::new(shape, &bytes, &scales);
+                let matrix = Matrix::new(rows, cols, Storage::Panels(panels));
+                let (mut found, mut nearest) =
+                    (vec![f32::NAN; rows * cols], vec![0.0; rows * cols]);
+                for (row, found) in found.chunks_exact_mut(cols).enumerate() {
+                    matrix.row(row, found);
+                    let (mut integers, mut scales) =
+                        (vec![0; cols], vec![f16::ZERO; shape.groups()]);
+                    quantize_row(
+                        &shape,
+                        &weights[row * cols..][..cols],
+                        &mut integers,
+                        &mut scales,
+                    )
+                    .unwrap();
+                    for (col, integer) in integers.iter().enumerate() {
+                        nearest[row * cols + col] =
+                            f32::from(*integer) * scales[col / group].to_f32();
+                    }
+                }
+                let [found, nearest] =
+                    [&found, &nearest].map(|rounded| loss(&weights, rounded, &x, cols));
+                assert!(
+                    found < 0.7 * nearest,
+                    "{rows} × {cols}, {group}, {bits:?}: {found} {nearest}"
+                );
+            }
+        }
     }
 }

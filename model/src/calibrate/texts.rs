@@ -152,6 +152,18 @@ impl Calibration {
         Self { texts, method, digest }
     }
 
+    /// Checks that a model can read the texts.
+    ///
+    /// # Errors
+    /// If an id is outside the vocabulary, or a text is longer than the context.
+    pub(crate) fn check(&self, config: &Config) -> Result<()> {
+        if let Some(id) = self.texts.iter().flatten().find(|&&id| id as usize >= config.vocab) {
+            let problem = format!("id {id} is outside the vocabulary of {} ids", config.vocab);
+            return Err(Error::Ids(problem));
+        }
+        config.check_capacity(self.longest())
+    }
+
     /// Tokens of all texts.
     pub fn tokens(&self) -> usize {
         self.texts.iter().map(Vec::len).sum()

@@ -49,7 +49,8 @@ pub struct QuantizeOptions {
     pub group: usize,
     /// Threads. Default: as many as the process may use.
     pub threads: Option<usize>,
-    /// Texts to quantize for. Default: the weights alone decide.
+    /// Texts to quantize for: the outputs for them change least. This takes much longer, and memory: see [`calibration_bytes`]. Default:
+    /// with four bits, the importance of columns for random ids.
     pub calibration: Option<Calibration>,
 }
 
@@ -89,7 +90,8 @@ pub struct Quantized {
 /// # Errors
 /// If the source is no supported model or is in the kernels' layout already, an option is outside its range, a weight is not
 /// finite, the target holds a model, a file cannot be read or written, or `progress` cancels. The target is then unchanged, except
-/// that an empty folder may have been created. With a calibration, the folder keeps what is done, and the same call goes on with it.
+/// that an empty folder may have been created. With a calibration, the folder keeps the matrices that are done (`journal.json` has their
+/// names), and the same call goes on with it.
 pub fn quantize(
     source: impl AsRef<Path>,
     target: impl AsRef<Path>,
@@ -98,7 +100,8 @@ pub fn quantize(
 ) -> Result<Quantized> {
     let (source, target) = (source.as_ref(), target.as_ref());
     let opened = Source::open(source)?;
-    if options.calibration.is_some() {
+    if let Some(calibration) = &options.calibration {
+        calibration.check(&opened.config)?;
         return resumable(&opened, source, target, options, progress);
     }
     let pool = pool(options.threads)?;

@@ -76,6 +76,7 @@ pub(super) fn calibration<'a>(
     options: &'a QuantizeOptions,
 ) -> Result<Option<Cow<'a, Calibration>>> {
     if let Some(calibration) = &options.calibration {
+        calibration.check(&source.config)?;
         return Ok(Some(Cow::Borrowed(calibration)));
     }
     let is_plain = !source.network.matrices().any(StoredMatrix::is_quantized);
