@@ -77,15 +77,35 @@ fn files_are_mapped_without_copies() {
     assert_eq!(checkpoint.metadata()["glm.layout"], "panels-1");
 }
 
-/// Replaces text in the header by text of the same length; returns the error.
-fn changed_header(dir: &Path, from: &str, to: &str) -> String {
+/// Replaces text in the header by text of the same length.
+fn change_header(dir: &Path, from: &str, to: &str) {
     assert_eq!(from.len(), to.len());
     let path = dir.join("model.safetensors");
     let mut bytes = fs::read(&path).unwrap();
     let at = bytes.windows(from.len()).position(|w| w == from.as_bytes()).expect("in the header");
     bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
     fs::write(&path, bytes).unwrap();
-    Model::open(dir, &Options::default()).err().expect("an error").to_string()
+}
+
+/// A matrix is described by the shapes of its tensors; the metadata need not say the group.
+#[test]
+fn shapes_alone_give_the_group() {
+    for (bits, group) in [(4, 32), (4, 64), (4, 128), (8, 32), (8, 64), (8, 128)] {
+        let target = quantized(bits, group);
+        let expected = logits(target.path(), Activations::Int8);
+        change_header(target.path(), "\"glm.group\"", "\"glm.other\"");
+        assert!(logits(target.path(), Activations::Int8) == expected, "{bits} bits of {group}");
+    }
+    // A scale a row.
+    let target = tempfile::tempdir().unwrap();
+    let options = QuantizeOptions::default();
+    quantize(fixture("chatglm-6b-tiny/int4"), target.path(), &options, &mut |_, _, _| {
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    let expected = logits(target.path(), Activations::Int8);
+    change_header(target.path(), "\"glm.group\"", "\"glm.other\"");
+    assert!(logits(target.path(), Activations::Int8) == expected, "a scale a row");
 }
 
 #[test]
@@ -115,7 +135,9 @@ fn invalid_layouts_are_refused() {
         ),
     ] {
         let target = quantized(4, 32);
-        let error = changed_header(target.path(), from, to);
+        change_header(target.path(), from, to);
+        let error = Model::open(target.path(), &Options::default()).err().expect("an error");
+        let error = error.to_string();
         assert!(error.contains(expected), "{from} → {to}: {error}");
     }
 }

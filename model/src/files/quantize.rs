@@ -26,14 +26,12 @@ use crate::files::weights::{LAYOUT_KEY, StoredNetwork, TwoTensors, resolve};
 use crate::network::model::pool;
 use plan::Plan;
 
+pub use crate::files::weights::GROUPS;
 pub use folder::companion_files;
 pub use quantizer::Quantizer;
 
 /// Gets the bytes written, the bytes in total and the name of the tensor, and can cancel.
 type Progress<'a> = &'a mut (dyn FnMut(u64, u64, &str) -> ControlFlow<()> + Send);
-
-/// Columns that may share a scale.
-pub const GROUPS: [usize; 3] = [32, 64, 128];
 
 /// The format of weights that are quantized.
 #[derive(Debug, Clone)]

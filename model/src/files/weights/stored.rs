@@ -7,9 +7,10 @@
 //! | official INT4 | I8 `[rows, cols / 2]`, the even column in the high nibble, two's complement | F16 `[rows]` |
 //! | panels | U8 `[panels, blocks, block bytes]` | F16 `[panels, groups, 8]` |
 //!
-//! Panels are the kernels' layout (see `glm_kernels::Panels`). A file that holds them says so in its metadata, with the
-//! number of columns that share a scale. All formats but panels may be split into several tensors, see [`Source`]. Tensors side by
-//! side have a scale each for the same row.
+//! Panels are the kernels' layout (see `glm_kernels::Panels`). A file that holds them says so in its metadata. The shapes of the two
+//! tensors give the bits and the columns that share a scale, so that the matrices of a file may differ; where all of them agree on
+//! the columns, the metadata say the number, too. All formats but panels may be split into several tensors, see [`Source`]. Tensors
+//! side by side have a scale each for the same row.
 
 use glm_kernels::quantize::{Unquantizable, pack_panel, pack_scales, quantize_row};
 use glm_kernels::{BLOCK, Bits, LANES, Shape};
@@ -26,8 +27,11 @@ use crate::network::layer::Weight;
 pub(crate) const LAYOUT_KEY: &str = "glm.layout";
 /// Its value: the layout and its version.
 const LAYOUT_NAME: &str = "panels-1";
-/// The metadata key for the columns that share a scale: a number, or `row`.
+/// The metadata key for the columns that share a scale, if all matrices agree: a number, or `row`.
 const GROUP_KEY: &str = "glm.group";
+
+/// Columns that may share a scale.
+pub const GROUPS: [usize; 3] = [32, 64, 128];
 
 /// The name of the scales of a matrix: `….weight` → `….weight_scale`.
 pub(crate) fn scale_name(name: &str) -> String {
@@ -428,19 +432,28 @@ fn panels(checkpoint: &Checkpoint, bytes: &Tensor, source: &Source) -> Result<Fo
         _ => Bits::Four,
     };
     let scales = checkpoint.tensor(&scale_name(bytes.name()))?;
-    let group = metadata.get(GROUP_KEY).map_or("missing", String::as_str);
-    let shape = match group.parse::<usize>() {
-        Ok(group) if matches!(group, 32 | 64 | 128) => Shape::grouped(rows, cols, bits, group),
-        _ if group == ROW => equal_groups(rows, cols, bits, scales),
-        _ => {
-            return Err(
-                bytes.error(format!("{GROUP_KEY} must be 32, 64, 128 or row, found {group}"))
-            );
-        }
+    let shape = match metadata.get(GROUP_KEY).map(String::as_str) {
+        None => shape_of(rows, cols, bits, scales),
+        Some(ROW) => equal_groups(rows, cols, bits, scales),
+        Some(group) => match group.parse() {
+            Ok(group) if GROUPS.contains(&group) => Shape::grouped(rows, cols, bits, group),
+            _ => {
+                return Err(
+                    bytes.error(format!("{GROUP_KEY} must be 32, 64, 128 or row, found {group}"))
+                );
+            }
+        },
     };
     bytes.expect(&[Dtype::U8], &panel_shape(&shape))?;
     scales.expect(&[Dtype::F16], &scale_shape(&shape))?;
     Ok(Form::Panels { shape, bytes: bytes.clone(), scales: scales.clone() })
+}
+
+/// The shape that has as many groups in a row as there are scales.
+fn shape_of(rows: usize, cols: usize, bits: Bits, scales: &Tensor) -> Shape {
+    let mut shapes = GROUPS.map(|group| Shape::grouped(rows, cols, bits, group)).into_iter();
+    let fitting = shapes.find(|shape| Some(&shape.groups()) == scales.shape().get(1));
+    fitting.unwrap_or_else(|| equal_groups(rows, cols, bits, scales))
 }
 
 /// The shape for whole rows: a row has one scale, or one for each shard that it came from.
