@@ -50,7 +50,7 @@ impl Bits {
 
 /// What a row stores for a group of columns, beside the integers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Form {
+pub enum GroupForm {
     /// A scale: `weight = scale · integer`.
     #[default]
     Scale,
@@ -58,12 +58,12 @@ pub enum Form {
     Minimum,
 }
 
-impl Form {
+impl GroupForm {
     /// Numbers that are stored.
     pub fn numbers(self) -> usize {
         match self {
-            Form::Scale => 1,
-            Form::Minimum => 2,
+            GroupForm::Scale => 1,
+            GroupForm::Minimum => 2,
         }
     }
 }
@@ -80,7 +80,7 @@ pub struct Shape {
     /// Blocks of 32 columns that share a scale; the last group of a row may have fewer.
     pub group_blocks: usize,
     /// What is stored for a group.
-    pub form: Form,
+    pub form: GroupForm,
 }
 
 impl Shape {
@@ -90,17 +90,17 @@ impl Shape {
     /// If `group` is not a positive multiple of 32.
     pub fn grouped(rows: usize, cols: usize, bits: Bits, group: usize) -> Self {
         assert!(group > 0 && group.is_multiple_of(BLOCK), "group of {group} columns");
-        Self { rows, cols, bits, group_blocks: group / BLOCK, form: Form::Scale }
+        Self { rows, cols, bits, group_blocks: group / BLOCK, form: GroupForm::Scale }
     }
 
     /// A matrix with one scale per row, as in the official quantized checkpoints.
     pub fn per_row(rows: usize, cols: usize, bits: Bits) -> Self {
         let group_blocks = cols.div_ceil(BLOCK).max(1);
-        Self { rows, cols, bits, group_blocks, form: Form::Scale }
+        Self { rows, cols, bits, group_blocks, form: GroupForm::Scale }
     }
 
     /// The same matrix with another form of groups.
-    pub fn with_form(self, form: Form) -> Self {
+    pub fn with_form(self, form: GroupForm) -> Self {
         Self { form, ..self }
     }
 
@@ -173,13 +173,16 @@ pub struct Panels<'a> {
 }
 
 impl<'a> Panels<'a> {
-    /// `bytes`: `[panel][block][block_bytes]`; `scales`: `[panel][group][8]`, or `[panel][group][2][8]` with [`Form::Minimum`].
+    /// `bytes`: `[panel][block][block_bytes]`; `scales`: `[panel][group][8]`, or `[panel][group][2][8]` with [`GroupForm::Minimum`].
     ///
     /// # Panics
     /// If a length does not fit `shape`, or `shape` is not possible.
     #[track_caller]
     pub fn new(shape: Shape, bytes: &'a [u8], scales: &'a [f16]) -> Self {
-        assert!(shape.bits == Bits::Four || shape.form == Form::Scale, "a minimum of eight bits");
+        assert!(
+            shape.bits == Bits::Four || shape.form == GroupForm::Scale,
+            "a minimum of eight bits"
+        );
         assert_eq!(bytes.len(), shape.bytes(), "bytes of the panels");
         assert_eq!(scales.len(), shape.scales(), "scales of the panels");
         Self { shape, bytes, scales }
@@ -211,16 +214,23 @@ impl<'a> Panels<'a> {
         }
     }
 
-    /// The weight at `[row][col]`.
-    fn weight(&self, row: usize, col: usize) -> f32 {
+    /// The terms of the weight at `[row][col]`: `scale · integer`, and the offset if there is one.
+    fn terms(&self, row: usize, col: usize) -> (f32, Option<f32>) {
         let (_, scales) = self.panel(row / LANES);
         let form = self.shape.form;
         let group = &scales[col / BLOCK / self.shape.group_blocks * form.numbers()..];
-        let weight = self.integer(row, col) as f32 * group[0][row % LANES].to_f32();
-        match form {
-            Form::Scale => weight,
-            Form::Minimum => weight + group[1][row % LANES].to_f32(),
-        }
+        let scaled = self.integer(row, col) as f32 * group[0][row % LANES].to_f32();
+        let offset = match form {
+            GroupForm::Scale => None,
+            GroupForm::Minimum => Some(group[1][row % LANES].to_f32()),
+        };
+        (scaled, offset)
+    }
+
+    /// The weight at `[row][col]`.
+    fn weight(&self, row: usize, col: usize) -> f32 {
+        let (scaled, offset) = self.terms(row, col);
+        offset.map_or(scaled, |offset| scaled + offset)
     }
 }
 
@@ -293,6 +303,18 @@ impl<'a> Matrix<'a> {
             Storage::Panels(p) => {
                 out.iter_mut().enumerate().for_each(|(col, o)| *o = p.weight(row, col));
             }
+        }
+    }
+
+    /// The magnitudes of the weights of row `row`, or of the terms that are multiplied one by one.
+    pub(crate) fn magnitudes(&self, row: usize, out: &mut [f32]) {
+        self.row(row, out);
+        out.iter_mut().for_each(|weight| *weight = weight.abs());
+        if let Storage::Panels(p) = self.storage {
+            out.iter_mut().enumerate().for_each(|(col, weight)| {
+                let (scaled, offset) = p.terms(row, col);
+                *weight = scaled.abs() + offset.unwrap_or(0.0).abs();
+            });
         }
     }
 }

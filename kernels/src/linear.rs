@@ -287,7 +287,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::format::{Bits, Form, Shape};
+    use crate::format::{Bits, GroupForm, Shape};
     use crate::testing::{self, close, values};
     use crate::{BLOCK, reference};
 
@@ -296,7 +296,7 @@ mod tests {
         F32,
         F16,
         BF16,
-        Panels(Bits, usize, Form),
+        Panels(Bits, usize, GroupForm),
     }
 
     #[derive(Debug, Clone)]
@@ -312,9 +312,9 @@ mod tests {
 
     fn kinds() -> impl Strategy<Value = Kind> {
         let bits = prop_oneof![
-            Just((Bits::Four, Form::Scale)),
-            Just((Bits::Four, Form::Minimum)),
-            Just((Bits::Eight, Form::Scale)),
+            Just((Bits::Four, GroupForm::Scale)),
+            Just((Bits::Four, GroupForm::Minimum)),
+            Just((Bits::Eight, GroupForm::Scale)),
         ];
         let group = prop_oneof![Just(0), Just(32), Just(64), Just(128)];
         prop_oneof![
@@ -500,8 +500,8 @@ mod tests {
                 let mut bytes = vec![0; shape.bytes()];
                 crate::quantize::pack_panel(&shape, &[w; 8 * BLOCK], &mut bytes);
                 let scales = [f16::ONE; 16];
-                for (form, offset) in [(Form::Scale, 0.0), (Form::Minimum, 1.0)] {
-                    if (bits, form) == (Bits::Eight, Form::Minimum) {
+                for (form, offset) in [(GroupForm::Scale, 0.0), (GroupForm::Minimum, 1.0)] {
+                    if (bits, form) == (Bits::Eight, GroupForm::Minimum) {
                         continue;
                     }
                     let (shape, scales) = (shape.with_form(form), &scales[..8 * form.numbers()]);

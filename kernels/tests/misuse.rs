@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use glm_kernels::quantize::{pack_panel, pack_scales, quantize_row};
 use glm_kernels::{
-    Activation, Attention, Bits, Cached, Element, Form, Gate, HeadRows, Heads, Input, Isa, KEYS,
-    Kernel, KvCache, KvPage, KvShape, LANES, LayerNorm, Linear, MAX_HEAD_SIZE, Mask, Matrix,
+    Activation, Attention, Bits, Cached, Element, Gate, GroupForm, HeadRows, Heads, Input, Isa,
+    KEYS, Kernel, KvCache, KvPage, KvShape, LANES, LayerNorm, Linear, MAX_HEAD_SIZE, Mask, Matrix,
     OutOfMemory, Output, PairKernel, Panels, Partials, Q8Rows, RmsNorm, Shape, SharedRows, Simd,
     Storage, Vectors, angles, for_each, for_each_row, parallel_region, probe, rotate_halves,
     rotate_pairs,
@@ -66,7 +66,7 @@ fn panels_of_other_sizes() {
     let (bytes, scales) = (vec![0; shape.bytes()], vec![f16::ONE; shape.scales()]);
     refuses("bytes of the panels", || Panels::new(shape, &bytes[1..], &scales));
     refuses("scales of the panels", || Panels::new(shape, &bytes, &scales[1..]));
-    let minimum = shape.with_form(Form::Minimum);
+    let minimum = shape.with_form(GroupForm::Minimum);
     let twice = scales.repeat(2);
     refuses("a minimum of eight bits", || Panels::new(minimum, &bytes, &twice));
     let four = Shape { bits: Bits::Four, ..minimum };
@@ -79,7 +79,7 @@ fn panels_of_other_sizes() {
     refuses("groups of no columns", || Panels::new(no_groups, &bytes, &scales));
     // Products that are 0 in 64 bits.
     for bits in [Bits::Four, Bits::Eight] {
-        let form = Form::Scale;
+        let form = GroupForm::Scale;
         let rows = Shape { rows: overflowing(2), cols: 64, bits, group_blocks: 1, form };
         refuses("overflow", || Panels::new(rows, &[], &[]));
         refuses("overflow", || rows.scales());

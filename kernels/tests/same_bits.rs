@@ -3,9 +3,9 @@
 
 use glm_kernels::quantize::{pack_panel, pack_scales, quantize_row};
 use glm_kernels::{
-    Activation, Attention, Bits, Cached, Form, Gate, HeadRows, Heads, Input, Isa, KEYS, KvCache,
-    KvPage, KvShape, LayerNorm, Linear, Mask, Matrix, Panels, Partials, Q8Rows, RmsNorm, Shape,
-    Storage,
+    Activation, Attention, Bits, Cached, Gate, GroupForm, HeadRows, Heads, Input, Isa, KEYS,
+    KvCache, KvPage, KvShape, LayerNorm, Linear, Mask, Matrix, Panels, Partials, Q8Rows, RmsNorm,
+    Shape, Storage,
 };
 use half::{bf16, f16};
 
@@ -143,7 +143,7 @@ fn all_isas_give_the_recorded_bits_with_a_minimum() {
     for isa in Isa::available() {
         let mut hash = Hash(0xcbf2_9ce4_8422_2325);
         for group in [32, 64, 128] {
-            let shape = Shape::grouped(rows, cols, Bits::Four, group).with_form(Form::Minimum);
+            let shape = Shape::grouped(rows, cols, Bits::Four, group).with_form(GroupForm::Minimum);
             quantized(isa, &mut hash, shape, &weights, &numbers(rows, 2));
         }
         let recorded = if isa.name() == "scalar" { PLAIN_WITH_MINIMUM } else { FUSED_WITH_MINIMUM };

@@ -12,7 +12,7 @@
 
 use half::f16;
 
-use super::{Bits, Form, minimum};
+use super::{Bits, GroupForm, minimum};
 use crate::simd::{Kernel, LANES, Vectors};
 
 /// Most columns of a [`RoundRow`].
@@ -23,10 +23,10 @@ const TRIED: usize = 2 * LANES;
 
 /// Part of a row that is rounded with feedback.
 pub struct RoundRow<'a> {
-    /// Bits of the integers; four with [`Form::Minimum`].
+    /// Bits of the integers; four with [`GroupForm::Minimum`].
     pub bits: Bits,
     /// What a group stores.
-    pub form: Form,
+    pub form: GroupForm,
     /// Columns that share a scale; at the end of the part there may be fewer.
     pub group: usize,
     /// `w`, `[n]`, at most [`MAX_COLUMNS`].
@@ -76,8 +76,8 @@ impl Kernel for RoundRow<'_> {
                 limits: limits(self.bits),
             };
             let [scale, offset] = match self.form {
-                Form::Scale => [group.scale(simd), 0.0],
-                Form::Minimum => minimum::with_feedback(simd, &group),
+                GroupForm::Scale => [group.scale(simd), 0.0],
+                GroupForm::Minimum => minimum::with_feedback(simd, &group),
             };
             scales.copy_from_slice(&[scale, offset].map(f16::from_f32)[..numbers]);
             let inverse = super::quantize::inverse(scale);
@@ -232,7 +232,7 @@ mod tests {
     #[derive(Debug, Clone)]
     struct Part {
         bits: Bits,
-        form: Form,
+        form: GroupForm,
         group: usize,
         weights: Vec<f32>,
         feedback: Vec<f32>,
@@ -249,8 +249,11 @@ mod tests {
 
     fn parts() -> impl Strategy<Value = Part> {
         let four = |form| Just((Bits::Four, form));
-        let kind =
-            prop_oneof![four(Form::Scale), four(Form::Minimum), Just((Bits::Eight, Form::Scale))];
+        let kind = prop_oneof![
+            four(GroupForm::Scale),
+            four(GroupForm::Minimum),
+            Just((Bits::Eight, GroupForm::Scale))
+        ];
         let group = prop_oneof![Just(32), Just(64), Just(128)];
         (kind, group, 1..=MAX_COLUMNS).prop_flat_map(|((bits, form), group, n)| {
             (values(n), values(n), values(n * n), values(n)).prop_map(
@@ -298,8 +301,8 @@ mod tests {
             for m in 0..n {
                 let scales = &expected.scales[m / part.group * part.form.numbers()..];
                 let (scale, offset) = match part.form {
-                    Form::Scale => (scales[0].to_f64(), 0.0),
-                    Form::Minimum => (scales[0].to_f64(), scales[1].to_f64()),
+                    GroupForm::Scale => (scales[0].to_f64(), 0.0),
+                    GroupForm::Minimum => (scales[0].to_f64(), scales[1].to_f64()),
                 };
                 let level = f64::from(expected.integers[m]);
                 prop_assert!((f64::from(low)..=f64::from(high)).contains(&level));
@@ -331,7 +334,7 @@ mod tests {
         fn the_scale_is_nearly_the_best(weights in values(32)) {
             let part = Part {
                 bits: Bits::Four,
-                form: Form::Scale,
+                form: GroupForm::Scale,
                 group: 32,
                 feedback: vec![0.0; 32],
                 factor: vec![0.0; 32 * 32],
@@ -358,7 +361,7 @@ mod tests {
         let factor = vec![0.5; n * n];
         let part = Part {
             bits: Bits::Four,
-            form: Form::Scale,
+            form: GroupForm::Scale,
             group: 32,
             weights: zeros.clone(),
             feedback: zeros,

@@ -1,4 +1,4 @@
-//! The scale and the offset of a group of columns, for [`Form::Minimum`](super::Form::Minimum).
+//! The scale and the offset of a group of columns, for [`GroupForm::Minimum`](super::GroupForm::Minimum).
 //!
 //! The columns are rounded as in [`feedback`](super::feedback), `q` being their integers and `F` the factor within the group. With
 //! the sums over `i > m`,

@@ -3,7 +3,7 @@
 use half::f16;
 
 use super::minimum::FitRow;
-use super::{Bits, Form, Shape};
+use super::{Bits, GroupForm, Shape};
 use crate::Isa;
 use crate::simd::scalar::Scalar;
 use crate::simd::{BLOCK, LANES};
@@ -37,7 +37,7 @@ pub fn quantize_row(
     assert!(row.len() == shape.cols && integers.len() == shape.cols, "columns of the row");
     assert_eq!(scales.len(), shape.row_scales(), "scales of the row");
     let group = shape.group_blocks.saturating_mul(BLOCK);
-    if shape.form == Form::Minimum {
+    if shape.form == GroupForm::Minimum {
         return quantize_with_minimum(row, group, integers, scales);
     }
     let groups = row.chunks(group).zip(integers.chunks_mut(group)).zip(scales);
@@ -201,8 +201,11 @@ mod tests {
     fn shapes() -> impl Strategy<Value = Shape> {
         let group = prop_oneof![Just(32), Just(64), Just(128), Just(0)];
         let four = |form| Just((Bits::Four, form));
-        let kind =
-            prop_oneof![four(Form::Scale), four(Form::Minimum), Just((Bits::Eight, Form::Scale))];
+        let kind = prop_oneof![
+            four(GroupForm::Scale),
+            four(GroupForm::Minimum),
+            Just((Bits::Eight, GroupForm::Scale))
+        ];
         (1usize..20, 1usize..300, kind, group).prop_map(|(rows, cols, (bits, form), group)| {
             let shape = match group {
                 0 => Shape::per_row(rows, cols, bits),
@@ -231,9 +234,9 @@ mod tests {
                     let low = expected.iter().copied().fold(f32::INFINITY, f32::min);
                     let high = expected.iter().copied().fold(f32::NEG_INFINITY, f32::max);
                     let bound = match (shape.bits, shape.form) {
-                        (Bits::Four, Form::Scale) => largest * 1.1 / 6.5,
+                        (Bits::Four, GroupForm::Scale) => largest * 1.1 / 6.5,
                         (Bits::Eight, _) => largest * 0.51 / 127.0,
-                        (_, Form::Minimum) => {
+                        (_, GroupForm::Minimum) => {
                             // Also half a step of the `f16` of the minimum.
                             let half = (high - low) / 30.0 + largest / 1000.0;
                             (expected.len() as f32).sqrt() * half
@@ -262,7 +265,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_quantized_is_named() {
-        for form in [Form::Scale, Form::Minimum] {
+        for form in [GroupForm::Scale, GroupForm::Minimum] {
             let shape = Shape::grouped(1, 64, Bits::Four, 32).with_form(form);
             let mut row = vec![1.0; 64];
             let mut integers = vec![0; 64];

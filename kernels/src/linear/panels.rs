@@ -5,7 +5,7 @@ use std::ops::Range;
 use half::f16;
 
 use super::Outputs;
-use crate::format::{Bits, Form, Panels};
+use crate::format::{Bits, GroupForm, Panels};
 use crate::parallel::{Tile, tiles};
 use crate::quantized::{BUNDLE, Q8Rows};
 use crate::simd::{
@@ -56,12 +56,12 @@ pub(super) fn pairs_q8<S: Simd, const P: usize>(
                 let chunk = first..(first + CHUNK).min(blocks);
                 let weights = unpack(simd, &pairs, chunk.clone(), unpacked);
                 match form {
-                    Form::Scale => {
+                    GroupForm::Scale => {
                         let part =
                             &mut Integer::<_, _, P, false> { simd, weights, pairs, x, chunk, sums };
                         tiles(tokens, part);
                     }
-                    Form::Minimum => {
+                    GroupForm::Minimum => {
                         let part =
                             &mut Integer::<_, _, P, true> { simd, weights, pairs, x, chunk, sums };
                         tiles(tokens, part);
@@ -69,10 +69,10 @@ pub(super) fn pairs_q8<S: Simd, const P: usize>(
                 }
             }
         }
-        (Bits::Four, Form::Scale) => {
+        (Bits::Four, GroupForm::Scale) => {
             tiles(tokens, &mut packed::<_, Q4_BLOCK_BYTES, P, false>(simd, pairs, x, sums));
         }
-        (Bits::Four, Form::Minimum) => {
+        (Bits::Four, GroupForm::Minimum) => {
             tiles(tokens, &mut packed::<_, Q4_BLOCK_BYTES, P, true>(simd, pairs, x, sums));
         }
         (Bits::Eight, _) => {
@@ -89,10 +89,10 @@ pub(super) fn one_token_q8<S: Simd>(out: Outputs<'_, S>, weight: &Panels<'_>, x:
     let pairs = Pairs::<2>::new(weight, out);
     let sums = &mut [[[0.0; LANES]; 2]; 2];
     match (shape.bits, shape.form) {
-        (Bits::Four, Form::Scale) => {
+        (Bits::Four, GroupForm::Scale) => {
             packed::<_, Q4_BLOCK_BYTES, 2, false>(simd, pairs, x, sums).tile([0]);
         }
-        (Bits::Four, Form::Minimum) => {
+        (Bits::Four, GroupForm::Minimum) => {
             packed::<_, Q4_BLOCK_BYTES, 2, true>(simd, pairs, x, sums).tile([0]);
         }
         (Bits::Eight, _) => {

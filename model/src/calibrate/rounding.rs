@@ -39,10 +39,11 @@ pub(super) fn round(
 ) -> Result<Packed> {
     let (rows, cols) = (shape.rows, shape.cols);
     let group = (shape.group_blocks * BLOCK).min(cols);
-    let (groups, step) = (shape.groups(), MAX_COLUMNS / group * group);
+    let (row_scales, step) = (shape.row_scales(), MAX_COLUMNS / group * group);
+    let numbers = shape.form.numbers();
     let weights = matrix.values(order)?;
     let mut integers = zeros::<i8>(rows * cols)?;
-    let mut scales = vec![f16::ZERO; rows * groups];
+    let mut scales = vec![f16::ZERO; rows * row_scales];
     let mut errors = zeros::<f32>(rows * cols)?;
     let mut feedback = zeros::<f32>(rows * step.min(cols))?;
     for start in (0..cols).step_by(step).rev() {
@@ -52,7 +53,7 @@ pub(super) fn round(
         let local = Local::new(factor, start, n);
         integers
             .par_chunks_mut(cols)
-            .zip(scales.par_chunks_mut(groups))
+            .zip(scales.par_chunks_mut(row_scales))
             .zip(errors.par_chunks_mut(cols))
             .zip(feedback.par_chunks_mut(n))
             .zip(weights.par_chunks(cols))
@@ -60,6 +61,7 @@ pub(super) fn round(
                 feedback.iter_mut().zip(&local.inverse).for_each(|(sum, inverse)| *sum *= inverse);
                 isa.run(RoundRow {
                     bits: shape.bits,
+                    form: shape.form,
                     group,
                     weights: &weights[start..end],
                     feedback,
@@ -67,7 +69,7 @@ pub(super) fn round(
                     squares: &local.squares,
                     integers: &mut integers[start..end],
                     errors: &mut errors[start..end],
-                    scales: &mut scales[start / group..end.div_ceil(group)],
+                    scales: &mut scales[start / group * numbers..end.div_ceil(group) * numbers],
                 });
             });
     }
@@ -102,24 +104,29 @@ fn feedback_of(
 
 /// The panels of integers and scales whose columns are in `order`.
 fn pack(shape: &Shape, order: &[usize], integers: &[i8], scales: &[f16]) -> Result<Packed> {
-    let (cols, groups, group) = (shape.cols, shape.groups(), shape.group_blocks * BLOCK);
+    let (cols, group) = (shape.cols, shape.group_blocks * BLOCK);
+    let (row_scales, numbers) = (shape.row_scales(), shape.form.numbers());
     let mut bytes = zeros::<u8>(shape.bytes())?;
     let mut packed = vec![f16::ZERO; shape.scales()];
     bytes
         .par_chunks_mut(shape.panel_bytes())
-        .zip(packed.par_chunks_mut(groups * LANES))
-        .zip(integers.par_chunks(LANES * cols).zip(scales.par_chunks(LANES * groups)))
+        .zip(packed.par_chunks_mut(row_scales * LANES))
+        .zip(integers.par_chunks(LANES * cols).zip(scales.par_chunks(LANES * row_scales)))
         .for_each(|((bytes, packed), (integers, scales))| {
             let mut own = vec![0; integers.len()];
             let mut own_scales = vec![f16::ZERO; scales.len()];
             for (row, integers) in integers.chunks_exact(cols).enumerate() {
                 for (at, &col) in order.iter().enumerate() {
                     own[row * cols + col] = integers[at];
-                    own_scales[row * groups + col / group] = scales[row * groups + at / group];
+                    let of_group = |col: usize| {
+                        let first = row * row_scales + col / group * numbers;
+                        first..first + numbers
+                    };
+                    own_scales[of_group(col)].copy_from_slice(&scales[of_group(at)]);
                 }
             }
             pack_panel(shape, &own, bytes);
-            pack_scales(groups, &own_scales, packed);
+            pack_scales(row_scales, &own_scales, packed);
         });
     Ok(Packed { bytes, scales: packed })
 }
