@@ -66,15 +66,15 @@ impl Quantized {
     pub fn random(shape: Shape) -> Self {
         let weights = random(LANES * shape.cols, 0.02);
         let mut integers = vec![0; weights.len()];
-        let mut scales = vec![f16::ZERO; LANES * shape.groups()];
+        let mut scales = vec![f16::ZERO; LANES * shape.row_scales()];
         let rows = weights.chunks(shape.cols).zip(integers.chunks_mut(shape.cols));
-        for ((row, integers), scales) in rows.zip(scales.chunks_mut(shape.groups())) {
+        for ((row, integers), scales) in rows.zip(scales.chunks_mut(shape.row_scales())) {
             quantize_row(&shape, row, integers, scales).expect("finite weights");
         }
         let mut panel = vec![0; shape.panel_bytes()];
         pack_panel(&shape, &integers, &mut panel);
         let mut panel_scales = vec![f16::ZERO; scales.len()];
-        pack_scales(shape.groups(), &scales, &mut panel_scales);
+        pack_scales(shape.row_scales(), &scales, &mut panel_scales);
         let (bytes, scales) = (panel.repeat(shape.panels()), panel_scales.repeat(shape.panels()));
         Self { shape, bytes, scales }
     }

@@ -10,7 +10,8 @@ use criterion::{
 };
 use glm_benches::{CHATGLM_6B, GLM_4_9B, LinearShape, Quantized, bytes, q4, random};
 use glm_kernels::{
-    Activation, Bits, Input, Isa, Linear, Matrix, Q8Rows, Shape, Storage, probe, reference,
+    Activation, Bits, GroupForm, Input, Isa, Linear, Matrix, Q8Rows, Shape, Storage, probe,
+    reference,
 };
 use half::f16;
 
@@ -49,10 +50,17 @@ fn gemv_glm_4(c: &mut Criterion) {
 fn formats(c: &mut Criterion) {
     let mut group = c.benchmark_group("linear formats");
     let shape = CHATGLM_6B[1];
-    for (bits, name) in [(Bits::Four, "INT4"), (Bits::Eight, "INT8")] {
-        let grouped = |columns| Shape::grouped(shape.rows, shape.cols, bits, columns);
+    let kinds = [
+        (Bits::Four, GroupForm::Scale, "INT4"),
+        (Bits::Four, GroupForm::Minimum, "INT4 minimum"),
+        (Bits::Eight, GroupForm::Scale, "INT8"),
+    ];
+    for (bits, form, name) in kinds {
+        let grouped =
+            |columns| Shape::grouped(shape.rows, shape.cols, bits, columns).with_form(form);
         let mut formats: Vec<_> = [32, 64, 128].map(|n| (n.to_string(), grouped(n))).into();
-        formats.push(("row".to_owned(), Shape::per_row(shape.rows, shape.cols, bits)));
+        let row = Shape::per_row(shape.rows, shape.cols, bits).with_form(form);
+        formats.push(("row".to_owned(), row));
         for (columns, format) in formats {
             let weights = LazyCell::new(|| Quantized::random(format));
             for (tokens, isa) in tokens_and_sets([1, 128]) {

@@ -78,7 +78,8 @@ pub fn run(args: &Bench) -> Result<()> {
 fn open(args: &Bench) -> Result<Model> {
     match &args.shape {
         Some(shape) => {
-            let format = QuantizeOptions::new(args.bits, args.group);
+            let mut format = QuantizeOptions::new(args.bits, args.group);
+            format.minimum = args.minimum;
             open::random(&args.model, shape, &format, Lengths::new(args, usize::MAX).capacity)
         }
         None => open::model(&args.model, None),

@@ -108,19 +108,21 @@ fn sizes(model: &Inventory) -> Vec<String> {
 }
 
 fn matrices(model: &Inventory) -> Vec<String> {
+    let widths = model.matrices.iter().map(|matrix| matrix.format.len());
+    let width = widths.max().unwrap_or(0).max(20) + 2;
     let head = format!(
         "{}{}  {}  {}{}",
         left(&messages::matrix(), 18),
         right(&messages::count(), 5),
         right(&messages::shape(), 15),
-        left(&messages::format(), 22),
+        left(&messages::format(), width),
         right(&messages::size(), 8)
     );
     let rows = model.matrices.iter().map(|matrix| {
         let [rows, cols] = matrix.shape;
         let (shape, size) = (format!("{rows} × {cols}"), bytes(matrix.bytes));
         format!(
-            "{:<18}{:>5}  {shape:>15}  {:<22}{size:>8}",
+            "{:<18}{:>5}  {shape:>15}  {:<width$}{size:>8}",
             matrix.name, matrix.count, matrix.format
         )
     });
@@ -129,7 +131,7 @@ fn matrices(model: &Inventory) -> Vec<String> {
         (messages::all_matrices(), model.bytes()),
         (messages::read_per_token(), model.bytes_per_token),
     ] {
-        lines.push(format!("{}{:>54}", left(&name, 18), bytes(size)));
+        lines.push(format!("{}{:>1$}", left(&name, 18), bytes(size), width + 32));
     }
     lines
 }

@@ -131,6 +131,9 @@ messages! {
     quantized_size(target, size, before): "{target}: {size} from {before}", "{target}：由 {before} 变为 {size}";
     matrices_quantized(number, bits, group): "{number} matrices are now INT{bits} in groups of {group}",
         "{number} 个矩阵已量化为 INT{bits}，每组 {group} 个";
+    matrices_quantized_with_minimum(number, bits, group):
+        "{number} matrices are now INT{bits} with a minimum, in groups of {group}",
+        "{number} 个矩阵已量化为带最小值的 INT{bits}，每组 {group} 个";
     matrices_kept(number): "{number} matrices were quantized already and keep their integers and scales",
         "{number} 个矩阵原已量化，其整数和缩放系数保持不变";
     head_left_out(name): "{name} is the same as the embedding and was left out", "{name} 与词嵌入相同，已省略";

@@ -76,13 +76,13 @@ fn quantized(
     listing: &Listing,
 ) -> Result<PathBuf> {
     let mut options = QuantizeOptions::new(bits, args.group);
-    options.threads = args.threads;
-    let folder = models::quantized_folder(&args.repository, bits, args.group)?;
+    (options.minimum, options.threads) = (args.minimum, args.threads);
+    let folder = models::quantized_folder(&args.repository, &options)?;
     let format = folder.file_name().unwrap_or_default().to_string_lossy();
     let name = format!("{}:{format}", args.repository);
     match quantize::run(downloader, listing, &options, &folder)? {
         Some(done) => {
-            let lines = crate::quantize::summary(bits, args.group, &name, &done);
+            let lines = crate::quantize::summary(&options, &name, &done);
             lines.iter().for_each(|line| note(line));
         }
         None => note(&messages::nothing_to_pull(&name)),

@@ -25,14 +25,14 @@ pub fn run(args: &Quantize) -> Result<()> {
     let started = Instant::now();
     let cancel = interrupt::token(Again::Waits)?;
     let termination = Termination::catch()?;
+    let mut options = QuantizeOptions::new(args.bits, args.group);
+    (options.minimum, options.threads) = (args.minimum, args.threads);
     let source = models::find(&args.source)?;
-    let Target { folder, name } = target(args, &source)?;
+    let Target { folder, name } = target(args, &options, &source)?;
     ensure!(!is_same(&source.folder, &folder), messages::source_is_target(folder.display()));
     if !Tokenizer::is_in(&source.folder)? {
         note(&messages::source_has_no_tokenizer(&source.name));
     }
-    let mut options = QuantizeOptions::new(args.bits, args.group);
-    options.threads = args.threads;
     if let Some(file) = &args.calibrate {
         options.calibration = Some(calibration(&source.folder, file.as_deref(), args)?);
         let needed = calibration_bytes(&source.folder, &options)?;
@@ -65,7 +65,7 @@ pub fn run(args: &Quantize) -> Result<()> {
         let _ = fs::remove_dir(&folder);
         let _ = folder.parent().map(fs::remove_dir);
     }
-    summary(args.bits, args.group, &name, &done?).iter().for_each(|line| note(line));
+    summary(&options, &name, &done?).iter().for_each(|line| note(line));
     note(&messages::took(seconds(started.elapsed())));
     if args.target.is_none() {
         note(&messages::talk_to(&name));
@@ -110,14 +110,14 @@ struct Target {
 }
 
 /// The folder that is named, or the one in the cache for a model of a cache.
-fn target(args: &Quantize, source: &Found) -> Result<Target> {
+fn target(args: &Quantize, options: &QuantizeOptions, source: &Found) -> Result<Target> {
     if let Some(folder) = &args.target {
         return Ok(Target { folder: folder.clone(), name: folder.display().to_string() });
     }
     let Some(stored) = &source.stored else {
         return Err(failure::usage(messages::target_is_missing(&source.name)));
     };
-    let folder = models::quantized_folder(&stored.repository, args.bits, args.group)?;
+    let folder = models::quantized_folder(&stored.repository, options)?;
     let format = folder.file_name().unwrap_or_default().to_string_lossy();
     let name = format!("{}:{format}", stored.repository);
     Ok(Target { folder, name })
@@ -129,11 +129,15 @@ fn is_same(one: &Path, other: &Path) -> bool {
 }
 
 /// What was done, in lines for people.
-pub fn summary(bits: usize, group: usize, target: &str, done: &Quantized) -> Vec<String> {
+pub fn summary(options: &QuantizeOptions, target: &str, done: &Quantized) -> Vec<String> {
     let mut lines =
         vec![messages::quantized_size(target, bytes(done.bytes), bytes(done.source_bytes))];
     if done.quantized > 0 {
-        lines.push(messages::matrices_quantized(done.quantized, bits, group));
+        let quantized = match options.minimum {
+            true => messages::matrices_quantized_with_minimum,
+            false => messages::matrices_quantized,
+        };
+        lines.push(quantized(done.quantized, options.bits, options.group));
     }
     if done.kept > 0 {
         lines.push(messages::matrices_kept(done.kept));

@@ -107,12 +107,17 @@ fn a_quantized_folder_says_so_and_answers_as_its_official_source() {
 #[test]
 fn bits_and_groups_are_as_asked() {
     let dir = tempfile::tempdir().unwrap();
-    for (bits, group) in [("4", "64"), ("8", "128")] {
-        let target = text(&dir.path().join(bits));
+    for (bits, group, more, minimum) in [
+        ("4", "64", None, ""),
+        ("8", "128", None, ""),
+        ("4", "32", Some("--minimum"), " with minimum"),
+    ] {
+        let target = text(&dir.path().join(bits.to_owned() + group));
         let words = ["quantize", &tiny("bin-f16"), &target, "--bits", bits, "--group", group];
+        let words: Vec<_> = words.into_iter().chain(more).collect();
         let run = glm(&words).output().unwrap();
         assert!(run.status.success(), "{}", stderr(&run));
-        let format = format!("INT{bits}, groups of {group}");
+        let format = format!("INT{bits}{minimum}, groups of {group}");
         assert!(stdout(&glm(&["info", "-m", &target]).output().unwrap()).contains(&format));
     }
 }

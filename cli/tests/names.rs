@@ -285,6 +285,9 @@ fn a_model_of_the_cache_is_quantized_beside_it() {
     let words = ["quantize", "chatglm-6b", "--bits", "8", "--group", "64"];
     assert!(home.glm(&words).output().unwrap().status.success());
     assert!(format(&home, &["-m", "chatglm-6b:int8-g64"]).starts_with("INT8"));
+    let words = ["quantize", "chatglm-6b", "--minimum", "--group", "64"];
+    assert!(home.glm(&words).output().unwrap().status.success());
+    assert!(format(&home, &["-m", "chatglm-6b:int4-g64-min"]).starts_with("INT4 with minimum"));
     assert!(home.refusal(&["quantize", "chatglm-6b"], 1).contains("already"));
     assert!(home.refusal(&["quantize", &tiny("int4")], 2).contains("DST"));
 }

@@ -178,6 +178,12 @@ fn a_head_that_is_the_embedding_is_left_out() {
 }
 
 #[test]
+fn groups_may_have_a_minimum() {
+    let minimum = ["--quantize", "--minimum"];
+    check_whole(Format::Safetensors, None, &minimum, &["--minimum"], "int4-min");
+}
+
+#[test]
 fn files_of_pytorch_become_what_quantize_makes_of_them() {
     check_whole(Format::Torch, Some(1), &["--quantize=8"], &["--bits", "8"], "int8");
 }

@@ -3,7 +3,8 @@
 #![no_main]
 
 use glm_kernels::{
-    Activation, BLOCK, Bits, Input, Isa, Linear, Matrix, Panels, Q8Rows, Shape, Storage, reference,
+    Activation, BLOCK, Bits, GroupForm, Input, Isa, Linear, Matrix, Panels, Q8Rows, Shape, Storage,
+    reference,
 };
 use half::f16;
 use libfuzzer_sys::fuzz_target;
@@ -17,6 +18,8 @@ fuzz_target!(|input: (u8, u8, u8, bool, u8, Vec<u8>, Vec<i8>)| {
         0 => Shape::per_row(rows, cols, bits),
         n => Shape::grouped(rows, cols, bits, 16 << n),
     };
+    let minimum = four && group & 4 > 0;
+    let shape = shape.with_form(if minimum { GroupForm::Minimum } else { GroupForm::Scale });
     let weights: Vec<u8> =
         bytes.iter().copied().chain([0x5a]).cycle().take(shape.bytes()).collect();
     let scales = vec![f16::from_f32(0.25); shape.scales()];

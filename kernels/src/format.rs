@@ -10,14 +10,23 @@
 //!      byte 4·r + j, high    weight [row r][k + j + 4] + 8
 //! ```
 //!
-//! Zero weights pad the columns to a multiple of 32 and the rows to a multiple of 8. Scales are `f16`, one for each row and group
-//! of columns, stored `[panel][group][8]`. `weight = scale · integer`.
+//! Integers of 0 pad the columns to a multiple of 32 and the rows to a multiple of 8. What a row stores for a group of columns is
+//! `f16`, in one of two forms:
+//!
+//! ```text
+//! Scale     weight = scale · integer             [panel][group][8]       the scales of the rows
+//! Minimum   weight = scale · integer + offset    [panel][group][2][8]    the scales, then the offsets
+//! ```
+//!
+//! A nibble of 0 is the integer −8 and gives the minimum of the group, so `offset = minimum + 8 · scale`. With the offset in place of
+//! the minimum, both forms have the same integers and the same dot products of them; the second adds `offset · Σ x` for each group.
 
 use half::{bf16, f16};
 
 use crate::simd::{BLOCK, LANES, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES};
 
 pub mod feedback;
+mod minimum;
 pub mod quantize;
 
 /// Bits of a quantized weight.
@@ -39,6 +48,26 @@ impl Bits {
     }
 }
 
+/// What a row stores for a group of columns, beside the integers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GroupForm {
+    /// A scale: `weight = scale · integer`.
+    #[default]
+    Scale,
+    /// A scale and an offset: `weight = scale · integer + offset`, for weights that are not symmetric about 0. Only for four bits.
+    Minimum,
+}
+
+impl GroupForm {
+    /// Numbers that are stored.
+    pub fn numbers(self) -> usize {
+        match self {
+            GroupForm::Scale => 1,
+            GroupForm::Minimum => 2,
+        }
+    }
+}
+
 /// The sizes of a quantized matrix, and which of its columns share a scale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
@@ -50,6 +79,8 @@ pub struct Shape {
     pub bits: Bits,
     /// Blocks of 32 columns that share a scale; the last group of a row may have fewer.
     pub group_blocks: usize,
+    /// What is stored for a group.
+    pub form: GroupForm,
 }
 
 impl Shape {
@@ -59,12 +90,18 @@ impl Shape {
     /// If `group` is not a positive multiple of 32.
     pub fn grouped(rows: usize, cols: usize, bits: Bits, group: usize) -> Self {
         assert!(group > 0 && group.is_multiple_of(BLOCK), "group of {group} columns");
-        Self { rows, cols, bits, group_blocks: group / BLOCK }
+        Self { rows, cols, bits, group_blocks: group / BLOCK, form: GroupForm::Scale }
     }
 
     /// A matrix with one scale per row, as in the official quantized checkpoints.
     pub fn per_row(rows: usize, cols: usize, bits: Bits) -> Self {
-        Self { rows, cols, bits, group_blocks: cols.div_ceil(BLOCK).max(1) }
+        let group_blocks = cols.div_ceil(BLOCK).max(1);
+        Self { rows, cols, bits, group_blocks, form: GroupForm::Scale }
+    }
+
+    /// The same matrix with another form of groups.
+    pub fn with_form(self, form: GroupForm) -> Self {
+        Self { form, ..self }
     }
 
     /// Panels of eight rows.
@@ -105,13 +142,24 @@ impl Shape {
         self.panels().checked_mul(self.panel_bytes()).expect("bytes of the panels overflow")
     }
 
-    /// Scales of all panels.
+    /// Scales of a row, and offsets if the groups have them: those of the first group, those of the second, and so on.
+    ///
+    /// # Panics
+    /// If `group_blocks` is 0.
+    #[track_caller]
+    pub fn row_scales(&self) -> usize {
+        // No overflow: a group has at least 32 columns.
+        self.groups() * self.form.numbers()
+    }
+
+    /// Scales and offsets of all panels.
     ///
     /// # Panics
     /// If `group_blocks` is 0, or the result overflows.
     #[track_caller]
     pub fn scales(&self) -> usize {
-        let scales = self.panels().checked_mul(self.groups()).and_then(|n| n.checked_mul(LANES));
+        let row = self.row_scales();
+        let scales = self.panels().checked_mul(row).and_then(|n| n.checked_mul(LANES));
         scales.expect("scales of the panels overflow")
     }
 }
@@ -125,12 +173,16 @@ pub struct Panels<'a> {
 }
 
 impl<'a> Panels<'a> {
-    /// `bytes`: `[panel][block][block_bytes]`; `scales`: `[panel][group][8]`.
+    /// `bytes`: `[panel][block][block_bytes]`; `scales`: `[panel][group][8]`, or `[panel][group][2][8]` with [`GroupForm::Minimum`].
     ///
     /// # Panics
     /// If a length does not fit `shape`, or `shape` is not possible.
     #[track_caller]
     pub fn new(shape: Shape, bytes: &'a [u8], scales: &'a [f16]) -> Self {
+        assert!(
+            shape.bits == Bits::Four || shape.form == GroupForm::Scale,
+            "a minimum of eight bits"
+        );
         assert_eq!(bytes.len(), shape.bytes(), "bytes of the panels");
         assert_eq!(scales.len(), shape.scales(), "scales of the panels");
         Self { shape, bytes, scales }
@@ -141,12 +193,12 @@ impl<'a> Panels<'a> {
         &self.shape
     }
 
-    /// The blocks and the scales of one panel.
+    /// The blocks of one panel, and for each group the scales of its rows, each followed by the offsets if there are any.
     pub(crate) fn panel(&self, panel: usize) -> (&'a [u8], &'a [[f16; LANES]]) {
         let bytes = self.shape.panel_bytes();
         let (scales, _) = self.scales.as_chunks::<LANES>();
-        let groups = self.shape.groups();
-        (&self.bytes[panel * bytes..][..bytes], &scales[panel * groups..][..groups])
+        let n = self.shape.row_scales();
+        (&self.bytes[panel * bytes..][..bytes], &scales[panel * n..][..n])
     }
 
     /// The integer at `[row][col]`.
@@ -162,11 +214,23 @@ impl<'a> Panels<'a> {
         }
     }
 
+    /// The terms of the weight at `[row][col]`: `scale · integer`, and the offset if there is one.
+    fn terms(&self, row: usize, col: usize) -> (f32, Option<f32>) {
+        let (_, scales) = self.panel(row / LANES);
+        let form = self.shape.form;
+        let group = &scales[col / BLOCK / self.shape.group_blocks * form.numbers()..];
+        let scaled = self.integer(row, col) as f32 * group[0][row % LANES].to_f32();
+        let offset = match form {
+            GroupForm::Scale => None,
+            GroupForm::Minimum => Some(group[1][row % LANES].to_f32()),
+        };
+        (scaled, offset)
+    }
+
     /// The weight at `[row][col]`.
     fn weight(&self, row: usize, col: usize) -> f32 {
-        let (_, scales) = self.panel(row / LANES);
-        let group = col / BLOCK / self.shape.group_blocks;
-        self.integer(row, col) as f32 * scales[group][row % LANES].to_f32()
+        let (scaled, offset) = self.terms(row, col);
+        offset.map_or(scaled, |offset| scaled + offset)
     }
 }
 
@@ -239,6 +303,18 @@ impl<'a> Matrix<'a> {
             Storage::Panels(p) => {
                 out.iter_mut().enumerate().for_each(|(col, o)| *o = p.weight(row, col));
             }
+        }
+    }
+
+    /// The magnitudes of the weights of row `row`, or of the terms that are multiplied one by one.
+    pub(crate) fn magnitudes(&self, row: usize, out: &mut [f32]) {
+        self.row(row, out);
+        out.iter_mut().for_each(|weight| *weight = weight.abs());
+        if let Storage::Panels(p) = self.storage {
+            out.iter_mut().enumerate().for_each(|(col, weight)| {
+                let (scaled, offset) = p.terms(row, col);
+                *weight = scaled.abs() + offset.unwrap_or(0.0).abs();
+            });
         }
     }
 }

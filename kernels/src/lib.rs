@@ -48,7 +48,7 @@ pub use attention::{
     Attention, Cached, HeadRows, Heads, KEYS, KvCache, KvPage, KvShape, MAX_HEAD_SIZE, Mask,
     OutOfMemory, Partials,
 };
-pub use format::{Bits, Matrix, Panels, Shape, Storage, feedback, quantize};
+pub use format::{Bits, GroupForm, Matrix, Panels, Shape, Storage, feedback, quantize};
 pub use isa::{ISA_VARIABLE, Isa, UnknownIsa};
 pub use linear::{Input, Linear, Output};
 pub use norm::{LayerNorm, RmsNorm};

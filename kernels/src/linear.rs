@@ -287,7 +287,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::format::{Bits, Shape};
+    use crate::format::{Bits, GroupForm, Shape};
     use crate::testing::{self, close, values};
     use crate::{BLOCK, reference};
 
@@ -296,7 +296,7 @@ mod tests {
         F32,
         F16,
         BF16,
-        Panels(Bits, usize),
+        Panels(Bits, usize, GroupForm),
     }
 
     #[derive(Debug, Clone)]
@@ -311,13 +311,17 @@ mod tests {
     }
 
     fn kinds() -> impl Strategy<Value = Kind> {
-        let bits = prop_oneof![Just(Bits::Four), Just(Bits::Eight)];
+        let bits = prop_oneof![
+            Just((Bits::Four, GroupForm::Scale)),
+            Just((Bits::Four, GroupForm::Minimum)),
+            Just((Bits::Eight, GroupForm::Scale)),
+        ];
         let group = prop_oneof![Just(0), Just(32), Just(64), Just(128)];
         prop_oneof![
-            Just(Kind::F32),
-            Just(Kind::F16),
-            Just(Kind::BF16),
-            (bits, group).prop_map(|(bits, group)| Kind::Panels(bits, group)),
+            1 => Just(Kind::F32),
+            1 => Just(Kind::F16),
+            1 => Just(Kind::BF16),
+            3 => (bits, group).prop_map(|((bits, form), group)| Kind::Panels(bits, group, form)),
         ]
     }
 
@@ -349,11 +353,12 @@ mod tests {
                     let w: Vec<_> = self.weight.iter().map(|&w| bf16::from_f32(w)).collect();
                     matrix(Storage::BF16(&w));
                 }
-                Kind::Panels(bits, group) => {
+                Kind::Panels(bits, group, form) => {
                     let shape = match group {
                         0 => Shape::per_row(rows, cols, bits),
                         group => Shape::grouped(rows, cols, bits, group),
-                    };
+                    }
+                    .with_form(form);
                     let (bytes, scales) = testing::quantize(&shape, &self.weight);
                     matrix(Storage::Panels(Panels::new(shape, &bytes, &scales)));
                 }
@@ -494,16 +499,22 @@ mod tests {
             for (w, x) in [(low, 127.0), (low, -127.0), (high, 127.0), (high, -127.0)] {
                 let mut bytes = vec![0; shape.bytes()];
                 crate::quantize::pack_panel(&shape, &[w; 8 * BLOCK], &mut bytes);
-                let scales = [f16::ONE; 8];
-                let panels = Panels::new(shape, &bytes, &scales);
-                let weight = Matrix::new(8, BLOCK, Storage::Panels(panels));
-                let linear = Linear { weight, bias: None, activation: Activation::None };
-                for isa in Isa::available() {
-                    let mut q = Q8Rows::default();
-                    q.quantize(isa, &[x; BLOCK], BLOCK);
-                    let mut y = [f32::NAN; 8];
-                    linear.forward(isa, Input::Q8(&q), &mut y);
-                    close(&y, &[f32::from(w) * x * 32.0; 8], 1e-6, isa);
+                let scales = [f16::ONE; 16];
+                for (form, offset) in [(GroupForm::Scale, 0.0), (GroupForm::Minimum, 1.0)] {
+                    if (bits, form) == (Bits::Eight, GroupForm::Minimum) {
+                        continue;
+                    }
+                    let (shape, scales) = (shape.with_form(form), &scales[..8 * form.numbers()]);
+                    let panels = Panels::new(shape, &bytes, scales);
+                    let weight = Matrix::new(8, BLOCK, Storage::Panels(panels));
+                    let linear = Linear { weight, bias: None, activation: Activation::None };
+                    for isa in Isa::available() {
+                        let mut q = Q8Rows::default();
+                        q.quantize(isa, &[x; BLOCK], BLOCK);
+                        let mut y = [f32::NAN; 8];
+                        linear.forward(isa, Input::Q8(&q), &mut y);
+                        close(&y, &[(f32::from(w) + offset) * x * 32.0; 8], 1e-6, isa);
+                    }
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! Every operation straight from its definition, in `f64`: what tests, benches and fuzz targets compare with.
 
 use crate::attention::{KvShape, Mask};
-use crate::{Activation, Linear, Output};
+use crate::{Activation, Linear, Matrix, Output};
 
 /// `0.5·x·(1 + tanh(√(2/π)·(x + 0.044715·x³)))`
 pub fn gelu_tanh(x: f64) -> f64 {
@@ -45,7 +45,7 @@ pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
 
 /// [`Linear::forward`] of `x`, `[tokens][inputs]`, with the values of the stored weights.
 pub fn linear(linear: &Linear<'_>, x: &[f32]) -> Vec<f32> {
-    each_output(linear, x, |products, bias| {
+    each_output(linear, x, Matrix::row, |products, bias| {
         let sum: f64 = products.sum::<f64>() + bias;
         activation(linear.activation, sum) as f32
     })
@@ -61,23 +61,25 @@ pub fn linear_into(layer: &Linear<'_>, x: &[f32], output: Output, y: &mut [f32])
     }
 }
 
-/// `1 + Σ|w·x| + |b|` of every output: the scale of its rounding error.
+/// `1 + Σ|w·x| + |b|` of every output: the scale of its rounding error. Where a weight is the sum of two terms that are multiplied by
+/// `x` one by one, each counts.
 pub fn magnitude(linear: &Linear<'_>, x: &[f32]) -> Vec<f32> {
-    each_output(linear, x, |products, bias| {
+    each_output(linear, x, Matrix::magnitudes, |products, bias| {
         (1.0 + products.map(f64::abs).sum::<f64>() + bias.abs()) as f32
     })
 }
 
-fn each_output(
-    linear: &Linear<'_>,
+fn each_output<'a>(
+    linear: &Linear<'a>,
     x: &[f32],
+    read: impl Fn(&Matrix<'a>, usize, &mut [f32]),
     output: impl Fn(&mut dyn Iterator<Item = f64>, f64) -> f32,
 ) -> Vec<f32> {
     let (rows, cols) = (linear.weight.rows(), linear.weight.cols());
     let mut y = vec![0.0; x.len() / cols * rows];
     let mut weights = vec![0.0; cols];
     for row in 0..rows {
-        linear.weight.row(row, &mut weights);
+        read(&linear.weight, row, &mut weights);
         let bias = linear.bias.map_or(0.0, |bias| f64::from(bias[row]));
         for (token, x) in x.chunks(cols).enumerate() {
             let mut products = weights.iter().zip(x).map(|(&w, &x)| f64::from(w) * f64::from(x));

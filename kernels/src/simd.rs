@@ -44,6 +44,15 @@ pub struct Block {
     pub scale: f32,
 }
 
+impl Block {
+    /// `Σ x` of the activations, as `f32`.
+    #[inline(always)]
+    pub(crate) fn sum(&self) -> f32 {
+        // The first product is exact.
+        self.offset as f32 * -0.125 * self.scale
+    }
+}
+
 /// A computation with its arguments as fields, written once for all instruction sets.
 pub trait Kernel {
     /// The result, if it is not written to an argument.

@@ -64,17 +64,17 @@ pub(crate) fn quantize(shape: &Shape, weights: &[f32]) -> (Vec<u8>, Vec<f16>) {
     let mut scales = vec![f16::NAN; shape.scales()];
     let panels = bytes
         .chunks_mut(shape.panel_bytes())
-        .zip(scales.chunks_mut(shape.groups() * 8))
+        .zip(scales.chunks_mut(shape.row_scales() * 8))
         .zip(weights.chunks(8 * shape.cols));
     for ((bytes, panel_scales), weights) in panels {
         let mut integers = vec![0; weights.len()];
-        let mut scales = vec![f16::NAN; weights.len() / shape.cols * shape.groups()];
+        let mut scales = vec![f16::NAN; weights.len() / shape.cols * shape.row_scales()];
         let rows = weights.chunks(shape.cols).zip(integers.chunks_mut(shape.cols));
-        for ((row, integers), scales) in rows.zip(scales.chunks_mut(shape.groups())) {
+        for ((row, integers), scales) in rows.zip(scales.chunks_mut(shape.row_scales())) {
             quantize_row(shape, row, integers, scales).unwrap();
         }
         pack_panel(shape, &integers, bytes);
-        pack_scales(shape.groups(), &scales, panel_scales);
+        pack_scales(shape.row_scales(), &scales, panel_scales);
     }
     (bytes, scales)
 }

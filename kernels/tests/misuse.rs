@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use glm_kernels::quantize::{pack_panel, pack_scales, quantize_row};
 use glm_kernels::{
-    Activation, Attention, Bits, Cached, Element, Gate, HeadRows, Heads, Input, Isa, KEYS, Kernel,
-    KvCache, KvPage, KvShape, LANES, LayerNorm, Linear, MAX_HEAD_SIZE, Mask, Matrix, OutOfMemory,
-    Output, PairKernel, Panels, Partials, Q8Rows, RmsNorm, Shape, SharedRows, Simd, Storage,
-    Vectors, angles, for_each, for_each_row, parallel_region, probe, rotate_halves, rotate_pairs,
+    Activation, Attention, Bits, Cached, Element, Gate, GroupForm, HeadRows, Heads, Input, Isa,
+    KEYS, Kernel, KvCache, KvPage, KvShape, LANES, LayerNorm, Linear, MAX_HEAD_SIZE, Mask, Matrix,
+    OutOfMemory, Output, PairKernel, Panels, Partials, Q8Rows, RmsNorm, Shape, SharedRows, Simd,
+    Storage, Vectors, angles, for_each, for_each_row, parallel_region, probe, rotate_halves,
+    rotate_pairs,
 };
 use half::f16;
 
@@ -65,6 +66,12 @@ fn panels_of_other_sizes() {
     let (bytes, scales) = (vec![0; shape.bytes()], vec![f16::ONE; shape.scales()]);
     refuses("bytes of the panels", || Panels::new(shape, &bytes[1..], &scales));
     refuses("scales of the panels", || Panels::new(shape, &bytes, &scales[1..]));
+    let minimum = shape.with_form(GroupForm::Minimum);
+    let twice = scales.repeat(2);
+    refuses("a minimum of eight bits", || Panels::new(minimum, &bytes, &twice));
+    let four = Shape { bits: Bits::Four, ..minimum };
+    let half = &bytes[..four.bytes()];
+    refuses("scales of the panels", || Panels::new(four, half, &scales));
     refuses("bytes of the panels", || Panels::new(shape, &[], &[]));
     refuses("group of 0", || Shape::grouped(8, 32, Bits::Four, 0));
     refuses("group of 33", || Shape::grouped(8, 32, Bits::Four, 33));
@@ -72,10 +79,11 @@ fn panels_of_other_sizes() {
     refuses("groups of no columns", || Panels::new(no_groups, &bytes, &scales));
     // Products that are 0 in 64 bits.
     for bits in [Bits::Four, Bits::Eight] {
-        let rows = Shape { rows: overflowing(2), cols: 64, bits, group_blocks: 1 };
+        let form = GroupForm::Scale;
+        let rows = Shape { rows: overflowing(2), cols: 64, bits, group_blocks: 1, form };
         refuses("overflow", || Panels::new(rows, &[], &[]));
         refuses("overflow", || rows.scales());
-        let cols = Shape { rows: 8, cols: usize::MAX - 31, bits, group_blocks: usize::MAX };
+        let cols = Shape { rows: 8, cols: usize::MAX - 31, bits, group_blocks: usize::MAX, form };
         refuses("overflow", || Panels::new(cols, &[], &[]));
     }
 }
@@ -83,7 +91,7 @@ fn panels_of_other_sizes() {
 /// A group may be longer than a row, and even longer than the address space.
 #[test]
 fn panels_of_one_group_longer_than_a_row() {
-    let shape = Shape { rows: 8, cols: 64, bits: Bits::Four, group_blocks: usize::MAX };
+    let shape = Shape { group_blocks: usize::MAX, ..Shape::per_row(8, 64, Bits::Four) };
     let weights = [0.5; 64];
     let (mut integers, mut scale) = ([0; 64], [f16::ZERO]);
     quantize_row(&shape, &weights, &mut integers, &mut scale).unwrap();

@@ -3,13 +3,17 @@
 
 use glm_kernels::quantize::{pack_panel, pack_scales, quantize_row};
 use glm_kernels::{
-    Activation, Attention, Bits, Cached, Gate, HeadRows, Heads, Input, Isa, KEYS, KvCache, KvPage,
-    KvShape, LayerNorm, Linear, Mask, Matrix, Panels, Partials, Q8Rows, RmsNorm, Shape, Storage,
+    Activation, Attention, Bits, Cached, Gate, GroupForm, HeadRows, Heads, Input, Isa, KEYS,
+    KvCache, KvPage, KvShape, LayerNorm, Linear, Mask, Matrix, Panels, Partials, Q8Rows, RmsNorm,
+    Shape, Storage,
 };
 use half::{bf16, f16};
 
 const FUSED: u64 = 0x7e32_d340_f085_4534;
 const PLAIN: u64 = 0xca26_19a3_9794_2aba;
+
+const FUSED_WITH_MINIMUM: u64 = 0x0;
+const PLAIN_WITH_MINIMUM: u64 = 0x0;
 
 /// Pseudo-random numbers in −1..1, the same on every machine.
 fn numbers(n: usize, mut state: u64) -> Vec<f32> {
@@ -39,30 +43,7 @@ fn linear(isa: Isa, hash: &mut Hash) {
     let (rows, cols) = (83, 600);
     let (weights, bias) = (numbers(rows * cols, 1), numbers(rows, 2));
     for (bits, group) in [(Bits::Four, 32), (Bits::Four, 128), (Bits::Eight, 64)] {
-        let shape = Shape::grouped(rows, cols, bits, group);
-        let (mut bytes, mut scales) = (vec![0; shape.bytes()], vec![f16::ZERO; shape.scales()]);
-        let panels = weights.chunks(8 * cols).zip(bytes.chunks_mut(shape.panel_bytes()));
-        for ((weights, bytes), to) in panels.zip(scales.chunks_mut(8 * shape.groups())) {
-            let mut integers = vec![0; weights.len()];
-            let mut scales = vec![f16::ZERO; weights.len() / cols * shape.groups()];
-            let rows = weights.chunks(cols).zip(integers.chunks_mut(cols));
-            for ((row, integers), scales) in rows.zip(scales.chunks_mut(shape.groups())) {
-                quantize_row(&shape, row, integers, scales).unwrap();
-            }
-            pack_panel(&shape, &integers, bytes);
-            pack_scales(shape.groups(), &scales, to);
-        }
-        let weight = Matrix::new(rows, cols, Storage::Panels(Panels::new(shape, &bytes, &scales)));
-        for tokens in [1, 3, 7, 41] {
-            let linear = Linear { weight, bias: Some(&bias), activation: Activation::GeluTanh };
-            let (x, mut y) = (numbers(tokens * cols, 3), vec![f32::NAN; tokens * rows]);
-            let mut quantized = Q8Rows::default();
-            quantized.quantize(isa, &x, cols);
-            linear.forward(isa, Input::Q8(&quantized), &mut y);
-            hash.add(&y);
-            linear.forward(isa, Input::F32(&x), &mut y);
-            hash.add(&y);
-        }
+        quantized(isa, hash, Shape::grouped(rows, cols, bits, group), &weights, &bias);
     }
     let (f16, bf16): (Vec<_>, Vec<_>) =
         weights.iter().map(|&w| (f16::from_f32(w), bf16::from_f32(w))).unzip();
@@ -70,6 +51,33 @@ fn linear(isa: Isa, hash: &mut Hash) {
         let weight = Matrix::new(rows, cols, storage);
         let linear = Linear { weight, bias: None, activation: Activation::Silu };
         let (x, mut y) = (numbers(5 * cols, 4), vec![f32::NAN; 5 * rows]);
+        linear.forward(isa, Input::F32(&x), &mut y);
+        hash.add(&y);
+    }
+}
+
+fn quantized(isa: Isa, hash: &mut Hash, shape: Shape, weights: &[f32], bias: &[f32]) {
+    let Shape { rows, cols, .. } = shape;
+    let (mut bytes, mut scales) = (vec![0; shape.bytes()], vec![f16::ZERO; shape.scales()]);
+    let panels = weights.chunks(8 * cols).zip(bytes.chunks_mut(shape.panel_bytes()));
+    for ((weights, bytes), to) in panels.zip(scales.chunks_mut(8 * shape.row_scales())) {
+        let mut integers = vec![0; weights.len()];
+        let mut scales = vec![f16::ZERO; weights.len() / cols * shape.row_scales()];
+        let rows = weights.chunks(cols).zip(integers.chunks_mut(cols));
+        for ((row, integers), scales) in rows.zip(scales.chunks_mut(shape.row_scales())) {
+            quantize_row(&shape, row, integers, scales).unwrap();
+        }
+        pack_panel(&shape, &integers, bytes);
+        pack_scales(shape.row_scales(), &scales, to);
+    }
+    let weight = Matrix::new(rows, cols, Storage::Panels(Panels::new(shape, &bytes, &scales)));
+    for tokens in [1, 3, 7, 41] {
+        let linear = Linear { weight, bias: Some(bias), activation: Activation::GeluTanh };
+        let (x, mut y) = (numbers(tokens * cols, 3), vec![f32::NAN; tokens * rows]);
+        let mut quantized = Q8Rows::default();
+        quantized.quantize(isa, &x, cols);
+        linear.forward(isa, Input::Q8(&quantized), &mut y);
+        hash.add(&y);
         linear.forward(isa, Input::F32(&x), &mut y);
         hash.add(&y);
     }
@@ -123,6 +131,22 @@ fn all_isas_give_the_recorded_bits() {
         attention::<f16>(isa, &mut hash);
         attention::<i8>(isa, &mut hash);
         let recorded = if isa.name() == "scalar" { PLAIN } else { FUSED };
+        assert_eq!(format!("{:#x}", hash.0), format!("{recorded:#x}"), "{isa}");
+    }
+}
+
+#[test]
+fn all_isas_give_the_recorded_bits_with_a_minimum() {
+    let (rows, cols) = (83, 600);
+    // Not symmetric about 0.
+    let weights: Vec<_> = numbers(rows * cols, 1).iter().map(|w| w + 0.25).collect();
+    for isa in Isa::available() {
+        let mut hash = Hash(0xcbf2_9ce4_8422_2325);
+        for group in [32, 64, 128] {
+            let shape = Shape::grouped(rows, cols, Bits::Four, group).with_form(GroupForm::Minimum);
+            quantized(isa, &mut hash, shape, &weights, &numbers(rows, 2));
+        }
+        let recorded = if isa.name() == "scalar" { PLAIN_WITH_MINIMUM } else { FUSED_WITH_MINIMUM };
         assert_eq!(format!("{:#x}", hash.0), format!("{recorded:#x}"), "{isa}");
     }
 }

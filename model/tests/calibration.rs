@@ -69,10 +69,24 @@ fn file(folder: &Path) -> Vec<u8> {
 
 #[test]
 fn the_outputs_are_nearer_to_the_original() {
+    nearer(false);
+}
+
+#[test]
+fn so_they_are_with_a_minimum() {
+    nearer(true);
+}
+
+fn nearer(minimum: bool) {
     let dir = tempfile::tempdir().unwrap();
     let [plain, calibrated] = ["plain", "calibrated"].map(|name| dir.path().join(name));
-    run(&demo("f16"), &plain, &options(None, 2)).unwrap();
-    let done = run(&demo("f16"), &calibrated, &options(Some(calibration(4096)), 2)).unwrap();
+    let options = |calibration| {
+        let mut options = options(calibration, 2);
+        options.minimum = minimum;
+        options
+    };
+    run(&demo("f16"), &plain, &options(None)).unwrap();
+    let done = run(&demo("f16"), &calibrated, &options(Some(calibration(4096)))).unwrap();
     // The same size, but for what the header says about the calibration.
     let sizes = [&plain, &calibrated].map(|folder| file(folder).len());
     assert!(sizes[1] - sizes[0] < 512 && done.bytes == sizes[1] as u64, "{sizes:?}");

@@ -40,6 +40,9 @@ pub struct Bench {
     /// Random weights that share a scale: 32, 64 or 128.
     #[arg(long, value_name = "N", default_value_t = 32, requires = "shape", value_parser = group)]
     pub group: usize,
+    /// Random weights that have a minimum beside the scale of each group, for 4 bits.
+    #[arg(long, requires = "shape")]
+    pub minimum: bool,
     /// Lengths of prompts; by default those of 32,128,512 that fit in the context.
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = positive)]
     pub prompts: Option<Vec<usize>>,

@@ -96,6 +96,7 @@ fn range_in_chinese(range: &str) -> String {
     match range {
         "above 0 and at most 1" => "大于 0 且不超过 1".to_owned(),
         "4 or 8" => " 4 或 8".to_owned(),
+        "4 with a minimum" => " 4（有最小值时）".to_owned(),
         _ => {
             between(range).unwrap_or_else(|| format!(" {}", range.replace("one of", "以下之一：")))
         }

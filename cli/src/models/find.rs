@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::{State, Stored, all, hub};
+use super::{State, Stored, all, hub, quantized};
 use crate::folders;
 use crate::messages;
 use crate::repository::Repository;
@@ -112,8 +112,8 @@ fn not_found(text: &str, repository: &Repository, suffix: &str) -> Result<String
     let full = repository.to_string();
     let name = if full.contains('/') { full } else { format!("OWNER/{full}") };
     let command = format!("glm pull {name}{}", flags(suffix));
-    let (hub, quantized) = (folders::hub()?, folders::quantized()?);
-    Ok(messages::no_such_model(text, hub.display(), quantized.display(), command))
+    let (hub, own) = (folders::hub()?, folders::quantized()?);
+    Ok(messages::no_such_model(text, hub.display(), own.display(), command))
 }
 
 /// The flags with which `glm pull` gets a model of this suffix.
@@ -122,9 +122,13 @@ fn flags(suffix: &str) -> String {
         return format!(" --revision {revision}");
     }
     let Some(format) = suffix.strip_prefix(":int") else { return String::new() };
+    let (format, minimum) = match format.strip_suffix(quantized::MINIMUM) {
+        Some(format) => (format, " --minimum"),
+        None => (format, ""),
+    };
     match format.split_once("-g") {
-        Some((bits, group)) => format!(" --quantize={bits} --group {group}"),
-        None => format!(" --quantize={format}"),
+        Some((bits, group)) => format!(" --quantize={bits} --group {group}{minimum}"),
+        None => format!(" --quantize={format}{minimum}"),
     }
 }
 
@@ -151,6 +155,8 @@ mod tests {
         assert_eq!(flags(""), "");
         assert_eq!(flags(":int4"), " --quantize=4");
         assert_eq!(flags(":int8-g64"), " --quantize=8 --group 64");
+        assert_eq!(flags(":int4-min"), " --quantize=4 --minimum");
+        assert_eq!(flags(":int4-g64-min"), " --quantize=4 --group 64 --minimum");
         assert_eq!(flags("@v1.1"), " --revision v1.1");
     }
 }

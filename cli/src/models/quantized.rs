@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use glm_model::QuantizeOptions;
 
 use super::{Stored, changed, entries, repositories};
 use crate::folders;
@@ -37,8 +38,14 @@ pub fn format(name: &str) -> &str {
     [REPLACED, UNFINISHED].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name)
 }
 
-/// The folder of a repository, quantized: its name says how, `int4` or `int8-g64`.
-pub fn folder(repository: &Repository, bits: usize, group: usize) -> Result<PathBuf> {
+/// The end of the name of a format whose groups have a minimum.
+pub const MINIMUM: &str = "-min";
+
+/// The folder of a repository, quantized: its name says how, `int4`, `int8-g64` or `int4-g64-min`.
+pub fn folder(repository: &Repository, options: &QuantizeOptions) -> Result<PathBuf> {
+    let QuantizeOptions { bits, group, minimum, .. } = *options;
     let group = if group == GROUP { String::new() } else { format!("-g{group}") };
-    Ok(folders::quantized()?.join(repository.folder()).join(format!("int{bits}{group}")))
+    let minimum = if minimum { MINIMUM } else { "" };
+    let format = format!("int{bits}{group}{minimum}");
+    Ok(folders::quantized()?.join(repository.folder()).join(format))
 }

@@ -7,12 +7,12 @@
 //! ```
 //!
 //! So the columns are rounded from the last to the first, each to the level that is nearest to `v`, which makes up for the errors of
-//! those before. This is GPTQ (arXiv 2210.17323) in the form of LDLQ (arXiv 2307.13304). The scale of a group is the one of the least
-//! error after its columns are rounded.
+//! those before. This is GPTQ (arXiv 2210.17323) in the form of LDLQ (arXiv 2307.13304). The scale of a group, and its offset if it has
+//! one, are those of the least error after its columns are rounded.
 
 use half::f16;
 
-use super::Bits;
+use super::{Bits, GroupForm, minimum};
 use crate::simd::{Kernel, LANES, Vectors};
 
 /// Most columns of a [`RoundRow`].
@@ -23,8 +23,10 @@ const TRIED: usize = 2 * LANES;
 
 /// Part of a row that is rounded with feedback.
 pub struct RoundRow<'a> {
-    /// Bits of the integers.
+    /// Bits of the integers; four with [`GroupForm::Minimum`].
     pub bits: Bits,
+    /// What a group stores.
+    pub form: GroupForm,
     /// Columns that share a scale; at the end of the part there may be fewer.
     pub group: usize,
     /// `w`, `[n]`, at most [`MAX_COLUMNS`].
@@ -35,11 +37,11 @@ pub struct RoundRow<'a> {
     pub factor: &'a [f32],
     /// `Lₘₘ²`, `[n]`.
     pub squares: &'a [f32],
-    /// `ŵ` in steps of the scale, `[n]`.
+    /// The integers of `ŵ`, `[n]`.
     pub integers: &'a mut [i8],
     /// `w − ŵ`, `[n]`.
     pub errors: &'a mut [f32],
-    /// `[groups]`. A scale that exceeds `f16` becomes infinite.
+    /// `[groups]`, or `[groups][2]` with the offsets. What exceeds `f16` becomes infinite or NaN.
     pub scales: &'a mut [f16],
 }
 
@@ -57,10 +59,11 @@ impl Kernel for RoundRow<'_> {
         assert!(diagonal || self.factor.len() == n * n, "columns of a row");
         assert!(fits && self.integers.len() == n, "columns of a row");
         assert!(n <= MAX_COLUMNS && self.group > 0, "columns of a row");
-        assert_eq!(self.scales.len(), n.div_ceil(self.group), "scales of a row");
+        let numbers = self.form.numbers();
+        assert_eq!(self.scales.len(), n.div_ceil(self.group) * numbers, "scales of a row");
         let mut targets = [0.0; MAX_COLUMNS];
         let mut loss = 0.0;
-        for (index, scale) in self.scales.iter_mut().enumerate().rev() {
+        for (index, scales) in self.scales.chunks_exact_mut(numbers).enumerate().rev() {
             let (from, to) = (index * self.group, ((index + 1) * self.group).min(n));
             for m in from..to {
                 let behind = match diagonal {
@@ -77,14 +80,25 @@ impl Kernel for RoundRow<'_> {
                 squares: &self.squares[from..to],
                 limits: limits(self.bits),
             };
-            let best = group.best(simd, &mut self.errors[from..to]);
-            let inverse = super::quantize::inverse(best.scale);
-            for m in from..to {
-                let level = (self.weights[m] - self.errors[m]) * inverse;
-                self.integers[m] = level.round_ties_even() as i8;
+            let [scale, offset] = match self.form {
+                GroupForm::Scale => [group.scale(simd), 0.0],
+                GroupForm::Minimum => minimum::with_feedback(simd, &group),
+            };
+            scales.copy_from_slice(&[scale, offset].map(f16::from_f32)[..numbers]);
+            let inverse = super::quantize::inverse(scale);
+            let (low, high) = group.limits;
+            for m in (from..to).rev() {
+                let behind = match diagonal {
+                    true => 0.0,
+                    false => dot(simd, &self.factor[m * n..][m + 1..to], &self.errors[m + 1..to]),
+                };
+                let target = targets[m] + behind;
+                let level = ((target - offset) * inverse).max(low).min(high).round_ties_even();
+                let value = level * scale + offset;
+                self.integers[m] = level as i8;
+                self.errors[m] = self.weights[m] - value;
+                loss += (target - value) * (target - value) * self.squares[m];
             }
-            *scale = f16::from_f32(best.scale);
-            loss += best.loss;
         }
         loss
     }
@@ -99,14 +113,14 @@ fn limits(bits: Bits) -> (f32, f32) {
 }
 
 /// A group of columns of a row.
-struct Group<'a> {
-    weights: &'a [f32],
+pub(super) struct Group<'a> {
+    pub(super) weights: &'a [f32],
     /// Weights and the feedback of the columns behind the group.
-    targets: &'a [f32],
+    pub(super) targets: &'a [f32],
     /// Feedback of column `i` to column `m` at `m · stride + i`; empty if there is none.
-    factor: &'a [f32],
-    stride: usize,
-    squares: &'a [f32],
+    pub(super) factor: &'a [f32],
+    pub(super) stride: usize,
+    pub(super) squares: &'a [f32],
     limits: (f32, f32),
 }
 
@@ -116,9 +130,9 @@ struct Best {
 }
 
 impl Group<'_> {
-    /// Finds the scale, first on a coarse and then on a fine grid. Writes the errors with it.
+    /// Finds the scale, first on a coarse and then on a fine grid.
     #[inline(always)]
-    fn best<S: Vectors>(&self, simd: S, errors: &mut [f32]) -> Best {
+    fn scale<S: Vectors>(&self, simd: S) -> f32 {
         let mut largest = 0f32;
         for &target in self.targets {
             if target.abs() > largest.abs() {
@@ -135,22 +149,17 @@ impl Group<'_> {
                 _ => largest / (high * (1.05 - 0.06 * (i - 10) as f32)),
             };
         }
-        let coarse = self.try_scales(simd, &scales, errors, f32::INFINITY);
+        let none = Best { scale: f32::NAN, loss: f32::INFINITY };
+        let coarse = self.try_scales(simd, &scales, none);
         for (i, scale) in scales.iter_mut().enumerate() {
             *scale = coarse.scale * (1.0 + 0.004 * (i as f32 - 7.5));
         }
-        self.try_scales(simd, &scales, errors, coarse.loss).or(coarse)
+        self.try_scales(simd, &scales, coarse).scale
     }
 
-    /// Rounds the columns with each of the scales. If the least loss is below `loss`, returns it and writes the errors.
+    /// Rounds the columns with each of the scales; returns the best of them and `best`.
     #[inline(always)]
-    fn try_scales<S: Vectors>(
-        &self,
-        simd: S,
-        scales: &[f32; TRIED],
-        errors: &mut [f32],
-        loss: f32,
-    ) -> Best {
+    fn try_scales<S: Vectors>(&self, simd: S, scales: &[f32; TRIED], mut best: Best) -> Best {
         let n = self.targets.len();
         let mut rounded = [0.0; TRIED];
         let mut inverses = [0.0; TRIED];
@@ -190,27 +199,13 @@ impl Group<'_> {
         for half in 0..2 {
             simd.store(losses[half], &mut all[half]);
         }
-        let mut best = (loss, None);
         for c in 0..TRIED {
             let loss = all[c / LANES][c % LANES];
-            if loss < best.0 && rounded[c].is_finite() {
-                best = (loss, Some(c));
+            if loss < best.loss && rounded[c].is_finite() {
+                best = Best { scale: rounded[c], loss };
             }
         }
-        let Some(c) = best.1 else { return Best { scale: f32::NAN, loss: best.0 } };
-        for m in 0..n {
-            let mut lanes = [0.0; LANES];
-            simd.store(of[m][c / LANES], &mut lanes);
-            errors[m] = lanes[c % LANES];
-        }
-        Best { scale: rounded[c], loss: best.0 }
-    }
-}
-
-impl Best {
-    /// The other, if none of the scales was better.
-    fn or(self, other: Self) -> Self {
-        if self.scale.is_nan() { other } else { self }
+        best
     }
 }
 
@@ -222,7 +217,7 @@ fn pair<S: Vectors>(simd: S, values: &[f32; TRIED]) -> [S::F32; 2] {
 
 /// `Σ a·b`, with the same bits on all instruction sets.
 #[inline(always)]
-fn dot<S: Vectors>(simd: S, a: &[f32], b: &[f32]) -> f32 {
+pub(super) fn dot<S: Vectors>(simd: S, a: &[f32], b: &[f32]) -> f32 {
     let (a, a_rest) = a.as_chunks::<LANES>();
     let (b, b_rest) = b.as_chunks::<LANES>();
     let mut sum = simd.splat(0.0);
@@ -249,6 +244,7 @@ mod tests {
     #[derive(Debug, Clone)]
     struct Part {
         bits: Bits,
+        form: GroupForm,
         group: usize,
         weights: Vec<f32>,
         feedback: Vec<f32>,
@@ -264,9 +260,14 @@ mod tests {
     }
 
     fn parts() -> impl Strategy<Value = Part> {
-        let bits = prop_oneof![Just(Bits::Four), Just(Bits::Eight)];
+        let four = |form| Just((Bits::Four, form));
+        let kind = prop_oneof![
+            four(GroupForm::Scale),
+            four(GroupForm::Minimum),
+            Just((Bits::Eight, GroupForm::Scale))
+        ];
         let group = prop_oneof![Just(32), Just(64), Just(128)];
-        (bits, group, 1..=MAX_COLUMNS).prop_flat_map(|(bits, group, n)| {
+        (kind, group, 1..=MAX_COLUMNS).prop_flat_map(|((bits, form), group, n)| {
             (values(n), values(n), values(n * n), values(n)).prop_map(
                 move |(weights, feedback, mut factor, squares)| {
                     for m in 0..n {
@@ -276,7 +277,7 @@ mod tests {
                     }
                     let squares = squares.iter().map(|square| square.abs() + 0.1).collect();
                     let feedback = feedback.iter().map(|feedback| 0.1 * feedback).collect();
-                    Part { bits, group, weights, feedback, factor, squares }
+                    Part { bits, form, group, weights, feedback, factor, squares }
                 },
             )
         })
@@ -285,9 +286,10 @@ mod tests {
     fn round(isa: Isa, part: &Part) -> Rounded {
         let n = part.weights.len();
         let (mut integers, mut errors) = (vec![99; n], vec![f32::NAN; n]);
-        let mut scales = vec![f16::NAN; n.div_ceil(part.group)];
+        let mut scales = vec![f16::NAN; n.div_ceil(part.group) * part.form.numbers()];
         let loss = isa.run(RoundRow {
             bits: part.bits,
+            form: part.form,
             group: part.group,
             weights: &part.weights,
             feedback: &part.feedback,
@@ -309,17 +311,23 @@ mod tests {
             let (low, high) = limits(part.bits);
             let mut loss = 0.0;
             for m in 0..n {
-                let scale = expected.scales[m / part.group].to_f64();
+                let scales = &expected.scales[m / part.group * part.form.numbers()..];
+                let (scale, offset) = match part.form {
+                    GroupForm::Scale => (scales[0].to_f64(), 0.0),
+                    GroupForm::Minimum => (scales[0].to_f64(), scales[1].to_f64()),
+                };
                 let level = f64::from(expected.integers[m]);
                 prop_assert!((f64::from(low)..=f64::from(high)).contains(&level));
-                let error = f64::from(part.weights[m]) - level * scale;
+                let value = level * scale + offset;
+                let error = f64::from(part.weights[m]) - value;
                 prop_assert!((f64::from(expected.errors[m]) - error).abs() <= 1e-4 * (1.0 + error.abs()));
                 let behind: f64 = (m + 1..n)
                     .map(|i| f64::from(expected.errors[i]) * f64::from(part.factor[m * n + i]))
                     .sum();
                 let target = f64::from(part.weights[m]) + f64::from(part.feedback[m]) + behind;
-                let inner = target / scale < f64::from(high) + 0.5 && target / scale > f64::from(low) - 0.5;
-                let distance = (target - level * scale).abs();
+                let exact = (target - offset) / scale;
+                let inner = exact < f64::from(high) + 0.5 && exact > f64::from(low) - 0.5;
+                let distance = (target - value).abs();
                 prop_assert!(scale == 0.0 || !inner || distance <= 0.501 * scale.abs() + 1e-4, "{m}: {target} {level} {scale}");
                 loss += distance * distance * f64::from(part.squares[m]);
             }
@@ -359,6 +367,7 @@ mod tests {
             for squares in [vec![1.0; 128], squares] {
                 let part = Part {
                     bits: Bits::Four,
+                    form: GroupForm::Scale,
                     group,
                     weights: weights.clone(),
                     feedback: vec![0.0; 128],
@@ -388,6 +397,7 @@ mod tests {
         fn the_scale_is_nearly_the_best(weights in values(32)) {
             let part = Part {
                 bits: Bits::Four,
+                form: GroupForm::Scale,
                 group: 32,
                 feedback: vec![0.0; 32],
                 factor: vec![0.0; 32 * 32],
@@ -414,6 +424,7 @@ mod tests {
         let factor = vec![0.5; n * n];
         let part = Part {
             bits: Bits::Four,
+            form: GroupForm::Scale,
             group: 32,
             weights: zeros.clone(),
             feedback: zeros,

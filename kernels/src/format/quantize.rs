@@ -2,7 +2,10 @@
 
 use half::f16;
 
-use super::{Bits, Shape};
+use super::minimum::FitRow;
+use super::{Bits, GroupForm, Shape};
+use crate::Isa;
+use crate::simd::scalar::Scalar;
 use crate::simd::{BLOCK, LANES};
 
 /// A weight that cannot be quantized: it is not finite, or its scale exceeds `f16`.
@@ -14,16 +17,17 @@ pub struct Unquantizable {
     pub value: f32,
 }
 
-/// Quantizes one row: `row[i] ≈ scales[group(i)] · integers[i]`.
+/// Quantizes one row: `row[i] ≈ scales[group(i)] · integers[i]`, plus the offset of the group if it has one.
 ///
 /// Eight bits: `scale = max|w| / 127`. Four bits use all of −8..=7: the sign of the scale makes the weight of largest magnitude
-/// negative, and the scale is the one of the least squared error among those that map this weight to −8, −7.5, −7 or −6.5.
+/// negative, and the scale is the one of the least squared error among those that map this weight to −8, −7.5, −7 or −6.5. With a
+/// minimum, scale and offset are searched by the squared error; it is at most that of the range from the minimum to the maximum.
 ///
 /// # Errors
 /// If a weight is not finite or too large.
 ///
 /// # Panics
-/// If `row` or `integers` does not have length `shape.cols`, or `scales` length `shape.groups()`.
+/// If `row` or `integers` does not have length `shape.cols`, or `scales` length `shape.row_scales()`.
 pub fn quantize_row(
     shape: &Shape,
     row: &[f32],
@@ -31,8 +35,11 @@ pub fn quantize_row(
     scales: &mut [f16],
 ) -> Result<(), Unquantizable> {
     assert!(row.len() == shape.cols && integers.len() == shape.cols, "columns of the row");
-    assert_eq!(scales.len(), shape.groups(), "scales of the row");
+    assert_eq!(scales.len(), shape.row_scales(), "scales of the row");
     let group = shape.group_blocks.saturating_mul(BLOCK);
+    if shape.form == GroupForm::Minimum {
+        return quantize_with_minimum(row, group, integers, scales);
+    }
     let groups = row.chunks(group).zip(integers.chunks_mut(group)).zip(scales);
     for (index, ((row, integers), scale)) in groups.enumerate() {
         let at = largest(row);
@@ -49,6 +56,33 @@ pub fn quantize_row(
             return Err(refused);
         }
         round_to(row, scale.to_f32(), shape.bits, integers);
+    }
+    Ok(())
+}
+
+fn quantize_with_minimum(
+    row: &[f32],
+    group: usize,
+    integers: &mut [i8],
+    scales: &mut [f16],
+) -> Result<(), Unquantizable> {
+    let refused = |col: usize| Err(Unquantizable { col, value: row[col] });
+    if let Some(col) = row.iter().position(|w| !w.is_finite()) {
+        return refused(col);
+    }
+    // All instruction sets give the same.
+    let isa = Isa::choose().unwrap_or(Isa::Scalar(Scalar));
+    isa.run(FitRow { row, group, scales });
+    let groups = row.chunks(group).zip(integers.chunks_mut(group)).zip(scales.as_chunks().0);
+    for (index, ((row, integers), &[scale, offset])) in groups.enumerate() {
+        if !(scale.is_finite() && offset.is_finite()) {
+            return refused(index * group + largest(row));
+        }
+        let (scale, offset) = (scale.to_f32(), offset.to_f32());
+        let inverse = inverse(scale);
+        for (integer, w) in integers.iter_mut().zip(row) {
+            *integer = ((w - offset) * inverse).round_ties_even().clamp(-8.0, 7.0) as i8;
+        }
     }
     Ok(())
 }
@@ -139,7 +173,8 @@ pub fn pack_panel(shape: &Shape, integers: &[i8], panel: &mut [u8]) {
     }
 }
 
-/// Writes the scales of up to eight rows, `[rows][groups]`, as one panel's `[groups][8]`; missing rows get 0.
+/// Writes the scales of up to eight rows, `[rows][groups]`, as one panel's `[groups][8]`; missing rows get 0. If there are offsets, they
+/// and the scales of a row are [`Shape::row_scales`] in place of `groups`.
 ///
 /// # Panics
 /// If `groups` is 0 or the lengths do not fit.
@@ -165,15 +200,24 @@ mod tests {
 
     fn shapes() -> impl Strategy<Value = Shape> {
         let group = prop_oneof![Just(32), Just(64), Just(128), Just(0)];
-        let bits = prop_oneof![Just(Bits::Four), Just(Bits::Eight)];
-        (1usize..20, 1usize..300, bits, group).prop_map(|(rows, cols, bits, group)| match group {
-            0 => Shape::per_row(rows, cols, bits),
-            group => Shape::grouped(rows, cols, bits, group),
+        let four = |form| Just((Bits::Four, form));
+        let kind = prop_oneof![
+            four(GroupForm::Scale),
+            four(GroupForm::Minimum),
+            Just((Bits::Eight, GroupForm::Scale))
+        ];
+        (1usize..20, 1usize..300, kind, group).prop_map(|(rows, cols, (bits, form), group)| {
+            let shape = match group {
+                0 => Shape::per_row(rows, cols, bits),
+                group => Shape::grouped(rows, cols, bits, group),
+            };
+            shape.with_form(form)
         })
     }
 
     proptest! {
-        /// The error is at most half a step, or the one step that four bits lack at +8.
+        /// The error is at most half a step, or the one step that four bits lack at +8. With a minimum, the sum of the squared errors is
+        /// at most that of half steps of the range.
         #[test]
         fn a_quantized_matrix_is_close_to_its_source(
             (shape, weights) in shapes().prop_flat_map(|s| (Just(s), values(s.rows * s.cols))),
@@ -187,7 +231,17 @@ mod tests {
                 for (group, expected) in expected.chunks(shape.group_blocks * BLOCK).enumerate() {
                     let largest = expected.iter().fold(0.0f32, |m, w| m.max(w.abs()));
                     let found = &row[group * shape.group_blocks * BLOCK..][..expected.len()];
-                    let bound = largest * match shape.bits { Bits::Four => 1.1 / 6.5, Bits::Eight => 0.51 / 127.0 };
+                    let low = expected.iter().copied().fold(f32::INFINITY, f32::min);
+                    let high = expected.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                    let bound = match (shape.bits, shape.form) {
+                        (Bits::Four, GroupForm::Scale) => largest * 1.1 / 6.5,
+                        (Bits::Eight, _) => largest * 0.51 / 127.0,
+                        (_, GroupForm::Minimum) => {
+                            // Also half a step of the `f16` of the minimum.
+                            let half = (high - low) / 30.0 + largest / 1000.0;
+                            (expected.len() as f32).sqrt() * half
+                        }
+                    };
                     for (found, expected) in found.iter().zip(expected) {
                         prop_assert!((found - expected).abs() <= bound + 1e-7, "{found} {expected}");
                     }
@@ -211,14 +265,16 @@ mod tests {
 
     #[test]
     fn what_cannot_be_quantized_is_named() {
-        let shape = Shape::grouped(1, 64, Bits::Four, 32);
-        let mut row = vec![1.0; 64];
-        let mut integers = vec![0; 64];
-        let mut scales = vec![f16::ZERO; 2];
-        for bad in [f32::NAN, f32::INFINITY, 1e9] {
-            row[40] = bad;
-            let error = quantize_row(&shape, &row, &mut integers, &mut scales).unwrap_err();
-            assert_eq!(error.col, 40, "{error:?}");
+        for form in [GroupForm::Scale, GroupForm::Minimum] {
+            let shape = Shape::grouped(1, 64, Bits::Four, 32).with_form(form);
+            let mut row = vec![1.0; 64];
+            let mut integers = vec![0; 64];
+            let mut scales = vec![f16::ZERO; shape.row_scales()];
+            for bad in [f32::NAN, f32::INFINITY, 1e9] {
+                row[40] = bad;
+                let error = quantize_row(&shape, &row, &mut integers, &mut scales).unwrap_err();
+                assert_eq!(error.col, 40, "{error:?}");
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use half::f16;
 
 use super::Outputs;
-use crate::format::{Bits, Panels};
+use crate::format::{Bits, GroupForm, Panels};
 use crate::parallel::{Tile, tiles};
 use crate::quantized::{BUNDLE, Q8Rows};
 use crate::simd::{
@@ -48,28 +48,35 @@ pub(super) fn pairs_q8<S: Simd, const P: usize>(
     let pairs = Pairs::<P>::new(weight, out);
     let Scratch { unpacked, sums } = scratch;
     sums.resize(tokens * P, [[0.0; LANES]; 2]);
-    match weight.shape().bits {
-        Bits::Four if tokens >= UNPACK_TOKENS => {
+    let (shape, simd) = (weight.shape(), out.simd);
+    match (shape.bits, shape.form) {
+        (Bits::Four, form) if tokens >= UNPACK_TOKENS => {
             unpacked.resize(P * CHUNK, UnpackedBlock([0; UNPACKED_BLOCK_BYTES]));
             for first in (0..blocks).step_by(CHUNK) {
                 let chunk = first..(first + CHUNK).min(blocks);
-                let weights = unpack(out.simd, &pairs, chunk.clone(), unpacked);
-                tiles(tokens, &mut Integer { simd: out.simd, weights, pairs, x, chunk, sums });
+                let weights = unpack(simd, &pairs, chunk.clone(), unpacked);
+                match form {
+                    GroupForm::Scale => {
+                        let part =
+                            &mut Integer::<_, _, P, false> { simd, weights, pairs, x, chunk, sums };
+                        tiles(tokens, part);
+                    }
+                    GroupForm::Minimum => {
+                        let part =
+                            &mut Integer::<_, _, P, true> { simd, weights, pairs, x, chunk, sums };
+                        tiles(tokens, part);
+                    }
+                }
             }
         }
-        Bits::Four => {
-            let weights = Packed::<Q4_BLOCK_BYTES>::all(&pairs);
-            tiles(
-                tokens,
-                &mut Integer { simd: out.simd, weights, pairs, x, chunk: 0..blocks, sums },
-            );
+        (Bits::Four, GroupForm::Scale) => {
+            tiles(tokens, &mut packed::<_, Q4_BLOCK_BYTES, P, false>(simd, pairs, x, sums));
         }
-        Bits::Eight => {
-            let weights = Packed::<Q8_BLOCK_BYTES>::all(&pairs);
-            tiles(
-                tokens,
-                &mut Integer { simd: out.simd, weights, pairs, x, chunk: 0..blocks, sums },
-            );
+        (Bits::Four, GroupForm::Minimum) => {
+            tiles(tokens, &mut packed::<_, Q4_BLOCK_BYTES, P, true>(simd, pairs, x, sums));
+        }
+        (Bits::Eight, _) => {
+            tiles(tokens, &mut packed::<_, Q8_BLOCK_BYTES, P, false>(simd, pairs, x, sums));
         }
     }
     store::<S, P>(out, &sums[..x.rows() * P]);
@@ -78,20 +85,34 @@ pub(super) fn pairs_q8<S: Simd, const P: usize>(
 /// As [`pairs_q8`], for two pairs and one token.
 #[inline(always)]
 pub(super) fn one_token_q8<S: Simd>(out: Outputs<'_, S>, weight: &Panels<'_>, x: &Q8Rows) {
-    let (simd, chunk) = (out.simd, 0..weight.shape().blocks());
+    let (shape, simd) = (weight.shape(), out.simd);
     let pairs = Pairs::<2>::new(weight, out);
     let sums = &mut [[[0.0; LANES]; 2]; 2];
-    match weight.shape().bits {
-        Bits::Four => {
-            let weights = Packed::<Q4_BLOCK_BYTES>::all(&pairs);
-            Integer { simd, weights, pairs, x, chunk, sums }.tile([0]);
+    match (shape.bits, shape.form) {
+        (Bits::Four, GroupForm::Scale) => {
+            packed::<_, Q4_BLOCK_BYTES, 2, false>(simd, pairs, x, sums).tile([0]);
         }
-        Bits::Eight => {
-            let weights = Packed::<Q8_BLOCK_BYTES>::all(&pairs);
-            Integer { simd, weights, pairs, x, chunk, sums }.tile([0]);
+        (Bits::Four, GroupForm::Minimum) => {
+            packed::<_, Q4_BLOCK_BYTES, 2, true>(simd, pairs, x, sums).tile([0]);
+        }
+        (Bits::Eight, _) => {
+            packed::<_, Q8_BLOCK_BYTES, 2, false>(simd, pairs, x, sums).tile([0]);
         }
     }
     store::<S, 2>(out, sums);
+}
+
+/// The dot products of all blocks, as they are stored.
+#[inline(always)]
+fn packed<'a, S, const B: usize, const P: usize, const MINIMUM: bool>(
+    simd: S,
+    pairs: Pairs<'a, P>,
+    x: &'a Q8Rows,
+    sums: &'a mut [[[f32; LANES]; 2]],
+) -> Integer<'a, S, Packed<'a, B>, P, MINIMUM> {
+    let weights = Packed::all(&pairs);
+    let chunk = 0..weights[0].0[0].len();
+    Integer { simd, weights, pairs, x, chunk, sums }
 }
 
 /// The epilogue of all `sums`, `[tokens][P]`.
@@ -121,6 +142,7 @@ const UNPACK_TOKENS: usize = if cfg!(test) { 6 } else { 32 };
 #[derive(Clone, Copy)]
 struct Pairs<'a, const P: usize> {
     bytes: [[&'a [u8]; 2]; P],
+    /// As [`Panels::panel`].
     scales: [[&'a [[f16; LANES]]; 2]; P],
     group_blocks: usize,
 }
@@ -188,10 +210,21 @@ impl<S: Vectors> Tile for Widened<'_, S> {
         let group_bytes = shape.group_blocks.saturating_mul(shape.bits.block_bytes());
         let mut sums = [simd.splat(0.0); T];
         let mut col = 0;
-        for (group, scale) in self.bytes.chunks(group_bytes).zip(self.scales) {
-            let scale = simd.load_f16(scale);
+        let groups = self.bytes.chunks(group_bytes);
+        for (group, scales) in groups.zip(self.scales.chunks_exact(shape.form.numbers())) {
+            let mut scale = simd.load_f16(&scales[0]);
+            let minimum = scales.get(1).map(|offset| (scale, simd.load_f16(offset)));
+            if minimum.is_some() {
+                // The weights themselves are multiplied.
+                scale = simd.splat(1.0);
+            }
             for block in group.chunks_exact(shape.bits.block_bytes()) {
-                let weights = widen(simd, shape.bits, block);
+                let mut weights = widen(simd, shape.bits, block);
+                if let Some((scale, offset)) = minimum {
+                    for weight in &mut weights {
+                        *weight = simd.fma(*weight, scale, offset);
+                    }
+                }
                 for (token, sum) in tokens.iter().zip(&mut sums) {
                     let x = &self.x[token * shape.cols..][..shape.cols];
                     let x = &x[col..(col + BLOCK).min(shape.cols)];
@@ -244,8 +277,8 @@ fn dot<S: Vectors>(simd: S, weights: &[S::F32; BLOCK], x: &[f32]) -> S::F32 {
     simd.add(simd.add(sums[0], sums[1]), simd.add(sums[2], sums[3]))
 }
 
-/// Dot products of the blocks of `chunk`.
-struct Integer<'a, S, W, const P: usize> {
+/// Dot products of the blocks of `chunk`, of groups with or without a minimum.
+struct Integer<'a, S, W, const P: usize, const MINIMUM: bool> {
     simd: S,
     /// The blocks of `chunk`.
     weights: [W; P],
@@ -256,7 +289,7 @@ struct Integer<'a, S, W, const P: usize> {
     sums: &'a mut [[[f32; LANES]; 2]],
 }
 
-impl<S: Simd, W: Pair, const P: usize> Tile for Integer<'_, S, W, P> {
+impl<S: Simd, W: Pair, const P: usize, const MINIMUM: bool> Tile for Integer<'_, S, W, P, MINIMUM> {
     const TOKENS: usize = S::TOKENS;
 
     #[inline(always)]
@@ -286,9 +319,16 @@ impl<S: Simd, W: Pair, const P: usize> Tile for Integer<'_, S, W, P> {
         for index in 0..blocks {
             let x: &[_; T] = x[index * stride..].first_chunk().expect("rows of a tile");
             let mut scales = [simd.pair_splat(0.0); P];
+            let mut offsets = scales;
             for p in 0..P {
                 let [a, b] = pairs.scales[p];
-                scales[p] = simd.pair_scales([&a[group], &b[group]]);
+                if MINIMUM {
+                    let (a, b) = (&a[2 * group..][..2], &b[2 * group..][..2]);
+                    scales[p] = simd.pair_scales([&a[0], &b[0]]);
+                    offsets[p] = simd.pair_scales([&a[1], &b[1]]);
+                } else {
+                    scales[p] = simd.pair_scales([&a[group], &b[group]]);
+                }
             }
             let dots = W::dot(simd, &weights, index, x);
             for t in 0..T {
@@ -296,6 +336,12 @@ impl<S: Simd, W: Pair, const P: usize> Tile for Integer<'_, S, W, P> {
                 for p in 0..P {
                     let dot = simd.pair_to_f32(dots[p][t]);
                     sums[p][t] = simd.pair_fma(dot, simd.pair_mul(scale, scales[p]), sums[p][t]);
+                }
+                if MINIMUM {
+                    let sum = simd.pair_splat(x[t].sum());
+                    for p in 0..P {
+                        sums[p][t] = simd.pair_fma(sum, offsets[p], sums[p][t]);
+                    }
                 }
             }
             left -= 1;

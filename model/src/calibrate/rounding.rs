@@ -51,7 +51,7 @@ pub(super) fn round(
     let progress = Mutex::new((0, progress));
     bytes
         .par_chunks_mut(panels * shape.panel_bytes())
-        .zip(scales.par_chunks_mut(panels * shape.groups() * LANES))
+        .zip(scales.par_chunks_mut(panels * shape.row_scales() * LANES))
         .enumerate()
         .try_for_each(|(task, (bytes, scales))| {
             let first = task * ROWS;
@@ -75,18 +75,19 @@ pub(super) fn round(
 struct Rounded {
     /// `[rows, columns]`
     integers: Vec<i8>,
-    /// `[rows, groups]`
+    /// `[rows, groups]`, or `[rows, groups, 2]` with the offsets
     scales: Vec<f16>,
 }
 
 impl Rounded {
     fn new(isa: Isa, shape: &Shape, weights: &[f32], factor: &Factor) -> Result<Self> {
-        let (cols, groups) = (shape.cols, shape.groups());
+        let (cols, row_scales) = (shape.cols, shape.row_scales());
+        let numbers = shape.form.numbers();
         let rows = weights.len() / cols;
         let group = (shape.group_blocks * BLOCK).min(cols);
         let step = MAX_COLUMNS / group * group;
         let mut integers = zeros(rows * cols)?;
-        let mut scales = vec![f16::ZERO; rows * groups];
+        let mut scales = vec![f16::ZERO; rows * row_scales];
         let mut errors = zeros(rows * cols)?;
         let mut feedback = vec![0.0; rows * step.min(cols)];
         for start in (0..cols).step_by(step).rev() {
@@ -101,6 +102,7 @@ impl Rounded {
                 feedback.iter_mut().zip(&local.inverse).for_each(|(sum, inverse)| *sum *= inverse);
                 isa.run(RoundRow {
                     bits: shape.bits,
+                    form: shape.form,
                     group,
                     weights: &weights[row * cols..][start..end],
                     feedback,
@@ -108,7 +110,8 @@ impl Rounded {
                     squares: &local.squares,
                     integers: &mut integers[row * cols..][start..end],
                     errors: &mut errors[row * cols..][start..end],
-                    scales: &mut scales[row * groups..][start / group..end.div_ceil(group)],
+                    scales: &mut scales[row * row_scales..]
+                        [start / group * numbers..end.div_ceil(group) * numbers],
                 });
             }
         }
@@ -117,23 +120,27 @@ impl Rounded {
 
     /// Writes panels, with the columns in the order of the matrix.
     fn pack(&self, shape: &Shape, order: &[usize], bytes: &mut [u8], scales: &mut [f16]) {
-        let (cols, groups, group) = (shape.cols, shape.groups(), shape.group_blocks * BLOCK);
+        let (cols, group) = (shape.cols, shape.group_blocks * BLOCK);
+        let (row_scales, numbers) = (shape.row_scales(), shape.form.numbers());
         bytes
             .chunks_exact_mut(shape.panel_bytes())
-            .zip(scales.chunks_exact_mut(groups * LANES))
-            .zip(self.integers.chunks(LANES * cols).zip(self.scales.chunks(LANES * groups)))
-            .for_each(|((bytes, scales), (integers, row_scales))| {
+            .zip(scales.chunks_exact_mut(row_scales * LANES))
+            .zip(self.integers.chunks(LANES * cols).zip(self.scales.chunks(LANES * row_scales)))
+            .for_each(|((bytes, packed), (integers, scales))| {
                 let mut own = vec![0; integers.len()];
-                let mut own_scales = vec![f16::ZERO; row_scales.len()];
+                let mut own_scales = vec![f16::ZERO; scales.len()];
                 for (row, integers) in integers.chunks_exact(cols).enumerate() {
                     for (at, &col) in order.iter().enumerate() {
                         own[row * cols + col] = integers[at];
-                        own_scales[row * groups + col / group] =
-                            row_scales[row * groups + at / group];
+                        let of_group = |col: usize| {
+                            let first = row * row_scales + col / group * numbers;
+                            first..first + numbers
+                        };
+                        own_scales[of_group(col)].copy_from_slice(&scales[of_group(at)]);
                     }
                 }
                 pack_panel(shape, &own, bytes);
-                pack_scales(groups, &own_scales, scales);
+                pack_scales(row_scales, &own_scales, packed);
             });
     }
 }

@@ -17,7 +17,7 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use glm_kernels::Bits;
+use glm_kernels::{Bits, GroupForm};
 
 use crate::calibrate::{self, Calibration};
 use crate::error::{Error, Result};
@@ -30,14 +30,12 @@ use plan::{Item, Plan};
 use quantizer::Journal;
 use unfinished::Unfinished;
 
+pub use crate::files::weights::GROUPS;
 pub use folder::companion_files;
 pub use quantizer::Quantizer;
 
 /// Gets the bytes written, the bytes in total and the name of the tensor, and can cancel.
 type Progress<'a> = &'a mut (dyn FnMut(u64, u64, &str) -> ControlFlow<()> + Send);
-
-/// Columns that may share a scale.
-pub const GROUPS: [usize; 3] = [32, 64, 128];
 
 /// The format of weights that are quantized.
 #[derive(Debug, Clone)]
@@ -47,6 +45,8 @@ pub struct QuantizeOptions {
     pub bits: usize,
     /// Columns that share a scale, one of [`GROUPS`].
     pub group: usize,
+    /// Whether a group stores a minimum beside the scale, for weights that are not symmetric about 0. Only with four bits.
+    pub minimum: bool,
     /// Threads. Default: as many as the process may use.
     pub threads: Option<usize>,
     /// Texts to quantize for: the outputs for them change least. This takes much longer, and memory: see [`calibration_bytes`]. Default:
@@ -55,9 +55,14 @@ pub struct QuantizeOptions {
 }
 
 impl QuantizeOptions {
-    /// `bits` a weight, `group` columns to a scale, and the default number of threads.
+    /// `bits` a weight, `group` columns to a scale, no minimum, and the default number of threads.
     pub fn new(bits: usize, group: usize) -> Self {
-        Self { bits, group, threads: None, calibration: None }
+        Self { bits, group, minimum: false, threads: None, calibration: None }
+    }
+
+    /// What a group stores.
+    pub(crate) fn form(&self) -> GroupForm {
+        if self.minimum { GroupForm::Minimum } else { GroupForm::Scale }
     }
 }
 
@@ -200,6 +205,7 @@ pub(crate) fn bits(options: &QuantizeOptions) -> Result<Bits> {
     }
     match options.bits {
         4 => Ok(Bits::Four),
+        8 if options.minimum => Err(error("bits", "4 with a minimum".to_owned(), 8)),
         8 => Ok(Bits::Eight),
         other => Err(error("bits", "4 or 8".to_owned(), other)),
     }

@@ -1,7 +1,7 @@
 //! Models with random quantized weights: the size and speed of published models without a download. Their output has no meaning.
 
 use bytemuck::cast_slice_mut;
-use glm_kernels::{Bits, Shape};
+use glm_kernels::{Bits, GroupForm, LANES, Shape};
 use half::f16;
 use memmap2::MmapMut;
 
@@ -89,10 +89,13 @@ fn published(name: &str) -> Result<Config> {
 
 /// The tensors of a model, each with what fills it.
 fn tensors(config: &Config, format: &QuantizeOptions) -> Result<Vec<(TensorSpec, Fill)>> {
-    let bits = bits(format)?;
+    let (bits, form) = (bits(format)?, format.form());
+    let shape = |source: &Source| {
+        Shape::grouped(source.rows, source.cols, bits, format.group).with_form(form)
+    };
     let nothing = SafetensorsLayout::new(&[], &[]).header().to_vec();
     let map = Map::new(config, &Checkpoint::from_bytes(Format::Safetensors, nothing)?);
-    let matrices = map.matrices().flat_map(|source| matrix(source, bits, format.group));
+    let matrices = map.matrices().flat_map(|source| matrix(source, shape(source)));
     Ok(matrices.chain(map.vectors().map(vector)).collect())
 }
 
@@ -100,8 +103,8 @@ fn tensors(config: &Config, format: &QuantizeOptions) -> Result<Vec<(TensorSpec,
 enum Fill {
     /// Random bytes.
     Integers,
-    /// `f16`
-    Scales(f32),
+    /// `f16`: the scale, and an offset of half of it, which centres the integers.
+    Scales(f32, GroupForm),
     /// `f32`
     Numbers(f32),
 }
@@ -111,14 +114,13 @@ fn vector(source: &Source) -> (TensorSpec, Fill) {
     (TensorSpec::new(&source.name, Dtype::F32, [source.rows]), Fill::Numbers(value))
 }
 
-fn matrix(source: &Source, bits: Bits, group: usize) -> [(TensorSpec, Fill); 2] {
-    let shape = Shape::grouped(source.rows, source.cols, bits, group);
+fn matrix(source: &Source, shape: Shape) -> [(TensorSpec, Fill); 2] {
     // The standard deviation of these uniform integers; outputs are to be about as large as inputs.
-    let deviation = if bits == Bits::Four { 4.6 } else { 74.0 };
+    let deviation = if shape.bits == Bits::Four { 4.6 } else { 74.0 };
     let scale = 1.0 / (deviation * (source.cols as f32).sqrt());
     let scales = TensorSpec::new(scale_name(&source.name), Dtype::F16, scale_shape(&shape));
     let panels = TensorSpec::new(&source.name, Dtype::U8, panel_shape(&shape));
-    [(scales, Fill::Scales(scale)), (panels, Fill::Integers)]
+    [(scales, Fill::Scales(scale, shape.form)), (panels, Fill::Integers)]
 }
 
 /// Calls `progress` with the bytes made so far and the total.
@@ -146,8 +148,11 @@ fn random(
                 done += part.len() as u64;
                 progress(done, total);
             }),
-            Fill::Scales(scale) => {
-                cast_slice_mut(bytes).fill(f16::from_f32(scale));
+            Fill::Scales(scale, form) => {
+                let group = [scale, 0.5 * scale].map(|number| [f16::from_f32(number); LANES]);
+                let group = group[..form.numbers()].as_flattened();
+                let scales: &mut [f16] = cast_slice_mut(bytes);
+                scales.chunks_exact_mut(group.len()).for_each(|to| to.copy_from_slice(group));
                 done += bytes.len() as u64;
             }
             Fill::Numbers(value) => {
@@ -198,8 +203,8 @@ mod tests {
             .into_iter()
             .fold(config.to_owned(), |config, change| small(&config, change));
             let config = Config::from_files(&[("config.json", small.as_bytes())]).unwrap();
-            for (bits, group) in [(4, 32), (8, 64)] {
-                let format = QuantizeOptions::new(bits, group);
+            for (bits, group, minimum) in [(4, 32, false), (4, 64, true), (8, 64, false)] {
+                let format = QuantizeOptions { minimum, ..QuantizeOptions::new(bits, group) };
                 let tensors = tensors(&config, &format).unwrap();
                 let mut last = (0, 0);
                 let mut progress = |done, total| {

@@ -20,6 +20,7 @@ mod stored;
 mod vector;
 
 pub(crate) use map::{Map, Source};
+pub use stored::GROUPS;
 pub(crate) use stored::{
     LAYOUT_KEY, StoredMatrix, layout_metadata, panel_shape, scale_name, scale_shape,
 };

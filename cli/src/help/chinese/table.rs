@@ -269,6 +269,10 @@ pub const TABLE: &[(&str, &str)] = &[
         "Quantize the weights as they arrive, to 4 bits or 8. The result is called NAME:int4 or the like",
         "边下载边量化权重，量化为 4 位或 8 位。结果名为 NAME:int4 等",
     ),
+    (
+        "Random weights that have a minimum beside the scale of each group, for 4 bits",
+        "随机权重除缩放系数外每组再有一个最小值（仅用于 4 位）",
+    ),
     ("Random weights that share a scale: 32, 64 or 128", "共用一个缩放系数的随机权重数：32、64 或 128"),
     (
         "Read all weights into memory before the first token: for a slow disk",
@@ -290,6 +294,10 @@ pub const TABLE: &[(&str, &str)] = &[
     (
         "Seed of the random numbers; the same seed gives the same answer. [default: random]",
         "随机数种子；种子相同则回答相同。[默认：随机]",
+    ),
+    (
+        "Store a minimum beside the scale of each group, for 4 bits: nearer to the original, but with groups of 32 half a bit more a weight",
+        "除缩放系数外，每组再存一个最小值（仅用于 4 位）：更接近原模型，但每组 32 个时每个权重多占半位",
     ),
     ("Talk with the model, or answer a conversation in a file", "与模型对话，或回答文件中的对话"),
     ("The answers; without any, each line of stdin is an answer", "答案；若不给出，则标准输入的每行是一个答案"),

@@ -53,7 +53,7 @@ impl<'a> Plan<'a> {
         options: &QuantizeOptions,
         shared: Option<String>,
     ) -> Result<Self> {
-        let (bits, group) = (bits(options)?, options.group);
+        let (bits, group, form) = (bits(options)?, options.group, options.form());
         let mut matrices: Vec<_> = network.matrices().collect();
         matrices.retain(|matrix| Some(&matrix.name) != shared.as_ref());
         matrices.sort_by_key(|matrix| &matrix.name);
@@ -82,7 +82,8 @@ impl<'a> Plan<'a> {
                 }
                 (None, Some(group)) if !is_table(&matrix.name) => {
                     plan.quantized += 1;
-                    plan.add_panels(matrix, Shape::grouped(rows, cols, bits, group));
+                    let shape = Shape::grouped(rows, cols, bits, group).with_form(form);
+                    plan.add_panels(matrix, shape);
                 }
                 (None, _) => {
                     let dtype = matrix.joined_dtype();
@@ -279,7 +280,7 @@ fn write_panels(
     out: &mut Output<'_>,
 ) -> Result<()> {
     let name = &matrix.name;
-    let (panel_bytes, panel_scales) = (shape.panel_bytes(), shape.groups() * LANES);
+    let (panel_bytes, panel_scales) = (shape.panel_bytes(), shape.row_scales() * LANES);
     let step = (PIECE / panel_bytes).clamp(1, shape.panels());
     let mut bytes = vec![0; step * panel_bytes];
     let mut scales = vec![f16::ZERO; step * panel_scales];

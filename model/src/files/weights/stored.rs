@@ -5,14 +5,15 @@
 //! | plain | F32, F16 or BF16 `[rows, cols]` | |
 //! | official INT8 | I8 `[rows, cols]` | F16 `[rows]` |
 //! | official INT4 | I8 `[rows, cols / 2]`, the even column in the high nibble, two's complement | F16 `[rows]` |
-//! | panels | U8 `[panels, blocks, block bytes]` | F16 `[panels, groups, 8]` |
+//! | panels | U8 `[panels, blocks, block bytes]` | F16 `[panels, groups, 8]`, or `[panels, groups, 2, 8]` with a minimum |
 //!
-//! Panels are the kernels' layout (see `glm_kernels::Panels`). A file that holds them says so in its metadata, with the
-//! number of columns that share a scale. All formats but panels may be split into several tensors, see [`Source`]. Tensors side by
-//! side have a scale each for the same row.
+//! Panels are the kernels' layout (see `glm_kernels::Panels`). A file that holds them says so in its metadata. The shapes of the two
+//! tensors give the bits, the columns that share a scale and the form of the groups, so that the matrices of a file may differ; where all of them agree on
+//! the columns, the metadata say the number, too. All formats but panels may be split into several tensors, see [`Source`]. Tensors
+//! side by side have a scale each for the same row.
 
 use glm_kernels::quantize::{Unquantizable, pack_panel, pack_scales, quantize_row};
-use glm_kernels::{BLOCK, Bits, LANES, Shape};
+use glm_kernels::{BLOCK, Bits, GroupForm, LANES, Shape};
 use half::f16;
 use rayon::prelude::*;
 
@@ -26,8 +27,11 @@ use crate::network::layer::Weight;
 pub(crate) const LAYOUT_KEY: &str = "glm.layout";
 /// Its value: the layout and its version.
 const LAYOUT_NAME: &str = "panels-1";
-/// The metadata key for the columns that share a scale: a number, or `row`.
+/// The metadata key for the columns that share a scale, if all matrices agree: a number, or `row`.
 const GROUP_KEY: &str = "glm.group";
+
+/// Columns that may share a scale.
+pub const GROUPS: [usize; 3] = [32, 64, 128];
 
 /// The name of the scales of a matrix: `….weight` → `….weight_scale`.
 pub(crate) fn scale_name(name: &str) -> String {
@@ -158,9 +162,13 @@ impl StoredMatrix {
             Bits::Four => "INT4",
             Bits::Eight => "INT8",
         };
+        let minimum = match shape.form {
+            GroupForm::Scale => "",
+            GroupForm::Minimum => " with minimum",
+        };
         match shape.groups() {
-            1 => format!("{bits}, a scale a row"),
-            _ => format!("{bits}, groups of {}", shape.group_blocks * BLOCK),
+            1 => format!("{bits}{minimum}, a scale a row"),
+            _ => format!("{bits}{minimum}, groups of {}", shape.group_blocks * BLOCK),
         }
     }
 
@@ -233,7 +241,7 @@ impl StoredMatrix {
     ) -> Result<()> {
         bytes
             .par_chunks_mut(shape.panel_bytes())
-            .zip(scales.par_chunks_mut(shape.groups() * LANES))
+            .zip(scales.par_chunks_mut(shape.row_scales() * LANES))
             .enumerate()
             .try_for_each(|(i, (bytes, scales))| self.pack_one(shape, first + i, bytes, scales))
     }
@@ -248,13 +256,14 @@ impl StoredMatrix {
         let first = panel * LANES;
         let rows = (shape.rows - first).min(LANES);
         let mut integers = vec![0; rows * shape.cols];
-        let mut row_scales = vec![f16::ZERO; rows * shape.groups()];
-        let targets = integers.chunks_mut(shape.cols).zip(row_scales.chunks_mut(shape.groups()));
+        let mut row_scales = vec![f16::ZERO; rows * shape.row_scales()];
+        let targets =
+            integers.chunks_mut(shape.cols).zip(row_scales.chunks_mut(shape.row_scales()));
         for (row, (integers, scales)) in (first..).zip(targets) {
             self.integers(shape, row, integers, scales)?;
         }
         pack_panel(shape, &integers, bytes);
-        pack_scales(shape.groups(), &row_scales, scales);
+        pack_scales(shape.row_scales(), &row_scales, scales);
         Ok(())
     }
 
@@ -421,19 +430,33 @@ fn panels(checkpoint: &Checkpoint, bytes: &Tensor, source: &Source) -> Result<Fo
         _ => Bits::Four,
     };
     let scales = checkpoint.tensor(&scale_name(bytes.name()))?;
-    let group = metadata.get(GROUP_KEY).map_or("missing", String::as_str);
-    let shape = match group.parse::<usize>() {
-        Ok(group) if matches!(group, 32 | 64 | 128) => Shape::grouped(rows, cols, bits, group),
-        _ if group == ROW => equal_groups(rows, cols, bits, scales),
-        _ => {
-            return Err(
-                bytes.error(format!("{GROUP_KEY} must be 32, 64, 128 or row, found {group}"))
-            );
-        }
+    let shape = match metadata.get(GROUP_KEY).map(String::as_str) {
+        None => shape_of(rows, cols, bits, scales),
+        Some(ROW) => equal_groups(rows, cols, bits, scales),
+        Some(group) => match group.parse() {
+            Ok(group) if GROUPS.contains(&group) => Shape::grouped(rows, cols, bits, group),
+            _ => {
+                return Err(
+                    bytes.error(format!("{GROUP_KEY} must be 32, 64, 128 or row, found {group}"))
+                );
+            }
+        },
     };
+    let form = match (bits, scales.shape().len()) {
+        (Bits::Four, 4) => GroupForm::Minimum,
+        _ => GroupForm::Scale,
+    };
+    let shape = shape.with_form(form);
     bytes.expect(&[Dtype::U8], &panel_shape(&shape))?;
     scales.expect(&[Dtype::F16], &scale_shape(&shape))?;
     Ok(Form::Panels { shape, bytes: bytes.clone(), scales: scales.clone() })
+}
+
+/// The shape that has as many groups in a row as there are scales.
+fn shape_of(rows: usize, cols: usize, bits: Bits, scales: &Tensor) -> Shape {
+    let mut shapes = GROUPS.map(|group| Shape::grouped(rows, cols, bits, group)).into_iter();
+    let fitting = shapes.find(|shape| Some(&shape.groups()) == scales.shape().get(1));
+    fitting.unwrap_or_else(|| equal_groups(rows, cols, bits, scales))
 }
 
 /// The shape for whole rows: a row has one scale, or one for each shard that it came from.
@@ -452,6 +475,9 @@ pub(crate) fn panel_shape(shape: &Shape) -> [usize; 3] {
 }
 
 /// Shape of the tensor that holds its scales.
-pub(crate) fn scale_shape(shape: &Shape) -> [usize; 3] {
-    [shape.panels(), shape.groups(), LANES]
+pub(crate) fn scale_shape(shape: &Shape) -> Vec<usize> {
+    match shape.form {
+        GroupForm::Scale => vec![shape.panels(), shape.groups(), LANES],
+        GroupForm::Minimum => vec![shape.panels(), shape.groups(), 2, LANES],
+    }
 }
