@@ -49,8 +49,7 @@ impl Kernel for FitRow<'_> {
     fn run<S: Vectors>(self, simd: S) {
         let (scales, _) = self.scales.as_chunks_mut::<2>();
         for (row, to) in self.row.chunks(self.group).zip(scales) {
-            let squares = &[1.0; MAX_COLUMNS][..row.len()];
-            let columns = Columns { a: row, d: &[], squares, factor: &[], stride: 0 };
+            let columns = Columns { a: row, d: &[], squares: &[], factor: &[], stride: 0 };
             *to = columns.best::<S, false>(simd, row).map(f16::from_f32);
         }
     }
@@ -76,7 +75,7 @@ pub(super) fn with_feedback<S: Vectors>(simd: S, group: &Group<'_>) -> [f32; 2] 
     columns.best::<S, true>(simd, group.targets)
 }
 
-/// The columns of a group. Without feedback, `a` and `squares` only.
+/// The columns of a group. Without feedback there is no `d`; without `squares`, each is 1.
 struct Columns<'a> {
     a: &'a [f32],
     d: &'a [f32],
@@ -152,7 +151,8 @@ impl Columns<'_> {
                     }
                 }
             }
-            let (d, square) = (if FEEDBACK { self.d[m] } else { 1.0 }, self.squares[m]);
+            let d = if FEEDBACK { self.d[m] } else { 1.0 };
+            let square = if self.squares.is_empty() { 1.0 } else { self.squares[m] };
             dd += square * d * d;
             let (d, square) = (simd.splat(d), simd.splat(square));
             for h in 0..2 {
