@@ -134,10 +134,10 @@ struct Work<'s> {
 }
 
 /// Multiply-adds of the moments in the time of one of a pass over a layer. A matrix is multiplied with all inputs up to three times.
-const OF_A_PASS: f64 = 0.6;
+const OF_A_PASS: f64 = 0.5;
 
 /// Multiply-adds of the moments in the time in which the scales are searched, for each weight.
-const OF_A_WEIGHT: f64 = 4000.0;
+const OF_A_WEIGHT: f64 = 5000.0;
 
 impl<'s> Work<'s> {
     fn new(network: &StoredNetwork, calibration: &Calibration, store: &'s mut dyn Store) -> Self {

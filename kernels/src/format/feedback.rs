@@ -13,6 +13,7 @@
 use half::f16;
 
 use super::Bits;
+use crate::Isa;
 use crate::simd::{Kernel, LANES, Vectors};
 
 /// Most columns of a [`RoundRow`].
@@ -41,6 +42,16 @@ pub struct RoundRow<'a> {
     pub errors: &'a mut [f32],
     /// `[groups]`. A scale that exceeds `f16` becomes infinite.
     pub scales: &'a mut [f16],
+}
+
+impl RoundRow<'_> {
+    /// Rounds with the instructions of `isa`; returns the squared error of the outputs.
+    ///
+    /// # Panics
+    /// If the lengths do not fit.
+    pub fn round(self, isa: Isa) -> f32 {
+        isa.run(self)
+    }
 }
 
 impl Kernel for RoundRow<'_> {
@@ -233,7 +244,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::Isa;
     use crate::testing::values;
 
     /// A part of a row with the factor of its inputs.

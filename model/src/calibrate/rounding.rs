@@ -97,7 +97,7 @@ impl Rounded {
             let local = Local::new(factor, start, n);
             for (row, feedback) in feedback.chunks_exact_mut(n).enumerate() {
                 feedback.iter_mut().zip(&local.inverse).for_each(|(sum, inverse)| *sum *= inverse);
-                isa.run(RoundRow {
+                let row = RoundRow {
                     bits: shape.bits,
                     group,
                     weights: &weights[row * cols..][start..end],
@@ -107,7 +107,8 @@ impl Rounded {
                     integers: &mut integers[row * cols..][start..end],
                     errors: &mut errors[row * cols..][start..end],
                     scales: &mut scales[row * groups..][start / group..end.div_ceil(group)],
-                });
+                };
+                row.round(isa);
             }
         }
         Ok(Self { integers, scales })
