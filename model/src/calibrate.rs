@@ -84,7 +84,7 @@ pub(crate) fn calibrate(
         let Some((_, last)) = layer.linears().last() else { continue };
         layers.finish(&mut |_| work.gathered(&last.weight, 0.0))?;
     }
-    let head = head(network);
+    let head = head(network, |matrix| work.store.shape(matrix).is_some());
     if work.store.get(head)?.is_none() && work.store.shape(head).is_some() {
         let mut moments = Moments::new(config.hidden)?;
         layers.head_inputs(&mut moments, &mut |part| work.gathered(head, part))?;
@@ -95,15 +95,19 @@ pub(crate) fn calibrate(
     Ok(())
 }
 
-/// The matrix of the head: that of the embedding, if they are the same.
-fn head(network: &StoredNetwork) -> &StoredMatrix {
-    network.head.as_ref().map_or(&network.embedding, |head| &head.weight)
+/// The matrix of the head: that of the embedding, if there is no other, or the other is left out because it is the same.
+fn head(network: &StoredNetwork, is_written: impl Fn(&StoredMatrix) -> bool) -> &StoredMatrix {
+    let own = network.head.as_ref().map(|head| &head.weight);
+    own.filter(|head| is_written(head)).unwrap_or(&network.embedding)
 }
 
 /// The matrices that are calibrated.
-pub(crate) fn matrices(network: &StoredNetwork) -> impl Iterator<Item = &StoredMatrix> {
+pub(crate) fn matrices(
+    network: &StoredNetwork,
+    is_written: impl Fn(&StoredMatrix) -> bool,
+) -> impl Iterator<Item = &StoredMatrix> {
     let layers = network.layers.iter().flat_map(Layer::linears);
-    layers.map(|(_, linear)| &linear.weight).chain([head(network)])
+    layers.map(|(_, linear)| &linear.weight).chain([head(network, is_written)])
 }
 
 /// Quantizes a matrix for inputs with these moments.
@@ -142,8 +146,8 @@ const OF_A_WEIGHT: f64 = 5000.0;
 impl<'s> Work<'s> {
     fn new(network: &StoredNetwork, calibration: &Calibration, store: &'s mut dyn Store) -> Self {
         let mut work = Self { store, tokens: calibration.tokens() as f64, total: 0.0, done: 0.0 };
-        work.total =
-            matrices(network).map(|matrix| work.gathering(matrix) + work.rounding(matrix)).sum();
+        let all = matrices(network, |matrix| work.store.shape(matrix).is_some());
+        work.total = all.map(|matrix| work.gathering(matrix) + work.rounding(matrix)).sum();
         work
     }
 
@@ -192,6 +196,6 @@ pub(crate) fn bytes(
     let tables = network.tables().filter(|table| table.is_copied()).map(StoredMatrix::loaded_bytes);
     let layers = network.layers.iter().map(of_layer).max().unwrap_or(0).max(tables.sum());
     // Without the states of the texts.
-    let head = of_matrix(head(network));
+    let head = of_matrix(head(network, |_| true));
     (Layers::bytes(config, calibration) + layers).max(head)
 }

@@ -42,8 +42,9 @@ pub(super) fn quantize(
     let plan = quantizer.plan(&opened)?;
     quantizer.begin(&plan)?;
     let Quantizer { pool, journal, folder, part, .. } = &mut quantizer;
-    let matrices = calibrate::matrices(&opened.network);
-    let bytes = matrices.filter_map(|matrix| plan.item(&matrix.name)).map(Item::bytes).sum();
+    let item = |matrix: &StoredMatrix| plan.item(&matrix.name);
+    let matrices = calibrate::matrices(&opened.network, |matrix| item(matrix).is_some());
+    let bytes = matrices.filter_map(item).map(Item::bytes).sum();
     let mut store = Folder { folder, journal, plan: &plan, part, bytes, progress };
     let done = pool
         .install(|| calibrate::calibrate(&opened.network, &opened.config, calibration, &mut store));
