@@ -113,10 +113,15 @@ impl Run {
         command.spawn().unwrap()
     }
 
-    /// Waits until some matrices are written.
-    fn wait_for_work(&self, child: &mut Child) {
+    /// What is written, if the run has begun.
+    fn journal(&self) -> Option<Vec<u8>> {
+        fs::read(self.target.join("journal.json")).ok()
+    }
+
+    /// Waits until a matrix more is written than `before`.
+    fn wait_for_work(&self, child: &mut Child, before: &Option<Vec<u8>>) {
         let started = Instant::now();
-        while !self.target.join("journal.json").exists() {
+        while self.journal() == *before {
             assert!(started.elapsed() < Duration::from_secs(120), "nothing is written");
             assert!(child.try_wait().unwrap().is_none(), "it has ended already");
             std::thread::sleep(Duration::from_millis(5));
@@ -135,8 +140,9 @@ fn a_run_that_was_stopped_goes_on() {
     let stopped = run("stopped");
     let target = text(&stopped.target);
     for signal in ["-INT", "-TERM"] {
+        let before = stopped.journal();
         let mut child = stopped.start();
-        stopped.wait_for_work(&mut child);
+        stopped.wait_for_work(&mut child, &before);
         // Another process may not write to the folder meanwhile.
         let words = ["quantize", &source(), &target, "--calibrate"];
         let said = refusal(&[&words[..], &["--calibration-tokens", Run::TOKENS]].concat(), 1);

@@ -61,7 +61,8 @@ pub(crate) fn calibrate(
     store: &mut dyn Store,
 ) -> Result<()> {
     let isa = Isa::choose().map_err(|error| Error::Isa(error.to_string()))?;
-    let first = matrices(network).find(|matrix| !store.is_written(&matrix.name));
+    let first = matrices(network, |matrix| store.shape(matrix).is_some())
+        .find(|matrix| !store.is_written(&matrix.name));
     let start = network.tables().map(|table| &*table.name).chain(network.final_norm.vectors());
     let is_ready = |name: &str| store.is_ready(name);
     if !first.is_some_and(|first| is_ready(&first.name)) || !start.into_iter().all(is_ready) {
@@ -100,7 +101,7 @@ pub(crate) fn calibrate(
         let Some((_, last)) = layer.linears().last() else { continue };
         layers.finish(&mut |_| work.gathered(&last.weight, 0.0))?;
     }
-    let head = head(network);
+    let head = head(network, |matrix| work.store.shape(matrix).is_some());
     if !work.store.is_written(&head.name) && work.store.is_ready(&head.name) {
         let mut inputs = Inputs::new(calibration.method(), config.hidden)?;
         layers.head_inputs(&mut inputs, &mut |part| work.gathered(head, part))?;
@@ -111,15 +112,19 @@ pub(crate) fn calibrate(
     Ok(())
 }
 
-/// The matrix of the head: that of the embedding, if they are the same.
-fn head(network: &StoredNetwork) -> &StoredMatrix {
-    network.head.as_ref().map_or(&network.embedding, |head| &head.weight)
+/// The matrix of the head: that of the embedding, if there is no other, or the other is left out because it is the same.
+fn head(network: &StoredNetwork, is_written: impl Fn(&StoredMatrix) -> bool) -> &StoredMatrix {
+    let own = network.head.as_ref().map(|head| &head.weight);
+    own.filter(|head| is_written(head)).unwrap_or(&network.embedding)
 }
 
 /// The matrices that are calibrated.
-pub(crate) fn matrices(network: &StoredNetwork) -> impl Iterator<Item = &StoredMatrix> {
+pub(crate) fn matrices(
+    network: &StoredNetwork,
+    is_written: impl Fn(&StoredMatrix) -> bool,
+) -> impl Iterator<Item = &StoredMatrix> {
     let layers = network.layers.iter().flat_map(Layer::linears);
-    layers.map(|(_, linear)| &linear.weight).chain([head(network)])
+    layers.map(|(_, linear)| &linear.weight).chain([head(network, is_written)])
 }
 
 /// Quantizes a matrix for these inputs.
@@ -150,17 +155,17 @@ struct Work<'s> {
 }
 
 /// Multiply-adds of the moments in the time of one of a pass over a layer. A matrix is multiplied with all inputs up to three times.
-const OF_A_PASS: f64 = 0.6;
+const OF_A_PASS: f64 = 0.5;
 
 /// Multiply-adds of the moments in the time in which the scales are searched, for each weight.
-const OF_A_WEIGHT: f64 = 4000.0;
+const OF_A_WEIGHT: f64 = 5000.0;
 
 impl<'s> Work<'s> {
     fn new(network: &StoredNetwork, calibration: &Calibration, store: &'s mut dyn Store) -> Self {
         let (method, tokens) = (calibration.method(), calibration.tokens() as f64);
         let mut work = Self { store, method, tokens, total: 0.0, done: 0.0 };
-        work.total =
-            matrices(network).map(|matrix| work.gathering(matrix) + work.rounding(matrix)).sum();
+        let all = matrices(network, |matrix| work.store.shape(matrix).is_some());
+        work.total = all.map(|matrix| work.gathering(matrix) + work.rounding(matrix)).sum();
         work
     }
 
@@ -217,6 +222,6 @@ pub(crate) fn bytes(
     let tables = network.tables().filter(|table| table.is_copied()).map(StoredMatrix::loaded_bytes);
     let layers = network.layers.iter().map(of_layer).max().unwrap_or(0).max(tables.sum());
     // Without the states of the texts.
-    let head = of_matrix(head(network));
+    let head = of_matrix(head(network, |_| true));
     (Layers::bytes(config, calibration) + layers).max(head)
 }

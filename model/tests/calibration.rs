@@ -1,9 +1,14 @@
 //! Quantizing with a calibration: how near the result is, and that it is always the same.
 
 mod common;
+#[path = "common/forge.rs"]
+#[allow(dead_code, reason = "each test file uses its part")]
+mod forge;
 #[path = "common/golden.rs"]
 #[allow(dead_code, reason = "each test file uses its part")]
 mod golden;
+#[path = "common/split.rs"]
+mod split;
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -12,11 +17,12 @@ use std::path::{Path, PathBuf};
 use common::fixture;
 use common::runner::with;
 use glm_model::{
-    Calibration, CancelToken, Config, Error, Model, Options, Perplexity, QuantizeOptions,
-    Quantized, Reference, Result, Tokenizer, WindowOptions, calibration_bytes, predict, quantize,
-    windows,
+    Calibration, CancelToken, Checkpoint, Config, Error, Format, Model, Options, Perplexity,
+    QuantizeOptions, Quantized, Reference, Result, Tokenizer, WindowOptions, calibration_bytes,
+    predict, quantize, windows,
 };
 use golden::Goldens;
+use split::split;
 
 fn demo(form: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("demo").join(form)
@@ -185,6 +191,37 @@ fn what_was_calibrated_is_not_lost_to_a_run_without_texts() {
     run(&demo("f16"), dir.path(), &texts).unwrap();
     let error = run(&demo("f16"), dir.path(), &texts).unwrap_err().to_string();
     assert!(error.contains("already"), "{error}");
+}
+
+/// The published ChatGLM-6B has a head that is the same as its embedding.
+#[test]
+fn a_head_is_calibrated_and_an_embedding_only_as_a_head() {
+    const EMBEDDING: &str = "transformer.word_embeddings.weight";
+    let dir = tempfile::tempdir().unwrap();
+    let folder = |name: &str| dir.path().join(name);
+    let source = |name: &str, head| {
+        split(&demo("f16"), &folder(name), Format::Safetensors, 3, head);
+        folder(name)
+    };
+    let (same, other) = (source("same", Some(0)), source("other", Some(1)));
+    let options = |is_calibrated: bool| options(is_calibrated.then(|| calibration(512)), 2);
+    let of = |source: &Path, is_calibrated: bool| {
+        let target = source.with_extension(if is_calibrated { "calibrated" } else { "plain" });
+        let done = run(source, &target, &options(is_calibrated)).unwrap();
+        (target, done)
+    };
+    let tensor = |folder: &Path, name: &str| {
+        Checkpoint::open(folder).unwrap().tensor(name).unwrap().bytes().to_vec()
+    };
+
+    run(&demo("f16"), &folder("none"), &options(true)).unwrap();
+    let (shared, done) = of(&same, true);
+    assert_eq!(done.shared.as_deref(), Some("lm_head.weight"));
+    assert!(file(&shared) == file(&folder("none")), "a head that is left out");
+    let ((calibrated, _), (plain, _)) = (of(&other, true), of(&other, false));
+    assert!(tensor(&calibrated, EMBEDDING) == tensor(&plain, EMBEDDING));
+    assert!(tensor(&calibrated, "lm_head.weight") != tensor(&plain, "lm_head.weight"));
+    assert!(tensor(&shared, EMBEDDING) != tensor(&plain, EMBEDDING));
 }
 
 #[test]

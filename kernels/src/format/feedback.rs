@@ -13,6 +13,7 @@
 use half::f16;
 
 use super::{Bits, GroupForm, minimum};
+use crate::Isa;
 use crate::simd::{Kernel, LANES, Vectors};
 
 /// Most columns of a [`RoundRow`].
@@ -43,6 +44,16 @@ pub struct RoundRow<'a> {
     pub errors: &'a mut [f32],
     /// `[groups]`, or `[groups][2]` with the offsets. What exceeds `f16` becomes infinite or NaN.
     pub scales: &'a mut [f16],
+}
+
+impl RoundRow<'_> {
+    /// Rounds with the instructions of `isa`; returns the squared error of the outputs.
+    ///
+    /// # Panics
+    /// If the lengths do not fit.
+    pub fn round(self, isa: Isa) -> f32 {
+        isa.run(self)
+    }
 }
 
 impl Kernel for RoundRow<'_> {
@@ -236,9 +247,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::Shape;
     use crate::quantize::quantize_row;
     use crate::testing::values;
-    use crate::{Isa, Shape};
 
     /// A part of a row with the factor of its inputs.
     #[derive(Debug, Clone)]

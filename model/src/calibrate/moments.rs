@@ -28,7 +28,7 @@ impl Moments {
         Ok(Self { inputs, sums: zeros(inputs * inputs)? })
     }
 
-    /// Bytes of the moments, and of their factor, which takes their place.
+    /// Bytes of the moments, and of their factor, which takes their memory.
     pub(super) fn bytes(inputs: usize) -> u64 {
         4 * (inputs as u64).pow(2)
     }
@@ -93,7 +93,7 @@ impl Moments {
     }
 
     /// The Cholesky factor of the moments, with rows and columns in `order`, and with `damping` of the mean of the diagonal added to
-    /// the diagonal. If rounding has made them indefinite, with more of it.
+    /// the diagonal. It takes the memory of the moments.
     ///
     /// # Errors
     /// If the memory cannot be allocated, or the moments are not finite.
@@ -104,22 +104,17 @@ impl Moments {
         if !sum.is_finite() {
             return Err(Error::NotFinite);
         }
-        let mut damping = f64::from(damping);
-        loop {
-            // Without any inputs the weights are rounded to the nearest levels.
-            let added = if sum > 0.0 { (sum / n as f64 * damping) as f32 } else { 1.0 };
-            // The factor is computed in the lower triangle, so the moments are there if more damping is needed.
-            for j in 0..n {
-                self.sums[j * n + j] = diagonal[order[j]] + added;
-                for i in j + 1..n {
-                    self.sums[j * n + i] = self.at(order[i], order[j]);
-                }
+        // Without any inputs the weights are rounded to the nearest levels.
+        let added = if sum > 0.0 { (sum / n as f64 * f64::from(damping)) as f32 } else { 1.0 };
+        // From the upper triangle to the lower one.
+        for j in 0..n {
+            self.sums[j * n + j] = diagonal[order[j]] + added;
+            for i in j + 1..n {
+                self.sums[j * n + i] = self.at(order[i], order[j]);
             }
-            if factorize(MatMut::from_column_major_slice_mut(&mut self.sums, n, n))? {
-                return Ok(Factor::Cholesky { inputs: n, values: self.sums });
-            }
-            damping *= 10.0;
         }
+        factorize(MatMut::from_column_major_slice_mut(&mut self.sums, n, n), added)?;
+        Ok(Factor::Cholesky { inputs: n, values: self.sums })
     }
 }
 
@@ -143,14 +138,19 @@ impl Factor {
     }
 }
 
-/// Replaces the lower triangle by its Cholesky factor, and leaves what is above. `false` if there is none.
-fn factorize(matrix: MatMut<'_, f32>) -> Result<bool> {
+/// Replaces the lower triangle by its Cholesky factor. `least` was added to the diagonal of a matrix without negative eigenvalues: so the
+/// squares of the diagonal of the factor are not less, and where rounding has made one less, `least` is taken.
+fn factorize(matrix: MatMut<'_, f32>, least: f32) -> Result<()> {
     let params: Spec<LltParams, f32> = Spec::default();
     let scratch = cholesky_in_place_scratch::<f32>(matrix.nrows(), Par::rayon(0), params);
     let mut buffer = MemBuffer::try_new(scratch).map_err(|_| no_memory(scratch.size_bytes()))?;
     let stack = MemStack::new(&mut buffer);
-    let regularization = LltRegularization::default();
-    Ok(cholesky_in_place(matrix, regularization, Par::rayon(0), stack, params).is_ok())
+    let regularization = LltRegularization {
+        dynamic_regularization_delta: least,
+        dynamic_regularization_epsilon: least / 2.0,
+    };
+    let done = cholesky_in_place(matrix, regularization, Par::rayon(0), stack, params);
+    done.map(|_| ()).map_err(|_| Error::NotFinite)
 }
 
 pub(super) fn zeros<T: bytemuck::Zeroable>(n: usize) -> Result<Vec<T>> {
@@ -212,25 +212,28 @@ pub(super) mod tests {
                     assert!((product - expected).abs() < 1e-4 * mean, "{product} {expected}");
                 }
             }
-            // What is above the factor is still there: a second try with more damping needs it.
-            for j in 1..inputs {
-                for i in 0..j {
-                    assert!((f64::from(factor[(i, j)]) - expected(i, j)).abs() < 1e-4 * mean);
-                }
-            }
         }
     }
 
     #[test]
-    fn moments_that_are_not_positive_get_more_damping() {
-        // Without damping, this has no factor.
+    fn moments_that_are_not_definite_have_a_factor() {
+        // As rounding might make it: no factor, even with the damping.
         let mut moments = Moments::new(2).unwrap();
         moments.sums = vec![1.0, 0.0, 1.5, 1.0];
         let factor = moments.factor(&[1, 0], 0.01).unwrap();
         let factor = factor.matrix().unwrap();
-        // 0.01, 0.1 and then 1 of the mean of the diagonal are added.
-        assert!((factor[(0, 0)] - 2f32.sqrt()).abs() < 1e-6);
+        assert!((factor[(0, 0)] - 1.01f32.sqrt()).abs() < 1e-6);
         assert!((factor[(1, 0)] * factor[(0, 0)] - 1.5).abs() < 1e-6);
+        assert!((factor[(1, 1)] - 0.1).abs() < 1e-6);
+        // The same inputs everywhere: one direction.
+        let mut moments = Moments::new(200).unwrap();
+        moments.add(&[0.3; 200 * 500]);
+        let order: Vec<_> = (0..200).collect();
+        let factor = moments.factor(&order, 0.01).unwrap();
+        let least = 500.0 * 0.09 * 0.01;
+        let is_damped = |i| factor.matrix().unwrap()[(i, i)].powi(2) > 0.45 * least;
+        assert!((0..200).all(is_damped));
+
         let zeros = Moments::new(3).unwrap().factor(&[0, 1, 2], 0.01).unwrap();
         assert_eq!(zeros.matrix().unwrap()[(2, 2)], 1.0);
         let mut infinite = Moments::new(2).unwrap();

@@ -100,7 +100,7 @@ impl Rounded {
             }
             for (row, feedback) in feedback.chunks_exact_mut(n).enumerate() {
                 feedback.iter_mut().zip(&local.inverse).for_each(|(sum, inverse)| *sum *= inverse);
-                isa.run(RoundRow {
+                let row = RoundRow {
                     bits: shape.bits,
                     form: shape.form,
                     group,
@@ -112,7 +112,8 @@ impl Rounded {
                     errors: &mut errors[row * cols..][start..end],
                     scales: &mut scales[row * row_scales..]
                         [start / group * numbers..end.div_ceil(group) * numbers],
-                });
+                };
+                row.round(isa);
             }
         }
         Ok(Self { integers, scales })

@@ -127,7 +127,7 @@ impl Calibration {
     pub(crate) fn without_texts(config: &Config) -> Self {
         let mut random = ChaCha8Rng::seed_from_u64(0);
         let part = RANDOM_PART.min(config.max_context.saturating_sub(AROUND)).max(2);
-        let id = |bits: u32| (u64::from(bits) * config.vocab as u64 >> 32) as u32;
+        let id = |bits: u32| ((u64::from(bits) * config.vocab as u64) >> 32) as u32;
         let texts = (0..RANDOM_TOKENS.div_ceil(part)).map(|_| {
             let mut ids: Vec<_> = (0..part).map(|_| id(random.next_u32())).collect();
             // Half of it is an answer: a blank, and the start of what fills it.

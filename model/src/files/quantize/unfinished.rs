@@ -42,7 +42,11 @@ impl Unfinished<'_> {
         let Self { source, options, plan, file, path, journal, folder } = self;
         let calibration = calibration(source, options)?;
         let rounded: BTreeSet<_> = match calibration {
-            Some(_) => calibrate::matrices(&source.network).map(|it| it.name.as_str()).collect(),
+            Some(_) => {
+                let is_planned = |matrix: &StoredMatrix| plan.item(&matrix.name).is_some();
+                let matrices = calibrate::matrices(&source.network, is_planned);
+                matrices.map(|matrix| matrix.name.as_str()).collect()
+            }
             None => BTreeSet::new(),
         };
         let ready = |journal: &Journal| -> Vec<Item<'_>> {
