@@ -131,7 +131,7 @@ fn matrices(model: &Inventory) -> Vec<String> {
         (messages::all_matrices(), model.bytes()),
         (messages::read_per_token(), model.bytes_per_token),
     ] {
-        lines.push(format!("{}{:>1$}", left(&name, 18), bytes(size), width + 32));
+        lines.push(format!("{}{:>2$}", left(&name, 18), bytes(size), width + 32));
     }
     lines
 }
