@@ -69,7 +69,7 @@ fn more_bits_and_smaller_groups_reduce_the_error() {
     }
 }
 
-/// Measured, as above: MEASURED.
+/// Measured, as above: 0.142, 0.164 and 0.173.
 #[test]
 fn a_minimum_reduces_the_error() {
     let exact = logits(&fixture("chatglm-6b-tiny/bin-f16"), Activations::F32);
