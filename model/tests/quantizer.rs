@@ -60,7 +60,7 @@ fn check(format: Format, head: Option<u8>, options: &QuantizeOptions) {
     loop {
         // A process that was killed while it wrote the journal.
         fs::write(target.join("journal.json.part"), "{").unwrap();
-        let mut quantizer = Quantizer::open(&source, &target, options).unwrap();
+        let quantizer = Quantizer::open(&source, &target, options).unwrap();
         let missing = quantizer.missing().unwrap();
         // Weights that are no longer needed go at once: a skeleton again.
         let done: Vec<PathBuf> =

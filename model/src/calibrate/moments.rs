@@ -140,7 +140,7 @@ impl Factor {
 
 /// Replaces the lower triangle by its Cholesky factor. `least` was added to the diagonal of a matrix without negative eigenvalues: so the
 /// squares of the diagonal of the factor are not less, and where rounding has made one less, `least` is taken.
-fn factorize(matrix: MatMut<'_, f32>, least: f32) -> Result<()> {
+fn factorize(mut matrix: MatMut<'_, f32>, least: f32) -> Result<()> {
     let params: Spec<LltParams, f32> = Spec::default();
     let scratch = cholesky_in_place_scratch::<f32>(matrix.nrows(), Par::rayon(0), params);
     let mut buffer = MemBuffer::try_new(scratch).map_err(|_| no_memory(scratch.size_bytes()))?;
@@ -149,8 +149,15 @@ fn factorize(matrix: MatMut<'_, f32>, least: f32) -> Result<()> {
         dynamic_regularization_delta: least,
         dynamic_regularization_epsilon: least / 2.0,
     };
-    let done = cholesky_in_place(matrix, regularization, Par::rayon(0), stack, params);
-    done.map(|_| ()).map_err(|_| Error::NotFinite)
+    let done = cholesky_in_place(matrix.rb_mut(), regularization, Par::rayon(0), stack, params);
+    done.map_err(|_| Error::NotFinite)?;
+    // The library divides by the root of `least`, but does not write it.
+    for i in 0..matrix.nrows() {
+        if matrix[(i, i)] < (least / 2.0).sqrt() {
+            matrix[(i, i)] = least.sqrt();
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn zeros<T: bytemuck::Zeroable>(n: usize) -> Result<Vec<T>> {
