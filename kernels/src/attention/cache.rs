@@ -79,7 +79,7 @@ pub struct OutOfMemory;
 /// holds one element of eight positions, so a weighted sum of them gives eight scores. A vector of values holds eight elements
 /// of one position. Both are stored in the order of summation.
 ///
-/// Integers have one scale per head and position, and are those of the rotated head ([`rotate`]): a rotation spreads the few large
+/// Integers have one scale per head and position, and are those of the [rotated](crate::reference::rotated) head: a rotation spreads the few large
 /// elements of a head, which would take the precision of all others. Queries are rotated too, so the scores are the same, and the
 /// weighted sum of the values is rotated back. Keys of [`Int4`](super::Int4) are stored as differences from the anchor of the page:
 /// most of a key is the same for all positions. The anchor is the mean of the keys of the page before; in the first page, it is the

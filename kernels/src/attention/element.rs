@@ -17,7 +17,7 @@ pub trait Cached: Copy + Send + Sync + 'static {
     type Strip: bytemuck::Pod;
     /// Columns of a vector: 1 or 8.
     const COLUMNS: usize;
-    /// Whether the type is quantized: a head is rotated, [`rotate`](super::rotate), and has one scale per token.
+    /// Whether the type is quantized: a head is [rotated](crate::reference::rotated) and has one scale per token.
     const QUANTIZED: bool;
 
     /// Whether the keys of a page are stored as differences from its anchor, which is near their mean.
@@ -145,8 +145,8 @@ impl Cached for i8 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Int4(i8);
 
-/// What the step of a head is divided by to try smaller ones: they clip its largest values, and round the others less.
-const SMALLER_STEPS: [f32; 8] = [1.0, 0.94, 0.88, 0.82, 0.76, 0.7, 0.64, 0.58];
+/// Factors of the step that maps the largest value of a head to −8: smaller steps clip the largest values and round the others less.
+const STEP_FACTORS: [f32; 8] = [1.0, 0.94, 0.88, 0.82, 0.76, 0.7, 0.64, 0.58];
 
 impl Int4 {
     #[inline(always)]
@@ -175,7 +175,7 @@ impl Cached for Int4 {
         }
         let sign = if simd.max_lane(highest) >= largest { -1.0 } else { 1.0 };
         let (mut best, mut least) = (Step::of(0.0), f32::INFINITY);
-        for factor in SMALLER_STEPS {
+        for factor in STEP_FACTORS {
             let step = Step::of(sign * largest / 8.0 * factor);
             let mut errors = simd.splat(0.0);
             for x in head {
