@@ -27,6 +27,7 @@ mod cache;
 mod element;
 mod product;
 mod rotation;
+mod store;
 mod task;
 
 pub use cache::{HeadRows, Heads, KvCache, KvPage, KvShape, OutOfMemory};

@@ -2,8 +2,8 @@
 
 use half::f16;
 
-use super::cache::Store;
 use super::product::STRIP;
+use super::store::Store;
 use super::task::AttendTask;
 use crate::Isa;
 use crate::quantized::{Step, step};
