@@ -2,7 +2,7 @@
 
 use super::cache::{CachedHead, HeadRows, KvShape, PANELS};
 use super::rotation::rotate;
-use super::{Cached, MAX_HEAD_SIZE};
+use super::{Cached, KEYS, MAX_HEAD_SIZE};
 use crate::simd::{Kernel, LANES, Vectors};
 
 /// Stores the keys and values of one head in a page.
