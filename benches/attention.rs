@@ -9,7 +9,7 @@ use criterion::{
 };
 use glm_benches::random;
 use glm_kernels::{
-    Attention, Cached, HeadRows, Heads, Isa, KEYS, KvCache, KvPage, KvShape, Mask, Partials,
+    Attention, Cached, HeadRows, Heads, Int4, Isa, KEYS, KvCache, KvPage, KvShape, Mask, Partials,
 };
 use half::f16;
 
@@ -23,6 +23,7 @@ fn decode(c: &mut Criterion) {
         for keys in [128, 512, 2048] {
             run::<f16>(&mut group, "f16", kv_heads, 1, keys);
             run::<i8>(&mut group, "int8", kv_heads, 1, keys);
+            run::<Int4>(&mut group, "int4", kv_heads, 1, keys);
         }
     }
     group.finish();
@@ -35,6 +36,7 @@ fn prompt(c: &mut Criterion) {
         for keys in [128, 512, 2048] {
             run::<f16>(&mut group, "f16", kv_heads, 128, keys);
             run::<i8>(&mut group, "int8", kv_heads, 128, keys);
+            run::<Int4>(&mut group, "int4", kv_heads, 128, keys);
         }
     }
     group.finish();

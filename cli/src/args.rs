@@ -244,8 +244,8 @@ pub struct Model {
     /// weights are quantized.
     #[arg(long, value_name = "TYPE")]
     pub activations: Option<ActivationType>,
-    /// Type of cached keys and values: int8 takes half the memory of f16 and is slightly less exact. By default f16 if the
-    /// activations are int8, otherwise f32.
+    /// Type of cached keys and values: int8 takes half the memory of f16 and is slightly less exact; int4 takes a little more than a
+    /// quarter and is less exact. By default f16 if the activations are int8, otherwise f32.
     #[arg(long, value_name = "TYPE")]
     pub kv: Option<KvType>,
     /// Read all weights into memory before the first token: for a slow disk.
@@ -263,6 +263,7 @@ impl Model {
             KvType::F32 => KvFormat::F32,
             KvType::F16 => KvFormat::F16,
             KvType::Int8 => KvFormat::Int8,
+            KvType::Int4 => KvFormat::Int4,
         });
         let mut options = Options::default();
         options.threads = self.threads;
@@ -283,6 +284,7 @@ pub enum KvType {
     F32,
     F16,
     Int8,
+    Int4,
 }
 
 #[cfg(test)]

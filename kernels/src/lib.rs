@@ -45,7 +45,7 @@ mod rope;
 
 pub use activation::{Activation, Gate};
 pub use attention::{
-    Attention, Cached, HeadRows, Heads, KEYS, KvCache, KvPage, KvShape, MAX_HEAD_SIZE, Mask,
+    Attention, Cached, HeadRows, Heads, Int4, KEYS, KvCache, KvPage, KvShape, MAX_HEAD_SIZE, Mask,
     OutOfMemory, Partials,
 };
 pub use format::{Bits, GroupForm, Matrix, Panels, Shape, Storage, feedback, quantize};

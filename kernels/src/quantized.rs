@@ -218,11 +218,23 @@ fn quantize_block<S: Vectors>(simd: S, x: &[f32; BLOCK], to: &mut Block) {
 }
 
 /// The step between adjacent integers.
-pub(crate) struct Step {
+#[derive(Clone, Copy)]
+pub struct Step {
     /// The values are `scale · integer`.
     pub(crate) scale: f32,
     /// The factor from values to integers: 1/scale, or 0 where that overflows and the values are negligible.
     pub(crate) inverse: f32,
+}
+
+impl Step {
+    /// That of numbers which are not quantized.
+    pub(crate) const ONE: Self = Self { scale: 1.0, inverse: 1.0 };
+
+    /// The step of `scale`.
+    #[inline(always)]
+    pub(crate) fn of(scale: f32) -> Self {
+        Self { scale, inverse: if scale.abs() > 1e-37 { 1.0 / scale } else { 0.0 } }
+    }
 }
 
 /// The step that maps `x` to −127..=127: `max|x| / 127`. A value that is not finite makes it NaN, so that damaged weights show
@@ -236,8 +248,7 @@ pub(crate) fn step<S: Vectors>(simd: S, x: &[[f32; LANES]]) -> Step {
         largest = simd.max(simd.abs(x), largest);
         nothing = simd.fma(x, simd.splat(0.0), nothing);
     }
-    let scale = simd.max_lane(largest) / 127.0 + simd.sum(nothing);
-    Step { scale, inverse: if scale > 1e-37 { 1.0 / scale } else { 0.0 } }
+    Step::of(simd.max_lane(largest) / 127.0 + simd.sum(nothing))
 }
 
 #[cfg(test)]

@@ -89,6 +89,22 @@ fn each_output<'a>(
     y
 }
 
+/// A quantized head as it is cached: multiplied with an orthonormal Walsh–Hadamard matrix, `H[i][j] = (−1)^|i & j| / √n`. A head whose
+/// size is no power of two is rotated in equal parts whose size is the largest possible.
+pub fn rotated(head: &[f32]) -> Vec<f32> {
+    let n = 1 << head.len().trailing_zeros();
+    let mut out = Vec::with_capacity(head.len());
+    for part in head.chunks(n) {
+        out.extend((0..n).map(|i| {
+            let signed = |(j, &x): (usize, &f32)| {
+                if (i & j).count_ones() % 2 == 0 { f64::from(x) } else { -f64::from(x) }
+            };
+            (part.iter().enumerate().map(signed).sum::<f64>() / (n as f64).sqrt()) as f32
+        }));
+    }
+    out
+}
+
 /// [`Attention`](crate::Attention): queries `[n][heads · share][size]`, keys and values `[positions][heads][size]`.
 #[allow(clippy::too_many_arguments)] // A definition, spelled out.
 pub fn attention(

@@ -97,6 +97,8 @@ pub trait Vectors: Copy + Send + Sync + 'static {
     fn load_bf16(self, from: &[bf16; LANES]) -> Self::F32;
     /// Loads eight bytes, widened.
     fn load_i8(self, from: &[i8; LANES]) -> Self::F32;
+    /// Column `column` of eight columns of signed nibbles, widened: lane `i` is nibble `column` of `from[i]`, the lowest first.
+    fn load_nibbles(self, from: &[u32; LANES], column: usize) -> Self::F32;
     /// Stores eight `f32`.
     fn store(self, v: Self::F32, to: &mut [f32; LANES]);
     /// Stores eight values as `f16`, rounded to the nearest, ties to even.
@@ -178,6 +180,8 @@ pub trait Simd: Vectors {
     fn pair_load_f16(self, from: &[[f16; LANES]; 2]) -> Self::Pair;
     /// Loads two times eight bytes, widened.
     fn pair_load_i8(self, from: &[[i8; LANES]; 2]) -> Self::Pair;
+    /// Columns `2 · pair` and `2 · pair + 1` of eight columns of nibbles, as [`load_nibbles`](Vectors::load_nibbles).
+    fn pair_load_nibbles(self, from: &[u32; LANES], pair: usize) -> Self::Pair;
     /// Stores two vectors.
     fn pair_store(self, v: Self::Pair, to: &mut [[f32; LANES]; 2]);
 

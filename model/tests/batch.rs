@@ -112,7 +112,7 @@ fn open(name: &str, threads: usize, int8: bool) -> Model {
     let options = with(|options: &mut Options| {
         options.threads = Some(threads);
         options.activations = Some(if int8 { Activations::Int8 } else { Activations::F32 });
-        options.kv = Some(if int8 { KvFormat::Int8 } else { KvFormat::F32 });
+        options.kv = Some(if int8 { KvFormat::Int4 } else { KvFormat::F32 });
     });
     let dir = fixture(name);
     if name.starts_with("glm-10b") {

@@ -126,7 +126,13 @@ fn threads_tiles_and_reuse_do_not_change_bits() {
         [bits(&all), answered].concat()
     };
     let (f32, int8) = (Activations::F32, Activations::Int8);
-    for (activations, kv) in [(f32, KvFormat::F32), (int8, KvFormat::F16), (int8, KvFormat::Int8)] {
+    let settings = [
+        (f32, KvFormat::F32),
+        (int8, KvFormat::F16),
+        (int8, KvFormat::Int8),
+        (int8, KvFormat::Int4),
+    ];
+    for (activations, kv) in settings {
         let mut results = Vec::new();
         for threads in [1, 2, 3, 7] {
             let options = with(|options: &mut Options| {
@@ -178,19 +184,25 @@ fn a_cancelled_pass_changes_nothing() {
     }
 }
 
-/// The error of the logits with an int8 KV cache.
+/// The error of the logits with a KV cache of integers.
 #[test]
-fn int8_kv_cache_has_a_small_error() {
-    // Measured: 0.0047, and 0.0235 with few and small heads.
-    for (name, bound) in [("chatglm-6b-tiny/int4", 0.007), ("chatglm2-6b-tiny/int4", 0.035)] {
+fn int8_and_int4_kv_caches_have_a_small_error() {
+    let (int8, int4) = (KvFormat::Int8, KvFormat::Int4);
+    // Measured: 0.0044, 0.0259 with few and small heads, and 0.089.
+    for (name, kv, bound) in [
+        ("chatglm-6b-tiny/int4", int8, 0.007),
+        ("chatglm2-6b-tiny/int4", int8, 0.035),
+        ("chatglm-6b-tiny/int4", int4, 0.13),
+    ] {
         let dir = fixture(name);
         let options = with(|options: &mut Options| {
             options.threads = Some(2);
             options.activations = Some(Activations::F32);
-            options.kv = Some(KvFormat::Int8);
+            options.kv = Some(kv);
         });
         let model = Model::open(&dir, &options).unwrap();
-        assert!(logits_error(&model, &Goldens::open(&dir), 0.1) < bound, "{name}");
+        let error = logits_error(&model, &Goldens::open(&dir), 0.5);
+        assert!(error < bound, "{name}, {kv:?}: {error}");
     }
 }
 

@@ -6,14 +6,14 @@ use bytemuck::Zeroable;
 use bytemuck::allocation::try_zeroed_vec;
 
 use super::product::{Columns, Strips};
+use super::store::Store;
 use super::{Cached, KEYS, MAX_HEAD_SIZE};
 use crate::Isa;
 use crate::parallel::{SharedRows, for_each};
-use crate::quantized::step;
-use crate::simd::{Kernel, LANES, Vectors};
+use crate::simd::LANES;
 
 /// Vectors with one lane per position of a page.
-const PANELS: usize = KEYS / LANES;
+pub(super) const PANELS: usize = KEYS / LANES;
 
 /// Dimensions of the KV cache of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,21 +27,28 @@ pub struct KvShape {
 }
 
 impl KvShape {
-    /// Vectors of the keys (or of the values) of one head in a page.
+    /// Vectors of the keys and of the values of one head in a page.
     #[inline(always)]
-    fn vectors(&self) -> usize {
-        self.head_size * PANELS
+    pub(super) fn vectors<E: Cached>(&self) -> [usize; 2] {
+        [self.keys().vectors::<E>(), self.values().vectors::<E>()]
+    }
+
+    /// Vectors of the scales and of the anchor of one head in a page.
+    #[inline(always)]
+    fn scales<E: Cached>(&self) -> usize {
+        let scales = if E::QUANTIZED { 2 * PANELS } else { 0 };
+        scales + if E::ANCHORED { self.head_size / LANES } else { 0 }
     }
 
     /// Layout of the keys of one head: a column is eight positions.
     #[inline(always)]
-    fn keys(&self) -> Strips {
+    pub(super) fn keys(&self) -> Strips {
         Strips { depth: self.head_size, columns: PANELS }
     }
 
     /// Layout of the values of one head: a column is eight elements.
     #[inline(always)]
-    fn values(&self) -> Strips {
+    pub(super) fn values(&self) -> Strips {
         Strips { depth: KEYS, columns: self.head_size / LANES }
     }
 
@@ -51,9 +58,11 @@ impl KvShape {
     /// If the size overflows.
     #[track_caller]
     pub fn page_bytes<E: Cached>(&self) -> usize {
-        let scale = if E::SCALED { size_of::<f32>() } else { 0 };
-        let head = self.head_size.checked_mul(size_of::<E>()).and_then(|n| n.checked_add(scale));
-        head.and_then(|bytes| bytes.checked_mul(2 * KEYS))
+        // More than the vectors and scales of any type.
+        self.head_size.checked_mul(16 * KEYS).expect("bytes of a page");
+        let [keys, values] = self.vectors::<E>();
+        let head = (keys + values).checked_mul(size_of::<E::Vector>());
+        head.and_then(|bytes| bytes.checked_add(self.scales::<E>() * size_of::<[f32; LANES]>()))
             .and_then(|bytes| bytes.checked_mul(self.layers))
             .and_then(|bytes| bytes.checked_mul(self.heads))
             .expect("bytes of a page")
@@ -68,14 +77,19 @@ pub struct OutOfMemory;
 ///
 /// A query of one token reads a layer sequentially: the keys of a head, its values, the keys of the next head. A vector of keys
 /// holds one element of eight positions, so a weighted sum of them gives eight scores. A vector of values holds eight elements
-/// of one position. Both are stored in the order of summation. `i8` elements have one scale per head and position; floats have
-/// none.
-pub struct KvPage<E> {
+/// of one position. Both are stored in the order of summation.
+///
+/// Integers have one scale per head and position, and are those of the [rotated](crate::reference::rotated) head: a rotation spreads
+/// the few large elements of a head, which would take the precision of all others. Queries are rotated too, so the scores are the
+/// same, and the weighted sum of the values is rotated back. Keys of [`Int4`](super::Int4) are stored as differences from the anchor of the page:
+/// most of a key is the same for all positions. The anchor is the mean of the keys of the page before; in the first page, it is the
+/// first key. So it depends on earlier positions only.
+pub struct KvPage<E: Cached> {
     shape: KvShape,
     /// `[layers][heads]`; each head is its keys ([`Strips`] of 16 columns of `head size` vectors) followed by its values
     /// ([`Strips`] of `head size / 8` columns of 128 vectors).
-    vectors: Vec<[E; LANES]>,
-    /// `[layers][heads][keys, values][16][8]`; empty for floats
+    vectors: Vec<E::Vector>,
+    /// `[layers][heads]`; each head has the scales of its keys and of its values, `[2][16][8]`, and its anchor; empty for floats
     scales: Vec<[f32; LANES]>,
 }
 
@@ -93,9 +107,9 @@ impl<E: Cached> KvPage<E> {
         assert!(head_size.is_multiple_of(LANES), "head of {head_size}, no multiple of {LANES}");
         assert!((1..=MAX_HEAD_SIZE).contains(&head_size), "head of {head_size}");
         let heads = layers.checked_mul(heads).expect("heads of all layers");
-        let zeroed_of = |each: usize| heads.checked_mul(2 * each).expect("elements of a page");
-        let scales = if E::SCALED { PANELS } else { 0 };
-        let (vectors, scales) = (zeroed_of(shape.vectors()), zeroed_of(scales));
+        let zeroed_of = |each: usize| heads.checked_mul(each).expect("elements of a page");
+        let vectors = zeroed_of(shape.vectors::<E>().iter().sum());
+        let scales = zeroed_of(shape.scales::<E>());
         Ok(Self { shape, vectors: zeroed(vectors)?, scales: zeroed(scales)? })
     }
 
@@ -115,19 +129,20 @@ impl<E: Cached> KvPage<E> {
     fn head(&self, layer: usize, head: usize) -> CachedHead<'_, E> {
         let shape = self.shape;
         let at = layer * shape.heads + head;
-        let vectors = &self.vectors[at * 2 * shape.vectors()..][..2 * shape.vectors()];
-        let (keys, values) = vectors.split_at(shape.vectors());
-        let scales = match E::SCALED {
-            true => self.scales[at * 2 * PANELS..][..2 * PANELS].split_at(PANELS),
-            false => (&[][..], &[][..]),
-        };
-        CachedHead { shape, keys, values, scales: scales.into() }
+        let [keys, values] = shape.vectors::<E>();
+        let vectors = &self.vectors[at * (keys + values)..][..keys + values];
+        let (keys, values) = vectors.split_at(keys);
+        let scales = &self.scales[at * shape.scales::<E>()..][..shape.scales::<E>()];
+        let panels = if E::QUANTIZED { PANELS } else { 0 };
+        let (key_scales, scales) = scales.split_at(panels);
+        let (value_scales, anchor) = scales.split_at(panels);
+        CachedHead { shape, keys, values, scales: [key_scales, value_scales], anchor }
     }
 }
 
 /// Keys and values of one sequence: its pages in order. Sequences with a common prefix may share pages. A shared page is never
 /// written.
-pub struct KvCache<E> {
+pub struct KvCache<E: Cached> {
     shape: KvShape,
     pages: Vec<Arc<KvPage<E>>>,
 }
@@ -245,26 +260,27 @@ impl<E: Cached> KvCache<E> {
         while stored < count {
             let (page, first) = ((position + stored) / KEYS, (position + stored) % KEYS);
             let here = (KEYS - first).min(count - stored);
-            let page = Arc::get_mut(&mut self.pages[page]).expect("a shared page is not written");
-            let (vectors_len, scales_len) = (2 * shape.vectors(), 2 * PANELS);
+            let (before, pages) = self.pages.split_at_mut(page);
+            let page = Arc::get_mut(&mut pages[0]).expect("a shared page is not written");
+            let before = before.last();
+            let vectors_len = shape.vectors::<E>().iter().sum();
+            let scales_len = shape.scales::<E>();
             let vectors = layer_of(&mut page.vectors, layer, shape.heads * vectors_len);
-            let scales = match E::SCALED {
-                true => layer_of(&mut page.scales, layer, shape.heads * scales_len),
-                false => &mut [],
-            };
+            let scales = layer_of(&mut page.scales, layer, shape.heads * scales_len);
             let vectors = &SharedRows::new(vectors, vectors_len);
-            let scales = &SharedRows::new(scales, scales_len);
+            let scales = E::QUANTIZED.then(|| SharedRows::new(scales, scales_len));
             let rows =
                 HeadRows { rows: &rows.rows[stored * rows.width..][..here * rows.width], ..rows };
             for_each(shape.heads, |head| {
                 // SAFETY: each head is used by one task only.
                 let vectors = unsafe { vectors.row(head, 0..vectors_len) };
-                let scales = match E::SCALED {
+                let scales = match &scales {
                     // SAFETY: each head is used by one task only.
-                    true => unsafe { scales.row(head, 0..scales_len) },
-                    false => &mut [],
+                    Some(scales) => unsafe { scales.row(head, 0..scales_len) },
+                    None => &mut [],
                 };
-                E::store(isa, Store { shape, head, first, rows, vectors, scales });
+                let before = before.map(|page| page.head(layer, head));
+                E::store(isa, Store { shape, head, first, rows, before, vectors, scales });
             });
             stored += here;
         }
@@ -284,9 +300,8 @@ fn layer_of<T>(values: &mut [T], layer: usize, len: usize) -> &mut [T] {
 
 #[cfg(test)]
 impl<E: Cached> KvCache<E> {
-    /// Keys and values of the first positions in a layer, `[positions][heads][head size]`, as `f32`.
+    /// Keys and values of the first positions in a layer, `[positions][heads][head size]`, as `f32`; rotated if they are quantized.
     pub(super) fn values(&self, layer: usize, positions: usize) -> [Vec<f32>; 2] {
-        let scaled = |x: E, scale: f32| if E::SCALED { x.widen() * scale } else { x.widen() };
         let (mut keys, mut values) = (Vec::new(), Vec::new());
         for position in 0..positions {
             let (index, lane) = (position % KEYS, position % LANES);
@@ -294,14 +309,18 @@ impl<E: Cached> KvCache<E> {
             for head in 0..self.shape.heads {
                 let block = self.head(position / KEYS, layer, head);
                 let scale =
-                    |scales: &[[f32; LANES]]| if E::SCALED { scales[panel][lane] } else { 1.0 };
+                    |scales: &[[f32; LANES]]| if E::QUANTIZED { scales[panel][lane] } else { 1.0 };
                 let [key_scale, value_scale] = block.scales.map(scale);
                 for i in 0..self.shape.head_size {
-                    let (first, step) = self.shape.keys().column(panel);
-                    keys.push(scaled(block.keys[first + i * step][lane], key_scale));
-                    let (first, step) = self.shape.values().column(i / LANES);
-                    let value = block.values[first + index * step][i % LANES];
-                    values.push(scaled(value, value_scale));
+                    let anchor = if E::ANCHORED { block.anchor.as_flattened()[i] } else { 0.0 };
+                    let (first, step) = self.shape.keys().column::<E>(panel);
+                    let key = E::get(&block.keys[first + i * step], panel % E::COLUMNS, lane);
+                    keys.push(key.widen() * key_scale + anchor);
+                    let column = i / LANES;
+                    let (first, step) = self.shape.values().column::<E>(column);
+                    let vector = &block.values[first + index * step];
+                    let value = E::get(vector, column % E::COLUMNS, i % LANES);
+                    values.push(value.widen() * value_scale);
                 }
             }
         }
@@ -314,12 +333,14 @@ fn zeroed<T: Zeroable>(n: usize) -> Result<Vec<T>, OutOfMemory> {
 }
 
 /// Keys and values of one head in a page.
-pub(super) struct CachedHead<'a, E> {
-    shape: KvShape,
-    keys: &'a [[E; LANES]],
-    values: &'a [[E; LANES]],
+pub(super) struct CachedHead<'a, E: Cached> {
+    pub(super) shape: KvShape,
+    pub(super) keys: &'a [E::Vector],
+    values: &'a [E::Vector],
     /// Scales of the keys and of the values; empty for floats.
     pub(super) scales: [&'a [[f32; LANES]]; 2],
+    /// What was subtracted from the keys; empty if the type has no anchors.
+    pub(super) anchor: &'a [[f32; LANES]],
 }
 
 impl<'a, E: Cached> CachedHead<'a, E> {
@@ -381,64 +402,4 @@ impl Heads {
     pub fn at(self, head: usize) -> usize {
         self.first + head * self.stride
     }
-}
-
-/// Stores the keys and values of one head in a page.
-pub struct Store<'a, E> {
-    shape: KvShape,
-    head: usize,
-    /// Index in the page of the first row.
-    first: usize,
-    rows: HeadRows<'a>,
-    /// Those of the head in the page: keys, then values.
-    vectors: &'a mut [[E; LANES]],
-    scales: &'a mut [[f32; LANES]],
-}
-
-impl<E: Cached> Kernel for Store<'_, E> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Vectors>(self, simd: S) {
-        let size = self.shape.head_size;
-        let (keys, values) = self.vectors.split_at_mut(self.shape.vectors());
-        for (row, index) in self.rows.rows.chunks_exact(self.rows.width).zip(self.first..) {
-            let (panel, lane) = (index / LANES, index % LANES);
-
-            let (from, _) = row[self.rows.keys.at(self.head)..][..size].as_chunks::<LANES>();
-            let inverse = scale::<S, E>(simd, from, self.scales, panel, lane);
-            let (first, step) = self.shape.keys().column(panel);
-            for (i, key) in from.iter().enumerate() {
-                let narrow = E::narrow(simd, simd.mul(simd.load(key), inverse));
-                for (j, key) in narrow.into_iter().enumerate() {
-                    keys[first + (i * LANES + j) * step][lane] = key;
-                }
-            }
-
-            let (from, _) = row[self.rows.values.at(self.head)..][..size].as_chunks::<LANES>();
-            let inverse = scale::<S, E>(simd, from, self.scales, PANELS + panel, lane);
-            for (column, value) in from.iter().enumerate() {
-                let (first, step) = self.shape.values().column(column);
-                values[first + index * step] = E::narrow(simd, simd.mul(simd.load(value), inverse));
-            }
-        }
-    }
-}
-
-/// Computes and stores the quantization scale of one head of one position, if the element type has scales. Returns the factor to
-/// multiply the values with before they are rounded.
-#[inline(always)]
-fn scale<S: Vectors, E: Cached>(
-    simd: S,
-    head: &[[f32; LANES]],
-    scales: &mut [[f32; LANES]],
-    panel: usize,
-    lane: usize,
-) -> S::F32 {
-    if !E::SCALED {
-        return simd.splat(1.0);
-    }
-    let step = step(simd, head);
-    scales[panel][lane] = step.scale;
-    simd.splat(step.inverse)
 }

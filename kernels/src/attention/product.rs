@@ -2,7 +2,7 @@
 
 use super::Cached;
 use crate::parallel::{Tile, tiles};
-use crate::simd::{Element, LANES, Simd, Vectors};
+use crate::simd::{LANES, Simd, Vectors};
 
 /// Two vectors: one register on an ISA with registers of 512 bits, otherwise two.
 pub(super) type Pair = [[f32; LANES]; 2];
@@ -23,10 +23,11 @@ pub(super) const ZEROS: Pair = [[0.0; LANES]; 2];
 pub(super) const TILE_ROWS: usize = 6;
 
 /// Columns of a strip. A single row accumulates all of them at once, enough to hide the latency of the FMA.
-const STRIP: usize = 8;
+pub(super) const STRIP: usize = 8;
 
 /// Memory layout of a matrix whose columns, of `depth` vectors each, are interleaved in strips of eight:
-/// `[columns / 8][depth][8]`. The last strip may have fewer than eight columns.
+/// `[columns / 8][depth][8]`. The last strip may have fewer than eight columns. Where a vector has eight columns, a strip is
+/// `[depth]` vectors, and the last one is padded.
 #[derive(Clone, Copy)]
 pub(super) struct Strips {
     /// Vectors in a column.
@@ -35,43 +36,51 @@ pub(super) struct Strips {
 }
 
 impl Strips {
-    /// Index of the first vector of a column, and the stride between its vectors.
+    /// Vectors of the matrix.
     #[inline(always)]
-    pub(super) fn column(self, column: usize) -> (usize, usize) {
-        let first = column - column % STRIP;
-        (first * self.depth + column % STRIP, (self.columns - first).min(STRIP))
+    pub(super) fn vectors<E: Cached>(self) -> usize {
+        self.depth * self.columns.div_ceil(E::COLUMNS)
+    }
+
+    /// Index of the first vector of a column, and the stride between its vectors. The column is number `column % E::COLUMNS` of
+    /// those vectors.
+    #[inline(always)]
+    pub(super) fn column<E: Cached>(self, column: usize) -> (usize, usize) {
+        let (strip, first) = (column % STRIP, column - column % STRIP);
+        let step = (self.columns - first).min(STRIP).div_ceil(E::COLUMNS);
+        (first / E::COLUMNS * self.depth + strip / E::COLUMNS, step)
     }
 }
 
 /// The keys or values of one head in a page, in the element type of the cache. Only the first `columns` columns, and the first
 /// `depth` vectors of each, are used.
 #[derive(Clone, Copy)]
-pub(super) struct Columns<'a, E> {
-    vectors: &'a [[E; LANES]],
+pub(super) struct Columns<'a, E: Cached> {
+    vectors: &'a [E::Vector],
     strips: Strips,
     depth: usize,
     columns: usize,
 }
 
-impl<'a, E: Element> Columns<'a, E> {
+impl<'a, E: Cached> Columns<'a, E> {
     /// The first `columns` columns of a matrix with layout `strips`, and the first `depth` vectors of each.
     #[track_caller]
     #[inline(always)]
     pub(super) fn new(
-        vectors: &'a [[E; LANES]],
+        vectors: &'a [E::Vector],
         strips: Strips,
         depth: usize,
         columns: usize,
     ) -> Self {
         assert!(depth <= strips.depth && columns <= strips.columns, "columns of the page");
-        assert_eq!(Some(vectors.len()), strips.depth.checked_mul(strips.columns));
+        assert_eq!(vectors.len(), strips.vectors::<E>(), "vectors of the page");
         Self { vectors, strips, depth, columns }
     }
 
-    /// The vectors of the strip that contains `column`, and the number of its columns.
+    /// The vectors of the strip that contains `column`, and the stride between those of a column.
     #[inline(always)]
-    fn strip(&self, column: usize) -> (&'a [[E; LANES]], usize) {
-        let (start, step) = self.strips.column(column - column % STRIP);
+    fn strip(&self, column: usize) -> (&'a [E::Vector], usize) {
+        let (start, step) = self.strips.column::<E>(column - column % STRIP);
         (&self.vectors[start..][..self.depth * step], step)
     }
 
@@ -89,8 +98,9 @@ impl<'a, E: Element> Columns<'a, E> {
             let vectors = vectors.chunks_exact(step);
             for (to, vectors) in to.iter_mut().zip(vectors) {
                 for half in 0..2 {
-                    let vector = &vectors[columns[half] % STRIP];
-                    simd.store(E::load(simd, vector), &mut to.0[half]);
+                    let column = columns[half] % STRIP;
+                    let vector = &vectors[column / E::COLUMNS];
+                    simd.store(E::load(simd, vector, column % E::COLUMNS), &mut to.0[half]);
                 }
             }
         }
@@ -100,14 +110,14 @@ impl<'a, E: Element> Columns<'a, E> {
 
 /// The second operand of a product.
 #[derive(Clone, Copy)]
-pub(super) enum Operand<'a, E> {
+pub(super) enum Operand<'a, E: Cached> {
     /// In the element type of the cache, for a single row.
     Cached(Columns<'a, E>),
     /// The result of [`Columns::widen`], for several rows.
     Widened(&'a [AlignedPair]),
 }
 
-impl<'a, E: Element> Operand<'a, E> {
+impl<'a, E: Cached> Operand<'a, E> {
     /// The operand for `rows` rows; `scratch` takes the widened columns.
     #[inline(always)]
     pub(super) fn new<S: Vectors>(
@@ -168,52 +178,53 @@ fn one_row<S: Simd, E: Cached>(
     let row = &row[..columns.depth];
     for first in (0..columns.columns).step_by(STRIP) {
         let (vectors, step) = columns.strip(first);
-        let out = &mut out[first..][..step];
-        if step == STRIP {
-            whole_strip(simd, row, vectors.as_chunks().0, out);
+        let out = &mut out[first..];
+        if step * E::COLUMNS == STRIP {
+            whole_strip::<S, E>(simd, row, bytemuck::cast_slice(vectors), out);
         } else {
             for column in 0..step {
-                one_column(simd, row, &vectors[column..], step, &mut out[column]);
+                one_column::<S, E>(simd, row, &vectors[column..], step, &mut out[column]);
             }
         }
     }
 }
 
-/// `out[column] = Σ row[i] · strip[i][column]`
+/// `out[column] = Σ row[i] · strip[i][column]`, for as many columns as `out` has.
 #[inline(always)]
 fn whole_strip<S: Simd, E: Cached>(
     simd: S,
     row: &[f32],
-    strip: &[[[E; LANES]; STRIP]],
+    strip: &[E::Strip],
     out: &mut [[f32; LANES]],
 ) {
     let row = &row[..strip.len()];
     let mut sums = [simd.pair_splat(0.0); STRIP / 2];
     for i in 0..row.len() {
         let factor = simd.pair_splat(row[i]);
-        let (pairs, _) = strip[i].as_chunks();
         for p in 0..STRIP / 2 {
-            sums[p] = simd.pair_fma(factor, E::load_pair(simd, &pairs[p]), sums[p]);
+            sums[p] = simd.pair_fma(factor, E::load_pair(simd, &strip[i], p), sums[p]);
         }
     }
     let (out, _) = out.as_chunks_mut();
     for p in 0..STRIP / 2 {
-        simd.pair_store(sums[p], &mut out[p]);
+        if p < out.len() {
+            simd.pair_store(sums[p], &mut out[p]);
+        }
     }
 }
 
 /// `out = Σ row[i] · vectors[i · step]`
 #[inline(always)]
-fn one_column<S: Vectors, E: Element>(
+fn one_column<S: Vectors, E: Cached>(
     simd: S,
     row: &[f32],
-    vectors: &[[E; LANES]],
+    vectors: &[E::Vector],
     step: usize,
     out: &mut [f32; LANES],
 ) {
     let mut sum = simd.splat(0.0);
     for i in 0..row.len() {
-        sum = simd.fma(simd.splat(row[i]), E::load(simd, &vectors[i * step]), sum);
+        sum = simd.fma(simd.splat(row[i]), E::load(simd, &vectors[i * step], 0), sum);
     }
     simd.store(sum, out);
 }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::product::{AlignedPair, Operand, Pair, Rows, ZEROS, product};
+use super::rotation::rotate;
 use super::{Attention, Cached, KEYS};
 use crate::math::exp;
 use crate::parallel::SharedRows;
@@ -52,7 +53,7 @@ pub(super) struct Scratch {
     /// The values of a page, widened to `f32`.
     values: Vec<AlignedPair>,
     /// `[rows][head size]`
-    queries: Vec<f32>,
+    queries: Vec<[f32; LANES]>,
     /// Scores, then softmax weights, of a row block: `[ROW_BLOCK][WEIGHTS]`
     weights: Vec<Pair>,
     /// Partial results of a row block for one page: `[ROW_BLOCK][partial_len]`
@@ -69,7 +70,7 @@ impl Scratch {
             self.keys.resize(WEIGHTS * head_size, AlignedPair::ZEROS);
             self.values.resize(KEYS * (len - 1), AlignedPair::ZEROS);
         }
-        self.queries.resize(rows * head_size, 0.0);
+        self.queries.resize(rows * head_size / LANES, [0.0; LANES]);
         self.weights.resize(row_block * WEIGHTS, ZEROS);
         self.partials.resize(row_block * len, ZEROS);
         self.merged.resize(rows * len, ZEROS);
@@ -77,7 +78,7 @@ impl Scratch {
 }
 
 /// The computation of a [`Task`], for which `scratch` has the right sizes.
-pub struct AttendTask<'a, E> {
+pub struct AttendTask<'a, E: Cached> {
     pub(super) attention: &'a Attention<'a, E>,
     pub(super) task: Task<'a>,
     pub(super) scratch: &'a mut Scratch,
@@ -95,7 +96,11 @@ impl<E: Cached> PairKernel for AttendTask<'_, E> {
             scratch;
         for row in 0..rows {
             let query = attention.query(task.head, task.rows.start + row);
-            queries[row * head_size..][..head_size].copy_from_slice(query);
+            let copy = &mut queries[row * head_size / LANES..][..head_size / LANES];
+            copy.as_flattened_mut().copy_from_slice(query);
+            if E::QUANTIZED {
+                rotate(simd, copy);
+            }
         }
         for page in task.pages.clone() {
             // The number of visible keys grows with the position, so the last row has the most.
@@ -108,17 +113,20 @@ impl<E: Cached> PairKernel for AttendTask<'_, E> {
             let values = Operand::new(simd, rows, cached.values(most), wide_values);
             for first in (0..rows).step_by(ROW_BLOCK) {
                 let count = ROW_BLOCK.min(rows - first);
-                let values_of_rows = &queries[first * head_size..];
+                let values_of_rows = &queries.as_flattened()[first * head_size..];
                 let row_block =
                     Rows { values: values_of_rows, depth: head_size, stride: head_size, count };
                 product(simd, row_block, keys, weights, WEIGHTS);
                 for row in 0..count {
                     let visible = attention.visible(task.rows.start + first + row, page);
                     let weights = weights[row * WEIGHTS..][..WEIGHTS].as_flattened_mut();
+                    let query = &queries[(first + row) * head_size / LANES..];
+                    let anchor_score = dot(simd, query, cached.anchor);
                     partials[row * len] = softmax::<S, E>(
                         simd,
                         attention.scale,
                         cached.scales,
+                        anchor_score,
                         [visible, most],
                         weights,
                     );
@@ -148,7 +156,7 @@ impl<E: Cached> PairKernel for AttendTask<'_, E> {
                 match task.to {
                     Destination::Out(out) => {
                         let row = query * attention.heads + head;
-                        finish(simd, merged, out.row(row, 0..head_size / LANES));
+                        finish(simd, merged, E::QUANTIZED, out.row(row, 0..head_size / LANES));
                     }
                     Destination::Partials(partials) => {
                         let at = task.pages.start * len;
@@ -169,6 +177,7 @@ fn softmax<S: Vectors, E: Cached>(
     simd: S,
     scale: f32,
     [key_scales, value_scales]: [&[[f32; LANES]]; 2],
+    anchor_score: f32,
     [visible, most]: [usize; 2],
     weights: &mut [[f32; LANES]],
 ) -> Pair {
@@ -179,11 +188,13 @@ fn softmax<S: Vectors, E: Cached>(
     }
     let scale = simd.splat(scale);
     for (i, panel) in panels.iter_mut().enumerate() {
-        let mut score = simd.mul(simd.load(panel), scale);
-        if E::SCALED {
+        let mut score = simd.load(panel);
+        if E::ANCHORED {
+            score = simd.fma(score, simd.load(&key_scales[i]), simd.splat(anchor_score));
+        } else if E::QUANTIZED {
             score = simd.mul(score, simd.load(&key_scales[i]));
         }
-        simd.store(score, panel);
+        simd.store(simd.mul(score, scale), panel);
     }
     panels.as_flattened_mut()[visible..].fill(f32::NEG_INFINITY);
     let mut max = simd.splat(f32::NEG_INFINITY);
@@ -195,7 +206,7 @@ fn softmax<S: Vectors, E: Cached>(
     for (i, panel) in panels.iter_mut().enumerate() {
         let mut weight = exp(simd, simd.sub(simd.load(panel), simd.splat(max)));
         sum = simd.add(sum, weight);
-        if E::SCALED {
+        if E::QUANTIZED {
             weight = simd.mul(weight, simd.load(&value_scales[i]));
         }
         simd.store(weight, panel);
@@ -225,19 +236,34 @@ fn factor<S: Simd>(simd: S, x: f32) -> S::Pair {
     simd.pair_splat(lanes[0])
 }
 
-/// Writes `o / s`.
+/// `Σ a[i] · b[i]`, of as many elements as `b` has.
 #[inline(always)]
-fn finish<S: Vectors>(simd: S, merged: &[Pair], out: &mut [[f32; LANES]]) {
+fn dot<S: Vectors>(simd: S, a: &[[f32; LANES]], b: &[[f32; LANES]]) -> f32 {
+    let mut sum = simd.splat(0.0);
+    for i in 0..b.len() {
+        sum = simd.fma(simd.load(&a[i]), simd.load(&b[i]), sum);
+    }
+    simd.sum(sum)
+}
+
+/// Writes `o / s`; rotated back, if the values are rotated.
+#[inline(always)]
+fn finish<S: Vectors>(simd: S, merged: &[Pair], rotated: bool, out: &mut [[f32; LANES]]) {
     let inverse = simd.splat(1.0 / merged[0][0][1]);
     let merged = merged[1..].as_flattened();
     for i in 0..out.len() {
         simd.store(simd.mul(simd.load(&merged[i]), inverse), &mut out[i]);
+    }
+    if rotated {
+        rotate(simd, out);
     }
 }
 
 /// Merges the partial results of all pages of a head, in page order, and writes its output.
 pub(super) struct MergePartials<'a> {
     pub(super) partials: &'a mut [Pair],
+    /// Whether the values are rotated.
+    pub(super) rotated: bool,
     pub(super) out: &'a mut [[f32; LANES]],
 }
 
@@ -250,6 +276,6 @@ impl PairKernel for MergePartials<'_> {
         for partial in rest.chunks_exact(merged.len()) {
             merge(simd, merged, partial);
         }
-        finish(simd, merged, self.out);
+        finish(simd, merged, self.rotated, self.out);
     }
 }

@@ -62,6 +62,10 @@ macro_rules! pair_words {
             [self.load_i8(a), self.load_i8(b)]
         }
         #[inline(always)]
+        fn pair_load_nibbles(self, from: &[u32; LANES], pair: usize) -> Self::Pair {
+            [self.load_nibbles(from, 2 * pair), self.load_nibbles(from, 2 * pair + 1)]
+        }
+        #[inline(always)]
         fn pair_store(self, v: Self::Pair, [a, b]: &mut [[f32; LANES]; 2]) {
             self.store(v[0], a);
             self.store(v[1], b);
@@ -233,6 +237,16 @@ impl<S: Neon> Vectors for S {
             let words = vmovl_s8(vld1_s8(from.as_ptr()));
             let (low, high) = (vmovl_s16(vget_low_s16(words)), vmovl_high_s16(words));
             [vcvtq_f32_s32(low), vcvtq_f32_s32(high)]
+        }
+    }
+    #[inline(always)]
+    fn load_nibbles(self, from: &[u32; LANES], column: usize) -> Self::F32 {
+        let from = from.as_ptr().cast();
+        // SAFETY: eight readable words, any alignment. `self` proves the rest.
+        unsafe {
+            let count = vdupq_n_s32(28 - 4 * column as i32);
+            let nibble = |words| vcvtq_f32_s32(vshrq_n_s32::<28>(vshlq_s32(words, count)));
+            [nibble(vld1q_s32(from)), nibble(vld1q_s32(from.add(4)))]
         }
     }
     #[inline(always)]

@@ -133,6 +133,10 @@ impl Vectors for Scalar {
         from.map(f32::from)
     }
     #[inline(always)]
+    fn load_nibbles(self, from: &[u32; LANES], column: usize) -> F32 {
+        from.map(|word| ((word << (28 - 4 * column)) as i32 >> 28) as f32)
+    }
+    #[inline(always)]
     fn store(self, v: F32, to: &mut [f32; LANES]) {
         *to = v;
     }
@@ -260,6 +264,10 @@ impl Simd for Scalar {
     #[inline(always)]
     fn pair_load_i8(self, [a, b]: &[[i8; LANES]; 2]) -> [F32; 2] {
         [self.load_i8(a), self.load_i8(b)]
+    }
+    #[inline(always)]
+    fn pair_load_nibbles(self, from: &[u32; LANES], pair: usize) -> [F32; 2] {
+        [self.load_nibbles(from, 2 * pair), self.load_nibbles(from, 2 * pair + 1)]
     }
     #[inline(always)]
     fn pair_store(self, v: [F32; 2], to: &mut [F32; 2]) {

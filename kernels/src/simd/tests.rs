@@ -17,6 +17,8 @@ struct Floats {
     small: Lanes,
     halves: [u16; LANES],
     run: [u8; 32],
+    words: [u32; LANES],
+    column: usize,
 }
 
 impl Kernel for Floats {
@@ -32,6 +34,7 @@ impl Kernel for Floats {
             ("load_f16", simd.load_f16(&self.halves.map(f16::from_bits))),
             ("load_bf16", simd.load_bf16(&self.halves.map(bf16::from_bits))),
             ("load_i8", simd.load_i8(&bytes)),
+            ("load_nibbles", simd.load_nibbles(&self.words, self.column)),
             ("add", simd.add(a, b)),
             ("sub", simd.sub(a, b)),
             ("mul", simd.mul(a, b)),
@@ -63,6 +66,8 @@ struct Pairs {
     b: [Lanes; 2],
     scales: [[u16; LANES]; 2],
     bytes: [[i8; LANES]; 2],
+    words: [u32; LANES],
+    pair: usize,
 }
 
 impl PairKernel for Pairs {
@@ -78,6 +83,7 @@ impl PairKernel for Pairs {
             ("pair_splat", simd.pair_splat(self.b[1][7])),
             ("pair_load_f16", simd.pair_load_f16(&scales)),
             ("pair_load_i8", simd.pair_load_i8(&self.bytes)),
+            ("pair_load_nibbles", simd.pair_load_nibbles(&self.words, self.pair)),
             ("pair_scales", simd.pair_scales([&scales[0], &scales[1]])),
             ("pair_mul", simd.pair_mul(a, b)),
         ] {
@@ -228,8 +234,10 @@ prop_compose! {
         small in any::<[i8; LANES]>(),
         halves in any::<[u16; LANES]>(),
         run in any::<[u8; 32]>(),
+        words in any::<[u32; LANES]>(),
+        column in 0..LANES,
     ) -> Floats {
-        Floats { a, b, small: small.map(|x| f32::from(x.max(-127))), halves, run }
+        Floats { a, b, small: small.map(|x| f32::from(x.max(-127))), halves, run, words, column }
     }
 }
 
@@ -239,8 +247,10 @@ prop_compose! {
         b in [lanes(), lanes()],
         scales in any::<[[u16; LANES]; 2]>(),
         bytes in any::<[[i8; LANES]; 2]>(),
+        words in any::<[u32; LANES]>(),
+        pair in 0..LANES / 2,
     ) -> Pairs {
-        Pairs { a, b, scales, bytes }
+        Pairs { a, b, scales, bytes, words, pair }
     }
 }
 

@@ -108,6 +108,10 @@ macro_rules! pair_words {
             [self.load_i8(a), self.load_i8(b)]
         }
         #[inline(always)]
+        fn pair_load_nibbles(self, from: &[u32; LANES], pair: usize) -> [__m256; 2] {
+            [self.load_nibbles(from, 2 * pair), self.load_nibbles(from, 2 * pair + 1)]
+        }
+        #[inline(always)]
         fn pair_store(self, v: [__m256; 2], [a, b]: &mut [[f32; LANES]; 2]) {
             self.store(v[0], a);
             self.store(v[1], b);
@@ -226,6 +230,15 @@ impl<S: X86> Vectors for S {
         unsafe {
             let bytes = _mm_loadl_epi64(from.as_ptr().cast());
             _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes))
+        }
+    }
+    #[inline(always)]
+    fn load_nibbles(self, from: &[u32; LANES], column: usize) -> __m256 {
+        // SAFETY: 32 readable bytes, any alignment. `self` proves the rest.
+        unsafe {
+            let words = _mm256_loadu_si256(from.as_ptr().cast());
+            let count = _mm_cvtsi32_si128(28 - 4 * column as i32);
+            _mm256_cvtepi32_ps(_mm256_srai_epi32::<28>(_mm256_sll_epi32(words, count)))
         }
     }
     #[inline(always)]

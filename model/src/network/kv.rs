@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use glm_kernels::{
-    Attention, Cached, HeadRows, Isa, KEYS, KvCache, KvPage, KvShape, Mask, OutOfMemory, Partials,
+    Attention, Cached, HeadRows, Int4, Isa, KEYS, KvCache, KvPage, KvShape, Mask, OutOfMemory,
+    Partials,
 };
 use half::f16;
 
@@ -18,8 +19,10 @@ pub enum KvFormat {
     F32,
     /// Half precision; half of the memory.
     F16,
-    /// 8-bit integers with one scale per head and token; about a quarter of the memory.
+    /// 8-bit integers of the rotated heads, with one scale per head and token; about a quarter of the memory.
     Int8,
+    /// As [`KvFormat::Int8`], with 4-bit integers; keys are differences from a mean. About a seventh of the memory.
+    Int4,
 }
 
 impl KvFormat {
@@ -47,6 +50,7 @@ impl KvFormat {
             Self::F32 => shape.page_bytes::<f32>(),
             Self::F16 => shape.page_bytes::<f16>(),
             Self::Int8 => shape.page_bytes::<i8>(),
+            Self::Int4 => shape.page_bytes::<Int4>(),
         }
     }
 }
@@ -88,6 +92,7 @@ struct Free {
     f32: Vec<KvPage<f32>>,
     f16: Vec<KvPage<f16>>,
     int8: Vec<KvPage<i8>>,
+    int4: Vec<KvPage<Int4>>,
 }
 
 /// Keys and values of one sequence.
@@ -95,6 +100,7 @@ pub(crate) enum SequenceCache {
     F32(KvCache<f32>),
     F16(KvCache<f16>),
     Int8(KvCache<i8>),
+    Int4(KvCache<Int4>),
 }
 
 /// Evaluates `$do` with the typed cache, and optionally with the list of free pages of that type.
@@ -104,6 +110,7 @@ macro_rules! with_cache {
             SequenceCache::F32($c) => $do,
             SequenceCache::F16($c) => $do,
             SequenceCache::Int8($c) => $do,
+            SequenceCache::Int4($c) => $do,
         }
     };
     ($cache:expr, $free:expr, ($c:ident, $f:ident) => $do:expr) => {
@@ -118,6 +125,10 @@ macro_rules! with_cache {
             }
             SequenceCache::Int8($c) => {
                 let $f = &mut $free.int8;
+                $do
+            }
+            SequenceCache::Int4($c) => {
+                let $f = &mut $free.int4;
                 $do
             }
         }
@@ -167,6 +178,7 @@ impl KvPool {
             KvFormat::F32 => SequenceCache::F32(KvCache::new(shape)),
             KvFormat::F16 => SequenceCache::F16(KvCache::new(shape)),
             KvFormat::Int8 => SequenceCache::Int8(KvCache::new(shape)),
+            KvFormat::Int4 => SequenceCache::Int4(KvCache::new(shape)),
         }
     }
 
@@ -262,6 +274,7 @@ impl SequenceCache {
             Self::F32(cache) => Self::F32(cache.fork(pages)),
             Self::F16(cache) => Self::F16(cache.fork(pages)),
             Self::Int8(cache) => Self::Int8(cache.fork(pages)),
+            Self::Int4(cache) => Self::Int4(cache.fork(pages)),
         }
     }
 

@@ -423,9 +423,9 @@ pub const TABLE: &[(&str, &str)] = &[
         "上下文能容纳的 token 数。[默认：模型的最大值，至多 32768]",
     ),
     (
-        "Type of cached keys and values: int8 takes half the memory of f16 and is slightly less exact. By default f16 if the \
-         activations are int8, otherwise f32",
-        "键和值缓存的类型：int8 占用的内存是 f16 的一半，精度略低。激活值为 int8 时默认 f16，否则默认 f32",
+        "Type of cached keys and values: int8 takes half the memory of f16 and is slightly less exact; int4 takes a little more \
+         than a quarter and is less exact. By default f16 if the activations are int8, otherwise f32",
+        "键和值缓存的类型：int8 占用的内存是 f16 的一半，精度略低；int4 占用四分之一稍多，精度更低。激活值为 int8 时默认 f16，否则默认 f32",
     ),
     (
         "Type of the activations: int8 is several times faster with quantized weights, f32 is for comparisons. By default int8 \

@@ -141,6 +141,21 @@ impl Simd for Avx512 {
         unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.as_ptr().cast()))) }
     }
     #[inline(always)]
+    fn pair_load_nibbles(self, from: &[u32; LANES], pair: usize) -> __m512 {
+        // SAFETY: 32 readable bytes, any alignment; `self` proves the rest.
+        unsafe {
+            let words = _mm512_broadcast_i64x4(_mm256_loadu_si256(from.as_ptr().cast()));
+            let (low, high) = (8 * pair as i32, 8 * pair as i32 + 4);
+            let counts = _mm512_inserti64x4::<1>(_mm512_set1_epi32(low), _mm256_set1_epi32(high));
+            // The table is read at the lowest four bits.
+            let table = _mm512_setr_ps(
+                0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, -8.0, -7.0, -6.0, -5.0, -4.0, -3.0, -2.0,
+                -1.0,
+            );
+            _mm512_permutexvar_ps(_mm512_srlv_epi32(words, counts), table)
+        }
+    }
+    #[inline(always)]
     fn pair_store(self, v: __m512, to: &mut [[f32; LANES]; 2]) {
         // SAFETY: sixteen writable f32, any alignment; `self` proves the rest.
         unsafe { _mm512_storeu_ps(to.as_mut_ptr().cast(), v) }
