@@ -106,8 +106,7 @@ pub fn quantize(
     let (source, target) = (source.as_ref(), target.as_ref());
     let opened = Source::open(source)?;
     if let Some(calibration) = &options.calibration {
-        calibration.check(&opened.config)?;
-        return resumable(&opened, source, target, options, progress);
+        return resumable(&opened, calibration, source, target, options, progress);
     }
     let pool = pool(options.threads)?;
     let head = opened.network.head_like_embedding(&opened.config);
@@ -139,6 +138,7 @@ pub fn quantize(
 /// with it.
 fn resumable(
     opened: &Source,
+    calibration: &Calibration,
     source: &Path,
     target: &Path,
     options: &QuantizeOptions,
@@ -149,6 +149,7 @@ fn resumable(
             format!("{} is quantized already: calibration needs the original weights", matrix.name);
         return Err(Error::file(source, problem));
     }
+    calibration.check(&opened.config)?;
     fs::create_dir_all(target).map_err(Error::io(target))?;
     if !target.join(JOURNAL).exists() {
         folder::check(target)?;
