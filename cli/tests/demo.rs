@@ -48,7 +48,7 @@ fn a_conversation_is_that_of_the_transcript() {
 #[test]
 fn blanks_are_filled_from_both_sides() {
     for (text, filled) in [
-        ("床前[MASK]光，疑是地上霜。", "床前明月光，疑是地上霜。\n"),
+        ("举头望[MASK]，低头思故乡。", "举头望明月，低头思故乡。\n"),
         ("少壮不[MASK]，老大徒伤悲。", "少壮不努力，老大徒伤悲。\n"),
         ("2, 4, [MASK], 8, 10", "2, 4, 6, 8, 10\n"),
         ("A friend in [MASK] is a friend indeed.", "A friend in need is a friend indeed.\n"),

@@ -215,14 +215,13 @@ fn a_shard_is_quantized_and_removed_while_the_next_arrives() {
     let child = original.stalled_at(4);
     let part = original.target("int4.part");
     let started = Instant::now();
-    // The skeletons are in their places again: no file is complete.
+    // The embedding is also the head, which is rounded last: its file stays. So does the first file of a layer that lies in two. The
+    // other skeletons are in their places again.
+    let needed = [4, 6].map(|shard| format!("model-0000{shard}-of-00006.safetensors"));
     let next = ["model-00005-of-00006.safetensors.incomplete"];
-    while !names(&part.join("skeletons")).is_empty() || names(&part.join("shards")) != next {
-        assert!(
-            started.elapsed() < Duration::from_secs(30),
-            "{:?}",
-            files(&part.join("skeletons"))
-        );
+    while names(&part.join("skeletons")) != needed || names(&part.join("shards")) != next {
+        let found = [part.join("skeletons"), part.join("shards")].map(|folder| names(&folder));
+        assert!(started.elapsed() < Duration::from_secs(30), "{found:?}");
         thread::sleep(Duration::from_millis(5));
     }
     assert!(part.join("model/journal.json").exists());
@@ -391,9 +390,9 @@ fn weights_that_are_not_finite_end_the_download_too() {
     let pulling = &original.pulling;
     let name = "model-00001-of-00004.safetensors";
     let mut bytes = original.repository().files[name].bytes.to_vec();
-    // The end of the last matrix of the first shard; vectors are behind none.
+    // A matrix of the first layer.
     let len = bytes.len();
-    bytes[len - 200_000..len - 100_000].fill(0xff);
+    bytes[len / 2..len / 2 + 100_000].fill(0xff);
     let broken = original.repository().with(name, bytes);
     pulling.hub.add(NAME, broken.clone());
     pulling.hub.fail_whole(&original.shards()[1], Fault::Stall(1000));
