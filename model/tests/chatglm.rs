@@ -12,7 +12,7 @@ use common::runner::{Runner, bits, with};
 use common::{fixture, shared_model};
 use glm_model::{
     Activations, Bundle, CancelToken, Chunk, Error, Fill, FinishReason, Generation, HookPoint,
-    HookRows, KvFormat, Model, Options, QuantizeOptions, Request, RunOptions, Sampling, fill,
+    HookRows, Isa, KvFormat, Model, Options, QuantizeOptions, Request, RunOptions, Sampling, fill,
     quantize,
 };
 use golden::{Goldens, check_activations, check_logits, int8_error, logits_error, open};
@@ -310,8 +310,12 @@ fn the_bundled_int4_is_the_quantized_bundled_f16() {
     quantize(demo("f16"), target.path(), &options, &mut |_, _, _| ControlFlow::Continue(()))
         .unwrap();
     for file in ["model.safetensors", "config.json", "ice_text.model", "tokenizer_config.json"] {
-        let read = |folder: &Path| fs::read(folder.join(file)).unwrap();
-        assert!(read(target.path()) == read(&demo("int4")), "{file}");
+        let [found, bundled] =
+            [target.path(), &demo("int4")].map(|folder| fs::read(folder.join(file)).unwrap());
+        let differ = found.iter().zip(&bundled).filter(|(found, bundled)| found != bundled).count();
+        // Without a fused multiply-add the inputs of a layer are rounded otherwise, and a few scales are others.
+        let most = if Isa::choose().unwrap().name() == "scalar" { found.len() / 200 } else { 0 };
+        assert!(found.len() == bundled.len() && differ <= most, "{file}: {differ} bytes differ");
     }
 }
 

@@ -189,8 +189,8 @@ impl Calibration {
 }
 
 /// Random tokens, and those of a sequence.
-const RANDOM_TOKENS: usize = 1024;
-const RANDOM_PART: usize = 256;
+const RANDOM_TOKENS: usize = 256;
+const RANDOM_PART: usize = 128;
 
 /// Most ids that a model needs around a text.
 const AROUND: usize = 8;
