@@ -73,15 +73,16 @@ fn file(folder: &Path) -> Vec<u8> {
     fs::read(folder.join("model.safetensors")).unwrap()
 }
 
+/// Measured: 0.126 without a calibration and 0.106 with one.
 #[test]
 fn the_outputs_are_nearer_to_the_original() {
-    nearer(false, 0.95);
+    nearer(false, 0.88);
 }
 
-/// Measured: 0.080 without a calibration, half of what it is without a minimum, and 0.077 with one.
+/// Measured: 0.078 without a calibration and 0.070 with one.
 #[test]
 fn so_they_are_with_a_minimum() {
-    nearer(true, 0.98);
+    nearer(true, 0.92);
 }
 
 /// The divergence with a calibration is below `most` times that without one.
