@@ -91,7 +91,7 @@ impl Quantized {
     }
 }
 
-/// Four bits in groups of 32, the default of `glm quantize`.
+/// Four bits with a scale for 32 columns, as those of llama.cpp's Q4_0.
 pub fn q4(shape: LinearShape) -> Shape {
     Shape::grouped(shape.rows, shape.cols, Bits::Four, 32)
 }

@@ -32,7 +32,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint};
-use glm_model::{Activations, KvFormat, Options};
+use glm_model::{Activations, KvFormat, Options, QuantizeOptions};
 
 use crate::{help, usage};
 
@@ -111,6 +111,15 @@ impl Cli {
             _ => settings.map(|_| cli.command),
         }
     }
+}
+
+/// The format of weights that `--bits`, `--group` and `--symmetric` ask for.
+pub fn weight_format(bits: usize, group: Option<usize>, symmetric: bool) -> QuantizeOptions {
+    let minimum = bits == 4 && !symmetric;
+    let group = group.unwrap_or_else(|| QuantizeOptions::default_group(minimum));
+    let mut format = QuantizeOptions::new(bits, group);
+    format.minimum = minimum;
+    format
 }
 
 /// `glm` alone is `glm chat`, and so is `glm` with a flag that is not its own.

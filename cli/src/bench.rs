@@ -12,9 +12,9 @@ use std::io::Write;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use glm_model::{Model, QuantizeOptions};
+use glm_model::Model;
 
-use crate::args::Bench;
+use crate::args::{Bench, weight_format};
 use crate::interrupt::{self, Again};
 use crate::output::note;
 use crate::{file, messages, open, progress};
@@ -78,8 +78,7 @@ pub fn run(args: &Bench) -> Result<()> {
 fn open(args: &Bench) -> Result<Model> {
     match &args.shape {
         Some(shape) => {
-            let mut format = QuantizeOptions::new(args.bits, args.group);
-            format.minimum = args.minimum;
+            let format = weight_format(args.bits, args.group, args.symmetric);
             open::random(&args.model, shape, &format, Lengths::new(args, usize::MAX).capacity)
         }
         None => open::model(&args.model, None),

@@ -21,13 +21,13 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
-use glm_model::{Config, Error, QuantizeOptions, Tokenizer};
+use glm_model::{Config, Error, Tokenizer};
 
 use self::download::Downloader;
 use self::http::Http;
 use self::hub::{Endpoint, Listing, RemoteFile};
 use self::stop::Stop;
-use crate::args::Pull;
+use crate::args::{Pull, weight_format};
 use crate::interrupt::{self, Again, Termination};
 use crate::output::{self, note};
 use crate::repository::Repository;
@@ -75,8 +75,8 @@ fn quantized(
     downloader: &Downloader,
     listing: &Listing,
 ) -> Result<PathBuf> {
-    let mut options = QuantizeOptions::new(bits, args.group);
-    (options.minimum, options.threads) = (args.minimum, args.threads);
+    let mut options = weight_format(bits, args.group, args.symmetric);
+    options.threads = args.threads;
     let folder = models::quantized_folder(&args.repository, &options)?;
     let format = folder.file_name().unwrap_or_default().to_string_lossy();
     let name = format!("{}:{format}", args.repository);

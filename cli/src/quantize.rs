@@ -11,7 +11,7 @@ use glm_model::{
     messages_from_json, quantize,
 };
 
-use crate::args::Quantize;
+use crate::args::{Quantize, weight_format};
 use crate::failure;
 use crate::interrupt::{self, Again, Termination};
 use crate::messages;
@@ -25,8 +25,8 @@ pub fn run(args: &Quantize) -> Result<()> {
     let started = Instant::now();
     let cancel = interrupt::token(Again::Waits)?;
     let termination = Termination::catch()?;
-    let mut options = QuantizeOptions::new(args.bits, args.group);
-    (options.minimum, options.threads) = (args.minimum, args.threads);
+    let mut options = weight_format(args.bits, args.group, args.symmetric);
+    options.threads = args.threads;
     let source = models::find(&args.source)?;
     let Target { folder, name } = target(args, &options, &source)?;
     ensure!(!is_same(&source.folder, &folder), messages::source_is_target(folder.display()));

@@ -35,7 +35,7 @@ fn calibrated(folder: &Path, name: &str, calibrate: &str) -> Value {
     let said = stderr(&output);
     let info = json(&["info", "-m", &target, "--json"])["calibration"].take();
     assert!(said.contains(&format!("calibrating with {} tokens", info["tokens"])), "{said}");
-    assert!(said.contains("INT4 in groups of 32"), "{said}");
+    assert!(said.contains("INT4 with a minimum, in groups of 64"), "{said}");
     info
 }
 

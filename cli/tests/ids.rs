@@ -108,9 +108,9 @@ fn a_quantized_folder_says_so_and_answers_as_its_official_source() {
 fn bits_and_groups_are_as_asked() {
     let dir = tempfile::tempdir().unwrap();
     for (bits, group, more, minimum) in [
-        ("4", "64", None, ""),
+        ("4", "64", Some("--symmetric"), ""),
         ("8", "128", None, ""),
-        ("4", "32", Some("--minimum"), " with minimum"),
+        ("4", "32", None, " with minimum"),
     ] {
         let target = text(&dir.path().join(bits.to_owned() + group));
         let words = ["quantize", &tiny("bin-f16"), &target, "--bits", bits, "--group", group];

@@ -281,13 +281,13 @@ fn a_model_of_the_cache_is_quantized_beside_it() {
     assert!(said.status.success(), "{}", stderr(&said));
     assert!(stderr(&said).contains("glm -m THUDM/chatglm-6b:int4"), "{}", stderr(&said));
     assert!(stderr(&said).contains("has no tokenizer"), "{}", stderr(&said));
-    assert!(format(&home, &["-m", "chatglm-6b:int4"]).starts_with("INT4"));
+    assert_eq!(format(&home, &["-m", "chatglm-6b:int4"]), "INT4 with minimum, groups of 64");
     let words = ["quantize", "chatglm-6b", "--bits", "8", "--group", "64"];
     assert!(home.glm(&words).output().unwrap().status.success());
     assert!(format(&home, &["-m", "chatglm-6b:int8-g64"]).starts_with("INT8"));
-    let words = ["quantize", "chatglm-6b", "--minimum", "--group", "64"];
+    let words = ["quantize", "chatglm-6b", "--symmetric", "--group", "64"];
     assert!(home.glm(&words).output().unwrap().status.success());
-    assert!(format(&home, &["-m", "chatglm-6b:int4-g64-min"]).starts_with("INT4 with minimum"));
+    assert_eq!(format(&home, &["-m", "chatglm-6b:int4-g64-sym"]), "INT4, groups of 64");
     assert!(home.refusal(&["quantize", "chatglm-6b"], 1).contains("already"));
     assert!(home.refusal(&["quantize", &tiny("int4")], 2).contains("DST"));
 }

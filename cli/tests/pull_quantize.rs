@@ -171,16 +171,16 @@ fn a_head_that_is_the_embedding_is_left_out() {
     check_whole(
         Format::Safetensors,
         Some(0),
-        &["--quantize=4", "--group", "64"],
-        &["--group", "64"],
-        "int4-g64",
+        &["--quantize=4", "--group", "32"],
+        &["--group", "32"],
+        "int4-g32",
     );
 }
 
 #[test]
-fn groups_may_have_a_minimum() {
-    let minimum = ["--quantize", "--minimum"];
-    check_whole(Format::Safetensors, None, &minimum, &["--minimum"], "int4-min");
+fn groups_may_have_no_minimum() {
+    let symmetric = ["--quantize", "--symmetric"];
+    check_whole(Format::Safetensors, None, &symmetric, &["--symmetric"], "int4-sym");
 }
 
 #[test]

@@ -63,10 +63,9 @@ fn each_kind_of_end_has_its_code() {
         (2, &["chat", "--threads", "1025"]),
         (2, &["quantize", &tiny, &out, "--bits", "5"]),
         (2, &["quantize", &tiny, &out, "--group", "48"]),
-        (2, &["quantize", &tiny, &out, "--bits", "8", "--minimum"]),
         (2, &["quantize", &tiny, &out, "--threads", "0"]),
         (2, &["bench", "--shape", "chatglm-6b", "--bits", "5"]),
-        (2, &["bench", "--shape", "chatglm-6b", "--bits", "8", "--minimum"]),
+        (2, &["bench", "--symmetric"]),
         (2, &["bench", "--prompts", "0"]),
         (2, &["bench", "--rounds", "0"]),
     ];

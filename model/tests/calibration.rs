@@ -91,7 +91,7 @@ fn nearer(minimum: bool, most: f64) {
     let [plain, calibrated] = ["plain", "calibrated"].map(|name| dir.path().join(name));
     let options = |calibration| {
         let mut options = options(calibration, 2);
-        options.minimum = minimum;
+        (options.group, options.minimum) = (32, minimum);
         options
     };
     run(&demo("f16"), &plain, &options(None)).unwrap();

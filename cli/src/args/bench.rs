@@ -37,12 +37,12 @@ pub struct Bench {
     /// Bits of a random weight: 4 or 8.
     #[arg(long, value_name = "N", default_value_t = 4, requires = "shape", value_parser = bits)]
     pub bits: usize,
-    /// Random weights that share a scale: 32, 64 or 128.
-    #[arg(long, value_name = "N", default_value_t = 32, requires = "shape", value_parser = group)]
-    pub group: usize,
-    /// Random weights that have a minimum beside the scale of each group, for 4 bits.
+    /// Random weights that share a scale: 32, 64 or 128. [default: 64; 32 without a minimum]
+    #[arg(long, value_name = "N", requires = "shape", value_parser = group)]
+    pub group: Option<usize>,
+    /// Random weights of 4 bits that have only a scale for each group, no minimum.
     #[arg(long, requires = "shape")]
-    pub minimum: bool,
+    pub symmetric: bool,
     /// Lengths of prompts; by default those of 32,128,512 that fit in the context.
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = positive)]
     pub prompts: Option<Vec<usize>>,

@@ -35,12 +35,12 @@ pub struct Pull {
     /// Quantize the weights as they arrive, to 4 bits or 8. The result is called NAME:int4 or the like.
     #[arg(long, value_name = "BITS", num_args = 0..=1, require_equals = true, default_missing_value = "4", value_parser = bits)]
     pub quantize: Option<usize>,
-    /// Weights that share a scale: 32, 64 or 128. Fewer are more exact, more take less memory.
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = group, requires = "quantize")]
-    pub group: usize,
-    /// Store a minimum beside the scale of each group, for 4 bits: nearer to the original, but with groups of 32 half a bit more a weight.
+    /// Weights that share a scale: 32, 64 or 128. Fewer are more exact, more take less memory. [default: 64; 32 without a minimum]
+    #[arg(long, value_name = "N", value_parser = group, requires = "quantize")]
+    pub group: Option<usize>,
+    /// Store only a scale for each group, no minimum, for 4 bits: less exact at the same size.
     #[arg(long, requires = "quantize")]
-    pub minimum: bool,
+    pub symmetric: bool,
     /// Threads that quantize; by default one for each fast core.
     #[arg(short, long, value_name = "N", value_parser = threads, requires = "quantize")]
     pub threads: Option<usize>,

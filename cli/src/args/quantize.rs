@@ -15,7 +15,7 @@ rounded with the inputs that each layer has for random tokens. One layer is in m
 Examples:
   glm quantize ./chatglm-6b ./chatglm-6b-q4
   glm quantize ./chatglm-6b ./chatglm-6b-q8 --bits 8
-  glm quantize ./chatglm-6b ./chatglm-6b-q4 --minimum --group 64
+  glm quantize ./chatglm-6b ./chatglm-6b-q4 --group 32
   glm quantize ./chatglm-6b ./chatglm-6b-q4 --calibrate
   glm quantize ./chatglm-6b ./chatglm-6b-q4 --calibrate=letters.txt
   glm quantize THUDM/chatglm-6b                  makes THUDM/chatglm-6b:int4";
@@ -33,12 +33,12 @@ pub struct Quantize {
     /// Bits of a weight: 4 or 8.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = bits)]
     pub bits: usize,
-    /// Weights that share a scale: 32, 64 or 128. Fewer are more exact, more take less memory.
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = group)]
-    pub group: usize,
-    /// Store a minimum beside the scale of each group, for 4 bits: nearer to the original, but with groups of 32 half a bit more a weight.
+    /// Weights that share a scale: 32, 64 or 128. Fewer are more exact, more take less memory. [default: 64; 32 without a minimum]
+    #[arg(long, value_name = "N", value_parser = group)]
+    pub group: Option<usize>,
+    /// Store only a scale for each group, no minimum, for 4 bits: less exact at the same size.
     #[arg(long)]
-    pub minimum: bool,
+    pub symmetric: bool,
     /// Round the weights for the inputs that a text gives them: much nearer to the original, but it takes hours for a model of 6 billion
     /// weights. FILE is a text, or with the ending .json or .jsonl conversations, one a line; without FILE, a text in English and
     /// Chinese that is part of the program.

@@ -122,13 +122,13 @@ fn flags(suffix: &str) -> String {
         return format!(" --revision {revision}");
     }
     let Some(format) = suffix.strip_prefix(":int") else { return String::new() };
-    let (format, minimum) = match format.strip_suffix(quantized::MINIMUM) {
-        Some(format) => (format, " --minimum"),
+    let (format, symmetric) = match format.strip_suffix(quantized::SYMMETRIC) {
+        Some(format) => (format, " --symmetric"),
         None => (format, ""),
     };
     match format.split_once("-g") {
-        Some((bits, group)) => format!(" --quantize={bits} --group {group}{minimum}"),
-        None => format!(" --quantize={format}{minimum}"),
+        Some((bits, group)) => format!(" --quantize={bits} --group {group}{symmetric}"),
+        None => format!(" --quantize={format}{symmetric}"),
     }
 }
 
@@ -155,8 +155,8 @@ mod tests {
         assert_eq!(flags(""), "");
         assert_eq!(flags(":int4"), " --quantize=4");
         assert_eq!(flags(":int8-g64"), " --quantize=8 --group 64");
-        assert_eq!(flags(":int4-min"), " --quantize=4 --minimum");
-        assert_eq!(flags(":int4-g64-min"), " --quantize=4 --group 64 --minimum");
+        assert_eq!(flags(":int4-sym"), " --quantize=4 --symmetric");
+        assert_eq!(flags(":int4-g64-sym"), " --quantize=4 --group 64 --symmetric");
         assert_eq!(flags("@v1.1"), " --revision v1.1");
     }
 }

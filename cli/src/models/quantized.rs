@@ -15,9 +15,6 @@ pub const UNFINISHED: &str = ".part";
 /// The end of the name of the folder of a model while another takes its place.
 pub const REPLACED: &str = ".old.part";
 
-/// The columns that share a scale if the name of the format does not say.
-const GROUP: usize = 32;
-
 /// All models in a folder of quantized models.
 pub fn stored(root: &Path) -> Result<Vec<Stored>> {
     let mut all = Vec::new();
@@ -38,14 +35,15 @@ pub fn format(name: &str) -> &str {
     [REPLACED, UNFINISHED].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name)
 }
 
-/// The end of the name of a format whose groups have a minimum.
-pub const MINIMUM: &str = "-min";
+/// The end of the name of a format of four bits whose groups have no minimum.
+pub const SYMMETRIC: &str = "-sym";
 
-/// The folder of a repository, quantized: its name says how, `int4`, `int8-g64` or `int4-g64-min`.
+/// The folder of a repository, quantized: its name says how it differs from the default: `int4`, `int8-g64` or `int4-g64-sym`.
 pub fn folder(repository: &Repository, options: &QuantizeOptions) -> Result<PathBuf> {
     let QuantizeOptions { bits, group, minimum, .. } = *options;
-    let group = if group == GROUP { String::new() } else { format!("-g{group}") };
-    let minimum = if minimum { MINIMUM } else { "" };
-    let format = format!("int{bits}{group}{minimum}");
+    let is_default = group == QuantizeOptions::default_group(minimum);
+    let group = if is_default { String::new() } else { format!("-g{group}") };
+    let symmetric = if bits == 4 && !minimum { SYMMETRIC } else { "" };
+    let format = format!("int{bits}{group}{symmetric}");
     Ok(folders::quantized()?.join(repository.folder()).join(format))
 }

@@ -54,7 +54,7 @@ pub fn weights(inventory: &Inventory) -> &str {
 
 /// The type of most weights: `INT4`, `F16`.
 pub fn format(inventory: &Inventory) -> &str {
-    weights(inventory).split(',').next().unwrap_or_default()
+    weights(inventory).split([',', ' ']).next().unwrap_or_default()
 }
 
 /// Whether a file is missing, or the folder has no weights at all.

@@ -55,9 +55,14 @@ pub struct QuantizeOptions {
 }
 
 impl QuantizeOptions {
-    /// `bits` a weight, `group` columns to a scale, no minimum, and the default number of threads.
+    /// `bits` a weight, `group` columns to a scale, no minimum, no texts, and the default number of threads.
     pub fn new(bits: usize, group: usize) -> Self {
         Self { bits, group, minimum: false, threads: None, calibration: None }
+    }
+
+    /// Columns that share a scale by default: 64 with a minimum, 32 without. So weights of four bits take 4.5 with either.
+    pub fn default_group(minimum: bool) -> usize {
+        if minimum { 64 } else { 32 }
     }
 
     /// What a group stores.
@@ -67,9 +72,9 @@ impl QuantizeOptions {
 }
 
 impl Default for QuantizeOptions {
-    /// Four bits in groups of 32.
+    /// Four bits with a minimum, in groups of 64.
     fn default() -> Self {
-        Self::new(4, 32)
+        Self { minimum: true, ..Self::new(4, Self::default_group(true)) }
     }
 }
 

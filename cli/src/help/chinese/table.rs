@@ -270,10 +270,13 @@ pub const TABLE: &[(&str, &str)] = &[
         "边下载边量化权重，量化为 4 位或 8 位。结果名为 NAME:int4 等",
     ),
     (
-        "Random weights that have a minimum beside the scale of each group, for 4 bits",
-        "随机权重除缩放系数外每组再有一个最小值（仅用于 4 位）",
+        "Random weights of 4 bits that have only a scale for each group, no minimum",
+        "4 位随机权重每组只有缩放系数，没有最小值",
     ),
-    ("Random weights that share a scale: 32, 64 or 128", "共用一个缩放系数的随机权重数：32、64 或 128"),
+    (
+        "Random weights that share a scale: 32, 64 or 128. [default: 64; 32 without a minimum]",
+        "共用一个缩放系数的随机权重数：32、64 或 128。[默认：64；没有最小值时为 32]",
+    ),
     (
         "Read all weights into memory before the first token: for a slow disk",
         "在生成第一个 token 之前把所有权重读入内存：适合慢速磁盘",
@@ -296,8 +299,8 @@ pub const TABLE: &[(&str, &str)] = &[
         "随机数种子；种子相同则回答相同。[默认：随机]",
     ),
     (
-        "Store a minimum beside the scale of each group, for 4 bits: nearer to the original, but with groups of 32 half a bit more a weight",
-        "除缩放系数外，每组再存一个最小值（仅用于 4 位）：更接近原模型，但每组 32 个时每个权重多占半位",
+        "Store only a scale for each group, no minimum, for 4 bits: less exact at the same size",
+        "每组只存缩放系数，不存最小值（仅用于 4 位）：大小相同，但不如默认格式精确",
     ),
     ("Talk with the model, or answer a conversation in a file", "与模型对话，或回答文件中的对话"),
     ("The answers; without any, each line of stdin is an answer", "答案；若不给出，则标准输入的每行是一个答案"),
@@ -433,8 +436,8 @@ pub const TABLE: &[(&str, &str)] = &[
         "激活值的类型：权重已量化时，int8 快数倍；f32 用于比较。权重已量化时默认 int8",
     ),
     (
-        "Weights that share a scale: 32, 64 or 128. Fewer are more exact, more take less memory",
-        "共用一个缩放系数的权重数：32、64 或 128。越少越精确，越多越省内存",
+        "Weights that share a scale: 32, 64 or 128. Fewer are more exact, more take less memory. [default: 64; 32 without a minimum]",
+        "共用一个缩放系数的权重数：32、64 或 128。越少越精确，越多越省内存。[默认：64；没有最小值时为 32]",
     ),
     ("What happens when the conversation no longer fits in the context", "对话超出上下文时的处理方式"),
     (
