@@ -5,6 +5,7 @@ use half::f16;
 use super::minimum::FitRow;
 use super::{Bits, GroupForm, Shape};
 use crate::Isa;
+use crate::rotation::Rotation;
 use crate::simd::scalar::Scalar;
 use crate::simd::{BLOCK, LANES};
 
@@ -22,12 +23,13 @@ pub struct Unquantizable {
 /// Eight bits: `scale = max|w| / 127`. Four bits use all of −8..=7: the sign of the scale makes the weight of largest magnitude
 /// negative, and the scale is the one of the least squared error among those that map this weight to −8, −7.5, −7 or −6.5. With a
 /// minimum, scale and offset are searched by the squared error; it is at most that of the range from the minimum to the maximum.
+/// With a rotation, integers and scales are those of the rotated row.
 ///
 /// # Errors
 /// If a weight is not finite or too large.
 ///
 /// # Panics
-/// If `row` or `integers` does not have length `shape.cols`, or `scales` length `shape.row_scales()`.
+/// If `shape` cannot be rotated and is, `row` or `integers` does not have length `shape.cols`, or `scales` length `shape.row_scales()`.
 pub fn quantize_row(
     shape: &Shape,
     row: &[f32],
@@ -36,6 +38,9 @@ pub fn quantize_row(
 ) -> Result<(), Unquantizable> {
     assert!(row.len() == shape.cols && integers.len() == shape.cols, "columns of the row");
     assert_eq!(scales.len(), shape.row_scales(), "scales of the row");
+    if shape.rotation == Rotation::Blocks {
+        return quantize_rotated(shape, row, integers, scales);
+    }
     let group = shape.group_blocks.saturating_mul(BLOCK);
     if shape.form == GroupForm::Minimum {
         return quantize_with_minimum(row, group, integers, scales);
@@ -58,6 +63,27 @@ pub fn quantize_row(
         round_to(row, scale.to_f32(), shape.bits, integers);
     }
     Ok(())
+}
+
+fn quantize_rotated(
+    shape: &Shape,
+    row: &[f32],
+    integers: &mut [i8],
+    scales: &mut [f16],
+) -> Result<(), Unquantizable> {
+    assert_eq!(shape.rotated(), *shape, "a rotation of four bits or of part of a block");
+    // Errors name a weight of the row, not of the rotated one.
+    if let Some(col) = row.iter().position(|w| !w.is_finite()) {
+        return Err(Unquantizable { col, value: row[col] });
+    }
+    let mut rotated = row.to_vec();
+    shape.rotation.apply(&mut rotated);
+    let shape = Shape { rotation: Rotation::None, ..*shape };
+    quantize_row(&shape, &rotated, integers, scales).map_err(|bad| {
+        let first = bad.col - bad.col % BLOCK;
+        let col = first + largest(&row[first..][..BLOCK]);
+        Unquantizable { col, value: row[col] }
+    })
 }
 
 fn quantize_with_minimum(
