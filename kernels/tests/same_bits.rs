@@ -16,7 +16,7 @@ const FUSED_WITH_MINIMUM: u64 = 0xab86_3282_7acf_66c0;
 const PLAIN_WITH_MINIMUM: u64 = 0x6770_684a_a226_d6b2;
 
 const FUSED_ROTATED: u64 = 0;
-const PLAIN_ROTATED: u64 = 0;
+const PLAIN_ROTATED: u64 = 0xe5a4_5d29_3720_3ea1;
 
 /// Pseudo-random numbers in −1..1, the same on every machine.
 fn numbers(n: usize, mut state: u64) -> Vec<f32> {

@@ -168,23 +168,14 @@ fn eight_bits_are_rotated() {
     }
 }
 
-/// Official INT8 keeps its integers, which are not rotated.
-#[test]
-fn official_eight_bits_are_not_rotated() {
-    let source = fixture("chatglm-6b-tiny/int8");
-    let target = tempfile::tempdir().unwrap();
-    let options = QuantizeOptions::default();
-    quantize(&source, target.path(), &options, &mut |_, _, _| ControlFlow::Continue(())).unwrap();
-    assert_eq!(Checkpoint::open(target.path()).unwrap().metadata()["glm.layout"], "panels-1");
-    for activations in [Activations::F32, Activations::Int8] {
-        assert!(logits(target.path(), activations) == logits(&source, activations));
-    }
-}
-
 #[test]
 fn invalid_layouts_are_refused() {
     for (from, to, expected) in [
-        ("panels-1", "panels-9", "layout \"panels-9\", and this version reads \"panels-1\" and \"panels-2\""),
+        (
+            "panels-1",
+            "panels-9",
+            "layout \"panels-9\", and this version reads \"panels-1\" and \"panels-2\"",
+        ),
         ("\"glm.group\":\"32\"", "\"glm.group\":\"64\"", "weight_scale: expected F16"),
         (
             "\"glm.group\":\"32\"",

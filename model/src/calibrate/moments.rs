@@ -244,6 +244,24 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn rotated_moments_are_those_of_rotated_inputs() {
+        for (inputs, rows) in [(32, 3), (96, 50), (320, 400)] {
+            let mut x = noise(rows * inputs, 7);
+            let [mut moments, mut expected] = [0, 1].map(|_| Moments::new(inputs).unwrap());
+            moments.add(&x);
+            moments.rotate(Rotation::Blocks);
+            Rotation::Blocks.apply(&mut x);
+            expected.add(&x);
+            for i in 0..inputs {
+                for j in 0..inputs {
+                    let (found, expected) = (moments.at(i, j), expected.at(i, j));
+                    assert!((found - expected).abs() < 1e-5 * rows as f32, "{found} {expected}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn moments_that_are_not_definite_have_a_factor() {
         // As rounding might make it: no factor, even with the damping.
         let mut moments = Moments::new(2).unwrap();
