@@ -10,8 +10,8 @@ use criterion::{
 };
 use glm_benches::{CHATGLM_6B, GLM_4_9B, LinearShape, Quantized, bytes, q4, random};
 use glm_kernels::{
-    Activation, Bits, GroupForm, Input, Isa, Linear, Matrix, Q8Rows, Shape, Storage, probe,
-    reference,
+    Activation, Bits, GroupForm, Input, Isa, Linear, Matrix, Q8Rows, Rotation, Shape, Storage,
+    probe, reference,
 };
 use half::f16;
 
@@ -51,15 +51,16 @@ fn formats(c: &mut Criterion) {
     let mut group = c.benchmark_group("linear formats");
     let shape = CHATGLM_6B[1];
     let kinds = [
-        (Bits::Four, GroupForm::Scale, "INT4"),
-        (Bits::Four, GroupForm::Minimum, "INT4 minimum"),
-        (Bits::Eight, GroupForm::Scale, "INT8"),
+        (Bits::Four, GroupForm::Scale, Rotation::None, "INT4"),
+        (Bits::Four, GroupForm::Minimum, Rotation::None, "INT4 minimum"),
+        (Bits::Eight, GroupForm::Scale, Rotation::None, "INT8"),
+        (Bits::Eight, GroupForm::Scale, Rotation::Blocks, "INT8 rotated"),
     ];
-    for (bits, form, name) in kinds {
-        let grouped =
-            |columns| Shape::grouped(shape.rows, shape.cols, bits, columns).with_form(form);
+    for (bits, form, rotation, name) in kinds {
+        let of = |format: Shape| Shape { form, rotation, ..format };
+        let grouped = |columns| of(Shape::grouped(shape.rows, shape.cols, bits, columns));
         let mut formats: Vec<_> = [32, 64, 128].map(|n| (n.to_string(), grouped(n))).into();
-        let row = Shape::per_row(shape.rows, shape.cols, bits).with_form(form);
+        let row = of(Shape::per_row(shape.rows, shape.cols, bits));
         formats.push(("row".to_owned(), row));
         for (columns, format) in formats {
             let weights = LazyCell::new(|| Quantized::random(format));
@@ -148,7 +149,7 @@ fn run(
         let x = random(tokens * shape.cols, 1.0);
         let mut quantized = Q8Rows::with_capacity(tokens, shape.cols);
         let mut y = vec![f32::NAN; tokens * shape.rows];
-        quantized.quantize(isa, &x, shape.cols);
+        quantized.quantize(isa, &x, shape.cols, weight.rotation());
         linear.forward(isa, Input::Q8(&quantized), &mut y);
         check(&linear, &x, &y);
         (linear, x, quantized, y)
@@ -156,7 +157,7 @@ fn run(
     group.bench_function(id, |b| {
         let (linear, x, quantized, y) = LazyCell::force_mut(&mut case);
         b.iter(|| {
-            quantized.quantize(isa, black_box(x), shape.cols);
+            quantized.quantize(isa, black_box(x), shape.cols, linear.weight.rotation());
             linear.forward(isa, Input::Q8(quantized), y);
         });
     });

@@ -7,7 +7,7 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use glm_benches::random;
 use glm_kernels::{
-    Activation, Gate, Isa, LayerNorm, Q8Rows, RmsNorm, angles, for_each, parallel_region,
+    Activation, Gate, Isa, LayerNorm, Q8Rows, RmsNorm, Rotation, angles, for_each, parallel_region,
     rotate_halves,
 };
 
@@ -31,9 +31,13 @@ fn rows(c: &mut Criterion) {
             });
         }
         let mut quantized = Q8Rows::with_capacity(1, INNER);
-        group.bench_function(BenchmarkId::new("quantize", isa), |b| {
-            b.iter(|| quantized.quantize(isa, black_box(&x), INNER));
-        });
+        for (rotation, name) in
+            [(Rotation::None, "quantize"), (Rotation::Blocks, "rotate blocks, quantize")]
+        {
+            group.bench_function(BenchmarkId::new(name, isa), |b| {
+                b.iter(|| quantized.quantize(isa, black_box(&x), INNER, rotation));
+            });
+        }
         group.throughput(Throughput::Elements(HIDDEN as u64));
         let (x, weight, bias) = (&x[..HIDDEN], &weight[..HIDDEN], &bias[..HIDDEN]);
         let y = &mut y[..HIDDEN];

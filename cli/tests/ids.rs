@@ -117,7 +117,8 @@ fn bits_and_groups_are_as_asked() {
         let words: Vec<_> = words.into_iter().chain(more).collect();
         let run = glm(&words).output().unwrap();
         assert!(run.status.success(), "{}", stderr(&run));
-        let format = format!("INT{bits}{minimum}, groups of {group}");
+        let rotated = if bits == "8" { " rotated" } else { "" };
+        let format = format!("INT{bits}{rotated}{minimum}, groups of {group}");
         assert!(stdout(&glm(&["info", "-m", &target]).output().unwrap()).contains(&format));
     }
 }

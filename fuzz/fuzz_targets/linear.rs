@@ -20,21 +20,23 @@ fuzz_target!(|input: (u8, u8, u8, bool, u8, Vec<u8>, Vec<i8>)| {
     };
     let minimum = four && group & 4 > 0;
     let shape = shape.with_form(if minimum { GroupForm::Minimum } else { GroupForm::Scale });
+    let shape = if group & 8 > 0 { shape.rotated() } else { shape };
     let weights: Vec<u8> =
         bytes.iter().copied().chain([0x5a]).cycle().take(shape.bytes()).collect();
     let scales = vec![f16::from_f32(0.25); shape.scales()];
-    // With 127 in every block, integers are their own quantization.
+    // With 127 in every block, integers are their own quantization; what is rotated is so afterwards.
     let mut x: Vec<_> = x.iter().copied().chain([3]).cycle().take(tokens * cols).collect();
     for row in x.chunks_mut(cols) {
         row.iter_mut().step_by(BLOCK).for_each(|x| *x = 127);
     }
-    let x: Vec<f32> = x.into_iter().map(|x| f32::from(x.max(-127))).collect();
+    let mut x: Vec<f32> = x.into_iter().map(|x| f32::from(x.max(-127))).collect();
+    shape.rotation.apply(&mut x);
     let weight = Matrix::new(rows, cols, Storage::Panels(Panels::new(shape, &weights, &scales)));
     let linear = Linear { weight, bias: None, activation: Activation::None };
     let (exact, bound) = (reference::linear(&linear, &x), reference::magnitude(&linear, &x));
     for isa in Isa::available() {
         let mut quantized = Q8Rows::default();
-        quantized.quantize(isa, &x, cols);
+        quantized.quantize(isa, &x, cols, shape.rotation);
         for input in [Input::F32(&x), Input::Q8(&quantized)] {
             let mut y = vec![f32::NAN; tokens * rows];
             linear.forward(isa, input, &mut y);

@@ -26,7 +26,6 @@ use crate::simd::LANES;
 mod cache;
 mod element;
 mod product;
-mod rotation;
 mod store;
 mod task;
 
@@ -417,29 +416,6 @@ mod tests {
             let positions = case.keys.len() / width;
             prop_assert_eq!(each.values(LAYER, positions), cache.values(LAYER, positions));
         });
-    }
-
-    #[test]
-    fn a_rotation_is_its_definition() {
-        proptest!(|(eighths in 1usize..=MAX_HEAD_SIZE / LANES, head in values(MAX_HEAD_SIZE))| {
-            let head = &head[..eighths * LANES];
-            for isa in Isa::available() {
-                let mut rotated: Vec<[f32; LANES]> = head.as_chunks().0.to_vec();
-                isa.run(Rotate(&mut rotated));
-                let length = head.iter().map(|x| x * x).sum::<f32>().sqrt().max(1.0);
-                let bound = vec![length; head.len()];
-                close_to(rotated.as_flattened(), &reference::rotated(head), &bound, 2e-7, isa);
-            }
-        });
-    }
-
-    struct Rotate<'a>(&'a mut [[f32; LANES]]);
-
-    impl crate::Kernel for Rotate<'_> {
-        type Output = ();
-        fn run<S: crate::Vectors>(self, simd: S) {
-            rotation::rotate(simd, self.0);
-        }
     }
 
     /// The keys, and the values: of the cache, and those that were stored; all rotated.

@@ -20,9 +20,15 @@
 //!
 //! A nibble of 0 is the integer −8 and gives the minimum of the group, so `offset = minimum + 8 · scale`. With the offset in place of
 //! the minimum, both forms have the same integers and the same dot products of them; the second adds `offset · Σ x` for each group.
+//!
+//! What is stored is the row as it is, or, with [`Rotation::Blocks`], the row whose blocks of 32 columns are each multiplied with the
+//! orthonormal [Walsh–Hadamard matrix](crate::reference::rotated). Blocks of inputs that are rotated, too, have the same products, and
+//! lose less as 8-bit integers: an outlier is spread over its block and does not round the others away. That is for eight bits, where
+//! the loss of the inputs is the larger part; four bits are not rotated, because columns are no longer of unequal importance.
 
 use half::{bf16, f16};
 
+use crate::rotation::Rotation;
 use crate::simd::{BLOCK, LANES, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES};
 
 pub mod feedback;
@@ -81,6 +87,8 @@ pub struct Shape {
     pub group_blocks: usize,
     /// What is stored for a group.
     pub form: GroupForm,
+    /// How the columns are rotated; only whole blocks of eight bits can be.
+    pub rotation: Rotation,
 }
 
 impl Shape {
@@ -90,18 +98,26 @@ impl Shape {
     /// If `group` is not a positive multiple of 32.
     pub fn grouped(rows: usize, cols: usize, bits: Bits, group: usize) -> Self {
         assert!(group > 0 && group.is_multiple_of(BLOCK), "group of {group} columns");
-        Self { rows, cols, bits, group_blocks: group / BLOCK, form: GroupForm::Scale }
+        let (form, rotation) = (GroupForm::Scale, Rotation::None);
+        Self { rows, cols, bits, group_blocks: group / BLOCK, form, rotation }
     }
 
     /// A matrix with one scale per row, as in the official quantized checkpoints.
     pub fn per_row(rows: usize, cols: usize, bits: Bits) -> Self {
         let group_blocks = cols.div_ceil(BLOCK).max(1);
-        Self { rows, cols, bits, group_blocks, form: GroupForm::Scale }
+        let (form, rotation) = (GroupForm::Scale, Rotation::None);
+        Self { rows, cols, bits, group_blocks, form, rotation }
     }
 
     /// The same matrix with another form of groups.
     pub fn with_form(self, form: GroupForm) -> Self {
         Self { form, ..self }
+    }
+
+    /// The same matrix with rotated columns, if they can be: eight bits, and whole blocks. Others stay as they are.
+    pub fn rotated(self) -> Self {
+        let can = self.bits == Bits::Eight && self.cols.is_multiple_of(BLOCK);
+        Self { rotation: if can { Rotation::Blocks } else { Rotation::None }, ..self }
     }
 
     /// Panels of eight rows.
@@ -183,6 +199,8 @@ impl<'a> Panels<'a> {
             shape.bits == Bits::Four || shape.form == GroupForm::Scale,
             "a minimum of eight bits"
         );
+        let is_possible = shape.rotation == Rotation::None || shape.rotated() == shape;
+        assert!(is_possible, "a rotation of four bits or of part of a block");
         assert_eq!(bytes.len(), shape.bytes(), "bytes of the panels");
         assert_eq!(scales.len(), shape.scales(), "scales of the panels");
         Self { shape, bytes, scales }
@@ -214,7 +232,7 @@ impl<'a> Panels<'a> {
         }
     }
 
-    /// The terms of the weight at `[row][col]`: `scale · integer`, and the offset if there is one.
+    /// The terms of the stored weight at `[row][col]`, before it is rotated back: `scale · integer`, and the offset if there is one.
     fn terms(&self, row: usize, col: usize) -> (f32, Option<f32>) {
         let (_, scales) = self.panel(row / LANES);
         let form = self.shape.form;
@@ -227,10 +245,27 @@ impl<'a> Panels<'a> {
         (scaled, offset)
     }
 
-    /// The weight at `[row][col]`.
-    fn weight(&self, row: usize, col: usize) -> f32 {
-        let (scaled, offset) = self.terms(row, col);
-        offset.map_or(scaled, |offset| scaled + offset)
+    /// Writes the weights of a row.
+    fn row(&self, row: usize, out: &mut [f32]) {
+        for (col, out) in out.iter_mut().enumerate() {
+            let (scaled, offset) = self.terms(row, col);
+            *out = offset.map_or(scaled, |offset| scaled + offset);
+        }
+        self.shape.rotation.apply(out);
+    }
+
+    /// Writes the magnitudes of the terms of the weights of a row. Where blocks are rotated, every stored weight of a block is a term of
+    /// each weight.
+    fn magnitudes(&self, row: usize, out: &mut [f32]) {
+        for (col, out) in out.iter_mut().enumerate() {
+            let (scaled, offset) = self.terms(row, col);
+            *out = scaled.abs() + offset.unwrap_or(0.0).abs();
+        }
+        if self.shape.rotation == Rotation::Blocks {
+            for block in out.as_chunks_mut::<BLOCK>().0 {
+                *block = [block.iter().sum::<f32>() / (BLOCK as f32).sqrt(); BLOCK];
+            }
+        }
     }
 }
 
@@ -283,6 +318,14 @@ impl<'a> Matrix<'a> {
         self.cols
     }
 
+    /// How its inputs are rotated if they are quantized.
+    pub fn rotation(&self) -> Rotation {
+        match self.storage {
+            Storage::Panels(p) => p.shape.rotation,
+            _ => Rotation::None,
+        }
+    }
+
     /// The weights.
     pub fn storage(&self) -> Storage<'a> {
         self.storage
@@ -300,21 +343,16 @@ impl<'a> Matrix<'a> {
             Storage::F32(w) => out.copy_from_slice(&w[range]),
             Storage::F16(w) => out.iter_mut().zip(&w[range]).for_each(|(o, w)| *o = w.to_f32()),
             Storage::BF16(w) => out.iter_mut().zip(&w[range]).for_each(|(o, w)| *o = w.to_f32()),
-            Storage::Panels(p) => {
-                out.iter_mut().enumerate().for_each(|(col, o)| *o = p.weight(row, col));
-            }
+            Storage::Panels(p) => p.row(row, out),
         }
     }
 
     /// The magnitudes of the weights of row `row`, or of the terms that are multiplied one by one.
     pub(crate) fn magnitudes(&self, row: usize, out: &mut [f32]) {
+        if let Storage::Panels(p) = self.storage {
+            return p.magnitudes(row, out);
+        }
         self.row(row, out);
         out.iter_mut().for_each(|weight| *weight = weight.abs());
-        if let Storage::Panels(p) = self.storage {
-            out.iter_mut().enumerate().for_each(|(col, weight)| {
-                let (scaled, offset) = p.terms(row, col);
-                *weight = scaled.abs() + offset.unwrap_or(0.0).abs();
-            });
-        }
     }
 }

@@ -14,6 +14,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `format` | the memory layouts of weights, and their quantization |
+//! | `rotation` | Walsh–Hadamard rotations of what is quantized |
 //! | `reference` | the definition of every operation |
 //! | `simd`, `isa` | the vector operations that kernels are written in, and the instruction sets that implement them |
 //! | `parallel`, `probe` | the threads, and the limits of the machine |
@@ -24,6 +25,7 @@
 #![allow(clippy::needless_range_loop)]
 
 mod format;
+mod rotation;
 #[cfg(test)]
 mod testing;
 
@@ -55,4 +57,5 @@ pub use norm::{LayerNorm, RmsNorm};
 pub use parallel::{SharedRows, for_each, for_each_row, parallel_region};
 pub use quantized::Q8Rows;
 pub use rope::{Angle, angles, rotate_halves, rotate_pairs};
+pub use rotation::Rotation;
 pub use simd::{BLOCK, Element, Kernel, LANES, PairKernel, Simd, Vectors};

@@ -75,7 +75,7 @@ impl Linear<'_> {
     /// Stores the outputs of all tokens of `x` in `y`, `[tokens][outputs]`, on the threads of the current rayon pool.
     ///
     /// # Panics
-    /// If a length does not fit, or if the inputs are quantized and the weights are not in panels.
+    /// If a length does not fit, or if the inputs are quantized and the weights are not in panels or rotated otherwise.
     #[track_caller]
     pub fn forward(&self, isa: Isa, x: Input<'_>, y: &mut [f32]) {
         self.forward_into(isa, x, Output::Store, y);
@@ -91,6 +91,9 @@ impl Linear<'_> {
         let tokens = x.tokens(cols);
         assert_eq!(Some(y.len()), tokens.checked_mul(rows), "outputs of {tokens} tokens");
         assert!(self.bias.is_none_or(|bias| bias.len() == rows), "biases of {rows} rows");
+        if let Input::Q8(x) = x {
+            assert_eq!(x.rotation(), self.weight.rotation(), "rotation of the input");
+        }
         if tokens == 0 || rows == 0 {
             return;
         }
@@ -289,14 +292,14 @@ mod tests {
     use super::*;
     use crate::format::{Bits, GroupForm, Shape};
     use crate::testing::{self, close, values};
-    use crate::{BLOCK, reference};
+    use crate::{BLOCK, Rotation, reference};
 
     #[derive(Debug, Clone, Copy)]
     enum Kind {
         F32,
         F16,
         BF16,
-        Panels(Bits, usize, GroupForm),
+        Panels(Bits, usize, GroupForm, Rotation),
     }
 
     #[derive(Debug, Clone)]
@@ -312,22 +315,29 @@ mod tests {
 
     fn kinds() -> impl Strategy<Value = Kind> {
         let bits = prop_oneof![
-            Just((Bits::Four, GroupForm::Scale)),
-            Just((Bits::Four, GroupForm::Minimum)),
-            Just((Bits::Eight, GroupForm::Scale)),
+            Just((Bits::Four, GroupForm::Scale, Rotation::None)),
+            Just((Bits::Four, GroupForm::Minimum, Rotation::None)),
+            Just((Bits::Eight, GroupForm::Scale, Rotation::None)),
+            Just((Bits::Eight, GroupForm::Scale, Rotation::Blocks)),
         ];
         let group = prop_oneof![Just(0), Just(32), Just(64), Just(128)];
         prop_oneof![
             1 => Just(Kind::F32),
             1 => Just(Kind::F16),
             1 => Just(Kind::BF16),
-            3 => (bits, group).prop_map(|((bits, form), group)| Kind::Panels(bits, group, form)),
+            4 => (bits, group).prop_map(|((bits, form, rotation), group)| {
+                Kind::Panels(bits, group, form, rotation)
+            }),
         ]
     }
 
     fn cases() -> impl Strategy<Value = Case> {
         (kinds(), 1usize..28, 1usize..70, 1usize..200, any::<bool>()).prop_flat_map(
             |(kind, tokens, rows, cols, biased)| {
+                let cols = match kind {
+                    Kind::Panels(.., Rotation::Blocks) => cols.next_multiple_of(BLOCK),
+                    _ => cols,
+                };
                 (values(rows * cols), values(rows), values(tokens * cols)).prop_map(
                     move |(weight, bias, x)| {
                         let bias = biased.then_some(bias);
@@ -353,12 +363,13 @@ mod tests {
                     let w: Vec<_> = self.weight.iter().map(|&w| bf16::from_f32(w)).collect();
                     matrix(Storage::BF16(&w));
                 }
-                Kind::Panels(bits, group, form) => {
+                Kind::Panels(bits, group, form, rotation) => {
                     let shape = match group {
                         0 => Shape::per_row(rows, cols, bits),
                         group => Shape::grouped(rows, cols, bits, group),
                     }
                     .with_form(form);
+                    let shape = Shape { rotation, ..shape };
                     let (bytes, scales) = testing::quantize(&shape, &self.weight);
                     matrix(Storage::Panels(Panels::new(shape, &bytes, &scales)));
                 }
@@ -398,7 +409,7 @@ mod tests {
                 let linear = case.linear(weight, activation);
                 for isa in Isa::available() {
                     let mut q = Q8Rows::default();
-                    q.quantize(isa, &case.x, case.cols);
+                    q.quantize(isa, &case.x, case.cols, weight.rotation());
                     let x = testing::dequantize(&q);
                     let expected = reference::linear(&linear, &x);
                     let bound = reference::magnitude(&linear, &x);
@@ -418,7 +429,7 @@ mod tests {
                 let linear = case.linear(weight, activation);
                 for isa in Isa::available() {
                     let mut q = Q8Rows::default();
-                    q.quantize(isa, &case.x, case.cols);
+                    q.quantize(isa, &case.x, case.cols, weight.rotation());
                     let quantized = testing::dequantize(&q);
                     let mut inputs = vec![(Input::F32(&case.x), &case.x)];
                     if let Storage::Panels(_) = weight.storage() {
@@ -452,7 +463,7 @@ mod tests {
                         let mut y = vec![f32::NAN; x.len() / case.cols * case.rows];
                         if let Storage::Panels(_) = weight.storage() {
                             let mut q = Q8Rows::default();
-                            q.quantize(isa, x, case.cols);
+                            q.quantize(isa, x, case.cols, weight.rotation());
                             linear.forward(isa, Input::Q8(&q), &mut y);
                             let bits: Vec<_> = y.iter().map(|y| y.to_bits()).collect();
                             linear.forward(isa, Input::F32(x), &mut y);
@@ -491,6 +502,45 @@ mod tests {
         }
     }
 
+    /// The largest products of rotated blocks: where one sign pattern has all of the weights and of the inputs, and where the integers are
+    /// the largest.
+    #[test]
+    fn extremes_of_rotated_blocks_do_not_saturate_on_all_isas() {
+        let shape = Shape::per_row(8, BLOCK, Bits::Eight).rotated();
+        let sign = |i: usize, k: usize| if (i & k).count_ones() % 2 == 0 { 1.0 } else { -1.0 };
+        for pattern in 0..BLOCK {
+            // The rotated inputs are all ±127.
+            let spike: [f32; BLOCK] =
+                std::array::from_fn(|k| if k == pattern { 127.0 * 32f32.sqrt() } else { 0.0 });
+            // They are 127 · √32 in one place.
+            let flat: [f32; BLOCK] = std::array::from_fn(|k| 127.0 * sign(pattern, k));
+            for largest in [127i8, -127, -128] {
+                let integers: [i8; 8 * BLOCK] = std::array::from_fn(|at| {
+                    let positive = sign(pattern, at % BLOCK) > 0.0;
+                    if positive { largest } else { largest.saturating_neg() }
+                });
+                let mut bytes = vec![0; shape.bytes()];
+                crate::quantize::pack_panel(&shape, &integers, &mut bytes);
+                let panels = Panels::new(shape, &bytes, &[f16::ONE; 8]);
+                let weight = Matrix::new(8, BLOCK, Storage::Panels(panels));
+                let linear = Linear { weight, bias: None, activation: Activation::None };
+                for x in [spike, flat] {
+                    let expected = reference::linear(&linear, &x);
+                    let bound = reference::magnitude(&linear, &x);
+                    for isa in Isa::available() {
+                        let mut q = Q8Rows::default();
+                        q.quantize(isa, &x, BLOCK, Rotation::Blocks);
+                        for input in [Input::Q8(&q), Input::F32(&x)] {
+                            let mut y = [f32::NAN; 8];
+                            linear.forward(isa, input, &mut y);
+                            testing::close_to(&y, &expected, &bound, LINEAR_ERROR, isa);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
     /// The largest products: their partial sums must not overflow.
     #[test]
     fn extreme_integers_do_not_saturate() {
@@ -510,7 +560,7 @@ mod tests {
                     let linear = Linear { weight, bias: None, activation: Activation::None };
                     for isa in Isa::available() {
                         let mut q = Q8Rows::default();
-                        q.quantize(isa, &[x; BLOCK], BLOCK);
+                        q.quantize(isa, &[x; BLOCK], BLOCK, Rotation::None);
                         let mut y = [f32::NAN; 8];
                         linear.forward(isa, Input::Q8(&q), &mut y);
                         close(&y, &[(f32::from(w) + offset) * x * 32.0; 8], 1e-6, isa);

@@ -2,9 +2,12 @@
 //!
 //! GLM's activations have outliers, and one scale per row would round the other values away. Scales are `f32` and sums `i32`,
 //! because `f16` overflows on some models.
+//!
+//! One outlier still rounds the other 31 values of its block away. For weights that are [rotated](Rotation), the block is rotated first.
 
 use crate::Isa;
 use crate::parallel::{SharedRows, for_each, for_each_row};
+use crate::rotation::{Rotation, rotate};
 use crate::simd::{BLOCK, Block, Kernel, LANES, Vectors};
 
 /// Blocks of a task, all of one row.
@@ -18,6 +21,7 @@ pub(crate) const BUNDLE: usize = 12;
 #[derive(Default)]
 pub struct Q8Rows {
     cols: usize,
+    rotation: Rotation,
     places: Places,
     /// `[bundles][blocks][rows of the bundle]`
     blocks: Vec<Block>,
@@ -78,13 +82,15 @@ impl Q8Rows {
         Self { blocks: Vec::with_capacity(places.len()), ..Self::default() }
     }
 
-    /// Replaces the contents by `x`, `[rows][cols]`; missing columns of the last block count as 0.
+    /// Replaces the contents by `x`, `[rows][cols]`, rotated as the weights are; missing columns of the last block count as 0.
+    ///
+    /// With [`Rotation::Blocks`], the magnitudes of a block must add up to less than the largest `f32`; otherwise its products are NaN.
     ///
     /// # Panics
-    /// If `cols` is 0 or `x` is not a whole number of rows.
+    /// If `cols` is 0, `x` is not a whole number of rows, or a rotated row is not a whole number of blocks.
     #[track_caller]
-    pub fn quantize(&mut self, isa: Isa, x: &[f32], cols: usize) {
-        let (rows, writer) = self.fit(x.len(), cols);
+    pub fn quantize(&mut self, isa: Isa, x: &[f32], cols: usize, rotation: Rotation) {
+        let (rows, writer) = self.fit(x.len(), cols, rotation);
         let tasks = cols.div_ceil(BLOCK * TASK_BLOCKS);
         for_each(rows * tasks, |task| {
             let (row, first) = (task / tasks, task % tasks * TASK_BLOCKS);
@@ -95,19 +101,20 @@ impl Q8Rows {
         });
     }
 
-    /// Calls `fill` to write each row of `x`, `[rows][cols]`, and quantizes the row while it is in the cache.
+    /// Calls `fill` to write each row of `x`, `[rows][cols]`, and quantizes the row while it is in the cache. `x` is not rotated.
     ///
     /// # Panics
-    /// If `cols` is 0, `x` is not a whole number of rows, or `fill` panics.
+    /// As [`quantize`](Self::quantize), and if `fill` panics.
     #[track_caller]
     pub fn fill(
         &mut self,
         isa: Isa,
         x: &mut [f32],
         cols: usize,
+        rotation: Rotation,
         fill: impl Fn(usize, &mut [f32]) + Sync,
     ) {
-        let (_, writer) = self.fit(x.len(), cols);
+        let (_, writer) = self.fit(x.len(), cols, rotation);
         for_each_row(x, cols, |row, x| {
             fill(row, x);
             // SAFETY: this row belongs to this task.
@@ -117,18 +124,25 @@ impl Q8Rows {
 
     /// Resizes to `n` values in rows of `cols`; returns the number of rows and a writer.
     #[track_caller]
-    fn fit(&mut self, n: usize, cols: usize) -> (usize, Writer<'_>) {
+    fn fit(&mut self, n: usize, cols: usize, rotation: Rotation) -> (usize, Writer<'_>) {
         assert!(cols > 0 && n.is_multiple_of(cols), "rows of {cols}");
+        let whole = rotation == Rotation::None || cols.is_multiple_of(BLOCK);
+        assert!(whole, "a rotation of part of a block");
         let places = Places::new(n / cols, cols);
         // Padding rows keep old contents; their outputs are not used.
         self.blocks.resize(places.len(), Block::default());
-        (self.cols, self.places) = (cols, places);
-        (places.rows, Writer { places, blocks: SharedRows::new(&mut self.blocks, 1) })
+        (self.cols, self.rotation, self.places) = (cols, rotation, places);
+        (places.rows, Writer { places, rotation, blocks: SharedRows::new(&mut self.blocks, 1) })
     }
 
     /// Columns of a row.
     pub fn cols(&self) -> usize {
         self.cols
+    }
+
+    /// How the rows are rotated.
+    pub fn rotation(&self) -> Rotation {
+        self.rotation
     }
 
     /// Rows.
@@ -159,6 +173,7 @@ impl Q8Rows {
 /// The blocks that tasks write, each task its own.
 struct Writer<'a> {
     places: Places,
+    rotation: Rotation,
     blocks: SharedRows<'a, Block>,
 }
 
@@ -169,13 +184,15 @@ impl Writer<'_> {
     /// Until it has run, nothing else accesses these blocks.
     unsafe fn blocks<'b>(&'b self, x: &'b [f32], row: usize, first: usize) -> QuantizeBlocks<'b> {
         let (start, stride) = self.places.row(row);
-        QuantizeBlocks { x, blocks: &self.blocks, start: start + first * stride, stride }
+        let (start, rotation) = (start + first * stride, self.rotation);
+        QuantizeBlocks { x, rotation, blocks: &self.blocks, start, stride }
     }
 }
 
 /// Only [`Writer::blocks`] makes one.
 struct QuantizeBlocks<'a> {
     x: &'a [f32],
+    rotation: Rotation,
     blocks: &'a SharedRows<'a, Block>,
     start: usize,
     stride: usize,
@@ -189,9 +206,15 @@ impl Kernel for QuantizeBlocks<'_> {
         for (index, x) in self.x.chunks(BLOCK).enumerate() {
             // SAFETY: the caller of `Writer::blocks` promised exclusive access to these blocks.
             let to = unsafe { &mut self.blocks.row(self.start + index * self.stride, 0..1)[0] };
-            match x.as_array() {
-                Some(x) => quantize_block(simd, x, to),
-                None => {
+            match (x.as_array(), self.rotation) {
+                (Some(x), Rotation::None) => quantize_block(simd, x, to),
+                (Some(x), Rotation::Blocks) => {
+                    let mut rotated = *x;
+                    rotate(simd, rotated.as_chunks_mut().0);
+                    quantize_block(simd, &rotated, to);
+                }
+                // Only whole blocks are rotated.
+                (None, _) => {
                     let mut padded = [0.0; BLOCK];
                     padded[..x.len()].copy_from_slice(x);
                     quantize_block(simd, &padded, to);
@@ -261,11 +284,14 @@ mod tests {
     #[test]
     fn what_is_not_finite_shows() {
         for isa in Isa::available() {
-            for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for (rotation, bad) in [Rotation::None, Rotation::Blocks]
+                .into_iter()
+                .flat_map(|r| [f32::NAN, f32::INFINITY, f32::NEG_INFINITY].map(|bad| (r, bad)))
+            {
                 let mut rows = Q8Rows::default();
                 let mut x = [1.0; 64];
                 x[45] = bad;
-                rows.quantize(isa, &x, 64);
+                rows.quantize(isa, &x, 64, rotation);
                 assert!(rows.block(0, 0).scale > 0.0 && rows.block(0, 1).scale.is_nan(), "{isa}");
             }
         }
@@ -274,20 +300,28 @@ mod tests {
     proptest! {
         #[test]
         fn each_value_is_within_half_a_step_and_offsets_are_exact(
-            (x, cols) in (1usize..28, 1usize..140).prop_flat_map(|(r, c)| (values(r * c), Just(c))),
+            (x, cols, rotation) in (1usize..28, 1usize..140, any::<bool>()).prop_flat_map(|(r, c, rotated)| {
+                let (c, rotation) = match rotated {
+                    true => (c.next_multiple_of(BLOCK), Rotation::Blocks),
+                    false => (c, Rotation::None),
+                };
+                (values(r * c), Just(c), Just(rotation))
+            }),
         ) {
             for isa in Isa::available() {
                 let mut rows = Q8Rows::default();
-                rows.quantize(isa, &vec![9.0; 3 * 200], 200);
-                rows.quantize(isa, &x, cols);
+                rows.quantize(isa, &vec![9.0; 3 * 200], 200, Rotation::None);
+                rows.quantize(isa, &x, cols, rotation);
                 prop_assert_eq!(rows.rows(), x.len() / cols);
                 prop_assert_eq!(size_of_val(&rows.blocks[..]), Q8Rows::bytes(rows.rows(), cols));
                 let (mut filled, mut copy) = (Q8Rows::default(), vec![f32::NAN; x.len()]);
-                filled.fill(isa, &mut copy, cols, |row, to| {
+                filled.fill(isa, &mut copy, cols, rotation, |row, to| {
                     to.copy_from_slice(&x[row * cols..][..cols]);
                 });
                 prop_assert_eq!(&copy, &x);
-                for (row, x) in x.chunks(cols).enumerate() {
+                let mut expected = x.clone();
+                rotation.apply(&mut expected);
+                for (row, x) in expected.chunks(cols).enumerate() {
                     for (block, x) in x.chunks(BLOCK).enumerate() {
                         let q = rows.block(row, block);
                         prop_assert_eq!(q, filled.block(row, block));

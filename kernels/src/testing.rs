@@ -79,7 +79,7 @@ pub(crate) fn quantize(shape: &Shape, weights: &[f32]) -> (Vec<u8>, Vec<f16>) {
     (bytes, scales)
 }
 
-/// The dequantized values of quantized activations.
+/// The dequantized values of quantized activations, rotated back.
 pub(crate) fn dequantize(q: &Q8Rows) -> Vec<f32> {
     let mut x = Vec::new();
     for row in 0..q.rows() {
@@ -88,5 +88,6 @@ pub(crate) fn dequantize(q: &Q8Rows) -> Vec<f32> {
             x.push(block.scale * f32::from(block.values[col % BLOCK]));
         }
     }
+    q.rotation().apply(&mut x);
     x
 }

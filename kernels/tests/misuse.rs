@@ -11,9 +11,9 @@ use glm_kernels::quantize::{pack_panel, pack_scales, quantize_row};
 use glm_kernels::{
     Activation, Attention, Bits, Cached, Element, Gate, GroupForm, HeadRows, Heads, Input, Isa,
     KEYS, Kernel, KvCache, KvPage, KvShape, LANES, LayerNorm, Linear, MAX_HEAD_SIZE, Mask, Matrix,
-    OutOfMemory, Output, PairKernel, Panels, Partials, Q8Rows, RmsNorm, Shape, SharedRows, Simd,
-    Storage, Vectors, angles, for_each, for_each_row, parallel_region, probe, rotate_halves,
-    rotate_pairs,
+    OutOfMemory, Output, PairKernel, Panels, Partials, Q8Rows, RmsNorm, Rotation, Shape,
+    SharedRows, Simd, Storage, Vectors, angles, for_each, for_each_row, parallel_region, probe,
+    rotate_halves, rotate_pairs,
 };
 use half::f16;
 
@@ -66,6 +66,11 @@ fn panels_of_other_sizes() {
     let (bytes, scales) = (vec![0; shape.bytes()], vec![f16::ONE; shape.scales()]);
     refuses("bytes of the panels", || Panels::new(shape, &bytes[1..], &scales));
     refuses("scales of the panels", || Panels::new(shape, &bytes, &scales[1..]));
+    for impossible in [shape, Shape::grouped(9, 64, Bits::Four, 32)] {
+        let rotated = Shape { rotation: Rotation::Blocks, ..impossible };
+        assert_eq!(impossible.rotated(), impossible);
+        refuses("a rotation of four bits or of part of a block", || Panels::new(rotated, &[], &[]));
+    }
     let minimum = shape.with_form(GroupForm::Minimum);
     let twice = scales.repeat(2);
     refuses("a minimum of eight bits", || Panels::new(minimum, &bytes, &twice));
@@ -79,11 +84,11 @@ fn panels_of_other_sizes() {
     refuses("groups of no columns", || Panels::new(no_groups, &bytes, &scales));
     // Products that are 0 in 64 bits.
     for bits in [Bits::Four, Bits::Eight] {
-        let form = GroupForm::Scale;
-        let rows = Shape { rows: overflowing(2), cols: 64, bits, group_blocks: 1, form };
+        let rows = Shape::grouped(overflowing(2), 64, bits, 32);
         refuses("overflow", || Panels::new(rows, &[], &[]));
         refuses("overflow", || rows.scales());
-        let cols = Shape { rows: 8, cols: usize::MAX - 31, bits, group_blocks: usize::MAX, form };
+        let cols =
+            Shape { group_blocks: usize::MAX, ..Shape::grouped(8, usize::MAX - 31, bits, 32) };
         refuses("overflow", || Panels::new(cols, &[], &[]));
     }
 }
@@ -103,7 +108,7 @@ fn panels_of_one_group_longer_than_a_row() {
         let (mut y, mut q) = ([f32::NAN; 8], Q8Rows::default());
         linear(weight, None).forward(isa, Input::F32(&[1.0; 64]), &mut y);
         assert_eq!(y, [32.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0], "{isa}");
-        q.quantize(isa, &[1.0; 64], 64);
+        q.quantize(isa, &[1.0; 64], 64, Rotation::None);
         linear(weight, None).forward(isa, Input::Q8(&q), &mut y);
         assert!((y[0] - 32.0).abs() < 1e-3, "{isa}: {}", y[0]);
     }
@@ -136,8 +141,18 @@ fn linear_layers_with_other_lengths() {
             }
             let mut q = Q8Rows::default();
             refuses("columns of the input", || forward(plain, Input::Q8(&q), 0));
-            q.quantize(isa, &[1.0; 6], 3);
+            q.quantize(isa, &[1.0; 6], 3, Rotation::None);
             refuses("weights in panels", || forward(plain, Input::Q8(&q), 4));
+            let shape = Shape::per_row(8, 32, Bits::Eight);
+            let (bytes, scales) = (vec![0; shape.bytes()], [f16::ONE; 8]);
+            for (weights, inputs) in
+                [(Rotation::None, Rotation::Blocks), (Rotation::Blocks, Rotation::None)]
+            {
+                let panels = Panels::new(Shape { rotation: weights, ..shape }, &bytes, &scales);
+                let layer = linear(Matrix::new(8, 32, Storage::Panels(panels)), None);
+                q.quantize(isa, &[1.0; 32], 32, inputs);
+                refuses("rotation of the input", || forward(layer, Input::Q8(&q), 8));
+            }
             forward(plain, Input::F32(&[]), 0);
             forward(linear(Matrix::new(0, 3, Storage::F32(&[])), None), Input::F32(&[1.0; 3]), 0);
         }
@@ -148,16 +163,22 @@ fn linear_layers_with_other_lengths() {
 fn quantized_rows_of_other_sizes() {
     for isa in Isa::available() {
         let mut q = Q8Rows::default();
-        refuses("rows of 3", || q.quantize(isa, &[1.0; 4], 3));
-        refuses("rows of 0", || q.quantize(isa, &[1.0; 4], 0));
-        refuses("rows of 0", || q.quantize(isa, &[], 0));
-        refuses("rows of 5", || q.fill(isa, &mut [1.0; 4], 5, |_, _| unreachable!()));
+        refuses("part of a block", || q.quantize(isa, &[1.0; 40], 40, Rotation::Blocks));
+        refuses("part of a block", || Rotation::Blocks.apply(&mut [1.0; 31]));
+        refuses("rows of 3", || q.quantize(isa, &[1.0; 4], 3, Rotation::None));
+        refuses("rows of 0", || q.quantize(isa, &[1.0; 4], 0, Rotation::None));
+        refuses("rows of 0", || q.quantize(isa, &[], 0, Rotation::None));
+        refuses("rows of 5", || {
+            q.fill(isa, &mut [1.0; 4], 5, Rotation::None, |_, _| unreachable!())
+        });
         assert_eq!((q.rows(), q.cols()), (0, 0));
-        q.quantize(isa, &[], usize::MAX);
+        q.quantize(isa, &[], usize::MAX, Rotation::None);
         assert_eq!((q.rows(), q.cols()), (0, usize::MAX));
         // After a panic in `fill`, the rows can be used again.
-        refuses("on purpose", || q.fill(isa, &mut [1.0; 40], 4, |_, _| panic!("on purpose")));
-        q.quantize(isa, &[1.0; 3], 3);
+        refuses("on purpose", || {
+            q.fill(isa, &mut [1.0; 40], 4, Rotation::None, |_, _| panic!("on purpose"))
+        });
+        q.quantize(isa, &[1.0; 3], 3, Rotation::None);
         assert_eq!((q.rows(), q.cols()), (1, 3));
     }
     for (rows, cols) in [(usize::MAX, 1), (usize::MAX - 1, 64), (overflowing(2), 33)] {

@@ -15,6 +15,9 @@ const PLAIN: u64 = 0x1cf5_15f0_6b55_55d8;
 const FUSED_WITH_MINIMUM: u64 = 0xab86_3282_7acf_66c0;
 const PLAIN_WITH_MINIMUM: u64 = 0x6770_684a_a226_d6b2;
 
+const FUSED_ROTATED: u64 = 0;
+const PLAIN_ROTATED: u64 = 0xe5a4_5d29_3720_3ea1;
+
 /// Pseudo-random numbers in −1..1, the same on every machine.
 fn numbers(n: usize, mut state: u64) -> Vec<f32> {
     let mut next = || {
@@ -75,7 +78,7 @@ fn quantized(isa: Isa, hash: &mut Hash, shape: Shape, weights: &[f32], bias: &[f
         let linear = Linear { weight, bias: Some(bias), activation: Activation::GeluTanh };
         let (x, mut y) = (numbers(tokens * cols, 3), vec![f32::NAN; tokens * rows]);
         let mut quantized = Q8Rows::default();
-        quantized.quantize(isa, &x, cols);
+        quantized.quantize(isa, &x, cols, shape.rotation);
         linear.forward(isa, Input::Q8(&quantized), &mut y);
         hash.add(&y);
         linear.forward(isa, Input::F32(&x), &mut y);
@@ -148,6 +151,21 @@ fn all_isas_give_the_recorded_bits_with_a_minimum() {
             quantized(isa, &mut hash, shape, &weights, &numbers(rows, 2));
         }
         let recorded = if isa.name() == "scalar" { PLAIN_WITH_MINIMUM } else { FUSED_WITH_MINIMUM };
+        assert_eq!(format!("{:#x}", hash.0), format!("{recorded:#x}"), "{isa}");
+    }
+}
+
+#[test]
+fn all_isas_give_the_recorded_bits_of_rotated_weights() {
+    let (rows, cols) = (83, 608);
+    let weights = numbers(rows * cols, 1);
+    for isa in Isa::available() {
+        let mut hash = Hash(0xcbf2_9ce4_8422_2325);
+        for group in [32, 64, 128] {
+            let shape = Shape::grouped(rows, cols, Bits::Eight, group).rotated();
+            quantized(isa, &mut hash, shape, &weights, &numbers(rows, 2));
+        }
+        let recorded = if isa.name() == "scalar" { PLAIN_ROTATED } else { FUSED_ROTATED };
         assert_eq!(format!("{:#x}", hash.0), format!("{recorded:#x}"), "{isa}");
     }
 }

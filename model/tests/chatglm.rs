@@ -95,6 +95,9 @@ fn check_conversion_is_lossless(dir: &Path) {
     let done = quantize(dir, target.path(), &options, &mut |_, _, _| ControlFlow::Continue(()));
     let done = done.unwrap();
     assert_eq!((done.kept, done.quantized), (12, 0));
+    // Official integers are not rotated.
+    let checkpoint = glm_model::Checkpoint::open(target.path()).unwrap();
+    assert_eq!(checkpoint.metadata()["glm.layout"], "panels-1");
     let goldens = Goldens::open(dir);
     check_logits(target.path(), &goldens);
     assert!(int8_error(target.path(), &goldens, 0.5) < INT8_ACTIVATIONS_ERROR);

@@ -141,10 +141,41 @@ fn shapes_alone_give_the_group() {
     assert!(logits(target.path(), Activations::Int8) == expected, "a scale a row");
 }
 
+/// Weights of eight bits are rotated, and the layout says so. A file that says otherwise gives other numbers.
+#[test]
+fn eight_bits_are_rotated() {
+    let source = fixture("chatglm-6b-tiny/bin-f16");
+    let exact = logits(&source, Activations::F32);
+    for group in GROUPS {
+        let target = quantized(8, group);
+        let layout = Checkpoint::open(target.path()).unwrap().metadata()["glm.layout"].clone();
+        assert_eq!(layout, "panels-2", "{group}");
+        let model = Model::open(target.path(), &Options::default()).unwrap();
+        for matrix in &model.inventory().matrices {
+            let of_a_row = matrix.format == "INT8 rotated, a scale a row";
+            let grouped = matrix.format == format!("INT8 rotated, groups of {group}");
+            assert!(of_a_row || grouped, "{}", matrix.format);
+        }
+        for activations in [Activations::F32, Activations::Int8] {
+            let error = relative_error(&logits(target.path(), activations), &exact);
+            assert!(error < 0.03, "{group}, {activations:?}: {error}");
+        }
+        change_header(target.path(), "panels-2", "panels-1");
+        for activations in [Activations::F32, Activations::Int8] {
+            let error = relative_error(&logits(target.path(), activations), &exact);
+            assert!(error > 0.3, "{group}, {activations:?}: {error}");
+        }
+    }
+}
+
 #[test]
 fn invalid_layouts_are_refused() {
     for (from, to, expected) in [
-        ("panels-1", "panels-9", "layout \"panels-9\", and this version reads \"panels-1\""),
+        (
+            "panels-1",
+            "panels-9",
+            "layout \"panels-9\", and this version reads \"panels-1\" and \"panels-2\"",
+        ),
         ("\"glm.group\":\"32\"", "\"glm.group\":\"64\"", "weight_scale: expected F16"),
         (
             "\"glm.group\":\"32\"",

@@ -1,8 +1,8 @@
 //! Storing keys and values in a page, in the element type of the cache.
 
 use super::cache::{CachedHead, HeadRows, KvShape, PANELS};
-use super::rotation::rotate;
 use super::{Cached, KEYS, MAX_HEAD_SIZE};
+use crate::rotation::rotate;
 use crate::simd::{Kernel, LANES, Vectors};
 
 /// Stores the keys and values of one head in a page.

@@ -3,10 +3,10 @@
 use std::ops::Range;
 
 use super::product::{AlignedPair, Operand, Pair, Rows, ZEROS, product};
-use super::rotation::rotate;
 use super::{Attention, Cached, KEYS};
 use crate::math::exp;
 use crate::parallel::SharedRows;
+use crate::rotation::rotate;
 use crate::simd::{LANES, PairKernel, Simd, Vectors};
 
 /// Which rows and pages of a KV head a task computes, and where it writes the result.

@@ -8,6 +8,7 @@ use super::Outputs;
 use crate::format::{Bits, GroupForm, Panels};
 use crate::parallel::{Tile, tiles};
 use crate::quantized::{BUNDLE, Q8Rows};
+use crate::rotation::{BLOCK_SCALE, Rotation, rotate_columns};
 use crate::simd::{
     BLOCK, Block, LANES, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd, UNPACKED_BLOCK_BYTES, Vectors,
 };
@@ -218,12 +219,19 @@ impl<S: Vectors> Tile for Widened<'_, S> {
                 // The weights themselves are multiplied.
                 scale = simd.splat(1.0);
             }
+            if shape.rotation == Rotation::Blocks {
+                scale = simd.mul(scale, simd.splat(BLOCK_SCALE));
+            }
             for block in group.chunks_exact(shape.bits.block_bytes()) {
                 let mut weights = widen(simd, shape.bits, block);
                 if let Some((scale, offset)) = minimum {
                     for weight in &mut weights {
                         *weight = simd.fma(*weight, scale, offset);
                     }
+                }
+                if shape.rotation == Rotation::Blocks {
+                    // Exact: sums of 32 integers.
+                    rotate_columns(simd, &mut weights);
                 }
                 for (token, sum) in tokens.iter().zip(&mut sums) {
                     let x = &self.x[token * shape.cols..][..shape.cols];

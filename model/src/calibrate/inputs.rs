@@ -1,6 +1,6 @@
 //! What is gathered of the inputs of a matrix, and what it gives for rounding.
 
-use glm_kernels::Shape;
+use glm_kernels::{BLOCK, Rotation, Shape};
 use rayon::prelude::*;
 
 use super::moments::{Factor, Moments, zeros};
@@ -66,14 +66,15 @@ impl Inputs {
         }
     }
 
-    /// The order in which columns are rounded, last first, and the factor of the moments in this order. The groups of `shape` stay
-    /// together.
+    /// The order in which columns are rounded, last first, and the factor of the moments in this order. Columns and moments are rotated as
+    /// those of `shape`, whose groups stay together.
     ///
     /// # Errors
     /// If the memory cannot be allocated, or the sums are not finite.
     pub(super) fn factor(self, shape: &Shape) -> Result<(Vec<usize>, Factor)> {
         match self {
-            Self::Moments(moments) => {
+            Self::Moments(mut moments) => {
+                moments.rotate(shape.rotation);
                 let order = moments.order(shape);
                 let factor = moments.factor(&order, DAMPING)?;
                 Ok((order, factor))
@@ -86,6 +87,12 @@ impl Inputs {
                 // Without any inputs all columns count alike.
                 let added = if mean > 0.0 { mean as f32 * DAMPING } else { 1.0 };
                 sums.iter_mut().for_each(|sum| *sum += added);
+                if shape.rotation == Rotation::Blocks {
+                    // The mean of a block, if its inputs are not correlated.
+                    for block in sums.as_chunks_mut::<BLOCK>().0 {
+                        *block = [block.iter().sum::<f32>() / BLOCK as f32; BLOCK];
+                    }
+                }
                 Ok(((0..sums.len()).collect(), Factor::Diagonal(sums)))
             }
         }

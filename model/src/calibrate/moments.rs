@@ -8,7 +8,7 @@ use faer::linalg::matmul::matmul;
 use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::prelude::*;
 use faer::{Accum, Par, Spec};
-use glm_kernels::{BLOCK, Shape};
+use glm_kernels::{BLOCK, Rotation, Shape};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
@@ -69,6 +69,27 @@ impl Moments {
 
     fn at(&self, i: usize, j: usize) -> f32 {
         self.sums[i.max(j) * self.inputs + i.min(j)]
+    }
+
+    /// Makes them the moments of rotated inputs.
+    pub(super) fn rotate(&mut self, rotation: Rotation) {
+        let n = self.inputs;
+        if rotation == Rotation::None || n == 0 {
+            return;
+        }
+        for j in 0..n {
+            for i in j + 1..n {
+                self.sums[j * n + i] = self.at(i, j);
+            }
+        }
+        // R·M, and R·(R·M)ᵀ = R·M·Rᵀ, because M is symmetric.
+        self.sums.par_chunks_exact_mut(n).for_each(|column| rotation.apply(column));
+        for j in 0..n {
+            for i in j + 1..n {
+                self.sums.swap(j * n + i, i * n + j);
+            }
+        }
+        self.sums.par_chunks_exact_mut(n).for_each(|column| rotation.apply(column));
     }
 
     /// The columns, those of the least moments first. The groups of `shape` stay together, and one that is shorter is the last.
@@ -217,6 +238,24 @@ pub(super) mod tests {
                     let damping = if i == j { 0.01 * mean } else { 0.0 };
                     let expected = expected(order[i], order[j]) + damping;
                     assert!((product - expected).abs() < 1e-4 * mean, "{product} {expected}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rotated_moments_are_those_of_rotated_inputs() {
+        for (inputs, rows) in [(32, 3), (96, 50), (320, 400)] {
+            let mut x = noise(rows * inputs, 7);
+            let [mut moments, mut expected] = [0, 1].map(|_| Moments::new(inputs).unwrap());
+            moments.add(&x);
+            moments.rotate(Rotation::Blocks);
+            Rotation::Blocks.apply(&mut x);
+            expected.add(&x);
+            for i in 0..inputs {
+                for j in 0..inputs {
+                    let (found, expected) = (moments.at(i, j), expected.at(i, j));
+                    assert!((found - expected).abs() < 1e-5 * rows as f32, "{found} {expected}");
                 }
             }
         }

@@ -57,7 +57,7 @@ pub(super) fn round(
             let first = task * ROWS;
             let rows = ROWS.min(shape.rows - first);
             let mut weights = zeros(rows * shape.cols)?;
-            matrix.values(first, order, &mut weights)?;
+            matrix.values(first, shape.rotation, order, &mut weights)?;
             let rounded = Rounded::new(isa, shape, &weights, factor)?;
             rounded.pack(shape, order, bytes, scales);
             let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);

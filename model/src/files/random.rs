@@ -1,7 +1,7 @@
 //! Models with random quantized weights: the size and speed of published models without a download. Their output has no meaning.
 
 use bytemuck::cast_slice_mut;
-use glm_kernels::{Bits, GroupForm, LANES, Shape};
+use glm_kernels::{Bits, LANES, Shape};
 use half::f16;
 use memmap2::MmapMut;
 
@@ -91,7 +91,7 @@ fn published(name: &str) -> Result<Config> {
 fn tensors(config: &Config, format: &QuantizeOptions) -> Result<Vec<(TensorSpec, Fill)>> {
     let (bits, form) = (bits(format)?, format.form());
     let shape = |source: &Source| {
-        Shape::grouped(source.rows, source.cols, bits, format.group).with_form(form)
+        Shape::grouped(source.rows, source.cols, bits, format.group).with_form(form).rotated()
     };
     let nothing = SafetensorsLayout::new(&[], &[]).header().to_vec();
     let map = Map::new(config, &Checkpoint::from_bytes(Format::Safetensors, nothing)?);
@@ -104,7 +104,7 @@ enum Fill {
     /// Random bytes.
     Integers,
     /// `f16`: the scale, and an offset of half of it, which centres the integers.
-    Scales(f32, GroupForm),
+    Scales(f32, Shape),
     /// `f32`
     Numbers(f32),
 }
@@ -120,7 +120,7 @@ fn matrix(source: &Source, shape: Shape) -> [(TensorSpec, Fill); 2] {
     let scale = 1.0 / (deviation * (source.cols as f32).sqrt());
     let scales = TensorSpec::new(scale_name(&source.name), Dtype::F16, scale_shape(&shape));
     let panels = TensorSpec::new(&source.name, Dtype::U8, panel_shape(&shape));
-    [(scales, Fill::Scales(scale, shape.form)), (panels, Fill::Integers)]
+    [(scales, Fill::Scales(scale, shape)), (panels, Fill::Integers)]
 }
 
 /// Calls `progress` with the bytes made so far and the total.
@@ -130,7 +130,11 @@ fn random(
     progress: &mut (dyn FnMut(u64, u64) + Send),
 ) -> Result<Checkpoint> {
     let specs: Vec<_> = tensors.iter().map(|(tensor, _)| tensor.clone()).collect();
-    let layout = SafetensorsLayout::new(&specs, &layout_metadata(Some(group)));
+    let shapes = tensors.iter().filter_map(|(_, fill)| match fill {
+        Fill::Scales(_, shape) => Some(shape),
+        _ => None,
+    });
+    let layout = SafetensorsLayout::new(&specs, &layout_metadata(Some(group), shapes));
     let mut bytes = MmapMut::map_anon(layout.file_len())
         .map_err(|source| Error::Io { path: "memory".into(), source })?;
     // Generation was some per cent faster with huge pages.
@@ -148,9 +152,9 @@ fn random(
                 done += part.len() as u64;
                 progress(done, total);
             }),
-            Fill::Scales(scale, form) => {
+            Fill::Scales(scale, shape) => {
                 let group = [scale, 0.5 * scale].map(|number| [f16::from_f32(number); LANES]);
-                let group = group[..form.numbers()].as_flattened();
+                let group = group[..shape.form.numbers()].as_flattened();
                 let scales: &mut [f16] = cast_slice_mut(bytes);
                 scales.chunks_exact_mut(group.len()).for_each(|to| to.copy_from_slice(group));
                 done += bytes.len() as u64;

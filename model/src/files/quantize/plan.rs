@@ -82,7 +82,7 @@ impl<'a> Plan<'a> {
                 }
                 (None, Some(group)) if !is_table(&matrix.name) => {
                     plan.quantized += 1;
-                    let shape = Shape::grouped(rows, cols, bits, group).with_form(form);
+                    let shape = Shape::grouped(rows, cols, bits, group).with_form(form).rotated();
                     plan.add_panels(matrix, shape);
                 }
                 (None, _) => {
@@ -94,7 +94,11 @@ impl<'a> Plan<'a> {
         }
         vectors.into_iter().for_each(|vector| plan.add_vector(vector));
         let calibration = options.calibration.iter().flat_map(CalibrationInfo::write);
-        let metadata = layout_metadata(group).into_iter().chain(calibration);
+        let shapes = plan.data.iter().filter_map(|(_, data)| match data {
+            Data::Panels(_, shape) => Some(shape),
+            _ => None,
+        });
+        let metadata = layout_metadata(group, shapes).into_iter().chain(calibration);
         plan.layout = SafetensorsLayout::new(&plan.tensors, &metadata.collect::<Vec<_>>());
         Ok(plan)
     }

@@ -11,9 +11,13 @@
 //! tensors give the bits, the columns that share a scale and the form of the groups, so that the matrices of a file may differ; where all of them agree on
 //! the columns, the metadata say the number, too. All formats but panels may be split into several tensors, see [`Source`]. Tensors
 //! side by side have a scale each for the same row.
+//!
+//! The metadata name one of two layouts. In `panels-2`, every matrix of eight bits whose columns are a multiple of 32 is rotated, see
+//! `glm_kernels::Rotation`. In `panels-1` none is: official INT8 keeps its integers, and old files their meaning. A program that reads
+//! only `panels-1` refuses rotated weights.
 
 use glm_kernels::quantize::{Unquantizable, pack_panel, pack_scales, quantize_row};
-use glm_kernels::{BLOCK, Bits, GroupForm, LANES, Shape};
+use glm_kernels::{BLOCK, Bits, GroupForm, LANES, Rotation, Shape};
 use half::f16;
 use rayon::prelude::*;
 
@@ -27,6 +31,8 @@ use crate::network::layer::Weight;
 pub(crate) const LAYOUT_KEY: &str = "glm.layout";
 /// Its value: the layout and its version.
 const LAYOUT_NAME: &str = "panels-1";
+/// Its value where the matrices of eight bits are rotated.
+const ROTATED_LAYOUT_NAME: &str = "panels-2";
 /// The metadata key for the columns that share a scale, if all matrices agree: a number, or `row`.
 const GROUP_KEY: &str = "glm.group";
 
@@ -38,10 +44,16 @@ pub(crate) fn scale_name(name: &str) -> String {
     format!("{name}_scale")
 }
 
-/// The metadata of a file in the kernels' layout. `group` is the number of columns that share a scale; `None` is the whole row.
-pub(crate) fn layout_metadata(group: Option<usize>) -> [(&'static str, String); 3] {
+/// The metadata of a file in the kernels' layout. `group` is the number of columns that share a scale; `None` is the whole row. Either all
+/// of `shapes` that can be rotated are, or none.
+pub(crate) fn layout_metadata<'a>(
+    group: Option<usize>,
+    shapes: impl IntoIterator<Item = &'a Shape>,
+) -> [(&'static str, String); 3] {
     let group = group.map_or_else(|| ROW.to_owned(), |group| group.to_string());
-    [("format", "glm".to_owned()), (GROUP_KEY, group), (LAYOUT_KEY, LAYOUT_NAME.to_owned())]
+    let is_rotated = shapes.into_iter().any(|shape| shape.rotation != Rotation::None);
+    let layout = if is_rotated { ROTATED_LAYOUT_NAME } else { LAYOUT_NAME };
+    [("format", "glm".to_owned()), (GROUP_KEY, group), (LAYOUT_KEY, layout.to_owned())]
 }
 
 /// The value of [`GROUP_KEY`] for whole rows.
@@ -166,9 +178,13 @@ impl StoredMatrix {
             GroupForm::Scale => "",
             GroupForm::Minimum => " with minimum",
         };
+        let rotated = match shape.rotation {
+            Rotation::None => "",
+            Rotation::Blocks => " rotated",
+        };
         match shape.groups() {
-            1 => format!("{bits}{minimum}, a scale a row"),
-            _ => format!("{bits}{minimum}, groups of {}", shape.group_blocks * BLOCK),
+            1 => format!("{bits}{rotated}{minimum}, a scale a row"),
+            _ => format!("{bits}{rotated}{minimum}, groups of {}", shape.group_blocks * BLOCK),
         }
     }
 
@@ -291,11 +307,18 @@ impl StoredMatrix {
         quantize_row(shape, &values, integers, scales).map_err(|bad| self.unquantizable(row, bad))
     }
 
-    /// Writes the weights of the rows from `first` on of a plain matrix, as many as `values` holds, with the columns in `order`.
+    /// Writes the weights of the rows from `first` on of a plain matrix, as many as `values` holds, rotated, and then with the columns
+    /// in `order`.
     ///
     /// # Errors
     /// If a weight is not finite.
-    pub(crate) fn values(&self, first: usize, order: &[usize], values: &mut [f32]) -> Result<()> {
+    pub(crate) fn values(
+        &self,
+        first: usize,
+        rotation: Rotation,
+        order: &[usize],
+        values: &mut [f32],
+    ) -> Result<()> {
         let mut stored = vec![0.0; self.cols];
         for (row, values) in (first..).zip(values.chunks_exact_mut(self.cols)) {
             for part in self.parts_of(row) {
@@ -305,6 +328,7 @@ impl StoredMatrix {
                 let bad = Unquantizable { col, value: stored[col] };
                 return Err(self.unquantizable(row, bad));
             }
+            rotation.apply(&mut stored);
             values.iter_mut().zip(order).for_each(|(value, &col)| *value = stored[col]);
         }
         Ok(())
@@ -419,9 +443,9 @@ fn panels(checkpoint: &Checkpoint, bytes: &Tensor, source: &Source) -> Result<Fo
     let (rows, cols) = (source.rows, source.cols);
     let metadata = checkpoint.metadata();
     let layout = metadata.get(LAYOUT_KEY).map(String::as_str);
-    if layout != Some(LAYOUT_NAME) {
+    if layout != Some(LAYOUT_NAME) && layout != Some(ROTATED_LAYOUT_NAME) {
         return Err(bytes.error(format!(
-            "is quantized in the layout {}, and this version reads {LAYOUT_NAME:?}: quantize the original again",
+            "is quantized in the layout {}, and this version reads {LAYOUT_NAME:?} and {ROTATED_LAYOUT_NAME:?}: quantize the original again",
             layout.map_or_else(|| "of no name".to_owned(), |layout| format!("{layout:?}"))
         )));
     }
@@ -447,6 +471,7 @@ fn panels(checkpoint: &Checkpoint, bytes: &Tensor, source: &Source) -> Result<Fo
         _ => GroupForm::Scale,
     };
     let shape = shape.with_form(form);
+    let shape = if layout == Some(ROTATED_LAYOUT_NAME) { shape.rotated() } else { shape };
     bytes.expect(&[Dtype::U8], &panel_shape(&shape))?;
     scales.expect(&[Dtype::F16], &scale_shape(&shape))?;
     Ok(Form::Panels { shape, bytes: bytes.clone(), scales: scales.clone() })

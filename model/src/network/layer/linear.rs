@@ -38,7 +38,8 @@ impl Linear {
         y: &mut [f32],
     ) {
         let input = if self.takes_integers(context) {
-            context.quantized.quantize(context.isa, x, self.weight.cols());
+            let (cols, rotation) = (self.weight.cols(), self.weight.rotation());
+            context.quantized.quantize(context.isa, x, cols, rotation);
             Input::Q8(context.quantized)
         } else {
             Input::F32(x)
@@ -57,7 +58,8 @@ impl Linear {
         y: &mut [f32],
     ) {
         let input = if self.takes_integers(context) {
-            context.quantized.fill(context.isa, x, self.weight.cols(), fill);
+            let (cols, rotation) = (self.weight.cols(), self.weight.rotation());
+            context.quantized.fill(context.isa, x, cols, rotation, fill);
             Input::Q8(context.quantized)
         } else {
             for_each_row(x, self.weight.cols(), fill);

@@ -1,6 +1,6 @@
 //! A weight matrix, which may be a view of a mapped file.
 
-use glm_kernels::{Matrix, Panels, Shape, Storage};
+use glm_kernels::{Matrix, Panels, Rotation, Shape, Storage};
 use half::{bf16, f16};
 
 use crate::files::checkpoint::{Bytes, Dtype};
@@ -64,6 +64,14 @@ impl Weight {
     /// Number of columns.
     pub(crate) fn cols(&self) -> usize {
         self.cols
+    }
+
+    /// How its inputs are rotated if they are quantized.
+    pub(crate) fn rotation(&self) -> Rotation {
+        match &self.data {
+            Data::Plain(..) => Rotation::None,
+            Data::Panels { shape, .. } => shape.rotation,
+        }
     }
 
     /// Whether it is quantized (stored in panels), so that its inputs may be quantized, too.
