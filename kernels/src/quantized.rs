@@ -214,7 +214,9 @@ fn quantize_block<S: Vectors>(simd: S, x: &[f32; BLOCK], to: &mut Block) {
     }
     to.scale = step.scale;
     // Exact: at most 32 · 127. A scale of NaN makes every product of the block NaN, whatever the integers.
-    to.offset = -8 * simd.sum(sum) as i32;
+    let sum = simd.sum(sum);
+    to.offset = -8 * sum as i32;
+    to.sum = step.scale * sum;
 }
 
 /// The step between adjacent integers.

@@ -133,7 +133,7 @@ fn store<S: Simd, const P: usize>(out: Outputs<'_, S>, sums: &[[[f32; LANES]; 2]
 struct UnpackedBlock([u8; UNPACKED_BLOCK_BYTES]);
 
 /// Blocks of a pair that are unpacked at once: 8 KB.
-const CHUNK: usize = if cfg!(test) { 3 } else { 16 };
+const CHUNK: usize = if cfg!(test) { 4 } else { 16 };
 
 /// The number of tokens from which unpacking a panel pays.
 const UNPACK_TOKENS: usize = if cfg!(test) { 6 } else { 32 };
@@ -316,35 +316,20 @@ impl<S: Simd, W: Pair, const P: usize, const MINIMUM: bool> Tile for Integer<'_,
         let mut group = self.chunk.start / pairs.group_blocks;
         // The blocks left in the group.
         let mut left = (group + 1) * pairs.group_blocks - self.chunk.start;
-        for index in 0..blocks {
-            let x: &[_; T] = x[index * stride..].first_chunk().expect("rows of a tile");
-            let mut scales = [simd.pair_splat(0.0); P];
-            let mut offsets = scales;
-            for p in 0..P {
-                let [a, b] = pairs.scales[p];
-                if MINIMUM {
-                    let (a, b) = (&a[2 * group..][..2], &b[2 * group..][..2]);
-                    scales[p] = simd.pair_scales([&a[0], &b[0]]);
-                    offsets[p] = simd.pair_scales([&a[1], &b[1]]);
-                } else {
-                    scales[p] = simd.pair_scales([&a[group], &b[group]]);
-                }
-            }
-            let dots = W::dot(simd, &weights, index, x);
-            for t in 0..T {
-                let scale = simd.pair_splat(x[t].scale);
-                for p in 0..P {
-                    let dot = simd.pair_to_f32(dots[p][t]);
-                    sums[p][t] = simd.pair_fma(dot, simd.pair_mul(scale, scales[p]), sums[p][t]);
-                }
-                if MINIMUM {
-                    let sum = simd.pair_splat(x[t].sum());
-                    for p in 0..P {
-                        sums[p][t] = simd.pair_fma(sum, offsets[p], sums[p][t]);
-                    }
-                }
-            }
-            left -= 1;
+        let mut index = 0;
+        while index < blocks {
+            let x = &x[index * stride..];
+            let joined = MINIMUM && left > 1 && index + 1 < blocks && index.is_multiple_of(2);
+            let n = if joined {
+                add::<_, _, P, T, 2, MINIMUM>(
+                    simd, &weights, &pairs, index, group, x, stride, &mut sums,
+                )
+            } else {
+                add::<_, _, P, T, 1, MINIMUM>(
+                    simd, &weights, &pairs, index, group, x, stride, &mut sums,
+                )
+            };
+            (index, left) = (index + n, left - n);
             if left == 0 {
                 (group, left) = (group + 1, pairs.group_blocks);
             }
@@ -357,12 +342,79 @@ impl<S: Simd, W: Pair, const P: usize, const MINIMUM: bool> Tile for Integer<'_,
     }
 }
 
+#[inline(always)]
+fn add<S: Simd, W: Pair, const P: usize, const T: usize, const N: usize, const MINIMUM: bool>(
+    simd: S,
+    weights: &[W; P],
+    pairs: &Pairs<'_, P>,
+    index: usize,
+    group: usize,
+    x: &[Block],
+    stride: usize,
+    sums: &mut [[S::Pair; T]; P],
+) -> usize {
+    let first: &[_; T] = x.first_chunk().expect("rows of a tile");
+    if !MINIMUM {
+        let mut scales = [simd.pair_splat(0.0); P];
+        for p in 0..P {
+            let [a, b] = pairs.scales[p];
+            scales[p] = simd.pair_scales([&a[group], &b[group]]);
+        }
+        let dots = W::dot::<S, P, T, true>(simd, weights, index, first);
+        for t in 0..T {
+            let scale = simd.pair_splat(first[t].scale);
+            for p in 0..P {
+                let dot = simd.pair_to_f32(dots[p][t]);
+                sums[p][t] = simd.pair_fma(dot, simd.pair_mul(scale, scales[p]), sums[p][t]);
+            }
+        }
+        return N;
+    }
+    let mut products = [[simd.pair_splat(0.0); T]; P];
+    for n in 0..N {
+        let x: &[_; T] = x[n * stride..].first_chunk().expect("rows of a tile");
+        let dots = W::dot::<S, P, T, false>(simd, weights, index + n, x);
+        for t in 0..T {
+            let scale = simd.pair_splat(x[t].scale);
+            for p in 0..P {
+                let dot = simd.pair_to_f32(dots[p][t]);
+                products[p][t] = if n == 0 {
+                    simd.pair_mul(dot, scale)
+                } else {
+                    simd.pair_fma(dot, scale, products[p][t])
+                };
+            }
+        }
+    }
+    let mut scales = [simd.pair_splat(0.0); P];
+    let mut minima = scales;
+    for p in 0..P {
+        let [a, b] = pairs.scales[p];
+        let (a, b) = (&a[2 * group..][..2], &b[2 * group..][..2]);
+        scales[p] = simd.pair_scales([&a[0], &b[0]]);
+        let offsets = simd.pair_scales([&a[1], &b[1]]);
+        minima[p] = simd.pair_fma(scales[p], simd.pair_splat(-8.0), offsets);
+    }
+    for t in 0..T {
+        let mut sum = first[t].sum;
+        for n in 1..N {
+            sum += x[n * stride + t].sum;
+        }
+        let sum = simd.pair_splat(sum);
+        for p in 0..P {
+            sums[p][t] = simd.pair_fma(products[p][t], scales[p], sums[p][t]);
+            sums[p][t] = simd.pair_fma(minima[p], sum, sums[p][t]);
+        }
+    }
+    N
+}
+
 /// The blocks of a pair of panels.
 trait Pair: Copy {
     /// The first `n` blocks.
     fn first(self, n: usize) -> Self;
     /// The dot products of the blocks at `index` of `P` pairs with the blocks of `T` tokens.
-    fn dot<S: Simd, const P: usize, const T: usize>(
+    fn dot<S: Simd, const P: usize, const T: usize, const SIGNED: bool>(
         simd: S,
         pairs: &[Self; P],
         index: usize,
@@ -409,13 +461,13 @@ impl Pair for Packed<'_, Q4_BLOCK_BYTES> {
         self.cut(n)
     }
     #[inline(always)]
-    fn dot<S: Simd, const P: usize, const T: usize>(
+    fn dot<S: Simd, const P: usize, const T: usize, const SIGNED: bool>(
         simd: S,
         pairs: &[Self; P],
         index: usize,
         x: &[Block; T],
     ) -> [[S::PairI32; T]; P] {
-        simd.dot_q4(Self::blocks(pairs, index), x)
+        simd.dot_q4::<P, T, SIGNED>(Self::blocks(pairs, index), x)
     }
 }
 
@@ -425,7 +477,7 @@ impl Pair for Packed<'_, Q8_BLOCK_BYTES> {
         self.cut(n)
     }
     #[inline(always)]
-    fn dot<S: Simd, const P: usize, const T: usize>(
+    fn dot<S: Simd, const P: usize, const T: usize, const SIGNED: bool>(
         simd: S,
         pairs: &[Self; P],
         index: usize,
@@ -441,7 +493,7 @@ impl Pair for Unpacked<'_> {
         Self(&self.0[..n])
     }
     #[inline(always)]
-    fn dot<S: Simd, const P: usize, const T: usize>(
+    fn dot<S: Simd, const P: usize, const T: usize, const SIGNED: bool>(
         simd: S,
         pairs: &[Self; P],
         index: usize,
@@ -451,6 +503,6 @@ impl Pair for Unpacked<'_> {
         for p in 1..P {
             blocks[p] = &pairs[p].0[index].0;
         }
-        simd.dot_unpacked(blocks, x)
+        simd.dot_unpacked::<P, T, SIGNED>(blocks, x)
     }
 }

@@ -118,20 +118,23 @@ macro_rules! pair_words {
         }
 
         #[inline(always)]
-        fn dot_q4<const P: usize, const T: usize>(
+        fn dot_q4<const P: usize, const T: usize, const SIGNED: bool>(
             self,
             weights: [[&[u8; Q4_BLOCK_BYTES]; 2]; P],
             x: &[Block; T],
         ) -> [[[__m256i; 2]; T]; P] {
-            dot_block!(self, x, P, T, 1, |p, h, i| nibbles(self, &weights[p][h].as_chunks().0[i]))
+            dot_block!(self, x, P, T, i32::from(SIGNED), |p, h, i| nibbles(
+                self,
+                &weights[p][h].as_chunks().0[i]
+            ))
         }
         #[inline(always)]
-        fn dot_unpacked<const P: usize, const T: usize>(
+        fn dot_unpacked<const P: usize, const T: usize, const SIGNED: bool>(
             self,
             weights: [&[u8; UNPACKED_BLOCK_BYTES]; P],
             x: &[Block; T],
         ) -> [[[__m256i; 2]; T]; P] {
-            dot_block!(self, x, P, T, 1, |p, h, i| {
+            dot_block!(self, x, P, T, i32::from(SIGNED), |p, h, i| {
                 let (vectors, _) = weights[p].as_chunks();
                 [load_bytes(self, &vectors[4 * i + h]), load_bytes(self, &vectors[4 * i + 2 + h])]
             })
