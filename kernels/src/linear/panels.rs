@@ -316,20 +316,24 @@ impl<S: Simd, W: Pair, const P: usize, const MINIMUM: bool> Tile for Integer<'_,
         let mut group = self.chunk.start / pairs.group_blocks;
         // The blocks left in the group.
         let mut left = (group + 1) * pairs.group_blocks - self.chunk.start;
-        let mut index = 0;
-        while index < blocks {
+        let twos = if MINIMUM && pairs.group_blocks.is_multiple_of(2) { blocks / 2 } else { 0 };
+        for two in 0..twos {
+            let index = 2 * two;
             let x = &x[index * stride..];
-            let joined = MINIMUM && left > 1 && index + 1 < blocks && index.is_multiple_of(2);
-            let n = if joined {
-                add::<_, _, P, T, 2, MINIMUM>(
-                    simd, &weights, &pairs, index, group, x, stride, &mut sums,
-                )
-            } else {
-                add::<_, _, P, T, 1, MINIMUM>(
-                    simd, &weights, &pairs, index, group, x, stride, &mut sums,
-                )
-            };
-            (index, left) = (index + n, left - n);
+            add::<_, _, P, T, 2, MINIMUM>(
+                simd, &weights, &pairs, index, group, x, stride, &mut sums,
+            );
+            left -= 2;
+            if left == 0 {
+                (group, left) = (group + 1, pairs.group_blocks);
+            }
+        }
+        for index in 2 * twos..blocks {
+            let x = &x[index * stride..];
+            add::<_, _, P, T, 1, MINIMUM>(
+                simd, &weights, &pairs, index, group, x, stride, &mut sums,
+            );
+            left -= 1;
             if left == 0 {
                 (group, left) = (group + 1, pairs.group_blocks);
             }
@@ -352,7 +356,7 @@ fn add<S: Simd, W: Pair, const P: usize, const T: usize, const N: usize, const M
     x: &[Block],
     stride: usize,
     sums: &mut [[S::Pair; T]; P],
-) -> usize {
+) {
     let first: &[_; T] = x.first_chunk().expect("rows of a tile");
     if !MINIMUM {
         let mut scales = [simd.pair_splat(0.0); P];
@@ -368,21 +372,23 @@ fn add<S: Simd, W: Pair, const P: usize, const T: usize, const N: usize, const M
                 sums[p][t] = simd.pair_fma(dot, simd.pair_mul(scale, scales[p]), sums[p][t]);
             }
         }
-        return N;
+        return;
     }
     let mut products = [[simd.pair_splat(0.0); T]; P];
-    for n in 0..N {
-        let x: &[_; T] = x[n * stride..].first_chunk().expect("rows of a tile");
-        let dots = W::dot::<S, P, T, false>(simd, weights, index + n, x);
+    let dots = W::dot::<S, P, T, false>(simd, weights, index, first);
+    for t in 0..T {
+        let scale = simd.pair_splat(first[t].scale);
+        for p in 0..P {
+            products[p][t] = simd.pair_mul(simd.pair_to_f32(dots[p][t]), scale);
+        }
+    }
+    if N == 2 {
+        let x: &[_; T] = x[stride..].first_chunk().expect("rows of a tile");
+        let dots = W::dot::<S, P, T, false>(simd, weights, index + 1, x);
         for t in 0..T {
             let scale = simd.pair_splat(x[t].scale);
             for p in 0..P {
-                let dot = simd.pair_to_f32(dots[p][t]);
-                products[p][t] = if n == 0 {
-                    simd.pair_mul(dot, scale)
-                } else {
-                    simd.pair_fma(dot, scale, products[p][t])
-                };
+                products[p][t] = simd.pair_fma(simd.pair_to_f32(dots[p][t]), scale, products[p][t]);
             }
         }
     }
@@ -397,8 +403,8 @@ fn add<S: Simd, W: Pair, const P: usize, const T: usize, const N: usize, const M
     }
     for t in 0..T {
         let mut sum = first[t].sum;
-        for n in 1..N {
-            sum += x[n * stride + t].sum;
+        if N == 2 {
+            sum += x[stride..][t].sum;
         }
         let sum = simd.pair_splat(sum);
         for p in 0..P {
@@ -406,7 +412,6 @@ fn add<S: Simd, W: Pair, const P: usize, const T: usize, const N: usize, const M
             sums[p][t] = simd.pair_fma(minima[p], sum, sums[p][t]);
         }
     }
-    N
 }
 
 /// The blocks of a pair of panels.
