@@ -374,6 +374,11 @@ fn add<S: Simd, W: Pair, const P: usize, const T: usize, const N: usize, const M
         }
         return;
     }
+    let mut scales = [simd.pair_splat(0.0); P];
+    for p in 0..P {
+        let [a, b] = pairs.scales[p];
+        scales[p] = simd.pair_scales([&a[2 * group], &b[2 * group]]);
+    }
     let mut products = [[simd.pair_splat(0.0); T]; P];
     let dots = W::dot::<S, P, T, false>(simd, weights, index, first);
     for t in 0..T {
@@ -392,13 +397,10 @@ fn add<S: Simd, W: Pair, const P: usize, const T: usize, const N: usize, const M
             }
         }
     }
-    let mut scales = [simd.pair_splat(0.0); P];
     let mut minima = scales;
     for p in 0..P {
         let [a, b] = pairs.scales[p];
-        let (a, b) = (&a[2 * group..][..2], &b[2 * group..][..2]);
-        scales[p] = simd.pair_scales([&a[0], &b[0]]);
-        let offsets = simd.pair_scales([&a[1], &b[1]]);
+        let offsets = simd.pair_scales([&a[2 * group + 1], &b[2 * group + 1]]);
         minima[p] = simd.pair_fma(scales[p], simd.pair_splat(-8.0), offsets);
     }
     for t in 0..T {

@@ -24,6 +24,19 @@ macro_rules! dot_block {
             }
         }
         for $i in 0..BLOCK / 8 {
+            if $tokens == 1 {
+                // Each weight is used once, so only one vector of them is in registers at a time.
+                let first = broadcast($simd, &$x[0].values, 8 * $i);
+                let second = broadcast($simd, &$x[0].values, 8 * $i + 4);
+                for $p in 0..$pairs {
+                    for $h in 0..HALVES {
+                        let weights = $weights;
+                        let sum = multiply_add($simd, weights[0], first, sums[$p][0][$h]);
+                        sums[$p][0][$h] = multiply_add($simd, weights[1], second, sum);
+                    }
+                }
+                continue;
+            }
             let mut weights = [[[start($simd, 0); 2]; HALVES]; $pairs];
             for $p in 0..$pairs {
                 for $h in 0..HALVES {
