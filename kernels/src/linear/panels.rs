@@ -313,30 +313,25 @@ impl<S: Simd, W: Pair, const P: usize, const MINIMUM: bool> Tile for Integer<'_,
                 }
             }
         }
-        let mut group = self.chunk.start / pairs.group_blocks;
-        // The blocks left in the group.
-        let mut left = (group + 1) * pairs.group_blocks - self.chunk.start;
-        let twos = if MINIMUM && pairs.group_blocks.is_multiple_of(2) { blocks / 2 } else { 0 };
+        let mut group = Group::of(self.chunk.start, pairs.group_blocks);
+        // Where groups have an even number of blocks, each two of them start at an even block, in a chunk or not.
+        const { assert!(CHUNK.is_multiple_of(2)) };
+        let even = MINIMUM && pairs.group_blocks.is_multiple_of(2);
+        let twos = if even { blocks / 2 } else { 0 };
         for two in 0..twos {
             let index = 2 * two;
             let x = &x[index * stride..];
-            add::<_, _, P, T, 2, MINIMUM>(
-                simd, &weights, &pairs, index, group, x, stride, &mut sums,
-            );
-            left -= 2;
-            if left == 0 {
-                (group, left) = (group + 1, pairs.group_blocks);
-            }
+            self.add_with_minimum::<T, 2>(&weights, index, group.index, x, stride, &mut sums);
+            group.pass(2);
         }
         for index in 2 * twos..blocks {
             let x = &x[index * stride..];
-            add::<_, _, P, T, 1, MINIMUM>(
-                simd, &weights, &pairs, index, group, x, stride, &mut sums,
-            );
-            left -= 1;
-            if left == 0 {
-                (group, left) = (group + 1, pairs.group_blocks);
+            if MINIMUM {
+                self.add_with_minimum::<T, 1>(&weights, index, group.index, x, stride, &mut sums);
+            } else {
+                self.add(&weights, index, group.index, tile(x), &mut sums);
             }
+            group.pass(1);
         }
         for p in 0..P {
             for t in 0..T {
@@ -346,72 +341,131 @@ impl<S: Simd, W: Pair, const P: usize, const MINIMUM: bool> Tile for Integer<'_,
     }
 }
 
-#[inline(always)]
-fn add<S: Simd, W: Pair, const P: usize, const T: usize, const N: usize, const MINIMUM: bool>(
-    simd: S,
-    weights: &[W; P],
-    pairs: &Pairs<'_, P>,
-    index: usize,
-    group: usize,
-    x: &[Block],
-    stride: usize,
-    sums: &mut [[S::Pair; T]; P],
-) {
-    let first: &[_; T] = x.first_chunk().expect("rows of a tile");
-    if !MINIMUM {
+impl<S: Simd, W: Pair, const P: usize, const MINIMUM: bool> Integer<'_, S, W, P, MINIMUM> {
+    /// Adds the products of the block at `index`, in a group that has a scale only.
+    #[inline(always)]
+    fn add<const T: usize>(
+        &self,
+        weights: &[W; P],
+        index: usize,
+        group: usize,
+        x: &[Block; T],
+        sums: &mut [[S::Pair; T]; P],
+    ) {
+        let simd = self.simd;
         let mut scales = [simd.pair_splat(0.0); P];
         for p in 0..P {
-            let [a, b] = pairs.scales[p];
+            let [a, b] = self.pairs.scales[p];
             scales[p] = simd.pair_scales([&a[group], &b[group]]);
         }
-        let dots = W::dot::<S, P, T, true>(simd, weights, index, first);
+        let dots = W::dot::<S, P, T, true>(simd, weights, index, x);
         for t in 0..T {
-            let scale = simd.pair_splat(first[t].scale);
+            let scale = simd.pair_splat(x[t].scale);
             for p in 0..P {
                 let dot = simd.pair_to_f32(dots[p][t]);
                 sums[p][t] = simd.pair_fma(dot, simd.pair_mul(scale, scales[p]), sums[p][t]);
             }
         }
-        return;
     }
-    let mut scales = [simd.pair_splat(0.0); P];
-    for p in 0..P {
-        let [a, b] = pairs.scales[p];
-        scales[p] = simd.pair_scales([&a[2 * group], &b[2 * group]]);
-    }
-    let mut products = [[simd.pair_splat(0.0); T]; P];
-    let dots = W::dot::<S, P, T, false>(simd, weights, index, first);
-    for t in 0..T {
-        let scale = simd.pair_splat(first[t].scale);
+
+    /// Adds the products of `N` blocks, one or two, from `index` on, in a group that has a minimum. `x` starts with the first of them, and
+    /// the same tokens' next block is `stride` further.
+    ///
+    /// The weights are `scale · nibble + minimum`, so the nibbles need no offset, the scale is applied once to the sum of the blocks, and the
+    /// minimum to the sum of the activations. With two blocks, that is as much work as two blocks with a scale each.
+    #[inline(always)]
+    fn add_with_minimum<const T: usize, const N: usize>(
+        &self,
+        weights: &[W; P],
+        index: usize,
+        group: usize,
+        x: &[Block],
+        stride: usize,
+        sums: &mut [[S::Pair; T]; P],
+    ) {
+        const { assert!(N == 1 || N == 2) };
+        let simd = self.simd;
+        let mut scales = [simd.pair_splat(0.0); P];
+        let mut minima = scales;
+        // Before the products, so that their latency is hidden: at the end of the blocks, decode was a tenth slower.
         for p in 0..P {
-            products[p][t] = simd.pair_mul(simd.pair_to_f32(dots[p][t]), scale);
+            let [a, b] = self.pairs.scales[p];
+            let (a, b) = (&a[2 * group..][..2], &b[2 * group..][..2]);
+            scales[p] = simd.pair_scales([&a[0], &b[0]]);
+            let offsets = simd.pair_scales([&a[1], &b[1]]);
+            minima[p] = simd.pair_fma(scales[p], simd.pair_splat(-8.0), offsets);
         }
-    }
-    if N == 2 {
-        let x: &[_; T] = x[stride..].first_chunk().expect("rows of a tile");
-        let dots = W::dot::<S, P, T, false>(simd, weights, index + 1, x);
+        let (first, second) = (tile::<T>(x), tile::<T>(&x[(N - 1) * stride..]));
+        let mut products = [[simd.pair_splat(0.0); T]; P];
+        // Not a loop, which LLVM would not unroll.
+        Self::add_products(simd, weights, index, first, &mut products);
+        if N == 2 {
+            Self::add_products(simd, weights, index + 1, second, &mut products);
+        }
         for t in 0..T {
-            let scale = simd.pair_splat(x[t].scale);
+            let sum = if N == 2 { first[t].sum + second[t].sum } else { first[t].sum };
+            let sum = simd.pair_splat(sum);
             for p in 0..P {
-                products[p][t] = simd.pair_fma(simd.pair_to_f32(dots[p][t]), scale, products[p][t]);
+                sums[p][t] = simd.pair_fma(products[p][t], scales[p], sums[p][t]);
+                sums[p][t] = simd.pair_fma(minima[p], sum, sums[p][t]);
             }
         }
     }
-    let mut minima = scales;
-    for p in 0..P {
-        let [a, b] = pairs.scales[p];
-        let offsets = simd.pair_scales([&a[2 * group + 1], &b[2 * group + 1]]);
-        minima[p] = simd.pair_fma(scales[p], simd.pair_splat(-8.0), offsets);
-    }
-    for t in 0..T {
-        let mut sum = first[t].sum;
-        if N == 2 {
-            sum += x[stride..][t].sum;
+
+    /// Adds `Σ nibble · x` of the block at `index`.
+    #[inline(always)]
+    fn add_products<const T: usize>(
+        simd: S,
+        weights: &[W; P],
+        index: usize,
+        x: &[Block; T],
+        products: &mut [[S::Pair; T]; P],
+    ) {
+        let dots = W::dot::<S, P, T, false>(simd, weights, index, x);
+        for t in 0..T {
+            let scale = simd.pair_splat(x[t].scale);
+            for p in 0..P {
+                let dot = simd.pair_to_f32(dots[p][t]);
+                products[p][t] = if T == 1 {
+                    simd.pair_accumulate(dot, scale, products[p][t])
+                } else {
+                    // With many sums, the order that LLVM chooses is faster.
+                    simd.pair_fma(dot, scale, products[p][t])
+                };
+            }
         }
-        let sum = simd.pair_splat(sum);
-        for p in 0..P {
-            sums[p][t] = simd.pair_fma(products[p][t], scales[p], sums[p][t]);
-            sums[p][t] = simd.pair_fma(minima[p], sum, sums[p][t]);
+    }
+}
+
+/// The blocks of a tile of tokens, which are adjacent.
+#[inline(always)]
+fn tile<const T: usize>(x: &[Block]) -> &[Block; T] {
+    x.first_chunk().expect("rows of a tile")
+}
+
+/// A group of blocks that is read block by block.
+struct Group {
+    index: usize,
+    /// Blocks that are left in it.
+    left: usize,
+    /// Blocks of every group.
+    size: usize,
+}
+
+impl Group {
+    /// The group of `block`, from that block on.
+    #[inline(always)]
+    fn of(block: usize, size: usize) -> Self {
+        let index = block / size;
+        Self { index, left: (index + 1) * size - block, size }
+    }
+
+    /// Steps over blocks of the group.
+    #[inline(always)]
+    fn pass(&mut self, blocks: usize) {
+        self.left -= blocks;
+        if self.left == 0 {
+            (self.index, self.left) = (self.index + 1, self.size);
         }
     }
 }
