@@ -275,7 +275,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn each_value_is_within_half_a_step_and_offsets_are_exact(
+        fn each_value_is_within_half_a_step_and_sums_are_exact(
             (x, cols) in (1usize..28, 1usize..140).prop_flat_map(|(r, c)| (values(r * c), Just(c))),
         ) {
             for isa in Isa::available() {
@@ -293,7 +293,9 @@ mod tests {
                     for (block, x) in x.chunks(BLOCK).enumerate() {
                         let q = rows.block(row, block);
                         prop_assert_eq!(q, filled.block(row, block));
-                        prop_assert_eq!(q.offset, -8 * q.values.iter().map(|&v| i32::from(v)).sum::<i32>());
+                        let sum = q.values.iter().map(|&v| i32::from(v)).sum::<i32>();
+                        prop_assert_eq!(q.offset, -8 * sum);
+                        prop_assert_eq!(q.sum, q.scale * sum as f32);
                         prop_assert!(q.values[x.len()..].iter().all(|&v| v == 0));
                         for (x, &v) in x.iter().zip(&q.values) {
                             prop_assert!((x - q.scale * f32::from(v)).abs() <= q.scale * 0.5001);

@@ -386,14 +386,13 @@ impl<S: Simd, W: Pair, const P: usize, const MINIMUM: bool> Integer<'_, S, W, P,
         const { assert!(N == 1 || N == 2) };
         let simd = self.simd;
         let mut scales = [simd.pair_splat(0.0); P];
-        let mut minima = scales;
+        let mut offsets = scales;
         // Before the products, so that their latency is hidden: at the end of the blocks, decode was a tenth slower.
         for p in 0..P {
             let [a, b] = self.pairs.scales[p];
             let (a, b) = (&a[2 * group..][..2], &b[2 * group..][..2]);
             scales[p] = simd.pair_scales([&a[0], &b[0]]);
-            let offsets = simd.pair_scales([&a[1], &b[1]]);
-            minima[p] = simd.pair_fma(scales[p], simd.pair_splat(-8.0), offsets);
+            offsets[p] = simd.pair_scales([&a[1], &b[1]]);
         }
         let (first, second) = (tile::<T>(x), tile::<T>(&x[(N - 1) * stride..]));
         let mut products = [[simd.pair_splat(0.0); T]; P];
@@ -401,6 +400,10 @@ impl<S: Simd, W: Pair, const P: usize, const MINIMUM: bool> Integer<'_, S, W, P,
         Self::add_products(simd, weights, index, first, &mut products);
         if N == 2 {
             Self::add_products(simd, weights, index + 1, second, &mut products);
+        }
+        let mut minima = offsets;
+        for p in 0..P {
+            minima[p] = simd.pair_fma(scales[p], simd.pair_splat(-8.0), offsets[p]);
         }
         for t in 0..T {
             let sum = if N == 2 { first[t].sum + second[t].sum } else { first[t].sum };
