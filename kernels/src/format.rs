@@ -19,7 +19,8 @@
 //! ```
 //!
 //! A nibble of 0 is the integer −8 and gives the minimum of the group, so `offset = minimum + 8 · scale`. With the offset in place of
-//! the minimum, both forms have the same integers and the same dot products of them; the second adds `offset · Σ x` for each group.
+//! the minimum, both forms have the same integers. The products of quantized inputs use the minimum: `scale · Σ nibble · x` and
+//! `minimum · Σ x`.
 
 use half::{bf16, f16};
 
@@ -214,23 +215,33 @@ impl<'a> Panels<'a> {
         }
     }
 
-    /// The terms of the weight at `[row][col]`: `scale · integer`, and the offset if there is one.
-    fn terms(&self, row: usize, col: usize) -> (f32, Option<f32>) {
+    /// What is stored for the group of the weight at `[row][col]`: the scale, and the offset if there is one.
+    fn numbers(&self, row: usize, col: usize) -> (f32, Option<f32>) {
         let (_, scales) = self.panel(row / LANES);
         let form = self.shape.form;
         let group = &scales[col / BLOCK / self.shape.group_blocks * form.numbers()..];
-        let scaled = self.integer(row, col) as f32 * group[0][row % LANES].to_f32();
         let offset = match form {
             GroupForm::Scale => None,
             GroupForm::Minimum => Some(group[1][row % LANES].to_f32()),
         };
-        (scaled, offset)
+        (group[0][row % LANES].to_f32(), offset)
     }
 
     /// The weight at `[row][col]`.
     fn weight(&self, row: usize, col: usize) -> f32 {
-        let (scaled, offset) = self.terms(row, col);
+        let (scale, offset) = self.numbers(row, col);
+        let scaled = self.integer(row, col) as f32 * scale;
         offset.map_or(scaled, |offset| scaled + offset)
+    }
+
+    /// The magnitude of the weight at `[row][col]`, or of the terms that are multiplied one by one: `scale · nibble` and the minimum.
+    fn magnitude(&self, row: usize, col: usize) -> f32 {
+        let (scale, offset) = self.numbers(row, col);
+        let integer = self.integer(row, col) as f32;
+        match offset {
+            None => (scale * integer).abs(),
+            Some(offset) => (scale * (integer + 8.0)).abs() + (offset - 8.0 * scale).abs(),
+        }
     }
 }
 
@@ -311,10 +322,7 @@ impl<'a> Matrix<'a> {
         self.row(row, out);
         out.iter_mut().for_each(|weight| *weight = weight.abs());
         if let Storage::Panels(p) = self.storage {
-            out.iter_mut().enumerate().for_each(|(col, weight)| {
-                let (scaled, offset) = p.terms(row, col);
-                *weight = scaled.abs() + offset.unwrap_or(0.0).abs();
-            });
+            out.iter_mut().enumerate().for_each(|(col, weight)| *weight = p.magnitude(row, col));
         }
     }
 }
