@@ -19,7 +19,8 @@
 //! ```
 //!
 //! A nibble of 0 is the integer −8 and gives the minimum of the group, so `offset = minimum + 8 · scale`. With the offset in place of
-//! the minimum, both forms have the same integers and the same dot products of them; the second adds `offset · Σ x` for each group.
+//! the minimum, both forms have the same integers. The products of quantized inputs use the minimum: `scale · Σ nibble · x` and
+//! `minimum · Σ x`.
 //!
 //! What is stored is the row as it is, or, with [`Rotation::Blocks`], the row whose blocks of 32 columns are each multiplied with the
 //! orthonormal [Walsh–Hadamard matrix](crate::reference::rotated). Blocks of inputs that are rotated, too, have the same products, and
@@ -232,23 +233,23 @@ impl<'a> Panels<'a> {
         }
     }
 
-    /// The terms of the stored weight at `[row][col]`, before it is rotated back: `scale · integer`, and the offset if there is one.
-    fn terms(&self, row: usize, col: usize) -> (f32, Option<f32>) {
+    /// What is stored for the group of the weight at `[row][col]`: the scale, and the offset if there is one.
+    fn numbers(&self, row: usize, col: usize) -> (f32, Option<f32>) {
         let (_, scales) = self.panel(row / LANES);
         let form = self.shape.form;
         let group = &scales[col / BLOCK / self.shape.group_blocks * form.numbers()..];
-        let scaled = self.integer(row, col) as f32 * group[0][row % LANES].to_f32();
         let offset = match form {
             GroupForm::Scale => None,
             GroupForm::Minimum => Some(group[1][row % LANES].to_f32()),
         };
-        (scaled, offset)
+        (group[0][row % LANES].to_f32(), offset)
     }
 
     /// Writes the weights of a row.
     fn row(&self, row: usize, out: &mut [f32]) {
         for (col, out) in out.iter_mut().enumerate() {
-            let (scaled, offset) = self.terms(row, col);
+            let (scale, offset) = self.numbers(row, col);
+            let scaled = self.integer(row, col) as f32 * scale;
             *out = offset.map_or(scaled, |offset| scaled + offset);
         }
         self.shape.rotation.apply(out);
@@ -258,13 +259,22 @@ impl<'a> Panels<'a> {
     /// each weight.
     fn magnitudes(&self, row: usize, out: &mut [f32]) {
         for (col, out) in out.iter_mut().enumerate() {
-            let (scaled, offset) = self.terms(row, col);
-            *out = scaled.abs() + offset.unwrap_or(0.0).abs();
+            *out = self.magnitude(row, col);
         }
         if self.shape.rotation == Rotation::Blocks {
             for block in out.as_chunks_mut::<BLOCK>().0 {
                 *block = [block.iter().sum::<f32>() / (BLOCK as f32).sqrt(); BLOCK];
             }
+        }
+    }
+
+    /// The magnitude of the weight at `[row][col]`, or of the terms that are multiplied one by one: `scale · nibble` and the minimum.
+    fn magnitude(&self, row: usize, col: usize) -> f32 {
+        let (scale, offset) = self.numbers(row, col);
+        let integer = self.integer(row, col) as f32;
+        match offset {
+            None => (scale * integer).abs(),
+            Some(offset) => (scale * (integer + 8.0)).abs() + (offset - 8.0 * scale).abs(),
         }
     }
 }

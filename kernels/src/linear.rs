@@ -320,7 +320,7 @@ mod tests {
             Just((Bits::Eight, GroupForm::Scale, Rotation::None)),
             Just((Bits::Eight, GroupForm::Scale, Rotation::Blocks)),
         ];
-        let group = prop_oneof![Just(0), Just(32), Just(64), Just(128)];
+        let group = prop_oneof![Just(0), Just(32), Just(64), Just(96), Just(128)];
         prop_oneof![
             1 => Just(Kind::F32),
             1 => Just(Kind::F16),

@@ -237,7 +237,9 @@ fn quantize_block<S: Vectors>(simd: S, x: &[f32; BLOCK], to: &mut Block) {
     }
     to.scale = step.scale;
     // Exact: at most 32 · 127. A scale of NaN makes every product of the block NaN, whatever the integers.
-    to.offset = -8 * simd.sum(sum) as i32;
+    let sum = simd.sum(sum);
+    to.offset = -8 * sum as i32;
+    to.sum = step.scale * sum;
 }
 
 /// The step between adjacent integers.
@@ -299,7 +301,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn each_value_is_within_half_a_step_and_offsets_are_exact(
+        fn each_value_is_within_half_a_step_and_sums_are_exact(
             (x, cols, rotation) in (1usize..28, 1usize..140, any::<bool>()).prop_flat_map(|(r, c, rotated)| {
                 let (c, rotation) = match rotated {
                     true => (c.next_multiple_of(BLOCK), Rotation::Blocks),
@@ -325,7 +327,9 @@ mod tests {
                     for (block, x) in x.chunks(BLOCK).enumerate() {
                         let q = rows.block(row, block);
                         prop_assert_eq!(q, filled.block(row, block));
-                        prop_assert_eq!(q.offset, -8 * q.values.iter().map(|&v| i32::from(v)).sum::<i32>());
+                        let sum = q.values.iter().map(|&v| i32::from(v)).sum::<i32>();
+                        prop_assert_eq!(q.offset, -8 * sum);
+                        prop_assert_eq!(q.sum, q.scale * sum as f32);
                         prop_assert!(q.values[x.len()..].iter().all(|&v| v == 0));
                         for (x, &v) in x.iter().zip(&q.values) {
                             prop_assert!((x - q.scale * f32::from(v)).abs() <= q.scale * 0.5001);

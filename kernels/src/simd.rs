@@ -42,15 +42,8 @@ pub struct Block {
     pub offset: i32,
     /// Applied after the dot product.
     pub scale: f32,
-}
-
-impl Block {
-    /// `Σ x` of the activations, as `f32`.
-    #[inline(always)]
-    pub(crate) fn sum(&self) -> f32 {
-        // The first product is exact.
-        self.offset as f32 * -0.125 * self.scale
-    }
+    /// `scale · Σ values`: the sum of the activations.
+    pub sum: f32,
 }
 
 /// A computation with its arguments as fields, written once for all instruction sets.
@@ -185,14 +178,14 @@ pub trait Simd: Vectors {
     /// Stores two vectors.
     fn pair_store(self, v: Self::Pair, to: &mut [[f32; LANES]; 2]);
 
-    /// `Σ (nibble − 8) · x` over a block, for the rows of `P` pairs of panels and `T` tokens.
-    fn dot_q4<const P: usize, const T: usize>(
+    /// `Σ (nibble − 8) · x` over a block, for the rows of `P` pairs of panels and `T` tokens; or `Σ nibble · x`, unless `SIGNED`.
+    fn dot_q4<const P: usize, const T: usize, const SIGNED: bool>(
         self,
         weights: [[&[u8; Q4_BLOCK_BYTES]; 2]; P],
         x: &[Block; T],
     ) -> [[Self::PairI32; T]; P];
     /// As [`dot_q4`](Self::dot_q4), of unpacked blocks.
-    fn dot_unpacked<const P: usize, const T: usize>(
+    fn dot_unpacked<const P: usize, const T: usize, const SIGNED: bool>(
         self,
         weights: [&[u8; UNPACKED_BLOCK_BYTES]; P],
         x: &[Block; T],

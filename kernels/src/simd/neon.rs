@@ -88,8 +88,6 @@ pub(crate) unsafe trait Neon: Copy + Send + Sync + 'static {
 
 /// The integers of a block of two panels, in any storage.
 trait Integers: Copy {
-    /// The multiple of [`Block::offset`](super::Block::offset) that a dot product needs added.
-    const OFFSET: i32;
     /// Whether they are in the layout of [`unpack_q4`](Vectors::unpack_q4).
     const UNPACKED: bool = false;
 
@@ -99,8 +97,6 @@ trait Integers: Copy {
 }
 
 impl Integers for [&[u8; Q4_BLOCK_BYTES]; 2] {
-    const OFFSET: i32 = 1;
-
     #[inline(always)]
     fn columns(self, simd: impl Neon, panel: usize, i: usize) -> [[int8x16_t; 2]; 2] {
         nibbles(simd, &self[panel].as_chunks().0[i])
@@ -108,7 +104,6 @@ impl Integers for [&[u8; Q4_BLOCK_BYTES]; 2] {
 }
 
 impl Integers for &[u8; UNPACKED_BLOCK_BYTES] {
-    const OFFSET: i32 = 1;
     const UNPACKED: bool = true;
 
     #[inline(always)]
@@ -119,8 +114,6 @@ impl Integers for &[u8; UNPACKED_BLOCK_BYTES] {
 }
 
 impl Integers for [&[u8; Q8_BLOCK_BYTES]; 2] {
-    const OFFSET: i32 = 0;
-
     #[inline(always)]
     fn columns(self, simd: impl Neon, panel: usize, i: usize) -> [[int8x16_t; 2]; 2] {
         let (runs, _) = self[panel].as_chunks();

@@ -57,6 +57,12 @@ fn add_rows(sums: &mut [i32; LANES], products: Products) {
     }
 }
 
+/// What a dot product with nibbles starts with.
+#[inline(always)]
+fn offset<const SIGNED: bool>(x: &Block) -> i32 {
+    if SIGNED { x.offset } else { 0 }
+}
+
 // Long functions are not inlined here: they need no `target_feature`, and would be compiled a hundred times.
 
 #[inline(never)]
@@ -70,14 +76,14 @@ fn unpack_q4(blocks: [&[u8; Q4_BLOCK_BYTES]; 2], to: &mut [u8; UNPACKED_BLOCK_BY
     }
 }
 
-fn dot_q4(panels: [&[u8; Q4_BLOCK_BYTES]; 2], x: &Block) -> I32 {
+fn dot_q4(panels: [&[u8; Q4_BLOCK_BYTES]; 2], x: &Block, offset: i32) -> I32 {
     let mut unpacked = [0; UNPACKED_BLOCK_BYTES];
     unpack_q4(panels, &mut unpacked);
-    dot_unpacked(&unpacked, x)
+    dot_unpacked(&unpacked, x, offset)
 }
 
 #[inline(never)]
-fn dot_unpacked(pair: &[u8; UNPACKED_BLOCK_BYTES], x: &Block) -> I32 {
+fn dot_unpacked(pair: &[u8; UNPACKED_BLOCK_BYTES], x: &Block, offset: i32) -> I32 {
     // Sums of eight products of nibbles, at most 15·127 each, fit in 16 bits.
     let mut products = [[0; 4 * LANES]; 2];
     for (runs, x) in pair.as_chunks::<64>().0.iter().zip(x.values.as_chunks::<4>().0) {
@@ -85,7 +91,7 @@ fn dot_unpacked(pair: &[u8; UNPACKED_BLOCK_BYTES], x: &Block) -> I32 {
             *products = add(*products, |i| i16::from(run[i]), x);
         }
     }
-    let mut sums = [[x.offset; LANES]; 2];
+    let mut sums = [[offset; LANES]; 2];
     sums.iter_mut().zip(products).for_each(|(sums, products)| add_rows(sums, products));
     sums
 }
@@ -229,7 +235,7 @@ impl Simd for Scalar {
         let (weights, x) =
             ([3; UNPACKED_BLOCK_BYTES], Block { values: [5; BLOCK], ..Block::default() });
         for _ in 0..rounds {
-            black_box(dot_unpacked(black_box(&weights), black_box(&x)));
+            black_box(dot_unpacked(black_box(&weights), black_box(&x), 0));
         }
         UNPACKED_BLOCK_BYTES
     }
@@ -275,20 +281,20 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
-    fn dot_q4<const P: usize, const T: usize>(
+    fn dot_q4<const P: usize, const T: usize, const SIGNED: bool>(
         self,
         weights: [[&[u8; Q4_BLOCK_BYTES]; 2]; P],
         x: &[Block; T],
     ) -> [[I32; T]; P] {
-        weights.map(|panels| x.each_ref().map(|x| dot_q4(panels, x)))
+        weights.map(|panels| x.each_ref().map(|x| dot_q4(panels, x, offset::<SIGNED>(x))))
     }
     #[inline(always)]
-    fn dot_unpacked<const P: usize, const T: usize>(
+    fn dot_unpacked<const P: usize, const T: usize, const SIGNED: bool>(
         self,
         weights: [&[u8; UNPACKED_BLOCK_BYTES]; P],
         x: &[Block; T],
     ) -> [[I32; T]; P] {
-        weights.map(|pair| x.each_ref().map(|x| dot_unpacked(pair, x)))
+        weights.map(|pair| x.each_ref().map(|x| dot_unpacked(pair, x, offset::<SIGNED>(x))))
     }
     #[inline(always)]
     fn dot_q8<const P: usize, const T: usize>(

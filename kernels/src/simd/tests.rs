@@ -143,8 +143,8 @@ struct Dots {
 
 #[derive(Clone, Copy, Debug)]
 enum Word {
-    Q4,
-    Unpacked,
+    Q4 { signed: bool },
+    Unpacked { signed: bool },
     Q8,
 }
 
@@ -152,9 +152,10 @@ impl Dots {
     /// The weight of a row of a pair's panel at column `k`, by the definition of the layout.
     fn weight(&self, word: Word, pair: usize, panel: usize, row: usize, k: usize) -> i32 {
         match word {
-            Word::Q4 | Word::Unpacked => {
+            Word::Q4 { signed } | Word::Unpacked { signed } => {
                 let byte = self.q4[pair][panel][k / 8 * 32 + row * 4 + k % 4];
-                i32::from(if k % 8 < 4 { byte & 15 } else { byte >> 4 }) - 8
+                i32::from(if k % 8 < 4 { byte & 15 } else { byte >> 4 })
+                    - if signed { 8 } else { 0 }
             }
             Word::Q8 => i32::from(self.q8[pair][panel][k / 4 * 32 + row * 4 + k % 4] as i8),
         }
@@ -194,13 +195,19 @@ fn dots<S: Simd, const P: usize, const T: usize>(
     for (pair, to) in q4.iter().zip(&mut unpacked) {
         simd.unpack_q4([&pair[0], &pair[1]], to);
     }
-    let offset = |x: &[i8; BLOCK]| -8 * x.iter().map(|x| i32::from(*x)).sum::<i32>();
-    let tokens =
-        &std::array::from_fn(|t| Block { values: x[t], offset: offset(&x[t]), scale: 1.0 });
-    let products: [(Word, [[S::PairI32; T]; P]); 3] = [
-        (Word::Q4, simd.dot_q4(std::array::from_fn(|p| [&q4[p][0], &q4[p][1]]), tokens)),
-        (Word::Unpacked, simd.dot_unpacked(std::array::from_fn(|p| &unpacked[p]), tokens)),
-        (Word::Q8, simd.dot_q8(std::array::from_fn(|p| [&q8[p][0], &q8[p][1]]), tokens)),
+    let tokens = &std::array::from_fn(|t| {
+        let sum = x[t].iter().map(|x| i32::from(*x)).sum::<i32>();
+        Block { values: x[t], offset: -8 * sum, scale: 1.0, sum: sum as f32 }
+    });
+    let packed = std::array::from_fn(|p| [&q4[p][0], &q4[p][1]]);
+    let unpacked = std::array::from_fn(|p| &unpacked[p]);
+    let bytes = std::array::from_fn(|p| [&q8[p][0], &q8[p][1]]);
+    let products: [(Word, [[S::PairI32; T]; P]); 5] = [
+        (Word::Q4 { signed: true }, simd.dot_q4::<P, T, true>(packed, tokens)),
+        (Word::Q4 { signed: false }, simd.dot_q4::<P, T, false>(packed, tokens)),
+        (Word::Unpacked { signed: true }, simd.dot_unpacked::<P, T, true>(unpacked, tokens)),
+        (Word::Unpacked { signed: false }, simd.dot_unpacked::<P, T, false>(unpacked, tokens)),
+        (Word::Q8, simd.dot_q8(bytes, tokens)),
     ];
     for (word, products) in products {
         for (p, t) in (0..P).flat_map(|p| (0..T).map(move |t| (p, t))) {

@@ -24,6 +24,19 @@ macro_rules! dot_block {
             }
         }
         for $i in 0..BLOCK / 8 {
+            if $tokens == 1 {
+                // Each weight is used once, so only one vector of them is in registers at a time.
+                let first = broadcast($simd, &$x[0].values, 8 * $i);
+                let second = broadcast($simd, &$x[0].values, 8 * $i + 4);
+                for $p in 0..$pairs {
+                    for $h in 0..HALVES {
+                        let weights = $weights;
+                        let sum = multiply_add($simd, weights[0], first, sums[$p][0][$h]);
+                        sums[$p][0][$h] = multiply_add($simd, weights[1], second, sum);
+                    }
+                }
+                continue;
+            }
             let mut weights = [[[start($simd, 0); 2]; HALVES]; $pairs];
             for $p in 0..$pairs {
                 for $h in 0..HALVES {
@@ -118,20 +131,23 @@ macro_rules! pair_words {
         }
 
         #[inline(always)]
-        fn dot_q4<const P: usize, const T: usize>(
+        fn dot_q4<const P: usize, const T: usize, const SIGNED: bool>(
             self,
             weights: [[&[u8; Q4_BLOCK_BYTES]; 2]; P],
             x: &[Block; T],
         ) -> [[[__m256i; 2]; T]; P] {
-            dot_block!(self, x, P, T, 1, |p, h, i| nibbles(self, &weights[p][h].as_chunks().0[i]))
+            dot_block!(self, x, P, T, i32::from(SIGNED), |p, h, i| nibbles(
+                self,
+                &weights[p][h].as_chunks().0[i]
+            ))
         }
         #[inline(always)]
-        fn dot_unpacked<const P: usize, const T: usize>(
+        fn dot_unpacked<const P: usize, const T: usize, const SIGNED: bool>(
             self,
             weights: [&[u8; UNPACKED_BLOCK_BYTES]; P],
             x: &[Block; T],
         ) -> [[[__m256i; 2]; T]; P] {
-            dot_block!(self, x, P, T, 1, |p, h, i| {
+            dot_block!(self, x, P, T, i32::from(SIGNED), |p, h, i| {
                 let (vectors, _) = weights[p].as_chunks();
                 [load_bytes(self, &vectors[4 * i + h]), load_bytes(self, &vectors[4 * i + 2 + h])]
             })

@@ -105,9 +105,9 @@ fn add_quarter<const Q: i32, const PANEL: usize, const T: usize>(
     }
 }
 
-/// Dot products of integers in any storage.
+/// Dot products of integers in any storage, to which `OFFSET` adds [`Block::offset`].
 #[inline(always)]
-fn dot<W: Integers, const P: usize, const T: usize>(
+fn dot<W: Integers, const P: usize, const T: usize, const OFFSET: bool>(
     simd: Dotprod,
     weights: [W; P],
     x: &[Block; T],
@@ -115,7 +115,7 @@ fn dot<W: Integers, const P: usize, const T: usize>(
     let mut sums = neon!([[[vdupq_n_s32(0); 4]; T]; P]);
     for p in 0..P {
         for t in 0..T {
-            sums[p][t] = neon!([vdupq_n_s32(W::OFFSET * x[t].offset); 4]);
+            sums[p][t] = neon!([vdupq_n_s32(i32::from(OFFSET) * x[t].offset); 4]);
         }
     }
     for half in 0..2 {
@@ -150,20 +150,20 @@ impl Simd for Dotprod {
     }
 
     #[inline(always)]
-    fn dot_q4<const P: usize, const T: usize>(
+    fn dot_q4<const P: usize, const T: usize, const SIGNED: bool>(
         self,
         weights: [[&[u8; Q4_BLOCK_BYTES]; 2]; P],
         x: &[Block; T],
     ) -> [[[int32x4_t; 4]; T]; P] {
-        dot(self, weights, x)
+        dot::<_, P, T, SIGNED>(self, weights, x)
     }
     #[inline(always)]
-    fn dot_unpacked<const P: usize, const T: usize>(
+    fn dot_unpacked<const P: usize, const T: usize, const SIGNED: bool>(
         self,
         weights: [&[u8; UNPACKED_BLOCK_BYTES]; P],
         x: &[Block; T],
     ) -> [[[int32x4_t; 4]; T]; P] {
-        dot(self, weights, x)
+        dot::<_, P, T, SIGNED>(self, weights, x)
     }
     #[inline(always)]
     fn dot_q8<const P: usize, const T: usize>(
@@ -171,6 +171,6 @@ impl Simd for Dotprod {
         weights: [[&[u8; Q8_BLOCK_BYTES]; 2]; P],
         x: &[Block; T],
     ) -> [[[int32x4_t; 4]; T]; P] {
-        dot(self, weights, x)
+        dot::<_, P, T, false>(self, weights, x)
     }
 }

@@ -111,9 +111,10 @@ fn add<W: Integers, const PANEL: usize, const T: usize>(
     }
 }
 
-/// Dot products of integers in any storage. Tokens are multiplied in pairs; an odd last token is paired with itself.
+/// Dot products of integers in any storage, to which `OFFSET` adds [`Block::offset`]. Tokens are multiplied in pairs; an odd last token
+/// is paired with itself.
 #[inline(always)]
-fn dot<W: Integers, const P: usize, const T: usize>(
+fn dot<W: Integers, const P: usize, const T: usize, const OFFSET: bool>(
     simd: I8mm,
     weights: [W; P],
     x: &[Block; T],
@@ -123,8 +124,8 @@ fn dot<W: Integers, const P: usize, const T: usize>(
     for two in 0..twos {
         let (a, b) = (x[2 * two].offset, x[(2 * two + 1).min(T - 1)].offset);
         let first = neon!({
-            let (a, b) = (vdupq_n_s32(W::OFFSET * a), vdupq_n_s32(W::OFFSET * b));
-            vzip1q_s32(a, b)
+            let (a, b) = (vdupq_n_s32(a), vdupq_n_s32(b));
+            if OFFSET { vzip1q_s32(a, b) } else { vdupq_n_s32(0) }
         });
         for p in 0..P {
             sums[p][two] = [[first; 4]; 2];
@@ -184,20 +185,24 @@ impl Simd for I8mm {
     }
 
     #[inline(always)]
-    fn dot_q4<const P: usize, const T: usize>(
+    fn dot_q4<const P: usize, const T: usize, const SIGNED: bool>(
         self,
         weights: [[&[u8; Q4_BLOCK_BYTES]; 2]; P],
         x: &[Block; T],
     ) -> [[[int32x4_t; 4]; T]; P] {
-        if T == 1 { self.0.dot_q4(weights, x) } else { dot(self, weights, x) }
+        if T == 1 {
+            self.0.dot_q4::<P, T, SIGNED>(weights, x)
+        } else {
+            dot::<_, P, T, SIGNED>(self, weights, x)
+        }
     }
     #[inline(always)]
-    fn dot_unpacked<const P: usize, const T: usize>(
+    fn dot_unpacked<const P: usize, const T: usize, const SIGNED: bool>(
         self,
         weights: [&[u8; UNPACKED_BLOCK_BYTES]; P],
         x: &[Block; T],
     ) -> [[[int32x4_t; 4]; T]; P] {
-        dot(self, weights, x)
+        dot::<_, P, T, SIGNED>(self, weights, x)
     }
     #[inline(always)]
     fn dot_q8<const P: usize, const T: usize>(
@@ -205,6 +210,6 @@ impl Simd for I8mm {
         weights: [[&[u8; Q8_BLOCK_BYTES]; 2]; P],
         x: &[Block; T],
     ) -> [[[int32x4_t; 4]; T]; P] {
-        if T == 1 { self.0.dot_q8(weights, x) } else { dot(self, weights, x) }
+        if T == 1 { self.0.dot_q8(weights, x) } else { dot::<_, P, T, false>(self, weights, x) }
     }
 }

@@ -73,9 +73,9 @@ fn broadcast(_: Plain, values: &[i8; BLOCK], at: usize) -> int8x16_t {
     neon!(vreinterpretq_s8_s32(vdupq_n_s32(four)))
 }
 
-/// Dot products of the nibbles of a panel: its first four rows and its last four.
+/// Dot products of the nibbles of a panel: its first four rows and its last four. They are signed, or not.
 #[inline(always)]
-fn nibbles<W: Integers, const T: usize>(
+fn nibbles<W: Integers, const T: usize, const SIGNED: bool>(
     simd: Plain,
     weights: W,
     panel: usize,
@@ -95,7 +95,7 @@ fn nibbles<W: Integers, const T: usize>(
     }
     let mut rows = neon!([[vdupq_n_s32(0); 2]; T]);
     for t in 0..T {
-        let offset = neon!(vdupq_n_s32(x[t].offset));
+        let offset = neon!(vdupq_n_s32(i32::from(SIGNED) * x[t].offset));
         for h in 0..2 {
             let [a, b] = sums[t][h];
             rows[t][h] = neon!(vaddq_s32(vpaddq_s32(vpaddlq_s16(a), vpaddlq_s16(b)), offset));
@@ -147,14 +147,15 @@ fn pair<const T: usize>([first, second]: [[[int32x4_t; 2]; T]; 2]) -> [[int32x4_
 
 /// Dot products of nibbles.
 #[inline(always)]
-fn dot_nibbles<W: Integers, const P: usize, const T: usize>(
+fn dot_nibbles<W: Integers, const P: usize, const T: usize, const SIGNED: bool>(
     simd: Plain,
     weights: [W; P],
     x: &[Block; T],
 ) -> [[[int32x4_t; 4]; T]; P] {
     let mut all = neon!([[[vdupq_n_s32(0); 4]; T]; P]);
     for p in 0..P {
-        all[p] = pair([nibbles(simd, weights[p], 0, x), nibbles(simd, weights[p], 1, x)]);
+        let first = nibbles::<W, T, SIGNED>(simd, weights[p], 0, x);
+        all[p] = pair([first, nibbles::<W, T, SIGNED>(simd, weights[p], 1, x)]);
     }
     all
 }
@@ -189,20 +190,20 @@ impl Simd for Plain {
     }
 
     #[inline(always)]
-    fn dot_q4<const P: usize, const T: usize>(
+    fn dot_q4<const P: usize, const T: usize, const SIGNED: bool>(
         self,
         weights: [[&[u8; Q4_BLOCK_BYTES]; 2]; P],
         x: &[Block; T],
     ) -> [[[int32x4_t; 4]; T]; P] {
-        dot_nibbles(self, weights, x)
+        dot_nibbles::<_, P, T, SIGNED>(self, weights, x)
     }
     #[inline(always)]
-    fn dot_unpacked<const P: usize, const T: usize>(
+    fn dot_unpacked<const P: usize, const T: usize, const SIGNED: bool>(
         self,
         weights: [&[u8; UNPACKED_BLOCK_BYTES]; P],
         x: &[Block; T],
     ) -> [[[int32x4_t; 4]; T]; P] {
-        dot_nibbles(self, weights, x)
+        dot_nibbles::<_, P, T, SIGNED>(self, weights, x)
     }
     #[inline(always)]
     fn dot_q8<const P: usize, const T: usize>(

@@ -162,12 +162,12 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn dot_q4<const P: usize, const T: usize>(
+    fn dot_q4<const P: usize, const T: usize, const SIGNED: bool>(
         self,
         weights: [[&[u8; Q4_BLOCK_BYTES]; 2]; P],
         x: &[Block; T],
     ) -> [[[__m512i; 1]; T]; P] {
-        dot_block!(self, x, P, T, 1, |p, _h, i| {
+        dot_block!(self, x, P, T, i32::from(SIGNED), |p, _h, i| {
             let [a, b] = weights[p];
             let runs = load_runs(self, [&a.as_chunks().0[i], &b.as_chunks().0[i]]);
             x86!({
@@ -178,12 +178,12 @@ impl Simd for Avx512 {
         })
     }
     #[inline(always)]
-    fn dot_unpacked<const P: usize, const T: usize>(
+    fn dot_unpacked<const P: usize, const T: usize, const SIGNED: bool>(
         self,
         weights: [&[u8; UNPACKED_BLOCK_BYTES]; P],
         x: &[Block; T],
     ) -> [[[__m512i; 1]; T]; P] {
-        dot_block!(self, x, P, T, 1, |p, _h, i| {
+        dot_block!(self, x, P, T, i32::from(SIGNED), |p, _h, i| {
             let (vectors, _) = weights[p].as_chunks();
             [load_vector(self, &vectors[2 * i]), load_vector(self, &vectors[2 * i + 1])]
         })
