@@ -133,8 +133,9 @@ fn store<S: Simd, const P: usize>(out: Outputs<'_, S>, sums: &[[[f32; LANES]; 2]
 #[repr(align(64))]
 struct UnpackedBlock([u8; UNPACKED_BLOCK_BYTES]);
 
-/// Blocks of a pair that are unpacked at once: 8 KB.
+/// Blocks of a pair that are unpacked at once: 8 KB. An even number, because two blocks of a group may be added together.
 const CHUNK: usize = if cfg!(test) { 4 } else { 16 };
+const _: () = assert!(CHUNK.is_multiple_of(2));
 
 /// The number of tokens from which unpacking a panel pays.
 const UNPACK_TOKENS: usize = if cfg!(test) { 6 } else { 32 };
@@ -323,7 +324,6 @@ impl<S: Simd, W: Pair, const P: usize, const MINIMUM: bool> Tile for Integer<'_,
         }
         let mut group = Group::of(self.chunk.start, pairs.group_blocks);
         // Where groups have an even number of blocks, each two of them start at an even block, in a chunk or not.
-        const { assert!(CHUNK.is_multiple_of(2)) };
         let even = MINIMUM && pairs.group_blocks.is_multiple_of(2);
         let twos = if even { blocks / 2 } else { 0 };
         for two in 0..twos {
