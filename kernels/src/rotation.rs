@@ -52,22 +52,9 @@ pub(crate) fn rotate<S: Vectors>(simd: S, x: &mut [[f32; LANES]]) {
         }
         let scale = 1.0 / ((LANES * part) as f32).sqrt();
         for x in x {
-            *x = rotate_lanes(*x).map(|x| x * scale);
+            simd.store(simd.mul(simd.hadamard(simd.load(x)), simd.splat(scale)), x);
         }
     }
-}
-
-/// The Walsh–Hadamard transform of eight numbers, without its scale.
-#[inline(always)]
-fn rotate_lanes(mut x: [f32; LANES]) -> [f32; LANES] {
-    let mut step = LANES / 2;
-    while step > 0 {
-        x = std::array::from_fn(|i| {
-            if i & step == 0 { x[i] + x[i + step] } else { x[i - step] - x[i] }
-        });
-        step /= 2;
-    }
-    x
 }
 
 /// Rotates 32 columns of eight rows: each lane as [`rotate`] does. The product at the end is left to the caller, see

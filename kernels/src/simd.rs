@@ -125,6 +125,8 @@ pub trait Vectors: Copy + Send + Sync + 'static {
     fn sum(self, v: Self::F32) -> f32;
     /// The largest lane.
     fn max_lane(self, v: Self::F32) -> f32;
+    /// The Walsh–Hadamard transform of the lanes, without its scale: sums and differences of lanes that are 4 apart, then 2, then 1.
+    fn hadamard(self, v: Self::F32) -> Self::F32;
 
     /// Widens a run of a Q4 panel: `[i]` is `nibble − 8` of the eight rows at column `k + i`.
     fn widen_q4(self, run: &[u8; 32]) -> [Self::F32; 8];

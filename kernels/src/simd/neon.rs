@@ -348,6 +348,17 @@ impl<S: Neon> Vectors for S {
             if a > b { a } else { b }
         })
     }
+    #[inline(always)]
+    fn hadamard(self, [low, high]: Self::F32) -> Self::F32 {
+        neon!({
+            [vaddq_f32(low, high), vsubq_f32(low, high)].map(|v| {
+                let (low, high) = (vget_low_f32(v), vget_high_f32(v));
+                let v = vcombine_f32(vadd_f32(low, high), vsub_f32(low, high));
+                let (even, odd) = (vtrn1q_f32(v, v), vtrn2q_f32(v, v));
+                vtrn1q_f32(vaddq_f32(even, odd), vsubq_f32(even, odd))
+            })
+        })
+    }
 
     #[inline(always)]
     fn widen_q4(self, run: &[u8; 32]) -> [Self::F32; 8] {

@@ -207,6 +207,15 @@ impl Vectors for Scalar {
     fn max_lane(self, v: F32) -> f32 {
         v.into_iter().fold(f32::NEG_INFINITY, f32::max)
     }
+    #[inline(always)]
+    fn hadamard(self, mut v: F32) -> F32 {
+        for step in [4, 2, 1] {
+            v = std::array::from_fn(|i| {
+                if i & step == 0 { v[i] + v[i + step] } else { v[i - step] - v[i] }
+            });
+        }
+        v
+    }
 
     #[inline(never)]
     fn widen_q4(self, run: &[u8; 32]) -> [F32; 8] {

@@ -343,6 +343,21 @@ impl<S: X86> Vectors for S {
             _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps::<1>(two, two)))
         })
     }
+    #[inline(always)]
+    fn hadamard(self, v: __m256) -> __m256 {
+        x86!({
+            // The other lane of each pair, plus the lane or minus it.
+            let other = _mm256_permute2f128_ps::<1>(v, v);
+            let minus = _mm256_setr_ps(0.0, 0.0, 0.0, 0.0, -0.0, -0.0, -0.0, -0.0);
+            let v = _mm256_add_ps(other, _mm256_xor_ps(v, minus));
+            let other = _mm256_permute_ps::<0b01_00_11_10>(v);
+            let minus = _mm256_setr_ps(0.0, 0.0, -0.0, -0.0, 0.0, 0.0, -0.0, -0.0);
+            let v = _mm256_add_ps(other, _mm256_xor_ps(v, minus));
+            let other = _mm256_permute_ps::<0b10_11_00_01>(v);
+            let minus = _mm256_setr_ps(0.0, -0.0, 0.0, -0.0, 0.0, -0.0, 0.0, -0.0);
+            _mm256_add_ps(other, _mm256_xor_ps(v, minus))
+        })
+    }
 
     #[inline(always)]
     fn widen_q4(self, run: &[u8; 32]) -> [__m256; 8] {
