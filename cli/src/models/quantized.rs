@@ -41,11 +41,17 @@ pub fn format(name: &str) -> &str {
 /// The end of the name of a format whose groups have a minimum.
 pub const MINIMUM: &str = "-min";
 
-/// The folder of a repository, quantized: its name says how, `int4`, `int8-g64` or `int4-g64-min`.
+/// The start of the name of a format of mixed bits.
+pub const MIXED: &str = "mixed-";
+
+/// The folder of a repository, quantized: its name says how, `int4`, `int8-g64`, `int4-g64-min` or `mixed-4.5`.
 pub fn folder(repository: &Repository, options: &QuantizeOptions) -> Result<PathBuf> {
     let QuantizeOptions { bits, group, minimum, .. } = *options;
     let group = if group == GROUP { String::new() } else { format!("-g{group}") };
     let minimum = if minimum { MINIMUM } else { "" };
-    let format = format!("int{bits}{group}{minimum}");
+    let format = match options.target_bits {
+        Some(bits) => format!("{MIXED}{bits}"),
+        None => format!("int{bits}{group}{minimum}"),
+    };
     Ok(folders::quantized()?.join(repository.folder()).join(format))
 }

@@ -61,9 +61,40 @@ impl Calibration {
         text: Option<&str>,
         tokens: usize,
     ) -> Result<Self> {
-        let ids = text_ids(config.mask, tokenizer, text.unwrap_or(TEXT))?;
+        Self::of_parts(config, tokenizer, text.unwrap_or(TEXT), TOKENS, tokens, Method::Gptq)
+    }
+
+    /// A little of the text that is part of the library, to measure with.
+    ///
+    /// # Errors
+    /// As [`Self::of_text`].
+    pub(crate) fn of_own_text(config: &Config, tokenizer: &Tokenizer) -> Result<Self> {
+        if let Ok(p) = std::env::var("GLM_PARTS") {
+            let (a, b) = p.split_once(',').unwrap();
+            return Self::of_parts(
+                config,
+                tokenizer,
+                TEXT,
+                a.parse().unwrap(),
+                b.parse().unwrap(),
+                Method::Importance,
+            );
+        }
+        Self::of_parts(config, tokenizer, TEXT, FEW_PART, FEW_TOKENS, Method::Importance)
+    }
+
+    /// Parts of a text of `part` tokens each, with at most `tokens` together.
+    fn of_parts(
+        config: &Config,
+        tokenizer: &Tokenizer,
+        text: &str,
+        part: usize,
+        tokens: usize,
+        method: Method,
+    ) -> Result<Self> {
+        let ids = text_ids(config.mask, tokenizer, text)?;
         let room = config.max_context.saturating_sub(AROUND);
-        let part = TOKENS.min(room).min(ids.len()).min(tokens);
+        let part = part.min(room).min(ids.len()).min(tokens);
         if part < 2 {
             return Err(Error::Prompt("a text of at least 2 tokens is needed".to_owned()));
         }
@@ -74,7 +105,7 @@ impl Calibration {
                 Window::ending(config.mask, tokenizer, &ids[start..start + part], part / 2)?;
             Ok(window.ids().to_vec())
         };
-        Ok(Self::new((0..count).map(window).collect::<Result<_>>()?, Method::Gptq))
+        Ok(Self::new((0..count).map(window).collect::<Result<_>>()?, method))
     }
 
     /// Conversations in the form of `template`, up to `tokens` in all; each up to its last answer, at most 2048 tokens of it.
@@ -126,9 +157,9 @@ impl Calibration {
     /// not which are large together.
     pub(crate) fn without_texts(config: &Config) -> Self {
         let mut random = ChaCha8Rng::seed_from_u64(0);
-        let part = RANDOM_PART.min(config.max_context.saturating_sub(AROUND)).max(2);
+        let part = FEW_PART.min(config.max_context.saturating_sub(AROUND)).max(2);
         let id = |bits: u32| ((u64::from(bits) * config.vocab as u64) >> 32) as u32;
-        let texts = (0..RANDOM_TOKENS.div_ceil(part)).map(|_| {
+        let texts = (0..FEW_TOKENS.div_ceil(part)).map(|_| {
             let mut ids: Vec<_> = (0..part).map(|_| id(random.next_u32())).collect();
             // Half of it is an answer: a blank, and the start of what fills it.
             if let (MaskKind::Prefix(_), Some(sop)) = (config.mask, config.special.sop) {
@@ -140,6 +171,14 @@ impl Calibration {
             ids
         });
         Self::new(texts.collect(), Method::Importance)
+    }
+
+    /// Some of the texts, spread evenly: at least one, and no more than are needed for `tokens`.
+    pub(crate) fn part(&self, tokens: usize) -> Self {
+        let mean = self.tokens().div_ceil(self.texts.len()).max(1);
+        let count = (tokens / mean).clamp(1, self.texts.len());
+        let texts = (0..count).map(|index| self.texts[index * self.texts.len() / count].clone());
+        Self::new(texts.collect(), self.method)
     }
 
     fn new(texts: Vec<Vec<u32>>, method: Method) -> Self {
@@ -188,9 +227,9 @@ impl Calibration {
     }
 }
 
-/// Random tokens, and those of a sequence.
-const RANDOM_TOKENS: usize = 256;
-const RANDOM_PART: usize = 128;
+/// Tokens where few are enough, and those of a sequence.
+const FEW_TOKENS: usize = 256;
+const FEW_PART: usize = 128;
 
 /// Most ids that a model needs around a text.
 const AROUND: usize = 8;

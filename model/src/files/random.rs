@@ -9,7 +9,9 @@ use crate::error::{Error, Result};
 use crate::files::checkpoint::{Bytes, Checkpoint, Dtype, Format, SafetensorsLayout, TensorSpec};
 use crate::files::config::Config;
 use crate::files::quantize::{QuantizeOptions, bits};
-use crate::files::weights::{Map, Source, layout_metadata, panel_shape, scale_name, scale_shape};
+use crate::files::weights::{
+    Groups, Map, Source, layout_metadata, panel_shape, scale_name, scale_shape,
+};
 use crate::network::activations::Activations;
 use crate::network::model::Options;
 use crate::network::workspace::Workspace;
@@ -130,7 +132,7 @@ fn random(
     progress: &mut (dyn FnMut(u64, u64) + Send),
 ) -> Result<Checkpoint> {
     let specs: Vec<_> = tensors.iter().map(|(tensor, _)| tensor.clone()).collect();
-    let layout = SafetensorsLayout::new(&specs, &layout_metadata(Some(group)));
+    let layout = SafetensorsLayout::new(&specs, &layout_metadata(Groups::Columns(group)));
     let mut bytes = MmapMut::map_anon(layout.file_len())
         .map_err(|source| Error::Io { path: "memory".into(), source })?;
     // Generation was some per cent faster with huge pages.
