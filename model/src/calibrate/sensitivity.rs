@@ -75,25 +75,6 @@ pub(crate) fn measured_formats(
     walk.run(config, calibration, isa)?;
     let (matrices, buckets): (Vec<_>, Vec<_>) = walk.runs.iter().flat_map(Run::buckets).unzip();
     let chosen = formats::choose(&buckets, most);
-    if std::env::var("GLM_DEBUG").is_ok() {
-        let n = calibration.tokens() as f64 / 2.0;
-        let all: f64 = buckets.iter().zip(&chosen).map(|(b, &c)| b.losses[c]).sum::<f64>() / n;
-        let m64: f64 = buckets.iter().map(|b| b.losses[2]).sum::<f64>() / n;
-        eprintln!("predicted {all} uniform 64 {m64}");
-        for role in 0..4 {
-            let k: f64 = walk.runs[walk.tables..]
-                .iter()
-                .skip(role)
-                .step_by(4)
-                .map(|r| r.divergence)
-                .sum::<f64>()
-                / n;
-            eprintln!("role {role} kl {k}");
-        }
-        for (i, (b, c)) in buckets.iter().zip(&chosen).enumerate() {
-            eprintln!("{i} {} losses {:.5?} -> {c}", matrices[i].name, b.losses.map(|l| l / n));
-        }
-    }
     let named = matrices.iter().zip(chosen);
     Ok(named.map(|(matrix, format)| (matrix.name.clone(), FORMATS[format])).collect())
 }

@@ -69,18 +69,7 @@ impl Calibration {
     /// # Errors
     /// As [`Self::of_text`].
     pub(crate) fn of_own_text(config: &Config, tokenizer: &Tokenizer) -> Result<Self> {
-        if let Ok(p) = std::env::var("GLM_PARTS") {
-            let (a, b) = p.split_once(',').unwrap();
-            return Self::of_parts(
-                config,
-                tokenizer,
-                TEXT,
-                a.parse().unwrap(),
-                b.parse().unwrap(),
-                Method::Importance,
-            );
-        }
-        Self::of_parts(config, tokenizer, TEXT, FEW_PART, FEW_TOKENS, Method::Importance)
+        Self::of_parts(config, tokenizer, TEXT, OWN_PART, OWN_TOKENS, Method::Importance)
     }
 
     /// Parts of a text of `part` tokens each, with at most `tokens` together.
@@ -157,9 +146,9 @@ impl Calibration {
     /// not which are large together.
     pub(crate) fn without_texts(config: &Config) -> Self {
         let mut random = ChaCha8Rng::seed_from_u64(0);
-        let part = FEW_PART.min(config.max_context.saturating_sub(AROUND)).max(2);
+        let part = RANDOM_PART.min(config.max_context.saturating_sub(AROUND)).max(2);
         let id = |bits: u32| ((u64::from(bits) * config.vocab as u64) >> 32) as u32;
-        let texts = (0..FEW_TOKENS.div_ceil(part)).map(|_| {
+        let texts = (0..RANDOM_TOKENS.div_ceil(part)).map(|_| {
             let mut ids: Vec<_> = (0..part).map(|_| id(random.next_u32())).collect();
             // Half of it is an answer: a blank, and the start of what fills it.
             if let (MaskKind::Prefix(_), Some(sop)) = (config.mask, config.special.sop) {
@@ -227,9 +216,13 @@ impl Calibration {
     }
 }
 
-/// Tokens where few are enough, and those of a sequence.
-const FEW_TOKENS: usize = 256;
-const FEW_PART: usize = 128;
+/// Random tokens, and those of a sequence.
+const RANDOM_TOKENS: usize = 256;
+const RANDOM_PART: usize = 128;
+
+/// Tokens of the text of the library that are measured with, and those of a part of it.
+const OWN_TOKENS: usize = 512;
+const OWN_PART: usize = 256;
 
 /// Most ids that a model needs around a text.
 const AROUND: usize = 8;
