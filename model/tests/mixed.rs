@@ -79,7 +79,7 @@ fn the_file_is_the_same_at_any_number_of_threads() {
 fn a_calibration_that_was_stopped_goes_on_with_the_same_formats() {
     let dir = tempfile::tempdir().unwrap();
     let folder = |name: &str| dir.path().join(name);
-    let options = |target| options(target, Some(calibration(1024)), 2);
+    let options = |target| options(target, Some(calibration(256)), 2);
     run(&demo(), &folder("whole"), &options(4.75)).unwrap();
     let whole = inventory(&folder("whole"));
     assert!(whole.bits_per_weight().unwrap() <= 4.75 && whole.calibration.is_some());

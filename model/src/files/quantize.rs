@@ -6,6 +6,8 @@
 //! `calibrate.rs`), layer by layer: what is in memory is one quantized layer. The file has a temporary name until it is complete and
 //! on the disk, so an unfinished folder never loads.
 //!
+//! All matrices have one format, or each has one that is chosen for a number of bits on average (see `mixed.rs`).
+//!
 //! [`quantize`] does this for a model that is on the disk, [`Quantizer`] for one whose files arrive one after another.
 
 mod folder;
