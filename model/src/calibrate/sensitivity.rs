@@ -493,7 +493,7 @@ mod tests {
         assert_eq!(bands(6), [0, 0, 1, 2, 4, 4]);
         assert_eq!(bands(7), [0, 0, 1, 2, 3, 4, 4]);
         let of_28 = bands(28);
-        assert_eq!((of_28[1], of_28[2], of_28[8], of_28[9]), (0, 1, 1, 2));
+        assert_eq!((of_28[1], of_28[2], of_28[9], of_28[10]), (0, 1, 1, 2));
         assert_eq!((of_28[25], of_28[26], of_28[27]), (3, 4, 4));
     }
 }
