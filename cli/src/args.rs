@@ -49,7 +49,7 @@ pub use info::Info;
 pub use list::List;
 pub use logits::Logits;
 pub use man::Man;
-use number::{bits, group, threads};
+use number::{bits, group, target_bits, threads};
 pub use number::{positive, sampling, whole};
 pub use perplexity::Perplexity;
 pub use pull::{Hub, Pull};

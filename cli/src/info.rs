@@ -104,6 +104,14 @@ fn sizes(model: &Inventory) -> Vec<String> {
         let text = sha256.chars().take(12).collect::<String>();
         (messages::calibration(), messages::calibrated_with(method, tokens, text))
     }));
+    rows.extend(model.bits_per_weight().map(|bits| {
+        let bits = format!("{bits:.2}");
+        let shown = match model.target_bits {
+            Some(target) => messages::bits_of_target(bits, target),
+            None => bits,
+        };
+        (messages::bits_of_a_weight(), shown)
+    }));
     rows.iter().map(|(name, size)| format!("{}{size}", left(name, 18))).collect()
 }
 
@@ -206,6 +214,8 @@ fn json(model: &Inventory) -> Value {
         "bytes_per_token": model.bytes_per_token,
         "memory": memory.collect::<Vec<_>>(),
         "quantized": model.is_quantized,
+        "bits_per_weight": model.bits_per_weight(),
+        "target_bits": model.target_bits,
         "calibration": model.calibration.as_ref().map(|calibration| {
             let CalibrationInfo { method, tokens, sha256, .. } = calibration;
             json!({ "method": method, "tokens": tokens, "sha256": sha256 })

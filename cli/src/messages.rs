@@ -127,6 +127,10 @@ messages! {
     calibration_memory(needed, available):
         "calibration takes {needed} of memory, and {available} are free: choose fewer --calibration-tokens",
         "校准需要 {needed} 内存，而可用的只有 {available}：请减小 --calibration-tokens";
+    choosing_formats(bits): "measuring the matrices, to choose formats of {bits} bits a weight on average",
+        "正在测量各矩阵，以选择平均每个权重 {bits} 位的格式";
+    choosing_memory(needed, available): "choosing formats takes {needed} of memory, and {available} are free: close other programs",
+        "选择格式需要 {needed} 内存，而可用的只有 {available}：请关闭其他程序";
     calibration_goes_on(): "What is done is kept: the same command goes on with it.", "已完成的部分会保留：再次运行同样的命令即可继续。";
     quantized_size(target, size, before): "{target}: {size} from {before}", "{target}：由 {before} 变为 {size}";
     matrices_quantized(number, bits, group): "{number} matrices are now INT{bits} in groups of {group}",
@@ -134,6 +138,8 @@ messages! {
     matrices_quantized_with_minimum(number, bits, group):
         "{number} matrices are now INT{bits} with a minimum, in groups of {group}",
         "{number} 个矩阵已量化为带最小值的 INT{bits}，每组 {group} 个";
+    matrices_mixed(number, bits): "{number} matrices now have at most {bits} bits a weight on average; `glm info` shows their formats",
+        "{number} 个矩阵已量化，平均每个权重不超过 {bits} 位；`glm info` 可查看各自的格式";
     matrices_kept(number): "{number} matrices were quantized already and keep their integers and scales",
         "{number} 个矩阵原已量化，其整数和缩放系数保持不变";
     head_left_out(name): "{name} is the same as the embedding and was left out", "{name} 与词嵌入相同，已省略";
@@ -262,6 +268,8 @@ messages! {
     calibration(): "calibration", "校准";
     calibrated_with(method, tokens, text): "{method} with {tokens} tokens, SHA-256 {text}...",
         "{method}，{tokens} 个 token，SHA-256 {text}…";
+    bits_of_a_weight(): "bits a weight", "每个权重的位数";
+    bits_of_target(bits, target): "{bits} on average; asked for: {target}", "平均 {bits}，指定 {target}";
     matrix(): "matrix", "矩阵";
     count(): "count", "个数";
     shape(): "shape", "形状";

@@ -26,7 +26,7 @@ pub fn run(args: &Quantize) -> Result<()> {
     let cancel = interrupt::token(Again::Waits)?;
     let termination = Termination::catch()?;
     let mut options = weight_format(args.bits, args.group, args.symmetric);
-    options.threads = args.threads;
+    (options.threads, options.target_bits) = (args.threads, args.target_bits);
     let source = models::find(&args.source)?;
     let Target { folder, name } = target(args, &options, &source)?;
     ensure!(!is_same(&source.folder, &folder), messages::source_is_target(folder.display()));
@@ -35,15 +35,21 @@ pub fn run(args: &Quantize) -> Result<()> {
     }
     if let Some(file) = &args.calibrate {
         options.calibration = Some(calibration(&source.folder, file.as_deref(), args)?);
-        let needed = calibration_bytes(&source.folder, &options)?;
-        let available = open::free_memory();
-        // 0: the system does not say.
-        ensure!(
-            available == 0 || needed <= available,
-            messages::calibration_memory(bytes(needed), bytes(available))
-        );
-        let tokens = options.calibration.as_ref().map_or(0, Calibration::tokens);
-        note(&messages::calibrating(tokens, bytes(needed)));
+    }
+    let needed = calibration_bytes(&source.folder, &options)?;
+    let available = open::free_memory();
+    let [needs, has] = [needed, available].map(bytes);
+    let too_little = || match options.calibration {
+        Some(_) => messages::calibration_memory(&needs, &has),
+        None => messages::choosing_memory(&needs, &has),
+    };
+    // 0: the system does not say.
+    ensure!(available == 0 || needed <= available, too_little());
+    if let Some(bits) = options.target_bits {
+        note(&messages::choosing_formats(bits));
+    }
+    if let Some(calibration) = &options.calibration {
+        note(&messages::calibrating(calibration.tokens(), &needs));
     }
     let bar = progress::bytes();
     let mut show = |done, total, tensor: &str| {
@@ -133,11 +139,12 @@ pub fn summary(options: &QuantizeOptions, target: &str, done: &Quantized) -> Vec
     let mut lines =
         vec![messages::quantized_size(target, bytes(done.bytes), bytes(done.source_bytes))];
     if done.quantized > 0 {
-        let quantized = match options.minimum {
-            true => messages::matrices_quantized_with_minimum,
-            false => messages::matrices_quantized,
-        };
-        lines.push(quantized(done.quantized, options.bits, options.group));
+        let QuantizeOptions { bits, group, .. } = *options;
+        lines.push(match (options.target_bits, options.minimum) {
+            (Some(bits), _) => messages::matrices_mixed(done.quantized, bits),
+            (None, true) => messages::matrices_quantized_with_minimum(done.quantized, bits, group),
+            (None, false) => messages::matrices_quantized(done.quantized, bits, group),
+        });
     }
     if done.kept > 0 {
         lines.push(messages::matrices_kept(done.kept));

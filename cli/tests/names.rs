@@ -288,6 +288,13 @@ fn a_model_of_the_cache_is_quantized_beside_it() {
     let words = ["quantize", "chatglm-6b", "--symmetric", "--group", "64"];
     assert!(home.glm(&words).output().unwrap().status.success());
     assert_eq!(format(&home, &["-m", "chatglm-6b:int4-g64-sym"]), "INT4, groups of 64");
+    let words = ["quantize", "chatglm-6b", "--target-bits", "7.5"];
+    let said = home.glm(&words).output().unwrap();
+    assert!(said.status.success(), "{}", stderr(&said));
+    assert!(stderr(&said).contains("at most 7.5 bits a weight"), "{}", stderr(&said));
+    assert!(format(&home, &["-m", "chatglm-6b:mixed-7.5"]).starts_with("INT"));
+    let missing = home.refusal(&["info", "-m", "THUDM/chatglm-6b:mixed-7.25"], 1);
+    assert!(missing.contains("glm quantize THUDM/chatglm-6b --target-bits 7.25"), "{missing}");
     assert!(home.refusal(&["quantize", "chatglm-6b"], 1).contains("already"));
     assert!(home.refusal(&["quantize", &tiny("int4")], 2).contains("DST"));
 }

@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -46,6 +47,40 @@ fn a_source_without_a_tokenizer_is_noted() {
     assert!(!run(&source, "with").contains("tokenizer"));
     refusal(&["quantize", "/nowhere", &text(&dir.path().join("x"))], 1);
     assert!(!dir.path().join("x").exists());
+}
+
+#[test]
+fn formats_are_chosen_for_bits_on_average() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = text(&Path::new(&talker()).join("../f16"));
+    let target = text(&dir.path().join("mixed"));
+    let output = glm(&["quantize", &source, &target, "--target-bits", "4.75"]).output().unwrap();
+    assert!(output.status.success() && output.stdout.is_empty(), "{}", stderr(&output));
+    let said = stderr(&output);
+    assert!(said.contains("formats of 4.75 bits a weight on average"), "{said}");
+
+    let info = common::json(&["info", "-m", &target, "--json"]);
+    let bits = info["bits_per_weight"].as_f64().unwrap();
+    assert!(bits <= 4.75 && bits > 4.5, "{bits}");
+    assert_eq!(info["target_bits"], 4.75);
+    let matrices = info["matrices"].as_array().unwrap();
+    let formats: BTreeSet<_> = matrices.iter().map(|it| it["format"].as_str().unwrap()).collect();
+    assert!(formats.len() > 1, "{formats:?}");
+    let count = |name: &str| -> u64 {
+        let these = matrices.iter().filter(|matrix| matrix["name"] == name);
+        these.map(|matrix| matrix["count"].as_u64().unwrap()).sum()
+    };
+    assert_eq!(info["layers"].as_u64().unwrap(), count("MLP down"));
+    let shown = glm(&["info", "-m", &target]).output().unwrap();
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.contains(&format!("{bits:.2} on average; asked for: 4.75")), "{shown}");
+    assert!(formats.iter().all(|format| shown.contains(*format)), "{shown}");
+    let answer =
+        glm(&["generate", "-m", &target, "--max-new-tokens", "4", "你好"]).output().unwrap();
+    assert!(answer.status.success(), "{}", stderr(&answer));
+
+    let official = refusal(&["quantize", &tiny("int4"), &target, "--target-bits", "5"], 1);
+    assert!(official.contains("is quantized already"), "{official}");
 }
 
 /// The demonstration model with so many layers, all zero, that quantizing it takes a while. The file has no blocks on the disk.

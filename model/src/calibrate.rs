@@ -5,11 +5,13 @@
 //! ids, and only the diagonal of the moments counts. What is in memory at a time are the hidden
 //! states of all texts, one layer of quantized weights, the moments of one matrix, and some of its rows for each thread.
 
+mod formats;
 mod info;
 mod inputs;
 mod layers;
 mod moments;
 mod rounding;
+mod sensitivity;
 mod texts;
 
 use std::ops::ControlFlow;
@@ -19,12 +21,15 @@ use glm_kernels::{Isa, Shape};
 use crate::error::{Error, Result};
 use crate::files::config::Config;
 use crate::files::weights::{StoredLinear, StoredMatrix, StoredNetwork, StoredNorm, StoredVector};
+use crate::network::activations::Activations;
 use crate::network::layer::{Layer, LinearRole, Weight};
+pub(crate) use formats::{FORMATS, Formats};
 pub use info::CalibrationInfo;
 use inputs::Inputs;
 use layers::Layers;
 pub(crate) use rounding::Packed;
 use rounding::round;
+pub(crate) use sensitivity::{measured_bytes, measured_formats};
 pub use texts::Calibration;
 pub(crate) use texts::Method;
 
@@ -32,18 +37,25 @@ pub(crate) use texts::Method;
 const ROLES: [LinearRole; 4] =
     [LinearRole::Qkv, LinearRole::AttentionOutput, LinearRole::Up, LinearRole::Down];
 
-/// Where the quantized matrices go, and where those of an earlier run come from.
-pub(crate) trait Store: Send {
+/// The type of the activations behind quantized matrices: that of models by default.
+const ACTIVATIONS: Activations = Activations::Int8;
+
+/// Where matrices and vectors come from.
+pub(crate) trait Tensors: Send {
+    /// A matrix, quantized or not.
+    fn matrix(&self, matrix: &StoredMatrix) -> Result<Weight>;
+    /// A bias, or the weights of a norm.
+    fn vector(&self, vector: &StoredVector) -> Result<Vec<f32>>;
+}
+
+/// Where the quantized matrices go, and where those of an earlier run come from: the new file, or else the source.
+pub(crate) trait Store: Tensors {
     /// The shape that a matrix gets.
     fn shape(&self, matrix: &StoredMatrix) -> Option<Shape>;
     /// Whether the new file has this matrix or vector.
     fn is_written(&self, name: &str) -> bool;
     /// Whether the new file or the source has it.
     fn is_ready(&self, name: &str) -> bool;
-    /// The matrix of the new file, or else of the source.
-    fn matrix(&self, matrix: &StoredMatrix) -> Result<Weight>;
-    /// The vector of the new file, or else of the source.
-    fn vector(&self, vector: &StoredVector) -> Result<Vec<f32>>;
     /// Keeps a quantized matrix.
     fn put(&mut self, matrix: &StoredMatrix, packed: &Packed) -> Result<()>;
     /// Gets the part of all work that is done, and can cancel.
@@ -68,7 +80,7 @@ pub(crate) fn calibrate(
     if !first.is_some_and(|first| is_ready(&first.name)) || !start.into_iter().all(is_ready) {
         return Ok(());
     }
-    let mut layers = Layers::new(network, config, calibration, isa, store)?;
+    let mut layers = Layers::new(network, config, calibration, isa, ACTIVATIONS, store)?;
     let mut work = Work::new(network, calibration, store);
     for layer in &network.layers {
         let biases = layer.linears().flat_map(|(_, linear)| &linear.bias).map(|it| &*it.name);
@@ -223,5 +235,5 @@ pub(crate) fn bytes(
     let layers = network.layers.iter().map(of_layer).max().unwrap_or(0).max(tables.sum());
     // Without the states of the texts.
     let head = of_matrix(head(network, |_| true));
-    (Layers::bytes(config, calibration) + layers).max(head)
+    (Layers::bytes(config, calibration, ACTIVATIONS) + layers).max(head)
 }

@@ -61,6 +61,13 @@ pub fn group(text: &str) -> Result<usize, String> {
     one_of(&GROUPS, text)
 }
 
+/// Bits of a weight on average, within what the formats of large matrices give. The library knows what those of a model give.
+pub fn target_bits(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|bits| (4.125..=8.5).contains(bits));
+    let range = || chinese::range("from 4.125 to 8.5".to_owned());
+    number.ok_or_else(|| messages::number_must_be(range()))
+}
+
 fn one_of(choices: &[usize], text: &str) -> Result<usize, String> {
     let number = text.parse().ok().filter(|number| choices.contains(number));
     number.ok_or_else(|| {

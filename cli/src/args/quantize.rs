@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueHint};
 use glm_model::Calibration;
 
-use super::{bits, group, positive, threads};
+use super::{bits, group, positive, target_bits, threads};
 
 const EXAMPLES: &str = "\
 The official INT4 and INT8 keep their weights exactly; only their order in the file changes. INT4 is \
@@ -16,6 +16,7 @@ Examples:
   glm quantize ./chatglm-6b ./chatglm-6b-q4
   glm quantize ./chatglm-6b ./chatglm-6b-q8 --bits 8
   glm quantize ./chatglm-6b ./chatglm-6b-q4 --group 32
+  glm quantize ./chatglm-6b ./chatglm-6b-q4 --target-bits 4.5
   glm quantize ./chatglm-6b ./chatglm-6b-q4 --calibrate
   glm quantize ./chatglm-6b ./chatglm-6b-q4 --calibrate=letters.txt
   glm quantize THUDM/chatglm-6b                  makes THUDM/chatglm-6b:int4";
@@ -39,6 +40,10 @@ pub struct Quantize {
     /// Store only a scale for each group, no minimum, for 4 bits: less exact at the same size.
     #[arg(long)]
     pub symmetric: bool,
+    /// Bits of a weight on average, such as 4.25, 4.5 or 5, with all scales and minima. The format of each matrix is chosen by measuring
+    /// how much it changes the predictions of the model, which takes minutes for 6 billion weights.
+    #[arg(long, value_name = "B", value_parser = target_bits, conflicts_with_all = ["bits", "group", "symmetric"])]
+    pub target_bits: Option<f64>,
     /// Round the weights for the inputs that a text gives them: much nearer to the original, but it takes hours for a model of 6 billion
     /// weights. FILE is a text, or with the ending .json or .jsonl conversations, one a line; without FILE, a text in English and
     /// Chinese that is part of the program.

@@ -111,7 +111,12 @@ fn parse(text: &str) -> Option<(Repository, &str)> {
 fn not_found(text: &str, repository: &Repository, suffix: &str) -> Result<String> {
     let full = repository.to_string();
     let name = if full.contains('/') { full } else { format!("OWNER/{full}") };
-    let command = format!("glm pull {name}{}", flags(suffix));
+    let mixed = suffix.strip_prefix(':').and_then(|format| format.strip_prefix(quantized::MIXED));
+    let command = match mixed {
+        // The formats can only be chosen for a model that is there.
+        Some(bits) => format!("glm pull {name} && glm quantize {name} --target-bits {bits}"),
+        None => format!("glm pull {name}{}", flags(suffix)),
+    };
     let (hub, own) = (folders::hub()?, folders::quantized()?);
     Ok(messages::no_such_model(text, hub.display(), own.display(), command))
 }

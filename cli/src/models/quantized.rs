@@ -38,12 +38,19 @@ pub fn format(name: &str) -> &str {
 /// The end of the name of a format of four bits whose groups have no minimum.
 pub const SYMMETRIC: &str = "-sym";
 
-/// The folder of a repository, quantized: its name says how it differs from the default: `int4`, `int8-g64` or `int4-g64-sym`.
+/// The start of the name of a format of mixed bits.
+pub const MIXED: &str = "mixed-";
+
+/// The folder of a repository, quantized: its name says how it differs from the default: `int4`, `int8-g64`, `int4-g64-sym` or
+/// `mixed-4.5`.
 pub fn folder(repository: &Repository, options: &QuantizeOptions) -> Result<PathBuf> {
     let QuantizeOptions { bits, group, minimum, .. } = *options;
     let is_default = group == QuantizeOptions::default_group(minimum);
     let group = if is_default { String::new() } else { format!("-g{group}") };
     let symmetric = if bits == 4 && !minimum { SYMMETRIC } else { "" };
-    let format = format!("int{bits}{group}{symmetric}");
+    let format = match options.target_bits {
+        Some(bits) => format!("{MIXED}{bits}"),
+        None => format!("int{bits}{group}{symmetric}"),
+    };
     Ok(folders::quantized()?.join(repository.folder()).join(format))
 }

@@ -1,5 +1,6 @@
 //! Whether a model can be run.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
@@ -44,12 +45,12 @@ impl State {
 
 /// How most weights are stored.
 pub fn weights(inventory: &Inventory) -> &str {
-    let elements = |[rows, cols]: [usize; 2]| rows.saturating_mul(cols);
-    let most = inventory
-        .matrices
-        .iter()
-        .max_by_key(|matrix| elements(matrix.shape).saturating_mul(matrix.count));
-    most.map_or("", |matrix| &matrix.format)
+    let mut formats = BTreeMap::new();
+    for matrix in &inventory.matrices {
+        *formats.entry(matrix.format.as_str()).or_insert(0) += matrix.weights();
+    }
+    let most = formats.into_iter().max_by_key(|(_, weights)| *weights);
+    most.map_or("", |(format, _)| format)
 }
 
 /// The type of most weights: `INT4`, `F16`.

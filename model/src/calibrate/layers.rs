@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use glm_kernels::{Isa, parallel_region};
 
-use super::Store;
+use super::Tensors;
 use super::inputs::Inputs;
 use super::moments::zeros;
 use super::texts::Calibration;
@@ -24,9 +24,6 @@ use crate::network::rope::Rotation;
 use crate::network::sequence::Sequence;
 use crate::network::workspace::{TILE, Workspace};
 
-/// The type of the activations behind quantized matrices: that of models by default.
-const ACTIVATIONS: Activations = Activations::Int8;
-
 /// Its sequences are those of no model.
 const IDENTITY: u64 = 0;
 
@@ -40,6 +37,7 @@ pub(super) struct Layers<'a> {
     weights: Weights,
     rotation: Rotation,
     isa: Isa,
+    activations: Activations,
     workspace: Workspace,
     pool: KvPool,
     texts: &'a [Vec<u32>],
@@ -55,7 +53,8 @@ impl<'a> Layers<'a> {
         config: &Config,
         calibration: &'a Calibration,
         isa: Isa,
-        store: &dyn Store,
+        activations: Activations,
+        tensors: &dyn Tensors,
     ) -> Result<Self> {
         let texts = calibration.texts();
         let longest = calibration.longest();
@@ -65,8 +64,8 @@ impl<'a> Layers<'a> {
         let states = texts.iter().map(|ids| zeros(ids.len() * config.hidden));
         let mut load = Load {
             config: &config,
-            matrix: &mut |matrix| store.matrix(matrix),
-            vector: &mut |vector| store.vector(vector),
+            matrix: &mut |matrix| tensors.matrix(matrix),
+            vector: &mut |vector| tensors.vector(vector),
         };
         let weights = Weights {
             embedding: load.table(&network.embedding)?,
@@ -82,8 +81,9 @@ impl<'a> Layers<'a> {
             weights,
             rotation: Rotation::new(&config),
             isa,
+            activations,
             workspace,
-            pool: KvPool::new(&config, KvFormat::of(ACTIVATIONS), None)?,
+            pool: KvPool::new(&config, KvFormat::of(activations), None)?,
             texts,
             states: states.collect::<Result<_>>()?,
             inputs: Vec::new(),
@@ -99,14 +99,18 @@ impl<'a> Layers<'a> {
     }
 
     /// Bytes of the states, of a pass, and of inputs.
-    pub(super) fn bytes(config: &Config, calibration: &Calibration) -> u64 {
+    pub(super) fn bytes(
+        config: &Config,
+        calibration: &Calibration,
+        activations: Activations,
+    ) -> u64 {
         let config = of_one_layer(config);
         let longest = calibration.longest();
         let widest = config.hidden.max(config.intermediate_size).max(config.attention_width());
         let rows = (INPUTS + longest).min(calibration.tokens());
         4 * (calibration.tokens() * config.hidden + rows * widest) as u64
             + Workspace::bytes(&config, longest)
-            + KvFormat::of(ACTIVATIONS).bytes(&config, longest)
+            + KvFormat::of(activations).bytes(&config, longest)
     }
 
     /// Goes to a layer, whose matrices must then be [replaced](Self::replace).
@@ -116,11 +120,11 @@ impl<'a> Layers<'a> {
     pub(super) fn enter(
         &mut self,
         layer: &Layer<StoredLinear, StoredNorm>,
-        store: &dyn Store,
+        tensors: &dyn Tensors,
     ) -> Result<()> {
         // Each is quantized before it is used.
         let matrix = &mut |_: &StoredMatrix| Ok(Weight::empty());
-        let vector = &mut |vector: &StoredVector| store.vector(vector);
+        let vector = &mut |vector: &StoredVector| tensors.vector(vector);
         let layer = layer.try_map(&mut Load { config: &self.config, matrix, vector })?;
         self.weights.layers = vec![layer];
         Ok(())
@@ -204,6 +208,16 @@ impl<'a> Layers<'a> {
         }
     }
 
+    /// The states of the texts.
+    pub(super) fn states_mut(&mut self) -> &mut Vec<Vec<f32>> {
+        &mut self.states
+    }
+
+    /// Normalizes states as the head gets them.
+    pub(super) fn normalize(&self, states: &[f32], normed: &mut [f32]) {
+        self.weights.final_norm.forward(self.isa, states, normed);
+    }
+
     /// Calls `run` with a pass over each text, its states, and the buffer of inputs. `then` gets the number of the text and the
     /// inputs, outside of the parallel region, and can cancel.
     fn each(
@@ -211,7 +225,18 @@ impl<'a> Layers<'a> {
         run: &mut Run<'_>,
         then: &mut dyn FnMut(usize, &mut Vec<f32>) -> ControlFlow<()>,
     ) -> Result<()> {
-        let Self { config, weights, rotation, isa, workspace, pool, texts, states, inputs } = self;
+        let Self {
+            config,
+            weights,
+            rotation,
+            isa,
+            activations,
+            workspace,
+            pool,
+            texts,
+            states,
+            inputs,
+        } = self;
         for (index, (ids, states)) in texts.iter().zip(states).enumerate() {
             let mut sequence = Sequence::new(IDENTITY, pool, ids.len());
             sequence.reserve(ids.len())?;
@@ -226,7 +251,7 @@ impl<'a> Layers<'a> {
                 weights,
                 rotation,
                 isa: *isa,
-                activations: ACTIVATIONS,
+                activations: *activations,
                 chunks: &mut [Chunk::none(&mut sequence, ids)],
                 workspace,
                 options: RunOptions::default(),

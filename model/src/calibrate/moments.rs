@@ -157,6 +157,14 @@ impl Factor {
             Self::Diagonal(_) => None,
         }
     }
+
+    /// The factor, if it is diagonal; else nothing.
+    pub(super) fn diagonal(&self) -> &[f32] {
+        match self {
+            Self::Cholesky { .. } => &[],
+            Self::Diagonal(squares) => squares,
+        }
+    }
 }
 
 /// Replaces the lower triangle by its Cholesky factor. `least` was added to the diagonal of a matrix without negative eigenvalues: so the

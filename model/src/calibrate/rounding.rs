@@ -71,6 +71,23 @@ pub(super) fn round(
     Ok(Packed { bytes, scales })
 }
 
+/// Rounds up to eight rows, with the columns in their order, for inputs whose moments have this factor.
+///
+/// # Errors
+/// If the memory cannot be allocated.
+pub(super) fn round_panel(
+    isa: Isa,
+    shape: &Shape,
+    weights: &[f32],
+    factor: &Factor,
+) -> Result<Packed> {
+    let order: Vec<_> = (0..shape.cols).collect();
+    let (mut bytes, mut scales) = (zeros(shape.bytes())?, zeros(shape.scales())?);
+    let rounded = Rounded::new(isa, shape, weights, factor)?;
+    rounded.pack(shape, &order, &mut bytes, &mut scales);
+    Ok(Packed { bytes, scales })
+}
+
 /// Rounded rows, with the columns in the order of the factor.
 struct Rounded {
     /// `[rows, columns]`

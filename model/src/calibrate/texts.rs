@@ -61,9 +61,29 @@ impl Calibration {
         text: Option<&str>,
         tokens: usize,
     ) -> Result<Self> {
-        let ids = text_ids(config.mask, tokenizer, text.unwrap_or(TEXT))?;
+        Self::of_parts(config, tokenizer, text.unwrap_or(TEXT), TOKENS, tokens, Method::Gptq)
+    }
+
+    /// A little of the text that is part of the library, to measure with.
+    ///
+    /// # Errors
+    /// As [`Self::of_text`].
+    pub(crate) fn of_own_text(config: &Config, tokenizer: &Tokenizer) -> Result<Self> {
+        Self::of_parts(config, tokenizer, TEXT, OWN_PART, OWN_TOKENS, Method::Importance)
+    }
+
+    /// Parts of a text of `part` tokens each, with at most `tokens` together.
+    fn of_parts(
+        config: &Config,
+        tokenizer: &Tokenizer,
+        text: &str,
+        part: usize,
+        tokens: usize,
+        method: Method,
+    ) -> Result<Self> {
+        let ids = text_ids(config.mask, tokenizer, text)?;
         let room = config.max_context.saturating_sub(AROUND);
-        let part = TOKENS.min(room).min(ids.len()).min(tokens);
+        let part = part.min(room).min(ids.len()).min(tokens);
         if part < 2 {
             return Err(Error::Prompt("a text of at least 2 tokens is needed".to_owned()));
         }
@@ -74,7 +94,7 @@ impl Calibration {
                 Window::ending(config.mask, tokenizer, &ids[start..start + part], part / 2)?;
             Ok(window.ids().to_vec())
         };
-        Ok(Self::new((0..count).map(window).collect::<Result<_>>()?, Method::Gptq))
+        Ok(Self::new((0..count).map(window).collect::<Result<_>>()?, method))
     }
 
     /// Conversations in the form of `template`, up to `tokens` in all; each up to its last answer, at most 2048 tokens of it.
@@ -142,6 +162,14 @@ impl Calibration {
         Self::new(texts.collect(), Method::Importance)
     }
 
+    /// Some of the texts, spread evenly: at least one, and no more than are needed for `tokens`.
+    pub(crate) fn part(&self, tokens: usize) -> Self {
+        let mean = self.tokens().div_ceil(self.texts.len()).max(1);
+        let count = (tokens / mean).clamp(1, self.texts.len());
+        let texts = (0..count).map(|index| self.texts[index * self.texts.len() / count].clone());
+        Self::new(texts.collect(), self.method)
+    }
+
     fn new(texts: Vec<Vec<u32>>, method: Method) -> Self {
         let mut hash = Sha256::new();
         for text in &texts {
@@ -191,6 +219,10 @@ impl Calibration {
 /// Random tokens, and those of a sequence.
 const RANDOM_TOKENS: usize = 256;
 const RANDOM_PART: usize = 128;
+
+/// Tokens of the text of the library that are measured with, and those of a part of it.
+const OWN_TOKENS: usize = 512;
+const OWN_PART: usize = 256;
 
 /// Most ids that a model needs around a text.
 const AROUND: usize = 8;

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use crate::calibrate::CalibrationInfo;
 use crate::files::config::Config;
-use crate::files::weights::{StoredMatrix, StoredNetwork};
+use crate::files::weights::{StoredMatrix, StoredNetwork, TARGET_BITS_KEY};
 use crate::network::activations::Activations;
 use crate::network::kv::KvFormat;
 use crate::network::layer::LinearRole;
 use crate::network::workspace::Workspace;
 
-/// A kind of matrix in a model.
+/// A kind of matrix in a model, in one format.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MatrixInfo {
@@ -22,8 +22,17 @@ pub struct MatrixInfo {
     pub shape: [usize; 2],
     /// The format of the weights, for people.
     pub format: String,
+    /// Whether it is quantized.
+    pub is_quantized: bool,
     /// Bytes of all of them once they are loaded.
     pub bytes: u64,
+}
+
+impl MatrixInfo {
+    /// Weights of all of them.
+    pub fn weights(&self) -> u64 {
+        self.shape.iter().product::<usize>() as u64 * self.count as u64
+    }
 }
 
 /// All matrices of a model.
@@ -32,7 +41,7 @@ pub struct MatrixInfo {
 pub struct Inventory {
     /// Sizes and kinds.
     pub config: Config,
-    /// Every kind of matrix; one entry stands for all layers.
+    /// Every kind of matrix; one entry stands for all layers in which it has the same format.
     pub matrices: Vec<MatrixInfo>,
     /// Bytes that loading copies into memory, because they are not stored in the kernels' layout.
     pub copied_bytes: u64,
@@ -44,6 +53,8 @@ pub struct Inventory {
     pub is_head_tied: bool,
     /// The texts that the matrices were quantized for, if there were any.
     pub calibration: Option<CalibrationInfo>,
+    /// The bits of a weight that were asked for, if the formats of the matrices were chosen for them.
+    pub target_bits: Option<f64>,
 }
 
 impl Inventory {
@@ -83,6 +94,7 @@ impl Inventory {
             is_quantized,
             is_head_tied,
             calibration: CalibrationInfo::read(metadata),
+            target_bits: metadata.get(TARGET_BITS_KEY).and_then(|bits| bits.parse().ok()),
         }
     }
 
@@ -105,10 +117,15 @@ impl Inventory {
 
     /// Weights of all matrices.
     pub fn parameters(&self) -> u64 {
-        let weights = |matrix: &MatrixInfo| {
-            matrix.shape.iter().product::<usize>() as u64 * matrix.count as u64
-        };
-        self.matrices.iter().map(weights).sum()
+        self.matrices.iter().map(MatrixInfo::weights).sum()
+    }
+
+    /// Bits of a weight of the quantized matrices on average, with scales and minima; `None` if there are no such matrices.
+    pub fn bits_per_weight(&self) -> Option<f64> {
+        let quantized = || self.matrices.iter().filter(|matrix| matrix.is_quantized);
+        let bytes: u64 = quantized().map(|matrix| matrix.bytes).sum();
+        let weights: u64 = quantized().map(MatrixInfo::weights).sum();
+        (weights > 0).then(|| bytes as f64 * 8.0 / weights as f64)
     }
 
     /// The default type of the activations: 8-bit if there are quantized matrices.
@@ -129,25 +146,32 @@ struct List {
 }
 
 impl List {
-    /// Adds the matrices of one kind; returns the bytes of all of them.
+    /// Adds the matrices of one kind, those of each format by themselves; returns the bytes of all of them.
     fn add<'a>(
         &mut self,
         name: &'static str,
         matrices: impl IntoIterator<Item = &'a StoredMatrix>,
     ) -> u64 {
-        let mut info: Option<MatrixInfo> = None;
+        let first = self.matrices.len();
         for matrix in matrices {
             let bytes = matrix.loaded_bytes();
             if matrix.is_copied() {
                 self.copied += bytes;
             }
             let (shape, format) = (matrix.size(), matrix.format());
-            let info = info.get_or_insert(MatrixInfo { name, count: 0, shape, format, bytes: 0 });
-            info.count += 1;
-            info.bytes += bytes;
+            let mut same = self.matrices[first..].iter_mut();
+            match same.find(|info| info.shape == shape && info.format == format) {
+                Some(info) => {
+                    info.count += 1;
+                    info.bytes += bytes;
+                }
+                None => {
+                    let is_quantized = matrix.is_quantized();
+                    let info = MatrixInfo { name, count: 1, shape, format, is_quantized, bytes };
+                    self.matrices.push(info);
+                }
+            }
         }
-        let bytes = info.as_ref().map_or(0, |info| info.bytes);
-        self.matrices.extend(info);
-        bytes
+        self.matrices[first..].iter().map(|info| info.bytes).sum()
     }
 }

@@ -6,9 +6,12 @@
 //! `calibrate.rs`), layer by layer: what is in memory is one quantized layer. The file has a temporary name until it is complete and
 //! on the disk, so an unfinished folder never loads.
 //!
+//! All matrices have one format, or each has one that is chosen for a number of bits on average (see `mixed.rs`).
+//!
 //! [`quantize`] does this for a model that is on the disk, [`Quantizer`] for one whose files arrive one after another.
 
 mod folder;
+mod mixed;
 mod plan;
 mod quantizer;
 mod unfinished;
@@ -47,6 +50,10 @@ pub struct QuantizeOptions {
     pub group: usize,
     /// Whether a group stores a minimum beside the scale, for weights that are not symmetric about 0. Only with four bits.
     pub minimum: bool,
+    /// Bits of a weight on average, in all quantized matrices with their scales and minima, in place of `bits`, `group` and `minimum`:
+    /// the format of each matrix is chosen by what the model loses with it. Not for models whose files arrive one after another, and
+    /// not for random ones.
+    pub target_bits: Option<f64>,
     /// Threads. Default: as many as the process may use.
     pub threads: Option<usize>,
     /// Texts to quantize for: the outputs for them change least. This takes much longer, and memory: see [`calibration_bytes`]. Default:
@@ -57,7 +64,7 @@ pub struct QuantizeOptions {
 impl QuantizeOptions {
     /// `bits` a weight, `group` columns to a scale, no minimum, no texts, and the default number of threads.
     pub fn new(bits: usize, group: usize) -> Self {
-        Self { bits, group, minimum: false, threads: None, calibration: None }
+        Self { bits, group, minimum: false, target_bits: None, threads: None, calibration: None }
     }
 
     /// Columns that share a scale by default: 64 with a minimum, 32 without. So weights of four bits take 4.5 with either.
@@ -116,9 +123,15 @@ pub fn quantize(
     let pool = pool(options.threads)?;
     let head = opened.network.head_like_embedding(&opened.config);
     let shared = head.filter(TwoTensors::are_equal).map(|both| both.name.to_owned());
-    let plan = Plan::new(&opened.network, options, shared)?;
+    if let Some(bits) = options.target_bits {
+        mixed::budget(&opened, source, bits, shared.as_deref())?;
+    }
+    bits(options)?;
     fs::create_dir_all(target).map_err(Error::io(target))?;
     folder::prepare(target)?;
+    let formats = mixed::choose(&opened, source, options, shared.as_deref(), &pool, progress)?;
+    let progress = &mut mixed::after_choice(options, formats.is_some(), progress);
+    let plan = Plan::new(&opened.network, options, formats.as_ref(), shared)?;
     let file = folder::temporary_file(target)?;
     let temporary = file.path().to_owned();
     plan.write_header(file.as_file(), &temporary)?;
@@ -155,28 +168,37 @@ fn resumable(
         return Err(Error::file(source, problem));
     }
     calibration.check(&opened.config)?;
+    if let Some(bits) = options.target_bits {
+        mixed::budget(opened, source, bits, None)?;
+    }
     fs::create_dir_all(target).map_err(Error::io(target))?;
     if !target.join(JOURNAL).exists() {
         folder::check(target)?;
     }
-    let mut quantizer = Quantizer::open(source, target, options)?;
+    let mut quantizer = Quantizer::with_choice(source, target, options)?;
     // Another process may have finished it before it was locked.
     folder::check_weights(target)?;
-    quantizer.write(&|_| true, progress)?;
+    let is_chosen = quantizer.choose(opened, source, progress)?;
+    quantizer.write(&|_| true, &mut mixed::after_choice(options, is_chosen, progress))?;
     quantizer.finish()
 }
 
-/// Bytes of memory that [`quantize`] needs for a calibration, beside the mapped source; 0 without one.
+/// Bytes of memory that [`quantize`] needs for a calibration and to choose formats, beside the mapped source; 0 without both.
 ///
 /// # Errors
 /// If the source is no supported model, or an option is outside its range.
 pub fn calibration_bytes(source: impl AsRef<Path>, options: &QuantizeOptions) -> Result<u64> {
-    let Some(calibration) = &options.calibration else { return Ok(0) };
+    if options.calibration.is_none() && options.target_bits.is_none() {
+        return Ok(0);
+    }
     let opened = Source::open(source.as_ref())?;
-    let plan = Plan::new(&opened.network, options, None)?;
+    let measuring = mixed::bytes(&opened, source.as_ref(), options)?;
+    let Some(calibration) = &options.calibration else { return Ok(measuring) };
+    let plan = Plan::new(&opened.network, options, None, None)?;
     let packed = |matrix: &StoredMatrix| plan.item(&matrix.name).map_or(0, Item::bytes);
     let threads = pool(options.threads)?.current_num_threads();
-    Ok(calibrate::bytes(&opened.network, &opened.config, calibration, threads, &packed))
+    let rounding = calibrate::bytes(&opened.network, &opened.config, calibration, threads, &packed);
+    Ok(rounding.max(measuring))
 }
 
 /// The tensors of a model that is to be quantized.

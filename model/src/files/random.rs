@@ -9,7 +9,9 @@ use crate::error::{Error, Result};
 use crate::files::checkpoint::{Bytes, Checkpoint, Dtype, Format, SafetensorsLayout, TensorSpec};
 use crate::files::config::Config;
 use crate::files::quantize::{QuantizeOptions, bits};
-use crate::files::weights::{Map, Source, layout_metadata, panel_shape, scale_name, scale_shape};
+use crate::files::weights::{
+    Groups, Map, Source, layout_metadata, panel_shape, scale_name, scale_shape,
+};
 use crate::network::activations::Activations;
 use crate::network::model::Options;
 use crate::network::workspace::Workspace;
@@ -134,7 +136,7 @@ fn random(
         Fill::Scales(_, shape) => Some(shape),
         _ => None,
     });
-    let layout = SafetensorsLayout::new(&specs, &layout_metadata(Some(group), shapes));
+    let layout = SafetensorsLayout::new(&specs, &layout_metadata(Groups::Columns(group), shapes));
     let mut bytes = MmapMut::map_anon(layout.file_len())
         .map_err(|source| Error::Io { path: "memory".into(), source })?;
     // Generation was some per cent faster with huge pages.

@@ -22,7 +22,8 @@ mod vector;
 pub(crate) use map::{Map, Source};
 pub use stored::GROUPS;
 pub(crate) use stored::{
-    LAYOUT_KEY, StoredMatrix, layout_metadata, panel_shape, scale_name, scale_shape,
+    Groups, LAYOUT_KEY, StoredMatrix, TARGET_BITS_KEY, layout_metadata, panel_shape, scale_name,
+    scale_shape,
 };
 pub(crate) use vector::StoredVector;
 

@@ -18,6 +18,7 @@ use crate::network::hook::{CancelToken, RunOptions};
 use crate::network::model::Model;
 use crate::network::sequence::Sequence;
 use crate::network::workspace::Workspace;
+pub(crate) use compare::kl_divergence;
 pub use compare::{Compared, Prediction};
 pub use saved::{LogitsWriter, SavedLogits};
 pub use summary::{Divergence, Mean, Perplexity};

@@ -9,12 +9,12 @@ use glm_kernels::{LANES, Shape};
 use half::f16;
 
 use super::{Progress, QuantizeOptions, Quantized, Source, bits};
-use crate::calibrate::{CalibrationInfo, Packed};
+use crate::calibrate::{CalibrationInfo, Formats, Packed};
 use crate::error::{Error, Result};
 use crate::files::checkpoint::{Dtype, SafetensorsLayout, Tensor, TensorSpec};
 use crate::files::weights::{
-    StoredMatrix, StoredNetwork, StoredVector, layout_metadata, panel_shape, scale_name,
-    scale_shape,
+    Groups, StoredMatrix, StoredNetwork, StoredVector, TARGET_BITS_KEY, layout_metadata,
+    panel_shape, scale_name, scale_shape,
 };
 
 /// Bytes of a matrix that are in memory at a time.
@@ -44,13 +44,15 @@ pub(super) struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    /// The plan without the matrix `shared`, which is the same as the embedding. Reads no weights.
+    /// The plan without the matrix `shared`, which is the same as the embedding. Matrices that have one of `formats` get it, and others
+    /// that of the options. Reads no weights.
     ///
     /// # Errors
     /// If an option is outside its range.
     pub(super) fn new(
         network: &'a StoredNetwork,
         options: &QuantizeOptions,
+        formats: Option<&Formats>,
         shared: Option<String>,
     ) -> Result<Self> {
         let (bits, group, form) = (bits(options)?, options.group, options.form());
@@ -61,7 +63,6 @@ impl<'a> Plan<'a> {
         vectors.sort_by_key(|vector| &vector.name);
         // What the authors of a quantized checkpoint left unquantized stays so.
         let official = matrices.iter().any(|matrix| matrix.is_quantized());
-        let group = (!official).then_some(group);
         // Only single rows of these are ever looked up.
         let is_table =
             |name: &str| network.positions.iter().flatten().any(|table| table.name == name);
@@ -75,17 +76,20 @@ impl<'a> Plan<'a> {
         };
         for matrix in matrices {
             let [rows, cols] = matrix.size();
-            match (matrix.shape(), group) {
-                (Some(shape), _) => {
+            match matrix.shape() {
+                Some(shape) => {
                     plan.kept += 1;
                     plan.add_panels(matrix, shape);
                 }
-                (None, Some(group)) if !is_table(&matrix.name) => {
+                None if !official && !is_table(&matrix.name) => {
                     plan.quantized += 1;
-                    let shape = Shape::grouped(rows, cols, bits, group).with_form(form).rotated();
+                    let own = formats.and_then(|formats| formats.get(&matrix.name));
+                    let uniform =
+                        || Shape::grouped(rows, cols, bits, group).with_form(form).rotated();
+                    let shape = own.map_or_else(uniform, |own| own.shape([rows, cols]));
                     plan.add_panels(matrix, shape);
                 }
-                (None, _) => {
+                None => {
                     let dtype = matrix.joined_dtype();
                     let tensor = TensorSpec::new(&matrix.name, dtype, [rows, cols]);
                     plan.add(tensor, Data::Copy(matrix));
@@ -98,7 +102,13 @@ impl<'a> Plan<'a> {
             Data::Panels(_, shape) => Some(shape),
             _ => None,
         });
-        let metadata = layout_metadata(group, shapes).into_iter().chain(calibration);
+        let target = options.target_bits.map(|bits| (TARGET_BITS_KEY, bits.to_string()));
+        let groups = match (official, &target) {
+            (true, _) => Groups::Rows,
+            (false, Some(_)) => Groups::Mixed,
+            (false, None) => Groups::Columns(group),
+        };
+        let metadata = layout_metadata(groups, shapes).into_iter().chain(target).chain(calibration);
         plan.layout = SafetensorsLayout::new(&plan.tensors, &metadata.collect::<Vec<_>>());
         Ok(plan)
     }

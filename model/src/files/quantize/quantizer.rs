@@ -9,9 +9,11 @@ use rayon::ThreadPool;
 use serde::{Deserialize, Serialize};
 
 use super::folder::JOURNAL;
+use super::mixed::Choice;
 use super::plan::{Item, Plan};
 use super::unfinished::Unfinished;
 use super::{Progress, QuantizeOptions, Quantized, Source, bits, folder};
+use crate::calibrate::Formats;
 use crate::error::{Error, Result};
 use crate::network::model::pool;
 
@@ -32,7 +34,7 @@ const NEW_JOURNAL: &str = "journal.json.part";
 pub struct Quantizer {
     source: PathBuf,
     pub(super) folder: PathBuf,
-    options: QuantizeOptions,
+    pub(super) options: QuantizeOptions,
     pub(super) pool: ThreadPool,
     pub(super) part: Part,
     pub(super) journal: Journal,
@@ -49,7 +51,10 @@ pub(super) struct Journal {
     /// Whether head and embedding were compared, if there are both. They can be when both are complete.
     is_head_compared: bool,
     /// The head, if it is the same as the embedding.
-    shared: Option<String>,
+    pub(super) shared: Option<String>,
+    /// The formats that were chosen, if the bits of a weight are an average.
+    #[serde(default)]
+    pub(super) choice: Option<Choice>,
     /// The tensors that are written and on the disk.
     pub(super) written: BTreeSet<String>,
 }
@@ -60,8 +65,22 @@ impl Quantizer {
     ///
     /// # Errors
     /// If an option is outside its range, another writes to the folder, its journal cannot be read, or an unfinished one cannot be
-    /// removed.
+    /// removed; and if formats are to be chosen, which needs all files.
     pub fn open(
+        source: impl Into<PathBuf>,
+        folder: impl Into<PathBuf>,
+        options: &QuantizeOptions,
+    ) -> Result<Self> {
+        if let Some(found) = options.target_bits {
+            let range = "absent while the files of a model arrive".to_owned();
+            let found = found.to_string();
+            return Err(Error::Setting { setting: "target-bits", range, found });
+        }
+        Self::with_choice(source, folder, options)
+    }
+
+    /// As [`Self::open`]; formats may be chosen if all files of the source are complete.
+    pub(super) fn with_choice(
         source: impl Into<PathBuf>,
         folder: impl Into<PathBuf>,
         options: &QuantizeOptions,
@@ -173,7 +192,12 @@ impl Quantizer {
     }
 
     pub(super) fn plan<'a>(&self, source: &'a Source) -> Result<Plan<'a>> {
-        Plan::new(&source.network, &self.options, self.journal.shared.clone())
+        Plan::new(&source.network, &self.options, self.formats(), self.journal.shared.clone())
+    }
+
+    /// The formats that were chosen for the options.
+    pub(super) fn formats(&self) -> Option<&Formats> {
+        self.journal.choice.as_ref()?.formats(&self.options)
     }
 
     fn unwritten<'p>(&self, plan: &'p Plan<'p>) -> impl Iterator<Item = Item<'p>> {

@@ -12,8 +12,8 @@ use rayon::ThreadPool;
 
 use super::plan::{Item, Plan};
 use super::quantizer::Journal;
-use super::{Progress, QuantizeOptions, Source, bits};
-use crate::calibrate::{self, Calibration, Packed, Store};
+use super::{Progress, QuantizeOptions, Source};
+use crate::calibrate::{self, Calibration, Method, Packed, Store, Tensors};
 use crate::error::{Error, Result};
 use crate::files::weights::{StoredMatrix, StoredVector, widen_into};
 use crate::network::layer::Weight;
@@ -42,9 +42,13 @@ impl Unfinished<'_> {
         let Self { source, options, plan, file, path, journal, folder } = self;
         let calibration = calibration(source, options)?;
         let rounded: BTreeSet<_> = match calibration {
-            Some(_) => {
+            Some(ref calibration) => {
                 let is_planned = |matrix: &StoredMatrix| plan.item(&matrix.name).is_some();
                 let matrices = calibrate::matrices(&source.network, is_planned);
+                let shape = |matrix: &StoredMatrix| plan.item(&matrix.name).and_then(Item::shape);
+                let matrices = matrices.filter(|matrix| {
+                    shape(matrix).is_some_and(|shape| is_rounded(&shape, calibration.method()))
+                });
                 matrices.map(|matrix| matrix.name.as_str()).collect()
             }
             None => BTreeSet::new(),
@@ -64,7 +68,7 @@ impl Unfinished<'_> {
         if let Some(folder) = folder {
             journal.write(folder)?;
         }
-        let Some(calibration) = calibration else { return Ok(()) };
+        let Some(calibration) = calibration.filter(|_| !rounded.is_empty()) else { return Ok(()) };
         let ready = ready(journal).iter().map(|item| item.name()).collect();
         let matrices = plan.items().filter(|item| rounded.contains(item.name()));
         let others = plan.file_len() - matrices.map(Item::bytes).sum::<u64>();
@@ -74,7 +78,12 @@ impl Unfinished<'_> {
     }
 }
 
-/// The inputs that matrices are rounded for: those of the texts that were asked for; for four bits also without texts.
+/// Whether a matrix is rounded for its inputs. The importance of columns makes no difference to eight bits.
+fn is_rounded(shape: &Shape, method: Method) -> bool {
+    method == Method::Gptq || shape.bits == Bits::Four
+}
+
+/// The inputs that matrices are rounded for: those of the texts that were asked for, or random ones.
 pub(super) fn calibration<'a>(
     source: &Source,
     options: &'a QuantizeOptions,
@@ -84,8 +93,7 @@ pub(super) fn calibration<'a>(
         return Ok(Some(Cow::Borrowed(calibration)));
     }
     let is_plain = !source.network.matrices().any(StoredMatrix::is_quantized);
-    let needed = is_plain && bits(options)? == Bits::Four;
-    Ok(needed.then(|| Cow::Owned(Calibration::without_texts(&source.config))))
+    Ok(is_plain.then(|| Cow::Owned(Calibration::without_texts(&source.config))))
 }
 
 /// The unfinished file as a store of quantized matrices.
@@ -112,19 +120,7 @@ impl Target<'_, '_> {
     }
 }
 
-impl Store for Target<'_, '_> {
-    fn shape(&self, matrix: &StoredMatrix) -> Option<Shape> {
-        self.plan.item(&matrix.name)?.shape()
-    }
-
-    fn is_written(&self, name: &str) -> bool {
-        self.journal.written.contains(name)
-    }
-
-    fn is_ready(&self, name: &str) -> bool {
-        self.is_written(name) || self.ready.contains(name)
-    }
-
+impl Tensors for Target<'_, '_> {
     fn matrix(&self, matrix: &StoredMatrix) -> Result<Weight> {
         let item = self.plan.item(&matrix.name).filter(|item| self.is_written(item.name()));
         let Some(item) = item else { return matrix.load() };
@@ -144,6 +140,20 @@ impl Store for Target<'_, '_> {
         let mut values = vec![0.0; vector.len];
         widen_into(dtype, &self.read(range.start, range.len())?, &mut values);
         Ok(values)
+    }
+}
+
+impl Store for Target<'_, '_> {
+    fn shape(&self, matrix: &StoredMatrix) -> Option<Shape> {
+        self.plan.item(&matrix.name)?.shape()
+    }
+
+    fn is_written(&self, name: &str) -> bool {
+        self.journal.written.contains(name)
+    }
+
+    fn is_ready(&self, name: &str) -> bool {
+        self.is_written(name) || self.ready.contains(name)
     }
 
     fn put(&mut self, matrix: &StoredMatrix, packed: &Packed) -> Result<()> {

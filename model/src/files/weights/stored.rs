@@ -44,16 +44,35 @@ pub(crate) fn scale_name(name: &str) -> String {
     format!("{name}_scale")
 }
 
-/// The metadata of a file in the kernels' layout. `group` is the number of columns that share a scale; `None` is the whole row. Either all
-/// of `shapes` that can be rotated are, or none.
+/// The metadata key for the bits of a weight that were asked for, if the matrices have different formats.
+pub(crate) const TARGET_BITS_KEY: &str = "glm.target_bits";
+
+/// What shares a scale in a file.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Groups {
+    /// The whole row, or its part of a shard.
+    Rows,
+    /// As many columns in all matrices.
+    Columns(usize),
+    /// Different numbers of columns.
+    Mixed,
+}
+
+/// The metadata of a file in the kernels' layout. Either all of `shapes` that can be rotated are, or none.
 pub(crate) fn layout_metadata<'a>(
-    group: Option<usize>,
+    groups: Groups,
     shapes: impl IntoIterator<Item = &'a Shape>,
-) -> [(&'static str, String); 3] {
-    let group = group.map_or_else(|| ROW.to_owned(), |group| group.to_string());
+) -> Vec<(&'static str, String)> {
+    let group = match groups {
+        Groups::Rows => Some(ROW.to_owned()),
+        Groups::Columns(group) => Some(group.to_string()),
+        Groups::Mixed => None,
+    };
+    let format = [("format", "glm".to_owned())].into_iter();
     let is_rotated = shapes.into_iter().any(|shape| shape.rotation != Rotation::None);
     let layout = if is_rotated { ROTATED_LAYOUT_NAME } else { LAYOUT_NAME };
-    [("format", "glm".to_owned()), (GROUP_KEY, group), (LAYOUT_KEY, layout.to_owned())]
+    let layout = [(LAYOUT_KEY, layout.to_owned())];
+    format.chain(group.map(|group| (GROUP_KEY, group))).chain(layout).collect()
 }
 
 /// The value of [`GROUP_KEY`] for whole rows.

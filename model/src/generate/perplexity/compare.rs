@@ -42,6 +42,14 @@ pub(super) fn prediction(logits: &[f32], id: u32, reference: Option<&[f32]>) -> 
     Ok(Prediction { loss: model.loss(logits, id), compared })
 }
 
+/// The divergence of the distribution of `logits` from that of the logits `reference`: see [`Compared::divergence`].
+///
+/// # Errors
+/// If a logit is not finite.
+pub(crate) fn kl_divergence(reference: &[f32], logits: &[f32]) -> Result<f64> {
+    Ok(divergence(reference, &Softmax::of(reference)?, logits, &Softmax::of(logits)?))
+}
+
 /// What the softmax of logits is computed from.
 struct Softmax {
     max: f32,
