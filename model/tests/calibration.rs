@@ -150,6 +150,37 @@ fn other_texts_do_not_go_on_with_what_was_begun() {
 }
 
 #[test]
+fn another_model_of_the_same_shape_does_not_go_on_with_what_was_begun() {
+    let dir = tempfile::tempdir().unwrap();
+    let [other, target] = ["other", "target"].map(|name| dir.path().join(name));
+    fs::create_dir(&other).unwrap();
+    for entry in fs::read_dir(demo("f16")).unwrap().map(Result::unwrap) {
+        fs::copy(entry.path(), other.join(entry.file_name())).unwrap();
+    }
+    let weights = other.join("model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    // Other values of the last weights of the last matrix.
+    let end = bytes.len() - 512;
+    bytes[end..].as_chunks_mut::<2>().0.iter_mut().for_each(|weight| weight[1] ^= 0x80);
+    fs::write(&weights, bytes).unwrap();
+    let options = options(Some(calibration(512)), 2);
+    let mut stop = |done: u64, total: u64, _: &str| match done > total / 4 {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
+    };
+    let begun = quantize(demo("f16"), &target, &options, &mut stop);
+    assert!(matches!(begun, Err(Error::Cancelled)), "{begun:?}");
+    let refused = run(&other, &target, &options);
+    assert!(refused.unwrap_err().to_string().contains("was begun for another model"));
+    run(&demo("f16"), &target, &options).unwrap();
+    // Nothing is added to a finished model, and a journal that a killed run left does not change that.
+    fs::write(target.join("journal.json"), "{}").unwrap();
+    let error = run(&demo("f16"), &target, &options).unwrap_err().to_string();
+    assert!(error.contains("holds model.safetensors already"), "{error}");
+    assert!(!target.join("model.safetensors.part").exists());
+}
+
+#[test]
 fn a_second_run_into_the_folder_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let files = || {

@@ -21,6 +21,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use glm_kernels::{Bits, GroupForm};
+use sha2::{Digest, Sha256};
 
 use crate::calibrate::{self, Calibration};
 use crate::error::{Error, Result};
@@ -172,10 +173,13 @@ fn resumable(
         mixed::budget(opened, source, bits, None)?;
     }
     fs::create_dir_all(target).map_err(Error::io(target))?;
+    // A killed run may have left its journal beside what it finished.
+    folder::check_weights(target)?;
     if !target.join(JOURNAL).exists() {
         folder::check(target)?;
     }
     let mut quantizer = Quantizer::with_choice(source, target, options)?;
+    quantizer.keep_to(opened)?;
     // Another process may have finished it before it was locked.
     folder::check_weights(target)?;
     let is_chosen = quantizer.choose(opened, source, progress)?;
@@ -201,6 +205,9 @@ pub fn calibration_bytes(source: impl AsRef<Path>, options: &QuantizeOptions) ->
     Ok(rounding.max(measuring))
 }
 
+/// Bytes of each end of a tensor that are in the [fingerprint](Source::fingerprint).
+const SAMPLED: usize = 512;
+
 /// The tensors of a model that is to be quantized.
 struct Source {
     config: Config,
@@ -218,6 +225,18 @@ impl Source {
         }
         let network = resolve(&config, &checkpoint)?;
         Ok(Self { config, network, bytes: checkpoint.total_bytes() })
+    }
+
+    /// A hash of the first and the last bytes of each matrix, which tells models of the same shape apart.
+    fn fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        for tensor in self.network.matrices().flat_map(StoredMatrix::tensors) {
+            let bytes = tensor.bytes();
+            let end = bytes.len().saturating_sub(SAMPLED);
+            hash.update(&bytes[..bytes.len().min(SAMPLED)]);
+            hash.update(&bytes[end..]);
+        }
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
 

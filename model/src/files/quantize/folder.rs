@@ -92,8 +92,8 @@ pub(super) fn lock(part: &File, folder: &Path) -> Result<()> {
     }
 }
 
-/// Writes the companions and then gives the finished file its name, by `place`: last, because its name makes the folder a model. After
-/// an error the files that were created are removed again.
+/// Writes the companions and then gives the finished file its name, by `place`: last, because its name makes the folder a model. If that
+/// fails, the files that were created are removed again.
 pub(super) fn publish(
     source: &Path,
     target: &Path,
@@ -110,18 +110,14 @@ pub(super) fn publish(
             write(&target.join(name), bytes, &mut created)
         })
         .and_then(|()| write(&target.join(CONFIG), &*configuration(source)?, &mut created))
-        .and_then(|()| place(&path).map_err(Error::io(&path)))
-        .and_then(|()| {
-            created.push(path);
-            sync_folder(target)
-        });
+        .and_then(|()| place(&path).map_err(Error::io(&path)));
     if published.is_err() {
         for path in created {
             // Best effort; the first error is reported.
             let _ = fs::remove_file(path);
         }
     }
-    published
+    published.and_then(|()| sync_folder(target))
 }
 
 /// Removes the companions that a killed [`publish`] may have left.

@@ -55,6 +55,9 @@ pub(super) struct Journal {
     /// The formats that were chosen, if the bits of a weight are an average.
     #[serde(default)]
     pub(super) choice: Option<Choice>,
+    /// The [fingerprint](Source::fingerprint) of the source, if all its files were complete from the beginning.
+    #[serde(default)]
+    source: Option<String>,
     /// The tensors that are written and on the disk.
     pub(super) written: BTreeSet<String>,
 }
@@ -186,13 +189,26 @@ impl Quantizer {
         let journal = self.folder.join(JOURNAL);
         folder::unpublish(&self.folder)?;
         folder::publish(&self.source, &self.folder, |path| fs::rename(&self.part.path, path))?;
-        // After the renaming: without a journal, an unfinished file counts for nothing.
-        fs::remove_file(&journal).map_err(Error::io(&journal))?;
+        // After the renaming: without a journal, an unfinished file counts for nothing. Beside a finished one it does no harm.
+        let _ = fs::remove_file(&journal);
         Ok(plan.summary(&source))
     }
 
     pub(super) fn plan<'a>(&self, source: &'a Source) -> Result<Plan<'a>> {
         Plan::new(&source.network, &self.options, self.formats(), self.journal.shared.clone())
+    }
+
+    /// Checks that what was written is of this source. All its files are complete.
+    pub(super) fn keep_to(&mut self, source: &Source) -> Result<()> {
+        let found = source.fingerprint();
+        match self.journal.source.replace(found.clone()) {
+            Some(begun) if begun != found => Err(self.of_another()),
+            _ => Ok(()),
+        }
+    }
+
+    fn of_another(&self) -> Error {
+        Error::file(&self.folder, "was begun for another model or other options: remove it")
     }
 
     /// The formats that were chosen for the options.
@@ -216,10 +232,7 @@ impl Quantizer {
         let mut reader = file;
         let read = reader.rewind().and_then(|()| reader.read_exact(&mut header));
         if len != plan.file_len() || read.is_err() || header != plan.header() {
-            return Err(Error::file(
-                &self.folder,
-                "was begun for another model or other options: remove it",
-            ));
+            return Err(self.of_another());
         }
         Ok(())
     }
