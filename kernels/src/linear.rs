@@ -507,7 +507,8 @@ mod tests {
     #[test]
     fn extremes_of_rotated_blocks_do_not_saturate_on_all_isas() {
         let shape = Shape::per_row(8, BLOCK, Bits::Eight).rotated();
-        let sign = |i: usize, k: usize| if (i & k).count_ones() % 2 == 0 { 1.0 } else { -1.0 };
+        let sign =
+            |i: usize, k: usize| if (i & k).count_ones().is_multiple_of(2) { 1.0 } else { -1.0 };
         for pattern in 0..BLOCK {
             // The rotated inputs are all ±127.
             let spike: [f32; BLOCK] =

@@ -75,9 +75,9 @@ pub(crate) fn calibrate(
     let isa = Isa::choose().map_err(|error| Error::Isa(error.to_string()))?;
     let first = matrices(network, |matrix| store.shape(matrix).is_some())
         .find(|matrix| !store.is_written(&matrix.name));
-    let start = network.tables().map(|table| &*table.name).chain(network.final_norm.vectors());
     let is_ready = |name: &str| store.is_ready(name);
-    if !first.is_some_and(|first| is_ready(&first.name)) || !start.into_iter().all(is_ready) {
+    let mut tables = network.tables().map(|table| &*table.name);
+    if !first.is_some_and(|first| is_ready(&first.name)) || !tables.all(is_ready) {
         return Ok(());
     }
     let mut layers = Layers::new(network, config, calibration, isa, ACTIVATIONS, store)?;
@@ -114,8 +114,10 @@ pub(crate) fn calibrate(
         layers.finish(&mut |_| work.gathered(&last.weight, 0.0))?;
     }
     let head = head(network, |matrix| work.store.shape(matrix).is_some());
-    if !work.store.is_written(&head.name) && work.store.is_ready(&head.name) {
+    let mut needed = network.final_norm.vectors().chain([&*head.name]);
+    if !work.store.is_written(&head.name) && needed.all(|name| work.store.is_ready(name)) {
         let mut inputs = Inputs::new(calibration.method(), config.hidden)?;
+        layers.enter_head(&network.final_norm, work.store)?;
         layers.head_inputs(&mut inputs, &mut |part| work.gathered(head, part))?;
         // Only its own rows are still needed.
         drop(layers);

@@ -1,6 +1,9 @@
 //! Directories in the layout of the kernels: writing with `quantize`, and reading.
 
 mod common;
+#[path = "common/forge.rs"]
+#[allow(dead_code, reason = "each test file uses its part")]
+mod forge;
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -408,4 +411,39 @@ fn a_pipe_in_place_of_a_file_does_not_hang() {
     assert!(made.unwrap().success());
     let error = Model::open(folder.path(), &Options::default()).err().unwrap().to_string();
     assert!(error.ends_with("config.json: is missing, or no regular file"), "{error}");
+}
+
+/// A weight whose scale is beyond `f16`.
+#[test]
+fn weights_that_are_too_large_are_refused_and_named() {
+    const NAME: &str = "transformer.layers.1.mlp.dense_4h_to_h.weight";
+    let dir = tempfile::tempdir().unwrap();
+    let [source, target] = ["source", "target"].map(|name| dir.path().join(name));
+    fs::create_dir(&source).unwrap();
+    let tiny = fixture("chatglm-6b-tiny/bin-f16");
+    fs::copy(tiny.join("config.json"), source.join("config.json")).unwrap();
+    let checkpoint = Checkpoint::open(&tiny).unwrap();
+    let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
+    for name in checkpoint.names() {
+        let tensor = checkpoint.tensor(name).unwrap();
+        let start = data.len();
+        for (index, half) in tensor.bytes().as_chunks::<2>().0.iter().enumerate() {
+            let is_large = tensor.name() == NAME && index == 1;
+            let value = if is_large { 1e9 } else { half::f16::from_le_bytes(*half).to_f32() };
+            data.extend(value.to_le_bytes());
+        }
+        let about = serde_json::json!({ "dtype": "F32", "shape": tensor.shape(), "data_offsets": [start, data.len()] });
+        header.insert(tensor.name().to_owned(), about);
+    }
+    let header = serde_json::Value::Object(header).to_string();
+    fs::write(source.join("model.safetensors"), forge::safetensors(&header, &data)).unwrap();
+    let mut asked: Vec<_> =
+        [(4, 32), (8, 32)].map(|(bits, group)| QuantizeOptions::new(bits, group)).to_vec();
+    asked.push(with_minimum(4, 64));
+    for options in asked {
+        let error = quantize(&source, &target, &options, &mut |_, _, _| ControlFlow::Continue(()));
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains(NAME) && error.contains("[0, 1] is 1000000000"), "{error}");
+        assert_eq!(fs::read_dir(&target).unwrap().count(), 0);
+    }
 }

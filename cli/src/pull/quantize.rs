@@ -181,13 +181,13 @@ impl Job<'_> {
         }
     }
 
-    /// Checks that the new model and three files fit on the disk: that of the embedding, that of the head while they are compared, and
-    /// the next.
+    /// Checks that the new model and four files fit on the disk: that of the embedding, that of the head that is compared with it, and two
+    /// with the parts of a layer.
     fn check_space(&self, quantizer: &Quantizer, files: &[&RemoteFile]) -> Result<()> {
         let workspace = self.workspace;
         let mut sizes: Vec<_> = files.iter().map(|file| file.size).collect();
         sizes.sort_unstable_by(|one, other| other.cmp(one));
-        let shards = sum(sizes.into_iter().take(3));
+        let shards = sum(sizes.into_iter().take(4));
         let there = on_disk(&workspace.model()) + on_disk(&workspace.shard(""));
         let needed = quantizer.bytes()?.saturating_add(shards).saturating_sub(there);
         check_space(&workspace.model(), needed)

@@ -17,7 +17,7 @@ use crate::network::activations::Activations;
 use crate::network::chunk::Chunk;
 use crate::network::hook::RunOptions;
 use crate::network::kv::{KvFormat, KvPool};
-use crate::network::layer::{Convert, Layer, LinearRole, Weight, Weights};
+use crate::network::layer::{Convert, Layer, LinearRole, Norm, Weight, Weights};
 use crate::network::pass::{Pass, Stage};
 use crate::network::placement::Placement;
 use crate::network::rope::Rotation;
@@ -33,7 +33,7 @@ const INPUTS: usize = 2048;
 pub(super) struct Layers<'a> {
     /// That of the model, with one layer.
     config: Config,
-    /// The current layer, with the matrices that are quantized, and the final norm.
+    /// The current layer, with the matrices that are quantized; behind the last, the final norm.
     weights: Weights,
     rotation: Rotation,
     isa: Isa,
@@ -74,7 +74,8 @@ impl<'a> Layers<'a> {
                 None => None,
             },
             layers: Vec::new(),
-            final_norm: load.norm(&network.final_norm)?,
+            // Published checkpoints have it in their last file, which may not be there yet.
+            final_norm: Norm { weight: Vec::new(), bias: None, eps: 0.0 },
             head: None,
         };
         let mut layers = Self {
@@ -177,6 +178,17 @@ impl<'a> Layers<'a> {
             pass.stage(0, Stage::FeedForward, states, &mut |_| {});
         };
         self.each(run, &mut |text, _| progress((text + 1) as f32 / count as f32))
+    }
+
+    /// Goes to the head, behind the last layer.
+    ///
+    /// # Errors
+    /// If the final norm cannot be read.
+    pub(super) fn enter_head(&mut self, norm: &StoredNorm, tensors: &dyn Tensors) -> Result<()> {
+        let matrix = &mut |_: &StoredMatrix| Ok(Weight::empty());
+        let vector = &mut |vector: &StoredVector| tensors.vector(vector);
+        self.weights.final_norm = Load { config: &self.config, matrix, vector }.norm(norm)?;
+        Ok(())
     }
 
     /// Adds the inputs of the head.

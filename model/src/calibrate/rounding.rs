@@ -7,7 +7,7 @@ use faer::linalg::matmul::matmul;
 use faer::prelude::*;
 use faer::{Accum, Par};
 use glm_kernels::feedback::{MAX_COLUMNS, RoundRow};
-use glm_kernels::quantize::{pack_panel, pack_scales};
+use glm_kernels::quantize::{Unquantizable, pack_panel, pack_scales};
 use glm_kernels::{BLOCK, Isa, LANES, Shape};
 use half::f16;
 use rayon::prelude::*;
@@ -59,6 +59,10 @@ pub(super) fn round(
             let mut weights = zeros(rows * shape.cols)?;
             matrix.values(first, shape.rotation, order, &mut weights)?;
             let rounded = Rounded::new(isa, shape, &weights, factor)?;
+            if let Some((row, at)) = rounded.too_large(shape, &weights) {
+                let bad = Unquantizable { col: order[at], value: weights[row * shape.cols + at] };
+                return Err(matrix.unquantizable(first + row, bad));
+            }
             rounded.pack(shape, order, bytes, scales);
             let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
             let (done, progress) = &mut *progress;
@@ -134,6 +138,19 @@ impl Rounded {
             }
         }
         Ok(Self { integers, scales })
+    }
+
+    /// The row, and the place in it, of a weight that is too large for a scale. Groups are rounded from the last to the first, and what
+    /// is not finite is fed back to those before it.
+    fn too_large(&self, shape: &Shape, weights: &[f32]) -> Option<(usize, usize)> {
+        let (cols, group) = (shape.cols, shape.group_blocks * BLOCK);
+        let at = self.scales.iter().rposition(|scale| !scale.is_finite())?;
+        let (row, number) = (at / shape.row_scales(), at % shape.row_scales());
+        let first = number / shape.form.numbers() * group;
+        let places = first..cols.min(first + group);
+        let size = |&place: &usize| weights[row * cols + place].abs();
+        let largest = places.max_by(|a, b| size(a).total_cmp(&size(b)));
+        largest.map(|place| (row, place))
     }
 
     /// Writes panels, with the columns in the order of the matrix.

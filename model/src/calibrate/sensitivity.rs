@@ -298,6 +298,7 @@ impl<'n, 'p> Walk<'n, 'p> {
         let vocab = head.size()[0];
         let at_head = self.tables - 1;
         let mut inputs = Inputs::new(Method::Importance, hidden)?;
+        layers.enter_head(&self.network.final_norm, &Original)?;
         layers.head_inputs(&mut inputs, &mut |_| ControlFlow::Continue(()))?;
         let (_, factor) = inputs.factor(&REFERENCE.shape(head.size()))?;
         let [original, quantized] =

@@ -8,8 +8,8 @@ use serde_json::{Map, json};
 
 use super::forge;
 
-/// Copies the model in folder `source` to `target`, its weights in `count` files with an index. If `head` is given, the model gets a
-/// head: the embedding, each byte changed by `head`.
+/// Copies the model in folder `source` to `target`, its weights in `count` files with an index. The embedding is first, the final norm
+/// and the head are last, as in published checkpoints. If `head` is given, the model gets a head: the embedding, each byte changed by `head`.
 pub fn split(source: &Path, target: &Path, format: Format, count: usize, head: Option<u8>) {
     fs::create_dir_all(target).unwrap();
     for entry in fs::read_dir(source).unwrap() {
@@ -28,6 +28,10 @@ pub fn split(source: &Path, target: &Path, format: Format, count: usize, head: O
             (spec, tensor.bytes().to_vec())
         })
         .collect();
+    tensors.sort_by_key(|(spec, _)| {
+        let is = |part| spec.name.contains(part);
+        (!is("word_embeddings"), is("final_layernorm"))
+    });
     if let Some(change) = head {
         let (spec, bytes) =
             tensors.iter().find(|(spec, _)| spec.name.contains("word_embeddings")).unwrap();

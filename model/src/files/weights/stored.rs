@@ -353,7 +353,8 @@ impl StoredMatrix {
         Ok(())
     }
 
-    fn unquantizable(&self, row: usize, bad: Unquantizable) -> Error {
+    /// The error for a weight that cannot be quantized.
+    pub(crate) fn unquantizable(&self, row: usize, bad: Unquantizable) -> Error {
         let Unquantizable { col, value } = bad;
         let part = self.parts_of(row).find(|part| part.piece.cols.contains(&col));
         let tensor = part.map_or(self.tensors()[0], |part| &part.tensor);
