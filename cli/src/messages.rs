@@ -382,6 +382,9 @@ messages! {
     // glm pull.
     pulling(name, missing, total, files): "{name}: downloading {missing} of {total} in {files}",
         "{name}：正在下载 {missing}，共 {total}，{files}";
+    calibration_is_there(folder): "{folder} holds a calibration that is not finished: go on with it with the same `glm quantize`, or remove the \
+        folder",
+        "{folder} 中有尚未完成的校准：请用同样的 `glm quantize` 命令继续，或删除该文件夹";
     nothing_to_pull(name): "{name}: all files are here already", "{name}：所有文件都已在本机";
     pulled(name, size, time): "{name}: {size} in {time}", "{name}：{size}，用时 {time}";
     same_command_goes_on(): "the same command goes on with the download", "再次运行同一命令可继续下载";

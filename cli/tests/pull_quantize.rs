@@ -210,6 +210,18 @@ fn the_result_answers_and_is_there_at_the_next_run() {
 }
 
 #[test]
+fn a_calibration_that_is_not_finished_is_not_replaced() {
+    let original = Original::new(Format::Safetensors, 2, None);
+    let begun = original.target("int4").join("journal.json");
+    fs::create_dir_all(begun.parent().unwrap()).unwrap();
+    fs::write(&begun, "{}").unwrap();
+    let output = original.pulling.glm(&["pull", NAME, "--quantize"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("calibration that is not finished"), "{}", stderr(&output));
+    assert!(begun.exists());
+}
+
+#[test]
 fn a_shard_is_quantized_and_removed_while_the_next_arrives() {
     let original = Original::new(Format::Safetensors, 6, None);
     let child = original.stalled_at(4);
@@ -217,7 +229,7 @@ fn a_shard_is_quantized_and_removed_while_the_next_arrives() {
     let started = Instant::now();
     // The embedding is also the head, which is rounded last: its file stays. So does the first file of a layer that lies in two. The
     // other skeletons are in their places again.
-    let needed = [4, 6].map(|shard| format!("model-0000{shard}-of-00006.safetensors"));
+    let needed = [1, 4].map(|shard| format!("model-0000{shard}-of-00006.safetensors"));
     let next = ["model-00005-of-00006.safetensors.incomplete"];
     while names(&part.join("skeletons")) != needed || names(&part.join("shards")) != next {
         let found = [part.join("skeletons"), part.join("shards")].map(|folder| names(&folder));
@@ -238,7 +250,6 @@ fn a_killed_run_goes_on_at_the_next_shard() {
     let original = Original::new(Format::Safetensors, 6, None);
     let pulling = &original.pulling;
     let mut downloaded = BTreeSet::new();
-    // The embedding is in the last shard and without a head in no hurry: shards come in order.
     for shard in [2, 4] {
         kill(original.stalled_at(shard));
         assert_eq!(names_beside(&original.target("int4")), ["int4.part"]);

@@ -45,7 +45,7 @@ pub struct Quantize {
     #[arg(long, value_name = "B", value_parser = target_bits, conflicts_with_all = ["bits", "group", "symmetric"])]
     pub target_bits: Option<f64>,
     /// Round the weights for the inputs that a text gives them: much nearer to the original, but it takes hours for a model of 6 billion
-    /// weights. FILE is a text, or with the ending .json or .jsonl conversations, one a line; without FILE, a text in English and
+    /// weights. FILE is a text, or with the ending .json a conversation, or .jsonl one a line; without FILE, a text in English and
     /// Chinese that is part of the program.
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, value_hint = ValueHint::FilePath)]
     pub calibrate: Option<Option<PathBuf>>,

@@ -11,7 +11,7 @@ use std::fs::{self, File};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use glm_model::{QuantizeOptions, Quantized, Quantizer, write_skeleton};
 
 use super::download::Downloader;
@@ -46,6 +46,8 @@ pub fn run(
     if is_there() && workspace::remains(target).is_empty() {
         return Ok(None);
     }
+    // Here `glm quantize` writes, for hours, and not `glm pull`.
+    ensure!(!Quantizer::is_begun(target), messages::calibration_is_there(target.display()));
     let _lock = lock(downloader, listing, target)?;
     // Another process may have made it meanwhile.
     if is_there() {

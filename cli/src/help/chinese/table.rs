@@ -289,8 +289,8 @@ pub const TABLE: &[(&str, &str)] = &[
     ("Remove a setting from the file", "从配置文件中删除一个设置项"),
     ("Remove models that were downloaded or quantized", "删除下载的或量化的模型"),
     (
-        "Round the weights for the inputs that a text gives them: much nearer to the original, but it takes hours for a model of 6 billion weights. FILE is a text, or with the ending .json or .jsonl conversations, one a line; without FILE, a text in English and Chinese that is part of the program",
-        "按一段文本给出的输入对权重取整：更接近原模型，但 60 亿权重的模型要几个小时。FILE 是文本；以 .json 或 .jsonl 结尾时是对话，每行一个；不给 FILE 时使用程序自带的中英文文本",
+        "Round the weights for the inputs that a text gives them: much nearer to the original, but it takes hours for a model of 6 billion weights. FILE is a text, or with the ending .json a conversation, or .jsonl one a line; without FILE, a text in English and Chinese that is part of the program",
+        "按一段文本给出的输入对权重取整：更接近原模型，但 60 亿权重的模型要几个小时。FILE 是文本；以 .json 结尾时是一个对话，以 .jsonl 结尾时每行一个对话；不给 FILE 时使用程序自带的中英文文本",
     ),
     ("Rounds of each measurement", "每项测量的轮数"),
     (

@@ -97,6 +97,11 @@ impl Quantizer {
         Ok(Self { source, folder, options, pool, part, journal })
     }
 
+    /// Whether a folder holds what an unfinished `Quantizer`, or [`quantize`](super::quantize) with a calibration, goes on with.
+    pub fn is_begun(folder: impl AsRef<Path>) -> bool {
+        folder.as_ref().join(JOURNAL).exists()
+    }
+
     /// The files of weights that are still needed, in the order in which they should be completed.
     ///
     /// # Errors
