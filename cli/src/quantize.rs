@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use glm_model::{
-    Calibration, Config, Error, QuantizeOptions, Quantized, Template, Tokenizer, calibration_bytes,
-    messages_from_json, quantize,
+    Calibration, Config, Error, QuantizeOptions, Quantized, Quantizer, Template, Tokenizer,
+    calibration_bytes, messages_from_json, quantize,
 };
 
 use crate::args::{Quantize, weight_format};
@@ -45,7 +45,9 @@ pub fn run(args: &Quantize) -> Result<()> {
     };
     // 0: the system does not say.
     ensure!(available == 0 || needed <= available, too_little());
-    if let Some(bits) = options.target_bits {
+    if let Some(bits) = options.target_bits
+        && !Quantizer::is_begun(&folder)
+    {
         note(&messages::choosing_formats(bits));
     }
     if let Some(calibration) = &options.calibration {

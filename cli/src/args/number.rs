@@ -63,8 +63,8 @@ pub fn group(text: &str) -> Result<usize, String> {
 
 /// Bits of a weight on average, within what the formats of large matrices give. The library knows what those of a model give.
 pub fn target_bits(text: &str) -> Result<f64, String> {
-    let number = text.parse().ok().filter(|bits| (4.125..=8.5).contains(bits));
-    let range = || chinese::range("from 4.125 to 8.5".to_owned());
+    let number = text.parse().ok().filter(|bits| (4.25..=8.5).contains(bits));
+    let range = || chinese::range("from 4.25 to 8.5".to_owned());
     number.ok_or_else(|| messages::number_must_be(range()))
 }
 

@@ -40,7 +40,7 @@ pub struct Quantize {
     /// Store only a scale for each group, no minimum, for 4 bits: less exact at the same size.
     #[arg(long)]
     pub symmetric: bool,
-    /// Bits of a weight on average, such as 4.25, 4.5 or 5, with all scales and minima. The format of each matrix is chosen by measuring
+    /// Bits of a weight on average, such as 4.3, 4.5 or 5, with all scales and minima. The format of each matrix is chosen by measuring
     /// how much it changes the predictions of the model, which takes minutes for 6 billion weights.
     #[arg(long, value_name = "B", value_parser = target_bits, conflicts_with_all = ["bits", "group", "symmetric"])]
     pub target_bits: Option<f64>,

@@ -1,6 +1,6 @@
 //! What is gathered of the inputs of a matrix, and what it gives for rounding.
 
-use glm_kernels::{BLOCK, Rotation, Shape};
+use glm_kernels::Shape;
 use rayon::prelude::*;
 
 use super::moments::{Factor, Moments, zeros};
@@ -87,12 +87,6 @@ impl Inputs {
                 // Without any inputs all columns count alike.
                 let added = if mean > 0.0 { mean as f32 * DAMPING } else { 1.0 };
                 sums.iter_mut().for_each(|sum| *sum += added);
-                if shape.rotation == Rotation::Blocks {
-                    // The mean of a block, if its inputs are not correlated.
-                    for block in sums.as_chunks_mut::<BLOCK>().0 {
-                        *block = [block.iter().sum::<f32>() / BLOCK as f32; BLOCK];
-                    }
-                }
                 Ok(((0..sums.len()).collect(), Factor::Diagonal(sums)))
             }
         }

@@ -8,7 +8,7 @@ use faer::prelude::*;
 use faer::{Accum, Par};
 use glm_kernels::feedback::{MAX_COLUMNS, RoundRow};
 use glm_kernels::quantize::{Unquantizable, pack_panel, pack_scales};
-use glm_kernels::{BLOCK, Isa, LANES, Shape};
+use glm_kernels::{BLOCK, Isa, LANES, Rotation, Shape};
 use half::f16;
 use rayon::prelude::*;
 
@@ -59,8 +59,13 @@ pub(super) fn round(
             let mut weights = zeros(rows * shape.cols)?;
             matrix.values(first, shape.rotation, order, &mut weights)?;
             let rounded = Rounded::new(isa, shape, &weights, factor)?;
-            if let Some((row, at)) = rounded.too_large(shape, &weights) {
-                let bad = Unquantizable { col: order[at], value: weights[row * shape.cols + at] };
+            if let Some((row, group)) = rounded.too_large(shape) {
+                // As it is stored, and not rotated.
+                let weights = &mut weights[..shape.cols];
+                matrix.values(first + row, Rotation::None, order, weights)?;
+                let size = |&at: &usize| weights[at].abs();
+                let largest = group.max_by(|a, b| size(a).total_cmp(&size(b))).unwrap_or(0);
+                let bad = Unquantizable { col: order[largest], value: weights[largest] };
                 return Err(matrix.unquantizable(first + row, bad));
             }
             rounded.pack(shape, order, bytes, scales);
@@ -140,17 +145,14 @@ impl Rounded {
         Ok(Self { integers, scales })
     }
 
-    /// The row, and the place in it, of a weight that is too large for a scale. Groups are rounded from the last to the first, and what
-    /// is not finite is fed back to those before it.
-    fn too_large(&self, shape: &Shape, weights: &[f32]) -> Option<(usize, usize)> {
+    /// The row and the columns, in their order, of a group whose scale is not finite. Groups are rounded from the last to the first, and
+    /// what is not finite is fed back to those before it.
+    fn too_large(&self, shape: &Shape) -> Option<(usize, Range<usize>)> {
         let (cols, group) = (shape.cols, shape.group_blocks * BLOCK);
         let at = self.scales.iter().rposition(|scale| !scale.is_finite())?;
         let (row, number) = (at / shape.row_scales(), at % shape.row_scales());
         let first = number / shape.form.numbers() * group;
-        let places = first..cols.min(first + group);
-        let size = |&place: &usize| weights[row * cols + place].abs();
-        let largest = places.max_by(|a, b| size(a).total_cmp(&size(b)));
-        largest.map(|place| (row, place))
+        Some((row, first..cols.min(first + group)))
     }
 
     /// Writes panels, with the columns in the order of the matrix.

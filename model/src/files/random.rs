@@ -91,6 +91,10 @@ fn published(name: &str) -> Result<Config> {
 
 /// The tensors of a model, each with what fills it.
 fn tensors(config: &Config, format: &QuantizeOptions) -> Result<Vec<(TensorSpec, Fill)>> {
+    if let Some(found) = format.target_bits {
+        let range = "absent: random weights have one format".to_owned();
+        return Err(Error::Setting { setting: "target-bits", range, found: found.to_string() });
+    }
     let (bits, form) = (bits(format)?, format.form());
     let shape = |source: &Source| {
         Shape::grouped(source.rows, source.cols, bits, format.group).with_form(form).rotated()

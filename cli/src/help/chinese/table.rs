@@ -67,8 +67,8 @@ pub const TABLE: &[(&str, &str)] = &[
     ("Begin again: what is in the output is replaced", "从头开始：覆盖输出文件中已有的内容"),
     ("Bits of a random weight: 4 or 8", "随机权重的位数：4 或 8"),
     (
-        "Bits of a weight on average, such as 4.25, 4.5 or 5, with all scales and minima. The format of each matrix is chosen by measuring how much it changes the predictions of the model, which takes minutes for 6 billion weights",
-        "平均每个权重的位数，如 4.25、4.5 或 5，包括所有缩放系数和最小值。程序测量每个矩阵对模型预测的影响，据此选择其格式；60 亿权重的模型需要几分钟",
+        "Bits of a weight on average, such as 4.3, 4.5 or 5, with all scales and minima. The format of each matrix is chosen by measuring how much it changes the predictions of the model, which takes minutes for 6 billion weights",
+        "平均每个权重的位数，如 4.3、4.5 或 5，包括所有缩放系数和最小值。程序测量每个矩阵对模型预测的影响，据此选择其格式；60 亿权重的模型需要几分钟",
     ),
     ("Bits of a weight: 4 or 8", "权重的位数：4 或 8"),
     ("Chat with GLM models on a CPU", "在 CPU 上与 GLM 模型对话"),

@@ -38,7 +38,9 @@ impl Choice {
     pub(super) fn formats(&self, options: &QuantizeOptions) -> Option<&Formats> {
         let same = Self::new(options, Formats::new())?;
         let is_same = same.target_bits == self.target_bits && same.sha256 == self.sha256;
-        is_same.then_some(&self.formats)
+        // The journal may be damaged.
+        let is_possible = self.formats.values().all(|format| FORMATS.contains(format));
+        (is_same && is_possible).then_some(&self.formats)
     }
 }
 
@@ -52,6 +54,9 @@ impl Quantizer {
     ) -> Result<bool> {
         if self.options.target_bits.is_none() || self.formats().is_some() {
             return Ok(false);
+        }
+        if !self.journal.written.is_empty() {
+            return Err(self.of_another());
         }
         self.compare_head(source, &|_| true);
         let shared = self.journal.shared.as_deref();

@@ -212,7 +212,7 @@ impl Quantizer {
         }
     }
 
-    fn of_another(&self) -> Error {
+    pub(super) fn of_another(&self) -> Error {
         Error::file(&self.folder, "was begun for another model or other options: remove it")
     }
 
