@@ -316,8 +316,8 @@ fn the_bundled_int4_is_the_quantized_bundled_f16() {
         let [found, bundled] =
             [target.path(), &demo("int4")].map(|folder| fs::read(folder.join(file)).unwrap());
         let differ = found.iter().zip(&bundled).filter(|(found, bundled)| found != bundled).count();
-        // Without a fused multiply-add the inputs of a layer are rounded otherwise, and a few scales are others.
-        let most = if Isa::choose().unwrap().name() == "scalar" { found.len() / 200 } else { 0 };
+        // Without a fused multiply-add the inputs of a layer are rounded otherwise, and some scales are others: 1.1 % of the bytes.
+        let most = if Isa::choose().unwrap().name() == "scalar" { found.len() / 60 } else { 0 };
         assert!(found.len() == bundled.len() && differ <= most, "{file}: {differ} bytes differ");
     }
 }
