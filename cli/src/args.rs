@@ -31,8 +31,9 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use clap::builder::PossibleValuesParser;
 use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint};
-use glm_model::{Activations, KvFormat, Options, QuantizeOptions};
+use glm_model::{Activations, KvFormat, ModelPath, Options, QuantizeOptions, Variant};
 
 use crate::{help, usage};
 
@@ -62,7 +63,7 @@ pub use serve::Serve;
 pub use structure::{Schema, Structure};
 pub use tokenize::Tokenize;
 
-use crate::models::{self, Choice};
+use crate::models::{self, Choice, Found};
 use crate::settings;
 
 const EXAMPLES: &str = "\
@@ -157,14 +158,22 @@ fn with_bits(words: Vec<OsString>) -> Vec<OsString> {
 }
 
 /// The commands and their arguments, without the settings. Every value may be a negative number, so that a wrong one is answered
-/// with the range.
+/// with the range, and the text of a flag may begin with a hyphen, as a list does.
 pub fn command() -> clap::Command {
-    let negative = |arg: Arg| match arg.get_action().takes_values() {
+    let with_hyphen = |arg: Arg| match arg.get_action().takes_values() {
+        true if is_text(&arg) => arg.allow_hyphen_values(true),
         true => arg.allow_negative_numbers(true),
         false => arg,
     };
     let command = <Cli as CommandFactory>::command();
-    command.mut_args(negative).mut_subcommands(|command| command.mut_args(negative))
+    command.mut_args(with_hyphen).mut_subcommands(|command| command.mut_args(with_hyphen))
+}
+
+/// Whether an argument is a flag with any text as its value. A text without a flag must follow `--` if it looks like one.
+fn is_text(arg: &Arg) -> bool {
+    !arg.is_positional()
+        && arg.get_value_parser().type_id() == std::any::TypeId::of::<String>()
+        && arg.get_possible_values().is_empty()
 }
 
 #[derive(Debug, Subcommand)]
@@ -216,6 +225,9 @@ pub struct Source {
     /// the name is unique. [default: GLM_MODEL, else the setting `model`, else the newest model here]
     #[arg(short, long, value_name = "MODEL", value_hint = ValueHint::DirPath)]
     pub model: Option<PathBuf>,
+    /// Which of two models with the same files it is, if they do not say: chatglm2 for ChatGLM2 and CodeGeeX2, or chatglm3.
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Variant::NAMES))]
+    variant: Option<String>,
     #[arg(skip)]
     choice: OnceCell<Choice>,
 }
@@ -223,7 +235,13 @@ pub struct Source {
 impl Source {
     /// The model with this name, or in this folder.
     pub fn named(model: &Path) -> Self {
-        Self { model: Some(model.to_owned()), choice: OnceCell::new() }
+        Self { model: Some(model.to_owned()), variant: None, choice: OnceCell::new() }
+    }
+
+    /// The folder of a model that was chosen.
+    pub fn path(&self, found: &Found) -> ModelPath {
+        let variant = self.variant.as_deref().and_then(Variant::named);
+        ModelPath::new(&found.folder).of_variant(variant)
     }
 
     /// The model, chosen at the first call: see [`models::choose`].

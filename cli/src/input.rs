@@ -6,8 +6,8 @@ use std::io::{self, BufRead, IsTerminal, Read};
 use std::path::Path;
 use std::str::FromStr;
 
-use anyhow::{Context, Result, ensure};
-use glm_model::{Message, messages_from_json};
+use anyhow::{Context, Result, anyhow, ensure};
+use glm_model::{Message, NotUtf8, messages_from_json, owned_utf8, utf8};
 
 use crate::failure::usage;
 use crate::messages;
@@ -72,10 +72,12 @@ pub struct LossyLine {
     pub is_utf8: bool,
 }
 
-/// The next line, or `None` after the last.
+/// The next line, or `None` after the last. A byte-order mark before it is no part of it.
 pub fn lossy_line(reader: &mut impl BufRead) -> Result<Option<LossyLine>> {
     let Some(bytes) = bytes_of_line(reader)? else { return Ok(None) };
-    let text = String::from_utf8_lossy(&bytes);
+    ensure!(utf8(&bytes) != Err(NotUtf8::Utf16), messages::is_utf16());
+    let bytes = without_mark(&bytes);
+    let text = String::from_utf8_lossy(bytes);
     let is_utf8 = matches!(text, Cow::Borrowed(_));
     Ok(Some(LossyLine { text: without_line_break(text.into_owned()), is_utf8 }))
 }
@@ -83,7 +85,7 @@ pub fn lossy_line(reader: &mut impl BufRead) -> Result<Option<LossyLine>> {
 /// The next line without its end, or `None` after the last.
 pub fn line(reader: &mut impl BufRead) -> Result<Option<String>> {
     let Some(bytes) = bytes_of_line(reader)? else { return Ok(None) };
-    let line = String::from_utf8(bytes).with_context(messages::line_not_utf8)?;
+    let line = owned_utf8(bytes).map_err(|_| anyhow!(messages::line_not_utf8()))?;
     Ok(Some(without_line_break(line)))
 }
 
@@ -99,7 +101,15 @@ pub fn read(reader: &mut impl Read) -> Result<String> {
     let mut bytes = Vec::new();
     reader.take(MOST as u64 + 1).read_to_end(&mut bytes)?;
     ensure!(bytes.len() <= MOST, messages::too_long(MOST));
-    String::from_utf8(bytes).with_context(messages::not_utf8)
+    ensure!(!glm_model::is_lfs_pointer(&bytes), messages::is_lfs_pointer());
+    owned_utf8(bytes).map_err(|problem| match problem {
+        NotUtf8::Utf16 => anyhow!(messages::is_utf16()),
+        _ => anyhow!(messages::not_utf8()),
+    })
+}
+
+fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes)
 }
 
 fn without_line_break(mut text: String) -> String {
@@ -131,6 +141,20 @@ mod tests {
         let lines: Vec<_> = std::iter::from_fn(|| line(&mut reader).unwrap()).collect();
         assert_eq!(lines, ["a", "", "b"]);
         assert!(line(&mut &b"\xff\n"[..]).is_err());
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_text() {
+        let marked = |text: &str| format!("\u{feff}{text}").into_bytes();
+        assert_eq!(read(&mut &*marked("{}")).unwrap(), "{}");
+        assert_eq!(line(&mut &*marked("a\nb")).unwrap().unwrap(), "a");
+        let lossy = lossy_line(&mut &*marked("a\n")).unwrap().unwrap();
+        assert_eq!((&*lossy.text, lossy.is_utf8), ("a", true));
+        let wide: Vec<u8> = "\u{feff}你好".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        assert!(lossy_line(&mut &*wide).is_err());
+        assert!(read(&mut &*wide).unwrap_err().to_string().contains("UTF-16"));
+        let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n";
+        assert!(read(&mut &pointer[..]).unwrap_err().to_string().contains("git lfs pull"));
     }
 
     #[test]

@@ -96,6 +96,9 @@ messages! {
         "其中 {size} 以分块形式发布，打开模型时在内存中拼接";
     head_is_the_embedding(): "there is no lm_head.weight: the embedding is used as the head",
         "没有 lm_head.weight：用词嵌入作为输出层";
+    variant_is_assumed(name):
+        "nothing says whether this model is ChatGLM2 or ChatGLM3, whose files are alike: it is taken for {name}; --variant decides",
+        "ChatGLM2 与 ChatGLM3 的文件相同，这里没有信息能区分：按 {name} 处理；可用 --variant 指定";
     weights_are_converted(size, format, command):
         "{size} of {format} are converted to the kernels' layout in memory when the model is opened; `{command}` does that once, \
         losslessly",
@@ -240,6 +243,9 @@ messages! {
         "不能把 safetensors 文件写到终端：请用 --out 指定文件，或重定向标准输出";
     too_long(most): "is longer than {most} bytes", "超过 {most} 字节";
     not_utf8(): "is not UTF-8", "不是 UTF-8";
+    is_utf16(): "is UTF-16: save it as UTF-8", "是 UTF-16：请另存为 UTF-8";
+    is_lfs_pointer(): "is a git-lfs pointer and not the file itself: run `git lfs pull` in its repository",
+        "是 git-lfs 指针，不是文件本身：请在其仓库中运行 `git lfs pull`";
     line_too_long(most): "a line is longer than {most} bytes", "有一行超过 {most} 字节";
     line_not_utf8(): "a line is not UTF-8", "有一行不是 UTF-8";
     no_folder(path): "{path}: there is no such folder", "{path}：没有这个文件夹";

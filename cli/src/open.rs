@@ -107,7 +107,8 @@ pub fn random(
 fn files(source: &Source) -> Result<Option<ModelFiles>> {
     match source.choice()? {
         Choice::Folder(found) => {
-            let files = ModelFiles::open(&found.folder).map_err(|error| explain(found, error))?;
+            let files =
+                ModelFiles::open(source.path(found)).map_err(|error| explain(found, error))?;
             Ok(Some(files))
         }
         Choice::Demo => Ok(None),
@@ -129,7 +130,7 @@ fn load(
 pub fn tokenizer(source: &Source) -> Result<Tokenizer> {
     match source.choice()? {
         Choice::Folder(found) => {
-            Tokenizer::open(&found.folder).map_err(|error| explain(found, error))
+            Tokenizer::open(source.path(found)).map_err(|error| explain(found, error))
         }
         Choice::Demo => Ok(demo::tokenizer()?),
     }
@@ -139,7 +140,7 @@ pub fn tokenizer(source: &Source) -> Result<Tokenizer> {
 pub fn template(source: &Source, named: Option<&str>, tokenizer: &Tokenizer) -> Result<Template> {
     match (named, source.choice()?) {
         (Some(name), _) => Ok(Template::named(name)?),
-        (None, Choice::Folder(found)) => Ok(Template::open(&found.folder, tokenizer)?),
+        (None, Choice::Folder(found)) => Ok(Template::open(source.path(found), tokenizer)?),
         (None, Choice::Demo) => Ok(demo::template(tokenizer)?),
     }
 }

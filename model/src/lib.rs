@@ -54,11 +54,15 @@ pub use files::config::{
     BlankChoice, Config, Dialect, MaskKind, Mlp, Norm, QkvOrder, Residual, Rope, SpecialIds,
 };
 pub use files::inventory::{Inventory, MatrixInfo};
+pub use files::model_dir::is_lfs_pointer;
 pub use files::model_files::ModelFiles;
+pub use files::model_path::ModelPath;
 pub use files::quantize::{
     GROUPS, QuantizeOptions, Quantized, Quantizer, calibration_bytes, companion_files, quantize,
 };
 pub use files::random::RANDOM_SHAPES;
+pub use files::utf8::{NotUtf8, owned_utf8, utf8};
+pub use files::variant::Variant;
 pub use generate::batch::{Batch, BatchOptions, BatchStats, Event, Submission, Ticket};
 pub use generate::bundle::Bundle;
 pub use generate::constraint::{Constraint, IdSet};

@@ -32,7 +32,9 @@ pub fn title(source: &Source, inventory: &Inventory) -> String {
 
 /// What `glm quantize` would improve, and what is unusual about the weights.
 pub fn remarks(source: &Source, inventory: &Inventory) -> Vec<String> {
-    let mut remarks = Vec::new();
+    let assumed = inventory.config.assumed;
+    let mut remarks: Vec<_> =
+        assumed.map(|variant| messages::variant_is_assumed(variant.name())).into_iter().collect();
     let format = models::format(inventory);
     let copied = bytes(inventory.copied_bytes);
     if !inventory.is_quantized {

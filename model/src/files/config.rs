@@ -5,8 +5,6 @@
 //! [`READERS`]. To support another model, add such a file and, if its tensors have other names, a table in `weights/names.rs`.
 //! Only a component that no supported model has needs a new variant of an enum here and a branch in `layer/`.
 
-use std::path::Path;
-
 use glm_kernels::Heads;
 
 use crate::error::{Error, Result};
@@ -14,6 +12,8 @@ use crate::files::checkpoint::SHARDS;
 use crate::files::fields::Fields;
 use crate::files::gguf;
 use crate::files::model_dir::{CONFIG as FILE, ModelDir};
+use crate::files::model_path::ModelPath;
+use crate::files::variant::Variant;
 use crate::generate::sampling::Sampling;
 
 mod chatglm;
@@ -199,6 +199,8 @@ impl SpecialIds {
 pub struct Config {
     /// The published name of the architecture.
     pub architecture: &'static str,
+    /// The variant that the model was taken for though nothing says that it is; see [`ModelPath::of_variant`].
+    pub assumed: Option<Variant>,
     /// Transformer layers.
     pub layers: usize,
     /// Width of the residual stream.
@@ -264,8 +266,8 @@ impl Config {
     /// # Errors
     /// If there is none, it is no JSON object, the architecture is not supported (the error lists those that are), or a size
     /// is missing or outside its range.
-    pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
-        Self::of_folder(&ModelDir::open(dir.as_ref())?)
+    pub fn open(dir: impl Into<ModelPath>) -> Result<Self> {
+        Self::of_folder(&ModelDir::open(dir)?)
     }
 
     /// The same from files that are in memory, by their names.

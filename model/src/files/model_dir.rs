@@ -2,6 +2,9 @@
 
 use crate::error::{Error, Result};
 use crate::files::gguf;
+use crate::files::model_path::ModelPath;
+use crate::files::utf8::{owned_utf8, utf8};
+use crate::files::variant::Variant;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::fs::{self, File};
@@ -20,6 +23,9 @@ pub(crate) const CONFIG_NAME: &str = "_name_or_path";
 /// The configuration of the tokenizer.
 pub(crate) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
+/// The vocabulary of ChatGLM2, ChatGLM3 and GLM-4.
+pub(crate) const TOKENIZER_MODEL: &str = "tokenizer.model";
+
 /// The chat template, if it is not in `tokenizer_config.json`.
 pub(crate) const TEMPLATE: &str = "chat_template.jinja";
 
@@ -33,11 +39,8 @@ const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/v1";
 pub(crate) const IS_LFS_POINTER: &str = "is a git-lfs pointer and not the file itself: run `git lfs pull` in its repository, or \
                                          download the model with `glm pull`";
 
-/// The end of the folder name of a repository in the cache of the Hugging Face hub starts with this.
-const HUB_START: &str = "models--";
-
-/// Whether git-lfs has yet to fetch the file with these bytes.
-pub(crate) fn is_lfs_pointer(bytes: &[u8]) -> bool {
+/// Whether git-lfs has yet to fetch the file with these bytes: they are a pointer to it.
+pub fn is_lfs_pointer(bytes: &[u8]) -> bool {
     bytes.starts_with(LFS_POINTER)
 }
 
@@ -51,23 +54,26 @@ pub(crate) fn is_there(path: &Path) -> bool {
 pub(crate) struct ModelDir<'a> {
     path: PathBuf,
     files: Option<&'a [(&'a str, &'a [u8])]>,
+    variant: Option<Variant>,
 }
 
 impl<'a> ModelDir<'a> {
     /// Opens a folder on the disk.
     ///
     /// # Errors
-    /// If `path` is no folder.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+    /// If it is no folder.
+    pub(crate) fn open(model: impl Into<ModelPath>) -> Result<Self> {
+        let model = model.into();
+        let path = model.path();
         if !fs::metadata(path).map_err(Error::io(path))?.is_dir() {
             return Err(gguf::error(path).unwrap_or_else(|| Error::file(path, "is not a folder")));
         }
-        Ok(ModelDir { path: path.into(), files: None })
+        Ok(ModelDir { path: path.into(), files: None, variant: model.variant() })
     }
 
     /// Files in memory.
     pub(crate) fn of(files: &'a [(&'a str, &'a [u8])]) -> Self {
-        ModelDir { path: PathBuf::new(), files: Some(files) }
+        ModelDir { path: PathBuf::new(), files: Some(files), variant: None }
     }
 
     /// Whether the file exists. Not if it is known to be no regular file: opening a pipe would block until somebody writes to it.
@@ -84,33 +90,9 @@ impl<'a> ModelDir<'a> {
         &self.path
     }
 
-    /// Possible names of the model in lower case, most reliable first: the last part of the name or path under which the model
-    /// was published, the same of its tokenizer, and the name of the folder.
-    ///
-    /// # Errors
-    /// As [`ModelDir::json`].
-    pub(crate) fn names(&self) -> Result<Vec<String>> {
-        let (config, tokenizer) = (self.json(CONFIG)?, self.json(TOKENIZER_CONFIG)?);
-        let published = [config.get(CONFIG_NAME), tokenizer.get("name_or_path")];
-        let last = |path: &str| {
-            let name = path.trim_end_matches(['/', '\\']).rsplit(['/', '\\']).next();
-            name.unwrap_or_default().to_lowercase()
-        };
-        let published = published.into_iter().flatten().filter_map(Value::as_str).map(last);
-        let own = self.own_name().map(|name| name.to_lowercase());
-        Ok(published.chain(own).filter(|name| !name.is_empty()).collect())
-    }
-
-    /// The name of the folder on the disk. In the cache of the Hugging Face hub it is that of the repository: the folder itself is
-    /// `models--OWNER--NAME/snapshots/COMMIT` there.
-    pub(crate) fn own_name(&self) -> Option<String> {
-        // Canonical, so that "." has a name, too.
-        let path = self.path.canonicalize().ok()?;
-        let mut names = path.iter().rev().take(3).filter_map(|name| name.to_str());
-        match names.find_map(|name| name.strip_prefix(HUB_START)) {
-            Some(repository) => repository.rsplit("--").next().map(str::to_owned),
-            None => Some(path.file_name()?.to_string_lossy().into_owned()),
-        }
+    /// The variant, if the caller says which it is.
+    pub(crate) fn variant(&self) -> Option<Variant> {
+        self.variant
     }
 
     /// An error about a file.
@@ -126,10 +108,20 @@ impl<'a> ModelDir<'a> {
         if !self.has(name) {
             return Err(self.error(name, "is missing, or no regular file"));
         }
-        if let Some(files) = self.files {
-            let file = files.iter().find(|(n, _)| *n == name);
-            return Ok(Cow::Borrowed(file.map_or(&[], |(_, bytes)| *bytes)));
+        let bytes = match self.files {
+            Some(files) => {
+                let file = files.iter().find(|(n, _)| *n == name);
+                Cow::Borrowed(file.map_or(&[][..], |(_, bytes)| *bytes))
+            }
+            None => Cow::Owned(self.read_from_disk(name)?),
+        };
+        if is_lfs_pointer(&bytes) {
+            return Err(self.error(name, IS_LFS_POINTER));
         }
+        Ok(bytes)
+    }
+
+    fn read_from_disk(&self, name: &str) -> Result<Vec<u8>> {
         let path = self.path.join(name);
         let mut bytes = Vec::new();
         File::open(&path)
@@ -138,10 +130,19 @@ impl<'a> ModelDir<'a> {
         if bytes.len() as u64 > MAX_FILE {
             return Err(self.error(name, format!("is larger than {MAX_FILE} bytes")));
         }
-        if is_lfs_pointer(&bytes) {
-            return Err(self.error(name, IS_LFS_POINTER));
-        }
-        Ok(Cow::Owned(bytes))
+        Ok(bytes)
+    }
+
+    /// The text of a file, without a byte-order mark.
+    ///
+    /// # Errors
+    /// As [`ModelDir::read`], and if the file is not UTF-8.
+    pub(crate) fn text(&self, name: &str) -> Result<Cow<'a, str>> {
+        let decoded = match self.read(name)? {
+            Cow::Borrowed(bytes) => utf8(bytes).map(Cow::Borrowed),
+            Cow::Owned(bytes) => owned_utf8(bytes).map(Cow::Owned),
+        };
+        decoded.map_err(|problem| self.error(name, problem.to_string()))
     }
 
     /// A file as a JSON object; an empty object if the file is missing.
@@ -152,8 +153,7 @@ impl<'a> ModelDir<'a> {
         if !self.has(name) {
             return Ok(Map::new());
         }
-        let json = self.read(name)?;
-        serde_json::from_slice(&json)
+        serde_json::from_str(&self.text(name)?)
             .map_err(|e| self.error(name, format!("is no JSON object: {e}")))
     }
 }
@@ -161,41 +161,6 @@ impl<'a> ModelDir<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_model_is_called_by_the_last_part_of_its_names_and_by_its_folder() {
-        for (published, tokenizer, expected) in [
-            (Some("THUDM/ChatGLM3-6B"), None, &["chatglm3-6b", "q4"][..]),
-            (Some("/base/chatglm2/"), Some("a/b"), &["chatglm2", "b", "q4"]),
-            (Some("C:\\base\\x"), None, &["x", "q4"]),
-            (Some("/"), None, &["q4"]),
-            (None, Some("THUDM/chatglm2-6b"), &["chatglm2-6b", "q4"]),
-        ] {
-            let config = serde_json::json!({ CONFIG_NAME: published }).to_string();
-            let tokenizer = serde_json::json!({ "name_or_path": tokenizer }).to_string();
-            let files = [(CONFIG, config.as_bytes()), (TOKENIZER_CONFIG, tokenizer.as_bytes())];
-            let dir = tempfile::tempdir().unwrap();
-            let path = dir.path().join("Q4");
-            fs::create_dir(&path).unwrap();
-            let folder = ModelDir { path: path.join("."), ..ModelDir::of(&files) };
-            assert_eq!(folder.names().unwrap(), expected, "{published:?} {tokenizer:?}");
-        }
-    }
-
-    #[test]
-    fn in_the_cache_of_the_hub_a_model_is_called_as_its_repository() {
-        let dir = tempfile::tempdir().unwrap();
-        for (path, name) in [
-            ("models--THUDM--chatglm3-6b/snapshots/0123abcd", "chatglm3-6b"),
-            ("models--THUDM--chatglm2-6b/int4", "chatglm2-6b"),
-            ("models--gpt2/snapshots/0123abcd", "gpt2"),
-            ("models/THUDM/chatglm2-6b", "chatglm2-6b"),
-        ] {
-            let path = dir.path().join(path);
-            fs::create_dir_all(&path).unwrap();
-            assert_eq!(ModelDir::open(&path).unwrap().own_name().as_deref(), Some(name));
-        }
-    }
 
     #[test]
     fn a_pointer_of_git_lfs_is_not_taken_for_the_file() {

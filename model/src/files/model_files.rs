@@ -1,11 +1,10 @@
 //! A model on the disk, opened once: for its inventory and for its weights.
 
-use std::path::Path;
-
 use crate::error::Result;
 use crate::files::checkpoint::Checkpoint;
 use crate::files::config::Config;
 use crate::files::inventory::Inventory;
+use crate::files::model_path::ModelPath;
 use crate::files::weights::{StoredNetwork, resolve};
 
 /// The files of a model: the configuration and every tensor, found and checked. No weights are loaded yet.
@@ -29,9 +28,9 @@ impl ModelFiles {
     ///
     /// # Errors
     /// If a file is missing or damaged, or the weights are not those that `config.json` describes.
-    pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
-        let dir = dir.as_ref();
-        Self::new(Config::open(dir)?, &Checkpoint::open(dir)?)
+    pub fn open(dir: impl Into<ModelPath>) -> Result<Self> {
+        let dir = dir.into();
+        Self::new(Config::open(dir.clone())?, &Checkpoint::open(dir.path())?)
     }
 
     /// Finds the tensors of the model `config` in `checkpoint`.

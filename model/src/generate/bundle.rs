@@ -1,9 +1,9 @@
 //! A model with the tokenizer and the chat template that belong to it.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::Result;
+use crate::files::model_path::ModelPath;
 use crate::generate::generation::Request;
 use crate::network::model::{Model, Options};
 use crate::text::chat::Template;
@@ -35,7 +35,7 @@ impl Bundle {
     ///
     /// # Errors
     /// As [`Model::open`], [`Tokenizer::open`], [`Template::open`] and [`Model::check_tokenizer`].
-    pub fn open(dir: impl AsRef<Path>, options: &Options) -> Result<Self> {
+    pub fn open(dir: impl Into<ModelPath>, options: &Options) -> Result<Self> {
         Self::open_with_progress(dir, options, &mut |_, _| {})
     }
 
@@ -44,14 +44,14 @@ impl Bundle {
     /// # Errors
     /// As [`Bundle::open`].
     pub fn open_with_progress(
-        dir: impl AsRef<Path>,
+        dir: impl Into<ModelPath>,
         options: &Options,
         progress: &mut (dyn FnMut(u64, u64) + Send),
     ) -> Result<Self> {
-        let dir = dir.as_ref();
+        let dir = dir.into();
         // The small files first: an error in them should not come after minutes of loading.
-        let tokenizer = Tokenizer::open(dir)?;
-        let template = Template::open(dir, &tokenizer)?;
+        let tokenizer = Tokenizer::open(dir.clone())?;
+        let template = Template::open(dir.clone(), &tokenizer)?;
         Self::new(Model::open_with_progress(dir, options, progress)?, tokenizer, template)
     }
 

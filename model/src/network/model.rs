@@ -1,6 +1,5 @@
 //! A model: configuration, weights, thread pool, and the operations on them.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::files::config::{Config, MaskKind, SpecialIds};
 use crate::files::inventory::Inventory;
 use crate::files::model_files::ModelFiles;
+use crate::files::model_path::ModelPath;
 use crate::files::quantize::QuantizeOptions;
 use crate::files::{random, weights};
 use crate::generate::sampling::Sampling;
@@ -85,7 +85,7 @@ impl Model {
     /// # Errors
     /// If a file is missing or damaged, the weights are not those that `config.json` describes, or an option is outside its
     /// range.
-    pub fn open(dir: impl AsRef<Path>, options: &Options) -> Result<Self> {
+    pub fn open(dir: impl Into<ModelPath>, options: &Options) -> Result<Self> {
         Self::open_with_progress(dir, options, &mut |_, _| {})
     }
 
@@ -95,7 +95,7 @@ impl Model {
     /// # Errors
     /// As [`Model::open`].
     pub fn open_with_progress(
-        dir: impl AsRef<Path>,
+        dir: impl Into<ModelPath>,
         options: &Options,
         progress: &mut (dyn FnMut(u64, u64) + Send),
     ) -> Result<Self> {

@@ -25,6 +25,7 @@ mod transformers;
 
 use crate::error::{Error, Result};
 use crate::files::model_dir::{ModelDir, TEMPLATE as JINJA_FILE};
+use crate::files::model_path::ModelPath;
 use crate::files::variant::is_base;
 use crate::text::postprocess::Postprocess;
 use crate::text::stream::TextStream;
@@ -94,14 +95,15 @@ impl Template {
     /// ChatGLM-6B, ChatGLM2 and ChatGLM3 have built-in templates. All others use `chat_template.jinja` or the `chat_template` in
     /// `tokenizer_config.json`. Without either, a tokenizer with tiktoken ranks gets GLM-4's template, and the rest `plain`.
     ///
-    /// ChatGLM2 and ChatGLM3 have the same files, so the model's name decides: `_name_or_path` in `config.json`, `name_or_path` in
-    /// `tokenizer_config.json`, or the name of the folder, in this order. Without a known name it is ChatGLM3. A name with the
-    /// word "base", with "codegeex2", or that is just "glm-4-9b" means `plain`.
+    /// ChatGLM2 and ChatGLM3 have the same tensors, so other evidence decides: the special ids that the files of the tokenizer list,
+    /// their `chat_template`, the published code beside the weights, and then names: those in `config.json` and
+    /// `tokenizer_config.json`, of the folder, of links to it and of the folders around it. See [`ModelPath::of_variant`]. A name
+    /// with the word "base", with "codegeex2", or that is just "glm-4-9b" means `plain`.
     ///
     /// # Errors
     /// If a file cannot be read, or its template is not valid.
-    pub fn open(dir: impl AsRef<Path>, tokenizer: &Tokenizer) -> Result<Self> {
-        Self::of_folder(&ModelDir::open(dir.as_ref())?, tokenizer)
+    pub fn open(dir: impl Into<ModelPath>, tokenizer: &Tokenizer) -> Result<Self> {
+        Self::of_folder(&ModelDir::open(dir)?, tokenizer)
     }
 
     /// The same from files in memory, given by name.
@@ -349,8 +351,7 @@ fn own(folder: &ModelDir) -> Result<Option<Jinja>> {
     let template = settings.remove("chat_template");
     let tokens = special_names(settings);
     if folder.has(JINJA_FILE) {
-        let source = String::from_utf8(folder.read(JINJA_FILE)?.into_owned());
-        let source = source.map_err(|_| folder.error(JINJA_FILE, "is not UTF-8"))?;
+        let source = folder.text(JINJA_FILE)?.into_owned();
         return Jinja::new(source, tokens, &folder.path().join(JINJA_FILE)).map(Some);
     }
     let source = match template {

@@ -44,10 +44,12 @@ use crate::error::{Error, Result};
 use crate::files::config::SpecialIds;
 use crate::files::gguf;
 use crate::files::model_dir::{ADDED_TOKENS, ModelDir};
+use crate::files::model_path::ModelPath;
 use added::{Added, Names, Segment, Shown, Token};
 use byte_level::ByteLevel;
 pub(crate) use decoder::Decoder;
 use decoder::Decoding;
+pub(crate) use glm4::recognises as is_tiktoken;
 use sentencepiece::{Kind, SentencePiece};
 pub(crate) use settings::FILE as SETTINGS_FILE;
 use std::borrow::Cow;
@@ -188,8 +190,8 @@ impl Tokenizer {
     ///
     /// # Errors
     /// If none of them exists, or a file is not valid or has a setting that is not supported. The error names the file.
-    pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
-        Self::of_folder(&ModelDir::open(dir.as_ref())?)
+    pub fn open(dir: impl Into<ModelPath>) -> Result<Self> {
+        Self::of_folder(&ModelDir::open(dir)?)
     }
 
     /// The same from files in memory, given by name.

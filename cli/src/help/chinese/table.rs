@@ -449,6 +449,10 @@ pub const TABLE: &[(&str, &str)] = &[
         "从哪个站点下载。ModelScope 上的所有者名称不同：THUDM 和 zai-org 在那里是 ZhipuAI",
     ),
     (
+        "Which of two models with the same files it is, if they do not say: chatglm2 for ChatGLM2 and CodeGeeX2, or chatglm3",
+        "两种模型的文件相同而又无法区分时，指明是哪一种：chatglm2（ChatGLM2 和 CodeGeeX2）或 chatglm3",
+    ),
+    (
         "With --quantize, each file of weights is quantized as it arrives and then removed: far less disk is needed.",
         "使用 --quantize 时，每个权重文件下载后立即量化并删除，所需磁盘空间大为减少。",
     ),

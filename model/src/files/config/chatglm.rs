@@ -25,6 +25,7 @@ fn read(fields: &Fields) -> Result<Config> {
     fields.require("position_encoding_2d", true)?;
     let id = |name| fields.id(name, vocab);
     Ok(Config {
+        assumed: None,
         architecture: "ChatGLM-6B",
         layers: fields.layers("num_layers")?,
         hidden,

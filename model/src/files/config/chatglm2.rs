@@ -8,7 +8,7 @@ use super::{
     Config, Dialect, Fields, MaskKind, Mlp, Norm, QkvOrder, Reader, Residual, Rope, SpecialIds,
 };
 use crate::error::Result;
-use crate::files::variant::Variant;
+use crate::files::variant::{Identity, Variant};
 use crate::generate::sampling::Sampling;
 
 pub(super) const READER: Reader = Reader {
@@ -28,13 +28,14 @@ fn read(fields: &Fields) -> Result<Config> {
     ] {
         fields.require(name, value)?;
     }
-    let variant = Variant::of(fields.folder())?;
+    let identity = Identity::of(fields.folder())?;
     let heads = fields.heads()?;
     let vocab = fields.vocab("padded_vocab_size")?;
     let head_size = fields.size("kv_channels", 1..=glm_kernels::MAX_HEAD_SIZE)?;
     let linear_bias = fields.flag("add_bias_linear", false)?;
     Ok(Config {
-        architecture: variant.map_or("ChatGLM3 or GLM-4", |variant| variant.name),
+        assumed: identity.variant.filter(|_| identity.is_assumed),
+        architecture: identity.name.unwrap_or("GLM-4"),
         layers: fields.layers("num_layers")?,
         hidden: fields.hidden()?,
         heads,
@@ -48,7 +49,7 @@ fn read(fields: &Fields) -> Result<Config> {
         max_context: fields.context("seq_length")?,
         norm: Norm::Rms { eps: fields.positive("layernorm_epsilon")? },
         mlp: Mlp::SwiGlu,
-        rope: rope(fields, head_size, variant.is_some_and(|variant| variant.is_chatglm2))?,
+        rope: rope(fields, head_size, identity.variant == Some(Variant::ChatGlm2))?,
         mask: MaskKind::Causal,
         residual: Residual::Plain,
         qkv: QkvOrder::Concatenated,

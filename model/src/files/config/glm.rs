@@ -35,6 +35,7 @@ fn read(fields: &Fields) -> Result<Config> {
     fields.require("relative_encoding", false)?;
     let (hidden, heads, vocab) = (fields.hidden()?, fields.heads()?, fields.vocab("vocab_size")?);
     Ok(Config {
+        assumed: None,
         architecture: "GLM",
         layers: fields.layers("num_layers")?,
         hidden,

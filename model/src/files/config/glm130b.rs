@@ -27,6 +27,7 @@ fn read(fields: &Fields) -> Result<Config> {
     let layers = fields.layers("num_layers")?;
     let id = |name| fields.id(name, vocab);
     Ok(Config {
+        assumed: None,
         architecture: "GLM-130B",
         layers,
         hidden,

@@ -6,7 +6,7 @@ use super::{
     Config, Dialect, Fields, MaskKind, Mlp, Norm, QkvOrder, Reader, Residual, Rope, SpecialIds,
 };
 use crate::error::Result;
-use crate::files::variant::Variant;
+use crate::files::variant::Known;
 use crate::generate::sampling::Sampling;
 
 pub(super) const READER: Reader = Reader {
@@ -34,9 +34,10 @@ fn read(fields: &Fields) -> Result<Config> {
         false => fields.head_size(hidden, heads)?,
     };
     Ok(Config {
-        architecture: match Variant::of(fields.folder())? {
+        assumed: None,
+        architecture: match Known::of(fields.folder())? {
             // GLM-4-0414 has its own name, which folders often shorten.
-            Some(variant) if variant.name != "GLM-4" => variant.name,
+            Some(known) if known.name != "GLM-4" => known.name,
             _ if is_glm4 => "GLM-4-0414",
             _ => "GLM-4",
         },

@@ -12,7 +12,7 @@ use crate::files::checkpoint;
 use crate::files::config::{GENERATION, UNWRITTEN};
 use crate::files::model_dir::{CONFIG, CONFIG_NAME, ModelDir, TEMPLATE};
 use crate::files::temporary;
-use crate::files::variant::tells;
+use crate::files::variant::name_for_copy;
 use crate::text::tokenizer;
 
 /// The file of weights in the new folder.
@@ -134,25 +134,20 @@ pub(super) fn unpublish(target: &Path) -> Result<()> {
     Ok(())
 }
 
-/// `config.json` of the new folder: that of the source, or the published one if the source has none. If only the name of the
-/// source folder tells the variant, the name is added to the file.
+/// `config.json` of the new folder: that of the source, or the published one if the source has none. If the copy
+/// would not be taken for the same model, its name is added.
 fn configuration(source: &Path) -> Result<Vec<u8>> {
     let folder = ModelDir::open(source)?;
     if !folder.has(CONFIG) {
         return Ok(UNWRITTEN.as_bytes().to_vec());
     }
-    let names = folder.names()?;
-    let told = names.iter().position(|name| tells(name));
-    match folder.own_name() {
-        // The name of the folder is the last of the names.
-        Some(own)
-            if told.is_some_and(|told| told + 1 == names.len()) && tells(&own.to_lowercase()) =>
-        {
+    match name_for_copy(&folder)? {
+        Some(name) => {
             let mut config = folder.json(CONFIG)?;
-            config.insert(CONFIG_NAME.to_owned(), own.into());
+            config.insert(CONFIG_NAME.to_owned(), name.into());
             Ok(format!("{:#}\n", Value::Object(config)).into_bytes())
         }
-        _ => Ok(folder.read(CONFIG)?.into_owned()),
+        None => Ok(folder.read(CONFIG)?.into_owned()),
     }
 }
 

@@ -10,9 +10,8 @@ use super::settings;
 use super::{Build, Encoder, Family, Special, SpecialIds, Tokenizer};
 use crate::error::Result;
 use crate::files::model_dir::ModelDir;
-use crate::files::variant::Variant;
-
-pub(super) const FILE: &str = "tokenizer.model";
+pub(super) use crate::files::model_dir::TOKENIZER_MODEL as FILE;
+use crate::files::variant::{Identity, Variant};
 
 const SPECIAL: [&str; 5] = ["[MASK]", "[gMASK]", "[sMASK]", "sop", "eop"];
 const ROLES: [&str; 4] = ["<|system|>", "<|user|>", "<|assistant|>", "<|observation|>"];
@@ -20,8 +19,7 @@ const ROLES: [&str; 4] = ["<|system|>", "<|user|>", "<|assistant|>", "<|observat
 pub(super) fn open(folder: &ModelDir) -> Result<Tokenizer> {
     settings::open(folder)?;
     let model = SentencePiece::open(folder, FILE)?;
-    // ChatGLM3 has all special ids of ChatGLM2, so it is the default.
-    let third = !Variant::of(folder)?.is_some_and(|member| member.is_chatglm2);
+    let third = Identity::of(folder)?.variant != Some(Variant::ChatGlm2);
     let family = if third { Family::ChatGlm3 } else { Family::ChatGlm2 };
     let first = model.len() as u32;
     let shown = |name: &str| if third { Shown::Within(name.into()) } else { Shown::Hidden };

@@ -16,7 +16,7 @@ use base64::engine::general_purpose::STANDARD;
 use std::collections::HashMap;
 
 /// Whether a file has tiktoken ranks. The start of a SentencePiece model cannot be read as such a line.
-pub(super) fn recognises(file: &[u8]) -> bool {
+pub(crate) fn recognises(file: &[u8]) -> bool {
     let first = file.split(|&byte| byte == b'\n').next().unwrap_or_default();
     std::str::from_utf8(first).is_ok_and(|line| read_line(line).is_some())
 }
