@@ -101,6 +101,11 @@ pub fn read(reader: &mut impl Read) -> Result<String> {
     let mut bytes = Vec::new();
     reader.take(MOST as u64 + 1).read_to_end(&mut bytes)?;
     ensure!(bytes.len() <= MOST, messages::too_long(MOST));
+    text_of(bytes)
+}
+
+/// The text of a file, without a byte-order mark.
+pub fn text_of(bytes: Vec<u8>) -> Result<String> {
     ensure!(!glm_model::is_lfs_pointer(&bytes), messages::is_lfs_pointer());
     owned_utf8(bytes).map_err(|problem| match problem {
         NotUtf8::Utf16 => anyhow!(messages::is_utf16()),

@@ -243,6 +243,7 @@ messages! {
         "不能把 safetensors 文件写到终端：请用 --out 指定文件，或重定向标准输出";
     too_long(most): "is longer than {most} bytes", "超过 {most} 字节";
     not_utf8(): "is not UTF-8", "不是 UTF-8";
+    default_of_model(): "the default of the model in generation_config.json", "模型在 generation_config.json 中的默认值";
     is_utf16(): "is UTF-16: save it as UTF-8", "是 UTF-16：请另存为 UTF-8";
     is_lfs_pointer(): "is a git-lfs pointer and not the file itself: run `git lfs pull` in its repository",
         "是 git-lfs 指针，不是文件本身：请在其仓库中运行 `git lfs pull`";

@@ -1,5 +1,6 @@
 //! How answers are generated.
 
+use anyhow::Context;
 use clap::Args;
 use glm_model::{Draft, MAX_DRAFT, Model as Network, Request, Sampling};
 
@@ -68,7 +69,8 @@ impl Answering {
         sampling.min_p = self.min_p.unwrap_or(base.min_p);
         sampling.repetition_penalty = self.repetition_penalty.unwrap_or(base.repetition_penalty);
         sampling.seed = seed;
-        sampling.validate()?;
+        // What is given on the command line was checked there.
+        sampling.validate().with_context(messages::default_of_model)?;
         Ok(sampling)
     }
 }
@@ -124,6 +126,21 @@ mod tests {
         assert_eq!(parsed("glm --greedy --seed 7").unwrap(), greedy);
         let cooler = parsed("glm --temperature 0.5 --top-k 3 --seed 7").unwrap();
         assert_eq!(cooler, changed(&with_seed, |s| (s.temperature, s.top_k) = (0.5, 3)));
+    }
+
+    #[test]
+    fn a_default_that_is_wrong_stops_only_those_who_use_it() {
+        let parsed = |words: &str| {
+            let only = Only::try_parse_from(words.split(' ')).unwrap();
+            only.answering.sampling(&changed(&base(), |s| s.top_p = -1.0))
+        };
+        let error = parsed("glm --seed 7").unwrap_err();
+        assert!(
+            format!("{error:#}").contains("generation_config.json: top-p must be"),
+            "{error:#}"
+        );
+        assert_eq!(parsed("glm --top-p 0.5 --seed 7").unwrap().top_p, 0.5);
+        assert_eq!(parsed("glm --greedy").unwrap().temperature, 0.0);
     }
 
     #[test]

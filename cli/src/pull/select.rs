@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, bail, ensure};
-use glm_model::{checkpoint_files, companion_files};
+use glm_model::{checkpoint_files, companion_files, utf8};
 use serde::Deserialize;
 
 use super::hub::{Listing, RemoteFile};
@@ -72,7 +72,7 @@ pub fn select(
 
 /// The files that an index names.
 fn shards<'a>(listing: &'a Listing, index: &[u8]) -> Result<Vec<&'a RemoteFile>> {
-    let index: Index = serde_json::from_slice(index)?;
+    let index: Index = serde_json::from_str(utf8(index)?)?;
     let names: BTreeSet<_> = index.weight_map.values().collect();
     ensure!(!names.is_empty(), no_weights(listing));
     let file = |name: &&String| {

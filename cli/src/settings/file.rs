@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use toml_edit::{Array, Document, DocumentMut, Item, Table};
 
 use super::{NAMES, Origin, Value, flag};
-use crate::{failure, file, messages};
+use crate::{failure, file, input, messages};
 
 /// Largest file that is read.
 const MAX_FILE: u64 = 1 << 20;
@@ -87,15 +87,15 @@ fn edit(path: &Path, change: impl FnOnce(&mut Table) -> bool) -> Result<bool> {
 }
 
 fn text(path: &Path) -> Result<String> {
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     let file = match fs::File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
         file => file,
     };
-    let read = file.and_then(|file| file.take(MAX_FILE + 1).read_to_string(&mut text));
+    let read = file.and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes));
     let length = read.with_context(|| path.display().to_string())?;
     ensure!(length as u64 <= MAX_FILE, messages::file_is_too_large(path.display(), MAX_FILE));
-    Ok(text)
+    input::text_of(bytes).with_context(|| path.display().to_string())
 }
 
 fn parse(path: &Path, text: &str) -> Result<Document<String>> {

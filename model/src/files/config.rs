@@ -298,7 +298,14 @@ impl Config {
             )));
         };
         let mut config = (reader.read)(&fields)?;
-        config.sampling = config.sampling.with_overrides(&Fields::open(folder, GENERATION)?)?;
+        let generation = Fields::open(folder, GENERATION)?;
+        config.sampling = config.sampling.with_overrides(&generation);
+        let ends = generation.known_ids("eos_token_id", config.vocab);
+        for end in ends {
+            if !config.special.ends.contains(&end) {
+                config.special.ends.push(end);
+            }
+        }
         Ok(config)
     }
 
@@ -387,6 +394,24 @@ impl Fields<'_> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_ends_as_either_file_says() {
+        for (generation, ends) in [
+            ("{}", &[95][..]),
+            (r#"{"eos_token_id": 7}"#, &[95, 7]),
+            (r#"{"eos_token_id": [95, 7, 8, 7]}"#, &[95, 7, 8]),
+            (r#"{"eos_token_id": null}"#, &[95]),
+            // No id of the model.
+            (r#"{"eos_token_id": [100, -1, 9]}"#, &[95, 9]),
+            ("\u{feff}{\"eos_token_id\": 7}", &[95, 7]),
+        ] {
+            let files = [(FILE, TINY.as_bytes()), (GENERATION, generation.as_bytes())];
+            assert_eq!(Config::from_files(&files).unwrap().special.ends, ends, "{generation}");
+        }
+        let bad = [(FILE, TINY.as_bytes()), (GENERATION, br#"{"top_p": -3, "top_k": "x"}"#)];
+        assert!(Config::from_files(&bad).is_ok());
+    }
 
     pub(crate) const TINY: &str = r#"{
         "model_type": "chatglm", "architectures": ["ChatGLMModel"], "num_layers": 2, "hidden_size": 64,

@@ -98,13 +98,6 @@ impl<'f> Fields<'f> {
         }
     }
 
-    /// A number, or `default` if the field is missing.
-    pub(crate) fn number_or(&self, name: &str, default: f32) -> Result<f32> {
-        let Some(value) = self.get(name) else { return Ok(default) };
-        let number = value.as_f64().map(|number| number as f32);
-        number.ok_or_else(|| self.error(format!("{name} must be a number, found {value}")))
-    }
-
     /// A positive number.
     pub(crate) fn positive(&self, name: &str) -> Result<f32> {
         let value = self.get(name).and_then(Value::as_f64).map(|value| value as f32);
@@ -127,6 +120,17 @@ impl<'f> Fields<'f> {
     /// A token id, if the field is present.
     pub(crate) fn id_or_none(&self, name: &str, vocab: usize) -> Result<Option<u32>> {
         self.has(name).then(|| self.id(name, vocab)).transpose()
+    }
+
+    /// Those ids below `vocab` in a field that is one id, a list of them, or missing. What is no such id cannot occur in an answer.
+    pub(crate) fn known_ids(&self, name: &str, vocab: usize) -> Vec<u32> {
+        let listed = match self.get(name) {
+            Some(Value::Array(listed)) => listed.as_slice(),
+            Some(value) => std::slice::from_ref(value),
+            None => &[],
+        };
+        let ids = listed.iter().filter_map(Value::as_u64).filter(|&id| id < vocab as u64);
+        ids.map(|id| id as u32).collect()
     }
 
     /// Token ids: the field is one id, a list of them, or missing.

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
+use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::files::fields::Fields;
@@ -61,25 +62,37 @@ impl Sampling {
         Self { temperature, top_p, top_k: 50, ..Self::greedy() }
     }
 
-    /// Overrides the parameters that are present in `generation_config.json`.
+    /// Overrides the parameters that are present in `generation_config.json`, with the meaning that they have in transformers: a `top_p`
+    /// of 0 keeps one candidate, and one above 1 keeps all.
     ///
-    /// # Errors
-    /// If a value is outside its range.
-    pub(crate) fn with_overrides(mut self, file: &Fields) -> Result<Self> {
-        for (name, number) in [
+    /// A value that has no meaning stays as it is, and one that is no number is NaN: [`Sampling::validate`] refuses both. So nobody is
+    /// stopped who does not use it.
+    #[must_use]
+    pub(crate) fn with_overrides(mut self, file: &Fields) -> Self {
+        let number = |name| {
+            let number = |value: &Value| value.as_f64().map_or(f32::NAN, |number| number as f32);
+            file.get(name).map(number)
+        };
+        for (name, set) in [
             ("temperature", &mut self.temperature),
             ("top_p", &mut self.top_p),
             ("min_p", &mut self.min_p),
             ("repetition_penalty", &mut self.repetition_penalty),
         ] {
-            *number = file.number_or(name, *number)?;
+            *set = number(name).unwrap_or(*set);
         }
-        self.top_k = file.number_or("top_k", self.top_k as f32)? as usize;
-        if !file.flag("do_sample", true)? {
+        if (0.0..f32::MIN_POSITIVE).contains(&self.top_p) {
+            // The smallest share, which one candidate always reaches.
+            self.top_p = f32::MIN_POSITIVE;
+        } else if self.top_p > 1.0 {
+            self.top_p = 1.0;
+        }
+        // Some programs write -1 for all candidates.
+        self.top_k = number("top_k").map_or(self.top_k, |top_k| top_k as usize);
+        if file.get("do_sample").is_some_and(|flag| *flag == false || *flag == 0) {
             self.temperature = 0.0;
         }
-        self.validate().map_err(|error| file.error(error.to_string()))?;
-        Ok(self)
+        self
     }
 
     /// Checks that every parameter is in its range.
@@ -448,24 +461,39 @@ mod tests {
         const FILE: &str = "generation_config.json";
         let read = |text: &str| {
             let files = [(FILE, text.as_bytes())];
-            Sampling::published(0.95, 0.7)
-                .with_overrides(&Fields::open(&ModelDir::of(&files), FILE)?)
+            let folder = ModelDir::of(&files);
+            Sampling::published(0.95, 0.7).with_overrides(&Fields::open(&folder, FILE).unwrap())
         };
-        assert_eq!(read("{}").unwrap(), Sampling::published(0.95, 0.7));
+        let published = Sampling::published(0.95, 0.7);
+        assert_eq!(read("{}"), published);
+        assert_eq!(read(r#"{"temperature": null, "top_p": null, "top_k": null}"#), published);
         let sampling = read(
             r#"{"do_sample": true, "temperature": 0.6, "top_p": 0.9, "top_k": 40, "eos_token_id": 2}"#,
-        )
-        .unwrap();
+        );
         assert_eq!((sampling.temperature, sampling.top_p, sampling.top_k), (0.6, 0.9, 40));
-        assert_eq!(read(r#"{"do_sample": false, "temperature": 0.6}"#).unwrap().temperature, 0.0);
+        assert_eq!(read(r#"{"do_sample": false, "temperature": 0.6}"#).temperature, 0.0);
+        assert_eq!(read(r#"{"temperature": 0}"#).temperature, 0.0);
+        assert_eq!((read(r#"{"top_k": 0}"#).top_k, read(r#"{"top_k": -1}"#).top_k), (0, 0));
+        assert_eq!(read(r#"{"top_p": 1.5}"#).top_p, 1.0);
+        let first = read(r#"{"top_p": 0, "top_k": 0, "temperature": 100}"#);
+        first.validate().unwrap();
+        for seed in 0..100 {
+            let mut sampler = Sampler::new(&Sampling { seed, ..first.clone() }, 5, &[]).unwrap();
+            assert_eq!(sampler.choose(&LOGITS).unwrap(), most_probable_of(&LOGITS));
+        }
+        // They are refused where they are used.
         for (text, expected) in [
             (r#"{"temperature": -1}"#, "temperature must be from 0"),
-            (r#"{"top_p": "a"}"#, "top_p must be a number"),
-            ("{", "JSON"),
+            (r#"{"top_p": "a"}"#, "top-p must be above 0"),
+            (r#"{"repetition_penalty": 0}"#, "repetition penalty must be"),
         ] {
-            let error = read(text).unwrap_err().to_string();
-            assert!(error.contains(FILE) && error.contains(expected), "{error}");
+            let error = read(text).validate().unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
         }
+    }
+
+    fn most_probable_of(logits: &[f32]) -> u32 {
+        (0..).zip(logits).max_by(|(_, a), (_, b)| a.total_cmp(b)).unwrap().0
     }
 
     proptest! {

@@ -221,7 +221,7 @@ impl Tokenizer {
         if folder.has(chatglm2::FILE) {
             let file = folder.read(chatglm2::FILE)?;
             return match glm4::recognises(&file) {
-                true => glm4::open(folder, &file),
+                true => glm4::open(folder, folder.text(chatglm2::FILE)?.as_bytes()),
                 false => chatglm2::open(folder),
             };
         }

@@ -7,6 +7,8 @@ use serde::Deserialize;
 
 use super::{Bytes, Format, Tensor};
 use crate::error::{Error, Result};
+use crate::files::model_dir::{IS_LFS_POINTER, is_lfs_pointer};
+use crate::files::utf8::utf8;
 
 /// Largest index. Published ones have tens of kilobytes.
 const MAX_INDEX: usize = 16 << 20;
@@ -26,8 +28,12 @@ pub(super) fn read(index_path: &Path, format: Format) -> Result<Vec<Tensor>> {
     }
     // Copied, so that no other process can change it between check and use.
     let json = file.to_vec();
-    let index: Index = serde_json::from_slice(&json)
-        .map_err(|error| Error::file(index_path, error.to_string()))?;
+    if is_lfs_pointer(&json) {
+        return Err(Error::file(index_path, IS_LFS_POINTER));
+    }
+    let text = utf8(&json).map_err(|problem| Error::file(index_path, problem.to_string()))?;
+    let index: Index =
+        serde_json::from_str(text).map_err(|error| Error::file(index_path, error.to_string()))?;
     let folder = index_path.parent().unwrap_or(Path::new(""));
     let shards: BTreeSet<_> = index.weight_map.values().collect();
     let mut tensors = Vec::with_capacity(index.weight_map.len());

@@ -13,6 +13,7 @@ use std::path::Path;
 use super::shards::is_plain_name;
 use super::{Format, SHARDS, Tensor};
 use crate::error::{Error, Result};
+use crate::files::model_dir::{IS_LFS_POINTER, is_lfs_pointer};
 
 /// Prefix of the model's tensors; the other values belong to the trainer.
 const MODULE: &str = "module.";
@@ -55,7 +56,10 @@ fn iteration(path: &Path) -> Result<String> {
     let mut text = String::new();
     let file = File::open(path).map_err(Error::io(path))?;
     file.take(MAX_NAME + 1).read_to_string(&mut text).map_err(Error::io(path))?;
-    let name = text.trim();
+    if is_lfs_pointer(text.as_bytes()) {
+        return Err(Error::file(path, IS_LFS_POINTER));
+    }
+    let name = text.trim_start_matches('\u{feff}').trim();
     if is_plain_name(name) && text.len() as u64 <= MAX_NAME {
         return Ok(name.to_owned());
     }

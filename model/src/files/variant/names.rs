@@ -135,7 +135,7 @@ mod tests {
             let path = dir.path().join("Q4");
             fs::create_dir(&path).unwrap();
             fs::write(path.join(CONFIG), config).unwrap();
-            fs::write(path.join(TOKENIZER_CONFIG), tokenizer).unwrap();
+            fs::write(path.join(TOKENIZER_CONFIG), &tokenizer).unwrap();
             let folder = ModelDir::open(&path.join(".")).unwrap();
             let mut names = [written(&folder).unwrap(), own(&folder)].concat();
             names.dedup();

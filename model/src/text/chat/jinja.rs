@@ -67,6 +67,8 @@ impl Jinja {
                 format!("{NAME} has {length} bytes, and {MAX_TEMPLATE} are the most"),
             ));
         }
+        // As Jinja2 reads a template.
+        let source = source.replace("\r\n", "\n").replace('\r', "\n");
         let mut environment = Environment::new();
         // These values are always consistent.
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
@@ -278,6 +280,14 @@ mod tests {
         let source = "{% for m in messages %}\n  {% if m.role == 'user' %}\n<{{ m['content'] }}>\n  {% endif %}\n{% endfor %}\n";
         let messages = [Message::new(Role::User, " a "), Message::new(Role::System, "b")];
         assert_eq!(render(source, &messages).unwrap(), "< a >\n");
+    }
+
+    #[test]
+    fn lines_may_end_as_on_windows() {
+        let source = "{% for m in messages %}\r\n<{{ m.role }}>\r\n{% endfor %}\r\nend\rx\r\n";
+        let messages = [Message::new(Role::User, "hi\r\n")];
+        assert_eq!(render(source, &messages).unwrap(), "<user>\nend\nx");
+        assert_eq!(render("{{ messages[0].content }}", &messages).unwrap(), "hi\r\n");
     }
 
     #[test]

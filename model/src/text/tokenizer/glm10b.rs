@@ -21,10 +21,10 @@ pub(super) const CHINESE: &str = "cog-pretrain.model";
 const SOP: &str = "<|startofpiece|>";
 
 pub(super) fn open_english(folder: &ModelDir) -> Result<Tokenizer> {
-    let vocab: Vocab = serde_json::from_slice(&folder.read(VOCAB)?)
+    let vocab: Vocab = serde_json::from_str(&folder.text(VOCAB)?)
         .map_err(|e| folder.error(VOCAB, shortened(&e.to_string())))?;
     let tokens = gpt2::tokens(&vocab).map_err(|problem| folder.error(VOCAB, problem))?;
-    let model = gpt2::merges_of_lines(&folder.read(MERGES)?)
+    let model = gpt2::merges_of_lines(folder.text(MERGES)?.as_bytes())
         .and_then(|merges| Merges::new(vocab, merges, false))
         .and_then(|merges| Ok(ByteLevel::of_merges(tokens, merges, vec![Splitter::new(GPT2)?])))
         .map_err(|problem| folder.error(MERGES, problem))?;

@@ -11,6 +11,7 @@ use super::split::{GLM4, Splitter};
 use super::{Build, Encoder, Family, Special, SpecialIds, Tokenizer};
 use crate::error::Result;
 use crate::files::model_dir::ModelDir;
+use crate::files::utf8::utf8;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::collections::HashMap;
@@ -18,7 +19,7 @@ use std::collections::HashMap;
 /// Whether a file has tiktoken ranks. The start of a SentencePiece model cannot be read as such a line.
 pub(crate) fn recognises(file: &[u8]) -> bool {
     let first = file.split(|&byte| byte == b'\n').next().unwrap_or_default();
-    std::str::from_utf8(first).is_ok_and(|line| read_line(line).is_some())
+    utf8(first).is_ok_and(|line| read_line(line).is_some())
 }
 
 pub(super) fn open(folder: &ModelDir, file: &[u8]) -> Result<Tokenizer> {

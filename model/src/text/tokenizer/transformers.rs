@@ -117,7 +117,7 @@ impl File {
 pub(super) fn open(folder: &ModelDir) -> Result<Tokenizer> {
     let settings = settings::open(folder)?;
     let error = |problem: String| folder.error(FILE, problem);
-    let file = File::parse(&folder.read(FILE)?).map_err(error)?;
+    let file = File::parse(folder.text(FILE)?.as_bytes()).map_err(error)?;
     file.check().map_err(error)?;
     let added = added(&file.added_tokens).map_err(error)?;
     let model = model(file.model, &file.pre_tokenizer).map_err(error)?;
