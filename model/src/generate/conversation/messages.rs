@@ -21,7 +21,7 @@ pub fn messages_to_json(messages: &[Message]) -> String {
 /// If the JSON has another form. The error names the message.
 pub fn messages_from_json(json: &str) -> Result<Vec<Message>> {
     const FORM: &str = r#"expected a JSON list of {"role": "user", "content": "…"}"#;
-    let value = serde_json::from_str(json);
+    let value = serde_json::from_str(json.trim_start_matches('\u{feff}'));
     let value = match value.map_err(|error| Error::Prompt(format!("{FORM}: {error}")))? {
         Value::Object(mut object) => object.remove("messages").unwrap_or_default(),
         value => value,
@@ -38,7 +38,9 @@ pub fn messages_from_json(json: &str) -> Result<Vec<Message>> {
 fn message(value: Value) -> Result<Message, String> {
     let Value::Object(mut fields) = value else { return Err("is not an object".to_owned()) };
     let role = role(&fields)?;
+    let parts = fields.get("content").filter(|content| !content.is_string()).cloned();
     let mut message = Message::new(role, content(fields.remove("content"), role)?);
+    message.parts = parts;
     message.metadata = text(&mut fields, "metadata")?;
     message.reasoning_content = text(&mut fields, "reasoning_content")?;
     message.tool_call_id = text(&mut fields, "tool_call_id")?;
@@ -149,6 +151,9 @@ mod tests {
         ]
         .map(|(role, text)| Message::new(role, text));
         expected[0].name = Some("n".to_owned());
+        expected[1].parts =
+            Some(json!([{ "type": "text", "text": "a" }, { "type": "text", "text": "b" }]));
+        expected[2].parts = Some(Value::Null);
         expected[3].tool_call_id = Some("1".to_owned());
         assert_eq!(read(json).unwrap(), expected);
     }

@@ -40,6 +40,10 @@ pub struct Message {
     pub role: Role,
     /// The text.
     pub content: String,
+    /// The content where it was no text in a request: null, or a list of parts. [`Message::content`] is the text of the parts. Only a
+    /// `chat_template` that looks into parts sees them, and they are not written to JSON.
+    #[serde(skip)]
+    pub parts: Option<Value>,
     /// Text after the role: the name of the tool that the assistant calls, where a call is given in the form of ChatGLM3 or
     /// GLM-4. Calls in [`Message::tool_calls`] need none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -68,6 +72,7 @@ impl Message {
         Message {
             role,
             content: content.into(),
+            parts: None,
             metadata: None,
             tools: None,
             reasoning_content: None,

@@ -2,7 +2,7 @@
 //! does not end a line, and numbers as in Python's `repr`. And values as `repr` writes them.
 
 use serde::Serialize;
-use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
+use serde_json::ser::{Formatter, Serializer};
 use serde_json::{Map, Value};
 use std::io::{Result, Write};
 
@@ -10,27 +10,77 @@ use std::io::{Result, Write};
 pub(crate) fn json(value: &Value, indent: Option<usize>) -> String {
     let mut out = Vec::new();
     // Writing a Value to a Vec cannot fail.
-    let _ = write_json(value, indent, &mut out);
+    let _ = Dumps::new(indent.map(|n| " ".repeat(n))).write(value, &mut out);
     String::from_utf8(out).unwrap_or_default()
 }
 
-/// Writes the same to `out`.
-///
-/// # Errors
-/// The errors of `out`.
-pub(super) fn write_json(
-    value: &impl Serialize,
-    indent: Option<usize>,
-    out: impl Write,
-) -> Result<()> {
-    let blanks = indent.map(|n| " ".repeat(n));
-    let pretty = blanks.as_ref().map(|blanks| PrettyFormatter::with_indent(blanks.as_bytes()));
-    let written = value.serialize(&mut Serializer::with_formatter(out, Python { pretty }));
-    written.map_err(std::io::Error::from)
+/// The options of `json.dumps`.
+#[derive(Debug, Clone)]
+pub(super) struct Dumps {
+    /// What each level is indented by. `None` writes one line.
+    indent: Option<String>,
+    /// What stands between items.
+    pub(super) item: String,
+    /// What stands between a name and its value.
+    pub(super) key: String,
+    /// Whether only ASCII is written.
+    pub(super) ascii: bool,
 }
 
-struct Python<'a> {
-    pretty: Option<PrettyFormatter<'a>>,
+impl Dumps {
+    /// The defaults, with `ensure_ascii=False`.
+    pub(super) fn new(indent: Option<String>) -> Self {
+        let item = if indent.is_some() { "," } else { ", " };
+        Self { indent, item: item.to_owned(), key: ": ".to_owned(), ascii: false }
+    }
+
+    /// Writes a value to `out`.
+    ///
+    /// # Errors
+    /// The errors of `out`.
+    pub(super) fn write(&self, value: &impl Serialize, out: impl Write) -> Result<()> {
+        let formatter = Python { dumps: self, level: 0, has_items: false };
+        let written = value.serialize(&mut Serializer::with_formatter(out, formatter));
+        written.map_err(std::io::Error::from)
+    }
+}
+
+struct Python<'d> {
+    dumps: &'d Dumps,
+    level: usize,
+    /// Whether the list or object that is being written has an item already.
+    has_items: bool,
+}
+
+impl Python<'_> {
+    fn begin<W: ?Sized + Write>(&mut self, out: &mut W, bracket: &[u8]) -> Result<()> {
+        self.level += 1;
+        self.has_items = false;
+        out.write_all(bracket)
+    }
+
+    fn item<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> Result<()> {
+        if !first {
+            out.write_all(self.dumps.item.as_bytes())?;
+        }
+        self.line(out)
+    }
+
+    fn line<W: ?Sized + Write>(&self, out: &mut W) -> Result<()> {
+        let Some(indent) = &self.dumps.indent else { return Ok(()) };
+        out.write_all(b"\n")?;
+        (0..self.level).try_for_each(|_| out.write_all(indent.as_bytes()))
+    }
+
+    fn end<W: ?Sized + Write>(&mut self, out: &mut W, bracket: &[u8]) -> Result<()> {
+        self.level -= 1;
+        if self.has_items {
+            self.line(out)?;
+        }
+        // It is itself an item of what it is in.
+        self.has_items = true;
+        out.write_all(bracket)
+    }
 }
 
 impl Formatter for Python<'_> {
@@ -38,58 +88,58 @@ impl Formatter for Python<'_> {
         out.write_all(float(value).as_bytes())
     }
 
-    fn begin_array<W: ?Sized + Write>(&mut self, out: &mut W) -> Result<()> {
-        match &mut self.pretty {
-            Some(pretty) => pretty.begin_array(out),
-            None => out.write_all(b"["),
+    fn write_string_fragment<W: ?Sized + Write>(&mut self, out: &mut W, text: &str) -> Result<()> {
+        if !self.dumps.ascii {
+            return out.write_all(text.as_bytes());
         }
+        for c in text.chars() {
+            match c {
+                ' '..='~' => out.write_all(&[c as u8])?,
+                _ => {
+                    let units = c.encode_utf16(&mut [0; 2]).to_vec();
+                    units.iter().try_for_each(|unit| write!(out, "\\u{unit:04x}"))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn begin_array<W: ?Sized + Write>(&mut self, out: &mut W) -> Result<()> {
+        self.begin(out, b"[")
     }
 
     fn end_array<W: ?Sized + Write>(&mut self, out: &mut W) -> Result<()> {
-        match &mut self.pretty {
-            Some(pretty) => pretty.end_array(out),
-            None => out.write_all(b"]"),
-        }
+        self.end(out, b"]")
     }
 
     fn begin_array_value<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> Result<()> {
-        match &mut self.pretty {
-            Some(pretty) => pretty.begin_array_value(out, first),
-            None => out.write_all(if first { b"" } else { b", " }),
-        }
+        self.item(out, first)
     }
 
-    fn end_array_value<W: ?Sized + Write>(&mut self, out: &mut W) -> Result<()> {
-        self.pretty.as_mut().map_or(Ok(()), |p| p.end_array_value(out))
+    fn end_array_value<W: ?Sized + Write>(&mut self, _: &mut W) -> Result<()> {
+        self.has_items = true;
+        Ok(())
     }
 
     fn begin_object<W: ?Sized + Write>(&mut self, out: &mut W) -> Result<()> {
-        match &mut self.pretty {
-            Some(pretty) => pretty.begin_object(out),
-            None => out.write_all(b"{"),
-        }
+        self.begin(out, b"{")
     }
 
     fn end_object<W: ?Sized + Write>(&mut self, out: &mut W) -> Result<()> {
-        match &mut self.pretty {
-            Some(pretty) => pretty.end_object(out),
-            None => out.write_all(b"}"),
-        }
+        self.end(out, b"}")
     }
 
     fn begin_object_key<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> Result<()> {
-        match &mut self.pretty {
-            Some(pretty) => pretty.begin_object_key(out, first),
-            None => out.write_all(if first { b"" } else { b", " }),
-        }
+        self.item(out, first)
     }
 
     fn begin_object_value<W: ?Sized + Write>(&mut self, out: &mut W) -> Result<()> {
-        out.write_all(b": ")
+        out.write_all(self.dumps.key.as_bytes())
     }
 
-    fn end_object_value<W: ?Sized + Write>(&mut self, out: &mut W) -> Result<()> {
-        self.pretty.as_mut().map_or(Ok(()), |p| p.end_object_value(out))
+    fn end_object_value<W: ?Sized + Write>(&mut self, _: &mut W) -> Result<()> {
+        self.has_items = true;
+        Ok(())
     }
 }
 

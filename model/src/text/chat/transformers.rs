@@ -17,6 +17,10 @@ pub(super) struct Wants {
     pub(super) metadata: bool,
     /// Tools are in a message. Else they are beside the messages only.
     pub(super) tools_in_messages: bool,
+    /// A content with several parts is a list of them. Else it is their text.
+    pub(super) parts: bool,
+    /// A content that is null is none. Else it is empty.
+    pub(super) null: bool,
 }
 
 /// The variables of a template.
@@ -56,7 +60,8 @@ pub(super) fn marks(tokenizer: &Tokenizer, messages: &[Message], source: &str) -
         let others =
             [&message.metadata, &message.reasoning_content, &message.tool_call_id, &message.name];
         found.extend(others.into_iter().flatten().map(String::as_str));
-        message.tools.iter().for_each(|tools| texts(tools, &mut found));
+        let parts = message.tools.iter().chain(&message.parts);
+        parts.for_each(|value| texts(value, &mut found));
         for ToolCall { id, name, arguments } in &message.tool_calls {
             found.extend([id.as_str(), name]);
             for (name, value) in arguments {
@@ -86,7 +91,14 @@ impl Writer<'_> {
             (Role::Assistant, Some(marks)) => marks.answer(&message.content),
             _ => self.text(&message.content),
         };
-        fields.insert("content".into(), content.into());
+        let content = match &message.parts {
+            Some(Value::Null) if self.wants.null && message.content.is_empty() => Value::Null,
+            Some(parts @ Value::Array(_)) if self.wants.parts => {
+                self.marks.map_or_else(|| parts.clone(), |marks| marks.value(parts))
+            }
+            _ => content.into(),
+        };
+        fields.insert("content".into(), content);
         for (name, value) in [
             ("metadata", &message.metadata),
             ("reasoning_content", &message.reasoning_content),
