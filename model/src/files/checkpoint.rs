@@ -74,6 +74,25 @@ fn index_of(name: &str) -> String {
     format!("{name}.index.json")
 }
 
+/// Whether a tensor is a buffer that published code computes anew, whatever is stored: rotary frequencies or positions.
+pub(crate) fn is_buffer(name: &str) -> bool {
+    let last = name.rsplit('.').next().unwrap_or_default();
+    matches!(last, "inv_freq" | "position_ids" | "masked_bias")
+}
+
+/// Parts that tools for training and compiling put into the names of tensors, at any place.
+const WRAPPERS: [&str; 4] =
+    ["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"];
+
+/// The name of a tensor without [`WRAPPERS`], if it has some.
+fn unwrapped(name: &str) -> Option<String> {
+    let is_wrapper = |part: &&str| WRAPPERS.contains(part);
+    if !name.split('.').any(|part| is_wrapper(&part)) {
+        return None;
+    }
+    Some(name.split('.').filter(|part| !is_wrapper(part)).collect::<Vec<_>>().join("."))
+}
+
 /// The tensors of a model by name.
 ///
 /// ```no_run
@@ -146,6 +165,10 @@ impl Checkpoint {
     fn new(path: &Path, contents: Contents) -> Result<Self> {
         let mut tensors = BTreeMap::new();
         for tensor in contents.tensors {
+            let tensor = match unwrapped(tensor.name()) {
+                Some(name) => tensor.renamed(&name),
+                None => tensor,
+            };
             match tensors.entry(tensor.shared_name()) {
                 Entry::Vacant(entry) => entry.insert(tensor),
                 Entry::Occupied(_) => return Err(tensor.error("appears twice")),

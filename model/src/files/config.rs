@@ -290,6 +290,12 @@ impl Config {
         };
         let Some(reader) = READERS.iter().find(|reader| (reader.recognises)(&fields)) else {
             let supported: Vec<_> = READERS.iter().map(|reader| reader.models).collect();
+            if !fields.has("model_type") {
+                return Err(fields.error(format!(
+                    "model_type is missing, which says what model it is; supported: {}",
+                    supported.join("; ")
+                )));
+            }
             return Err(fields.error(format!(
                 "model_type {} with architectures {} is not supported; supported: {}",
                 fields.shown("model_type"),
@@ -465,8 +471,8 @@ pub(crate) mod tests {
             "num_key_value_heads": 2, "intermediate_size": 100, "vocab_size": 100, "max_position_embeddings": 8192,
             "rms_norm_eps": 1e-5, "attention_bias": true, "eos_token_id": [5, 6]}"#,
         r#"{"model_type": "glm4", "num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4,
-            "num_key_value_heads": 2, "intermediate_size": 100, "vocab_size": 100, "max_position_embeddings": 8192,
-            "rms_norm_eps": 1e-5, "rope_parameters": {"rope_theta": 500, "partial_rotary_factor": 1.0}}"#,
+            "num_key_value_heads": 2, "head_dim": 16, "intermediate_size": 100, "vocab_size": 100,
+            "max_position_embeddings": 8192, "rms_norm_eps": 1e-5, "rope_parameters": {"rope_theta": 500, "partial_rotary_factor": 1.0}}"#,
         r#"{"model_type": "glm", "block_position_encoding": true, "num_layers": 2, "hidden_size": 64,
             "num_attention_heads": 4, "vocab_size": 100, "max_sequence_length": 128, "sop_token_id": 90,
             "mask_token_id": 91}"#,
@@ -492,6 +498,43 @@ pub(crate) mod tests {
         assert_eq!((large.head_size, large.residual), (128, Residual::Scaled(140f32.sqrt())));
         let three = parse(&RELATIVES[0].replace("chatglm2-6b-32k", "chatglm3-6b-32k")).unwrap();
         assert_eq!((three.architecture, three.rope), ("ChatGLM3-6B", rope(16e4, 8, 1.0)));
+    }
+
+    #[test]
+    fn fields_that_transformers_may_leave_out_have_its_defaults() {
+        for model in ["glm", "glm4"] {
+            let config = parse(&format!(
+                r#"{{"model_type": "{model}", "architectures": ["GlmForCausalLM"], "num_hidden_layers": 2, "hidden_size": 64,
+                    "num_attention_heads": 4, "intermediate_size": 100, "vocab_size": 100}}"#
+            ))
+            .unwrap();
+            assert_eq!((config.kv_heads, config.head_size, config.max_context), (2, 128, 131_072));
+            assert_eq!((config.norm, config.qkv_bias), (Norm::Rms { eps: 1.5625e-7 }, true));
+        }
+    }
+
+    #[test]
+    fn a_missing_field_is_named() {
+        for (relative, field) in [
+            (0, "ffn_hidden_size"),
+            (0, "padded_vocab_size"),
+            (0, "multi_query_group_num"),
+            (1, "num_hidden_layers"),
+            (1, "intermediate_size"),
+            (2, "vocab_size"),
+        ] {
+            let mut config: serde_json::Value = serde_json::from_str(RELATIVES[relative]).unwrap();
+            config.as_object_mut().unwrap().remove(field);
+            config["architectures"] = serde_json::json!(["GlmForCausalLM"]);
+            let error = parse(&config.to_string()).unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("{field} must be")) && error.contains("missing"),
+                "{error}"
+            );
+        }
+        let first = TINY.replace("\"inner_hidden_size\": 256,", "");
+        assert!(parse(&first).unwrap_err().to_string().contains("inner_hidden_size must be"));
+        assert!(parse("{}").unwrap_err().to_string().contains("model_type is missing"));
     }
 
     #[test]

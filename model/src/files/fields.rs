@@ -81,6 +81,16 @@ impl<'f> Fields<'f> {
         })
     }
 
+    /// An integer in a range, or `default` if the field is missing.
+    pub(crate) fn size_or(
+        &self,
+        name: &str,
+        range: RangeInclusive<usize>,
+        default: usize,
+    ) -> Result<usize> {
+        if self.has(name) { self.size(name, range) } else { Ok(default) }
+    }
+
     /// A boolean, or `default` if the field is missing.
     pub(crate) fn flag(&self, name: &str, default: bool) -> Result<bool> {
         match self.get(name) {

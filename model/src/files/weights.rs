@@ -10,7 +10,7 @@ use glm_kernels::Activation;
 use half::{bf16, f16};
 
 use crate::error::{Error, Result};
-use crate::files::checkpoint::{Checkpoint, Dtype, Tensor};
+use crate::files::checkpoint::{Checkpoint, Dtype, Tensor, is_buffer};
 use crate::files::config::{self, Config, Mlp};
 use crate::network::layer::{Convert, Linear, LinearRole, Network, Norm, Weight, Weights};
 
@@ -148,7 +148,7 @@ pub(crate) fn resolve(config: &Config, checkpoint: &Checkpoint) -> Result<Stored
     for vector in network.vectors() {
         known.extend(vector.tensors().iter().map(|tensor| tensor.name()));
     }
-    let is_known = |name: &str| known.contains(name) || name.ends_with(map.ignored);
+    let is_known = |name: &str| known.contains(name) || is_buffer(name);
     if let Some(name) = checkpoint.names().find(|name| !is_known(name)) {
         let Config { architecture, layers, .. } = config;
         return Err(checkpoint.tensor(name)?.error(format!(

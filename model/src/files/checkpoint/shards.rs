@@ -5,7 +5,7 @@ use std::path::{Component, Path};
 
 use serde::Deserialize;
 
-use super::{Bytes, Format, Tensor};
+use super::{Bytes, Format, Tensor, is_buffer};
 use crate::error::{Error, Result};
 use crate::files::model_dir::{IS_LFS_POINTER, is_lfs_pointer};
 use crate::files::utf8::utf8;
@@ -20,7 +20,7 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-/// Reads every file of the index and checks that each has exactly the tensors that the index lists.
+/// Reads every file of the index and checks that each has exactly the tensors that the index lists, buffers aside.
 pub(super) fn read(index_path: &Path, format: Format) -> Result<Vec<Tensor>> {
     let file = Bytes::map(index_path)?;
     if file.len() > MAX_INDEX {
@@ -39,7 +39,9 @@ pub(super) fn read(index_path: &Path, format: Format) -> Result<Vec<Tensor>> {
     let mut tensors = Vec::with_capacity(index.weight_map.len());
     for shard in shards {
         check_name(index_path, shard)?;
-        let contents = format.read(&folder.join(shard))?;
+        let mut contents = format.read(&folder.join(shard))?;
+        // No model reads them, so it does not matter what the index says of them.
+        contents.tensors.retain(|tensor| !is_buffer(tensor.name()));
         for tensor in &contents.tensors {
             check_home(index_path, shard, index.weight_map.get(tensor.name()), tensor)?;
         }
@@ -76,7 +78,10 @@ fn check_home(index_path: &Path, shard: &str, home: Option<&String>, found: &Ten
 
 fn check_complete(folder: &Path, index: &Index, tensors: &[Tensor]) -> Result<()> {
     let found: BTreeSet<_> = tensors.iter().map(Tensor::name).collect();
-    let missing = index.weight_map.iter().find(|(name, _)| !found.contains(name.as_str()));
+    let missing = index
+        .weight_map
+        .iter()
+        .find(|(name, _)| !is_buffer(name) && !found.contains(name.as_str()));
     match missing {
         None => Ok(()),
         Some((name, shard)) => Err(Error::tensor(

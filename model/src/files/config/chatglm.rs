@@ -12,7 +12,10 @@ use crate::generate::sampling::Sampling;
 pub(super) const READER: Reader = Reader {
     models: "ChatGLM-6B (model_type \"chatglm\" with inner_hidden_size, from version 1.1 on)",
     recognises: |fields| {
-        fields.text("model_type") == Some("chatglm") && fields.has("inner_hidden_size")
+        // The fields that later models do not have. If one is missing, its reader says so.
+        let own =
+            ["inner_hidden_size", "position_encoding_2d", "max_sequence_length", "gmask_token_id"];
+        fields.text("model_type") == Some("chatglm") && own.iter().any(|name| fields.has(name))
     },
     read,
 };

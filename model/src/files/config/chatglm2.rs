@@ -14,7 +14,8 @@ use crate::generate::sampling::Sampling;
 pub(super) const READER: Reader = Reader {
     models: "ChatGLM2-6B, ChatGLM3-6B, CodeGeeX2-6B, GLM-4-9B (model_type \"chatglm\" with ffn_hidden_size)",
     recognises: |fields| {
-        fields.text("model_type") == Some("chatglm") && fields.has("ffn_hidden_size")
+        let own = ["ffn_hidden_size", "padded_vocab_size", "kv_channels", "seq_length", "rmsnorm"];
+        fields.text("model_type") == Some("chatglm") && own.iter().any(|name| fields.has(name))
     },
     read,
 };

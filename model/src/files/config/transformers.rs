@@ -13,12 +13,24 @@ pub(super) const READER: Reader = Reader {
     models: "GLM-4-9B, GLM-Edge (architecture GlmForCausalLM), GLM-4-0414, GLM-Z1 (Glm4ForCausalLM)",
     recognises: |fields| match fields.text("model_type") {
         // The original GLM has the same model_type.
-        Some("glm") => !fields.has("block_position_encoding") && fields.has("num_key_value_heads"),
+        Some("glm") => {
+            let is_named = fields
+                .get("architectures")
+                .is_some_and(|names| names.to_string().contains("GlmFor"));
+            !fields.has("block_position_encoding") && (is_named || fields.has("num_hidden_layers"))
+        }
         Some("glm4") => true,
         _ => false,
     },
     read,
 };
+
+/// The defaults of the library for both, for fields that a file may leave out: heads of keys and values, the size of a head, the context
+/// and the number in the norm. The default of `attention_bias` is true.
+const KV_HEADS: usize = 2;
+const HEAD_DIM: usize = 128;
+const CONTEXT: usize = 131_072;
+const EPS: f32 = 1.5625e-7;
 
 fn read(fields: &Fields) -> Result<Config> {
     let is_glm4 = fields.text("model_type") == Some("glm4");
@@ -26,13 +38,8 @@ fn read(fields: &Fields) -> Result<Config> {
         return Err(fields.error(format!("hidden_act must be \"silu\", found {act}")));
     }
     let (hidden, heads, vocab) = (fields.hidden()?, fields.heads()?, fields.vocab("vocab_size")?);
-    let head_size = match fields.has("head_dim") {
-        true => {
-            let size = fields.size("head_dim", 1..=glm_kernels::MAX_HEAD_SIZE)?;
-            fields.check_head_size("head_dim", size)?
-        }
-        false => fields.head_size(hidden, heads)?,
-    };
+    let head_size = fields.size_or("head_dim", 1..=glm_kernels::MAX_HEAD_SIZE, HEAD_DIM)?;
+    let head_size = fields.check_head_size("head_dim", head_size)?;
     Ok(Config {
         assumed: None,
         architecture: match Known::of(fields.folder())? {
@@ -44,18 +51,24 @@ fn read(fields: &Fields) -> Result<Config> {
         layers: fields.layers("num_hidden_layers")?,
         hidden,
         heads,
-        kv_heads: fields.kv_heads("num_key_value_heads", heads)?,
+        kv_heads: match fields.has("num_key_value_heads") {
+            false if heads.is_multiple_of(KV_HEADS) => KV_HEADS,
+            _ => fields.kv_heads("num_key_value_heads", heads)?,
+        },
         head_size,
         intermediate_size: fields.intermediate_size("intermediate_size")?,
         vocab,
-        max_context: fields.context("max_position_embeddings")?,
-        norm: Norm::Rms { eps: fields.positive("rms_norm_eps")? },
+        max_context: match fields.has("max_position_embeddings") {
+            true => fields.context("max_position_embeddings")?,
+            false => CONTEXT,
+        },
+        norm: Norm::Rms { eps: fields.positive_or("rms_norm_eps", EPS)? },
         mlp: Mlp::SwiGlu,
         rope: rope(fields, head_size)?,
         mask: MaskKind::Causal,
         residual: Residual::Plain,
         qkv: QkvOrder::Concatenated,
-        qkv_bias: fields.flag("attention_bias", false)?,
+        qkv_bias: fields.flag("attention_bias", true)?,
         linear_bias: false,
         output_norms: is_glm4,
         dialect: Dialect::Transformers,

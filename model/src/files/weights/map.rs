@@ -61,8 +61,6 @@ type Part = Affine<Source, Source>;
 /// The sources of a whole model.
 pub(crate) struct Map {
     pub(crate) network: Network<Source, Part, Part>,
-    /// Tensors whose names end like this are ignored.
-    pub(crate) ignored: &'static str,
 }
 
 impl Map {
@@ -93,12 +91,7 @@ struct Builder<'a> {
 impl Builder<'_> {
     fn map(&self) -> Map {
         let (config, names) = (self.config, self.names);
-        let prefix = match self.checkpoint.names().next() {
-            Some(name) if !names.prefix.is_empty() && name.starts_with(names.prefix) => {
-                names.prefix
-            }
-            _ => "",
-        };
+        let prefix = &*self.prefix();
         let table = |name: &str, rows| {
             let name = format!("{prefix}{name}.weight");
             self.source(name, (rows, config.hidden), Join::Rows)
@@ -118,7 +111,20 @@ impl Builder<'_> {
             final_norm: self.norm(format!("{prefix}{}", names.final_norm)),
             head: head.filter(|head| !config.tied_head || is_head_there(head)),
         };
-        Map { network, ignored: names.ignored }
+        Map { network }
+    }
+
+    /// What all names of the checkpoint begin with: nothing, or what the program put there that trained or wrapped the model.
+    fn prefix(&self) -> String {
+        const PARTS: [&str; 4] = ["module", "base_model", "model", "glm"];
+        let embedding = format!("{}.weight", self.names.embedding);
+        let prefixes = self.checkpoint.names().filter_map(|name| name.strip_suffix(&*embedding));
+        let known = prefixes.filter(|prefix| {
+            let parts = prefix.strip_suffix('.').unwrap_or(prefix);
+            prefix.is_empty()
+                || prefix.ends_with('.') && parts.split('.').all(|part| PARTS.contains(&part))
+        });
+        known.min_by_key(|prefix| prefix.len()).unwrap_or_default().to_owned()
     }
 
     fn layer(&self, layer: &str) -> Layer<Part, Part> {

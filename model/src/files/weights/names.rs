@@ -4,8 +4,6 @@ use crate::files::config::Dialect;
 
 /// The names of one dialect, without `.weight` and `.bias`. Names of a layer's tensors are relative to the layer.
 pub(super) struct Names {
-    /// Prefix that all names of a checkpoint have, or none.
-    pub(super) prefix: &'static str,
     pub(super) embedding: &'static str,
     /// Learned positions and block positions.
     pub(super) positions: Option<[&'static str; 2]>,
@@ -25,8 +23,6 @@ pub(super) struct Names {
     pub(super) final_norm: &'static str,
     /// `None` if the embedding is always the head, too.
     pub(super) head: Option<&'static str>,
-    /// Tensors whose names end like this are in published files, and no model uses them.
-    pub(super) ignored: &'static str,
 }
 
 pub(super) fn names(dialect: Dialect) -> &'static Names {
@@ -40,7 +36,6 @@ pub(super) fn names(dialect: Dialect) -> &'static Names {
 }
 
 const CHATGLM: Names = Names {
-    prefix: "",
     embedding: "transformer.word_embeddings",
     positions: None,
     layers: "transformer.layers",
@@ -55,7 +50,6 @@ const CHATGLM: Names = Names {
     feed_forward_output_norm: "",
     final_norm: "transformer.final_layernorm",
     head: Some("lm_head"),
-    ignored: "rotary_emb.inv_freq",
 };
 
 const CHATGLM2: Names = Names {
@@ -65,7 +59,6 @@ const CHATGLM2: Names = Names {
     attention_output: "self_attention.dense",
     final_norm: "transformer.encoder.final_layernorm",
     head: Some("transformer.output_layer"),
-    ignored: "rotary_pos_emb.inv_freq",
     ..CHATGLM
 };
 
@@ -84,7 +77,6 @@ const TRANSFORMERS: Names = Names {
 };
 
 const GLM: Names = Names {
-    prefix: "glm.",
     embedding: "word_embeddings",
     positions: Some(["transformer.position_embeddings", "transformer.block_position_embeddings"]),
     head: None,

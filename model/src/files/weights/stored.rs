@@ -3,8 +3,8 @@
 //! | stored as | `name` | `name` with `weight_scale` |
 //! |---|---|---|
 //! | plain | F32, F16 or BF16 `[rows, cols]` | |
-//! | official INT8 | I8 `[rows, cols]` | F16 `[rows]` |
-//! | official INT4 | I8 `[rows, cols / 2]`, the even column in the high nibble, two's complement | F16 `[rows]` |
+//! | official INT8 | I8 `[rows, cols]` | F16 `[rows]`, or the same numbers as F32 or BF16 |
+//! | official INT4 | I8 `[rows, cols / 2]`, the even column in the high nibble, two's complement | the same |
 //! | panels | U8 `[panels, blocks, block bytes]` | F16 `[panels, groups, 8]`, or `[panels, groups, 2, 8]` with a minimum |
 //!
 //! Panels are the kernels' layout (see `glm_kernels::Panels`). A file that holds them says so in its metadata. The shapes of the two
@@ -390,7 +390,8 @@ impl PieceRows {
             Bits::Eight
         };
         let scales = checkpoint.tensor(&scale_name(tensor.name()))?;
-        scales.expect(&[Dtype::F16], &[rows])?;
+        // The published code computes them in f16, and some programs save them as F32.
+        scales.expect(&PLAIN, &[rows])?;
         Ok(Self {
             tensor: tensor.clone(),
             scales: Some(scales.clone()),
@@ -411,8 +412,11 @@ impl PieceRows {
     }
 
     fn scale(&self, row: usize) -> f16 {
-        let scales = self.scales.as_ref().map_or(&[][..], |scales| scales.bytes().as_chunks().0);
-        f16::from_le_bytes(scales[self.own_row(row)])
+        let Some(scales) = &self.scales else { return f16::ZERO };
+        let size = scales.dtype().size();
+        let mut scale = [0.0];
+        widen_into(scales.dtype(), &scales.bytes()[self.own_row(row) * size..][..size], &mut scale);
+        f16::from_f32(scale[0])
     }
 
     fn integers(&self, row: usize, out: &mut [i8]) {

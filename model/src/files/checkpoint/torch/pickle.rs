@@ -102,7 +102,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<Pickle<'_>, String> {
     }
 }
 
-/// Opcodes by their names in Python's `pickletools`: those of protocol 2, which `torch.save` writes.
+/// Opcodes by their names in Python's `pickletools`: those of protocol 2, which `torch.save` writes, and those of protocols 3 to 5,
+/// which it writes if it is asked to.
 mod op {
     pub(super) const PROTO: u8 = 0x80;
     pub(super) const STOP: u8 = b'.';
@@ -117,6 +118,12 @@ mod op {
     pub(super) const LONG1: u8 = 0x8a;
     pub(super) const BINFLOAT: u8 = b'G';
     pub(super) const BINUNICODE: u8 = b'X';
+    pub(super) const SHORT_BINUNICODE: u8 = 0x8c;
+    pub(super) const BINUNICODE8: u8 = 0x8d;
+    pub(super) const SHORT_BINBYTES: u8 = b'C';
+    pub(super) const BINBYTES: u8 = b'B';
+    pub(super) const BINBYTES8: u8 = 0x8e;
+    pub(super) const BYTEARRAY8: u8 = 0x96;
 
     pub(super) const EMPTY_TUPLE: u8 = b')';
     pub(super) const TUPLE1: u8 = 0x85;
@@ -126,6 +133,9 @@ mod op {
     pub(super) const EMPTY_LIST: u8 = b']';
     pub(super) const APPEND: u8 = b'a';
     pub(super) const APPENDS: u8 = b'e';
+    pub(super) const EMPTY_SET: u8 = 0x8f;
+    pub(super) const ADDITEMS: u8 = 0x90;
+    pub(super) const FROZENSET: u8 = 0x91;
     pub(super) const EMPTY_DICT: u8 = b'}';
     pub(super) const SETITEM: u8 = b's';
     pub(super) const SETITEMS: u8 = b'u';
@@ -135,7 +145,11 @@ mod op {
     pub(super) const BINGET: u8 = b'h';
     pub(super) const LONG_BINGET: u8 = b'j';
 
+    pub(super) const MEMOIZE: u8 = 0x94;
+    pub(super) const FRAME: u8 = 0x95;
+
     pub(super) const GLOBAL: u8 = b'c';
+    pub(super) const STACK_GLOBAL: u8 = 0x93;
     pub(super) const BINPERSID: u8 = b'Q';
     pub(super) const REDUCE: u8 = b'R';
     pub(super) const BUILD: u8 = b'b';
@@ -190,7 +204,30 @@ impl<'a> Machine<'a> {
                 self.input.take(8)?;
                 self.stack.push(Value::Other);
             }
-            op::BINUNICODE => self.string()?,
+            op::BINUNICODE => {
+                let len = self.input.u32()?;
+                self.string(len.into())?;
+            }
+            op::SHORT_BINUNICODE => {
+                let len = self.input.u8()?;
+                self.string(len.into())?;
+            }
+            op::BINUNICODE8 => {
+                let len = self.input.u64()?;
+                self.string(len)?;
+            }
+            op::SHORT_BINBYTES => {
+                let len = self.input.u8()?;
+                self.bytes(len.into())?;
+            }
+            op::BINBYTES => {
+                let len = self.input.u32()?;
+                self.bytes(len.into())?;
+            }
+            op::BINBYTES8 | op::BYTEARRAY8 => {
+                let len = self.input.u64()?;
+                self.bytes(len)?;
+            }
 
             op::EMPTY_TUPLE => self.tuple(0)?,
             op::TUPLE1 => self.tuple(1)?,
@@ -200,12 +237,17 @@ impl<'a> Machine<'a> {
                 let items = self.pop_to_mark()?;
                 self.push_tuple(items);
             }
-            op::EMPTY_LIST => self.stack.push(Value::List),
+            // No tensor is in a set, either.
+            op::EMPTY_LIST | op::EMPTY_SET => self.stack.push(Value::List),
+            op::FROZENSET => {
+                self.pop_to_mark()?;
+                self.stack.push(Value::Other);
+            }
             op::APPEND => {
                 self.pop()?;
                 self.check_list()?;
             }
-            op::APPENDS => {
+            op::APPENDS | op::ADDITEMS => {
                 self.pop_to_mark()?;
                 self.check_list()?;
             }
@@ -236,7 +278,26 @@ impl<'a> Machine<'a> {
                 self.get(key)?;
             }
 
-            op::GLOBAL => self.global()?,
+            op::MEMOIZE => {
+                let key = u32::try_from(self.memo.len()).map_err(|_| "too many memo keys")?;
+                self.put(key)?;
+            }
+            // The length of what follows, which is read from memory anyway.
+            op::FRAME => {
+                self.input.take(8)?;
+            }
+
+            op::GLOBAL => {
+                let (module, name) = (self.input.line()?, self.input.line()?);
+                self.global(module, name)?;
+            }
+            op::STACK_GLOBAL => {
+                let names = self.pop_many(2)?;
+                let [Value::Str(module), Value::Str(name)] = names[..] else {
+                    return Err("names a function by what is no text".into());
+                };
+                self.global(module.as_bytes(), name.as_bytes())?;
+            }
             op::BINPERSID => self.storage()?,
             op::REDUCE => self.call()?,
             op::BUILD => self.set_attributes()?,
@@ -250,8 +311,8 @@ impl<'a> Machine<'a> {
 
     fn protocol(&mut self) -> Done {
         match self.input.u8()? {
-            2 => Ok(()),
-            other => Err(format!("pickle protocol {other}, expected 2")),
+            2..=5 => Ok(()),
+            other => Err(format!("pickle protocol {other}, expected 2 to 5")),
         }
     }
 
@@ -276,8 +337,13 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn string(&mut self) -> Done {
-        let len = self.input.u32()?;
+    fn bytes(&mut self, len: u64) -> Done {
+        self.input.take(usize::try_from(len).map_err(|_| "bytes longer than memory")?)?;
+        self.stack.push(Value::Other);
+        Ok(())
+    }
+
+    fn string(&mut self, len: u64) -> Done {
         let len = usize::try_from(len).map_err(|_| "a string longer than memory")?;
         let text = str::from_utf8(self.input.take(len)?).map_err(|_| "text that is not UTF-8")?;
         self.stack.push(Value::Str(text));
@@ -361,8 +427,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn global(&mut self) -> Done {
-        let (module, name) = (self.input.line()?, self.input.line()?);
+    fn global(&mut self, module: &[u8], name: &[u8]) -> Done {
         let global = Global::find(module, name).ok_or_else(|| {
             let (module, name) = (module.escape_ascii(), name.escape_ascii());
             format!("refers to {module}.{name}, which has no place in weights; nothing was run")
@@ -418,6 +483,34 @@ mod tests {
             Value::Int(int) => int,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// As `pickle.dumps({"a": 1, "s": {2}, "b": b"x"}, protocol)` with an `OrderedDict` writes it.
+    #[test]
+    fn later_protocols_are_read() {
+        let body = b"\x95\x2d\0\0\0\0\0\0\0\x8c\x0bcollections\x94\x8c\x0bOrderedDict\x94\x93\x94)R\x94(\x8c\x01a\x94K\x01\
+            \x8d\x01\0\0\0\0\0\0\0s\x94\x8f\x94(K\x02\x90\x8c\x01b\x94C\x01x\x94\x8c\x01c\x94h\x04u.";
+        for protocol in [4, 5] {
+            let bytes = [&[0x80, protocol], &body[..]].concat();
+            let pickle = read(&bytes).unwrap();
+            let Value::Dict(dict) = pickle.root else { panic!("{:?}", pickle.root) };
+            let [
+                (Value::Str("a"), Value::Int(1)),
+                (Value::Str("s"), Value::List),
+                (Value::Str("b"), Value::Other),
+                (Value::Str("c"), Value::Str("a")),
+            ] = pickle.dict(dict)
+            else {
+                panic!("{:?}", pickle.dict(dict))
+            };
+        }
+        for protocol in [1, 6] {
+            let error = read(&[0x80, protocol, b'N', b'.']).unwrap_err();
+            assert!(error.contains("expected 2 to 5"), "{error}");
+        }
+        let error = read(b"\x80\x04\x8c\x02os\x8c\x06system\x93.").unwrap_err();
+        assert!(error.contains("os.system") && error.contains("nothing was run"), "{error}");
+        assert!(read(b"\x80\x04\x8d\xff\xff\xff\xff\xff\xff\xff\xffx.").is_err());
     }
 
     #[test]

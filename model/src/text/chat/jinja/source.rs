@@ -127,14 +127,6 @@ fn edits(tag: &str, tokens: &[Token], is_block: bool) -> Edits {
         };
         return vec![(tokens[first].at.clone(), replaced.to_owned())];
     }
-    if is_block
-        && of(first) == "set"
-        && let Some(equals) = assignment(tag, &tokens[..last])
-    {
-        let (start, end) = (tokens[equals].at.end, tokens[last - 1].at.end);
-        edits.push((start..start, "(".to_owned()));
-        edits.push((end..end, format!(")|{HELD}")));
-    }
     for (index, token) in tokens[..last].iter().enumerate() {
         if token.kind == Kind::Text && of(index + 1) == "%" {
             let end = operand(tag, &tokens[..last], index + 2);
@@ -143,6 +135,15 @@ fn edits(tag: &str, tokens: &[Token], is_block: bool) -> Edits {
                 edits.push((tokens[end - 1].at.end..tokens[end - 1].at.end, ")".to_owned()));
             }
         }
+    }
+    // Last, because the sort is stable and this encloses all others.
+    if is_block
+        && of(first) == "set"
+        && let Some(equals) = assignment(tag, &tokens[..last])
+    {
+        let (start, end) = (tokens[equals].at.end, tokens[last - 1].at.end);
+        edits.push((start..start, "(".to_owned()));
+        edits.push((end..end, format!(")|{HELD}")));
     }
     edits.sort_by_key(|(at, _)| at.start);
     edits
