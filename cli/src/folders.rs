@@ -1,5 +1,6 @@
 //! Where files of a user are: configuration, history and models.
 
+use std::borrow::Cow;
 use std::env;
 use std::path::{Path, PathBuf};
 
@@ -48,6 +49,16 @@ fn base(name: &str, below_home: &str) -> Result<PathBuf> {
         (Some(folder), _) => Ok(folder),
         (None, Some(home)) if !home.as_os_str().is_empty() => Ok(home.join(below_home)),
         _ => bail!(messages::home_is_unknown(name)),
+    }
+}
+
+/// A path in which `~` at the beginning is the user's home, where no shell has replaced it, as in `--model=~/x` or in the settings. A file
+/// that is called so comes first.
+pub fn expanded(path: &Path) -> Cow<'_, Path> {
+    let below = path.strip_prefix("~").ok().filter(|_| path.symlink_metadata().is_err());
+    match (below, env::home_dir()) {
+        (Some(below), Some(home)) if !home.as_os_str().is_empty() => home.join(below).into(),
+        _ => path.into(),
     }
 }
 

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use glm_model::{Message, NotUtf8, messages_from_json, owned_utf8, utf8};
 
 use crate::failure::usage;
-use crate::messages;
+use crate::{folders, messages};
 
 /// Maximum size in bytes of a text, a list of ids or a conversation: far more than fits in a context.
 const MOST: usize = 16 << 20;
@@ -53,7 +53,7 @@ pub fn stdin() -> Result<String> {
 pub fn file(path: &Path) -> Result<String> {
     match path.to_str() {
         Some("-") => stdin(),
-        _ => File::open(path)
+        _ => File::open(folders::expanded(path))
             .map_err(Into::into)
             .and_then(|mut file| read(&mut file))
             .with_context(|| path.display().to_string()),

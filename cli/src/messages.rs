@@ -67,6 +67,10 @@ messages! {
     demo_name(): "the small demonstration model of this program", "程序自带的小型演示模型";
     no_such_folder(name): "there is no folder {name}; `glm list` shows the models that are here",
         "没有文件夹 {name}；`glm list` 列出本机的模型";
+    no_snapshot(name): "{name} is the folder of a repository in the cache of the hub, and no snapshot is in it: `glm pull` downloads one",
+        "{name} 是缓存中的仓库文件夹，但里面没有快照：请用 `glm pull` 下载";
+    link_to_nothing(name, target): "{name} is a link to {target}, which is not there: mend the link, or name the folder of the model",
+        "{name} 是指向 {target} 的链接，而目标不存在：请修复链接，或直接指定模型的文件夹";
     no_such_model(name, hub, quantized, command):
         "there is no model {name}: it is no folder, and neither in {hub} nor in {quantized}. `{command}` downloads it; `glm list` shows \
         the models that are here",

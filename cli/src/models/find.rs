@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::{State, Stored, all, hub, quantized};
 use crate::folders;
@@ -33,19 +33,33 @@ impl From<Stored> for Found {
 /// # Errors
 /// If there is neither, or the name can mean several models.
 pub fn find(name: &Path) -> Result<Found> {
+    let path = &*folders::expanded(name);
+    let name = if path.exists() { path } else { name };
     match fs::metadata(name) {
         Ok(_) => {
-            if let Some(stored) = hub::meant(name) {
+            // A link may lead to the folder of a repository.
+            let end = name.canonicalize().ok();
+            if let Some(stored) = hub::meant(name).or_else(|| hub::meant(&end?)) {
                 return Ok(stored.into());
             }
+            ensure!(!hub::is_empty(name), messages::no_snapshot(name.display()));
             let folder = name.to_owned();
             return Ok(Found { name: name.display().to_string(), folder, stored: None });
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound && name.is_symlink() => {
+            let target = fs::read_link(name).unwrap_or_default();
+            bail!(messages::link_to_nothing(name.display(), target.display()));
         }
         // A name with a colon is no path on Windows.
         Err(error) if is_absent(&error) => {}
         Err(error) => return Err(error).with_context(|| name.display().to_string()),
     }
     match name.to_str() {
+        // The name of the folder of a repository in the cache.
+        Some(text) if !text.contains('/') && Repository::of_folder(text).is_some() => {
+            let repository = Repository::of_folder(text).map(|name| name.to_string());
+            Ok(named(&repository.unwrap_or_default())?.into())
+        }
         Some(text) => Ok(named(text)?.into()),
         None => bail!(messages::no_such_folder(name.display())),
     }

@@ -36,6 +36,12 @@ pub fn meant(folder: &Path) -> Option<Stored> {
     snapshots.into_iter().find(|snapshot| snapshot.suffix.is_empty())
 }
 
+/// Whether this is the folder of a repository without a snapshot: of a download that was stopped early, or removed.
+pub fn is_empty(folder: &Path) -> bool {
+    let name = folder.file_name().and_then(|name| name.to_str());
+    name.and_then(Repository::of_folder).is_some() && !folder.join("config.json").exists()
+}
+
 fn snapshots(repository: &Repository, folder: &Path) -> Result<Vec<Stored>> {
     let mut snapshots = Vec::new();
     for entry in entries(&folder.join("snapshots"))? {
