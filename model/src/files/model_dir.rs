@@ -1,7 +1,7 @@
-//! The small files of a model's folder, on the disk or in memory.
+//! The small files of a model's folder: on the disk, in memory, or as metadata of a GGUF file.
 
 use crate::error::{Error, Result};
-use crate::files::gguf;
+use crate::files::gguf::Gguf;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::fs::{self, File};
@@ -47,36 +47,49 @@ pub(crate) fn is_there(path: &Path) -> bool {
     !fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
-/// Files by name: those of a folder on the disk, or some in memory.
+/// Files by name.
 pub(crate) struct ModelDir<'a> {
     path: PathBuf,
-    files: Option<&'a [(&'a str, &'a [u8])]>,
+    source: Source<'a>,
+}
+
+/// Where the files are.
+enum Source<'a> {
+    Disk,
+    Memory(&'a [(&'a str, &'a [u8])]),
+    Gguf(Box<Gguf>),
 }
 
 impl<'a> ModelDir<'a> {
-    /// Opens a folder on the disk.
+    /// Opens a folder on the disk, or a GGUF file.
     ///
     /// # Errors
-    /// If `path` is no folder.
+    /// If `path` is neither, or the GGUF file is not valid.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        if !fs::metadata(path).map_err(Error::io(path))?.is_dir() {
-            return Err(gguf::error(path).unwrap_or_else(|| Error::file(path, "is not a folder")));
-        }
-        Ok(ModelDir { path: path.into(), files: None })
+        let metadata = fs::metadata(path).map_err(Error::io(path))?;
+        let source = match Gguf::find(path)? {
+            Some(gguf) => Source::Gguf(gguf.into()),
+            None if metadata.is_dir() => Source::Disk,
+            None => return Err(Error::file(path, "is neither a folder nor a GGUF file")),
+        };
+        Ok(ModelDir { path: path.into(), source })
     }
 
     /// Files in memory.
     pub(crate) fn of(files: &'a [(&'a str, &'a [u8])]) -> Self {
-        ModelDir { path: PathBuf::new(), files: Some(files) }
+        ModelDir { path: PathBuf::new(), source: Source::Memory(files) }
     }
 
     /// Whether the file exists. Not if it is known to be no regular file: opening a pipe would block until somebody writes to it.
     pub(crate) fn has(&self, name: &str) -> bool {
-        let Some(files) = self.files else {
-            let path = self.path.join(name);
-            return fs::metadata(&path).map_or_else(|_| is_there(&path), |file| file.is_file());
-        };
-        files.iter().any(|(n, _)| *n == name)
+        match &self.source {
+            Source::Disk => {
+                let path = self.path.join(name);
+                fs::metadata(&path).map_or_else(|_| is_there(&path), |file| file.is_file())
+            }
+            Source::Memory(files) => files.iter().any(|(n, _)| *n == name),
+            Source::Gguf(gguf) => gguf.stands_for(name),
+        }
     }
 
     /// The path of the folder; empty for files in memory.
@@ -109,13 +122,17 @@ impl<'a> ModelDir<'a> {
         let mut names = path.iter().rev().take(3).filter_map(|name| name.to_str());
         match names.find_map(|name| name.strip_prefix(HUB_START)) {
             Some(repository) => repository.rsplit("--").next().map(str::to_owned),
+            None if path.is_file() => Some(path.file_stem()?.to_string_lossy().into_owned()),
             None => Some(path.file_name()?.to_string_lossy().into_owned()),
         }
     }
 
-    /// An error about a file.
+    /// An error about a file, or about the GGUF file that stands for it.
     pub(crate) fn error(&self, name: &str, problem: impl Into<String>) -> Error {
-        Error::file(&self.path.join(name), problem)
+        match &self.source {
+            Source::Gguf(gguf) => gguf.error(problem),
+            _ => Error::file(&self.path.join(name), problem),
+        }
     }
 
     /// The bytes of a file.
@@ -126,9 +143,13 @@ impl<'a> ModelDir<'a> {
         if !self.has(name) {
             return Err(self.error(name, "is missing, or no regular file"));
         }
-        if let Some(files) = self.files {
-            let file = files.iter().find(|(n, _)| *n == name);
-            return Ok(Cow::Borrowed(file.map_or(&[], |(_, bytes)| *bytes)));
+        match &self.source {
+            Source::Disk => {}
+            Source::Memory(files) => {
+                let file = files.iter().find(|(n, _)| *n == name);
+                return Ok(Cow::Borrowed(file.map_or(&[], |(_, bytes)| *bytes)));
+            }
+            Source::Gguf(gguf) => return gguf.file(name).map(Cow::Owned),
         }
         let path = self.path.join(name);
         let mut bytes = Vec::new();
