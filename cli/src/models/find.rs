@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::{State, Stored, all, hub, quantized};
+use super::{State, Stored, all, hub, ollama, quantized};
 use crate::folders;
 use crate::messages;
 use crate::repository::Repository;
 
-/// The folder of a model, and its name for people.
+/// The folder of a model, or its GGUF file, and its name for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
     pub name: String,
@@ -27,8 +27,8 @@ impl From<Stored> for Found {
     }
 }
 
-/// Finds a model: the folder of this path, or else the model of this name. The folder of a repository in the hub's cache stands for
-/// the snapshot in it.
+/// Finds a model: the folder or the GGUF file of this path, or else the model of this name, in the store of Ollama if it begins with
+/// `ollama:`. The folder of a repository in the hub's cache stands for the snapshot in it.
 ///
 /// # Errors
 /// If there is neither, or the name can mean several models.
@@ -46,6 +46,9 @@ pub fn find(name: &Path) -> Result<Found> {
         Err(error) => return Err(error).with_context(|| name.display().to_string()),
     }
     match name.to_str() {
+        Some(text) if text.starts_with(ollama::PREFIX) => {
+            Ok(Found { name: text.to_owned(), folder: ollama::find(text)?, stored: None })
+        }
         Some(text) => Ok(named(text)?.into()),
         None => bail!(messages::no_such_folder(name.display())),
     }
