@@ -454,7 +454,7 @@ fn tokens_template_and_ends_come_from_the_file() {
     assert_eq!(Config::open(&path).unwrap().special.ends, [262, 260]);
     let template = Template::open(&path, &tokenizer).unwrap();
     assert_eq!(template.name(), "chat_template");
-    let messages = [glm_model::Message::user("bc")];
+    let messages = [glm_model::Message::new(glm_model::Role::User, "bc")];
     let ids = template.prompt_ids(&tokenizer, &messages).unwrap();
     assert_eq!(ids, [260, 261, 262, 10, 258, 263]);
 }

@@ -21,6 +21,13 @@ pub struct Found {
     pub stored: Option<Stored>,
 }
 
+impl Found {
+    /// Whether it was found by its path, and not by a name.
+    pub fn is_path(&self) -> bool {
+        self.name == self.folder.display().to_string()
+    }
+}
+
 impl From<Stored> for Found {
     fn from(stored: Stored) -> Self {
         Self { name: stored.name(), folder: stored.folder.clone(), stored: Some(stored) }

@@ -92,9 +92,17 @@ impl<'a> ModelDir<'a> {
         }
     }
 
-    /// The path of the folder; empty for files in memory.
+    /// The path of the folder or the GGUF file; empty for files in memory.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The path of a file, or of the GGUF file that stands for it.
+    pub(crate) fn path_of(&self, name: &str) -> PathBuf {
+        match &self.source {
+            Source::Gguf(gguf) => gguf.path().to_owned(),
+            _ => self.path.join(name),
+        }
     }
 
     /// Possible names of the model in lower case, most reliable first: the last part of the name or path under which the model
@@ -127,12 +135,9 @@ impl<'a> ModelDir<'a> {
         }
     }
 
-    /// An error about a file, or about the GGUF file that stands for it.
+    /// An error about a file.
     pub(crate) fn error(&self, name: &str, problem: impl Into<String>) -> Error {
-        match &self.source {
-            Source::Gguf(gguf) => gguf.error(problem),
-            _ => Error::file(&self.path.join(name), problem),
-        }
+        Error::file(&self.path_of(name), problem)
     }
 
     /// The bytes of a file.

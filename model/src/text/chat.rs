@@ -351,7 +351,7 @@ fn own(folder: &ModelDir) -> Result<Option<Jinja>> {
     if folder.has(JINJA_FILE) {
         let source = String::from_utf8(folder.read(JINJA_FILE)?.into_owned());
         let source = source.map_err(|_| folder.error(JINJA_FILE, "is not UTF-8"))?;
-        return Jinja::new(source, tokens, &folder.path().join(JINJA_FILE)).map(Some);
+        return Jinja::new(source, tokens, &folder.path_of(JINJA_FILE)).map(Some);
     }
     let source = match template {
         None | Some(Value::Null) => return Ok(None),
@@ -365,7 +365,7 @@ fn own(folder: &ModelDir) -> Result<Option<Jinja>> {
     };
     let problem = "chat_template is neither a text nor a list with one named \"default\"";
     let source = source.ok_or_else(|| folder.error(SETTINGS_FILE, problem))?;
-    Jinja::new(source, tokens, &folder.path().join(SETTINGS_FILE)).map(Some)
+    Jinja::new(source, tokens, &folder.path_of(SETTINGS_FILE)).map(Some)
 }
 
 /// The names of special tokens, such as `eos_token`.

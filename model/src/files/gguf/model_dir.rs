@@ -12,6 +12,8 @@
 //! The files of the tokenizer are those of the model from which the file was made, as far as a tokenizer needs them, see
 //! [`gguf`](crate::text::tokenizer::gguf). So a folder that `glm quantize` writes has everything that was in the file.
 
+use std::path::Path;
+
 use serde_json::{Map, Value as Json};
 
 use super::value::Value;
@@ -47,12 +49,12 @@ impl Gguf {
             name if name == tokenizer::file_name(metadata) => tokenizer::file(metadata),
             _ => Err(format!("does not stand for {name}")),
         };
-        made.map_err(|problem| self.error(problem))
+        made.map_err(|problem| Error::file(self.path(), problem))
     }
 
-    /// An error about the file.
-    pub(crate) fn error(&self, problem: impl Into<String>) -> Error {
-        Error::file(&self.first().path, problem)
+    /// The file, or its first part.
+    pub(crate) fn path(&self) -> &Path {
+        &self.first().path
     }
 
     fn config(&self) -> Map<String, Json> {
