@@ -459,6 +459,26 @@ fn tokens_template_and_ends_come_from_the_file() {
     assert_eq!(ids, [260, 261, 262, 10, 258, 263]);
 }
 
+/// The ranks of GLM-4-9B join what the one merge of each token does not.
+#[test]
+fn ranks_join_what_is_a_token() {
+    let file = bytes_and_words().with("tokenizer.ggml.pre", text("chatglm-bpe"));
+    let (_dir, path) = written(&file.with("tokenizer.ggml.merges", Value::Texts(vec![])));
+    let tokenizer = Tokenizer::open(&path).unwrap();
+    for (sentence, ids) in
+        [("abc", &[257][..]), ("-bc", &[45, 258]), ("xabc<|user|> ", &[120, 257, 262, 32])]
+    {
+        assert_eq!(tokenizer.encode(sentence).unwrap(), ids, "{sentence}");
+    }
+    assert_eq!(
+        (tokenizer.special_name(262), tokenizer.special_name(264)),
+        (Some("<|user|>"), None)
+    );
+    assert_eq!(tokenizer.special().before, [260, 261]);
+    let template = Template::open(&path, &tokenizer).unwrap();
+    assert_eq!(template.name(), "chat_template");
+}
+
 #[test]
 fn the_folder_of_quantize_has_the_tokenizer() {
     let (architecture, name) = LAYERS[1];

@@ -1,22 +1,27 @@
 //! The vocabulary in a GGUF file → the files of the tokenizer from which it was made.
 //!
 //! ```text
-//! tokenizer.ggml.model  gpt2     tokenizer.json     GLM-4: tokens in GPT-2's notation, merges
-//!                       llama    tokenizer.model    ChatGLM3: SentencePiece pieces with scores
+//! tokenizer.ggml.model, pre
+//! gpt2     chatglm-bpe       tokenizer.model    GLM-4-9B: tiktoken ranks, which are the ids
+//! gpt2     glm4              tokenizer.json     later models: tokens in GPT-2's notation, merges
+//! llama    chatglm-spm       tokenizer.model    ChatGLM3: SentencePiece pieces with scores
 //! ```
 //!
-//! The file has no pattern that splits a text into words. `tokenizer.ggml.pre` names a known one.
+//! The merges of a `chatglm-bpe` file are not used. The converter finds one merge for a token, and for some tokens none; ranks join any
+//! two neighbours that are a token together.
 
 use std::collections::BTreeMap;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use prost::Message;
 use serde_json::{Map, Value as Json, json};
 
-use super::chatglm2;
 use super::sentencepiece::{ModelProto, NormalizerSpec, PieceProto, TrainerSpec};
 use super::split::GLM4;
 use super::transformers;
 use super::{MAX_ID, shortened};
+use super::{chatglm2, gpt2};
 use crate::files::gguf::{Array, Value};
 
 type Metadata = BTreeMap<String, Value>;
@@ -31,20 +36,36 @@ const SCORES: &str = "tokenizer.ggml.scores";
 const MERGES: &str = "tokenizer.ggml.merges";
 const TEMPLATE: &str = "tokenizer.chat_template";
 
-/// The model of byte-level BPE, and that of SentencePiece.
-const BYTE_LEVEL: &str = "gpt2";
-const PIECES: &str = "llama";
-
 /// Types of tokens, the same as in SentencePiece.
 const CONTROL: i32 = 3;
 const USER_DEFINED: i32 = 4;
 const UNUSED: i32 = 5;
 
+/// What kind of vocabulary there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Ranks,
+    Merges,
+    Pieces,
+}
+
+impl Kind {
+    fn of(metadata: &Metadata) -> Option<Self> {
+        let text = |key| metadata.get(key).and_then(Value::text);
+        match (text(MODEL)?, text(PRE)?) {
+            ("gpt2", "chatglm-bpe") => Some(Self::Ranks),
+            ("gpt2", "glm4") => Some(Self::Merges),
+            ("llama", "chatglm-spm") => Some(Self::Pieces),
+            _ => None,
+        }
+    }
+}
+
 /// The file that the vocabulary stands for.
 pub(crate) fn file_name(metadata: &Metadata) -> &'static str {
-    match metadata.get(MODEL).and_then(Value::text) {
-        Some(PIECES) => chatglm2::FILE,
-        _ => transformers::FILE,
+    match Kind::of(metadata) {
+        Some(Kind::Ranks | Kind::Pieces) => chatglm2::FILE,
+        Some(Kind::Merges) | None => transformers::FILE,
     }
 }
 
@@ -54,13 +75,16 @@ pub(crate) fn file_name(metadata: &Metadata) -> &'static str {
 /// If the vocabulary is of another kind, or not valid.
 pub(crate) fn file(metadata: &Metadata) -> Result<Vec<u8>, String> {
     let vocabulary = Vocabulary::new(metadata)?;
-    let text = |key| metadata.get(key).and_then(Value::text);
-    match (text(MODEL), text(PRE)) {
-        (Some(BYTE_LEVEL), Some("chatglm-bpe" | "glm4")) => vocabulary.byte_level(metadata),
-        (Some(PIECES), Some("chatglm-spm")) => vocabulary.pieces(metadata),
-        (model, pre) => Err(shortened(&format!(
-            "a tokenizer with {MODEL} {model:?} and {PRE} {pre:?} is not supported, only gpt2 with chatglm-bpe or glm4, and llama with chatglm-spm"
-        ))),
+    match Kind::of(metadata) {
+        Some(Kind::Ranks) => vocabulary.ranks(),
+        Some(Kind::Merges) => vocabulary.byte_level(metadata),
+        Some(Kind::Pieces) => vocabulary.pieces(metadata),
+        None => {
+            let [model, pre] = [MODEL, PRE].map(|key| metadata.get(key).and_then(Value::text));
+            Err(shortened(&format!(
+                "a tokenizer with {MODEL} {model:?} and {PRE} {pre:?} is not supported, only gpt2 with chatglm-bpe or glm4, and llama with chatglm-spm"
+            )))
+        }
     }
 }
 
@@ -77,6 +101,12 @@ pub(crate) fn settings(metadata: &Metadata) -> Result<Vec<u8>, String> {
         let token = id.unsigned().and_then(|id| vocabulary.tokens.get(usize::try_from(id).ok()?));
         let token = token.ok_or_else(|| format!("{key} is not the id of a token"))?;
         settings.insert(name.to_owned(), (*token).into());
+    }
+    if Kind::of(metadata) == Some(Kind::Ranks) {
+        let added = vocabulary.added().map(|(id, token, special)| {
+            (id.to_string(), json!({ "content": token, "special": special }))
+        });
+        settings.insert("added_tokens_decoder".to_owned(), Json::Object(added.collect()));
     }
     if let Some(template) = metadata.get(TEMPLATE).and_then(Value::text) {
         settings.insert("chat_template".to_owned(), template.into());
@@ -106,33 +136,55 @@ impl<'m> Vocabulary<'m> {
         Ok(Self { tokens, types })
     }
 
+    /// Tokens that are not part of the model: their ids, names, and whether they are special.
+    fn added(&self) -> impl Iterator<Item = (usize, &'m str, bool)> {
+        let all = self.tokens.iter().zip(&self.types).enumerate();
+        let added = all.filter(|(_, (_, kind))| matches!(**kind, CONTROL | USER_DEFINED));
+        added.map(|(id, (token, kind))| (id, *token, *kind == CONTROL))
+    }
+
+    /// Tokens of the model, with their ids.
+    fn model(&self) -> impl Iterator<Item = (usize, &'m str)> {
+        let all = self.tokens.iter().zip(&self.types).enumerate();
+        let own = all.filter(|(_, (_, kind))| !matches!(**kind, CONTROL | USER_DEFINED | UNUSED));
+        own.map(|(id, (token, _))| (id, *token))
+    }
+
+    /// `tokenizer.model` of GLM-4-9B.
+    fn ranks(&self) -> Result<Vec<u8>, String> {
+        let alphabet = gpt2::Alphabet::new();
+        let mut lines = String::new();
+        for (id, token) in self.model() {
+            let bytes = alphabet.bytes(token).ok_or_else(|| {
+                format!("the token {:?} is not in GPT-2's notation", shortened(token))
+            })?;
+            lines.push_str(&format!("{} {id}\n", STANDARD.encode(bytes)));
+        }
+        Ok(lines.into_bytes())
+    }
+
     /// `tokenizer.json`.
     fn byte_level(&self, metadata: &Metadata) -> Result<Vec<u8>, String> {
-        let (mut vocab, mut added) = (Map::new(), Vec::new());
-        let mut before = Vec::new();
-        for (id, (&token, &kind)) in self.tokens.iter().zip(&self.types).enumerate() {
-            match kind {
-                CONTROL | USER_DEFINED => {
-                    added.push(json!({ "id": id, "content": token, "special": kind == CONTROL }));
-                    // Every text of these models begins with both.
-                    if token == "[gMASK]" || token == "<sop>" {
-                        before.push((token, id));
-                    }
-                }
-                UNUSED => {}
-                _ => {
-                    if vocab.insert(token.to_owned(), id.into()).is_some() {
-                        return Err(format!("the token {:?} has two ids", shortened(token)));
-                    }
-                }
+        let added: Vec<_> = self.added().collect();
+        // Every text of these models begins with both.
+        let is_before = |name: &str| name == "[gMASK]" || name == "<sop>";
+        let before: Vec<_> = added.iter().filter(|(_, token, _)| is_before(token)).collect();
+        let added: Vec<_> = added
+            .iter()
+            .map(|(id, token, special)| json!({ "id": id, "content": token, "special": special }))
+            .collect();
+        let mut vocab = Map::new();
+        for (id, token) in self.model() {
+            if vocab.insert(token.to_owned(), id.into()).is_some() {
+                return Err(format!("the token {:?} has two ids", shortened(token)));
             }
         }
         let ids: Map<_, _> = before
             .iter()
-            .map(|(token, id)| ((*token).to_owned(), json!({ "ids": [id] })))
+            .map(|(id, token, _)| ((*token).to_owned(), json!({ "ids": [id] })))
             .collect();
         let mut single: Vec<_> =
-            before.iter().map(|(token, _)| json!({ "SpecialToken": { "id": token } })).collect();
+            before.iter().map(|(_, token, _)| json!({ "SpecialToken": { "id": token } })).collect();
         single.push(json!({ "Sequence": { "id": "A" } }));
         let json = json!({
             "version": "1.0",
