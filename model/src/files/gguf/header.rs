@@ -70,7 +70,8 @@ impl Header {
     /// Reads the header of a file. It is copied before it counts, so that no other process can change it between check and use.
     pub(crate) fn read(file: &[u8]) -> Result<Self, Problem> {
         let end = Self::parse(file, file.len())?.end;
-        Self::parse(&file[..end].to_vec(), file.len())
+        let copy = file[..end].to_vec();
+        Self::parse(&copy, file.len())
     }
 
     /// Parses the header at the start of `bytes`, which are the first of a file of `len` bytes.
