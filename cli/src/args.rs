@@ -78,8 +78,8 @@ Examples:
   glm info -m ./chatglm-6b-q4
   glm config set model chatglm-6b
 
-A model is a name of `glm list`, or a folder as published by its authors or as written by `glm quantize`. `glm` alone opens a chat with \
-the newest model. Answers go to stdout, everything else to stderr. Ctrl-C stops an answer.
+A model is a name of `glm list`, a folder as published by its authors or as written by `glm quantize`, or a GGUF file. `glm` alone opens \
+a chat with the newest model. Answers go to stdout, everything else to stderr. Ctrl-C stops an answer.
 
 Exit codes: 0 success, 1 failure, 2 wrong usage, 130 stopped by Ctrl-C. `glm man | man -l -` shows the manual.";
 
@@ -221,9 +221,9 @@ pub enum Command {
 /// Which model.
 #[derive(Debug, Args)]
 pub struct Source {
-    /// The model: a folder, or a name of `glm list` such as THUDM/chatglm-6b or THUDM/chatglm-6b:int4. The owner may be left out if
-    /// the name is unique. [default: GLM_MODEL, else the setting `model`, else the newest model here]
-    #[arg(short, long, value_name = "MODEL", value_hint = ValueHint::DirPath)]
+    /// The model: a folder, a GGUF file, a name of `glm list` such as THUDM/chatglm-6b or THUDM/chatglm-6b:int4, or one of Ollama such as
+    /// ollama:glm4. The owner may be left out if the name is unique. [default: GLM_MODEL, else the setting `model`, else the newest model here]
+    #[arg(short, long, value_name = "MODEL", value_hint = ValueHint::AnyPath)]
     pub model: Option<PathBuf>,
     /// Which of two models with the same files it is, if they do not say: chatglm2 for ChatGLM2 and CodeGeeX2, or chatglm3.
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Variant::NAMES))]

@@ -36,9 +36,7 @@ pub fn run(args: &Config) -> Result<()> {
 /// A model that is not here is noted.
 fn model(name: &str) -> Result<String> {
     match models::find(Path::new(name)) {
-        Ok(found) if found.stored.is_none() => {
-            Ok(path::absolute(found.folder)?.display().to_string())
-        }
+        Ok(found) if found.is_path() => Ok(path::absolute(found.folder)?.display().to_string()),
         Ok(_) => Ok(name.to_owned()),
         Err(error) => {
             note(&failure::message(&error));

@@ -39,6 +39,15 @@ pub fn quantized() -> Result<PathBuf> {
     Ok(hub()?.parent().unwrap_or(Path::new(".")).join("glm"))
 }
 
+/// The stores of Ollama: `$OLLAMA_MODELS`, else that of the user and that of the service.
+pub fn ollama() -> Vec<PathBuf> {
+    if let Some(models) = variable("OLLAMA_MODELS") {
+        return vec![models];
+    }
+    let own = env::home_dir().map(|home| home.join(".ollama/models"));
+    own.into_iter().chain([PathBuf::from("/usr/share/ollama/.ollama/models")]).collect()
+}
+
 fn own(name: &str, below_home: &str) -> Result<PathBuf> {
     Ok(base(name, below_home)?.join("glm"))
 }

@@ -75,6 +75,12 @@ messages! {
         "there is no model {name}: it is no folder, and neither in {hub} nor in {quantized}. `{command}` downloads it; `glm list` shows \
         the models that are here",
         "没有模型 {name}：既没有这个文件夹，{hub} 和 {quantized} 中也没有。运行 `{command}` 下载；`glm list` 列出本机的模型";
+    no_ollama_name(name): "{name} is no name of a model of Ollama, such as ollama:glm4 or ollama:glm4:9b",
+        "{name} 不是 Ollama 的模型名称，应如 ollama:glm4 或 ollama:glm4:9b";
+    no_ollama_model(name, stores): "there is no model {name} in {stores}; `ollama list` shows the models that are there, and OLLAMA_MODELS \
+        names another folder",
+        "{stores} 中没有模型 {name}；`ollama list` 列出其中的模型，OLLAMA_MODELS 可指定其他文件夹";
+    no_ollama_gguf(manifest): "{manifest} names no GGUF file", "{manifest} 中没有 GGUF 文件";
     several_models(name, candidates): "{name} can mean several models: {candidates}", "{name} 可以指多个模型：{candidates}";
     model_is_incomplete(name, repository): "{name} is not downloaded completely: `glm pull {repository}` goes on with it",
         "{name} 尚未下载完整：运行 `glm pull {repository}` 继续下载";
@@ -452,8 +458,9 @@ messages! {
         "本程序无法运行 {name}：config.json {problem}";
     no_config(name): "{name} has no config.json: it is not a model that this program can run",
         "{name} 没有 config.json：本程序无法运行它";
-    only_gguf(name): "{name} has only GGUF files, which this program cannot read: pull the original model, such as THUDM/chatglm-6b",
-        "{name} 只有 GGUF 文件，本程序无法读取：请下载原始模型，例如 THUDM/chatglm-6b";
+    only_gguf(name): "{name} has only GGUF files, which `glm pull` does not download: download one of them and name it, as in `glm chat -m FILE.gguf`, or \
+        pull the original model, such as THUDM/chatglm-6b",
+        "{name} 只有 GGUF 文件，`glm pull` 不下载这种文件：请自行下载其一并指定，如 `glm chat -m FILE.gguf`，或下载原始模型，例如 THUDM/chatglm-6b";
     no_weights(name, names): "{name} has none of the files of weights that this program reads: {names}, or the same in several files",
         "{name} 没有本程序能读取的权重文件：{names}，或其分片形式";
     file_not_in_repository(path): "the repository has no file {path}", "仓库中没有文件 {path}";

@@ -9,6 +9,7 @@
 mod choose;
 mod find;
 mod hub;
+mod ollama;
 mod quantized;
 mod remove;
 mod state;

@@ -53,6 +53,7 @@ pub use files::checkpoint::{
 pub use files::config::{
     BlankChoice, Config, Dialect, MaskKind, Mlp, Norm, QkvOrder, Residual, Rope, SpecialIds,
 };
+pub use files::gguf::BlockType;
 pub use files::inventory::{Inventory, MatrixInfo};
 pub use files::model_dir::is_lfs_pointer;
 pub use files::model_files::ModelFiles;

@@ -70,7 +70,7 @@ impl ApiModel {
         let bundle = open::bundle_with(model, flags.template.as_deref(), &options)?;
         let context = bundle.model().sequence(flags.context)?.capacity();
         let name = match model.source.choice()? {
-            Choice::Folder(found) if found.stored.is_some() => found.name.clone(),
+            Choice::Folder(found) if !found.is_path() => found.name.clone(),
             Choice::Folder(found) => {
                 let name = found.folder.canonicalize().unwrap_or_else(|_| found.folder.clone());
                 name.file_name().unwrap_or_default().to_string_lossy().into_owned()

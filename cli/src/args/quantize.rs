@@ -24,7 +24,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Quantize {
-    /// The model: a folder, or a name of `glm list`.
+    /// The model: a folder, a GGUF file, or a name of `glm list`.
     #[arg(value_name = "SRC")]
     pub source: PathBuf,
     /// The folder to write. It is created if it does not exist, and must not contain a model. Without it, a model of `glm list` is

@@ -50,17 +50,16 @@ pub fn sentence(error: &Error) -> Option<String> {
 fn file(problem: &str) -> String {
     let known = [
         ("is missing", "缺少此文件，或它不是普通文件"),
-        ("is not a folder", "不是文件夹"),
+        ("is neither a folder nor", "既不是文件夹，也不是 GGUF 文件"),
         ("no tokenizer", "此处没有分词器"),
         ("model_type", "不支持这种模型架构"),
         (
             "is a git-lfs pointer",
             "是 git-lfs 指针，不是文件本身：请在其仓库中运行 `git lfs pull`，或用 `glm pull` 下载模型",
         ),
-        (
-            "is a GGUF file",
-            "是 GGUF 文件，尚不支持：请下载原始模型，例如 `glm pull THUDM/chatglm-6b`",
-        ),
+        ("general.architecture is", "不支持这种架构的 GGUF 文件"),
+        ("is the vision part", "是模型的视觉部分（mmproj），尚不支持：请指定语言模型的 GGUF 文件"),
+        ("holds several models in GGUF", "其中有多个 GGUF 模型：请指定其一"),
     ];
     match known.iter().find(|(start, _)| problem.starts_with(start)) {
         Some((_, chinese)) => format!("{chinese}（{problem}）"),

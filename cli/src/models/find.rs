@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{State, Stored, all, hub, quantized};
+use super::{State, Stored, all, hub, ollama, quantized};
 use crate::folders;
 use crate::messages;
 use crate::repository::Repository;
 
-/// The folder of a model, and its name for people.
+/// The folder of a model, or its GGUF file, and its name for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
     pub name: String,
@@ -21,14 +21,21 @@ pub struct Found {
     pub stored: Option<Stored>,
 }
 
+impl Found {
+    /// Whether it was found by its path, and not by a name.
+    pub fn is_path(&self) -> bool {
+        self.name == self.folder.display().to_string()
+    }
+}
+
 impl From<Stored> for Found {
     fn from(stored: Stored) -> Self {
         Self { name: stored.name(), folder: stored.folder.clone(), stored: Some(stored) }
     }
 }
 
-/// Finds a model: the folder of this path, or else the model of this name. The folder of a repository in the hub's cache stands for
-/// the snapshot in it.
+/// Finds a model: the folder or the GGUF file of this path, or else the model of this name, in the store of Ollama if it begins with
+/// `ollama:`. The folder of a repository in the hub's cache stands for the snapshot in it.
 ///
 /// # Errors
 /// If there is neither, or the name can mean several models.
@@ -59,6 +66,9 @@ pub fn find(name: &Path) -> Result<Found> {
         Some(text) if !text.contains('/') && Repository::of_folder(text).is_some() => {
             let repository = Repository::of_folder(text).map(|name| name.to_string());
             Ok(named(&repository.unwrap_or_default())?.into())
+        }
+        Some(text) if text.starts_with(ollama::PREFIX) => {
+            Ok(Found { name: text.to_owned(), folder: ollama::find(text)?, stored: None })
         }
         Some(text) => Ok(named(text)?.into()),
         None => bail!(messages::no_such_folder(name.display())),

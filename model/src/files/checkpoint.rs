@@ -1,11 +1,14 @@
 //! Checkpoints: a folder or a file → named tensors. This module only knows bytes; `weights` gives them a meaning.
 //!
-//! Two formats are read, each in one file or in several with an index:
+//! Three formats are read, each in one file or in several:
 //!
 //! | format | one file | several |
 //! |---|---|---|
 //! | safetensors | `model.safetensors` | `model.safetensors.index.json` |
 //! | torch, zip with a pickle | `pytorch_model.bin` | `pytorch_model.bin.index.json` |
+//! | GGUF | `NAME.gguf` | `NAME-00001-of-00003.gguf` and so on |
+//!
+//! A GGUF file also has what other models have in small files, see [`gguf`](crate::files::gguf).
 //!
 //! GLM-130B is a folder of SwissArmyTransformer: `latest` names a folder of torch files, one for each rank of tensor parallelism. The
 //! names of the tensors begin with the name of the rank, see [`Checkpoint::ranks`].
@@ -29,11 +32,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::files::gguf;
+use crate::files::gguf::Gguf;
 use crate::files::model_dir::{IS_LFS_POINTER, is_lfs_pointer, is_there};
 
 pub use bytes::Bytes;
 pub use skeleton::write_skeleton;
+pub(crate) use tensor::MAX_RANK;
 pub use tensor::{Dtype, Tensor};
 pub use writer::{SafetensorsLayout, TensorSpec};
 
@@ -44,12 +48,14 @@ pub enum Format {
     Safetensors,
     /// What `torch.save` has written since version 1.6: `.bin`, `.pt`, `.pth`.
     Torch,
+    /// One file of the format of llama.cpp: `.gguf`.
+    Gguf,
 }
 
 /// The contents of one file.
-struct Contents {
-    tensors: Vec<Tensor>,
-    metadata: BTreeMap<String, String>,
+pub(crate) struct Contents {
+    pub(crate) tensors: Vec<Tensor>,
+    pub(crate) metadata: BTreeMap<String, String>,
 }
 
 /// The file in a folder of SwissArmyTransformer that names the folder of the ranks.
@@ -77,7 +83,7 @@ fn index_of(name: &str) -> String {
 /// Whether a tensor is a buffer that published code computes anew, whatever is stored: rotary frequencies or positions.
 pub(crate) fn is_buffer(name: &str) -> bool {
     let last = name.rsplit('.').next().unwrap_or_default();
-    matches!(last, "inv_freq" | "position_ids" | "masked_bias")
+    matches!(last, "inv_freq" | "position_ids" | "masked_bias") || name == "rope_freqs.weight"
 }
 
 /// Parts that tools for training and compiling put into the names of tensors, at any place.
@@ -128,6 +134,9 @@ impl Checkpoint {
     /// checkpoint, or a file is damaged, cut off, hostile, or not what the index says.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
+        if let Some(gguf) = Gguf::find(path)? {
+            return Self::new(path, gguf.contents()?);
+        }
         if !path.is_dir() {
             return Self::new(path, Format::of(path).read(path)?);
         }
@@ -148,8 +157,7 @@ impl Checkpoint {
             return Ok(Self { ranks, ..checkpoint });
         }
         let names = entries().collect::<Vec<_>>().join(", ");
-        let error = Error::file(path, format!("holds no checkpoint: looked for {names}"));
-        Err(gguf::explain(path, error))
+        Err(Error::file(path, format!("holds no checkpoint: looked for {names}, and a .gguf file")))
     }
 
     /// Reads a file that is already in memory.
@@ -222,6 +230,7 @@ impl Format {
     fn of(path: &Path) -> Self {
         match path.extension() {
             Some(extension) if extension == "safetensors" => Format::Safetensors,
+            Some(extension) if extension == "gguf" => Format::Gguf,
             _ => Format::Torch,
         }
     }
@@ -238,6 +247,7 @@ impl Format {
         match self {
             Format::Safetensors => safetensors::read(&path, file),
             Format::Torch => torch::read(&path, file),
+            Format::Gguf => Gguf::parse(&path, file)?.contents(),
         }
     }
 }

@@ -10,7 +10,6 @@ use glm_kernels::Heads;
 use crate::error::{Error, Result};
 use crate::files::checkpoint::SHARDS;
 use crate::files::fields::Fields;
-use crate::files::gguf;
 use crate::files::model_dir::{CONFIG as FILE, ModelDir};
 use crate::files::model_path::ModelPath;
 use crate::files::variant::Variant;
@@ -18,6 +17,7 @@ use crate::generate::sampling::Sampling;
 
 mod chatglm;
 mod chatglm2;
+mod gguf;
 mod glm;
 mod glm130b;
 mod transformers;
@@ -30,8 +30,14 @@ struct Reader {
     read: fn(&Fields) -> Result<Config>,
 }
 
-const READERS: [Reader; 5] =
-    [chatglm::READER, chatglm2::READER, transformers::READER, glm::READER, glm130b::READER];
+const READERS: [Reader; 6] = [
+    chatglm::READER,
+    chatglm2::READER,
+    transformers::READER,
+    glm::READER,
+    glm130b::READER,
+    gguf::READER,
+];
 
 /// The configuration of a folder without `config.json`.
 pub(crate) use glm130b::PUBLISHED as UNWRITTEN;
@@ -163,6 +169,8 @@ pub enum Dialect {
     Glm,
     /// GLM-130B's.
     Glm130B,
+    /// The one of GGUF files.
+    Gguf,
 }
 
 /// Ids of special tokens, as far as a model has them.
@@ -282,10 +290,7 @@ impl Config {
         let fields = match folder.has(FILE) {
             // GLM-130B was published without one.
             false if folder.has(SHARDS) => Fields::parse(folder, FILE, UNWRITTEN)?,
-            false => {
-                let error = folder.error(FILE, "is missing, or no regular file");
-                return Err(gguf::explain(folder.path(), error));
-            }
+            false => return Err(folder.error(FILE, "is missing, or no regular file")),
             true => Fields::open(folder, FILE)?,
         };
         let Some(reader) = READERS.iter().find(|reader| (reader.recognises)(&fields)) else {

@@ -1,7 +1,7 @@
-//! The small files of a model's folder, on the disk or in memory.
+//! The small files of a model's folder: on the disk, in memory, or as metadata of a GGUF file.
 
 use crate::error::{Error, Result};
-use crate::files::gguf;
+use crate::files::gguf::Gguf;
 use crate::files::model_path::ModelPath;
 use crate::files::utf8::{owned_utf8, utf8};
 use crate::files::variant::Variant;
@@ -50,42 +50,55 @@ pub(crate) fn is_there(path: &Path) -> bool {
     !fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
-/// Files by name: those of a folder on the disk, or some in memory.
+/// Files by name.
 pub(crate) struct ModelDir<'a> {
     path: PathBuf,
-    files: Option<&'a [(&'a str, &'a [u8])]>,
+    source: Source<'a>,
     variant: Option<Variant>,
 }
 
+/// Where the files are.
+enum Source<'a> {
+    Disk,
+    Memory(&'a [(&'a str, &'a [u8])]),
+    Gguf(Box<Gguf>),
+}
+
 impl<'a> ModelDir<'a> {
-    /// Opens a folder on the disk.
+    /// Opens a folder on the disk, or a GGUF file.
     ///
     /// # Errors
-    /// If it is no folder.
+    /// If it is neither, or the GGUF file is not valid.
     pub(crate) fn open(model: impl Into<ModelPath>) -> Result<Self> {
         let model = model.into();
         let path = model.path();
-        if !fs::metadata(path).map_err(Error::io(path))?.is_dir() {
-            return Err(gguf::error(path).unwrap_or_else(|| Error::file(path, "is not a folder")));
-        }
-        Ok(ModelDir { path: path.into(), files: None, variant: model.variant() })
+        let metadata = fs::metadata(path).map_err(Error::io(path))?;
+        let source = match Gguf::find(path)? {
+            Some(gguf) => Source::Gguf(gguf.into()),
+            None if metadata.is_dir() => Source::Disk,
+            None => return Err(Error::file(path, "is neither a folder nor a GGUF file")),
+        };
+        Ok(ModelDir { path: path.into(), source, variant: model.variant() })
     }
 
     /// Files in memory.
     pub(crate) fn of(files: &'a [(&'a str, &'a [u8])]) -> Self {
-        ModelDir { path: PathBuf::new(), files: Some(files), variant: None }
+        ModelDir { path: PathBuf::new(), source: Source::Memory(files), variant: None }
     }
 
     /// Whether the file exists. Not if it is known to be no regular file: opening a pipe would block until somebody writes to it.
     pub(crate) fn has(&self, name: &str) -> bool {
-        let Some(files) = self.files else {
-            let path = self.path.join(name);
-            return fs::metadata(&path).map_or_else(|_| is_there(&path), |file| file.is_file());
-        };
-        files.iter().any(|(n, _)| *n == name)
+        match &self.source {
+            Source::Disk => {
+                let path = self.path.join(name);
+                fs::metadata(&path).map_or_else(|_| is_there(&path), |file| file.is_file())
+            }
+            Source::Memory(files) => files.iter().any(|(n, _)| *n == name),
+            Source::Gguf(gguf) => gguf.stands_for(name),
+        }
     }
 
-    /// The path of the folder; empty for files in memory.
+    /// The path of the folder or the GGUF file; empty for files in memory.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -95,9 +108,17 @@ impl<'a> ModelDir<'a> {
         self.variant
     }
 
+    /// The path of a file, or of the GGUF file that stands for it.
+    pub(crate) fn path_of(&self, name: &str) -> PathBuf {
+        match &self.source {
+            Source::Gguf(gguf) => gguf.path().to_owned(),
+            _ => self.path.join(name),
+        }
+    }
+
     /// An error about a file.
     pub(crate) fn error(&self, name: &str, problem: impl Into<String>) -> Error {
-        Error::file(&self.path.join(name), problem)
+        Error::file(&self.path_of(name), problem)
     }
 
     /// The bytes of a file.
@@ -108,12 +129,13 @@ impl<'a> ModelDir<'a> {
         if !self.has(name) {
             return Err(self.error(name, "is missing, or no regular file"));
         }
-        let bytes = match self.files {
-            Some(files) => {
+        let bytes = match &self.source {
+            Source::Disk => Cow::Owned(self.read_from_disk(name)?),
+            Source::Memory(files) => {
                 let file = files.iter().find(|(n, _)| *n == name);
                 Cow::Borrowed(file.map_or(&[][..], |(_, bytes)| *bytes))
             }
-            None => Cow::Owned(self.read_from_disk(name)?),
+            Source::Gguf(gguf) => Cow::Owned(gguf.file(name)?),
         };
         if is_lfs_pointer(&bytes) {
             return Err(self.error(name, IS_LFS_POINTER));

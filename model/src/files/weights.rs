@@ -16,6 +16,7 @@ use crate::network::layer::{Convert, Linear, LinearRole, Network, Norm, Weight, 
 
 mod map;
 mod names;
+mod piece;
 mod stored;
 mod vector;
 

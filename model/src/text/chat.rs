@@ -352,7 +352,7 @@ fn own(folder: &ModelDir) -> Result<Option<Jinja>> {
     let tokens = special_names(settings);
     if folder.has(JINJA_FILE) {
         let source = folder.text(JINJA_FILE)?.into_owned();
-        return Jinja::new(source, tokens, &folder.path().join(JINJA_FILE)).map(Some);
+        return Jinja::new(source, tokens, &folder.path_of(JINJA_FILE)).map(Some);
     }
     let source = match template {
         None | Some(Value::Null) => return Ok(None),
@@ -366,7 +366,7 @@ fn own(folder: &ModelDir) -> Result<Option<Jinja>> {
     };
     let problem = "chat_template is neither a text nor a list with one named \"default\"";
     let source = source.ok_or_else(|| folder.error(SETTINGS_FILE, problem))?;
-    Jinja::new(source, tokens, &folder.path().join(SETTINGS_FILE)).map(Some)
+    Jinja::new(source, tokens, &folder.path_of(SETTINGS_FILE)).map(Some)
 }
 
 /// The names of special tokens, such as `eos_token`.

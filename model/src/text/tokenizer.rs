@@ -27,6 +27,7 @@ mod byte_level;
 mod chatglm;
 mod chatglm2;
 mod decoder;
+pub(crate) mod gguf;
 mod glm10b;
 mod glm130b;
 mod glm4;
@@ -42,7 +43,6 @@ mod trie;
 
 use crate::error::{Error, Result};
 use crate::files::config::SpecialIds;
-use crate::files::gguf;
 use crate::files::model_dir::{ADDED_TOKENS, ModelDir};
 use crate::files::model_path::ModelPath;
 use added::{Added, Names, Segment, Shown, Token};
@@ -235,7 +235,7 @@ impl Tokenizer {
             return glm10b::open_chinese(folder);
         }
         let problem = format!("no tokenizer here; looked for {}", MAIN_FILES.join(", "));
-        Err(gguf::explain(folder.path(), Error::file(folder.path(), problem)))
+        Err(Error::file(folder.path(), problem))
     }
 
     /// The highest id plus one. The vocabulary of a model may be larger; its additional ids have no text.

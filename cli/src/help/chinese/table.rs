@@ -12,9 +12,9 @@ pub const TABLE: &[(&str, &str)] = &[
         "文件夹里只有分词器的文件也可以。每个编号占一行：编号及其文本。",
     ),
     (
-        "A model is a name of `glm list`, or a folder as published by its authors or as written by `glm quantize`. `glm` \
-         alone opens a chat with the newest model. Answers go to stdout, everything else to stderr. Ctrl-C stops an answer.",
-        "模型可以是 `glm list` 中的名称，也可以是文件夹：作者发布的，或由 `glm quantize` 写出的。单独运行 `glm` 即与最新的模型对话。回答写到标准输出，其余写到标准错误。按 Ctrl-C 停止回答。",
+        "A model is a name of `glm list`, a folder as published by its authors or as written by `glm quantize`, or a GGUF \
+         file. `glm` alone opens a chat with the newest model. Answers go to stdout, everything else to stderr. Ctrl-C stops an answer.",
+        "模型可以是 `glm list` 中的名称、文件夹（作者发布的，或由 `glm quantize` 写出的），也可以是 GGUF 文件。单独运行 `glm` 即与最新的模型对话。回答写到标准输出，其余写到标准错误。按 Ctrl-C 停止回答。",
     ),
     (
         "A setting has the name of its flag. A flag comes first, then the environment (GLM_MODEL, GLM_THREADS), then the \
@@ -328,12 +328,13 @@ pub const TABLE: &[(&str, &str)] = &[
         "要写入的文件夹。不存在则创建，其中不能已有模型。不给出时，`glm list` 中的模型会写在它旁边，名称后加 `:int4` 等",
     ),
     ("The ids: a JSON list", "编号：JSON 列表"),
-    ("The model: a folder, or a name of `glm list`", "模型：文件夹，或 `glm list` 中的名称"),
     (
-        "The model: a folder, or a name of `glm list` such as THUDM/chatglm-6b or THUDM/chatglm-6b:int4. The owner may be \
-         left out if the name is unique. [default: GLM_MODEL, else the setting `model`, else the newest model here]",
-        "模型：文件夹，或 `glm list` 中的名称，如 THUDM/chatglm-6b、THUDM/chatglm-6b:int4。名称唯一时可省略所有者。[默认：GLM_MODEL，否则设置项 `model`，否则本机最新的模型]",
+        "The model: a folder, a GGUF file, a name of `glm list` such as THUDM/chatglm-6b or THUDM/chatglm-6b:int4, or one of \
+         Ollama such as ollama:glm4. The owner may be left out if the name is unique. [default: GLM_MODEL, else the setting \
+         `model`, else the newest model here]",
+        "模型：文件夹、GGUF 文件、`glm list` 中的名称（如 THUDM/chatglm-6b、THUDM/chatglm-6b:int4），或 Ollama 的模型（如 ollama:glm4）。名称唯一时可省略所有者。[默认：GLM_MODEL，否则设置项 `model`，否则本机最新的模型]",
     ),
+    ("The model: a folder, a GGUF file, or a name of `glm list`", "模型：文件夹、GGUF 文件，或 `glm list` 中的名称"),
     (
         "The most tokens of the text that are read",
         "最多读取文本的多少个 token",

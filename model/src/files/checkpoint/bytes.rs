@@ -25,7 +25,7 @@ pub struct Bytes {
 
 impl Bytes {
     /// Maps a whole file. Its pages are read when they are first touched.
-    pub(super) fn map(path: &Path) -> Result<Self> {
+    pub(crate) fn map(path: &Path) -> Result<Self> {
         // Checked before opening, because opening a pipe blocks until somebody writes to it.
         if !fs::metadata(path).map_err(Error::io(path))?.is_file() {
             return Err(Error::file(path, "is not a regular file"));

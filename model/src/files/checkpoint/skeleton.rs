@@ -34,6 +34,11 @@ pub fn write_skeleton<E: From<Error>>(
     match Format::of(path) {
         Format::Safetensors => skeleton.safetensors()?,
         Format::Torch => skeleton.torch()?,
+        Format::Gguf => {
+            let problem =
+                "is a GGUF file, which is converted when it is complete: download it first";
+            return Err(Error::file(path, problem).into());
+        }
     }
     let named = skeleton.file.persist(path);
     named.map_err(|error| Error::io(path)(error.error))?;

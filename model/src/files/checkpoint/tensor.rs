@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use super::Bytes;
 use crate::error::{Error, Result};
+use crate::files::gguf::BlockType;
 
 /// Largest number of axes. No supported model has a tensor with more.
-pub(super) const MAX_RANK: usize = 8;
+pub(crate) const MAX_RANK: usize = 8;
 
 /// The type of a tensor's elements, little-endian in the file.
 ///
@@ -28,23 +29,37 @@ pub enum Dtype {
     I32,
     I16,
     Bool,
+    /// Blocks of quantized weights in a GGUF file. A row is a whole number of blocks.
+    Block(BlockType),
 }
 
 impl Dtype {
-    /// Bytes per element.
+    /// Bytes per element, or per block.
     pub fn size(self) -> usize {
         match self {
             Dtype::I8 | Dtype::U8 | Dtype::Bool => 1,
             Dtype::F16 | Dtype::BF16 | Dtype::I16 => 2,
             Dtype::F32 | Dtype::I32 => 4,
             Dtype::F64 | Dtype::I64 => 8,
+            Dtype::Block(block) => block.bytes(),
         }
+    }
+
+    /// Bytes of a tensor; `None` if there are too many, or if its rows are no whole number of blocks.
+    pub(crate) fn byte_len(self, shape: &[usize]) -> Option<usize> {
+        let elements = elements(shape)?;
+        let Dtype::Block(block) = self else { return elements.checked_mul(self.size()) };
+        let is_whole = shape.last().is_some_and(|row| row.is_multiple_of(block.values()));
+        is_whole.then(|| (elements / block.values()).checked_mul(block.bytes()))?
     }
 }
 
 impl fmt::Display for Dtype {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self, f)
+        match self {
+            Dtype::Block(block) => fmt::Display::fmt(block, f),
+            plain => fmt::Debug::fmt(plain, f),
+        }
     }
 }
 
@@ -60,7 +75,7 @@ pub struct Tensor {
 
 impl Tensor {
     /// Cuts a tensor out of `file` at `range`, which must be as long as type and shape say.
-    pub(super) fn new(
+    pub(crate) fn new(
         path: &Arc<Path>,
         name: &str,
         dtype: Dtype,
@@ -76,7 +91,8 @@ impl Tensor {
         if shape.len() > MAX_RANK {
             return Err(fail(format!("has {} axes, more than {MAX_RANK}", shape.len())));
         }
-        let expected = byte_len(dtype, &shape)
+        let expected = dtype
+            .byte_len(&shape)
             .ok_or_else(|| fail(format!("{dtype} {shape:?} is larger than any memory")))?;
         let data = file
             .slice(range.clone())
@@ -154,10 +170,6 @@ impl Tensor {
 /// How many elements a shape has; `None` where the product does not fit.
 pub(super) fn elements(shape: &[usize]) -> Option<usize> {
     shape.iter().try_fold(1usize, |product, &n| product.checked_mul(n))
-}
-
-fn byte_len(dtype: Dtype, shape: &[usize]) -> Option<usize> {
-    elements(shape)?.checked_mul(dtype.size())
 }
 
 #[cfg(test)]

@@ -100,15 +100,11 @@ pub(super) fn publish(
     place: impl FnOnce(&Path) -> io::Result<()>,
 ) -> Result<()> {
     let path = target.join(WEIGHTS);
-    let companions: Vec<_> = companion_files().filter(|name| source.join(name).is_file()).collect();
+    let folder = ModelDir::open(source)?;
     let mut created = Vec::new();
-    let published = companions
-        .iter()
-        .try_for_each(|name| {
-            let from = source.join(name);
-            let bytes = File::open(&from).map_err(Error::io(&from))?;
-            write(&target.join(name), bytes, &mut created)
-        })
+    let published = companion_files()
+        .filter(|name| folder.has(name))
+        .try_for_each(|name| write(&target.join(name), &*folder.read(name)?, &mut created))
         .and_then(|()| write(&target.join(CONFIG), &*configuration(source)?, &mut created))
         .and_then(|()| place(&path).map_err(Error::io(&path)));
     if published.is_err() {

@@ -5,13 +5,14 @@ use std::io::{Seek, SeekFrom, Write};
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
 
-use glm_kernels::{LANES, Shape};
+use glm_kernels::{BLOCK, LANES, Shape};
 use half::f16;
 
 use super::{Progress, QuantizeOptions, Quantized, Source, bits};
 use crate::calibrate::{CalibrationInfo, Formats, Packed};
 use crate::error::{Error, Result};
 use crate::files::checkpoint::{Dtype, SafetensorsLayout, Tensor, TensorSpec};
+use crate::files::gguf::GROUP;
 use crate::files::weights::{
     Groups, StoredMatrix, StoredNetwork, StoredVector, TARGET_BITS_KEY, layout_metadata,
     panel_shape, scale_name, scale_shape,
@@ -98,17 +99,23 @@ impl<'a> Plan<'a> {
         }
         vectors.into_iter().for_each(|vector| plan.add_vector(vector));
         let calibration = options.calibration.iter().flat_map(CalibrationInfo::write);
-        let shapes = plan.data.iter().filter_map(|(_, data)| match data {
-            Data::Panels(_, shape) => Some(shape),
-            _ => None,
-        });
+        let shapes = || {
+            plan.data.iter().filter_map(|(_, data)| match data {
+                Data::Panels(_, shape) => Some(shape),
+                _ => None,
+            })
+        };
+        // What is quantized already has a scale for a row, or, in GGUF files, for 32 columns.
+        let is_in_blocks = shapes().all(|shape| shape.group_blocks * BLOCK == GROUP);
         let target = options.target_bits.map(|bits| (TARGET_BITS_KEY, bits.to_string()));
         let groups = match (official, &target) {
+            (true, _) if is_in_blocks => Groups::Columns(GROUP),
             (true, _) => Groups::Rows,
             (false, Some(_)) => Groups::Mixed,
             (false, None) => Groups::Columns(group),
         };
-        let metadata = layout_metadata(groups, shapes).into_iter().chain(target).chain(calibration);
+        let metadata =
+            layout_metadata(groups, shapes()).into_iter().chain(target).chain(calibration);
         plan.layout = SafetensorsLayout::new(&plan.tensors, &metadata.collect::<Vec<_>>());
         Ok(plan)
     }

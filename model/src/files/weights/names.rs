@@ -32,6 +32,7 @@ pub(super) fn names(dialect: Dialect) -> &'static Names {
         Dialect::Transformers => &TRANSFORMERS,
         Dialect::Glm => &GLM,
         Dialect::Glm130B => &GLM_130B,
+        Dialect::Gguf => &GGUF,
     }
 }
 
@@ -84,3 +85,20 @@ const GLM: Names = Names {
 };
 
 const GLM_130B: Names = Names { head: None, ..CHATGLM };
+
+const GGUF: Names = Names {
+    embedding: "token_embd",
+    positions: None,
+    layers: "blk",
+    attention_norm: "attn_norm",
+    qkv: "attn_qkv",
+    apart: Some(["attn_q", "attn_k", "attn_v"]),
+    attention_output: "attn_output",
+    attention_output_norm: "post_attention_norm",
+    feed_forward_norm: "ffn_norm",
+    up: "ffn_up",
+    down: "ffn_down",
+    feed_forward_output_norm: "post_ffw_norm",
+    final_norm: "output_norm",
+    head: Some("output"),
+};

@@ -5,6 +5,7 @@
 //! | plain | F32, F16 or BF16 `[rows, cols]` | |
 //! | official INT8 | I8 `[rows, cols]` | F16 `[rows]`, or the same numbers as F32 or BF16 |
 //! | official INT4 | I8 `[rows, cols / 2]`, the even column in the high nibble, two's complement | the same |
+//! | GGUF | blocks `[rows, cols]`, see [`BlockType`](crate::BlockType) | |
 //! | panels | U8 `[panels, blocks, block bytes]` | F16 `[panels, groups, 8]`, or `[panels, groups, 2, 8]` with a minimum |
 //!
 //! Panels are the kernels' layout (see `glm_kernels::Panels`). A file that holds them says so in its metadata. The shapes of the two
@@ -22,9 +23,10 @@ use half::f16;
 use rayon::prelude::*;
 
 use super::map::{Piece, Source};
-use super::{PLAIN, widen_into};
+use super::piece::PieceRows;
 use crate::error::{Error, Result};
 use crate::files::checkpoint::{Bytes, Checkpoint, Dtype, Tensor};
+use crate::files::gguf::GROUP;
 use crate::network::layer::Weight;
 
 /// The metadata key that marks a file in the kernels' layout.
@@ -88,22 +90,15 @@ pub(crate) struct StoredMatrix {
 
 enum Form {
     Plain(Vec<PieceRows>),
-    /// The official formats: integers in rows, and a scale for each row of each part. The shape is `None` if parts side by side
-    /// are not a multiple of the kernels' block; then the matrix is loaded as numbers. No published model has such parts.
+    /// The official formats: integers in rows, and a scale for each row of each part; and blocks of GGUF files. The shape is `None` if
+    /// parts side by side are not a multiple of the kernels' block, or some parts are blocks and others are not; then the matrix is
+    /// loaded as numbers. No published model has such parts.
     Rows(Option<Shape>, Vec<PieceRows>),
     Panels {
         shape: Shape,
         bytes: Tensor,
         scales: Tensor,
     },
-}
-
-/// A piece of a matrix.
-struct PieceRows {
-    tensor: Tensor,
-    scales: Option<Tensor>,
-    bits: Option<Bits>,
-    piece: Piece,
 }
 
 impl StoredMatrix {
@@ -135,7 +130,7 @@ impl StoredMatrix {
         match &self.form {
             Form::Panels { scales, .. } => vec![scales],
             Form::Plain(parts) | Form::Rows(_, parts) => {
-                parts.iter().filter_map(|part| part.scales.as_ref()).collect()
+                parts.iter().filter_map(PieceRows::scales).collect()
             }
         }
     }
@@ -236,7 +231,7 @@ impl StoredMatrix {
                 let agree = parts.iter().all(|part| part.tensor.dtype() == dtype);
                 if agree { dtype } else { Dtype::F32 }
             }
-            // An 8-bit integer times an f16 scale is exact in f32.
+            // An 8-bit integer times an f16 scale is exact in f32. That of a block is f32 by definition.
             _ => Dtype::F32,
         }
     }
@@ -263,7 +258,7 @@ impl StoredMatrix {
 
     /// Writes the panels from `first` on, as many as `bytes` and `scales` hold, on the threads of the current pool.
     ///
-    /// Official integers and scales are reordered without change. Plain weights are quantized to `shape`.
+    /// Official integers and scales are reordered without change, and blocks if `shape` holds them. Others are quantized to `shape`.
     ///
     /// # Errors
     /// If a weight cannot be quantized.
@@ -314,8 +309,10 @@ impl StoredMatrix {
             for part in self.parts_of(row) {
                 let cols = part.piece.cols.clone();
                 let group = shape.group_blocks * BLOCK;
-                scales[cols.start / group..cols.end.div_ceil(group)].fill(part.scale(row));
-                part.integers(row, &mut integers[cols]);
+                let numbers = shape.form.numbers();
+                let groups = cols.start / group * numbers..cols.end.div_ceil(group) * numbers;
+                let (integers, scales) = (&mut integers[cols], &mut scales[groups]);
+                part.integers(shape, row, integers, scales)?;
             }
             return Ok(());
         }
@@ -370,83 +367,14 @@ impl StoredMatrix {
     }
 }
 
-impl PieceRows {
-    fn find(checkpoint: &Checkpoint, piece: &Piece) -> Result<Self> {
-        let tensor = checkpoint.tensor(&piece.name)?;
-        let (rows, cols) = (piece.height, piece.cols.len());
-        if tensor.dtype() != Dtype::I8 {
-            tensor.expect(&PLAIN, &[rows, cols])?;
-            return Ok(Self {
-                tensor: tensor.clone(),
-                scales: None,
-                bits: None,
-                piece: piece.clone(),
-            });
-        }
-        let bits = if tensor.shape() == [rows, cols / 2] && cols.is_multiple_of(2) {
-            Bits::Four
-        } else {
-            tensor.expect(&[Dtype::I8], &[rows, cols])?;
-            Bits::Eight
-        };
-        let scales = checkpoint.tensor(&scale_name(tensor.name()))?;
-        // The published code computes them in f16, and some programs save them as F32.
-        scales.expect(&PLAIN, &[rows])?;
-        Ok(Self {
-            tensor: tensor.clone(),
-            scales: Some(scales.clone()),
-            bits: Some(bits),
-            piece: piece.clone(),
-        })
-    }
-
-    /// The row of the tensor that is row `row` of the matrix.
-    fn own_row(&self, row: usize) -> usize {
-        row - self.piece.rows.start + self.piece.first
-    }
-
-    fn row(&self, row: usize) -> &[u8] {
-        let bytes = self.tensor.bytes();
-        let n = bytes.len() / self.piece.height;
-        &bytes[self.own_row(row) * n..][..n]
-    }
-
-    fn scale(&self, row: usize) -> f16 {
-        let Some(scales) = &self.scales else { return f16::ZERO };
-        let size = scales.dtype().size();
-        let mut scale = [0.0];
-        widen_into(scales.dtype(), &scales.bytes()[self.own_row(row) * size..][..size], &mut scale);
-        f16::from_f32(scale[0])
-    }
-
-    fn integers(&self, row: usize, out: &mut [i8]) {
-        let bytes = self.row(row);
-        match self.bits {
-            Some(Bits::Four) => {
-                for (pair, &byte) in out.chunks_exact_mut(2).zip(bytes) {
-                    pair.copy_from_slice(&[byte as i8 >> 4, (byte << 4) as i8 >> 4]);
-                }
-            }
-            _ => out.copy_from_slice(bytemuck::cast_slice(bytes)),
-        }
-    }
-
-    fn values(&self, row: usize, out: &mut [f32]) {
-        if self.bits.is_none() {
-            return widen_into(self.tensor.dtype(), self.row(row), out);
-        }
-        let mut integers = vec![0; out.len()];
-        self.integers(row, &mut integers);
-        let scale = self.scale(row).to_f32();
-        out.iter_mut().zip(integers).for_each(|(out, q)| *out = f32::from(q) * scale);
-    }
-}
-
 fn parts(checkpoint: &Checkpoint, source: &Source, pieces: &[Piece]) -> Result<Form> {
     let parts: Vec<_> =
         pieces.iter().map(|piece| PieceRows::find(checkpoint, piece)).collect::<Result<_>>()?;
-    let bits = parts[0].bits;
-    if let Some(other) = parts.iter().find(|part| part.bits != bits) {
+    if parts.iter().any(PieceRows::is_of_blocks) {
+        return Ok(Form::Rows(block_shape(source, &parts), parts));
+    }
+    let bits = parts[0].bits();
+    if let Some(other) = parts.iter().find(|part| part.bits() != bits) {
         let first = parts[0].tensor.name();
         return Err(other
             .tensor
@@ -461,6 +389,20 @@ fn parts(checkpoint: &Checkpoint, source: &Source, pieces: &[Piece]) -> Result<F
         whole_blocks.then(|| Shape::grouped(source.rows, source.cols, bits, width))
     };
     Ok(Form::Rows(shape, parts))
+}
+
+/// The smallest groups of 32 columns that hold the blocks of all parts. `None` if a part is not quantized.
+fn block_shape(source: &Source, parts: &[PieceRows]) -> Option<Shape> {
+    let smallest = [
+        (Bits::Four, GroupForm::Scale),
+        (Bits::Four, GroupForm::Minimum),
+        (Bits::Eight, GroupForm::Scale),
+    ];
+    let types: Vec<_> = parts.iter().map(PieceRows::block).collect::<Option<_>>()?;
+    let fits = |(bits, form): &(Bits, GroupForm)| types.iter().all(|t| t.fits(*bits, *form));
+    // Whatever fits in none is quantized again with eight bits, which lose the least.
+    let (bits, form) = smallest.into_iter().find(fits).unwrap_or(smallest[2]);
+    Some(Shape::grouped(source.rows, source.cols, bits, GROUP).with_form(form))
 }
 
 fn panels(checkpoint: &Checkpoint, bytes: &Tensor, source: &Source) -> Result<Form> {

@@ -16,6 +16,11 @@ use crate::files::variant::{Identity, Variant};
 const SPECIAL: [&str; 5] = ["[MASK]", "[gMASK]", "[sMASK]", "sop", "eop"];
 const ROLES: [&str; 4] = ["<|system|>", "<|user|>", "<|assistant|>", "<|observation|>"];
 
+/// The special tokens of ChatGLM3 in the order of their ids, which follow those of the pieces.
+pub(super) fn special_names() -> impl Iterator<Item = &'static str> {
+    SPECIAL.into_iter().chain(ROLES)
+}
+
 pub(super) fn open(folder: &ModelDir) -> Result<Tokenizer> {
     settings::open(folder)?;
     let model = SentencePiece::open(folder, FILE)?;

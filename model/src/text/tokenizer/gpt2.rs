@@ -31,20 +31,20 @@ pub(super) fn byte(c: char) -> Option<u8> {
 }
 
 /// The characters that stand for bytes, in both directions.
-struct Alphabet {
+pub(super) struct Alphabet {
     chars: Box<[char; 256]>,
     bytes: HashMap<char, u8>,
 }
 
 impl Alphabet {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let bytes: HashMap<_, _> = ('\0'..'\u{200}').filter_map(|c| Some((c, byte(c)?))).collect();
         let mut chars = Box::new(['\0'; 256]);
         bytes.iter().for_each(|(&c, &byte)| chars[usize::from(byte)] = c);
         Alphabet { chars, bytes }
     }
 
-    fn bytes(&self, token: &str) -> Option<Vec<u8>> {
+    pub(super) fn bytes(&self, token: &str) -> Option<Vec<u8>> {
         token.chars().map(|c| self.bytes.get(&c).copied()).collect()
     }
 

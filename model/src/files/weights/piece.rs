@@ -1,0 +1,169 @@
+//! A piece of a matrix: rows of one tensor, in one of the formats of [`stored`](super::stored) but panels.
+
+use glm_kernels::quantize::quantize_row;
+use glm_kernels::{Bits, Shape};
+use half::f16;
+
+use super::map::Piece;
+use super::stored::scale_name;
+use super::{PLAIN, widen_into};
+use crate::error::Result;
+use crate::files::checkpoint::{Checkpoint, Dtype, Tensor};
+use crate::files::gguf::{BlockType, GROUP};
+
+/// A piece of a matrix in a checkpoint.
+pub(super) struct PieceRows {
+    pub(super) tensor: Tensor,
+    pub(super) piece: Piece,
+    kind: Kind,
+}
+
+enum Kind {
+    Plain,
+    /// Integers in rows, and a scale for each row.
+    Official(Bits, Tensor),
+    Blocks(BlockType),
+}
+
+impl PieceRows {
+    /// # Errors
+    /// If the tensor or its scales are missing, or of another type or shape.
+    pub(super) fn find(checkpoint: &Checkpoint, piece: &Piece) -> Result<Self> {
+        let tensor = checkpoint.tensor(&piece.name)?;
+        let (rows, cols) = (piece.height, piece.cols.len());
+        let kind = match tensor.dtype() {
+            Dtype::I8 => {
+                let bits = if tensor.shape() == [rows, cols / 2] && cols.is_multiple_of(2) {
+                    Bits::Four
+                } else {
+                    tensor.expect(&[Dtype::I8], &[rows, cols])?;
+                    Bits::Eight
+                };
+                let scales = checkpoint.tensor(&scale_name(tensor.name()))?;
+                // The published code computes them in f16, and some programs save them as F32.
+                scales.expect(&PLAIN, &[rows])?;
+                Kind::Official(bits, scales.clone())
+            }
+            dtype @ Dtype::Block(block) => {
+                tensor.expect(&[dtype], &[rows, cols])?;
+                Kind::Blocks(block)
+            }
+            _ => {
+                tensor.expect(&PLAIN, &[rows, cols])?;
+                Kind::Plain
+            }
+        };
+        Ok(Self { tensor: tensor.clone(), piece: piece.clone(), kind })
+    }
+
+    /// The bits of the official format.
+    pub(super) fn bits(&self) -> Option<Bits> {
+        match self.kind {
+            Kind::Official(bits, _) => Some(bits),
+            _ => None,
+        }
+    }
+
+    /// The scales of the official format.
+    pub(super) fn scales(&self) -> Option<&Tensor> {
+        match &self.kind {
+            Kind::Official(_, scales) => Some(scales),
+            _ => None,
+        }
+    }
+
+    /// The type of the blocks.
+    pub(super) fn block(&self) -> Option<BlockType> {
+        match self.kind {
+            Kind::Blocks(block) => Some(block),
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_of_blocks(&self) -> bool {
+        self.block().is_some()
+    }
+
+    /// The row of the tensor that is row `row` of the matrix.
+    fn own_row(&self, row: usize) -> usize {
+        row - self.piece.rows.start + self.piece.first
+    }
+
+    /// The bytes of row `row` of the matrix.
+    pub(super) fn row(&self, row: usize) -> &[u8] {
+        let bytes = self.tensor.bytes();
+        let n = bytes.len() / self.piece.height;
+        &bytes[self.own_row(row) * n..][..n]
+    }
+
+    /// Integers and scales of row `row` of the matrix, which is quantized, in groups of `shape`.
+    ///
+    /// # Errors
+    /// If a scale is not finite, or a weight cannot be quantized again.
+    pub(super) fn integers(
+        &self,
+        shape: &Shape,
+        row: usize,
+        out: &mut [i8],
+        scales: &mut [f16],
+    ) -> Result<()> {
+        match &self.kind {
+            Kind::Official(bits, stored) => {
+                scales.fill(scale(stored, self.own_row(row)));
+                official_integers(*bits, self.row(row), out);
+            }
+            Kind::Blocks(block) if block.fits(shape.bits, shape.form) => {
+                block.pack(self.row(row), shape.form, out, scales);
+                if let Some(group) = scales.iter().position(|scale| !scale.is_finite()) {
+                    let col = group / shape.form.numbers() * GROUP;
+                    let problem = format!("the scale of [{row}, {col}] is not finite in F16");
+                    return Err(self.tensor.error(problem));
+                }
+            }
+            Kind::Blocks(_) | Kind::Plain => {
+                let mut values = vec![0.0; out.len()];
+                self.values(row, &mut values);
+                let shape = Shape { rows: 1, cols: out.len(), ..*shape };
+                quantize_row(&shape, &values, out, scales).map_err(|bad| {
+                    let (col, value) = (bad.col, bad.value);
+                    self.tensor
+                        .error(format!("[{row}, {col}] is {value}, which cannot be quantized"))
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The weights of row `row` of the matrix.
+    pub(super) fn values(&self, row: usize, out: &mut [f32]) {
+        match &self.kind {
+            Kind::Plain => widen_into(self.tensor.dtype(), self.row(row), out),
+            Kind::Blocks(block) => block.widen(self.row(row), out),
+            Kind::Official(bits, scales) => {
+                let mut integers = vec![0; out.len()];
+                official_integers(*bits, self.row(row), &mut integers);
+                let scale = scale(scales, self.own_row(row)).to_f32();
+                out.iter_mut().zip(integers).for_each(|(out, q)| *out = f32::from(q) * scale);
+            }
+        }
+    }
+}
+
+fn scale(scales: &Tensor, row: usize) -> f16 {
+    let size = scales.dtype().size();
+    let mut scale = [0.0];
+    widen_into(scales.dtype(), &scales.bytes()[row * size..][..size], &mut scale);
+    f16::from_f32(scale[0])
+}
+
+/// The integers of a row of the official formats.
+fn official_integers(bits: Bits, row: &[u8], out: &mut [i8]) {
+    match bits {
+        Bits::Four => {
+            for (pair, &byte) in out.chunks_exact_mut(2).zip(row) {
+                pair.copy_from_slice(&[byte as i8 >> 4, (byte << 4) as i8 >> 4]);
+            }
+        }
+        Bits::Eight => out.copy_from_slice(bytemuck::cast_slice(row)),
+    }
+}
