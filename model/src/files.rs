@@ -7,6 +7,7 @@ pub(crate) mod gguf;
 pub(crate) mod inventory;
 pub(crate) mod model_dir;
 pub(crate) mod model_files;
+pub(crate) mod prefix;
 pub(crate) mod quantize;
 pub(crate) mod random;
 pub(crate) mod temporary;

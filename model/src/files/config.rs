@@ -14,6 +14,7 @@ use crate::files::checkpoint::SHARDS;
 use crate::files::fields::Fields;
 use crate::files::gguf;
 use crate::files::model_dir::{CONFIG as FILE, ModelDir};
+use crate::files::prefix::{TrainedPrefix, peft_error};
 use crate::generate::sampling::Sampling;
 
 mod chatglm;
@@ -238,6 +239,8 @@ pub struct Config {
     /// Whether the embedding is the head of a checkpoint without one (`tie_word_embeddings`; its default is true for ChatGLM-6B
     /// and false for later models).
     pub tied_head: bool,
+    /// A trained prefix of keys and values (P-Tuning v2) that every sequence begins with.
+    pub prefix: Option<TrainedPrefix>,
     /// Special ids.
     pub special: SpecialIds,
     /// The authors' sampling parameters, with seed 0: the defaults of `chat` in the published code (of ChatGLM2's for models
@@ -281,6 +284,9 @@ impl Config {
             // GLM-130B was published without one.
             false if folder.has(SHARDS) => Fields::parse(folder, FILE, UNWRITTEN)?,
             false => {
+                if let Some(error) = peft_error(folder) {
+                    return Err(error);
+                }
                 let error = folder.error(FILE, "is missing, or no regular file");
                 return Err(gguf::explain(folder.path(), error));
             }
@@ -296,6 +302,7 @@ impl Config {
             )));
         };
         let mut config = (reader.read)(&fields)?;
+        config.prefix = TrainedPrefix::read(&fields, config.dialect)?;
         config.sampling = config.sampling.with_overrides(&Fields::open(folder, GENERATION)?)?;
         Ok(config)
     }
