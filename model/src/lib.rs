@@ -55,6 +55,7 @@ pub use files::config::{
 };
 pub use files::inventory::{Inventory, MatrixInfo};
 pub use files::model_files::ModelFiles;
+pub use files::prefix::TrainedPrefix;
 pub use files::quantize::{
     GROUPS, QuantizeOptions, Quantized, Quantizer, calibration_bytes, companion_files, quantize,
 };
@@ -79,7 +80,6 @@ pub use generate::score::{Score, score};
 pub use glm_kernels::{ISA_VARIABLE, Isa, for_each, for_each_row};
 pub use machine::cores::Cores;
 pub use machine::roofline::Roofline;
-pub use files::prefix::TrainedPrefix;
 pub use network::activations::Activations;
 pub use network::adapter::Adapter;
 pub use network::chunk::{Chunk, Logits};

@@ -100,7 +100,8 @@ pub(crate) fn peft_error(folder: &ModelDir) -> Option<Error> {
         }
         _ => "",
     };
-    let problem = format!("is an adapter of peft of type {kind}, which is not supported yet{remedy}");
+    let problem =
+        format!("is an adapter of peft of type {kind}, which is not supported yet{remedy}");
     Some(folder.error(PEFT_CONFIG, problem))
 }
 

@@ -57,7 +57,8 @@ impl Adapter {
             return Err(error);
         }
         if !folder.has(CONFIG) {
-            let problem = "is missing, or no regular file: copy that of the training, which says pre_seq_len";
+            let problem =
+                "is missing, or no regular file: copy that of the training, which says pre_seq_len";
             return Err(folder.error(CONFIG, problem));
         }
         let fields = Fields::open(&folder, CONFIG)?;

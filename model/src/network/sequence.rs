@@ -28,7 +28,12 @@ pub struct Sequence {
 
 impl Sequence {
     /// An empty sequence of up to `capacity` tokens.
-    pub(crate) fn new(model: u64, pool: &KvPool, adapter: Option<&Adapter>, capacity: usize) -> Self {
+    pub(crate) fn new(
+        model: u64,
+        pool: &KvPool,
+        adapter: Option<&Adapter>,
+        capacity: usize,
+    ) -> Self {
         let (pool, adapter) = (pool.clone(), adapter.cloned());
         let cache = adapter.as_ref().map_or_else(|| pool.cache(), Adapter::cache);
         Self { model, pool, adapter, cache, placement: None, ids: Vec::new(), capacity }

@@ -14,8 +14,8 @@ use crate::error::{Error, Result};
 use crate::files::checkpoint::{Dtype, SafetensorsLayout, Tensor, TensorSpec};
 use crate::files::prefix::StoredPrefix;
 use crate::files::weights::{
-    Groups, StoredMatrix, StoredVector, TARGET_BITS_KEY, layout_metadata,
-    panel_shape, scale_name, scale_shape,
+    Groups, StoredMatrix, StoredVector, TARGET_BITS_KEY, layout_metadata, panel_shape, scale_name,
+    scale_shape,
 };
 
 /// Bytes of a matrix that are in memory at a time.
