@@ -58,6 +58,14 @@ fn file(problem: &str) -> String {
             "是 git-lfs 指针，不是文件本身：请在其仓库中运行 `git lfs pull`，或用 `glm pull` 下载模型",
         ),
         (
+            "is an adapter (P-Tuning v2)",
+            "是适配器（P-Tuning v2），不是模型：请用 -m 打开它所属的模型，再用 --adapter 给出这个文件夹",
+        ),
+        (
+            "is an adapter of peft",
+            "是 peft 的适配器，尚不支持：LoRA 可用 peft 的 merge_and_unload() 合并到模型中，保存后再打开",
+        ),
+        (
             "is a GGUF file",
             "是 GGUF 文件，尚不支持：请下载原始模型，例如 `glm pull THUDM/chatglm-6b`",
         ),
