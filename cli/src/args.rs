@@ -1,5 +1,6 @@
 //! The command line and its help.
 
+mod adapter;
 mod answering;
 mod api;
 mod batch;
@@ -35,8 +36,9 @@ use clap::builder::PossibleValuesParser;
 use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint};
 use glm_model::{Activations, KvFormat, ModelPath, Options, QuantizeOptions, Variant};
 
-use crate::{help, usage};
+use crate::{failure, help, messages, usage};
 
+pub use adapter::AdapterFolder;
 pub use answering::{Answering, draft, random_seed};
 pub use api::{Api, MOST_SEQUENCES};
 pub use batch::{Batch, Shard};
@@ -278,9 +280,31 @@ pub struct Model {
     /// Read all weights into memory before the first token: for a slow disk.
     #[arg(long)]
     pub preload: bool,
+    /// An adapter (P-Tuning v2) that was trained for the model: a folder with `config.json` and the weights of the prefix encoder.
+    /// `glm serve` and `glm batch` also take NAME=FOLDER, several times: requests choose one by this name as their model.
+    #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
+    pub adapter: Vec<AdapterFolder>,
 }
 
 impl Model {
+    /// The folder of the adapter for everything that is not asked of another by its name.
+    ///
+    /// # Errors
+    /// If there are several.
+    pub fn adapter(&self) -> Result<Option<&Path>> {
+        let mut folders = self.adapter.iter().filter(|adapter| adapter.name.is_none());
+        let first = folders.next().map(|adapter| &*adapter.folder);
+        match folders.next() {
+            Some(_) => Err(failure::usage(messages::adapters_need_names())),
+            None => Ok(first),
+        }
+    }
+
+    /// The adapters that requests choose by their names.
+    pub fn named_adapters(&self) -> impl Iterator<Item = (&str, &Path)> {
+        self.adapter.iter().filter_map(|adapter| Some((adapter.name.as_deref()?, &*adapter.folder)))
+    }
+
     pub fn options(&self) -> Options {
         let activations = self.activations.map(|activations| match activations {
             ActivationType::F32 => Activations::F32,

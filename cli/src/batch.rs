@@ -123,6 +123,10 @@ fn key(args: &args::Batch, model: &ApiModel) -> Vec<u8> {
     let flags = (template, special_tokens_in_text, model.context(), alias);
     let mut key = model.model().fingerprint().to_vec();
     key.extend(format!("{flags:?}").into_bytes());
+    for (name, adapter) in model.adapters() {
+        key.extend(name.as_bytes());
+        key.extend(adapter.fingerprint());
+    }
     key
 }
 

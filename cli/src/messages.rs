@@ -94,6 +94,16 @@ messages! {
     model_needs_memory(needed, available):
         "opening this model takes {needed} of memory, and {available} are free: `glm quantize` makes a folder that is mapped instead",
         "打开这个模型需要 {needed} 内存，而可用的只有 {available}：用 `glm quantize` 生成的文件夹可直接映射，不占这些内存";
+    adapter(folder, tokens): "adapter: {folder}, {tokens} positions before every prompt",
+        "适配器：{folder}，每个提示之前有 {tokens} 个位置";
+    own_adapter(tokens): "the model has a trained prefix (P-Tuning v2): {tokens} positions before every prompt",
+        "模型自带训练好的前缀（P-Tuning v2）：每个提示之前有 {tokens} 个位置";
+    adapter_has_a_name(name): "--adapter {name}=FOLDER: only `glm serve` and `glm batch` take names of adapters; write the folder alone",
+        "--adapter {name}=FOLDER：只有 `glm serve` 和 `glm batch` 才接受适配器的名称；请只写文件夹";
+    adapters_need_names(): "several adapters need names: write --adapter NAME=FOLDER",
+        "多个适配器需要各自的名称：请写成 --adapter NAME=FOLDER";
+    adapter_name_is_taken(name): "--adapter {name}=FOLDER: the model or another adapter has this name already; choose another",
+        "--adapter {name}=FOLDER：模型或别的适配器已使用这个名称；请换一个";
     int8_has_no_effect(): "--activations int8 has no effect: only quantized weights are multiplied with int8 activations",
         "--activations int8 不起作用：只有量化的权重才与 int8 激活值相乘";
     weights_are_16_bits(format, read, command):

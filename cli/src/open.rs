@@ -3,16 +3,18 @@
 mod describe;
 mod memory;
 
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Error, Result, bail};
 #[cfg(feature = "demo")]
 use glm_model::demo;
 use glm_model::{
-    Bundle, Inventory, Model, ModelFiles, Options, QuantizeOptions, Template, Tokenizer,
+    Adapter, Bundle, Inventory, Model, ModelFiles, Options, QuantizeOptions, Template, Tokenizer,
 };
 
 use crate::args::{self, ActivationType, Source};
+use crate::failure::usage;
 use crate::messages;
 use crate::models::{Choice, Found, State};
 use crate::output::note;
@@ -24,6 +26,7 @@ pub use memory::free as free_memory;
 
 /// Opens a model with its tokenizer and a template: the one that is named, or the model's own.
 pub fn bundle(args: &args::Model, template: Option<&str>) -> Result<Bundle> {
+    refuse_names(args)?;
     bundle_with(args, template, &args.options())
 }
 
@@ -40,7 +43,16 @@ pub fn bundle_with(
 
 /// Opens the model with a progress bar, and notes what `glm quantize` would improve. The tokenizer must belong to the model.
 pub fn model(args: &args::Model, tokenizer: Option<&Tokenizer>) -> Result<Model> {
+    refuse_names(args)?;
     model_with(args, tokenizer, &args.options())
+}
+
+/// Only requests can choose an adapter by its name.
+fn refuse_names(args: &args::Model) -> Result<()> {
+    match args.named_adapters().next() {
+        Some((name, _)) => Err(usage(messages::adapter_has_a_name(name))),
+        None => Ok(()),
+    }
 }
 
 fn model_with(
@@ -48,6 +60,7 @@ fn model_with(
     tokenizer: Option<&Tokenizer>,
     options: &Options,
 ) -> Result<Model> {
+    let adapter = args.adapter()?;
     // From the headers alone, so that this is said before the work begins.
     let files = files(&args.source)?;
     if let Some(files) = &files {
@@ -66,7 +79,12 @@ fn model_with(
     };
     let model = load(options, files.as_ref(), &mut show);
     bar.finish_and_clear();
-    let model = model?;
+    let mut model = model?;
+    if let Some(folder) = adapter {
+        model = model.with_adapter(Some(&self::adapter(&model, folder)?))?;
+    } else if let Some(own) = model.adapter() {
+        note(&messages::own_adapter(own.tokens()));
+    }
     tokenizer.map_or(Ok(()), |tokenizer| model.check_tokenizer(tokenizer))?;
     if args.preload {
         model.preload();
@@ -101,6 +119,13 @@ pub fn random(
     let model = Model::random_with_progress(shape, format, &options, &mut show);
     bar.finish_and_clear();
     Ok(model?)
+}
+
+/// Opens an adapter of the model.
+pub fn adapter(model: &Model, folder: &Path) -> Result<Adapter> {
+    let adapter = Adapter::open(folder, model)?;
+    note(&messages::adapter(folder.display(), adapter.tokens()));
+    Ok(adapter)
 }
 
 /// The files of a model on the disk.

@@ -58,6 +58,7 @@ pub use files::inventory::{Inventory, MatrixInfo};
 pub use files::model_dir::is_lfs_pointer;
 pub use files::model_files::ModelFiles;
 pub use files::model_path::ModelPath;
+pub use files::prefix::TrainedPrefix;
 pub use files::quantize::{
     GROUPS, QuantizeOptions, Quantized, Quantizer, calibration_bytes, companion_files, quantize,
 };
@@ -85,6 +86,7 @@ pub use glm_kernels::{ISA_VARIABLE, Isa, for_each, for_each_row};
 pub use machine::cores::Cores;
 pub use machine::roofline::Roofline;
 pub use network::activations::Activations;
+pub use network::adapter::Adapter;
 pub use network::chunk::{Chunk, Logits};
 pub use network::hook::{CancelToken, Hook, HookPoint, HookRows, LogitsSink, Progress, RunOptions};
 pub use network::kv::{KvFormat, KvPool};

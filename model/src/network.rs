@@ -1,6 +1,7 @@
 //! Layers, cache and the pass: ids → logits.
 
 pub(crate) mod activations;
+pub(crate) mod adapter;
 pub(crate) mod chunk;
 pub(crate) mod hook;
 pub(crate) mod kv;

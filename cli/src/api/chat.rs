@@ -68,7 +68,7 @@ impl ChatRequest {
     /// # Errors
     /// If a field is wrong or not supported.
     pub fn question(&mut self, model: &ApiModel) -> Result<(Question, Head)> {
-        model.check_name(self.model.as_deref())?;
+        let adapter = model.adapter(self.model.as_deref())?;
         let logprobs = logprobs(self)?;
         let mut sampled = self.sampled();
         if self.max_completion_tokens == Some(0) {
@@ -95,7 +95,7 @@ impl ChatRequest {
         };
         let readers = (0..choices).map(reader).collect();
         let head = Head::new(model.name(), model.tokenizer(), logprobs.is_some());
-        Ok((Question { prompts: vec![prompt], choices, request, form, readers }, head))
+        Ok((Question { prompts: vec![prompt], adapter, choices, request, form, readers }, head))
     }
 }
 

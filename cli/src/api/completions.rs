@@ -84,7 +84,7 @@ impl CompletionRequest {
     /// # Errors
     /// If a field is wrong or not supported.
     pub fn question(&mut self, model: &ApiModel) -> Result<(Question, Texts)> {
-        model.check_name(self.model.as_deref())?;
+        let adapter = model.adapter(self.model.as_deref())?;
         let choices = choices(self.n)?;
         check(self, choices)?;
         let mut sampled = self.sampled();
@@ -98,7 +98,7 @@ impl CompletionRequest {
         let count = prompts.len() * choices;
         let readers = vec![Reader::new(stream, None); count];
         let texts = Texts::new(model, self, count);
-        Ok((Question { prompts, choices, request, form: None, readers }, texts))
+        Ok((Question { prompts, adapter, choices, request, form: None, readers }, texts))
     }
 }
 

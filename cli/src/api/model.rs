@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 #[cfg(feature = "grammar")]
 use glm_model::GrammarCompiler;
 use glm_model::{
-    Bundle, Client, Error, Model, Request, SpecialNames, Submission, Template, Tokenizer,
+    Adapter, Bundle, Client, Error, Model, Request, SpecialNames, Submission, Template, Tokenizer,
     check_prompt,
 };
 
@@ -15,8 +15,9 @@ use super::answer::Reader;
 use super::error::{ApiError, Result, TOO_MANY_ANSWERS};
 use super::form::Form;
 use crate::args::{self, MOST_SEQUENCES};
+use crate::failure::usage;
 use crate::models::Choice;
-use crate::open;
+use crate::{messages, open};
 
 /// Most alternatives of a token.
 pub const MOST_LOGPROBS: usize = 20;
@@ -28,8 +29,10 @@ pub struct ApiModel {
     /// How a text that is continued becomes a prompt.
     plain: Template,
     context: usize,
-    /// The name of the model, and others for it.
+    /// The name of the model, others for it, and those of the adapters.
     names: Vec<String>,
+    /// The adapters, for the last of the names.
+    adapters: Vec<Adapter>,
     created: u64,
     /// What names of special tokens in messages are.
     special_names: SpecialNames,
@@ -43,6 +46,8 @@ pub struct ApiModel {
 /// What is asked of the model.
 pub struct Question {
     pub prompts: Vec<Vec<u32>>,
+    /// What the prompts begin with, if the request names an adapter.
+    pub adapter: Option<Adapter>,
     /// Answers to each prompt.
     pub choices: usize,
     pub request: Request,
@@ -77,11 +82,21 @@ impl ApiModel {
             }
             Choice::Demo => "demo".to_owned(),
         };
+        let mut names = [&[name], &flags.alias[..]].concat();
+        let mut adapters = Vec::new();
+        for (name, folder) in model.named_adapters() {
+            if names.iter().any(|other| other == name) {
+                return Err(usage(messages::adapter_name_is_taken(name)));
+            }
+            names.push(name.to_owned());
+            adapters.push(open::adapter(bundle.model(), folder)?);
+        }
         Ok(Self {
             bundle: Box::leak(Box::new(bundle)),
             plain: Template::named("plain")?,
             context,
-            names: [&[name], &flags.alias[..]].concat(),
+            names,
+            adapters,
             created: now(),
             special_names: match flags.special_tokens_in_text {
                 true => SpecialNames::Ids,
@@ -118,6 +133,12 @@ impl ApiModel {
         &self.names
     }
 
+    /// The adapters that requests can name.
+    pub fn adapters(&self) -> impl Iterator<Item = (&str, &Adapter)> {
+        let first = self.names.len() - self.adapters.len();
+        self.names[first..].iter().map(String::as_str).zip(&self.adapters)
+    }
+
     /// When the model was opened, in seconds of Unix.
     pub fn created(&self) -> u64 {
         self.created
@@ -147,19 +168,21 @@ impl ApiModel {
         Ok(self.grammars.get_or_init(|| made))
     }
 
-    /// Checks that a request is for this model.
+    /// Checks that a request is for this model. Returns the adapter if it names one.
     ///
     /// # Errors
-    /// If it names another.
-    pub fn check_name(&self, name: Option<&str>) -> Result<()> {
-        match name {
-            Some(name) if !self.names.iter().any(|own| own == name) => {
+    /// If it names another model.
+    pub fn adapter(&self, name: Option<&str>) -> Result<Option<Adapter>> {
+        let Some(name) = name else { return Ok(None) };
+        let first = self.names.len() - self.adapters.len();
+        match self.names.iter().position(|own| own == name) {
+            Some(index) => Ok(index.checked_sub(first).map(|index| self.adapters[index].clone())),
+            None => {
                 let problem =
                     format!("the model here is {}; --alias gives it other names", self.name());
                 let status = http::StatusCode::NOT_FOUND;
                 Err(ApiError::new(status, problem).with_code("model_not_found").with_param("model"))
             }
-            _ => Ok(()),
         }
     }
 
@@ -218,6 +241,7 @@ impl ApiModel {
             let mut submission = Submission::new(prompt, question.request.clone());
             submission.choices = question.choices;
             submission.context = Some(self.context);
+            submission.adapter.clone_from(&question.adapter);
             submission.client = client;
             submission
         });

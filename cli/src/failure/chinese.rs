@@ -60,6 +60,14 @@ fn file(problem: &str) -> String {
         ("general.architecture is", "不支持这种架构的 GGUF 文件"),
         ("is the vision part", "是模型的视觉部分（mmproj），尚不支持：请指定语言模型的 GGUF 文件"),
         ("holds several models in GGUF", "其中有多个 GGUF 模型：请指定其一"),
+        (
+            "is an adapter (P-Tuning v2)",
+            "是适配器（P-Tuning v2），不是模型：请用 -m 打开它所属的模型，再用 --adapter 给出这个文件夹",
+        ),
+        (
+            "is an adapter of peft",
+            "是 peft 的适配器，尚不支持：LoRA 可用 peft 的 merge_and_unload() 合并到模型中，保存后再打开",
+        ),
     ];
     match known.iter().find(|(start, _)| problem.starts_with(start)) {
         Some((_, chinese)) => format!("{chinese}（{problem}）"),

@@ -1,7 +1,7 @@
 //! `POST /v1/fill`: fills the blanks of a text, from left to right.
 
 use axum::Json;
-use glm_model::{Fill, FinishReason, Request, TextStream, Tokenizer};
+use glm_model::{Adapter, Fill, FinishReason, Request, TextStream, Tokenizer};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -69,13 +69,14 @@ pub async fn fill(
     let sampled = request.sampled();
     let user = user.as_deref();
     let begun = caller.encode(user, |served| begin(served, &request, &sampled)).await?;
-    let Begun { mut fill, request: mut answer, stream } = begun;
+    let Begun { mut fill, adapter, request: mut answer, stream } = begun;
     // Kept for all blanks: to be refused at a later one would lose the earlier.
     let admitted = caller.admit(user, 1)?;
     let (mut answers, mut usage) = (Vec::new(), Usage::default());
     while let Some(prompt) = fill.prompt() {
         let question = Question {
             prompts: vec![prompt],
+            adapter: adapter.clone(),
             choices: 1,
             request: answer.clone(),
             form: None,
@@ -103,13 +104,14 @@ pub async fn fill(
 /// A text whose blanks are to be filled.
 struct Begun {
     fill: Fill,
+    adapter: Option<Adapter>,
     /// What is asked for each blank.
     request: Request,
     stream: TextStream<'static>,
 }
 
 fn begin(served: &Served, request: &FillRequest, sampled: &Sampled) -> Result<Begun> {
-    served.check_name(request.model.as_deref())?;
+    let adapter = served.adapter(request.model.as_deref())?;
     let mut of_blank = sampled.request(served.bundle())?;
     if !sampled.ignore_eos {
         of_blank.stop_ids.clone_from(&served.model().config().special.ends);
@@ -119,7 +121,7 @@ fn begin(served: &Served, request: &FillRequest, sampled: &Sampled) -> Result<Be
     let wrong = |error| ApiError::from(error).with_param("text");
     let fill = Fill::new(tokenizer, &request.text).map_err(wrong)?;
     match fill.blanks().len() {
-        0..=MOST_BLANKS => Ok(Begun { fill, request: of_blank, stream }),
+        0..=MOST_BLANKS => Ok(Begun { fill, adapter, request: of_blank, stream }),
         _ => {
             let problem = format!("the text has more than {MOST_BLANKS} blanks");
             Err(ApiError::field("text", problem))

@@ -71,6 +71,6 @@ pub async fn get(
 ) -> Result<Json<ModelBody>> {
     let served = app.served()?;
     let Path(id) = id.map_err(|_| ApiError::invalid("the name of the model is not UTF-8"))?;
-    served.check_name(Some(&id))?;
+    served.adapter(Some(&id))?;
     Ok(Json(model(served, &id)))
 }

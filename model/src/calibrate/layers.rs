@@ -250,7 +250,7 @@ impl<'a> Layers<'a> {
             inputs,
         } = self;
         for (index, (ids, states)) in texts.iter().zip(states).enumerate() {
-            let mut sequence = Sequence::new(IDENTITY, pool, ids.len());
+            let mut sequence = Sequence::new(IDENTITY, pool, None, ids.len());
             sequence.reserve(ids.len())?;
             workspace.placements.clear();
             workspace.placements.push(match (config.mask, config.special.sop) {

@@ -12,6 +12,7 @@ use crate::files::checkpoint::SHARDS;
 use crate::files::fields::Fields;
 use crate::files::model_dir::{CONFIG as FILE, ModelDir};
 use crate::files::model_path::ModelPath;
+use crate::files::prefix::{TrainedPrefix, peft_error};
 use crate::files::variant::Variant;
 use crate::generate::sampling::Sampling;
 
@@ -248,6 +249,8 @@ pub struct Config {
     /// Whether the embedding is the head of a checkpoint without one (`tie_word_embeddings`; its default is true for ChatGLM-6B
     /// and false for later models).
     pub tied_head: bool,
+    /// A trained prefix of keys and values (P-Tuning v2) that every sequence begins with.
+    pub prefix: Option<TrainedPrefix>,
     /// Special ids.
     pub special: SpecialIds,
     /// The authors' sampling parameters, with seed 0: the defaults of `chat` in the published code (of ChatGLM2's for models
@@ -290,7 +293,10 @@ impl Config {
         let fields = match folder.has(FILE) {
             // GLM-130B was published without one.
             false if folder.has(SHARDS) => Fields::parse(folder, FILE, UNWRITTEN)?,
-            false => return Err(folder.error(FILE, "is missing, or no regular file")),
+            false => {
+                let missing = || folder.error(FILE, "is missing, or no regular file");
+                return Err(peft_error(folder).unwrap_or_else(missing));
+            }
             true => Fields::open(folder, FILE)?,
         };
         let Some(reader) = READERS.iter().find(|reader| (reader.recognises)(&fields)) else {
@@ -309,6 +315,7 @@ impl Config {
             )));
         };
         let mut config = (reader.read)(&fields)?;
+        config.prefix = TrainedPrefix::read(&fields, config.dialect)?;
         let generation = Fields::open(folder, GENERATION)?;
         config.sampling = config.sampling.with_overrides(&generation);
         let ends = generation.known_ids("eos_token_id", config.vocab);

@@ -5,7 +5,8 @@ use crate::files::checkpoint::Checkpoint;
 use crate::files::config::Config;
 use crate::files::inventory::Inventory;
 use crate::files::model_path::ModelPath;
-use crate::files::weights::{StoredNetwork, resolve};
+use crate::files::prefix::StoredPrefix;
+use crate::files::weights::{Resolved, StoredNetwork, resolve};
 
 /// The files of a model: the configuration and every tensor, found and checked. No weights are loaded yet.
 ///
@@ -20,6 +21,7 @@ use crate::files::weights::{StoredNetwork, resolve};
 pub struct ModelFiles {
     inventory: Inventory,
     pub(crate) network: StoredNetwork,
+    pub(crate) prefix: Option<StoredPrefix>,
 }
 
 impl ModelFiles {
@@ -38,9 +40,9 @@ impl ModelFiles {
     /// # Errors
     /// If the tensors are not those of `config`.
     pub fn new(config: Config, checkpoint: &Checkpoint) -> Result<Self> {
-        let network = resolve(&config, checkpoint)?;
+        let Resolved { network, prefix } = resolve(&config, checkpoint)?;
         let inventory = Inventory::new(config, &network, checkpoint.metadata());
-        Ok(Self { inventory, network })
+        Ok(Self { inventory, network, prefix })
     }
 
     /// Sizes and kinds.

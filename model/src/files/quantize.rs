@@ -27,7 +27,10 @@ use crate::calibrate::{self, Calibration};
 use crate::error::{Error, Result};
 use crate::files::checkpoint::Checkpoint;
 use crate::files::config::Config;
-use crate::files::weights::{LAYOUT_KEY, StoredMatrix, StoredNetwork, TwoTensors, resolve};
+use crate::files::prefix::StoredPrefix;
+use crate::files::weights::{
+    LAYOUT_KEY, Resolved, StoredMatrix, StoredNetwork, TwoTensors, resolve,
+};
 use crate::network::model::pool;
 use folder::JOURNAL;
 use plan::{Item, Plan};
@@ -132,7 +135,7 @@ pub fn quantize(
     folder::prepare(target)?;
     let formats = mixed::choose(&opened, source, options, shared.as_deref(), &pool, progress)?;
     let progress = &mut mixed::after_choice(options, formats.is_some(), progress);
-    let plan = Plan::new(&opened.network, options, formats.as_ref(), shared)?;
+    let plan = Plan::new(&opened, options, formats.as_ref(), shared)?;
     let file = folder::temporary_file(target)?;
     let temporary = file.path().to_owned();
     plan.write_header(file.as_file(), &temporary)?;
@@ -198,7 +201,7 @@ pub fn calibration_bytes(source: impl AsRef<Path>, options: &QuantizeOptions) ->
     let opened = Source::open(source.as_ref())?;
     let measuring = mixed::bytes(&opened, source.as_ref(), options)?;
     let Some(calibration) = &options.calibration else { return Ok(measuring) };
-    let plan = Plan::new(&opened.network, options, None, None)?;
+    let plan = Plan::new(&opened, options, None, None)?;
     let packed = |matrix: &StoredMatrix| plan.item(&matrix.name).map_or(0, Item::bytes);
     let threads = pool(options.threads)?.current_num_threads();
     let rounding = calibrate::bytes(&opened.network, &opened.config, calibration, threads, &packed);
@@ -212,6 +215,7 @@ const SAMPLED: usize = 512;
 struct Source {
     config: Config,
     network: StoredNetwork,
+    prefix: Option<StoredPrefix>,
     /// Bytes of all tensors.
     bytes: u64,
 }
@@ -223,8 +227,8 @@ impl Source {
         if checkpoint.metadata().contains_key(LAYOUT_KEY) {
             return Err(Error::file(path, "is quantized and in the kernels' layout already"));
         }
-        let network = resolve(&config, &checkpoint)?;
-        Ok(Self { config, network, bytes: checkpoint.total_bytes() })
+        let Resolved { network, prefix } = resolve(&config, &checkpoint)?;
+        Ok(Self { config, network, prefix, bytes: checkpoint.total_bytes() })
     }
 
     /// A hash of the first and the last bytes of each matrix, which tells models of the same shape apart.

@@ -12,6 +12,7 @@ use half::{bf16, f16};
 use crate::error::{Error, Result};
 use crate::files::checkpoint::{Checkpoint, Dtype, Tensor, is_buffer};
 use crate::files::config::{self, Config, Mlp};
+use crate::files::prefix::{self, StoredPrefix};
 use crate::network::layer::{Convert, Linear, LinearRole, Network, Norm, Weight, Weights};
 
 mod map;
@@ -132,31 +133,50 @@ impl TwoTensors<'_> {
     }
 }
 
+/// What [`resolve`] finds.
+pub(crate) struct Resolved {
+    pub(crate) network: StoredNetwork,
+    /// The trained prefix, if `config.json` says that there is one.
+    pub(crate) prefix: Option<StoredPrefix>,
+}
+
 /// Finds the tensors of a model in `checkpoint`.
 ///
 /// # Errors
 /// At a tensor that is missing, misshapen, of a type that is not read, or not part of the model, and if tensors share bytes.
-pub(crate) fn resolve(config: &Config, checkpoint: &Checkpoint) -> Result<StoredNetwork> {
+pub(crate) fn resolve(config: &Config, checkpoint: &Checkpoint) -> Result<Resolved> {
+    if let Some(error) = prefix::adapter_error(checkpoint) {
+        return Err(error);
+    }
     let map = Map::new(config, checkpoint);
     let network = map.network.try_map(&mut Resolve { checkpoint })?;
     network.check_apart()?;
+    let find = |prefix| StoredPrefix::find(checkpoint, config, prefix);
+    let trained = config.prefix.map(find).transpose()?;
     let copies = map.vectors().flat_map(|source| &source.copies);
     let mut known: BTreeSet<_> = copies.map(String::as_str).collect();
-    for matrix in network.matrices() {
+    let of_prefix = || trained.iter().flat_map(StoredPrefix::matrices);
+    for matrix in network.matrices().chain(of_prefix()) {
         known.extend(matrix.tensors().iter().map(|tensor| tensor.name()));
         known.extend(matrix.scales().iter().map(|tensor| tensor.name()));
     }
-    for vector in network.vectors() {
+    let of_prefix = trained.iter().flat_map(StoredPrefix::vectors);
+    for vector in network.vectors().chain(of_prefix) {
         known.extend(vector.tensors().iter().map(|tensor| tensor.name()));
     }
     let is_known = |name: &str| known.contains(name) || is_buffer(name);
     if let Some(name) = checkpoint.names().find(|name| !is_known(name)) {
         let Config { architecture, layers, .. } = config;
+        if prefix::is_part(name) {
+            let problem = "belongs to a trained prefix (P-Tuning v2), and config.json has no pre_seq_len: add that of the \
+                           training";
+            return Err(checkpoint.tensor(name)?.error(problem));
+        }
         return Err(checkpoint.tensor(name)?.error(format!(
             "is no part of {architecture} with the {layers} layers that config.json says"
         )));
     }
-    Ok(network)
+    Ok(Resolved { network, prefix: trained })
 }
 
 /// Sources → stored tensors.

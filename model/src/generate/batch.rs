@@ -15,6 +15,7 @@ use crate::generate::fair_queue::{Client, FairQueue};
 use crate::generate::generation::{FinishReason, Request, check_prompt};
 use crate::generate::prefix_cache::PrefixCache;
 use crate::generate::sampling::SampledToken;
+use crate::network::adapter::Adapter;
 use crate::network::hook::CancelToken;
 use crate::network::model::Model;
 use crate::network::workspace::Workspace;
@@ -55,6 +56,8 @@ pub struct Submission {
     pub choices: usize,
     /// Size of the context in tokens, as in [`Model::sequence`].
     pub context: Option<usize>,
+    /// What the prompt begins with; by default the adapter of the model of the batch, if it has one.
+    pub adapter: Option<Adapter>,
     /// Clients take turns, first the addresses and then the users of an address: of the submissions that wait, one of the address with
     /// the fewest answers is next. A client without answers does not wait for a place if its address has fewer answers than another, or
     /// another user of its address has more than one: an answer of those with the most is paused. A submission that waits for several
@@ -65,7 +68,13 @@ pub struct Submission {
 impl Submission {
     /// One answer to `prompt`, in a context of the default size.
     pub fn new(prompt: Vec<u32>, request: Request) -> Self {
-        Self { prompt, request, choices: 1, context: None, client: Client::default() }
+        let (context, adapter, client) = Default::default();
+        Self { prompt, request, choices: 1, context, adapter, client }
+    }
+
+    /// The model with the adapter of the submission.
+    fn model(&self, model: &Model) -> Result<Model> {
+        model.with_adapter(self.adapter.as_ref().or(model.adapter()))
     }
 }
 
@@ -205,7 +214,7 @@ impl Batch {
     /// Adds a submission. It begins in one of the next passes.
     ///
     /// # Errors
-    /// If the prompt or a parameter is invalid, or the prompt exceeds the context.
+    /// If the prompt or a parameter is invalid, the prompt exceeds the context, or the adapter belongs to another model.
     pub fn submit(&mut self, submission: Submission) -> Result<Ticket> {
         let Submission { prompt, request, choices, context, .. } = &submission;
         check("number of choices", *choices, self.options.max_sequences)?;
@@ -215,7 +224,8 @@ impl Batch {
             let problem = format!("id {id} is outside the vocabulary of {vocab} ids");
             return Err(Error::Ids(problem));
         }
-        check_prompt(&self.model, prompt, self.model.sequence(*context)?.capacity())?;
+        let model = submission.model(&self.model)?;
+        check_prompt(&model, prompt, model.sequence(*context)?.capacity())?;
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
         self.queue.push(submission.client, (ticket, submission));
@@ -249,7 +259,7 @@ impl Batch {
         self.running.is_empty() && self.paused.is_empty() && self.queue.is_empty()
     }
 
-    /// Writes the cache to a file, which replaces an older one once it is complete. Only the user may read it, because it tells the
+    /// Writes the prompts in the cache that begin with the adapter of the model, or with none if it has none, to a file, which replaces an older one once it is complete. Only the user may read it, because it tells the
     /// prompts. Several processes may save to the same file; that of the last one remains.
     ///
     /// # Errors

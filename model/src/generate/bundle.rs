@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::files::model_path::ModelPath;
 use crate::generate::generation::Request;
+use crate::network::adapter::Adapter;
 use crate::network::model::{Model, Options};
 use crate::text::chat::Template;
 use crate::text::tokenizer::Tokenizer;
@@ -22,10 +23,12 @@ use crate::text::tokenizer::Tokenizer;
 /// # Ok::<(), glm_model::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct Bundle(Arc<Contents>);
-
-struct Contents {
+pub struct Bundle {
     model: Model,
+    text: Arc<Text>,
+}
+
+struct Text {
     tokenizer: Tokenizer,
     template: Template,
 }
@@ -63,22 +66,30 @@ impl Bundle {
     pub fn new(model: Model, tokenizer: Tokenizer, template: Template) -> Result<Self> {
         model.check_tokenizer(&tokenizer)?;
         template.check_tokenizer(&tokenizer)?;
-        Ok(Self(Arc::new(Contents { model, tokenizer, template })))
+        Ok(Self { model, text: Arc::new(Text { tokenizer, template }) })
+    }
+
+    /// The same bundle with another adapter of the model, or with none: see [`Model::with_adapter`].
+    ///
+    /// # Errors
+    /// If the adapter belongs to another model.
+    pub fn with_adapter(&self, adapter: Option<&Adapter>) -> Result<Self> {
+        Ok(Self { model: self.model.with_adapter(adapter)?, text: Arc::clone(&self.text) })
     }
 
     /// The model.
     pub fn model(&self) -> &Model {
-        &self.0.model
+        &self.model
     }
 
     /// Its tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
-        &self.0.tokenizer
+        &self.text.tokenizer
     }
 
     /// How its conversations are written.
     pub fn template(&self) -> &Template {
-        &self.0.template
+        &self.text.template
     }
 
     /// A request for an answer in a conversation: ids are sampled as the model's authors do it, and the answer ends with one of

@@ -31,15 +31,15 @@ impl PrefixCache {
         self.pages.len() as u64 * self.sequences.first().map_or(0, Sequence::page_bytes)
     }
 
-    /// Number of tokens at the beginning of `prompt` that a sequence of the cache has.
+    /// Number of tokens at the beginning of `prompt` that a sequence of the cache has, with the adapter of `model`.
     pub(crate) fn reusable(&self, model: &Model, prompt: &[u32]) -> usize {
-        self.sequences.iter().map(|other| model.reusable(prompt, other)).max().unwrap_or(0)
+        self.sequences.iter().map(|other| common(model, prompt, other)).max().unwrap_or(0)
     }
 
     /// The sequence with the longest beginning of `prompt`, and the length of this beginning. The sequence becomes the most recently
     /// used one. `None` if no sequence has any of it.
     pub(crate) fn find(&mut self, model: &Model, prompt: &[u32]) -> Option<(usize, &Sequence)> {
-        let found = self.sequences.iter().map(|other| model.reusable(prompt, other)).enumerate();
+        let found = self.sequences.iter().map(|other| common(model, prompt, other)).enumerate();
         let (index, len) = found.max_by_key(|&(_, len)| len).filter(|&(_, len)| len > 0)?;
         self.sequences[index..].rotate_left(1);
         self.sequences.last().map(|found| (len, found))
@@ -48,20 +48,18 @@ impl PrefixCache {
     /// Adds a sequence, or as much of its beginning as the budget allows, and removes others until the budget is kept.
     pub(crate) fn insert(&mut self, mut sequence: Sequence) {
         let pages = self.budget / sequence.page_bytes().max(1);
-        sequence.truncate(usize::try_from(pages).unwrap_or(usize::MAX).saturating_mul(KEYS));
+        let positions = usize::try_from(pages).unwrap_or(usize::MAX).saturating_mul(KEYS);
+        sequence.truncate(positions.saturating_sub(sequence.prefix()));
         if sequence.is_empty() {
             return;
         }
         // A sequence that begins another one adds nothing to it.
-        if let Some(index) = self.sequences.iter().position(|s| s.ids().starts_with(sequence.ids()))
-        {
+        if let Some(index) = self.sequences.iter().position(|other| begins(&sequence, other)) {
             let longer = self.sequences.remove(index);
             self.sequences.push(longer);
             return;
         }
-        while let Some(index) =
-            self.sequences.iter().position(|other| sequence.ids().starts_with(other.ids()))
-        {
+        while let Some(index) = self.sequences.iter().position(|other| begins(other, &sequence)) {
             self.remove(index);
         }
         sequence.pages().into_iter().for_each(|page| *self.pages.entry(page).or_default() += 1);
@@ -89,4 +87,14 @@ impl PrefixCache {
             }
         }
     }
+}
+
+/// Number of tokens at the beginning of `prompt` that `other` has, behind the adapter of `model`.
+fn common(model: &Model, prompt: &[u32], other: &Sequence) -> usize {
+    if model.begins(other) { model.reusable(prompt, other) } else { 0 }
+}
+
+/// Whether `long` begins with everything that `short` has.
+fn begins(short: &Sequence, long: &Sequence) -> bool {
+    short.adapter() == long.adapter() && long.ids().starts_with(short.ids())
 }

@@ -12,12 +12,14 @@ use crate::files::config::{Config, MaskKind, SpecialIds};
 use crate::files::inventory::Inventory;
 use crate::files::model_files::ModelFiles;
 use crate::files::model_path::ModelPath;
+use crate::files::prefix::StoredPrefix;
 use crate::files::quantize::QuantizeOptions;
 use crate::files::{random, weights};
 use crate::generate::sampling::Sampling;
 use crate::machine::cores::Cores;
 use crate::machine::roofline::{self, Roofline};
 use crate::network::activations::Activations;
+use crate::network::adapter::Adapter;
 use crate::network::chunk::{Chunk, Logits};
 use crate::network::hook::RunOptions;
 use crate::network::kv::{KvFormat, KvPool};
@@ -60,8 +62,10 @@ impl Options {
 }
 
 /// The weights of a model, mapped or in memory, and its thread pool. Immutable; clones share the model.
+///
+/// With an [`Adapter`], its sequences begin with that. A model whose own files have a trained prefix has it as its adapter.
 #[derive(Clone)]
-pub struct Model(Arc<Inner>);
+pub struct Model(Arc<Inner>, Option<Adapter>);
 
 struct Inner {
     /// Unique among all models of the process.
@@ -122,7 +126,7 @@ impl Model {
         };
         let kv = options.kv(activations);
         let kv_pool = KvPool::new(&config, kv, options.kv_budget)?;
-        Ok(Self(Arc::new(Inner {
+        let inner = Arc::new(Inner {
             identity: IDENTITIES.fetch_add(1, Ordering::Relaxed),
             rotation: Rotation::new(&config),
             kv_pool,
@@ -134,7 +138,10 @@ impl Model {
             inventory,
             kv,
             idle: Mutex::default(),
-        })))
+        });
+        let model = Self(inner, None);
+        let adapter = files.prefix.as_ref().map(|prefix| model.load_adapter(prefix)).transpose()?;
+        model.with_adapter(adapter.as_ref())
     }
 
     /// A model with the shape of a published one, one of [`RANDOM_SHAPES`](crate::RANDOM_SHAPES), and random weights in memory,
@@ -252,6 +259,37 @@ impl Model {
     }
 }
 
+/// Adapters.
+impl Model {
+    /// What its sequences begin with.
+    pub fn adapter(&self) -> Option<&Adapter> {
+        self.1.as_ref()
+    }
+
+    /// The same model with another adapter, or with none. All share the weights, and their sequences may be in one pass.
+    ///
+    /// # Errors
+    /// If the adapter belongs to another model.
+    pub fn with_adapter(&self, adapter: Option<&Adapter>) -> Result<Self> {
+        adapter.map_or(Ok(()), |adapter| adapter.check(self.0.identity))?;
+        Ok(Self(Arc::clone(&self.0), adapter.cloned()))
+    }
+
+    /// Whether `sequence` begins as its sequences do.
+    pub(crate) fn begins(&self, sequence: &Sequence) -> bool {
+        self.adapter() == sequence.adapter()
+    }
+
+    /// Computes the keys and values of a prefix.
+    pub(crate) fn load_adapter(&self, prefix: &StoredPrefix) -> Result<Adapter> {
+        let Inner { identity, config, isa, kv_pool, .. } = &*self.0;
+        self.install(|| {
+            let encoder = prefix.load(config)?;
+            parallel_region(|| Adapter::new(*identity, kv_pool, config, *isa, &encoder))
+        })
+    }
+}
+
 /// Computation.
 impl Model {
     /// An empty sequence of at most `capacity` tokens; by default, the context size of the model, up to [`DEFAULT_CONTEXT`]. It
@@ -262,7 +300,7 @@ impl Model {
     pub fn sequence(&self, capacity: Option<usize>) -> Result<Sequence> {
         let capacity = capacity.unwrap_or(self.0.config.max_context.min(DEFAULT_CONTEXT));
         self.0.config.check_capacity(capacity)?;
-        Ok(Sequence::new(self.0.identity, &self.0.kv_pool, capacity))
+        Ok(Sequence::new(self.0.identity, &self.0.kv_pool, self.adapter(), capacity))
     }
 
     /// Buffers for the passes of one caller.
@@ -445,8 +483,8 @@ impl Model {
         }
     }
 
-    /// A hash of everything that keys and values depend on: the configuration, a sample of the weights, the types of activations and
-    /// cache, and whether the kernels have a fused multiply-add.
+    /// A hash of everything that keys and values depend on: the configuration, a sample of the weights, the adapter, the types of
+    /// activations and cache, and whether the kernels have a fused multiply-add.
     pub fn fingerprint(&self) -> [u8; 32] {
         const SAMPLE: usize = 512;
         let inner = &*self.0;
@@ -459,6 +497,7 @@ impl Model {
             let step = (bytes.len() / 8).max(SAMPLE);
             bytes.chunks(step).for_each(|part| hash.update(&part[..part.len().min(SAMPLE)]));
         }
+        self.adapter().into_iter().for_each(|adapter| hash.update(adapter.fingerprint()));
         hash.finalize().into()
     }
 

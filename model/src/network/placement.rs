@@ -79,9 +79,9 @@ impl Placement {
         }
     }
 
-    /// The attention mask.
-    pub fn mask(&self) -> Mask {
-        Mask { prefix: self.context }
+    /// The attention mask of a cache whose first `prefix` positions every token attends to.
+    pub fn mask(&self, prefix: usize) -> Mask {
+        Mask { prefix: prefix + self.context }
     }
 }
 
@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn causal_tokens_have_consecutive_positions() {
         let causal = Placement::of(&[91, 94, 5], MaskKind::Causal, &special()).unwrap();
-        assert_eq!((causal.at(0), causal.at(2), causal.mask().prefix), ([0, 0], [2, 0], 0));
+        assert_eq!((causal.at(0), causal.at(2), causal.mask(5).prefix), ([0, 0], [2, 0], 5));
     }
 
     #[test]

@@ -3,10 +3,11 @@
 use glm_kernels::KEYS;
 
 use crate::error::Result;
+use crate::network::adapter::Adapter;
 use crate::network::kv::{KvPool, SequenceCache};
 use crate::network::placement::Placement;
 
-/// Token ids, their positions, and their KV cache.
+/// Token ids, their positions, and their KV cache. With an adapter, the cache begins with the positions of its prefix.
 ///
 /// It allocates memory from the pool of its model as it grows, and returns it when it is truncated or dropped. Created by
 /// [`Model::sequence`](crate::Model::sequence); extended by [`Model::run`](crate::Model::run).
@@ -14,6 +15,9 @@ pub struct Sequence {
     /// Identity of its model.
     pub(crate) model: u64,
     pub(crate) pool: KvPool,
+    /// What the cache begins with.
+    adapter: Option<Adapter>,
+    /// The prefix of the adapter, then the tokens.
     pub(crate) cache: SequenceCache,
     /// Positions of the tokens; `None` while it is empty.
     pub(crate) placement: Option<Placement>,
@@ -24,9 +28,15 @@ pub struct Sequence {
 
 impl Sequence {
     /// An empty sequence of up to `capacity` tokens.
-    pub(crate) fn new(model: u64, pool: &KvPool, capacity: usize) -> Self {
-        let cache = pool.cache();
-        Self { model, pool: pool.clone(), cache, placement: None, ids: Vec::new(), capacity }
+    pub(crate) fn new(
+        model: u64,
+        pool: &KvPool,
+        adapter: Option<&Adapter>,
+        capacity: usize,
+    ) -> Self {
+        let (pool, adapter) = (pool.clone(), adapter.cloned());
+        let cache = adapter.as_ref().map_or_else(|| pool.cache(), Adapter::cache);
+        Self { model, pool, adapter, cache, placement: None, ids: Vec::new(), capacity }
     }
 
     /// Number of tokens in the cache.
@@ -42,6 +52,21 @@ impl Sequence {
     /// The tokens in the cache.
     pub fn ids(&self) -> &[u32] {
         &self.ids
+    }
+
+    /// What it begins with.
+    pub fn adapter(&self) -> Option<&Adapter> {
+        self.adapter.as_ref()
+    }
+
+    /// Positions of the cache before the first token.
+    pub(crate) fn prefix(&self) -> usize {
+        self.adapter.as_ref().map_or(0, Adapter::tokens)
+    }
+
+    /// Positions of the cache that are in use: the prefix and the tokens.
+    pub(crate) fn positions(&self) -> usize {
+        self.prefix() + self.ids.len()
     }
 
     /// Most tokens that it can hold: its context size.
@@ -75,18 +100,22 @@ impl Sequence {
     #[must_use]
     pub fn fork(&self, len: usize) -> Self {
         let len = self.kept(len);
+        if len == 0 {
+            return Self::new(self.model, &self.pool, self.adapter(), self.capacity);
+        }
         Self {
             model: self.model,
             pool: self.pool.clone(),
-            cache: self.cache.fork(len),
-            placement: self.placement.filter(|_| len > 0),
+            adapter: self.adapter.clone(),
+            cache: self.cache.fork(self.prefix() + len),
+            placement: self.placement,
             ids: self.ids[..len].to_vec(),
             capacity: self.capacity,
         }
     }
 
-    /// Appends tokens of a causal model whose keys and values are known: `fill` writes those of each further page. The length must be
-    /// a multiple of the positions of a page.
+    /// Appends tokens of a causal model whose keys and values are known: `fill` writes each page from the next position on. That must be
+    /// the first of a page, or that behind the prefix, whose page is then written entirely.
     ///
     /// # Errors
     /// Those of `fill`, or if the budget of the pool or the memory is exhausted. The sequence is unchanged then.
@@ -95,11 +124,11 @@ impl Sequence {
         ids: &[u32],
         mut fill: impl FnMut([&mut [u8]; 2]) -> Result<()>,
     ) -> Result<()> {
-        debug_assert!(self.ids.len().is_multiple_of(KEYS));
-        let first = self.ids.len() / KEYS;
+        debug_assert!(self.ids.is_empty() || self.positions().is_multiple_of(KEYS));
+        let first = self.positions() / KEYS;
         let filled = self.reserve(ids.len()).and_then(|()| {
-            let pages = first..(self.ids.len() + ids.len()).div_ceil(KEYS);
-            // Pages that were just allocated are not shared.
+            let pages = first..(self.positions() + ids.len()).div_ceil(KEYS);
+            // Pages that were just allocated or copied are not shared.
             for page in pages {
                 self.cache.page_mut(page).map_or(Ok(()), &mut fill)?;
             }
@@ -146,14 +175,22 @@ impl Sequence {
     /// # Errors
     /// If the budget of the pool or the memory is exhausted.
     pub(crate) fn reserve(&mut self, more: usize) -> Result<()> {
-        let needed = self.ids.len() + more;
+        let len = self.positions();
         self.ids.reserve(more.next_multiple_of(KEYS));
-        self.pool.reserve(&mut self.cache, self.ids.len(), needed)
+        self.pool.reserve(&mut self.cache, len, len + more)
     }
 
     /// Returns pages without tokens to the pool.
     pub(crate) fn trim(&mut self) {
-        self.pool.trim(&mut self.cache, self.ids.len());
+        let positions = self.positions();
+        match &self.adapter {
+            // Its own copy of the last page of the prefix is not needed any more.
+            Some(adapter) if self.ids.is_empty() => {
+                self.pool.trim(&mut self.cache, 0);
+                self.cache = adapter.cache();
+            }
+            _ => self.pool.trim(&mut self.cache, positions),
+        }
     }
 }
 

@@ -34,6 +34,12 @@ pub const TABLE: &[(&str, &str)] = &[
     ),
     ("Always choose the likeliest token", "总是选择概率最高的 token"),
     (
+        "An adapter (P-Tuning v2) that was trained for the model: a folder with `config.json` and the weights of the prefix \
+         encoder. `glm serve` and `glm batch` also take NAME=FOLDER, several times: requests choose one by this name as their \
+         model",
+        "为该模型训练的适配器（P-Tuning v2）：含 `config.json` 和前缀编码器权重的文件夹。`glm serve` 和 `glm batch` 还接受 NAME=FOLDER，可多次给出：请求以此名称作为 model 来选用",
+    ),
+    (
         "Another name under which requests may ask for the model; can be given several times",
         "请求中可以使用的模型别名；可多次给出",
     ),

@@ -48,6 +48,7 @@ fn read(fields: &Fields) -> Result<Config> {
         linear_bias: true,
         output_norms: false,
         dialect: Dialect::ChatGlm,
+        prefix: None,
         tied_head: fields.flag("tie_word_embeddings", true)?,
         sampling: Sampling::published(0.95, 0.7),
         special: SpecialIds {

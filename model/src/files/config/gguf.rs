@@ -57,6 +57,7 @@ fn read(fields: &Fields) -> Result<Config> {
     let vocab = fields.vocab(&key("vocab_size"))?;
     Ok(Config {
         assumed: None,
+        prefix: None,
         architecture: match Known::of(fields.folder())? {
             // GLM-4-0414 has its own name, which files often shorten.
             Some(known) if known.name != "GLM-4" => known.name,

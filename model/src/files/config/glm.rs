@@ -55,6 +55,7 @@ fn read(fields: &Fields) -> Result<Config> {
         linear_bias: true,
         output_norms: false,
         dialect: Dialect::Glm,
+        prefix: None,
         tied_head: true,
         sampling: Sampling::published(0.8, 0.8),
         special: special(fields, vocab)?,

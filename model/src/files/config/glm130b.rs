@@ -47,6 +47,7 @@ fn read(fields: &Fields) -> Result<Config> {
         linear_bias: true,
         output_norms: false,
         dialect: Dialect::Glm130B,
+        prefix: None,
         tied_head: true,
         sampling: Sampling::published(0.8, 0.8),
         special: SpecialIds {

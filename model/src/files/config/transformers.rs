@@ -72,6 +72,7 @@ fn read(fields: &Fields) -> Result<Config> {
         linear_bias: false,
         output_norms: is_glm4,
         dialect: Dialect::Transformers,
+        prefix: None,
         tied_head: fields.flag("tie_word_embeddings", false)?,
         sampling: Sampling::published(0.8, 0.8),
         special: SpecialIds { ends: fields.ids("eos_token_id", vocab)?, ..SpecialIds::default() },

@@ -79,7 +79,7 @@ pub(super) fn choose(
     let Some(target) = options.target_bits else { return Ok(None) };
     let most = budget(source, path, target, shared)?;
     let inputs = inputs(source, path, options)?;
-    let total = Plan::new(&source.network, options, None, shared.map(str::to_owned))?.file_len();
+    let total = Plan::new(source, options, None, shared.map(str::to_owned))?.file_len();
     let part = measured_part(options);
     let mut progress = |matrix: &StoredMatrix, done: f64| {
         progress((total as f64 * part * done) as u64, total, &matrix.name)

@@ -13,9 +13,10 @@ use crate::calibrate::{CalibrationInfo, Formats, Packed};
 use crate::error::{Error, Result};
 use crate::files::checkpoint::{Dtype, SafetensorsLayout, Tensor, TensorSpec};
 use crate::files::gguf::GROUP;
+use crate::files::prefix::StoredPrefix;
 use crate::files::weights::{
-    Groups, StoredMatrix, StoredNetwork, StoredVector, TARGET_BITS_KEY, layout_metadata,
-    panel_shape, scale_name, scale_shape,
+    Groups, StoredMatrix, StoredVector, TARGET_BITS_KEY, layout_metadata, panel_shape, scale_name,
+    scale_shape,
 };
 
 /// Bytes of a matrix that are in memory at a time.
@@ -51,11 +52,12 @@ impl<'a> Plan<'a> {
     /// # Errors
     /// If an option is outside its range.
     pub(super) fn new(
-        network: &'a StoredNetwork,
+        source: &'a Source,
         options: &QuantizeOptions,
         formats: Option<&Formats>,
         shared: Option<String>,
     ) -> Result<Self> {
+        let Source { network, prefix, .. } = source;
         let (bits, group, form) = (bits(options)?, options.group, options.form());
         let mut matrices: Vec<_> = network.matrices().collect();
         matrices.retain(|matrix| Some(&matrix.name) != shared.as_ref());
@@ -90,13 +92,12 @@ impl<'a> Plan<'a> {
                     let shape = own.map_or_else(uniform, |own| own.shape([rows, cols]));
                     plan.add_panels(matrix, shape);
                 }
-                None => {
-                    let dtype = matrix.joined_dtype();
-                    let tensor = TensorSpec::new(&matrix.name, dtype, [rows, cols]);
-                    plan.add(tensor, Data::Copy(matrix));
-                }
+                None => plan.add_copy(matrix),
             }
         }
+        // A prefix is read once, so it would gain nothing from fewer bits.
+        prefix.iter().flat_map(StoredPrefix::matrices).for_each(|matrix| plan.add_copy(matrix));
+        vectors.extend(prefix.iter().flat_map(StoredPrefix::vectors));
         vectors.into_iter().for_each(|vector| plan.add_vector(vector));
         let calibration = options.calibration.iter().flat_map(CalibrationInfo::write);
         let shapes = || {
@@ -123,6 +124,11 @@ impl<'a> Plan<'a> {
     fn add(&mut self, tensor: TensorSpec, data: Data<'a>) {
         self.data.push((self.tensors.len(), data));
         self.tensors.push(tensor);
+    }
+
+    fn add_copy(&mut self, matrix: &'a StoredMatrix) {
+        let tensor = TensorSpec::new(&matrix.name, matrix.joined_dtype(), matrix.size());
+        self.add(tensor, Data::Copy(matrix));
     }
 
     fn add_panels(&mut self, matrix: &'a StoredMatrix, shape: Shape) {

@@ -200,7 +200,7 @@ impl Quantizer {
     }
 
     pub(super) fn plan<'a>(&self, source: &'a Source) -> Result<Plan<'a>> {
-        Plan::new(&source.network, &self.options, self.formats(), self.journal.shared.clone())
+        Plan::new(source, &self.options, self.formats(), self.journal.shared.clone())
     }
 
     /// Checks that what was written is of this source. All its files are complete.

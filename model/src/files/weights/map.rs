@@ -22,6 +22,12 @@ pub(crate) struct Source {
 }
 
 impl Source {
+    /// A matrix or vector that is always one tensor.
+    pub(crate) fn whole_tensor(name: String, rows: usize, cols: usize) -> Self {
+        let pieces = vec![below(&name, "", &(0..rows), cols)];
+        Self { name, rows, cols, pieces, copies: Vec::new() }
+    }
+
     /// The tensor that holds all of it, as one piece.
     pub(crate) fn whole(&self) -> Piece {
         below(&self.name, "", &(0..self.rows), self.cols)

@@ -189,10 +189,12 @@ impl Batch {
     /// A sequence with the beginning of a prompt that waits, as far as others have computed it.
     fn beginning(&mut self, index: usize) -> Option<Sequence> {
         let Self { model, queue, cache, running, .. } = self;
-        let prompt = &queue.get(index).1.prompt;
+        let submission = &queue.get(index).1;
+        let (model, prompt) = (submission.model(model).ok()?, &submission.prompt);
         let running = running.iter().map(|other| other.answer.sequence());
+        let running = running.filter(|other| model.begins(other));
         let running = running.map(|other| (model.reusable(prompt, other), other));
-        let found = running.chain(cache.find(model, prompt)).max_by_key(|&(len, _)| len);
+        let found = running.chain(cache.find(&model, prompt)).max_by_key(|&(len, _)| len);
         found.filter(|&(len, _)| len > 0).map(|(len, found)| found.fork(len))
     }
 
@@ -202,7 +204,7 @@ impl Batch {
         submission: Submission,
         beginning: Option<Sequence>,
     ) -> Result<Running> {
-        let empty = self.model.sequence(submission.context)?;
+        let empty = submission.model(&self.model)?.sequence(submission.context)?;
         let capacity = empty.capacity();
         let sequence = beginning.map_or(empty, |beginning| beginning.with_capacity(capacity));
         let request = submission.request.clone();
@@ -221,9 +223,12 @@ fn is_being_computed(
     running: &[Running],
     submission: &Submission,
 ) -> bool {
+    let Ok(model) = &submission.model(model) else { return false };
     let prompt = &submission.prompt;
-    let computed = |other: &Running| model.reusable(prompt, other.answer.sequence());
-    let planned = |other: &Running| model.shareable(prompt, other.answer.ids());
+    let running: Vec<_> =
+        running.iter().filter(|other| model.begins(other.answer.sequence())).collect();
+    let computed = |other: &&Running| model.reusable(prompt, other.answer.sequence());
+    let planned = |other: &&Running| model.shareable(prompt, other.answer.ids());
     let unfinished = running.iter().filter(|other| other.answer.prefill() > 0);
     let later = unfinished.map(planned).max().unwrap_or(0);
     if later < WORTH_WAITING {

@@ -4,11 +4,11 @@
 //! magic, fingerprint of the model [32]
 //! number of sequences; for each:
 //!     index of an earlier sequence and number of its first pages that are shared, number of ids, ids
-//!     the bytes of each page that is not shared
+//!     the bytes of each page that is not shared, from the one on in which the prefix of the adapter ends
 //! SHA-256 of all bytes before it [32]
 //! ```
 //!
-//! Numbers and ids have 32 bits, and all bytes are in little-endian order.
+//! The fingerprint includes the adapter of the model; only sequences that begin with it are written. Numbers and ids have 32 bits, and all bytes are in little-endian order.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -67,11 +67,12 @@ impl PrefixCache {
         to.write_all(MAGIC)?;
         to.write_number(VERSION as usize)?;
         to.write_all(&model.fingerprint())?;
-        to.write_number(self.sequences.len())?;
-        let pages: Vec<_> = self.sequences.iter().map(Sequence::pages).collect();
-        for (index, sequence) in self.sequences.iter().enumerate() {
+        let sequences: Vec<_> = self.sequences.iter().filter(|other| model.begins(other)).collect();
+        to.write_number(sequences.len())?;
+        let pages: Vec<_> = sequences.iter().map(|sequence| sequence.pages()).collect();
+        for (index, sequence) in sequences.into_iter().enumerate() {
             // Only whole pages: the last one has tokens of its own.
-            let whole = sequence.len() / KEYS;
+            let whole = sequence.positions() / KEYS;
             let common = |other: &Vec<usize>| {
                 let same = other.iter().zip(&pages[index][..whole]).take_while(|(a, b)| a == b);
                 same.count()
@@ -83,7 +84,7 @@ impl PrefixCache {
             to.write_number(shared)?;
             to.write_number(sequence.len())?;
             to.write_all(bytemuck::cast_slice(sequence.ids()))?;
-            for page in shared..pages[index].len() {
+            for page in shared.max(sequence.prefix() / KEYS)..pages[index].len() {
                 if cancel.is_cancelled() {
                     return Ok(());
                 }
@@ -180,14 +181,17 @@ fn read(
     for _ in 0..count {
         let [other, shared, len] = from.numbers().map_err(io)?.map(|number| number as usize);
         let mut sequence = match sequences.get(other) {
-            Some(other) if shared <= other.len() / KEYS => other.fork(shared * KEYS),
+            Some(other) if shared <= other.positions() / KEYS => {
+                other.fork((shared * KEYS).saturating_sub(other.prefix()))
+            }
             None if shared == 0 => empty.fork(0),
             _ => return Err(damaged("is damaged")),
         };
         if len <= sequence.len() || len > sequence.capacity() {
             return Err(damaged("is damaged"));
         }
-        let pages = len.div_ceil(KEYS) - shared;
+        let prefix = sequence.prefix();
+        let pages = (prefix + len).div_ceil(KEYS) - shared.max(prefix / KEYS);
         own += pages as u64 * empty.page_bytes();
         if own > budget {
             return Err(damaged("needs more memory than the cache may have: raise its limit"));

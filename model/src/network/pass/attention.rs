@@ -53,7 +53,7 @@ impl Pass<'_, '_, '_> {
             let qkv = &qkv[(segment.row - rows.start) * config.qkv_rows()..];
             let qkv = &qkv[..segment.count * config.qkv_rows()];
             let heads = HeadRows { rows: qkv, width: config.qkv_rows(), keys, values };
-            sequence.cache.store(isa, index, sequence.ids.len() + segment.token, heads);
+            sequence.cache.store(isa, index, sequence.positions() + segment.token, heads);
         }
     }
 
@@ -70,12 +70,13 @@ impl Pass<'_, '_, '_> {
         let width = config.attention_width();
         let attended = &mut wide[..rows.len() * width];
         for segment in segments.iter().filter_map(|segment| segment.within(&rows)) {
-            let (placement, position) = position(chunks, placements, &segment);
+            let (placement, token) = position(chunks, placements, &segment);
+            let prefix = chunks[segment.chunk].sequence.prefix();
             let of = Queries {
                 queries: &queries[segment.row * width..][..segment.count * width],
                 heads: config.heads,
-                position,
-                mask: placement.mask(),
+                position: prefix + token,
+                mask: placement.mask(prefix),
             };
             let out = &mut attended[(segment.row - rows.start) * width..][..segment.count * width];
             chunks[segment.chunk].sequence.cache.attend(*isa, index, of, partials, out);

@@ -1,0 +1,243 @@
+//! The trained prefix of P-Tuning v2: keys and values for every layer, which stand before those of the tokens.
+//!
+//! A prefix encoder is an embedding with a row for each position of the prefix. A row has, for each layer, the keys of all heads and
+//! then their values. With a projection, the row is instead the input of two linear layers with tanh between them, and their output
+//! has the keys and values.
+//!
+//! Source: `PrefixEncoder` and `get_prompt` in `modeling_chatglm.py` of THUDM/chatglm-6b and THUDM/chatglm2-6b.
+
+use std::ops::Range;
+
+use glm_kernels::{Activation, Isa, Output, Q8Rows, for_each_row};
+
+use super::config::{Config, Dialect};
+use super::fields::Fields;
+use super::model_dir::{CONFIG, CONFIG_NAME, ModelDir};
+use super::weights::{Affine, Source, StoredLinear, StoredMatrix, StoredVector};
+use crate::error::{Error, Result};
+use crate::files::checkpoint::Checkpoint;
+use crate::network::activations::Activations;
+use crate::network::layer::{Context, Linear, Weight};
+
+/// What the names of its tensors begin with.
+const NAME: &str = "transformer.prefix_encoder.";
+
+/// Most positions of a prefix.
+const MAX_TOKENS: usize = 1 << 16;
+
+/// What the authors of the peft library call the configuration of an adapter, in a folder of its own.
+const PEFT_CONFIG: &str = "adapter_config.json";
+
+/// The trained prefix of a model, as `config.json` describes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TrainedPrefix {
+    /// Positions of the prefix.
+    pub tokens: usize,
+    /// Whether two linear layers make keys and values from the embedding.
+    pub projection: bool,
+}
+
+impl TrainedPrefix {
+    /// Reads `pre_seq_len` and `prefix_projection`; `None` if there is no prefix.
+    ///
+    /// # Errors
+    /// If a field is outside its range, or models with these names of tensors have no prefix.
+    pub(crate) fn read(fields: &Fields, dialect: Dialect) -> Result<Option<Self>> {
+        if !fields.has("pre_seq_len") {
+            return Ok(None);
+        }
+        if !matches!(dialect, Dialect::ChatGlm | Dialect::ChatGlm2) {
+            return Err(fields.error("pre_seq_len is not supported for this model"));
+        }
+        let tokens = fields.size("pre_seq_len", 1..=MAX_TOKENS)?;
+        Ok(Some(Self { tokens, projection: fields.flag("prefix_projection", false)? }))
+    }
+}
+
+/// Keys and values of a position in all layers.
+fn width(config: &Config) -> usize {
+    config.layers * layer_width(config)
+}
+
+/// Keys and values of a position in one layer.
+fn layer_width(config: &Config) -> usize {
+    2 * config.kv_heads * config.head_size
+}
+
+/// Whether a tensor belongs to a prefix encoder.
+pub(crate) fn is_part(name: &str) -> bool {
+    name.starts_with(NAME)
+}
+
+/// The error for a folder that is an adapter and no model; `None` if it is something else.
+pub(crate) fn adapter_error(checkpoint: &Checkpoint) -> Option<Error> {
+    if checkpoint.names().len() == 0 || !checkpoint.names().all(is_part) {
+        return None;
+    }
+    let folder = ModelDir::open(checkpoint.path()).and_then(|folder| folder.json(CONFIG));
+    let base = folder.unwrap_or_default();
+    let base = base.get(CONFIG_NAME).and_then(|name| name.as_str()).unwrap_or_default();
+    let base = if base.is_empty() { String::new() } else { format!(", {base}") };
+    Some(Error::file(
+        checkpoint.path(),
+        format!(
+            "is an adapter (P-Tuning v2) and has no model: open the model that it was trained for{base}, and pass this \
+             folder to --adapter"
+        ),
+    ))
+}
+
+/// The error for a folder of the peft library; `None` if it is something else.
+pub(crate) fn peft_error(folder: &ModelDir) -> Option<Error> {
+    if !folder.has(PEFT_CONFIG) {
+        return None;
+    }
+    let config = folder.json(PEFT_CONFIG).unwrap_or_default();
+    let kind = config.get("peft_type").and_then(|kind| kind.as_str()).unwrap_or("unknown");
+    let remedy = match kind {
+        "LORA" => {
+            ": merge it into its model with merge_and_unload() of peft, save that, and open the result"
+        }
+        _ => "",
+    };
+    let problem =
+        format!("is an adapter of peft of type {kind}, which is not supported yet{remedy}");
+    Some(folder.error(PEFT_CONFIG, problem))
+}
+
+/// A prefix encoder in a checkpoint, its types and shapes checked.
+pub(crate) struct StoredPrefix {
+    tokens: usize,
+    /// `[tokens, width]`
+    embedding: StoredMatrix,
+    projection: Option<[StoredLinear; 2]>,
+}
+
+impl StoredPrefix {
+    /// Finds the prefix encoder `prefix` of a model like `config`.
+    ///
+    /// # Errors
+    /// If a tensor is missing, of another type or of another shape.
+    pub(crate) fn find(
+        checkpoint: &Checkpoint,
+        config: &Config,
+        prefix: TrainedPrefix,
+    ) -> Result<Self> {
+        let TrainedPrefix { tokens, projection } = prefix;
+        let name = format!("{NAME}embedding.weight");
+        let Some(embedding) = checkpoint.get(&name) else {
+            let problem = "is missing, and config.json says by pre_seq_len that the model has a trained prefix: remove \
+                           pre_seq_len from it to use the model without one";
+            return Err(Error::tensor(checkpoint.path(), &name, problem));
+        };
+        let rows = embedding.shape().first().copied().unwrap_or_default();
+        if rows != tokens {
+            let problem = format!("has {rows} rows, and pre_seq_len in config.json is {tokens}");
+            return Err(embedding.error(problem));
+        }
+        let first = format!("{NAME}trans.0.weight");
+        if let Some(first) = checkpoint.get(&first).filter(|_| !projection) {
+            return Err(first.error("is there, and prefix_projection in config.json is not true"));
+        }
+        let (width, hidden) = (width(config), config.hidden);
+        // The projection of ChatGLM-6B begins with a hidden state, and that of the later models with keys and values.
+        let input = match (projection, config.dialect) {
+            (true, Dialect::ChatGlm) => hidden,
+            _ => width,
+        };
+        let fits = |name: &str, shape: [usize; 2]| match checkpoint.get(name) {
+            Some(tensor) if tensor.shape() != shape => {
+                let Config { architecture, layers, kv_heads, head_size, .. } = config;
+                Err(tensor.error(format!(
+                    "expected {shape:?} for {architecture} with {layers} layers of {kv_heads} heads of keys and values, of \
+                     {head_size} elements each, found {:?}: it was trained for another model",
+                    tensor.shape()
+                )))
+            }
+            _ => Ok(()),
+        };
+        let matrix = |name: String, [rows, cols]: [usize; 2]| {
+            fits(&name, [rows, cols])?;
+            StoredMatrix::find(checkpoint, &Source::whole_tensor(name, rows, cols))
+        };
+        let linear = |index: usize, [rows, cols]: [usize; 2]| {
+            let name = |part| format!("{NAME}trans.{index}.{part}");
+            let bias = Source::whole_tensor(name("bias"), rows, 1);
+            Ok::<_, Error>(Affine {
+                weight: matrix(name("weight"), [rows, cols])?,
+                bias: Some(StoredVector::find(checkpoint, &bias)?),
+            })
+        };
+        let embedding = matrix(name, [tokens, input])?;
+        let projection = match projection {
+            true => Some([linear(0, [hidden, input])?, linear(2, [width, hidden])?]),
+            false => None,
+        };
+        Ok(Self { tokens, embedding, projection })
+    }
+
+    fn linears(&self) -> impl Iterator<Item = &StoredLinear> {
+        self.projection.iter().flatten()
+    }
+
+    /// Its matrices.
+    pub(crate) fn matrices(&self) -> impl Iterator<Item = &StoredMatrix> {
+        [&self.embedding].into_iter().chain(self.linears().map(|linear| &linear.weight))
+    }
+
+    /// Its biases.
+    pub(crate) fn vectors(&self) -> impl Iterator<Item = &StoredVector> {
+        self.linears().filter_map(|linear| linear.bias.as_ref())
+    }
+
+    /// # Errors
+    /// If a matrix cannot be loaded.
+    pub(crate) fn load(&self, config: &Config) -> Result<PrefixEncoder> {
+        let load = |linear: &StoredLinear| {
+            let bias = linear.bias.as_ref().map(StoredVector::load);
+            Ok(Linear { weight: linear.weight.load()?, bias, activation: Activation::None })
+        };
+        let projection = match &self.projection {
+            Some([first, second]) => Some([load(first)?, load(second)?]),
+            None => None,
+        };
+        Ok(PrefixEncoder {
+            tokens: self.tokens,
+            width: width(config),
+            embedding: self.embedding.load()?,
+            projection,
+        })
+    }
+}
+
+/// The weights that keys and values of a prefix are computed from.
+pub(crate) struct PrefixEncoder {
+    /// Positions of the prefix.
+    pub(crate) tokens: usize,
+    /// Keys and values of a position in all layers.
+    pub(crate) width: usize,
+    /// `[tokens, inputs]`
+    embedding: Weight,
+    projection: Option<[Linear; 2]>,
+}
+
+impl PrefixEncoder {
+    /// Keys and values of some positions, `[positions, layers, 2, heads, head size]`, on the threads of the current pool.
+    pub(crate) fn rows(&self, isa: Isa, positions: Range<usize>) -> Vec<f32> {
+        let embedding = self.embedding.matrix();
+        let mut rows = vec![0.0; positions.len() * embedding.cols()];
+        for_each_row(&mut rows, embedding.cols(), |i, row| embedding.row(positions.start + i, row));
+        let Some([first, second]) = &self.projection else { return rows };
+        let quantized = &mut Q8Rows::default();
+        let mut context = Context { isa, activations: Activations::F32, quantized };
+        let hidden_size = second.weight.cols();
+        let mut hidden = vec![0.0; positions.len() * hidden_size];
+        first.forward(&mut context, &rows, Output::Store, &mut hidden);
+        for_each_row(&mut hidden, hidden_size, |_, row| {
+            row.iter_mut().for_each(|x| *x = libm::tanhf(*x));
+        });
+        let mut out = vec![0.0; positions.len() * self.width];
+        second.forward(&mut context, &hidden, Output::Store, &mut out);
+        out
+    }
+}

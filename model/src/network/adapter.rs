@@ -1,0 +1,143 @@
+//! Adapters: a trained prefix of keys and values (P-Tuning v2), before the tokens of a sequence.
+//!
+//! Every token attends to the whole prefix. Its keys are not rotated, and the positions of the tokens do not count it. The pages with
+//! the prefix are filled once, and all sequences that begin with it share them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use glm_kernels::{HeadRows, Heads, Isa};
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+use crate::files::checkpoint::Checkpoint;
+use crate::files::config::Config;
+use crate::files::fields::Fields;
+use crate::files::model_dir::{CONFIG, ModelDir};
+use crate::files::prefix::{PrefixEncoder, StoredPrefix, TrainedPrefix, peft_error};
+use crate::network::kv::{KvPool, SequenceCache};
+use crate::network::model::Model;
+
+/// Positions that are computed at a time: those of ChatGLM-6B have 59 MB.
+const STEP: usize = 64;
+
+/// What a model was trained to begin with for a task: keys and values of some positions in every layer, as P-Tuning v2 of ChatGLM-6B
+/// makes them. Clones share it.
+///
+/// ```no_run
+/// use glm_model::{Adapter, Bundle, Options};
+///
+/// let bundle = Bundle::open("chatglm-6b-int4", &Options::default())?;
+/// let adapter = Adapter::open("output/adgen-chatglm-6b-pt/checkpoint-3000", bundle.model())?;
+/// let tuned = bundle.with_adapter(Some(&adapter))?; // shares the weights
+/// # Ok::<(), glm_model::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Adapter(Arc<Prefix>);
+
+struct Prefix {
+    /// Identity of its model.
+    model: u64,
+    pool: KvPool,
+    cache: SequenceCache,
+    len: usize,
+    fingerprint: [u8; 32],
+}
+
+impl Adapter {
+    /// Reads an adapter of `model`: the folder of a training checkpoint, which has `config.json` with `pre_seq_len`, and the weights of
+    /// the prefix encoder, alone or with all others of the model. The others are not read.
+    ///
+    /// # Errors
+    /// If a file is missing or damaged, the folder is an adapter of another kind, it was trained for a model of another shape, or the
+    /// memory for its keys and values cannot be allocated.
+    pub fn open(dir: impl AsRef<Path>, model: &Model) -> Result<Self> {
+        let folder = ModelDir::open(dir.as_ref())?;
+        if let Some(error) = peft_error(&folder) {
+            return Err(error);
+        }
+        if !folder.has(CONFIG) {
+            let problem =
+                "is missing, or no regular file: copy that of the training, which says pre_seq_len";
+            return Err(folder.error(CONFIG, problem));
+        }
+        let fields = Fields::open(&folder, CONFIG)?;
+        let config = model.config();
+        let prefix = TrainedPrefix::read(&fields, config.dialect)?.ok_or_else(|| {
+            fields.error("has no pre_seq_len, so the folder is no adapter (P-Tuning v2)")
+        })?;
+        let checkpoint = Checkpoint::open(dir.as_ref())?;
+        model.load_adapter(&StoredPrefix::find(&checkpoint, config, prefix)?)
+    }
+
+    /// Fills the pages with the keys and values of `encoder`, on the threads of the current pool.
+    ///
+    /// # Errors
+    /// If the budget of the pool or the memory is exhausted.
+    pub(crate) fn new(
+        model: u64,
+        pool: &KvPool,
+        config: &Config,
+        isa: Isa,
+        encoder: &PrefixEncoder,
+    ) -> Result<Self> {
+        let len = encoder.tokens;
+        // Dropping it returns the pages, also after an error.
+        let mut prefix =
+            Prefix { model, pool: pool.clone(), cache: pool.cache(), len, fingerprint: [0; 32] };
+        pool.reserve(&mut prefix.cache, 0, len)?;
+        let mut hash = Sha256::new();
+        let (size, heads) = (config.head_size, config.kv_heads * config.head_size);
+        let at = |part: usize| Heads { first: part * heads, stride: size };
+        for first in (0..len).step_by(STEP) {
+            let rows = encoder.rows(isa, first..(first + STEP).min(len));
+            hash.update(bytemuck::cast_slice(&rows));
+            for layer in 0..config.layers {
+                let (keys, values) = (at(2 * layer), at(2 * layer + 1));
+                let rows = HeadRows { rows: &rows, width: encoder.width, keys, values };
+                prefix.cache.store(isa, layer, first, rows);
+            }
+        }
+        prefix.fingerprint = hash.finalize().into();
+        Ok(Self(Arc::new(prefix)))
+    }
+
+    /// Positions of the prefix. They do not count as tokens of the context.
+    pub fn tokens(&self) -> usize {
+        self.0.len
+    }
+
+    /// A hash of keys and values before they have the type of the cache.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        self.0.fingerprint
+    }
+
+    /// A cache with the prefix, which shares the pages.
+    pub(crate) fn cache(&self) -> SequenceCache {
+        self.0.cache.fork(self.0.len)
+    }
+
+    /// Checks that it belongs to the model with this identity.
+    pub(crate) fn check(&self, model: u64) -> Result<()> {
+        if self.0.model == model { Ok(()) } else { Err(Error::OtherModel("adapter")) }
+    }
+}
+
+impl PartialEq for Adapter {
+    /// Whether the same keys and values begin a sequence of the same model.
+    fn eq(&self, other: &Self) -> bool {
+        (self.0.model, self.0.fingerprint) == (other.0.model, other.0.fingerprint)
+    }
+}
+
+impl std::fmt::Debug for Adapter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Adapter").field("tokens", &self.0.len).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Prefix {
+    fn drop(&mut self) {
+        self.pool.trim(&mut self.cache, 0);
+    }
+}
