@@ -350,17 +350,19 @@ mod tests {
                 }
                 let cache = store::<Int4>(&case, isa);
                 equals_dequantized(&case, &cache, isa);
-                // Values have no anchor. No error is larger than that of the step that maps the largest value to −8, by which the
-                // others are clipped at one step.
+                // Values have no anchor. No error is larger than that of the grid over the whole range, but for the rounding of its
+                // scale and minimum to 11 bits.
                 let (cached, stored) = cached_and_stored(&case, &cache)[1].clone();
                 for (cached, stored) in cached.chunks(size).zip(stored.chunks(size)) {
-                    let step = stored.iter().fold(0f32, |max, x| max.max(x.abs())) / 8.0;
-                    let plain = |x: f32| x - (x / step).round().clamp(-7.0, 8.0) * step;
-                    let negated = |x: f32| x - (x / step).round().clamp(-8.0, 7.0) * step;
-                    let squares = |error: &dyn Fn(f32) -> f32| stored.iter().map(|&x| error(x).powi(2)).sum::<f32>();
-                    let found: f32 = cached.iter().zip(stored).map(|(a, b)| (a - b).powi(2)).sum();
-                    let bound = squares(&plain).max(squares(&negated)) * 1.001 + step * step * 1e-6;
-                    prop_assert!(found <= bound || step == 0.0, "{}: {} > {}", isa, found, bound);
+                    let largest = stored.iter().fold(f32::NEG_INFINITY, |max, &x| max.max(x));
+                    let least = stored.iter().fold(f32::INFINITY, |min, &x| min.min(x));
+                    let scale = (largest - least) / 15.0;
+                    let error = |x: f32| x - least - ((x - least) / scale.max(1e-30)).round() * scale;
+                    let length = |errors: &dyn Fn(usize) -> f32| (0..size).map(|i| errors(i).powi(2)).sum::<f32>().sqrt();
+                    let found = length(&|i| cached[i] - stored[i]);
+                    let rounding = (least.abs() + largest - least) / 2048.0 + 1e-6;
+                    let bound = length(&|i| error(stored[i])) * 1.001 + (size as f32).sqrt() * rounding;
+                    prop_assert!(found <= bound, "{}: {} > {}", isa, found, bound);
                 }
             }
         }

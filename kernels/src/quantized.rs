@@ -252,9 +252,6 @@ pub struct Step {
 }
 
 impl Step {
-    /// That of numbers which are not quantized.
-    pub(crate) const ONE: Self = Self { scale: 1.0, inverse: 1.0 };
-
     /// The step of `scale`.
     #[inline(always)]
     pub(crate) fn of(scale: f32) -> Self {

@@ -90,7 +90,7 @@ pub trait Vectors: Copy + Send + Sync + 'static {
     fn load_bf16(self, from: &[bf16; LANES]) -> Self::F32;
     /// Loads eight bytes, widened.
     fn load_i8(self, from: &[i8; LANES]) -> Self::F32;
-    /// Column `column` of eight columns of signed nibbles, widened: lane `i` is nibble `column` of `from[i]`, the lowest first.
+    /// Column `column` of eight columns of unsigned nibbles, widened: lane `i` is nibble `column` of `from[i]`, the lowest first.
     fn load_nibbles(self, from: &[u32; LANES], column: usize) -> Self::F32;
     /// Stores eight `f32`.
     fn store(self, v: Self::F32, to: &mut [f32; LANES]);

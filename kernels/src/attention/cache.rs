@@ -33,11 +33,11 @@ impl KvShape {
         [self.keys().vectors::<E>(), self.values().vectors::<E>()]
     }
 
-    /// Vectors of the scales and of the anchor of one head in a page.
+    /// Vectors of the grids and of the anchor of one head in a page.
     #[inline(always)]
-    fn scales<E: Cached>(&self) -> usize {
-        let scales = if E::QUANTIZED { 2 * PANELS } else { 0 };
-        scales + if E::ANCHORED { self.head_size / LANES } else { 0 }
+    fn grids<E: Cached>(&self) -> usize {
+        let grids = if E::QUANTIZED { 2 * PANELS } else { 0 };
+        grids + if E::MINIMUM { self.head_size / LANES } else { 0 }
     }
 
     /// Layout of the keys of one head: a column is eight positions.
@@ -58,11 +58,11 @@ impl KvShape {
     /// If the size overflows.
     #[track_caller]
     pub fn page_bytes<E: Cached>(&self) -> usize {
-        // More than the vectors and scales of any type.
+        // More than the vectors and grids of any type.
         self.head_size.checked_mul(16 * KEYS).expect("bytes of a page");
         let [keys, values] = self.vectors::<E>();
         let head = (keys + values).checked_mul(size_of::<E::Vector>());
-        head.and_then(|bytes| bytes.checked_add(self.scales::<E>() * size_of::<[f32; LANES]>()))
+        head.and_then(|bytes| bytes.checked_add(self.grids::<E>() * size_of::<[f32; LANES]>()))
             .and_then(|bytes| bytes.checked_mul(self.layers))
             .and_then(|bytes| bytes.checked_mul(self.heads))
             .expect("bytes of a page")
@@ -79,7 +79,7 @@ pub struct OutOfMemory;
 /// holds one element of eight positions, so a weighted sum of them gives eight scores. A vector of values holds eight elements
 /// of one position. Both are stored in the order of summation.
 ///
-/// Integers have one scale per head and position, and are those of the [rotated](crate::reference::rotated) head: a rotation spreads
+/// Integers have one scale per head and position, and those of [`Int4`](super::Int4) a minimum, too. They are those of the [rotated](crate::reference::rotated) head: a rotation spreads
 /// the few large elements of a head, which would take the precision of all others. Queries are rotated too, so the scores are the
 /// same, and the weighted sum of the values is rotated back. Keys of [`Int4`](super::Int4) are stored as differences from the anchor of the page:
 /// most of a key is the same for all positions. The anchor is the mean of the keys of the page before; in the first page, it is the
@@ -89,8 +89,9 @@ pub struct KvPage<E: Cached> {
     /// `[layers][heads]`; each head is its keys ([`Strips`] of 16 columns of `head size` vectors) followed by its values
     /// ([`Strips`] of `head size / 8` columns of 128 vectors).
     vectors: Vec<E::Vector>,
-    /// `[layers][heads]`; each head has the scales of its keys and of its values, `[2][16][8]`, and its anchor; empty for floats
-    scales: Vec<[f32; LANES]>,
+    /// `[layers][heads]`; each head has the grids of its keys and of its values, `[2][16]` times those of eight positions, and its
+    /// anchor; empty for floats
+    grids: Vec<[f32; LANES]>,
 }
 
 impl<E: Cached> KvPage<E> {
@@ -109,8 +110,8 @@ impl<E: Cached> KvPage<E> {
         let heads = layers.checked_mul(heads).expect("heads of all layers");
         let zeroed_of = |each: usize| heads.checked_mul(each).expect("elements of a page");
         let vectors = zeroed_of(shape.vectors::<E>().iter().sum());
-        let scales = zeroed_of(shape.scales::<E>());
-        Ok(Self { shape, vectors: zeroed(vectors)?, scales: zeroed(scales)? })
+        let grids = zeroed_of(shape.grids::<E>());
+        Ok(Self { shape, vectors: zeroed(vectors)?, grids: zeroed(grids)? })
     }
 
     /// Makes this page a copy of `other`.
@@ -121,7 +122,7 @@ impl<E: Cached> KvPage<E> {
     pub fn copy_from(&mut self, other: &Self) {
         assert_eq!(self.shape, other.shape, "shapes of the pages");
         self.vectors.copy_from_slice(&other.vectors);
-        self.scales.copy_from_slice(&other.scales);
+        self.grids.copy_from_slice(&other.grids);
     }
 
     /// One head of a layer.
@@ -132,11 +133,11 @@ impl<E: Cached> KvPage<E> {
         let [keys, values] = shape.vectors::<E>();
         let vectors = &self.vectors[at * (keys + values)..][..keys + values];
         let (keys, values) = vectors.split_at(keys);
-        let scales = &self.scales[at * shape.scales::<E>()..][..shape.scales::<E>()];
+        let grids = &self.grids[at * shape.grids::<E>()..][..shape.grids::<E>()];
         let panels = if E::QUANTIZED { PANELS } else { 0 };
-        let (key_scales, scales) = scales.split_at(panels);
-        let (value_scales, anchor) = scales.split_at(panels);
-        CachedHead { shape, keys, values, scales: [key_scales, value_scales], anchor }
+        let (key_grids, grids) = grids.split_at(panels);
+        let (value_grids, anchor) = grids.split_at(panels);
+        CachedHead { shape, keys, values, grids: [key_grids, value_grids], anchor }
     }
 }
 
@@ -188,15 +189,15 @@ impl<E: Cached> KvCache<E> {
         Self { shape: self.shape, pages: self.pages[..len.min(self.pages.len())].to_vec() }
     }
 
-    /// The bytes of page `index`, vectors and scales, in the order of this machine. They do not depend on the instruction set.
+    /// The bytes of page `index`, vectors and grids, in the order of this machine. They do not depend on the instruction set.
     ///
     /// # Panics
     /// If the page does not exist.
     #[track_caller]
     pub fn page_bytes(&self, index: usize) -> [&[u8]; 2] {
         self.check_page(index);
-        let KvPage { vectors, scales, .. } = &*self.pages[index];
-        [bytemuck::cast_slice(vectors), bytemuck::cast_slice(scales)]
+        let KvPage { vectors, grids, .. } = &*self.pages[index];
+        [bytemuck::cast_slice(vectors), bytemuck::cast_slice(grids)]
     }
 
     /// As [`KvCache::page_bytes`], to be written. `None` if another cache shares the page.
@@ -206,8 +207,8 @@ impl<E: Cached> KvCache<E> {
     #[track_caller]
     pub fn page_bytes_mut(&mut self, index: usize) -> Option<[&mut [u8]; 2]> {
         self.check_page(index);
-        let KvPage { vectors, scales, .. } = Arc::get_mut(&mut self.pages[index])?;
-        Some([bytemuck::cast_slice_mut(vectors), bytemuck::cast_slice_mut(scales)])
+        let KvPage { vectors, grids, .. } = Arc::get_mut(&mut self.pages[index])?;
+        Some([bytemuck::cast_slice_mut(vectors), bytemuck::cast_slice_mut(grids)])
     }
 
     /// A number for each page: its address. Caches that share a page have the same number for it.
@@ -264,23 +265,23 @@ impl<E: Cached> KvCache<E> {
             let page = Arc::get_mut(&mut pages[0]).expect("a shared page is not written");
             let before = before.last();
             let vectors_len = shape.vectors::<E>().iter().sum();
-            let scales_len = shape.scales::<E>();
+            let grids_len = shape.grids::<E>();
             let vectors = layer_of(&mut page.vectors, layer, shape.heads * vectors_len);
-            let scales = layer_of(&mut page.scales, layer, shape.heads * scales_len);
+            let grids = layer_of(&mut page.grids, layer, shape.heads * grids_len);
             let vectors = &SharedRows::new(vectors, vectors_len);
-            let scales = E::QUANTIZED.then(|| SharedRows::new(scales, scales_len));
+            let grids = E::QUANTIZED.then(|| SharedRows::new(grids, grids_len));
             let rows =
                 HeadRows { rows: &rows.rows[stored * rows.width..][..here * rows.width], ..rows };
             for_each(shape.heads, |head| {
                 // SAFETY: each head is used by one task only.
                 let vectors = unsafe { vectors.row(head, 0..vectors_len) };
-                let scales = match &scales {
+                let grids = match &grids {
                     // SAFETY: each head is used by one task only.
-                    Some(scales) => unsafe { scales.row(head, 0..scales_len) },
+                    Some(grids) => unsafe { grids.row(head, 0..grids_len) },
                     None => &mut [],
                 };
                 let before = before.map(|page| page.head(layer, head));
-                E::store(isa, Store { shape, head, first, rows, before, vectors, scales });
+                E::store(isa, Store { shape, head, first, rows, before, vectors, grids });
             });
             stored += here;
         }
@@ -308,19 +309,22 @@ impl<E: Cached> KvCache<E> {
             let panel = index / LANES;
             for head in 0..self.shape.heads {
                 let block = self.head(position / KEYS, layer, head);
-                let scale =
-                    |scales: &[[f32; LANES]]| if E::QUANTIZED { scales[panel][lane] } else { 1.0 };
-                let [key_scale, value_scale] = block.scales.map(scale);
+                let grid = |grids: &[[f32; LANES]]| match grids.get(panel) {
+                    Some(grids) => E::grids(crate::simd::scalar::Scalar, grids).map(|x| x[lane]),
+                    None => [1.0, 0.0],
+                };
+                let [[key_scale, key_minimum], [value_scale, value_minimum]] =
+                    block.grids.map(grid);
                 for i in 0..self.shape.head_size {
-                    let anchor = if E::ANCHORED { block.anchor.as_flattened()[i] } else { 0.0 };
+                    let anchor = if E::MINIMUM { block.anchor.as_flattened()[i] } else { 0.0 };
                     let (first, step) = self.shape.keys().column::<E>(panel);
                     let key = E::get(&block.keys[first + i * step], panel % E::COLUMNS, lane);
-                    keys.push(key.widen() * key_scale + anchor);
+                    keys.push(key.widen() * key_scale + key_minimum + anchor);
                     let column = i / LANES;
                     let (first, step) = self.shape.values().column::<E>(column);
                     let vector = &block.values[first + index * step];
                     let value = E::get(vector, column % E::COLUMNS, i % LANES);
-                    values.push(value.widen() * value_scale);
+                    values.push(value.widen() * value_scale + value_minimum);
                 }
             }
         }
@@ -337,8 +341,8 @@ pub(super) struct CachedHead<'a, E: Cached> {
     pub(super) shape: KvShape,
     pub(super) keys: &'a [E::Vector],
     values: &'a [E::Vector],
-    /// Scales of the keys and of the values; empty for floats.
-    pub(super) scales: [&'a [[f32; LANES]]; 2],
+    /// Grids of the keys and of the values, those of eight positions in a vector; empty for floats.
+    pub(super) grids: [&'a [[f32; LANES]]; 2],
     /// What was subtracted from the keys; empty if the type has no anchors.
     pub(super) anchor: &'a [[f32; LANES]],
 }

@@ -9,6 +9,24 @@ use crate::Isa;
 use crate::quantized::{Step, step};
 use crate::simd::{LANES, Simd, Vectors};
 
+/// What the integers `n` of a head mean: the values `minimum + scale · n`.
+#[derive(Clone, Copy)]
+pub struct Grid {
+    pub(super) scale: f32,
+    pub(super) minimum: f32,
+    /// The factor from values to integers: 1/scale, or 0 where that overflows.
+    inverse: f32,
+}
+
+impl Grid {
+    /// That of a type which is not quantized.
+    const NONE: Self = Self { scale: 1.0, minimum: 0.0, inverse: 1.0 };
+
+    fn new(step: Step, minimum: f32) -> Self {
+        Self { scale: step.scale, minimum, inverse: step.inverse }
+    }
+}
+
 /// An element type of a KV cache: `f32`, `f16`, `i8` or [`Int4`].
 pub trait Cached: Copy + Send + Sync + 'static {
     /// Eight elements of each of [`Self::COLUMNS`] adjacent columns.
@@ -17,16 +35,19 @@ pub trait Cached: Copy + Send + Sync + 'static {
     type Strip: bytemuck::Pod;
     /// Columns of a vector: 1 or 8.
     const COLUMNS: usize;
-    /// Whether the type is quantized: a head is [rotated](crate::reference::rotated) and has one scale per token.
+    /// Whether the type is quantized: a head is [rotated](crate::reference::rotated) and has one [`Grid`] per token.
     const QUANTIZED: bool;
+    /// Whether a grid has a minimum, and the keys of a page are stored as differences from its anchor, which is near their mean.
+    const MINIMUM: bool;
 
-    /// Whether the keys of a page are stored as differences from its anchor, which is near their mean.
-    const ANCHORED: bool;
-
-    /// The step between the integers of a head; only of a quantized type.
-    fn step<S: Vectors>(simd: S, head: &[[f32; LANES]]) -> Step;
-    /// Rounds eight values to the nearest elements; those of a quantized type are multiples of its step.
-    fn narrow<S: Vectors>(simd: S, v: S::F32) -> [Self; LANES];
+    /// The grid of a head; that of a type which is not quantized is unused.
+    fn grid<S: Vectors>(simd: S, head: &[[f32; LANES]]) -> Grid;
+    /// Stores the grid of one of eight tokens.
+    fn set_grid(grid: &Grid, to: &mut [f32; LANES], lane: usize);
+    /// The scales and the minima of eight tokens.
+    fn grids<S: Vectors>(simd: S, from: &[f32; LANES]) -> [S::F32; 2];
+    /// Rounds eight values to the nearest elements; those of a quantized type are the integers of the grid.
+    fn narrow<S: Vectors>(simd: S, v: S::F32, grid: &Grid) -> [Self; LANES];
     /// The value as `f32`, exact.
     fn widen(self) -> f32;
     /// Element `lane` of column `column` of a vector.
@@ -65,7 +86,15 @@ macro_rules! one_column {
         type Vector = [Self; LANES];
         type Strip = [[Self; LANES]; STRIP];
         const COLUMNS: usize = 1;
-        const ANCHORED: bool = false;
+        const MINIMUM: bool = false;
+        #[inline(always)]
+        fn set_grid(grid: &Grid, to: &mut [f32; LANES], lane: usize) {
+            to[lane] = grid.scale;
+        }
+        #[inline(always)]
+        fn grids<S: Vectors>(simd: S, from: &[f32; LANES]) -> [S::F32; 2] {
+            [simd.load(from), simd.splat(0.0)]
+        }
         #[inline(always)]
         fn get(from: &[Self; LANES], _: usize, lane: usize) -> Self {
             from[lane]
@@ -88,15 +117,15 @@ macro_rules! one_column {
 
 impl Cached for f32 {
     const QUANTIZED: bool = false;
-    fn step<S: Vectors>(_: S, _: &[[f32; LANES]]) -> Step {
-        Step::ONE
+    fn grid<S: Vectors>(_: S, _: &[[f32; LANES]]) -> Grid {
+        Grid::NONE
     }
     #[inline(always)]
     fn widen(self) -> f32 {
         self
     }
     #[inline(always)]
-    fn narrow<S: Vectors>(simd: S, v: S::F32) -> [Self; LANES] {
+    fn narrow<S: Vectors>(simd: S, v: S::F32, _: &Grid) -> [Self; LANES] {
         let mut narrow = [0.0; LANES];
         simd.store(v, &mut narrow);
         narrow
@@ -106,15 +135,15 @@ impl Cached for f32 {
 
 impl Cached for f16 {
     const QUANTIZED: bool = false;
-    fn step<S: Vectors>(_: S, _: &[[f32; LANES]]) -> Step {
-        Step::ONE
+    fn grid<S: Vectors>(_: S, _: &[[f32; LANES]]) -> Grid {
+        Grid::NONE
     }
     #[inline(always)]
     fn widen(self) -> f32 {
         self.to_f32()
     }
     #[inline(always)]
-    fn narrow<S: Vectors>(simd: S, v: S::F32) -> [Self; LANES] {
+    fn narrow<S: Vectors>(simd: S, v: S::F32, _: &Grid) -> [Self; LANES] {
         let mut narrow = [f16::ZERO; LANES];
         simd.store_f16(v, &mut narrow);
         narrow
@@ -125,33 +154,37 @@ impl Cached for f16 {
 impl Cached for i8 {
     const QUANTIZED: bool = true;
     #[inline(always)]
-    fn step<S: Vectors>(simd: S, head: &[[f32; LANES]]) -> Step {
-        step(simd, head)
+    fn grid<S: Vectors>(simd: S, head: &[[f32; LANES]]) -> Grid {
+        Grid::new(step(simd, head), 0.0)
     }
     #[inline(always)]
     fn widen(self) -> f32 {
         f32::from(self)
     }
     #[inline(always)]
-    fn narrow<S: Vectors>(simd: S, v: S::F32) -> [Self; LANES] {
+    fn narrow<S: Vectors>(simd: S, v: S::F32, grid: &Grid) -> [Self; LANES] {
         let mut narrow = [0; LANES];
-        simd.store_i8(simd.round(v), &mut narrow);
+        let integers = simd.round(simd.mul(v, simd.splat(grid.inverse)));
+        simd.store_i8(integers, &mut narrow);
         narrow
     }
     one_column!(load_i8, pair_load_i8);
 }
 
-/// A 4-bit integer, −8..=7. Word `i` of a vector holds element `i` of eight columns, the first in the lowest bits.
+/// A 4-bit integer, 0..=15. Word `i` of a vector holds element `i` of eight columns, the first in the lowest bits.
+///
+/// Scale and minimum of a token are `f16`: values beyond ±65504 become infinite, as in a cache of `f16`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Int4(i8);
+pub struct Int4(u8);
 
-/// Factors of the step that maps the largest value of a head to −8: smaller steps clip the largest values and round the others less.
-const STEP_FACTORS: [f32; 8] = [1.0, 0.94, 0.88, 0.82, 0.76, 0.7, 0.64, 0.58];
+/// Parts of the range of a head that the grid may cover: a smaller one clips the extreme values and rounds the others less.
+const RANGES: [f32; 8] = [1.0, 0.96, 0.92, 0.88, 0.84, 0.8, 0.76, 0.72];
 
 impl Int4 {
     #[inline(always)]
-    fn integers<S: Vectors>(simd: S, v: S::F32) -> S::F32 {
-        simd.max(simd.min(simd.round(v), simd.splat(7.0)), simd.splat(-8.0))
+    fn integers<S: Vectors>(simd: S, v: S::F32, grid: &Grid) -> S::F32 {
+        let steps = simd.mul(simd.sub(v, simd.splat(grid.minimum)), simd.splat(grid.inverse));
+        simd.max(simd.min(simd.round(steps), simd.splat(15.0)), simd.splat(0.0))
     }
 }
 
@@ -160,55 +193,73 @@ impl Cached for Int4 {
     type Strip = [u32; LANES];
     const COLUMNS: usize = STRIP;
     const QUANTIZED: bool = true;
-    const ANCHORED: bool = true;
+    const MINIMUM: bool = true;
 
-    /// The step with the least squared error of a few. Its sign makes the largest value negative: there is one more integer.
+    /// The grid with the least squared error of a few.
     #[inline(always)]
-    fn step<S: Vectors>(simd: S, head: &[[f32; LANES]]) -> Step {
-        let largest = step(simd, head).scale * 127.0;
+    fn grid<S: Vectors>(simd: S, head: &[[f32; LANES]]) -> Grid {
+        let largest = step(simd, head).scale;
         if largest.is_nan() {
-            return Step::of(largest);
+            return Grid::new(Step::of(largest), largest);
         }
-        let mut highest = simd.splat(f32::NEG_INFINITY);
+        let [mut highest, mut lowest] = [f32::NEG_INFINITY; 2].map(|x| simd.splat(x));
         for x in head {
-            highest = simd.max(simd.load(x), highest);
+            let x = simd.load(x);
+            highest = simd.max(x, highest);
+            lowest = simd.max(simd.sub(simd.splat(0.0), x), lowest);
         }
-        let sign = if simd.max_lane(highest) >= largest { -1.0 } else { 1.0 };
-        let (mut best, mut least) = (Step::of(0.0), f32::INFINITY);
-        for factor in STEP_FACTORS {
-            let step = Step::of(sign * largest / 8.0 * factor);
+        let (highest, lowest) = (simd.max_lane(highest), -simd.max_lane(lowest));
+        let (center, range) = (0.5 * (highest + lowest), highest - lowest);
+        let stored = |x: f32| f16::from_f32(x).to_f32();
+        let (mut best, mut least) = (Grid::NONE, f32::INFINITY);
+        for part in RANGES {
+            let range = part * range;
+            let grid = Grid::new(Step::of(stored(range / 15.0)), stored(center - 0.5 * range));
             let mut errors = simd.splat(0.0);
             for x in head {
                 let x = simd.load(x);
-                let integers = Self::integers(simd, simd.mul(x, simd.splat(step.inverse)));
-                let error = simd.sub(x, simd.mul(integers, simd.splat(step.scale)));
-                errors = simd.add(errors, simd.mul(error, error));
+                let integers = Self::integers(simd, x, &grid);
+                let rounded = simd.fma(integers, simd.splat(grid.scale), simd.splat(grid.minimum));
+                let error = simd.sub(x, rounded);
+                errors = simd.fma(error, error, errors);
             }
             let error = simd.sum(errors);
-            if error < least {
-                (best, least) = (step, error);
+            if error < least || part == 1.0 {
+                (best, least) = (grid, error);
             }
         }
         best
+    }
+    #[inline(always)]
+    fn set_grid(grid: &Grid, to: &mut [f32; LANES], lane: usize) {
+        // Eight scales, then eight minima.
+        let [scales, minima]: &mut [[f16; LANES]; 2] = bytemuck::cast_mut(to);
+        scales[lane] = f16::from_f32(grid.scale);
+        minima[lane] = f16::from_f32(grid.minimum);
+    }
+    #[inline(always)]
+    fn grids<S: Vectors>(simd: S, from: &[f32; LANES]) -> [S::F32; 2] {
+        let halves: &[[f16; LANES]; 2] = bytemuck::cast_ref(from);
+        halves.each_ref().map(|halves| simd.load_f16(halves))
     }
     #[inline(always)]
     fn widen(self) -> f32 {
         f32::from(self.0)
     }
     #[inline(always)]
-    fn narrow<S: Vectors>(simd: S, v: S::F32) -> [Self; LANES] {
+    fn narrow<S: Vectors>(simd: S, v: S::F32, grid: &Grid) -> [Self; LANES] {
         let mut narrow = [0; LANES];
-        simd.store_i8(Self::integers(simd, v), &mut narrow);
-        narrow.map(Self)
+        simd.store_i8(Self::integers(simd, v, grid), &mut narrow);
+        narrow.map(|n| Self(n as u8))
     }
     #[inline(always)]
     fn get(from: &[u32; LANES], column: usize, lane: usize) -> Self {
-        Self(((from[lane] << (28 - 4 * column)) as i32 >> 28) as i8)
+        Self((from[lane] >> (4 * column) & 15) as u8)
     }
     #[inline(always)]
     fn set(self, to: &mut [u32; LANES], column: usize, lane: usize) {
         let others = to[lane] & !(15 << (4 * column));
-        to[lane] = others | (self.0 as u32 & 15) << (4 * column);
+        to[lane] = others | u32::from(self.0) << (4 * column);
     }
     #[inline(always)]
     fn load<S: Vectors>(simd: S, from: &[u32; LANES], column: usize) -> S::F32 {

@@ -1,6 +1,7 @@
 //! Storing keys and values in a page, in the element type of the cache.
 
 use super::cache::{CachedHead, HeadRows, KvShape, PANELS};
+use super::element::Grid;
 use super::{Cached, KEYS, MAX_HEAD_SIZE};
 use crate::rotation::rotate;
 use crate::simd::{Kernel, LANES, Vectors};
@@ -17,7 +18,7 @@ pub struct Store<'a, E: Cached> {
     /// Those of the head in the page: keys, then values.
     pub(super) vectors: &'a mut [E::Vector],
     /// Those of the head in the page: of keys, of values, and the anchor.
-    pub(super) scales: &'a mut [[f32; LANES]],
+    pub(super) grids: &'a mut [[f32; LANES]],
 }
 
 impl<E: Cached> Kernel for Store<'_, E> {
@@ -25,17 +26,17 @@ impl<E: Cached> Kernel for Store<'_, E> {
 
     #[inline(always)]
     fn run<S: Vectors>(self, simd: S) {
-        let Self { shape, head, first, rows, before, vectors, scales } = self;
+        let Self { shape, head, first, rows, before, vectors, grids } = self;
         let size = shape.head_size;
         let (keys, values) = vectors.split_at_mut(shape.vectors::<E>()[0]);
-        let (scales, anchor) = scales.split_at_mut(if E::QUANTIZED { 2 * PANELS } else { 0 });
+        let (grids, anchor) = grids.split_at_mut(if E::QUANTIZED { 2 * PANELS } else { 0 });
         let mut rotated = [[0.0; LANES]; MAX_HEAD_SIZE / LANES];
         let rotated = &mut rotated[..size / LANES];
         for (row, index) in rows.rows.chunks_exact(rows.width).zip(first..) {
             let (panel, lane) = (index / LANES, index % LANES);
 
             let key = load_head::<S, E>(simd, &row[rows.keys.at(head)..][..size], rotated);
-            if E::ANCHORED {
+            if E::MINIMUM {
                 if index == 0 {
                     match &before {
                         Some(before) => mean_key(simd, before, anchor),
@@ -46,10 +47,10 @@ impl<E: Cached> Kernel for Store<'_, E> {
                     simd.store(simd.sub(simd.load(key), simd.load(anchor)), key);
                 }
             }
-            let inverse = scale::<S, E>(simd, key, scales, panel, lane);
+            let grid = new_grid::<S, E>(simd, key, grids, panel, lane);
             let (first, step) = shape.keys().column::<E>(panel);
             for (i, key) in key.iter().enumerate() {
-                let narrow = E::narrow(simd, simd.mul(simd.load(key), inverse));
+                let narrow = E::narrow(simd, simd.load(key), &grid);
                 for (j, key) in narrow.into_iter().enumerate() {
                     let vector = &mut keys[first + (i * LANES + j) * step];
                     key.set(vector, panel % E::COLUMNS, lane);
@@ -57,11 +58,11 @@ impl<E: Cached> Kernel for Store<'_, E> {
             }
 
             let value = load_head::<S, E>(simd, &row[rows.values.at(head)..][..size], rotated);
-            let inverse = scale::<S, E>(simd, value, scales, PANELS + panel, lane);
+            let grid = new_grid::<S, E>(simd, value, grids, PANELS + panel, lane);
             for (column, value) in value.iter().enumerate() {
                 let (first, step) = shape.values().column::<E>(column);
                 let vector = &mut values[first + index * step];
-                let narrow = E::narrow(simd, simd.mul(simd.load(value), inverse));
+                let narrow = E::narrow(simd, simd.load(value), &grid);
                 for (lane, value) in narrow.into_iter().enumerate() {
                     value.set(vector, column % E::COLUMNS, lane);
                 }
@@ -88,31 +89,35 @@ fn load_head<'a, S: Vectors, E: Cached>(
 #[inline(always)]
 fn mean_key<S: Vectors, E: Cached>(simd: S, page: &CachedHead<'_, E>, mean: &mut [[f32; LANES]]) {
     let mean = mean.as_flattened_mut();
+    let mut grids = [[simd.splat(0.0); 2]; PANELS];
+    let mut minima = simd.splat(0.0);
+    for (grid, stored) in grids.iter_mut().zip(page.grids[0]) {
+        *grid = E::grids(simd, stored);
+        minima = simd.add(minima, grid[1]);
+    }
     for i in 0..mean.len() {
-        let mut sum = simd.splat(0.0);
-        for panel in 0..PANELS {
+        let mut sum = minima;
+        for (panel, [scales, _]) in grids.into_iter().enumerate() {
             let (first, step) = page.shape.keys().column::<E>(panel);
             let keys = E::load(simd, &page.keys[first + i * step], panel % E::COLUMNS);
-            sum = simd.fma(keys, simd.load(&page.scales[0][panel]), sum);
+            sum = simd.fma(keys, scales, sum);
         }
         mean[i] = simd.sum(sum) / KEYS as f32 + page.anchor.as_flattened()[i];
     }
 }
 
-/// Computes and stores the quantization scale of one head of one position, if the element type has scales. Returns the factor to
-/// multiply the values with before they are rounded.
+/// Computes and stores the grid of one head of one position, if the element type has any.
 #[inline(always)]
-fn scale<S: Vectors, E: Cached>(
+fn new_grid<S: Vectors, E: Cached>(
     simd: S,
     head: &[[f32; LANES]],
-    scales: &mut [[f32; LANES]],
+    grids: &mut [[f32; LANES]],
     panel: usize,
     lane: usize,
-) -> S::F32 {
-    if !E::QUANTIZED {
-        return simd.splat(1.0);
+) -> Grid {
+    let grid = E::grid(simd, head);
+    if E::QUANTIZED {
+        E::set_grid(&grid, &mut grids[panel], lane);
     }
-    let step = E::step(simd, head);
-    scales[panel][lane] = step.scale;
-    simd.splat(step.inverse)
+    grid
 }

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::cache::CachedHead;
 use super::product::{AlignedPair, Operand, Pair, Rows, ZEROS, product};
 use super::{Attention, Cached, KEYS};
 use crate::math::exp;
@@ -102,6 +103,8 @@ impl<E: Cached> PairKernel for AttendTask<'_, E> {
                 rotate(simd, copy);
             }
         }
+        // Of the rows of a block: `Σ p · minimum` of the values.
+        let mut minima = [0.0; ROW_BLOCK];
         for page in task.pages.clone() {
             // The number of visible keys grows with the position, so the last row has the most.
             let most = attention.visible(task.rows.end - 1, page);
@@ -121,12 +124,11 @@ impl<E: Cached> PairKernel for AttendTask<'_, E> {
                     let visible = attention.visible(task.rows.start + first + row, page);
                     let weights = weights[row * WEIGHTS..][..WEIGHTS].as_flattened_mut();
                     let query = &queries[(first + row) * head_size / LANES..];
-                    let anchor_score = dot(simd, query, cached.anchor);
-                    partials[row * len] = softmax::<S, E>(
+                    (partials[row * len], minima[row]) = softmax::<S, E>(
                         simd,
                         attention.scale,
-                        cached.scales,
-                        anchor_score,
+                        &query[..head_size / LANES],
+                        &cached,
                         [visible, most],
                         weights,
                     );
@@ -135,7 +137,17 @@ impl<E: Cached> PairKernel for AttendTask<'_, E> {
                 let row_block = Rows { values: weights, depth: most, stride: KEYS, count };
                 product(simd, row_block, values, &mut partials[1..], len);
                 for row in 0..count {
-                    let partial = &partials[row * len..][..len];
+                    let partial = &mut partials[row * len..][..len];
+                    if E::MINIMUM {
+                        let (one, minimum) = (simd.pair_splat(1.0), simd.pair_splat(minima[row]));
+                        for pair in &mut partial[1..] {
+                            simd.pair_store(
+                                simd.pair_fma(simd.pair_load(pair), one, minimum),
+                                pair,
+                            );
+                        }
+                    }
+                    let partial = &*partial;
                     let merged = &mut merged[(first + row) * len..][..len];
                     if page == task.pages.start {
                         // Every row has visible keys in it: it is page 0, or the task has the rows of one query only.
@@ -169,30 +181,38 @@ impl<E: Cached> PairKernel for AttendTask<'_, E> {
 }
 
 /// Turns the scores of a row into softmax weights relative to the largest score; returns that score and the sum of the weights as
-/// the first pair of a partial result.
+/// the first pair of a partial result, and the weighted sum of the values' minima.
 ///
 /// `weights` holds scores of the first `most` keys. The row attends to the first `visible` of them; the others get weight 0.
 #[inline(always)]
 fn softmax<S: Vectors, E: Cached>(
     simd: S,
     scale: f32,
-    [key_scales, value_scales]: [&[[f32; LANES]]; 2],
-    anchor_score: f32,
+    query: &[[f32; LANES]],
+    cached: &CachedHead<'_, E>,
     [visible, most]: [usize; 2],
     weights: &mut [[f32; LANES]],
-) -> Pair {
+) -> (Pair, f32) {
     let panels = &mut weights[..most.div_ceil(LANES)];
     if visible == 0 {
         panels.fill([0.0; LANES]);
-        return partial_head(f32::NEG_INFINITY, 0.0);
+        return (partial_head(f32::NEG_INFINITY, 0.0), 0.0);
     }
     let scale = simd.splat(scale);
+    let [key_grids, value_grids] = cached.grids;
+    // What the minimum of a key is multiplied with, and what the anchor adds to each score.
+    let (elements, anchor) = match E::MINIMUM {
+        true => (simd.splat(sum(simd, query)), simd.splat(dot(simd, query, cached.anchor))),
+        false => (simd.splat(0.0), simd.splat(0.0)),
+    };
     for (i, panel) in panels.iter_mut().enumerate() {
         let mut score = simd.load(panel);
-        if E::ANCHORED {
-            score = simd.fma(score, simd.load(&key_scales[i]), simd.splat(anchor_score));
-        } else if E::QUANTIZED {
-            score = simd.mul(score, simd.load(&key_scales[i]));
+        if E::QUANTIZED {
+            let [scales, minima] = E::grids(simd, &key_grids[i]);
+            score = match E::MINIMUM {
+                true => simd.fma(score, scales, simd.fma(elements, minima, anchor)),
+                false => simd.mul(score, scales),
+            };
         }
         simd.store(simd.mul(score, scale), panel);
     }
@@ -203,15 +223,27 @@ fn softmax<S: Vectors, E: Cached>(
     }
     let max = simd.max_lane(max);
     let mut sum = simd.splat(0.0);
+    let mut minimum = simd.splat(0.0);
     for (i, panel) in panels.iter_mut().enumerate() {
         let mut weight = exp(simd, simd.sub(simd.load(panel), simd.splat(max)));
         sum = simd.add(sum, weight);
         if E::QUANTIZED {
-            weight = simd.mul(weight, simd.load(&value_scales[i]));
+            let [scales, mut minima] = E::grids(simd, &value_grids[i]);
+            if E::MINIMUM {
+                if (i + 1) * LANES > most {
+                    // Nothing is stored yet behind the last key that a row of the task attends to.
+                    let mut lanes = [0.0; LANES];
+                    simd.store(minima, &mut lanes);
+                    lanes[most % LANES..].fill(0.0);
+                    minima = simd.load(&lanes);
+                }
+                minimum = simd.fma(weight, minima, minimum);
+            }
+            weight = simd.mul(weight, scales);
         }
         simd.store(weight, panel);
     }
-    partial_head(max, simd.sum(sum))
+    (partial_head(max, simd.sum(sum)), simd.sum(minimum))
 }
 
 /// Merges `partial` into `merged`.
@@ -234,6 +266,16 @@ fn factor<S: Simd>(simd: S, x: f32) -> S::Pair {
     let mut lanes = [0.0; LANES];
     simd.store(exp(simd, simd.splat(x)), &mut lanes);
     simd.pair_splat(lanes[0])
+}
+
+/// `Σ x[i]`
+#[inline(always)]
+fn sum<S: Vectors>(simd: S, x: &[[f32; LANES]]) -> f32 {
+    let mut sum = simd.splat(0.0);
+    for x in x {
+        sum = simd.add(simd.load(x), sum);
+    }
+    simd.sum(sum)
 }
 
 /// `Σ a[i] · b[i]`, of as many elements as `b` has.

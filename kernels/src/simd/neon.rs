@@ -237,9 +237,9 @@ impl<S: Neon> Vectors for S {
         let from = from.as_ptr().cast();
         // SAFETY: eight readable words, any alignment. `self` proves the rest.
         unsafe {
-            let count = vdupq_n_s32(28 - 4 * column as i32);
-            let nibble = |words| vcvtq_f32_s32(vshrq_n_s32::<28>(vshlq_s32(words, count)));
-            [nibble(vld1q_s32(from)), nibble(vld1q_s32(from.add(4)))]
+            let (count, mask) = (vdupq_n_s32(-4 * column as i32), vdupq_n_u32(15));
+            let nibble = |words| vcvtq_f32_u32(vandq_u32(vshlq_u32(words, count), mask));
+            [nibble(vld1q_u32(from)), nibble(vld1q_u32(from.add(4)))]
         }
     }
     #[inline(always)]

@@ -140,7 +140,7 @@ impl Vectors for Scalar {
     }
     #[inline(always)]
     fn load_nibbles(self, from: &[u32; LANES], column: usize) -> F32 {
-        from.map(|word| ((word << (28 - 4 * column)) as i32 >> 28) as f32)
+        from.map(|word| (word >> (4 * column) & 15) as f32)
     }
     #[inline(always)]
     fn store(self, v: F32, to: &mut [f32; LANES]) {

@@ -253,8 +253,8 @@ impl<S: X86> Vectors for S {
         // SAFETY: 32 readable bytes, any alignment. `self` proves the rest.
         unsafe {
             let words = _mm256_loadu_si256(from.as_ptr().cast());
-            let count = _mm_cvtsi32_si128(28 - 4 * column as i32);
-            _mm256_cvtepi32_ps(_mm256_srai_epi32::<28>(_mm256_sll_epi32(words, count)))
+            let words = _mm256_srl_epi32(words, _mm_cvtsi32_si128(4 * column as i32));
+            _mm256_cvtepi32_ps(_mm256_and_si256(words, _mm256_set1_epi32(15)))
         }
     }
     #[inline(always)]

@@ -108,8 +108,11 @@ impl Calibration {
         conversations: &[Vec<Message>],
         tokens: usize,
     ) -> Result<Self> {
-        let (mut texts, mut total) = (Vec::new(), 0);
+        let (mut texts, mut total, mut longest) = (Vec::new(), 0, 0);
         for conversation in conversations {
+            if total >= tokens {
+                break;
+            }
             let answered = conversation.iter().rposition(|message| message.role == Role::Assistant);
             let Some(last) = answered.filter(|&last| last > 0) else { continue };
             let (before, answer) = (&conversation[..last], &conversation[last].content);
@@ -117,6 +120,7 @@ impl Calibration {
             let prompt = ids.len();
             answers.into_iter().for_each(|answer| ids.extend(answer));
             ids.truncate(config.max_context.min(MOST_OF_A_CONVERSATION));
+            longest = longest.max(prompt);
             // A bidirectional context must be whole.
             if ids.len() < prompt || total + ids.len() > tokens.max(ids.len()) {
                 continue;
@@ -125,8 +129,14 @@ impl Calibration {
             texts.push(ids);
         }
         if texts.is_empty() {
-            let problem = "no conversation has an answer to calibrate with";
-            return Err(Error::Prompt(problem.to_owned()));
+            let most = config.max_context.min(MOST_OF_A_CONVERSATION);
+            let problem = match longest {
+                0 => "no conversation has an answer to calibrate with".to_owned(),
+                _ => format!(
+                    "every conversation is too long to calibrate with: at most {most} tokens before its last answer"
+                ),
+            };
+            return Err(Error::Prompt(problem));
         }
         Ok(Self::new(texts, Method::Gptq))
     }
