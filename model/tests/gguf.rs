@@ -382,7 +382,7 @@ fn what_cannot_be_run_is_named() {
         ),
         (layer("glm4").with("glm4.rope.dimension_count", Value::U32(15)), "must be even, found 15"),
         (layer("glm4").with("tokenizer.ggml.eos_token_id", Value::U32(9)), "eos_token_id"),
-        (Gguf::new(), "model_type missing"),
+        (Gguf::new(), "model_type is missing"),
     ] {
         let (_dir, path) = written(&file);
         let error = Config::open(&path).expect_err(problem).to_string();

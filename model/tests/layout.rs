@@ -268,7 +268,7 @@ fn variant_from_the_directory_name_is_stored() {
         serde_json::from_slice(&fs::read(folder.join("config.json")).unwrap()).unwrap()
     };
     for (published, tokenizer, folder, expected) in [
-        ("", "", "ChatGLM2-6B", "ChatGLM2-6B"),
+        ("", "", "ChatGLM2-6B", "chatglm2-6b"),
         ("/data/mine", "mine", "chatglm2-6b-ft", "chatglm2-6b-ft"),
         ("/data/mine", "mine", "ft", "/data/mine"),
         ("/data/mine", "THUDM/chatglm2-6b", "chatglm3-6b", "/data/mine"),

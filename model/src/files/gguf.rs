@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::files::checkpoint::{self, Bytes, Contents, Tensor};
-use crate::files::model_dir::is_there;
+use crate::files::model_dir::{IS_LFS_POINTER, is_lfs_pointer, is_there};
 pub use block::BlockType;
 pub(crate) use block::GROUP;
 use header::{Header, MAGIC, Problem};
@@ -62,6 +62,9 @@ impl Gguf {
 
     /// A file in memory. Parts that belong to it are not looked for.
     pub(crate) fn parse(path: &Arc<Path>, bytes: &Bytes) -> Result<Self> {
+        if is_lfs_pointer(bytes) {
+            return Err(Error::file(path, IS_LFS_POINTER));
+        }
         let header = Header::read(bytes).map_err(|Problem { tensor, text }| match tensor {
             Some(tensor) => Error::tensor(path, &tensor, text),
             None => Error::file(path, text),
@@ -134,7 +137,8 @@ impl Gguf {
 pub(crate) fn find(path: &Path) -> Result<Option<PathBuf>> {
     let Ok(metadata) = fs::metadata(path) else { return Ok(None) };
     if metadata.is_file() {
-        return Ok(begins_as_gguf(path).then(|| path.to_owned()));
+        let is_gguf = has_extension(path) || begins_as_gguf(path);
+        return Ok(is_gguf.then(|| path.to_owned()));
     }
     if !metadata.is_dir() || checkpoint::entries().any(|name| is_there(&path.join(name))) {
         return Ok(None);
@@ -142,10 +146,9 @@ pub(crate) fn find(path: &Path) -> Result<Option<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(path).map_err(Error::io(path))? {
         let file = entry.map_err(Error::io(path))?.path();
-        let is_gguf = file.extension().is_some_and(|it| it.eq_ignore_ascii_case(EXTENSION));
         // The vision part of a model is a file beside it.
         let is_vision = stem(&file).contains("mmproj");
-        if is_gguf && !is_vision && is_first(&file) {
+        if has_extension(&file) && !is_vision && is_first(&file) {
             files.push(file);
         }
     }
@@ -157,6 +160,10 @@ pub(crate) fn find(path: &Path) -> Result<Option<PathBuf>> {
         return Err(Error::file(path, problem));
     }
     Ok(files.pop())
+}
+
+fn has_extension(file: &Path) -> bool {
+    file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(EXTENSION))
 }
 
 fn stem(file: &Path) -> String {
@@ -186,7 +193,7 @@ fn split_name(stem: &str) -> Option<(&str, u64, u64)> {
     Some((start, digits(number)?, digits(count)?))
 }
 
-/// Reads the first bytes. A file that cannot be read is none: its reader reports why.
+/// Reads the first bytes. A file that cannot be read is none.
 fn begins_as_gguf(path: &Path) -> bool {
     let mut magic = [0; MAGIC.len()];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut magic));

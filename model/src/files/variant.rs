@@ -141,6 +141,10 @@ impl Identity {
                 }
             });
         }
+        // A folder around the model may be called after anything: there only a name that decides counts.
+        let near = names::written(folder)?.into_iter().chain(names::own(folder));
+        let near = near.into_iter().find_map(|name| Known::named(&name));
+        let known = near.or(known.filter(|known| known.variant.is_some()));
         if let Some(known) = known {
             return Ok(Self { name: Some(known.name), variant: known.variant, is_assumed: false });
         }

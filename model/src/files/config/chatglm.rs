@@ -15,7 +15,8 @@ pub(super) const READER: Reader = Reader {
         // The fields that later models do not have. If one is missing, its reader says so.
         let own =
             ["inner_hidden_size", "position_encoding_2d", "max_sequence_length", "gmask_token_id"];
-        fields.text("model_type") == Some("chatglm") && own.iter().any(|name| fields.has(name))
+        let is_first = own.iter().any(|name| fields.has(name)) && !fields.has("ffn_hidden_size");
+        fields.text("model_type") == Some("chatglm") && is_first
     },
     read,
 };

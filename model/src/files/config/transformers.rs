@@ -31,6 +31,7 @@ const KV_HEADS: usize = 2;
 const HEAD_DIM: usize = 128;
 const CONTEXT: usize = 131_072;
 const EPS: f32 = 1.5625e-7;
+const ENDS: [u32; 3] = [151_329, 151_336, 151_338];
 
 fn read(fields: &Fields) -> Result<Config> {
     let is_glm4 = fields.text("model_type") == Some("glm4");
@@ -75,8 +76,16 @@ fn read(fields: &Fields) -> Result<Config> {
         prefix: None,
         tied_head: fields.flag("tie_word_embeddings", false)?,
         sampling: Sampling::published(0.8, 0.8),
-        special: SpecialIds { ends: fields.ids("eos_token_id", vocab)?, ..SpecialIds::default() },
+        special: SpecialIds { ends: ends(fields, vocab)?, ..SpecialIds::default() },
     })
+}
+
+/// The ids that end an answer; those of the class where the file says nothing.
+fn ends(fields: &Fields, vocab: usize) -> Result<Vec<u32>> {
+    match fields.has("eos_token_id") {
+        true => fields.ids("eos_token_id", vocab),
+        false => Ok(ENDS.into_iter().filter(|&id| (id as usize) < vocab).collect()),
+    }
 }
 
 /// Version 5 of the library has the fields in `rope_parameters`, earlier versions at the top level.

@@ -144,7 +144,8 @@ fn alignment(metadata: &BTreeMap<String, Value>) -> Result<usize, String> {
     // No file has more than a page.
     let fitting = value.filter(|value| value.is_power_of_two() && (8..=1 << 16).contains(value));
     fitting.map(|value| value as usize).ok_or_else(|| {
-        format!("{KEY} must be a power of two from 8 to 65536, found {:?}", metadata.get(KEY))
+        let found = value.map_or("no integer".to_owned(), |value| value.to_string());
+        format!("{KEY} must be a power of two from 8 to 65536, found {found}")
     })
 }
 

@@ -18,9 +18,9 @@ use prost::Message;
 use serde_json::{Map, Value as Json, json};
 
 use super::sentencepiece::{ModelProto, NormalizerSpec, PieceProto, TrainerSpec};
+use super::shortened;
 use super::split::GLM4;
 use super::transformers;
-use super::{MAX_ID, shortened};
 use super::{chatglm2, gpt2};
 use crate::files::gguf::{Array, Value};
 
@@ -114,6 +114,9 @@ pub(crate) fn settings(metadata: &Metadata) -> Result<Vec<u8>, String> {
     Ok(format!("{:#}\n", Json::Object(settings)).into_bytes())
 }
 
+/// Most tokens. Models have about 151 000, and each takes much more memory here than in the file.
+const MAX_TOKENS: usize = 1 << 20;
+
 /// The tokens by their ids, and their types.
 struct Vocabulary<'m> {
     tokens: Vec<&'m str>,
@@ -126,9 +129,9 @@ impl<'m> Vocabulary<'m> {
         let types = array(metadata, TYPES)?.integers();
         let types: Vec<_> =
             types.ok_or_else(|| format!("{TYPES} is no list of integers"))?.collect();
-        if tokens.len() != types.len() || tokens.len() >= MAX_ID as usize {
+        if tokens.len() != types.len() || tokens.len() > MAX_TOKENS {
             return Err(format!(
-                "has {} tokens and {} types of tokens: as many are needed, fewer than {MAX_ID}",
+                "has {} tokens and {} types of tokens: as many are needed, at most {MAX_TOKENS}",
                 tokens.len(),
                 types.len()
             ));

@@ -12,6 +12,9 @@ use serde_json::{Map, Value as Json};
 use super::MAX_TEXT;
 use crate::text::chat::python::{self, Dumps};
 
+/// Longest text before `%`. Each of its keys is compared with each bracket behind it.
+const MAX_FORMAT: usize = 4096;
+
 fn wrong(problem: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidOperation, problem.into())
 }
@@ -23,16 +26,29 @@ pub(super) fn method(
     method: &str,
     args: &[Value],
 ) -> Result<Value, Error> {
-    // The format specifications in `{:…}`.
-    let specs = |text: &str| -> Vec<String> {
-        let fields = text.split('{').skip(1).filter_map(|field| field.split('}').next());
-        fields.filter_map(|field| Some(field.split_once(':')?.1.to_owned())).collect()
-    };
-    let is_wide = |text: &str| specs(text).iter().any(|spec| has_long_number(spec));
+    let is_wide =
+        |text: &str| text.match_indices('{').any(|(at, _)| is_wide_field(&text[at + 1..]));
     if method == "format" && value.as_str().is_some_and(is_wide) {
         return Err(wrong("format with a width of more than three digits is not supported"));
     }
     unknown_method_callback(state, value, method, args)
+}
+
+/// Whether a field of `format`, behind its brace, has a large width or precision. A name may have any bracket in a subscript, and the
+/// fill may be any character.
+fn is_wide_field(field: &str) -> bool {
+    let mut in_subscript = false;
+    let colon = field.find(|c| {
+        in_subscript = c == '[' || in_subscript && c != ']';
+        !in_subscript && matches!(c, ':' | '}')
+    });
+    let Some(spec) = colon.and_then(|at| field[at..].strip_prefix(':')) else { return false };
+    let is_align = |c: char| matches!(c, '<' | '>' | '^' | '=');
+    let mut chars = spec.char_indices().skip(1);
+    let filled = chars.next().filter(|(_, c)| is_align(*c));
+    let spec = filled.map_or(spec, |(at, _)| &spec[at..]);
+    let end = spec.find(|c: char| !is_align(c) && !c.is_ascii_digit() && !"+- #0,_.".contains(c));
+    has_long_number(&spec[..end.unwrap_or(spec.len())])
 }
 
 fn has_long_number(text: &str) -> bool {
@@ -41,11 +57,15 @@ fn has_long_number(text: &str) -> bool {
 
 /// Python's `text % value`: a tuple is a list of arguments.
 pub(super) fn percent(text: &str, value: Value) -> Result<String, Error> {
-    let mut specs = text
-        .split('%')
-        .skip(1)
-        .map(|spec| spec.split(|c: char| c.is_ascii_alphabetic()).next().unwrap_or_default());
-    if specs.any(|spec| has_long_number(spec) || spec.contains('*')) {
+    // A key, as in `%(key)s`, may have any character.
+    let starts = text.match_indices('%').flat_map(|(at, _)| {
+        let rest = &text[at + 1..];
+        let keyed = if rest.starts_with('(') { rest } else { "" };
+        [rest].into_iter().chain(keyed.match_indices(')').map(move |(at, _)| &keyed[at + 1..]))
+    });
+    let mut specs =
+        starts.map(|spec| spec.split(|c: char| c.is_ascii_alphabetic()).next().unwrap_or_default());
+    if text.len() > MAX_FORMAT || specs.any(|spec| has_long_number(spec) || spec.contains('*')) {
         return Err(wrong("% with a width of more than three digits is not supported"));
     }
     let args = if value.is_tuple() { value.try_iter()?.collect() } else { vec![value] };

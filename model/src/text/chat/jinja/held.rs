@@ -2,7 +2,7 @@
 //! Dropping a value takes stack for each level, so levels are counted where something is assigned to a namespace.
 
 use minijinja::value::{Tuple, ValueKind};
-use minijinja::{Error, ErrorKind, Value};
+use minijinja::{Error, ErrorKind, State, Value};
 
 /// Most levels of lists and objects inside each other. JSON has at most 128.
 const MAX_DEPTH: usize = 200;
@@ -11,8 +11,12 @@ const MAX_DEPTH: usize = 200;
 const MAX_VALUES: usize = 1 << 18;
 
 /// The value as it is held: lists and objects are copied, because one that is lazy hides how deep it is.
-pub(super) fn held(value: Value) -> Result<Value, Error> {
-    copy(&value, MAX_DEPTH, &mut MAX_VALUES.clone())
+pub(super) fn held(state: &State, value: Value) -> Result<Value, Error> {
+    let mut left = MAX_VALUES;
+    let copied = copy(&value, MAX_DEPTH, &mut left)?;
+    // The engine counts a filter as one step.
+    state.consume_fuel((MAX_VALUES - left) as u64)?;
+    Ok(copied)
 }
 
 fn copy(value: &Value, depth: usize, left: &mut usize) -> Result<Value, Error> {

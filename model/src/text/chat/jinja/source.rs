@@ -48,7 +48,8 @@ pub(super) fn rewritten(source: &str) -> String {
         let edits = edits(tag, &tokens, is_block);
         out.push_str(&edited(&tag[..end], edits));
         rest = &tag[end..];
-        if is_block && tokens.first().is_some_and(|first| &tag[first.at.clone()] == "raw") {
+        let mut words = tokens.iter().map(|token| &tag[token.at.clone()]);
+        if is_block && words.find(|word| !is_sign(word)) == Some("raw") {
             let end = rest.find("endraw").unwrap_or(rest.len());
             out.push_str(&rest[..end]);
             rest = &rest[end..];
@@ -109,6 +110,10 @@ fn is_of_word(c: u8) -> bool {
     c == b'_' || c.is_ascii_alphanumeric() || !c.is_ascii()
 }
 
+fn is_sign(word: &str) -> bool {
+    matches!(word, "-" | "+")
+}
+
 /// Replacements of parts of a tag, in order.
 type Edits = Vec<(Range<usize>, String)>;
 
@@ -116,7 +121,7 @@ fn edits(tag: &str, tokens: &[Token], is_block: bool) -> Edits {
     let of = |index: usize| tokens.get(index).map_or("", |token| &tag[token.at.clone()]);
     let mut edits = Edits::new();
     // `{%-` and `-%}` remove white space.
-    let signs = |index: usize| matches!(of(index), "-" | "+");
+    let signs = |index: usize| is_sign(of(index));
     let first = usize::from(signs(0));
     let last = tokens.len() - usize::from(tokens.len() > first + 1 && signs(tokens.len() - 1));
     if is_block && last == first + 1 {
@@ -127,9 +132,10 @@ fn edits(tag: &str, tokens: &[Token], is_block: bool) -> Edits {
         };
         return vec![(tokens[first].at.clone(), replaced.to_owned())];
     }
+    let closers = closers(tag, &tokens[..last]);
     for (index, token) in tokens[..last].iter().enumerate() {
         if token.kind == Kind::Text && of(index + 1) == "%" {
-            let end = operand(tag, &tokens[..last], index + 2);
+            let end = operand(tag, &tokens[..last], &closers, index + 2);
             if end > index + 2 {
                 edits.push((tokens[index + 1].at.clone(), format!("|{PERCENT}(")));
                 edits.push((tokens[end - 1].at.end..tokens[end - 1].at.end, ")".to_owned()));
@@ -158,38 +164,40 @@ fn assignment(tag: &str, tokens: &[Token]) -> Option<usize> {
 }
 
 /// The end of the operand that begins at `index`: a value with its attributes, subscripts, calls and filters.
-fn operand(tag: &str, tokens: &[Token], index: usize) -> usize {
+fn operand(tag: &str, tokens: &[Token], closers: &[usize], index: usize) -> usize {
     let of = |index: usize| tokens.get(index).map_or("", |token| &tag[token.at.clone()]);
     let mut at = index + usize::from(matches!(of(index), "-" | "+"));
     match of(at) {
         "" => return index,
-        "(" | "[" | "{" => at = closed(tag, tokens, at),
+        "(" | "[" | "{" => at = closers[at],
         _ if tokens[at].kind == Kind::Other => return index,
         _ => at += 1,
     }
     loop {
         match of(at) {
-            "(" | "[" => at = closed(tag, tokens, at),
+            "(" | "[" => at = closers[at],
             "." | "|" => at += 2,
             _ => return at.min(tokens.len()),
         }
     }
 }
 
-/// Behind the bracket that closes the one at `index`.
-fn closed(tag: &str, tokens: &[Token], index: usize) -> usize {
-    let mut depth = 0_usize;
-    for (at, token) in tokens.iter().enumerate().skip(index) {
+/// For each opening bracket, the index behind the one that closes it.
+fn closers(tag: &str, tokens: &[Token]) -> Vec<usize> {
+    let mut closers = vec![tokens.len(); tokens.len()];
+    let mut open = Vec::new();
+    for (at, token) in tokens.iter().enumerate() {
         match &tag[token.at.clone()] {
-            "(" | "[" | "{" => depth += 1,
-            ")" | "]" | "}" => depth = depth.saturating_sub(1),
+            "(" | "[" | "{" => open.push(at),
+            ")" | "]" | "}" => {
+                if let Some(start) = open.pop() {
+                    closers[start] = at + 1;
+                }
+            }
             _ => {}
         }
-        if depth == 0 {
-            return at + 1;
-        }
     }
-    tokens.len()
+    closers
 }
 
 fn edited(tag: &str, edits: Edits) -> String {
@@ -223,7 +231,8 @@ mod tests {
             ("{%- set n.x='%s' % a -%}", "{%- set n.x=('%s' |percent( a))|held -%}"),
             ("{% set x = n.y == 1 %}{% set n.x %}a{% endset %}", ""),
             ("{# {% generation %} '%s' % x #}{% raw %}{% generation %}{% endraw %}", ""),
-            ("{{ {'a': {'b': '%}'}} }}{% generation", ""),
+            ("{{ {'a': {'b': '%}'}} }}{% generation", "{{ {'a': {'b': '%}'}} }}{% with"),
+            ("{%- raw -%}{{ '%s' % x }}{%- endraw %}", ""),
             ("{{ '%' }}{{ 'a' %", ""),
             ("{{ \"it\\\"s\" % }}{%%}{{}}{", ""),
         ] {

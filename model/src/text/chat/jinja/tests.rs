@@ -130,12 +130,18 @@ fn what_is_no_template_or_takes_too_much_is_an_error() {
         "{{ 1 | tojson(default=1) }}",
         "{{ 1 | tojson(separators=',') }}",
         "{{ '%9999s' % 1 }}",
+        "{{ '%(a)99999999999999s' % {'a': 1} }}",
+        "{{ '%(a%b)99999999999999s' % {'a%b': 1} }}",
         "{{ strftime_now('%Q') }}",
         "{{ 'x' * 1000000000 }}",
         "{% for i in range(100000) %}{% for i in range(100000) %}{% endfor %}{% endfor %}",
         "{% set n = namespace(s='xxxxxxxx') %}{% for i in range(60) %}{% set n.s = n.s ~ n.s %}{% endfor %}",
         "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
         "{{ '{:>99999999999}'.format(1) }}",
+        "{{ '{:}>99999999999}'.format(1) }}",
+        "{{ '{:{>99999999999}'.format(1) }}",
+        "{{ '{0[}]:99999999999}'.format({'}': 1}) }}",
+        "{% set n = namespace() %}{% set a = range(100000) %}{% for i in range(100000) %}{% set n.s = [a, a] %}{% endfor %}",
         "{% set n = namespace(s=1) %}{% for i in range(40) %}{% set n.s = [n.s, n.s] %}{% endfor %}{{ n.s | tojson }}",
     ] {
         let error = problem(source);
