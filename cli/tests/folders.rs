@@ -39,17 +39,30 @@ fn a_pointer_of_git_lfs_is_named() {
 }
 
 #[test]
-fn a_gguf_file_is_named() {
+fn a_gguf_file_that_is_cut_off_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("chatglm3-6b-q4_k_m.gguf");
     fs::write(&file, "GGUF").unwrap();
-    let chinese = glm(&["info", "-m", &text(dir.path())]).env("LC_ALL", "zh_CN.UTF-8").output();
-    assert!(stderr(&chinese.unwrap()).contains("是 GGUF 文件"));
     for path in [dir.path(), &file] {
         let said = said(path);
-        assert!(said.contains("q4_k_m.gguf: is a GGUF file"), "{said}");
-        assert!(said.contains("glm pull"), "{said}");
+        assert!(said.contains("q4_k_m.gguf: is cut off"), "{said}");
     }
+}
+
+/// Without weights there is nothing to run, but the metadata are read.
+#[test]
+fn a_gguf_file_of_another_architecture_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("model.gguf");
+    let text_of = |text: &str| [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat();
+    // Version 3, no tensors, one pair: a text.
+    let header = [&b"GGUF\x03\0\0\0"[..], &[0; 8], &1_u64.to_le_bytes()].concat();
+    let pair = [text_of("general.architecture"), 8_u32.to_le_bytes().into(), text_of("llama")];
+    fs::write(&file, [header, pair.concat()].concat()).unwrap();
+    let chinese = glm(&["info", "-m", &text(dir.path())]).env("LC_ALL", "zh_CN.UTF-8").output();
+    assert!(stderr(&chinese.unwrap()).contains("不支持这种架构的 GGUF 文件"));
+    let said = said(&file);
+    assert!(said.contains("model.gguf: general.architecture is \"llama\""), "{said}");
 }
 
 #[test]

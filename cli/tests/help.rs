@@ -120,11 +120,12 @@ fn completed(words: &[&str], folder: &std::path::Path) -> String {
 
 #[cfg(unix)]
 #[test]
-fn bash_completes_commands_flags_values_and_folders() {
+fn bash_completes_commands_flags_values_and_files() {
     let dir = tempfile::tempdir().unwrap();
     let completed = |words: &[&str]| completed(words, dir.path());
     assert_eq!(completed(&["glm", "qu"]), "quantize\n");
     assert_eq!(completed(&["glm", "chat", "--tempe"]), "--temperature\n");
     assert_eq!(completed(&["glm", "chat", "--kv", "f3"]), "f32\n");
-    assert!(completed(&["glm", "chat", "-m", "my"]).contains("-o plusdirs"));
+    fs::write(dir.path().join("my.gguf"), "").unwrap();
+    assert!(completed(&["glm", "chat", "-m", "my"]).contains("my.gguf"));
 }

@@ -107,7 +107,7 @@ impl Jinja {
             metadata: !mentions(&["tool_calls"]) && mentions(&["metadata"]),
             tools_in_messages: mentions(&["['tools']", "[\"tools\"]", ".tools"]),
             parts: mentions(&PARTS),
-            null: mentions(&["none", "None", "is string", "is not string"]),
+            null: mentions(&["none", "None"]),
         };
         let shared = Arc::from(source.as_str());
         let stack = STACK + STACK_PER_BYTE * source.len();
