@@ -53,3 +53,9 @@ impl From<PathBuf> for ModelPath {
         Self::new(path)
     }
 }
+
+impl From<String> for ModelPath {
+    fn from(path: String) -> Self {
+        Self::new(path)
+    }
+}

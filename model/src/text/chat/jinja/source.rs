@@ -223,7 +223,7 @@ mod tests {
             ("{%- set n.x='%s' % a -%}", "{%- set n.x=('%s' |percent( a))|held -%}"),
             ("{% set x = n.y == 1 %}{% set n.x %}a{% endset %}", ""),
             ("{# {% generation %} '%s' % x #}{% raw %}{% generation %}{% endraw %}", ""),
-            ("{{ {'a': {'b': '%}'}} }}{% generation", ""),
+            ("{{ {'a': {'b': '%}'}} }}{% if", ""),
             ("{{ '%' }}{{ 'a' %", ""),
             ("{{ \"it\\\"s\" % }}{%%}{{}}{", ""),
         ] {
