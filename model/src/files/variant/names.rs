@@ -136,7 +136,7 @@ mod tests {
             fs::create_dir(&path).unwrap();
             fs::write(path.join(CONFIG), config).unwrap();
             fs::write(path.join(TOKENIZER_CONFIG), &tokenizer).unwrap();
-            let folder = ModelDir::open(&path.join(".")).unwrap();
+            let folder = ModelDir::open(path.join(".")).unwrap();
             let mut names = [written(&folder).unwrap(), own(&folder)].concat();
             names.dedup();
             assert_eq!(names, expected, "{published:?} {tokenizer:?}");
@@ -166,7 +166,7 @@ mod tests {
         fs::create_dir(&end).unwrap();
         std::os::unix::fs::symlink("two", &one).unwrap();
         std::os::unix::fs::symlink(&end, &two).unwrap();
-        let mut names = own(&ModelDir::open(&one.join("")).unwrap());
+        let mut names = own(&ModelDir::open(one.join("")).unwrap());
         names.dedup();
         assert_eq!(names, ["one", "two", "end"]);
     }
