@@ -133,7 +133,7 @@ fn put_value(out: &mut Vec<u8>, value: &Value) {
 }
 
 /// A type and bytes for a tensor, from its name, its shape and its numbers.
-pub type Convert = dyn Fn(&str, &[usize], &[f32]) -> Option<(u32, Vec<u8>)>;
+pub type Convert<'a> = dyn Fn(&str, &[usize], &[f32]) -> Option<(u32, Vec<u8>)> + 'a;
 
 /// A file with the tensors of a model of the transformers library, named as the converter of llama.cpp names them. `convert` may change
 /// a matrix: it gets the name, the shape and the numbers, and returns a type and bytes.
