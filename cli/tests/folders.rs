@@ -39,10 +39,12 @@ fn a_pointer_of_git_lfs_is_named() {
 }
 
 #[test]
-fn a_gguf_file_that_is_cut_off_is_named() {
+fn a_damaged_gguf_file_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("chatglm3-6b-q4_k_m.gguf");
     fs::write(&file, "GGUF").unwrap();
+    let chinese = glm(&["info", "-m", &text(dir.path())]).env("LC_ALL", "zh_CN.UTF-8").output();
+    assert!(stderr(&chinese.unwrap()).contains("文件不完整"));
     for path in [dir.path(), &file] {
         let said = said(path);
         assert!(said.contains("q4_k_m.gguf: is cut off"), "{said}");

@@ -245,12 +245,11 @@ fn symmetric(values: &[f32], four: bool) -> Vec<u8> {
     out
 }
 
+/// Whether a matrix gets four bits, or eight; `None` if it is not quantized.
+type Choice<'a> = dyn Fn(&str) -> Option<bool> + 'a;
+
 /// A model in Q8_0 or Q4_0, except for columns that are no multiple of 32 and what `other` chooses.
-fn quantized(
-    architecture: &str,
-    checkpoint: &Checkpoint,
-    four: &dyn Fn(&str) -> Option<bool>,
-) -> Gguf {
+fn quantized(architecture: &str, checkpoint: &Checkpoint, four: &Choice<'_>) -> Gguf {
     of_transformers(layer(architecture), checkpoint, &|name, shape, values| {
         if !name.ends_with("weight") || shape.len() != 2 {
             return None;
@@ -267,7 +266,7 @@ fn quantized_models_keep_their_integers_and_scales() {
     for (architecture, name) in LAYERS {
         let checkpoint = Checkpoint::open(fixture(name)).unwrap();
         // As the files of people have them: some layers of one kind have more bits than others.
-        let choices: [&dyn Fn(&str) -> Option<bool>; 3] =
+        let choices: [&Choice<'_>; 3] =
             [&|_| Some(true), &|_| Some(false), &|name| Some(!name.contains("attn_v"))];
         for (index, choice) in choices.into_iter().enumerate() {
             let (_dir, path) = written(&quantized(architecture, &checkpoint, choice));
@@ -544,7 +543,7 @@ fn what_is_wrong_with_a_vocabulary_is_said() {
         ),
     ] {
         let (_dir, path) = written(&file);
-        let error = Tokenizer::open(&path).err().expect(problem).to_string();
+        let error = Tokenizer::open(&path).err().unwrap().to_string();
         assert!(
             error.starts_with(&format!("{}: ", path.display())) && error.contains(problem),
             "{error}"

@@ -57,6 +57,7 @@ fn file(problem: &str) -> String {
             "is a git-lfs pointer",
             "是 git-lfs 指针，不是文件本身：请在其仓库中运行 `git lfs pull`，或用 `glm pull` 下载模型",
         ),
+        ("is cut off", "文件不完整"),
         ("general.architecture is", "不支持这种架构的 GGUF 文件"),
         ("is the vision part", "是模型的视觉部分（mmproj），尚不支持：请指定语言模型的 GGUF 文件"),
         ("holds several models in GGUF", "其中有多个 GGUF 模型：请指定其一"),

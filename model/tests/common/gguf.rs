@@ -132,13 +132,12 @@ fn put_value(out: &mut Vec<u8>, value: &Value) {
     }
 }
 
+/// A type and bytes for a tensor, from its name, its shape and its numbers.
+pub type Convert<'a> = dyn Fn(&str, &[usize], &[f32]) -> Option<(u32, Vec<u8>)> + 'a;
+
 /// A file with the tensors of a model of the transformers library, named as the converter of llama.cpp names them. `convert` may change
 /// a matrix: it gets the name, the shape and the numbers, and returns a type and bytes.
-pub fn of_transformers(
-    file: Gguf,
-    checkpoint: &Checkpoint,
-    convert: &dyn Fn(&str, &[usize], &[f32]) -> Option<(u32, Vec<u8>)>,
-) -> Gguf {
+pub fn of_transformers(file: Gguf, checkpoint: &Checkpoint, convert: &Convert) -> Gguf {
     let mut file = file;
     for name in checkpoint.names() {
         let tensor = checkpoint.tensor(name).unwrap();

@@ -41,7 +41,7 @@ pub fn split(source: &Path, target: &Path, format: Format, count: usize, head: O
     let (start, end) = match format {
         Format::Safetensors => ("model", "safetensors"),
         Format::Torch => ("pytorch_model", "bin"),
-        Format::Gguf => panic!("GGUF files have no index"),
+        Format::Gguf => unimplemented!("GGUF files have no index"),
     };
     let mut map = Map::new();
     let size = tensors.len().div_ceil(count);
@@ -50,7 +50,7 @@ pub fn split(source: &Path, target: &Path, format: Format, count: usize, head: O
         let bytes = match format {
             Format::Safetensors => safetensors(shard),
             Format::Torch => torch(shard),
-            Format::Gguf => panic!("GGUF files have no index"),
+            Format::Gguf => unreachable!("refused above"),
         };
         fs::write(target.join(&name), bytes).unwrap();
         map.extend(shard.iter().map(|(spec, _)| (spec.name.clone(), json!(name))));
