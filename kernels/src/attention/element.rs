@@ -35,9 +35,9 @@ pub trait Cached: Copy + Send + Sync + 'static {
     type Strip: bytemuck::Pod;
     /// Columns of a vector: 1 or 8.
     const COLUMNS: usize;
-    /// Whether the type is quantized: a head is [rotated](crate::reference::rotated) and has one [`Grid`] per token.
+    /// Whether the type is quantized: a head is [rotated](crate::reference::rotated) and has one scale per token, or a scale and a minimum.
     const QUANTIZED: bool;
-    /// Whether a grid has a minimum, and the keys of a page are stored as differences from its anchor, which is near their mean.
+    /// Whether a head has a minimum, too, and the keys of a page are stored as differences from its anchor, which is near their mean.
     const MINIMUM: bool;
 
     /// The grid of a head; that of a type which is not quantized is unused.
