@@ -108,6 +108,11 @@ impl<'a> ModelDir<'a> {
         self.variant
     }
 
+    /// Whether it is a GGUF file.
+    pub(crate) fn is_gguf(&self) -> bool {
+        matches!(self.source, Source::Gguf(_))
+    }
+
     /// The path of a file, or of the GGUF file that stands for it.
     pub(crate) fn path_of(&self, name: &str) -> PathBuf {
         match &self.source {

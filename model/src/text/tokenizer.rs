@@ -42,7 +42,7 @@ mod transformers;
 mod trie;
 
 use crate::error::{Error, Result};
-use crate::files::config::SpecialIds;
+use crate::files::config::{Config, SpecialIds};
 use crate::files::model_dir::{ADDED_TOKENS, ModelDir};
 use crate::files::model_path::ModelPath;
 use added::{Added, Names, Segment, Shown, Token};
@@ -233,6 +233,10 @@ impl Tokenizer {
         }
         if folder.has(glm10b::CHINESE) {
             return glm10b::open_chinese(folder);
+        }
+        if folder.is_gguf() {
+            // What the file is, if it is no model of ours, says more.
+            Config::of_folder(folder)?;
         }
         let problem = format!("no tokenizer here; looked for {}", MAIN_FILES.join(", "));
         Err(Error::file(folder.path(), problem))

@@ -150,7 +150,7 @@ fn what_is_no_template_or_takes_too_much_is_an_error() {
     assert!(problem(&" ".repeat(MAX_TEMPLATE + 1)).contains("bytes"));
 }
 
-/// Recorded by `tests/templates/record.py`.
+/// Recorded by `record.py`.
 #[derive(Deserialize)]
 struct Golden {
     talks: Vec<Json>,
@@ -161,7 +161,7 @@ struct Golden {
 
 #[test]
 fn every_text_is_that_of_jinja2() {
-    let golden = include_str!("../../../../tests/templates/golden.json");
+    let golden = include_str!("golden.json");
     let golden: Golden = serde_json::from_str(golden).unwrap();
     let talks: Vec<_> =
         golden.talks.iter().map(|talk| messages_from_json(&talk.to_string()).unwrap()).collect();
