@@ -14,7 +14,7 @@ const HEADER: usize = 16 + 4 + 32;
 
 static MODEL: LazyLock<Model> = LazyLock::new(|| {
     let dir = std::env::var_os("GLM_MODEL").expect("GLM_MODEL is set");
-    Model::open(dir, &Options::default()).expect("a model")
+    Model::open(&dir, &Options::default()).expect("a model")
 });
 
 static HEAD: LazyLock<Vec<u8>> = LazyLock::new(|| {
