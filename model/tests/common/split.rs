@@ -41,7 +41,7 @@ pub fn split(source: &Path, target: &Path, format: Format, count: usize, head: O
     let (start, end) = match format {
         Format::Safetensors => ("model", "safetensors"),
         Format::Torch => ("pytorch_model", "bin"),
-        Format::Gguf => unimplemented!("GGUF files have no index"),
+        Format::Gguf => panic!("GGUF files have no index"),
     };
     let mut map = Map::new();
     let size = tensors.len().div_ceil(count);
