@@ -1,4 +1,4 @@
-//! Any bytes are a GGUF file or an error, also its configuration, its tokenizer and its weights.
+//! Any bytes are a GGUF file or an error, also its configuration, its tokenizer and its list of weights. Blocks are not dequantised.
 #![no_main]
 
 use std::fs;

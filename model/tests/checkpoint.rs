@@ -80,7 +80,7 @@ fn check_all_open(models: &Path, least: usize) {
 #[test]
 #[ignore = "needs the shared fixtures; .ci/run runs it"]
 fn torch_and_safetensors_hold_the_same_tensors() {
-    // The shards of ChatGLM2-6B hold a buffer, `rotary_pos_emb.inv_freq`, too; those of shards are left out.
+    // The shards of ChatGLM2-6B also hold the buffer `rotary_pos_emb.inv_freq`. Buffers in shards are left out.
     for (torch, safetensors) in [
         ("chatglm-6b-tiny/bin-f16", "chatglm-6b-tiny/f16"),
         ("chatglm2-6b-tiny/bin-f16-sharded", "chatglm2-6b-tiny/f16"),
