@@ -16,6 +16,7 @@
 
 use std::cell::RefCell;
 
+use element::Number;
 use product::{Pair, TILE_ROWS, ZEROS};
 use task::{AttendTask, Destination, MergePartials, Scratch, Task, partial_len};
 
@@ -162,7 +163,11 @@ impl<E: Cached> Attention<'_, E> {
             let (partials, out) = unsafe {
                 (partials.row(head, 0..pages * len), out.row(head, 0..shape.head_size / LANES))
             };
-            isa.run_pairs(MergePartials { partials, rotated: E::QUANTIZED, out });
+            isa.run_pairs(MergePartials {
+                partials,
+                rotated: <E::Value as Number>::QUANTIZED,
+                out,
+            });
         });
     }
 
@@ -380,6 +385,25 @@ mod tests {
                 });
             }
         }
+    }
+
+    /// Of the same heads, five bits have half the error of four.
+    #[test]
+    fn keys_of_int4_have_five_bits() {
+        let shape = KvShape { layers: 2, heads: 1, head_size: 64 };
+        let strategy = values(KEYS * shape.head_size);
+        proptest!(ProptestConfig::with_cases(8), |(keys in strategy)| {
+            let (position, queries) = (KEYS - 1, vec![0.0; shape.head_size]);
+            let (mask, values) = (Mask { prefix: 0 }, keys.clone());
+            let case = Case { shape, group: 1, position, mask, queries, keys, values };
+            for isa in Isa::available() {
+                let [keys, values] = cached_and_stored(&case, &store::<Int4>(&case, isa)).map(|(cached, stored)| {
+                    cached.iter().zip(stored).map(|(a, b)| (a - b).powi(2)).sum::<f32>().sqrt()
+                });
+                // The range of a difference from the anchor, which is a key of the page, is larger than that of a head.
+                prop_assert!(keys < 0.8 * values, "{}: {} {}", isa, keys, values);
+            }
+        });
     }
 
     /// All instruction sets with a fused multiply-add store the same bytes.

@@ -92,6 +92,8 @@ pub trait Vectors: Copy + Send + Sync + 'static {
     fn load_i8(self, from: &[i8; LANES]) -> Self::F32;
     /// Column `column` of eight columns of unsigned nibbles, widened: lane `i` is nibble `column` of `from[i]`, the lowest first.
     fn load_nibbles(self, from: &[u32; LANES], column: usize) -> Self::F32;
+    /// As [`load_nibbles`](Vectors::load_nibbles), with a fifth bit for each: bit `column` of byte `i` behind the eight words.
+    fn load_5_bits(self, from: &[u32; 10], column: usize) -> Self::F32;
     /// Stores eight `f32`.
     fn store(self, v: Self::F32, to: &mut [f32; LANES]);
     /// Stores eight values as `f16`, rounded to the nearest, ties to even.
@@ -177,6 +179,8 @@ pub trait Simd: Vectors {
     fn pair_load_i8(self, from: &[[i8; LANES]; 2]) -> Self::Pair;
     /// Columns `2 · pair` and `2 · pair + 1` of eight columns of nibbles, as [`load_nibbles`](Vectors::load_nibbles).
     fn pair_load_nibbles(self, from: &[u32; LANES], pair: usize) -> Self::Pair;
+    /// Columns `2 · pair` and `2 · pair + 1`, as [`load_5_bits`](Vectors::load_5_bits).
+    fn pair_load_5_bits(self, from: &[u32; 10], pair: usize) -> Self::Pair;
     /// Stores two vectors.
     fn pair_store(self, v: Self::Pair, to: &mut [[f32; LANES]; 2]);
 

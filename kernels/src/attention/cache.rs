@@ -1,10 +1,12 @@
 //! The paged KV cache. Keys and values are stored in the order in which the attention kernel reads them.
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use bytemuck::Zeroable;
 use bytemuck::allocation::try_zeroed_vec;
 
+use super::element::Number;
 use super::product::{Columns, Strips};
 use super::store::Store;
 use super::{Cached, KEYS, MAX_HEAD_SIZE};
@@ -27,17 +29,17 @@ pub struct KvShape {
 }
 
 impl KvShape {
-    /// Vectors of the keys and of the values of one head in a page.
+    /// Words of the keys and of the values of one head in a page.
     #[inline(always)]
-    pub(super) fn vectors<E: Cached>(&self) -> [usize; 2] {
-        [self.keys().vectors::<E>(), self.values().vectors::<E>()]
+    fn words<E: Cached>(&self) -> [usize; 2] {
+        [words::<E::Key>(self.keys()), words::<E::Value>(self.values())]
     }
 
     /// Vectors of the grids and of the anchor of one head in a page.
     #[inline(always)]
     fn grids<E: Cached>(&self) -> usize {
-        let grids = if E::QUANTIZED { 2 * PANELS } else { 0 };
-        grids + if E::MINIMUM { self.head_size / LANES } else { 0 }
+        let panels = panels::<E::Key>() + panels::<E::Value>();
+        panels + if E::Key::MINIMUM { self.head_size / LANES } else { 0 }
     }
 
     /// Layout of the keys of one head: a column is eight positions.
@@ -60,13 +62,26 @@ impl KvShape {
     pub fn page_bytes<E: Cached>(&self) -> usize {
         // More than the vectors and grids of any type.
         self.head_size.checked_mul(16 * KEYS).expect("bytes of a page");
-        let [keys, values] = self.vectors::<E>();
-        let head = (keys + values).checked_mul(size_of::<E::Vector>());
+        let [keys, values] = self.words::<E>();
+        let head = (keys + values).checked_mul(size_of::<u64>());
         head.and_then(|bytes| bytes.checked_add(self.grids::<E>() * size_of::<[f32; LANES]>()))
             .and_then(|bytes| bytes.checked_mul(self.layers))
             .and_then(|bytes| bytes.checked_mul(self.heads))
             .expect("bytes of a page")
     }
+}
+
+/// Words of a matrix of the page.
+#[inline(always)]
+fn words<N: Number>(strips: Strips) -> usize {
+    const { assert!(size_of::<N::Vector>().is_multiple_of(size_of::<u64>())) };
+    strips.vectors::<N>() * (size_of::<N::Vector>() / size_of::<u64>())
+}
+
+/// Vectors of the grids of one head's keys or values in a page.
+#[inline(always)]
+fn panels<N: Number>() -> usize {
+    if N::QUANTIZED { PANELS } else { 0 }
 }
 
 /// The operating system refused an allocation.
@@ -88,10 +103,11 @@ pub struct KvPage<E: Cached> {
     shape: KvShape,
     /// `[layers][heads]`; each head is its keys ([`Strips`] of 16 columns of `head size` vectors) followed by its values
     /// ([`Strips`] of `head size / 8` columns of 128 vectors).
-    vectors: Vec<E::Vector>,
+    words: Vec<u64>,
     /// `[layers][heads]`; each head has the grids of its keys and of its values, `[2][16]` times those of eight positions, and its
     /// anchor; empty for floats
     grids: Vec<[f32; LANES]>,
+    types: PhantomData<E>,
 }
 
 impl<E: Cached> KvPage<E> {
@@ -109,9 +125,9 @@ impl<E: Cached> KvPage<E> {
         assert!((1..=MAX_HEAD_SIZE).contains(&head_size), "head of {head_size}");
         let heads = layers.checked_mul(heads).expect("heads of all layers");
         let zeroed_of = |each: usize| heads.checked_mul(each).expect("elements of a page");
-        let vectors = zeroed_of(shape.vectors::<E>().iter().sum());
+        let words = zeroed_of(shape.words::<E>().iter().sum());
         let grids = zeroed_of(shape.grids::<E>());
-        Ok(Self { shape, vectors: zeroed(vectors)?, grids: zeroed(grids)? })
+        Ok(Self { shape, words: zeroed(words)?, grids: zeroed(grids)?, types: PhantomData })
     }
 
     /// Makes this page a copy of `other`.
@@ -121,7 +137,7 @@ impl<E: Cached> KvPage<E> {
     #[track_caller]
     pub fn copy_from(&mut self, other: &Self) {
         assert_eq!(self.shape, other.shape, "shapes of the pages");
-        self.vectors.copy_from_slice(&other.vectors);
+        self.words.copy_from_slice(&other.words);
         self.grids.copy_from_slice(&other.grids);
     }
 
@@ -130,13 +146,13 @@ impl<E: Cached> KvPage<E> {
     fn head(&self, layer: usize, head: usize) -> CachedHead<'_, E> {
         let shape = self.shape;
         let at = layer * shape.heads + head;
-        let [keys, values] = shape.vectors::<E>();
-        let vectors = &self.vectors[at * (keys + values)..][..keys + values];
-        let (keys, values) = vectors.split_at(keys);
+        let [keys, values] = shape.words::<E>();
+        let words = &self.words[at * (keys + values)..][..keys + values];
+        let (keys, values) = words.split_at(keys);
+        let (keys, values) = (bytemuck::cast_slice(keys), bytemuck::cast_slice(values));
         let grids = &self.grids[at * shape.grids::<E>()..][..shape.grids::<E>()];
-        let panels = if E::QUANTIZED { PANELS } else { 0 };
-        let (key_grids, grids) = grids.split_at(panels);
-        let (value_grids, anchor) = grids.split_at(panels);
+        let (key_grids, grids) = grids.split_at(panels::<E::Key>());
+        let (value_grids, anchor) = grids.split_at(panels::<E::Value>());
         CachedHead { shape, keys, values, grids: [key_grids, value_grids], anchor }
     }
 }
@@ -189,15 +205,15 @@ impl<E: Cached> KvCache<E> {
         Self { shape: self.shape, pages: self.pages[..len.min(self.pages.len())].to_vec() }
     }
 
-    /// The bytes of page `index`, vectors and grids, in the order of this machine. They do not depend on the instruction set.
+    /// The bytes of page `index`, elements and grids, in the order of this machine. They do not depend on the instruction set.
     ///
     /// # Panics
     /// If the page does not exist.
     #[track_caller]
     pub fn page_bytes(&self, index: usize) -> [&[u8]; 2] {
         self.check_page(index);
-        let KvPage { vectors, grids, .. } = &*self.pages[index];
-        [bytemuck::cast_slice(vectors), bytemuck::cast_slice(grids)]
+        let KvPage { words, grids, .. } = &*self.pages[index];
+        [bytemuck::cast_slice(words), bytemuck::cast_slice(grids)]
     }
 
     /// As [`KvCache::page_bytes`], to be written. `None` if another cache shares the page.
@@ -207,8 +223,8 @@ impl<E: Cached> KvCache<E> {
     #[track_caller]
     pub fn page_bytes_mut(&mut self, index: usize) -> Option<[&mut [u8]; 2]> {
         self.check_page(index);
-        let KvPage { vectors, grids, .. } = Arc::get_mut(&mut self.pages[index])?;
-        Some([bytemuck::cast_slice_mut(vectors), bytemuck::cast_slice_mut(grids)])
+        let KvPage { words, grids, .. } = Arc::get_mut(&mut self.pages[index])?;
+        Some([bytemuck::cast_slice_mut(words), bytemuck::cast_slice_mut(grids)])
     }
 
     /// A number for each page: its address. Caches that share a page have the same number for it.
@@ -264,24 +280,28 @@ impl<E: Cached> KvCache<E> {
             let (before, pages) = self.pages.split_at_mut(page);
             let page = Arc::get_mut(&mut pages[0]).expect("a shared page is not written");
             let before = before.last();
-            let vectors_len = shape.vectors::<E>().iter().sum();
+            let [key_words, value_words] = shape.words::<E>();
+            let words_len = key_words + value_words;
             let grids_len = shape.grids::<E>();
-            let vectors = layer_of(&mut page.vectors, layer, shape.heads * vectors_len);
+            let words = layer_of(&mut page.words, layer, shape.heads * words_len);
             let grids = layer_of(&mut page.grids, layer, shape.heads * grids_len);
-            let vectors = &SharedRows::new(vectors, vectors_len);
-            let grids = E::QUANTIZED.then(|| SharedRows::new(grids, grids_len));
+            let words = &SharedRows::new(words, words_len);
+            let grids = (grids_len > 0).then(|| SharedRows::new(grids, grids_len));
             let rows =
                 HeadRows { rows: &rows.rows[stored * rows.width..][..here * rows.width], ..rows };
             for_each(shape.heads, |head| {
                 // SAFETY: each head is used by one task only.
-                let vectors = unsafe { vectors.row(head, 0..vectors_len) };
+                let words = unsafe { words.row(head, 0..words_len) };
+                let (keys, values) = words.split_at_mut(key_words);
+                let (keys, values) =
+                    (bytemuck::cast_slice_mut(keys), bytemuck::cast_slice_mut(values));
                 let grids = match &grids {
                     // SAFETY: each head is used by one task only.
                     Some(grids) => unsafe { grids.row(head, 0..grids_len) },
                     None => &mut [],
                 };
                 let before = before.map(|page| page.head(layer, head));
-                E::store(isa, Store { shape, head, first, rows, before, vectors, grids });
+                E::store(isa, Store { shape, head, first, rows, before, keys, values, grids });
             });
             stored += here;
         }
@@ -309,26 +329,33 @@ impl<E: Cached> KvCache<E> {
             let panel = index / LANES;
             for head in 0..self.shape.heads {
                 let block = self.head(position / KEYS, layer, head);
-                let grid = |grids: &[[f32; LANES]]| match grids.get(panel) {
-                    Some(grids) => E::grids(crate::simd::scalar::Scalar, grids).map(|x| x[lane]),
-                    None => [1.0, 0.0],
-                };
-                let [[key_scale, key_minimum], [value_scale, value_minimum]] =
-                    block.grids.map(grid);
+                let [keys_of_page, values_of_page] = block.grids;
+                let [key_scale, key_minimum] = grid::<E::Key>(keys_of_page, panel, lane);
+                let [value_scale, value_minimum] = grid::<E::Value>(values_of_page, panel, lane);
                 for i in 0..self.shape.head_size {
-                    let anchor = if E::MINIMUM { block.anchor.as_flattened()[i] } else { 0.0 };
-                    let (first, step) = self.shape.keys().column::<E>(panel);
-                    let key = E::get(&block.keys[first + i * step], panel % E::COLUMNS, lane);
+                    let anchor = if E::Key::MINIMUM { block.anchor.as_flattened()[i] } else { 0.0 };
+                    let (first, step) = self.shape.keys().column::<E::Key>(panel);
+                    let vector = &block.keys[first + i * step];
+                    let key = E::Key::get(vector, panel % E::Key::COLUMNS, lane);
                     keys.push(key.widen() * key_scale + key_minimum + anchor);
                     let column = i / LANES;
-                    let (first, step) = self.shape.values().column::<E>(column);
+                    let (first, step) = self.shape.values().column::<E::Value>(column);
                     let vector = &block.values[first + index * step];
-                    let value = E::get(vector, column % E::COLUMNS, i % LANES);
+                    let value = E::Value::get(vector, column % E::Value::COLUMNS, i % LANES);
                     values.push(value.widen() * value_scale + value_minimum);
                 }
             }
         }
         [keys, values]
+    }
+}
+
+/// Scale and minimum of one position.
+#[cfg(test)]
+fn grid<N: Number>(grids: &[[f32; LANES]], panel: usize, lane: usize) -> [f32; 2] {
+    match grids.get(panel) {
+        Some(grids) => N::grids(crate::simd::scalar::Scalar, grids).map(|x| x[lane]),
+        None => [1.0, 0.0],
     }
 }
 
@@ -339,8 +366,8 @@ fn zeroed<T: Zeroable>(n: usize) -> Result<Vec<T>, OutOfMemory> {
 /// Keys and values of one head in a page.
 pub(super) struct CachedHead<'a, E: Cached> {
     pub(super) shape: KvShape,
-    pub(super) keys: &'a [E::Vector],
-    values: &'a [E::Vector],
+    pub(super) keys: &'a [<E::Key as Number>::Vector],
+    values: &'a [<E::Value as Number>::Vector],
     /// Grids of the keys and of the values, those of eight positions in a vector; empty for floats.
     pub(super) grids: [&'a [[f32; LANES]]; 2],
     /// What was subtracted from the keys; empty if the type has no anchors.
@@ -350,14 +377,14 @@ pub(super) struct CachedHead<'a, E: Cached> {
 impl<'a, E: Cached> CachedHead<'a, E> {
     /// The first `n` keys, rounded up to a multiple of eight. Eight keys form a column.
     #[inline(always)]
-    pub(super) fn keys(&self, n: usize) -> Columns<'a, E> {
+    pub(super) fn keys(&self, n: usize) -> Columns<'a, E::Key> {
         let strips = self.shape.keys();
         Columns::new(self.keys, strips, strips.depth, n.div_ceil(LANES))
     }
 
     /// The first `n` values. Eight elements of all of them form a column.
     #[inline(always)]
-    pub(super) fn values(&self, n: usize) -> Columns<'a, E> {
+    pub(super) fn values(&self, n: usize) -> Columns<'a, E::Value> {
         let strips = self.shape.values();
         Columns::new(self.values, strips, n, strips.columns)
     }

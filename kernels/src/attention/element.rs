@@ -27,8 +27,51 @@ impl Grid {
     }
 }
 
-/// An element type of a KV cache: `f32`, `f16`, `i8` or [`Int4`].
+/// What a KV cache stores: `f32`, `f16`, `i8` or [`Int4`].
 pub trait Cached: Copy + Send + Sync + 'static {
+    /// An element of a key.
+    type Key: Number;
+    /// An element of a value.
+    type Value: Number;
+
+    // Not generic over the caller: the kernels are compiled once, in this crate, instead of in every crate that uses a cache.
+
+    #[doc(hidden)]
+    fn store(isa: Isa, heads: Store<'_, Self>);
+    #[doc(hidden)]
+    fn attend(isa: Isa, task: AttendTask<'_, Self>);
+}
+
+macro_rules! cached {
+    ($($cached:ty: $key:ty, $value:ty;)*) => {$(
+        impl Cached for $cached {
+            type Key = $key;
+            type Value = $value;
+            #[inline(never)]
+            fn store(isa: Isa, heads: Store<'_, Self>) {
+                isa.run(heads);
+            }
+            #[inline(never)]
+            fn attend(isa: Isa, task: AttendTask<'_, Self>) {
+                isa.run_pairs(task);
+            }
+        }
+    )*};
+}
+
+cached! {
+    f32: f32, f32;
+    f16: f16, f16;
+    i8: i8, i8;
+    Int4: Unsigned5, Unsigned4;
+}
+
+/// A cache of 4-bit integers. Keys have a fifth bit: what their rounding costs is three times the cost of the values' rounding.
+#[derive(Clone, Copy)]
+pub enum Int4 {}
+
+/// The type of an element of a key or value.
+pub trait Number: Copy + Send + Sync + 'static {
     /// Eight elements of each of [`Self::COLUMNS`] adjacent columns.
     type Vector: bytemuck::Pod + Send + Sync;
     /// Eight elements of each of eight adjacent columns.
@@ -58,26 +101,6 @@ pub trait Cached: Copy + Send + Sync + 'static {
     fn load<S: Vectors>(simd: S, from: &Self::Vector, column: usize) -> S::F32;
     /// Loads columns `2 · pair` and `2 · pair + 1` of a strip, widened to `f32`.
     fn load_pair<S: Simd>(simd: S, from: &Self::Strip, pair: usize) -> S::Pair;
-
-    // Not generic over the caller: the kernels are compiled once, in this crate, instead of in every crate that uses a cache.
-
-    #[doc(hidden)]
-    fn store(isa: Isa, heads: Store<'_, Self>);
-    #[doc(hidden)]
-    fn attend(isa: Isa, task: AttendTask<'_, Self>);
-}
-
-macro_rules! compiled_here {
-    () => {
-        #[inline(never)]
-        fn store(isa: Isa, heads: Store<'_, Self>) {
-            isa.run(heads);
-        }
-        #[inline(never)]
-        fn attend(isa: Isa, task: AttendTask<'_, Self>) {
-            isa.run_pairs(task);
-        }
-    };
 }
 
 /// What types with one column in a vector have in common.
@@ -111,11 +134,10 @@ macro_rules! one_column {
         fn load_pair<S: Simd>(simd: S, from: &[[Self; LANES]; STRIP], pair: usize) -> S::Pair {
             simd.$load_pair(&from.as_chunks().0[pair])
         }
-        compiled_here!();
     };
 }
 
-impl Cached for f32 {
+impl Number for f32 {
     const QUANTIZED: bool = false;
     fn grid<S: Vectors>(_: S, _: &[[f32; LANES]]) -> Grid {
         Grid::NONE
@@ -133,7 +155,7 @@ impl Cached for f32 {
     one_column!(load, pair_load);
 }
 
-impl Cached for f16 {
+impl Number for f16 {
     const QUANTIZED: bool = false;
     fn grid<S: Vectors>(_: S, _: &[[f32; LANES]]) -> Grid {
         Grid::NONE
@@ -151,7 +173,7 @@ impl Cached for f16 {
     one_column!(load_f16, pair_load_f16);
 }
 
-impl Cached for i8 {
+impl Number for i8 {
     const QUANTIZED: bool = true;
     #[inline(always)]
     fn grid<S: Vectors>(simd: S, head: &[[f32; LANES]]) -> Grid {
@@ -171,29 +193,28 @@ impl Cached for i8 {
     one_column!(load_i8, pair_load_i8);
 }
 
-/// A 4-bit integer, 0..=15. Word `i` of a vector holds element `i` of eight columns, the first in the lowest bits.
+/// An integer of `BITS` bits, 4 or 5, stored without a sign. Its four lower bits are nibble `column` of word `lane` of a vector, the
+/// lowest bits first. The fifth bits follow the eight words: bit `column` of byte `lane`.
 ///
 /// Scale and minimum of a token are `f16`: values beyond ±65504 become infinite, as in a cache of `f16`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Int4(u8);
+pub struct Unsigned<const BITS: u32>(u8);
+
+type Unsigned4 = Unsigned<4>;
+type Unsigned5 = Unsigned<5>;
 
 /// Parts of the range of a head that the grid may cover: a smaller one clips the extreme values and rounds the others less.
 const RANGES: [f32; 8] = [1.0, 0.96, 0.92, 0.88, 0.84, 0.8, 0.76, 0.72];
 
-impl Int4 {
+impl<const BITS: u32> Unsigned<BITS> {
+    /// The largest integer.
+    const MOST: f32 = ((1 << BITS) - 1) as f32;
+
     #[inline(always)]
     fn integers<S: Vectors>(simd: S, v: S::F32, grid: &Grid) -> S::F32 {
         let steps = simd.mul(simd.sub(v, simd.splat(grid.minimum)), simd.splat(grid.inverse));
-        simd.max(simd.min(simd.round(steps), simd.splat(15.0)), simd.splat(0.0))
+        simd.max(simd.min(simd.round(steps), simd.splat(Self::MOST)), simd.splat(0.0))
     }
-}
-
-impl Cached for Int4 {
-    type Vector = [u32; LANES];
-    type Strip = [u32; LANES];
-    const COLUMNS: usize = STRIP;
-    const QUANTIZED: bool = true;
-    const MINIMUM: bool = true;
 
     /// The grid with the least squared error of a few.
     #[inline(always)]
@@ -214,7 +235,8 @@ impl Cached for Int4 {
         let (mut best, mut least) = (Grid::NONE, f32::INFINITY);
         for part in RANGES {
             let range = part * range;
-            let grid = Grid::new(Step::of(stored(range / 15.0)), stored(center - 0.5 * range));
+            let step = Step::of(stored(range / Self::MOST));
+            let grid = Grid::new(step, stored(center - 0.5 * range));
             let mut errors = simd.splat(0.0);
             for x in head {
                 let x = simd.load(x);
@@ -230,44 +252,79 @@ impl Cached for Int4 {
         }
         best
     }
-    #[inline(always)]
-    fn set_grid(grid: &Grid, to: &mut [f32; LANES], lane: usize) {
-        // Eight scales, then eight minima.
-        let [scales, minima]: &mut [[f16; LANES]; 2] = bytemuck::cast_mut(to);
-        scales[lane] = f16::from_f32(grid.scale);
-        minima[lane] = f16::from_f32(grid.minimum);
-    }
-    #[inline(always)]
-    fn grids<S: Vectors>(simd: S, from: &[f32; LANES]) -> [S::F32; 2] {
-        let halves: &[[f16; LANES]; 2] = bytemuck::cast_ref(from);
-        halves.each_ref().map(|halves| simd.load_f16(halves))
-    }
-    #[inline(always)]
-    fn widen(self) -> f32 {
-        f32::from(self.0)
-    }
-    #[inline(always)]
-    fn narrow<S: Vectors>(simd: S, v: S::F32, grid: &Grid) -> [Self; LANES] {
-        let mut narrow = [0; LANES];
-        simd.store_i8(Self::integers(simd, v, grid), &mut narrow);
-        narrow.map(|n| Self(n as u8))
-    }
-    #[inline(always)]
-    fn get(from: &[u32; LANES], column: usize, lane: usize) -> Self {
-        Self((from[lane] >> (4 * column) & 15) as u8)
-    }
-    #[inline(always)]
-    fn set(self, to: &mut [u32; LANES], column: usize, lane: usize) {
-        let others = to[lane] & !(15 << (4 * column));
-        to[lane] = others | u32::from(self.0) << (4 * column);
-    }
-    #[inline(always)]
-    fn load<S: Vectors>(simd: S, from: &[u32; LANES], column: usize) -> S::F32 {
-        simd.load_nibbles(from, column)
-    }
-    #[inline(always)]
-    fn load_pair<S: Simd>(simd: S, from: &[u32; LANES], pair: usize) -> S::Pair {
-        simd.pair_load_nibbles(from, pair)
-    }
-    compiled_here!();
 }
+
+macro_rules! unsigned {
+    ($bits:literal, $words:literal, $load:ident, $load_pair:ident) => {
+        impl Number for Unsigned<$bits> {
+            type Vector = [u32; $words];
+            type Strip = [u32; $words];
+            const COLUMNS: usize = STRIP;
+            const QUANTIZED: bool = true;
+            const MINIMUM: bool = true;
+
+            #[inline(always)]
+            fn grid<S: Vectors>(simd: S, head: &[[f32; LANES]]) -> Grid {
+                Self::grid(simd, head)
+            }
+            #[inline(always)]
+            fn set_grid(grid: &Grid, to: &mut [f32; LANES], lane: usize) {
+                // Eight scales, then eight minima.
+                let [scales, minima]: &mut [[f16; LANES]; 2] = bytemuck::cast_mut(to);
+                scales[lane] = f16::from_f32(grid.scale);
+                minima[lane] = f16::from_f32(grid.minimum);
+            }
+            #[inline(always)]
+            fn grids<S: Vectors>(simd: S, from: &[f32; LANES]) -> [S::F32; 2] {
+                let halves: &[[f16; LANES]; 2] = bytemuck::cast_ref(from);
+                halves.each_ref().map(|halves| simd.load_f16(halves))
+            }
+            #[inline(always)]
+            fn widen(self) -> f32 {
+                f32::from(self.0)
+            }
+            #[inline(always)]
+            fn narrow<S: Vectors>(simd: S, v: S::F32, grid: &Grid) -> [Self; LANES] {
+                let mut narrow = [0; LANES];
+                simd.store_i8(Self::integers(simd, v, grid), &mut narrow);
+                narrow.map(|n| Self(n as u8))
+            }
+            #[inline(always)]
+            fn get(from: &[u32; $words], column: usize, lane: usize) -> Self {
+                let mut integer = from[lane] >> (4 * column) & 15;
+                if $bits == 5 {
+                    let (word, byte) = fifth_bit(lane);
+                    integer |= (from[word] >> (byte + column) & 1) << 4;
+                }
+                Self(integer as u8)
+            }
+            #[inline(always)]
+            fn set(self, to: &mut [u32; $words], column: usize, lane: usize) {
+                let integer = u32::from(self.0);
+                let others = to[lane] & !(15 << (4 * column));
+                to[lane] = others | (integer & 15) << (4 * column);
+                if $bits == 5 {
+                    let (word, byte) = fifth_bit(lane);
+                    let others = to[word] & !(1 << (byte + column));
+                    to[word] = others | (integer >> 4) << (byte + column);
+                }
+            }
+            #[inline(always)]
+            fn load<S: Vectors>(simd: S, from: &[u32; $words], column: usize) -> S::F32 {
+                simd.$load(from, column)
+            }
+            #[inline(always)]
+            fn load_pair<S: Simd>(simd: S, from: &[u32; $words], pair: usize) -> S::Pair {
+                simd.$load_pair(from, pair)
+            }
+        }
+    };
+}
+
+/// The word of a vector that holds the byte of `lane`, and the byte's lowest bit.
+fn fifth_bit(lane: usize) -> (usize, usize) {
+    (LANES + lane / 4, 8 * (lane % 4))
+}
+
+unsigned!(4, 8, load_nibbles, pair_load_nibbles);
+unsigned!(5, 10, load_5_bits, pair_load_5_bits);

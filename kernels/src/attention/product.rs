@@ -1,6 +1,6 @@
 //! Matrix products of rows with a page of the cache: queries with its keys, softmax weights with its values.
 
-use super::Cached;
+use super::element::Number;
 use crate::parallel::{Tile, tiles};
 use crate::simd::{LANES, Simd, Vectors};
 
@@ -38,14 +38,14 @@ pub(super) struct Strips {
 impl Strips {
     /// Vectors of the matrix.
     #[inline(always)]
-    pub(super) fn vectors<E: Cached>(self) -> usize {
+    pub(super) fn vectors<E: Number>(self) -> usize {
         self.depth * self.columns.div_ceil(E::COLUMNS)
     }
 
     /// Index of the first vector of a column, and the stride between its vectors. The column is number `column % E::COLUMNS` of
     /// those vectors.
     #[inline(always)]
-    pub(super) fn column<E: Cached>(self, column: usize) -> (usize, usize) {
+    pub(super) fn column<E: Number>(self, column: usize) -> (usize, usize) {
         let (strip, first) = (column % STRIP, column - column % STRIP);
         let step = (self.columns - first).min(STRIP).div_ceil(E::COLUMNS);
         (first / E::COLUMNS * self.depth + strip / E::COLUMNS, step)
@@ -55,14 +55,14 @@ impl Strips {
 /// The keys or values of one head in a page, in the element type of the cache. Only the first `columns` columns, and the first
 /// `depth` vectors of each, are used.
 #[derive(Clone, Copy)]
-pub(super) struct Columns<'a, E: Cached> {
+pub(super) struct Columns<'a, E: Number> {
     vectors: &'a [E::Vector],
     strips: Strips,
     depth: usize,
     columns: usize,
 }
 
-impl<'a, E: Cached> Columns<'a, E> {
+impl<'a, E: Number> Columns<'a, E> {
     /// The first `columns` columns of a matrix with layout `strips`, and the first `depth` vectors of each.
     #[track_caller]
     #[inline(always)]
@@ -110,14 +110,14 @@ impl<'a, E: Cached> Columns<'a, E> {
 
 /// The second operand of a product.
 #[derive(Clone, Copy)]
-pub(super) enum Operand<'a, E: Cached> {
+pub(super) enum Operand<'a, E: Number> {
     /// In the element type of the cache, for a single row.
     Cached(Columns<'a, E>),
     /// The result of [`Columns::widen`], for several rows.
     Widened(&'a [AlignedPair]),
 }
 
-impl<'a, E: Cached> Operand<'a, E> {
+impl<'a, E: Number> Operand<'a, E> {
     /// The operand for `rows` rows; `scratch` takes the widened columns.
     #[inline(always)]
     pub(super) fn new<S: Vectors>(
@@ -141,7 +141,7 @@ pub(super) struct Rows<'a> {
 
 /// `out[row][column] = Σ rows[row][i] · columns[column][i]`; the rows of `out` are `stride` pairs apart.
 #[inline(always)]
-pub(super) fn product<S: Simd, E: Cached>(
+pub(super) fn product<S: Simd, E: Number>(
     simd: S,
     rows: Rows<'_>,
     operand: Operand<'_, E>,
@@ -169,7 +169,7 @@ pub(super) fn product<S: Simd, E: Cached>(
 /// `out[column] = Σ row[i] · columns[column][i]`, for one row. A strip of eight is always computed as a whole, so `out` needs
 /// space for it; the results for its unused columns are unspecified.
 #[inline(always)]
-fn one_row<S: Simd, E: Cached>(
+fn one_row<S: Simd, E: Number>(
     simd: S,
     row: &[f32],
     columns: Columns<'_, E>,
@@ -191,7 +191,7 @@ fn one_row<S: Simd, E: Cached>(
 
 /// `out[column] = Σ row[i] · strip[i][column]`, for as many columns as `out` has.
 #[inline(always)]
-fn whole_strip<S: Simd, E: Cached>(
+fn whole_strip<S: Simd, E: Number>(
     simd: S,
     row: &[f32],
     strip: &[E::Strip],
@@ -215,7 +215,7 @@ fn whole_strip<S: Simd, E: Cached>(
 
 /// `out = Σ row[i] · vectors[i · step]`
 #[inline(always)]
-fn one_column<S: Vectors, E: Cached>(
+fn one_column<S: Vectors, E: Number>(
     simd: S,
     row: &[f32],
     vectors: &[E::Vector],

@@ -1,7 +1,7 @@
 //! Storing keys and values in a page, in the element type of the cache.
 
 use super::cache::{CachedHead, HeadRows, KvShape, PANELS};
-use super::element::Grid;
+use super::element::{Grid, Number};
 use super::{Cached, KEYS, MAX_HEAD_SIZE};
 use crate::rotation::rotate;
 use crate::simd::{Kernel, LANES, Vectors};
@@ -15,8 +15,10 @@ pub struct Store<'a, E: Cached> {
     pub(super) rows: HeadRows<'a>,
     /// The head in the page before.
     pub(super) before: Option<CachedHead<'a, E>>,
-    /// Those of the head in the page: keys, then values.
-    pub(super) vectors: &'a mut [E::Vector],
+    /// The keys of the head in the page.
+    pub(super) keys: &'a mut [<E::Key as Number>::Vector],
+    /// The values of the head in the page.
+    pub(super) values: &'a mut [<E::Value as Number>::Vector],
     /// Those of the head in the page: of keys, of values, and the anchor.
     pub(super) grids: &'a mut [[f32; LANES]],
 }
@@ -26,17 +28,16 @@ impl<E: Cached> Kernel for Store<'_, E> {
 
     #[inline(always)]
     fn run<S: Vectors>(self, simd: S) {
-        let Self { shape, head, first, rows, before, vectors, grids } = self;
+        let Self { shape, head, first, rows, before, keys, values, grids } = self;
         let size = shape.head_size;
-        let (keys, values) = vectors.split_at_mut(shape.vectors::<E>()[0]);
-        let (grids, anchor) = grids.split_at_mut(if E::QUANTIZED { 2 * PANELS } else { 0 });
+        let (grids, anchor) = grids.split_at_mut(if E::Key::QUANTIZED { 2 * PANELS } else { 0 });
         let mut rotated = [[0.0; LANES]; MAX_HEAD_SIZE / LANES];
         let rotated = &mut rotated[..size / LANES];
         for (row, index) in rows.rows.chunks_exact(rows.width).zip(first..) {
             let (panel, lane) = (index / LANES, index % LANES);
 
-            let key = load_head::<S, E>(simd, &row[rows.keys.at(head)..][..size], rotated);
-            if E::MINIMUM {
+            let key = load_head::<S, E::Key>(simd, &row[rows.keys.at(head)..][..size], rotated);
+            if E::Key::MINIMUM {
                 if index == 0 {
                     match &before {
                         Some(before) => mean_key(simd, before, anchor),
@@ -47,24 +48,25 @@ impl<E: Cached> Kernel for Store<'_, E> {
                     simd.store(simd.sub(simd.load(key), simd.load(anchor)), key);
                 }
             }
-            let grid = new_grid::<S, E>(simd, key, grids, panel, lane);
-            let (first, step) = shape.keys().column::<E>(panel);
+            let grid = new_grid::<S, E::Key>(simd, key, grids, panel, lane);
+            let (first, step) = shape.keys().column::<E::Key>(panel);
             for (i, key) in key.iter().enumerate() {
-                let narrow = E::narrow(simd, simd.load(key), &grid);
+                let narrow = E::Key::narrow(simd, simd.load(key), &grid);
                 for (j, key) in narrow.into_iter().enumerate() {
                     let vector = &mut keys[first + (i * LANES + j) * step];
-                    key.set(vector, panel % E::COLUMNS, lane);
+                    key.set(vector, panel % E::Key::COLUMNS, lane);
                 }
             }
 
-            let value = load_head::<S, E>(simd, &row[rows.values.at(head)..][..size], rotated);
-            let grid = new_grid::<S, E>(simd, value, grids, PANELS + panel, lane);
+            let value =
+                load_head::<S, E::Value>(simd, &row[rows.values.at(head)..][..size], rotated);
+            let grid = new_grid::<S, E::Value>(simd, value, grids, PANELS + panel, lane);
             for (column, value) in value.iter().enumerate() {
-                let (first, step) = shape.values().column::<E>(column);
+                let (first, step) = shape.values().column::<E::Value>(column);
                 let vector = &mut values[first + index * step];
-                let narrow = E::narrow(simd, simd.load(value), &grid);
+                let narrow = E::Value::narrow(simd, simd.load(value), &grid);
                 for (lane, value) in narrow.into_iter().enumerate() {
-                    value.set(vector, column % E::COLUMNS, lane);
+                    value.set(vector, column % E::Value::COLUMNS, lane);
                 }
             }
         }
@@ -73,7 +75,7 @@ impl<E: Cached> Kernel for Store<'_, E> {
 
 /// Copies a head, rotated if the element type is quantized.
 #[inline(always)]
-fn load_head<'a, S: Vectors, E: Cached>(
+fn load_head<'a, S: Vectors, E: Number>(
     simd: S,
     head: &[f32],
     to: &'a mut [[f32; LANES]],
@@ -92,14 +94,14 @@ fn mean_key<S: Vectors, E: Cached>(simd: S, page: &CachedHead<'_, E>, mean: &mut
     let mut grids = [[simd.splat(0.0); 2]; PANELS];
     let mut minima = simd.splat(0.0);
     for (grid, stored) in grids.iter_mut().zip(page.grids[0]) {
-        *grid = E::grids(simd, stored);
+        *grid = E::Key::grids(simd, stored);
         minima = simd.add(minima, grid[1]);
     }
     for i in 0..mean.len() {
         let mut sum = minima;
         for (panel, [scales, _]) in grids.into_iter().enumerate() {
-            let (first, step) = page.shape.keys().column::<E>(panel);
-            let keys = E::load(simd, &page.keys[first + i * step], panel % E::COLUMNS);
+            let (first, step) = page.shape.keys().column::<E::Key>(panel);
+            let keys = E::Key::load(simd, &page.keys[first + i * step], panel % E::Key::COLUMNS);
             sum = simd.fma(keys, scales, sum);
         }
         mean[i] = simd.sum(sum) / KEYS as f32 + page.anchor.as_flattened()[i];
@@ -108,7 +110,7 @@ fn mean_key<S: Vectors, E: Cached>(simd: S, page: &CachedHead<'_, E>, mean: &mut
 
 /// Computes and stores the grid of one head of one position, if the element type has any.
 #[inline(always)]
-fn new_grid<S: Vectors, E: Cached>(
+fn new_grid<S: Vectors, E: Number>(
     simd: S,
     head: &[[f32; LANES]],
     grids: &mut [[f32; LANES]],

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::cache::CachedHead;
+use super::element::Number;
 use super::product::{AlignedPair, Operand, Pair, Rows, ZEROS, product};
 use super::{Attention, Cached, KEYS};
 use crate::math::exp;
@@ -99,7 +100,7 @@ impl<E: Cached> PairKernel for AttendTask<'_, E> {
             let query = attention.query(task.head, task.rows.start + row);
             let copy = &mut queries[row * head_size / LANES..][..head_size / LANES];
             copy.as_flattened_mut().copy_from_slice(query);
-            if E::QUANTIZED {
+            if E::Key::QUANTIZED {
                 rotate(simd, copy);
             }
         }
@@ -138,7 +139,7 @@ impl<E: Cached> PairKernel for AttendTask<'_, E> {
                 product(simd, row_block, values, &mut partials[1..], len);
                 for row in 0..count {
                     let partial = &mut partials[row * len..][..len];
-                    if E::MINIMUM {
+                    if E::Value::MINIMUM {
                         let (one, minimum) = (simd.pair_splat(1.0), simd.pair_splat(minima[row]));
                         for pair in &mut partial[1..] {
                             simd.pair_store(
@@ -168,7 +169,12 @@ impl<E: Cached> PairKernel for AttendTask<'_, E> {
                 match task.to {
                     Destination::Out(out) => {
                         let row = query * attention.heads + head;
-                        finish(simd, merged, E::QUANTIZED, out.row(row, 0..head_size / LANES));
+                        finish(
+                            simd,
+                            merged,
+                            E::Value::QUANTIZED,
+                            out.row(row, 0..head_size / LANES),
+                        );
                     }
                     Destination::Partials(partials) => {
                         let at = task.pages.start * len;
@@ -201,15 +207,15 @@ fn softmax<S: Vectors, E: Cached>(
     let scale = simd.splat(scale);
     let [key_grids, value_grids] = cached.grids;
     // What the minimum of a key is multiplied with, and what the anchor adds to each score.
-    let (elements, anchor) = match E::MINIMUM {
+    let (elements, anchor) = match E::Key::MINIMUM {
         true => (simd.splat(sum(simd, query)), simd.splat(dot(simd, query, cached.anchor))),
         false => (simd.splat(0.0), simd.splat(0.0)),
     };
     for (i, panel) in panels.iter_mut().enumerate() {
         let mut score = simd.load(panel);
-        if E::QUANTIZED {
-            let [scales, minima] = E::grids(simd, &key_grids[i]);
-            score = match E::MINIMUM {
+        if E::Key::QUANTIZED {
+            let [scales, minima] = E::Key::grids(simd, &key_grids[i]);
+            score = match E::Key::MINIMUM {
                 true => simd.fma(score, scales, simd.fma(elements, minima, anchor)),
                 false => simd.mul(score, scales),
             };
@@ -227,9 +233,9 @@ fn softmax<S: Vectors, E: Cached>(
     for (i, panel) in panels.iter_mut().enumerate() {
         let mut weight = exp(simd, simd.sub(simd.load(panel), simd.splat(max)));
         sum = simd.add(sum, weight);
-        if E::QUANTIZED {
-            let [scales, mut minima] = E::grids(simd, &value_grids[i]);
-            if E::MINIMUM {
+        if E::Value::QUANTIZED {
+            let [scales, mut minima] = E::Value::grids(simd, &value_grids[i]);
+            if E::Value::MINIMUM {
                 if (i + 1) * LANES > most {
                     // Nothing is stored yet behind the last key that a row of the task attends to.
                     let mut lanes = [0.0; LANES];

@@ -62,6 +62,10 @@ macro_rules! pair_words {
             [self.load_i8(a), self.load_i8(b)]
         }
         #[inline(always)]
+        fn pair_load_5_bits(self, from: &[u32; 10], pair: usize) -> Self::Pair {
+            [self.load_5_bits(from, 2 * pair), self.load_5_bits(from, 2 * pair + 1)]
+        }
+        #[inline(always)]
         fn pair_load_nibbles(self, from: &[u32; LANES], pair: usize) -> Self::Pair {
             [self.load_nibbles(from, 2 * pair), self.load_nibbles(from, 2 * pair + 1)]
         }
@@ -240,6 +244,23 @@ impl<S: Neon> Vectors for S {
             let (count, mask) = (vdupq_n_s32(-4 * column as i32), vdupq_n_u32(15));
             let nibble = |words| vcvtq_f32_u32(vandq_u32(vshlq_u32(words, count), mask));
             [nibble(vld1q_u32(from)), nibble(vld1q_u32(from.add(4)))]
+        }
+    }
+    #[inline(always)]
+    fn load_5_bits(self, from: &[u32; 10], column: usize) -> Self::F32 {
+        let from: *const u32 = from.as_ptr();
+        // SAFETY: ten readable words, any alignment. `self` proves the rest.
+        unsafe {
+            let (low, fifth) = (vdupq_n_s32(-4 * column as i32), vdupq_n_s32(4 - column as i32));
+            let integer = |words, bytes| {
+                let low = vandq_u32(vshlq_u32(words, low), vdupq_n_u32(15));
+                // Bit `column` becomes bit 4.
+                let fifth = vandq_u32(vshlq_u32(bytes, fifth), vdupq_n_u32(16));
+                vcvtq_f32_u32(vorrq_u32(low, fifth))
+            };
+            let bytes = vmovl_u8(vld1_u8(from.add(LANES).cast()));
+            let first = integer(vld1q_u32(from), vmovl_u16(vget_low_u16(bytes)));
+            [first, integer(vld1q_u32(from.add(4)), vmovl_high_u16(bytes))]
         }
     }
     #[inline(always)]

@@ -143,6 +143,13 @@ impl Vectors for Scalar {
         from.map(|word| (word >> (4 * column) & 15) as f32)
     }
     #[inline(always)]
+    fn load_5_bits(self, from: &[u32; 10], column: usize) -> F32 {
+        std::array::from_fn(|lane| {
+            let byte = from[LANES + lane / 4] >> (8 * (lane % 4));
+            ((from[lane] >> (4 * column) & 15) | (byte >> column & 1) << 4) as f32
+        })
+    }
+    #[inline(always)]
     fn store(self, v: F32, to: &mut [f32; LANES]) {
         *to = v;
     }
@@ -279,6 +286,10 @@ impl Simd for Scalar {
     #[inline(always)]
     fn pair_load_i8(self, [a, b]: &[[i8; LANES]; 2]) -> [F32; 2] {
         [self.load_i8(a), self.load_i8(b)]
+    }
+    #[inline(always)]
+    fn pair_load_5_bits(self, from: &[u32; 10], pair: usize) -> [F32; 2] {
+        [self.load_5_bits(from, 2 * pair), self.load_5_bits(from, 2 * pair + 1)]
     }
     #[inline(always)]
     fn pair_load_nibbles(self, from: &[u32; LANES], pair: usize) -> [F32; 2] {

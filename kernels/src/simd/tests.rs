@@ -18,6 +18,7 @@ struct Floats {
     halves: [u16; LANES],
     run: [u8; 32],
     words: [u32; LANES],
+    fives: [u32; 10],
     column: usize,
 }
 
@@ -35,6 +36,7 @@ impl Kernel for Floats {
             ("load_bf16", simd.load_bf16(&self.halves.map(bf16::from_bits))),
             ("load_i8", simd.load_i8(&bytes)),
             ("load_nibbles", simd.load_nibbles(&self.words, self.column)),
+            ("load_5_bits", simd.load_5_bits(&self.fives, self.column)),
             ("add", simd.add(a, b)),
             ("sub", simd.sub(a, b)),
             ("mul", simd.mul(a, b)),
@@ -67,6 +69,7 @@ struct Pairs {
     scales: [[u16; LANES]; 2],
     bytes: [[i8; LANES]; 2],
     words: [u32; LANES],
+    fives: [u32; 10],
     pair: usize,
 }
 
@@ -84,6 +87,7 @@ impl PairKernel for Pairs {
             ("pair_load_f16", simd.pair_load_f16(&scales)),
             ("pair_load_i8", simd.pair_load_i8(&self.bytes)),
             ("pair_load_nibbles", simd.pair_load_nibbles(&self.words, self.pair)),
+            ("pair_load_5_bits", simd.pair_load_5_bits(&self.fives, self.pair)),
             ("pair_scales", simd.pair_scales([&scales[0], &scales[1]])),
             ("pair_mul", simd.pair_mul(a, b)),
         ] {
@@ -242,9 +246,10 @@ prop_compose! {
         halves in any::<[u16; LANES]>(),
         run in any::<[u8; 32]>(),
         words in any::<[u32; LANES]>(),
+        fives in any::<[u32; 10]>(),
         column in 0..LANES,
     ) -> Floats {
-        Floats { a, b, small: small.map(|x| f32::from(x.max(-127))), halves, run, words, column }
+        Floats { a, b, small: small.map(|x| f32::from(x.max(-127))), halves, run, words, fives, column }
     }
 }
 
@@ -255,9 +260,10 @@ prop_compose! {
         scales in any::<[[u16; LANES]; 2]>(),
         bytes in any::<[[i8; LANES]; 2]>(),
         words in any::<[u32; LANES]>(),
+        fives in any::<[u32; 10]>(),
         pair in 0..LANES / 2,
     ) -> Pairs {
-        Pairs { a, b, scales, bytes, words, pair }
+        Pairs { a, b, scales, bytes, words, fives, pair }
     }
 }
 

@@ -121,6 +121,10 @@ macro_rules! pair_words {
             [self.load_i8(a), self.load_i8(b)]
         }
         #[inline(always)]
+        fn pair_load_5_bits(self, from: &[u32; 10], pair: usize) -> [__m256; 2] {
+            [self.load_5_bits(from, 2 * pair), self.load_5_bits(from, 2 * pair + 1)]
+        }
+        #[inline(always)]
         fn pair_load_nibbles(self, from: &[u32; LANES], pair: usize) -> [__m256; 2] {
             [self.load_nibbles(from, 2 * pair), self.load_nibbles(from, 2 * pair + 1)]
         }
@@ -255,6 +259,24 @@ impl<S: X86> Vectors for S {
             let words = _mm256_loadu_si256(from.as_ptr().cast());
             let words = _mm256_srl_epi32(words, _mm_cvtsi32_si128(4 * column as i32));
             _mm256_cvtepi32_ps(_mm256_and_si256(words, _mm256_set1_epi32(15)))
+        }
+    }
+    #[inline(always)]
+    fn load_5_bits(self, from: &[u32; 10], column: usize) -> __m256 {
+        let from: *const u32 = from.as_ptr();
+        // SAFETY: 40 readable bytes, any alignment. `self` proves the rest.
+        unsafe {
+            let count = |n: usize| _mm_cvtsi32_si128(n as i32);
+            let words = _mm256_srl_epi32(_mm256_loadu_si256(from.cast()), count(4 * column));
+            let bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(from.add(LANES).cast()));
+            // Bit `column` becomes bit 4.
+            let fifth = match column {
+                0..=4 => _mm256_sll_epi32(bytes, count(4 - column)),
+                _ => _mm256_srl_epi32(bytes, count(column - 4)),
+            };
+            let low = _mm256_and_si256(words, _mm256_set1_epi32(15));
+            let fifth = _mm256_and_si256(fifth, _mm256_set1_epi32(16));
+            _mm256_cvtepi32_ps(_mm256_or_si256(low, fifth))
         }
     }
     #[inline(always)]

@@ -156,6 +156,33 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
+    fn pair_load_5_bits(self, from: &[u32; 10], pair: usize) -> __m512 {
+        let from: *const u32 = from.as_ptr();
+        let both = |low: usize, high: usize| {
+            let (low, high) = (low as i32, high as i32);
+            // SAFETY: `self` proves the instruction set.
+            unsafe { _mm512_inserti64x4::<1>(_mm512_set1_epi32(low), _mm256_set1_epi32(high)) }
+        };
+        // SAFETY: 40 readable bytes, any alignment; `self` proves the rest.
+        unsafe {
+            let words = _mm512_broadcast_i64x4(_mm256_loadu_si256(from.cast()));
+            let words = _mm512_srlv_epi32(words, both(8 * pair, 8 * pair + 4));
+            let bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(from.add(LANES).cast()));
+            let bytes = _mm512_broadcast_i64x4(bytes);
+            // Bit `column` becomes bit 4.
+            let fifth = _mm512_rolv_epi32(bytes, both((36 - 2 * pair) % 32, (35 - 2 * pair) % 32));
+            // Bits of the mask are taken from `words`, the others from `fifth`.
+            let integers = _mm512_ternarylogic_epi32::<0xCA>(_mm512_set1_epi32(15), words, fifth);
+            // The tables are read at the lowest five bits.
+            let low = _mm512_setr_ps(
+                0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0,
+                15.0,
+            );
+            let high = _mm512_add_ps(low, _mm512_set1_ps(16.0));
+            _mm512_permutex2var_ps(low, integers, high)
+        }
+    }
+    #[inline(always)]
     fn pair_store(self, v: __m512, to: &mut [[f32; LANES]; 2]) {
         // SAFETY: sixteen writable f32, any alignment; `self` proves the rest.
         unsafe { _mm512_storeu_ps(to.as_mut_ptr().cast(), v) }
