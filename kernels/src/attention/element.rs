@@ -206,6 +206,9 @@ type Unsigned5 = Unsigned<5>;
 /// Parts of the range of a head that the grid may cover: a smaller one clips the extreme values and rounds the others less.
 const RANGES: [f32; 8] = [1.0, 0.96, 0.92, 0.88, 0.84, 0.8, 0.76, 0.72];
 
+/// Most fits of a grid. Each takes a few percent of the squared error.
+const FITS: usize = 4;
+
 impl<const BITS: u32> Unsigned<BITS> {
     /// The largest integer.
     const MOST: f32 = ((1 << BITS) - 1) as f32;
@@ -216,7 +219,7 @@ impl<const BITS: u32> Unsigned<BITS> {
         simd.max(simd.min(simd.round(steps), simd.splat(Self::MOST)), simd.splat(0.0))
     }
 
-    /// The grid with the least squared error of a few.
+    /// The grid with the least squared error of a few ranges, moved to the least squares fit of its integers a few times.
     #[inline(always)]
     fn grid<S: Vectors>(simd: S, head: &[[f32; LANES]]) -> Grid {
         let largest = step(simd, head).scale;
@@ -231,26 +234,66 @@ impl<const BITS: u32> Unsigned<BITS> {
         }
         let (highest, lowest) = (simd.max_lane(highest), -simd.max_lane(lowest));
         let (center, range) = (0.5 * (highest + lowest), highest - lowest);
-        let stored = |x: f32| f16::from_f32(x).to_f32();
         let (mut best, mut least) = (Grid::NONE, f32::INFINITY);
         for part in RANGES {
             let range = part * range;
-            let step = Step::of(stored(range / Self::MOST));
-            let grid = Grid::new(step, stored(center - 0.5 * range));
-            let mut errors = simd.splat(0.0);
-            for x in head {
-                let x = simd.load(x);
-                let integers = Self::integers(simd, x, &grid);
-                let rounded = simd.fma(integers, simd.splat(grid.scale), simd.splat(grid.minimum));
-                let error = simd.sub(x, rounded);
-                errors = simd.fma(error, error, errors);
-            }
-            let error = simd.sum(errors);
+            let grid = Self::stored(range / Self::MOST, center - 0.5 * range);
+            let error = Self::error(simd, head, &grid);
             if error < least || part == 1.0 {
                 (best, least) = (grid, error);
             }
         }
+        for _ in 0..FITS {
+            let grid = Self::fit(simd, head, &best);
+            let error = Self::error(simd, head, &grid);
+            if error < least {
+                (best, least) = (grid, error);
+            } else {
+                break;
+            }
+        }
         best
+    }
+
+    /// The grid as it is stored.
+    #[inline(always)]
+    fn stored(scale: f32, minimum: f32) -> Grid {
+        let stored = |x: f32| f16::from_f32(x).to_f32();
+        Grid::new(Step::of(stored(scale)), stored(minimum))
+    }
+
+    /// The sum of the squared errors.
+    #[inline(always)]
+    fn error<S: Vectors>(simd: S, head: &[[f32; LANES]], grid: &Grid) -> f32 {
+        let mut errors = simd.splat(0.0);
+        for x in head {
+            let x = simd.load(x);
+            let integers = Self::integers(simd, x, grid);
+            let rounded = simd.fma(integers, simd.splat(grid.scale), simd.splat(grid.minimum));
+            let error = simd.sub(x, rounded);
+            errors = simd.fma(error, error, errors);
+        }
+        simd.sum(errors)
+    }
+
+    /// The least squares fit of the integers of a grid.
+    #[inline(always)]
+    fn fit<S: Vectors>(simd: S, head: &[[f32; LANES]], grid: &Grid) -> Grid {
+        // Of `x − minimum`, so that a mean far from 0 does not cost precision.
+        let [mut n, mut x, mut nn, mut nx] = [simd.splat(0.0); 4];
+        for value in head {
+            let value = simd.load(value);
+            let integers = Self::integers(simd, value, grid);
+            let value = simd.sub(value, simd.splat(grid.minimum));
+            n = simd.add(integers, n);
+            x = simd.add(value, x);
+            nn = simd.fma(integers, integers, nn);
+            nx = simd.fma(integers, value, nx);
+        }
+        let count = (head.len() * LANES) as f32;
+        let [n, x, nn, nx] = [n, x, nn, nx].map(|sum| simd.sum(sum) / count);
+        let scale = (nx - n * x) / (nn - n * n);
+        Self::stored(scale, grid.minimum + (x - scale * n))
     }
 }
 
