@@ -387,21 +387,23 @@ mod tests {
         }
     }
 
-    /// Of the same heads, five bits have half the error of four.
+    /// Of the same heads, five bits have half the error of four. In the second page, whose anchor is a mean: the anchor of the first
+    /// one is a key, which adds its own noise to all others.
     #[test]
     fn keys_of_int4_have_five_bits() {
         let shape = KvShape { layers: 2, heads: 1, head_size: 64 };
-        let strategy = values(KEYS * shape.head_size);
-        proptest!(ProptestConfig::with_cases(8), |(keys in strategy)| {
-            let (position, queries) = (KEYS - 1, vec![0.0; shape.head_size]);
+        let page = KEYS * shape.head_size;
+        let heads = prop::collection::vec(-1.0f32..1.0, 2 * page);
+        proptest!(ProptestConfig::with_cases(4), |(keys in heads)| {
+            let (position, queries) = (2 * KEYS - 1, vec![0.0; shape.head_size]);
             let (mask, values) = (Mask { prefix: 0 }, keys.clone());
             let case = Case { shape, group: 1, position, mask, queries, keys, values };
             for isa in Isa::available() {
                 let [keys, values] = cached_and_stored(&case, &store::<Int4>(&case, isa)).map(|(cached, stored)| {
-                    cached.iter().zip(stored).map(|(a, b)| (a - b).powi(2)).sum::<f32>().sqrt()
+                    let errors = cached[page..].iter().zip(&stored[page..]).map(|(a, b)| (a - b).powi(2));
+                    errors.sum::<f32>().sqrt()
                 });
-                // The range of a difference from the anchor, which is a key of the page, is larger than that of a head.
-                prop_assert!(keys < 0.8 * values, "{}: {} {}", isa, keys, values);
+                prop_assert!(keys < 0.6 * values, "{}: {} {}", isa, keys, values);
             }
         });
     }

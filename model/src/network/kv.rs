@@ -21,7 +21,8 @@ pub enum KvFormat {
     F16,
     /// 8-bit integers of the rotated heads, with one scale per head and token; about a quarter of the memory.
     Int8,
-    /// As [`KvFormat::Int8`], with 4-bit integers and a minimum; keys are differences from a mean. About a seventh of the memory.
+    /// As [`KvFormat::Int8`], with integers of 5 bits for keys and 4 bits for values, and a minimum; keys are differences from a mean.
+    /// About a sixth of the memory.
     Int4,
 }
 

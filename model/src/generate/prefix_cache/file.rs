@@ -27,7 +27,7 @@ use crate::network::model::Model;
 use crate::network::sequence::Sequence;
 
 const MAGIC: &[u8; 16] = b"glm-prefix-cache";
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// End of the name of an unfinished file. Before it are the name of the finished one, a dot, and random letters and digits.
 const PART_END: &str = ".part";
