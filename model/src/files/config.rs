@@ -111,6 +111,16 @@ pub enum Rope {
         /// Divides the position (linear scaling).
         scaling_factor: f32,
     },
+    /// The same rotation of rows that a converter has put into another order: element `i` of the rotated part with element
+    /// `i + rotary_dim/2`.
+    Halves {
+        /// Base of the frequencies.
+        base: f32,
+        /// Elements of a head that are rotated.
+        rotary_dim: usize,
+        /// Divides the position (linear scaling).
+        scaling_factor: f32,
+    },
 }
 
 /// Which tokens attend to which.
