@@ -37,7 +37,9 @@ fn small(vocab: usize) -> TempDir {
     let read = |name: &str| fs::read(demo().join(name)).unwrap();
     let mut config: Value = serde_json::from_slice(&read("config.json")).unwrap();
     if config["vocab_size"] == vocab {
-        ["ice_text.model", "tokenizer_config.json"].map(|name| write(name, &read(name)));
+        for name in ["ice_text.model", "tokenizer_config.json"] {
+            write(name, &read(name));
+        }
     }
     for (name, value) in [
         ("num_layers", LAYERS),
