@@ -49,6 +49,7 @@ fn read(fields: &Fields) -> Result<Config> {
     Ok(Config {
         assumed: None,
         prefix: None,
+        unusable_defaults: Vec::new(),
         architecture: name(fields, default)?,
         layers: fields.layers(&key("block_count"))?,
         hidden,
