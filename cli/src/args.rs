@@ -15,6 +15,7 @@ mod list;
 mod logits;
 mod man;
 mod number;
+mod path;
 mod perplexity;
 mod pull;
 mod quantize;
@@ -117,12 +118,22 @@ impl Cli {
 }
 
 /// The format of weights that `--bits`, `--group` and `--symmetric` ask for.
-pub fn weight_format(bits: usize, group: Option<usize>, symmetric: bool) -> QuantizeOptions {
+///
+/// # Errors
+/// Wrong usage, if `--symmetric` is given for 8 bits, which are always so.
+pub fn weight_format(
+    bits: usize,
+    group: Option<usize>,
+    symmetric: bool,
+) -> Result<QuantizeOptions> {
+    if symmetric && bits != 4 {
+        return Err(failure::usage(messages::symmetric_is_for_4_bits()));
+    }
     let minimum = bits == 4 && !symmetric;
     let group = group.unwrap_or_else(|| QuantizeOptions::default_group(minimum));
     let mut format = QuantizeOptions::new(bits, group);
     format.minimum = minimum;
-    format
+    Ok(format)
 }
 
 /// `glm` alone is `glm chat`, and so is `glm` with a flag that is not its own.

@@ -78,7 +78,7 @@ pub fn run(args: &Bench) -> Result<()> {
 fn open(args: &Bench) -> Result<Model> {
     match &args.shape {
         Some(shape) => {
-            let format = weight_format(args.bits, args.group, args.symmetric);
+            let format = weight_format(args.bits, args.group, args.symmetric)?;
             open::random(&args.model, shape, &format, Lengths::new(args, usize::MAX).capacity)
         }
         None => open::model(&args.model, None),

@@ -37,7 +37,7 @@ pub fn run(args: &Chat) -> Result<()> {
     }
     let bundle = open::bundle(&args.model, args.template.as_deref())?;
     let cancel = interrupt::token(Again::Exits)?;
-    let request = args.answering.request(bundle.model())?;
+    let request = args.answering.request(bundle.model());
     let mut options =
         ConversationOptions::new(request.ending_as(bundle.template(), bundle.tokenizer()));
     options.request.cancel = cancel.clone();

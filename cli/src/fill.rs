@@ -17,7 +17,7 @@ pub fn run(args: &args::Fill) -> Result<()> {
     let tokenizer = open::tokenizer(&args.model.source)?;
     let mut fill = Fill::new(&tokenizer, &text)?;
     let model = open::model(&args.model, Some(&tokenizer))?;
-    let mut request = args.answering.request(&model)?;
+    let mut request = args.answering.request(&model);
     request.cancel = interrupt::token(Again::Exits)?;
 
     // On a terminal the words are shown as they are generated. A pipe gets the text at the end, and nothing if nothing was filled.

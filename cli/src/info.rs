@@ -98,6 +98,11 @@ fn sizes(model: &Inventory) -> Vec<String> {
         (messages::vocabulary(), config.vocab.to_string()),
         (messages::context(), config.max_context.to_string()),
     ];
+    rows.extend(
+        config.prefix.map(|prefix| {
+            (messages::trained_prefix(), messages::positions_of_prefix(prefix.tokens))
+        }),
+    );
     rows.extend(model.calibration.as_ref().map(|calibration| {
         let CalibrationInfo { method, tokens, sha256, .. } = calibration;
         // Enough of it to tell texts apart.
@@ -205,6 +210,7 @@ fn json(model: &Inventory) -> Value {
         "intermediate_size": config.intermediate_size,
         "vocab": config.vocab,
         "context": config.max_context,
+        "prefix_tokens": config.prefix.map(|prefix| prefix.tokens),
         "matrices": matrices.collect::<Vec<_>>(),
         "weights": {
             "bytes": model.bytes(),

@@ -150,6 +150,12 @@ messages! {
     calibration_memory(needed, available):
         "calibration takes {needed} of memory, and {available} are free: choose fewer --calibration-tokens",
         "校准需要 {needed} 内存，而可用的只有 {available}：请减小 --calibration-tokens";
+    calibration_memory_at_least(least, available):
+        "calibration takes at least {least} of memory for this model, and {available} are free: close other programs, or quantize \
+         without --calibrate",
+        "校准此模型至少需要 {least} 内存，而可用的只有 {available}：请关闭其他程序，或不用 --calibrate";
+    symmetric_is_for_4_bits(): "--symmetric is for 4 bits: groups of 8 bits never have a minimum",
+        "--symmetric 只用于 4 位：8 位的组从来没有最小值";
     choosing_formats(bits): "measuring the matrices, to choose formats of {bits} bits a weight on average",
         "正在测量各矩阵，以选择平均每个权重 {bits} 位的格式";
     choosing_memory(needed, available): "choosing formats takes {needed} of memory, and {available} are free: close other programs",
@@ -263,7 +269,8 @@ messages! {
         "不能把 safetensors 文件写到终端：请用 --out 指定文件，或重定向标准输出";
     too_long(most): "is longer than {most} bytes", "超过 {most} 字节";
     not_utf8(): "is not UTF-8", "不是 UTF-8";
-    default_of_model(): "the default of the model in generation_config.json", "模型在 generation_config.json 中的默认值";
+    default_is_unusable(problem): "generation_config.json of the model: {problem}; the program's own default takes its place",
+        "模型的 generation_config.json：{problem}；改用程序的默认值";
     is_utf16(): "is UTF-16: save it as UTF-8", "是 UTF-16：请另存为 UTF-8";
     is_lfs_pointer(): "is a git-lfs pointer and not the file itself: run `git lfs pull` in its repository",
         "是 git-lfs 指针，不是文件本身：请在其仓库中运行 `git lfs pull`";
@@ -292,6 +299,8 @@ messages! {
     mlp_size(): "MLP size", "MLP 大小";
     vocabulary(): "vocabulary", "词表";
     context(): "context", "上下文";
+    trained_prefix(): "trained prefix", "训练好的前缀";
+    positions_of_prefix(tokens): "{tokens} positions (P-Tuning v2)", "{tokens} 个位置（P-Tuning v2）";
     calibration(): "calibration", "校准";
     calibrated_with(method, tokens, text): "{method} with {tokens} tokens, SHA-256 {text}...",
         "{method}，{tokens} 个 token，SHA-256 {text}…";
@@ -415,9 +424,10 @@ messages! {
     nothing_to_pull(name): "{name}: all files are here already", "{name}：所有文件都已在本机";
     pulled(name, size, time): "{name}: {size} in {time}", "{name}：{size}，用时 {time}";
     same_command_goes_on(): "the same command goes on with the download", "再次运行同一命令可继续下载";
-    another_uses(name): "{name}: another process downloads or removes it; waiting", "{name}：另一个进程正在下载或删除，等待中";
-    model_is_pulled(name): "{name} cannot be removed while another process downloads it: stop that one, or wait until it ends",
-        "{name} 正由另一个进程下载，无法删除：请停止该进程，或等待下载结束";
+    another_uses(name): "{name}: another process writes or removes it; waiting", "{name}：另一个进程正在写入或删除，等待中";
+    model_is_in_use(name): "{name}: another process writes or removes it: wait until it ends", "{name}：另一个进程正在写入或删除：请等待其结束";
+    model_is_pulled(name): "{name} cannot be removed while another process writes it: stop that one, or wait until it ends",
+        "{name} 正由另一个进程写入，无法删除：请停止该进程，或等待其结束";
     tried_again(cause, time): "{cause}; trying again in {time}", "{cause}；{time} 后重试";
     asked_to_wait(time): "the server asks to wait for {time}: try again later", "服务器要求等待 {time}：请稍后再试";
     stalled(seconds): "nothing arrived for {seconds} s", "{seconds} 秒内没有收到数据";

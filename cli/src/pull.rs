@@ -75,7 +75,7 @@ fn quantized(
     downloader: &Downloader,
     listing: &Listing,
 ) -> Result<PathBuf> {
-    let mut options = weight_format(bits, args.group, args.symmetric);
+    let mut options = weight_format(bits, args.group, args.symmetric)?;
     options.threads = args.threads;
     let folder = models::quantized_folder(&args.repository, &options)?;
     let format = folder.file_name().unwrap_or_default().to_string_lossy();

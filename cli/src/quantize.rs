@@ -1,11 +1,11 @@
 //! `glm quantize`: writes a model that opens without preparation.
 
-use std::fs;
+use std::fs::{self, File};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use glm_model::{
     Calibration, Config, Error, QuantizeOptions, Quantized, Quantizer, Template, Tokenizer,
     calibration_bytes, messages_from_json, quantize,
@@ -13,6 +13,7 @@ use glm_model::{
 
 use crate::args::{Quantize, weight_format};
 use crate::failure;
+use crate::file::{self, Lock};
 use crate::interrupt::{self, Again, Termination};
 use crate::messages;
 use crate::models::{self, Found};
@@ -25,26 +26,25 @@ pub fn run(args: &Quantize) -> Result<()> {
     let started = Instant::now();
     let cancel = interrupt::token(Again::Waits)?;
     let termination = Termination::catch()?;
-    let mut options = weight_format(args.bits, args.group, args.symmetric);
+    let mut options = weight_format(args.bits, args.group, args.symmetric)?;
     (options.threads, options.target_bits) = (args.threads, args.target_bits);
     let source = models::find(&args.source)?;
-    let Target { folder, name } = target(args, &options, &source)?;
+    let Target { folder, name, lock: _lock } = target(args, &options, &source)?;
     ensure!(!is_same(&source.folder, &folder), messages::source_is_target(folder.display()));
     if !Tokenizer::is_in(&source.folder)? {
         note(&messages::source_has_no_tokenizer(&source.name));
     }
     if let Some(file) = &args.calibrate {
-        options.calibration = Some(calibration(&source.folder, file.as_deref(), args)?);
+        options.calibration =
+            Some(calibration(&source.folder, file.as_deref(), args.calibration_tokens)?);
     }
     let needed = calibration_bytes(&source.folder, &options)?;
     let available = open::free_memory();
-    let [needs, has] = [needed, available].map(bytes);
-    let too_little = || match options.calibration {
-        Some(_) => messages::calibration_memory(&needs, &has),
-        None => messages::choosing_memory(&needs, &has),
-    };
+    let needs = bytes(needed);
     // 0: the system does not say.
-    ensure!(available == 0 || needed <= available, too_little());
+    if available > 0 && needed > available {
+        bail!(too_little_memory(&source.folder, args, options, [needed, available])?);
+    }
     if let Some(bits) = options.target_bits
         && !Quantizer::is_begun(&folder)
     {
@@ -81,11 +81,31 @@ pub fn run(args: &Quantize) -> Result<()> {
     Ok(())
 }
 
+/// What helps if a calibration, or the choice of formats, needs more memory than there is.
+fn too_little_memory(
+    folder: &Path,
+    args: &Quantize,
+    mut options: QuantizeOptions,
+    [needed, available]: [u64; 2],
+) -> Result<String> {
+    let [needs, has] = [needed, available].map(bytes);
+    let Some(file) = &args.calibrate else { return Ok(messages::choosing_memory(needs, has)) };
+    // The moments of inputs take the same memory for any number of tokens.
+    options.calibration = Some(calibration(folder, file.as_deref(), FEW_TOKENS)?);
+    let least = calibration_bytes(folder, &options)?;
+    Ok(match least <= available {
+        true => messages::calibration_memory(needs, has),
+        false => messages::calibration_memory_at_least(bytes(least), has),
+    })
+}
+
+/// As few tokens as a calibration may have and still be of use.
+const FEW_TOKENS: usize = 4096;
+
 /// The texts in a file, or those that are part of the program.
-fn calibration(folder: &Path, file: Option<&Path>, args: &Quantize) -> Result<Calibration> {
+fn calibration(folder: &Path, file: Option<&Path>, tokens: usize) -> Result<Calibration> {
     let tokenizer = Tokenizer::open(folder)?;
     let config = Config::open(folder)?;
-    let tokens = args.calibration_tokens;
     let Some(path) = file else {
         return Ok(Calibration::of_text(&config, &tokenizer, None, tokens)?);
     };
@@ -115,12 +135,15 @@ struct Target {
     folder: PathBuf,
     /// Its name for people.
     name: String,
+    /// Keeps other processes from writing and removing a model of the cache.
+    lock: Option<File>,
 }
 
 /// The folder that is named, or the one in the cache for a model of a cache.
 fn target(args: &Quantize, options: &QuantizeOptions, source: &Found) -> Result<Target> {
     if let Some(folder) = &args.target {
-        return Ok(Target { folder: folder.clone(), name: folder.display().to_string() });
+        let name = folder.display().to_string();
+        return Ok(Target { folder: folder.clone(), name, lock: None });
     }
     let Some(stored) = &source.stored else {
         return Err(failure::usage(messages::target_is_missing(&source.name)));
@@ -128,7 +151,11 @@ fn target(args: &Quantize, options: &QuantizeOptions, source: &Found) -> Result<
     let folder = models::quantized_folder(&stored.repository, options)?;
     let format = folder.file_name().unwrap_or_default().to_string_lossy();
     let name = format!("{}:{format}", stored.repository);
-    Ok(Target { folder, name })
+    let path = models::lock_file(&stored.repository, &format)?;
+    let lock = file::open_lock(&path).with_context(|| path.display().to_string())?;
+    let is_free = file::try_lock(&lock, Lock::Exclusive);
+    ensure!(is_free.with_context(|| path.display().to_string())?, messages::model_is_in_use(&name));
+    Ok(Target { folder, name, lock: Some(lock) })
 }
 
 /// Whether both paths lead to the same folder.

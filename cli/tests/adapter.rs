@@ -76,7 +76,9 @@ fn a_request_names_its_adapter() {
         if let Some(model) = model {
             fields["model"] = json!(model);
         }
-        server.chat("你好", fields).ok()["choices"][0]["message"]["content"].clone()
+        let reply = server.chat("你好", fields).ok();
+        assert_eq!(reply["model"], model.unwrap_or("int4"));
+        reply["choices"][0]["message"]["content"].clone()
     };
     let (plain, tuned) = (ask(None), ask(Some("law")));
     assert_ne!(plain, tuned);
@@ -85,5 +87,14 @@ fn a_request_names_its_adapter() {
     let models = server.get("/v1/models").ok();
     let names: Vec<_> = models["data"].as_array().unwrap().iter().map(|m| &m["id"]).collect();
     assert!(names.contains(&&json!("law")), "{models}");
-    assert_eq!(server.chat("你好", json!({ "model": "other" })).error(404)["param"], "model");
+    let error = server.chat("你好", json!({ "model": "other" })).error(404);
+    assert_eq!(error["param"], "model");
+    assert_eq!(error["message"], "the models here are int4, law");
+    let fields = json!({ "model": "law", "prompt": "你", "max_tokens": 1 });
+    assert_eq!(server.post("/v1/completions", &fields).ok()["model"], "law");
+    let fields = json!({ "model": "law", "input": "你好", "max_output_tokens": 1 });
+    assert_eq!(server.post("/v1/responses", &fields).ok()["model"], "law");
+    let messages = json!([{ "role": "user", "content": "你好" }]);
+    let fields = json!({ "model": "law", "messages": messages, "max_tokens": 1 });
+    assert_eq!(server.post("/v1/messages", &fields).ok()["model"], "law");
 }

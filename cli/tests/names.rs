@@ -223,8 +223,10 @@ fn what_another_process_has_locked_is_not_removed() {
     let locks = [lock(&home.hub(), "glm.lock"), lock(&home.quantized(), "int4.lock")];
     for name in models {
         let said = home.refusal(&["rm", "-y", name], 1);
-        assert!(said.contains("another process downloads it"), "{name}: {said}");
+        assert!(said.contains("another process writes it"), "{name}: {said}");
     }
+    let said = home.refusal(&["quantize", "a/m"], 1);
+    assert!(said.contains("a/m:int4: another process writes or removes it"), "{said}");
     drop(locks);
     for name in models {
         let done = home.glm(&["rm", "-y", name]).output().unwrap();

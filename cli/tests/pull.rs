@@ -159,7 +159,7 @@ fn what_is_pulled_is_not_removed() {
     pulling.hub.wait_for_stalled(1);
     let old = format!("{NAME}@old");
     let said = pulling.refusal(&["rm", "--yes", &old]);
-    assert!(said.contains(&old) && said.contains("another process downloads it"), "{said}");
+    assert!(said.contains(&old) && said.contains("another process writes it"), "{said}");
     pulling.hub.release();
     let (folder, _) = succeeded(&pull.wait_with_output().unwrap());
     pulling.succeed(&["rm", "--yes", &old]);
@@ -179,7 +179,7 @@ fn what_python_downloads_is_not_removed() {
     let lock = pulling.home.hub().join(".locks/models--THUDM--chatglm-6b").join("x.lock");
     let lock = fs::File::create(lock).unwrap();
     lock.lock().unwrap();
-    assert!(pulling.refusal(&["rm", "--yes", NAME]).contains("another process downloads it"));
+    assert!(pulling.refusal(&["rm", "--yes", NAME]).contains("another process writes it"));
     drop(lock);
     pulling.succeed(&["rm", "--yes", NAME]);
 }

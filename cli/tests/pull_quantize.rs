@@ -323,7 +323,7 @@ fn an_unfinished_folder_can_be_removed() {
     let child = original.stalled_at(2);
     let name = format!("{NAME}:int4.part");
     let said = pulling.refusal(&["rm", "--yes", &name]);
-    assert!(said.contains("another process downloads it"), "{said}");
+    assert!(said.contains("another process writes it"), "{said}");
     kill(child);
     pulling.succeed(&["rm", "--yes", &name]);
     assert!(!original.target("int4.part").parent().unwrap().exists());

@@ -4,8 +4,32 @@
 
 mod common;
 
+use std::fs;
+
 use common::server::{Server, chat, parse};
+use common::{talker, text};
 use serde_json::{Value, json};
+
+#[test]
+fn a_default_of_the_model_that_is_unusable_is_noted_once_and_stops_nobody() {
+    let model = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(talker()).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, model.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let defaults = r#"{"temperature": -1, "top_k": 1}"#;
+    fs::write(model.path().join("generation_config.json"), defaults).unwrap();
+    let server = Server::of(&text(model.path()), &[], &[]);
+    let log = server.log();
+    assert_eq!(log.matches("generation_config.json").count(), 1, "{log}");
+    assert!(log.contains("temperature must be from 0 to 100, found -1"), "{log}");
+    // One candidate: as greedy, with a temperature of the request or without.
+    let greedy = server.chat("你好", json!({ "temperature": 0 })).ok();
+    for fields in [json!({}), json!({ "temperature": 0.5 })] {
+        let answer = server.chat("你好", fields).ok();
+        assert_eq!(answer["choices"], greedy["choices"]);
+    }
+}
 
 #[test]
 fn what_cannot_be_done_is_said() {
@@ -14,7 +38,7 @@ fn what_cannot_be_done_is_said() {
     for (fields, param) in [
         (json!({ "temperature": -1 }), "temperature"),
         (json!({ "temperature": "hot" }), "temperature"),
-        (json!({ "top_p": 0 }), "top_p"),
+        (json!({ "top_p": -0.1 }), "top_p"),
         (json!({ "frequency_penalty": 3 }), "frequency_penalty"),
         (json!({ "temperature": 100.5 }), "temperature"),
         (json!({ "temperature": 1e39 }), "temperature"),

@@ -151,7 +151,7 @@ fn quantized(
     let Some(shape) = work.store.shape(matrix) else {
         return Err(Error::Prompt(format!("{} is quantized already", matrix.name)));
     };
-    let (order, factor) = inputs.factor(&shape)?;
+    let (order, factor) = inputs.factor(matrix, &shape)?;
     let progress = &mut |part| work.rounded(matrix, part);
     let packed = round(isa, &shape, matrix, &order, &factor, progress)?;
     work.store.put(matrix, &packed)?;

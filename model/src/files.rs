@@ -2,6 +2,7 @@
 
 pub(crate) mod checkpoint;
 pub(crate) mod config;
+mod cursor;
 pub(crate) mod fields;
 pub(crate) mod gguf;
 pub(crate) mod inventory;

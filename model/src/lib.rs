@@ -80,7 +80,7 @@ pub use generate::perplexity::{
     Compared, Divergence, LogitsWriter, Mean, Perplexity, Prediction, Reference, SavedLogits,
     Window, WindowOptions, predict, windows,
 };
-pub use generate::sampling::{SampledToken, Sampler, Sampling};
+pub use generate::sampling::{SampledToken, Sampler, Sampling, UnusableDefault};
 pub use generate::score::{Score, score};
 pub use glm_kernels::{ISA_VARIABLE, Isa, for_each, for_each_row};
 pub use machine::cores::Cores;

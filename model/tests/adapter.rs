@@ -438,6 +438,10 @@ fn a_prefix_in_the_files_of_the_model_is_used() {
         let options = Options::default();
         let model = Model::open(own.path(), &options).unwrap();
         let apart = Model::open(whole(ONE, &json!({}), &[]).path(), &options).unwrap();
+        // Its keys and values count as those of so many tokens more.
+        let cache = |model: &Model, tokens| model.inventory().context_bytes(tokens).0;
+        assert!(cache(&model, 128) > cache(&apart, 128));
+        assert_eq!(cache(&model, 128), cache(&apart, 134));
         let apart = tuned(&apart, own.path());
         let expected = bits(&Runner::new(&apart, 20).last(&prompt(ONE)));
         assert_eq!(bits(&Runner::new(&model, 20).last(&prompt(ONE))), expected);

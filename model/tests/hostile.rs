@@ -231,7 +231,7 @@ fn zip_entries() {
     torch_refused(&changed(|entry| entry.header = Some(1)), "no local header");
     torch_refused(&changed(|entry| entry.header = Some(1 << 31)), "begins at byte 2147483648");
     let huge = |entry: &mut Entry| (entry.local_size, entry.sizes) = (1 << 30, [1 << 30; 2]);
-    torch_refused(&changed(huge), "needs 1073741824 bytes");
+    torch_refused(&changed(huge), "is cut off: 1073741824 bytes follow");
     let twice = [good_entries(), vec![Entry::new("m/data/0", &DATA)]].concat();
     torch_refused(&zip(&twice), "\"m/data/0\" appears twice");
     let end = |from_end: usize, value: u8| {
@@ -280,9 +280,12 @@ fn zip64_sizes() {
         })
     };
     good(Format::Torch, &claim(24));
-    torch_refused(&claim(1 << 60), "needs 1152921504606846976 bytes");
-    torch_refused(&claim(u64::MAX), "needs 18446744073709551615 bytes");
-    torch_refused(&changed(|entry| entry.sizes = [u32::MAX; 2]), "needs 8 bytes, 0 left");
+    torch_refused(&claim(1 << 60), "is cut off: 1152921504606846976 bytes follow");
+    torch_refused(&claim(u64::MAX), "is cut off: 18446744073709551615 bytes follow");
+    torch_refused(
+        &changed(|entry| entry.sizes = [u32::MAX; 2]),
+        "is cut off: 8 bytes follow byte 0, found 0",
+    );
     let file = zip64(&good_entries());
     let end = file.len() - 22;
     for (at, problem) in [
@@ -359,7 +362,7 @@ fn pickle_stack_underflows_are_refused() {
     pickle_refused(&[b"\x80\x04"], "needs 1 values");
     pickle_refused(&[b"\x80\x06"], "pickle protocol 6, expected 2 to 5");
     pickle_refused(&[b"K\x01"], "data.pkl is not a dictionary of tensors");
-    pickle_refused(&[b"X\xff\xff\xff\xff"], "needs 4294967295 bytes");
+    pickle_refused(&[b"X\xff\xff\xff\xff"], "is cut off: 4294967295 bytes follow");
     pickle_refused(&[b"X\x01\0\0\0\xff"], "text that is not UTF-8");
     pickle_refused(&[b"\x8a\xff", &[0; 255]], "an integer of 255 bytes");
     pickle_refused(&[&text("module"), b"\x85Q"], "a persistent id that is not a storage");

@@ -12,13 +12,68 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use glm_model::{
-    Calibration, Checkpoint, Config, Error, Format, Inventory, Model, Options, QuantizeOptions,
-    Quantizer, Result, Tokenizer, calibration_bytes, quantize,
+    Calibration, Checkpoint, Error, Format, Inventory, Model, Options, QuantizeOptions, Quantizer,
+    Result, TensorSpec, calibration_bytes, quantize,
 };
+use serde_json::Value;
 use split::split;
+use tempfile::TempDir;
 
 fn demo() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/f16")
+}
+
+/// Layers of the [small model](small).
+const LAYERS: usize = 3;
+
+/// Rows of its embedding. The tokenizer of the demonstration model has more ids.
+const VOCAB: usize = 512;
+
+/// A model that is measured quickly: the first layers, rows and columns of the demonstration model. With `vocab` below that of the
+/// demonstration model it has no tokenizer, so that formats are measured with random ids.
+fn small(vocab: usize) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| fs::write(dir.path().join(name), bytes).unwrap();
+    let read = |name: &str| fs::read(demo().join(name)).unwrap();
+    let mut config: Value = serde_json::from_slice(&read("config.json")).unwrap();
+    if config["vocab_size"] == vocab {
+        for name in ["ice_text.model", "tokenizer_config.json"] {
+            write(name, &read(name));
+        }
+    }
+    for (name, value) in [
+        ("num_layers", LAYERS),
+        ("num_attention_heads", 4),
+        ("hidden_size", 128),
+        ("inner_hidden_size", 256),
+        ("vocab_size", vocab),
+    ] {
+        config[name] = value.into();
+    }
+    write("config.json", config.to_string().as_bytes());
+    let size = |size: &usize| match size {
+        // The hidden size, that of queries, keys and values, and that of the MLP.
+        256 => 128,
+        768 => 384,
+        1024 => 256,
+        _ => vocab,
+    };
+    let checkpoint = Checkpoint::open(demo()).unwrap();
+    let is_kept = |name: &&str| {
+        let layer = name.strip_prefix("transformer.layers.").and_then(|rest| rest.split_once('.'));
+        layer.is_none_or(|(layer, _)| layer.parse::<usize>().unwrap() < LAYERS)
+    };
+    let cut = |name: &str| {
+        let tensor = checkpoint.tensor(name).unwrap();
+        let shape: Vec<_> = tensor.shape().iter().map(size).collect();
+        let row = |shape: &[usize]| shape[1..].iter().product::<usize>() * tensor.dtype().size();
+        let rows = tensor.bytes().chunks_exact(row(tensor.shape())).take(shape[0]);
+        let bytes = rows.flat_map(|bytes| &bytes[..row(&shape)]).copied().collect();
+        (TensorSpec::new(name, tensor.dtype(), shape), bytes)
+    };
+    let tensors: Vec<_> = checkpoint.names().filter(is_kept).map(cut).collect();
+    write("model.safetensors", &split::safetensors(&tensors));
+    dir
 }
 
 fn options(target: f64, calibration: Option<Calibration>, threads: usize) -> QuantizeOptions {
@@ -29,10 +84,16 @@ fn options(target: f64, calibration: Option<Calibration>, threads: usize) -> Qua
     options
 }
 
-fn calibration(tokens: usize) -> Calibration {
-    let config = Config::open(demo()).unwrap();
-    let tokenizer = Tokenizer::open(demo()).unwrap();
-    Calibration::of_text(&config, &tokenizer, None, tokens).unwrap()
+/// Texts of 64 ids with a blank in the middle.
+fn calibration(texts: u32) -> Calibration {
+    let text = |text: u32| {
+        let ids = (0..64).map(|at| 9 + (text * 64 + at) * 97 % (VOCAB as u32 - 9));
+        let mut ids: Vec<_> = ids.collect();
+        // `[gMASK]` and `<sop>`.
+        ids[32..34].copy_from_slice(&[5, 7]);
+        ids
+    };
+    Calibration::of_ids((0..texts).map(text).collect()).unwrap()
 }
 
 fn run(source: &Path, target: &Path, options: &QuantizeOptions) -> Result<()> {
@@ -50,9 +111,10 @@ fn inventory(folder: &Path) -> Inventory {
 
 #[test]
 fn the_bits_are_kept_and_used_and_the_file_says_what_was_asked_for() {
-    for target in [4.5, 7.0] {
-        let dir = tempfile::tempdir().unwrap();
-        run(&demo(), dir.path(), &options(target, None, 2)).unwrap();
+    // With the text of the library, and with random ids.
+    for (target, vocab) in [(4.5, 4096), (7.0, VOCAB)] {
+        let (source, dir) = (small(vocab), tempfile::tempdir().unwrap());
+        run(source.path(), dir.path(), &options(target, None, 2)).unwrap();
         let found = inventory(dir.path());
         let bits = found.bits_per_weight().unwrap();
         let formats: BTreeSet<_> = found.matrices.iter().map(|matrix| &matrix.format).collect();
@@ -68,19 +130,20 @@ fn the_bits_are_kept_and_used_and_the_file_says_what_was_asked_for() {
 
 #[test]
 fn the_file_is_the_same_at_any_number_of_threads() {
-    let dir = tempfile::tempdir().unwrap();
+    let (source, dir) = (small(VOCAB), tempfile::tempdir().unwrap());
     let folder = |name: &str| dir.path().join(name);
-    run(&demo(), &folder("one"), &options(4.75, None, 1)).unwrap();
-    run(&demo(), &folder("three"), &options(4.75, None, 3)).unwrap();
+    run(source.path(), &folder("one"), &options(4.75, None, 1)).unwrap();
+    run(source.path(), &folder("three"), &options(4.75, None, 3)).unwrap();
     assert!(file(&folder("one")) == file(&folder("three")));
 }
 
 #[test]
 fn a_calibration_that_was_stopped_goes_on_with_the_same_formats() {
-    let dir = tempfile::tempdir().unwrap();
+    let (source, dir) = (small(VOCAB), tempfile::tempdir().unwrap());
+    let source = source.path();
     let folder = |name: &str| dir.path().join(name);
-    let options = |target| options(target, Some(calibration(256)), 2);
-    run(&demo(), &folder("whole"), &options(4.75)).unwrap();
+    let options = |target| options(target, Some(calibration(2)), 2);
+    run(source, &folder("whole"), &options(4.75)).unwrap();
     let whole = inventory(&folder("whole"));
     assert!(whole.bits_per_weight().unwrap() <= 4.75 && whole.calibration.is_some());
 
@@ -97,23 +160,24 @@ fn a_calibration_that_was_stopped_goes_on_with_the_same_formats() {
                 false => ControlFlow::Continue(()),
             }
         };
-        let result = quantize(demo(), &stopped, &options(4.75), &mut stop);
+        let result = quantize(source, &stopped, &options(4.75), &mut stop);
         assert!(matches!(result, Err(Error::Cancelled)), "{result:?}");
         assert_eq!(journal().contains("formats"), part > 0.1, "{}", journal());
     }
     // Other bits would give another file.
-    let error = run(&demo(), &stopped, &options(6.0)).unwrap_err().to_string();
+    let error = run(source, &stopped, &options(6.0)).unwrap_err().to_string();
     assert!(error.contains("was begun for another model or other options"), "{error}");
-    run(&demo(), &stopped, &options(4.75)).unwrap();
+    run(source, &stopped, &options(4.75)).unwrap();
     assert!(file(&stopped) == file(&folder("whole")));
 }
 
 #[test]
 fn a_head_of_its_own_has_its_own_format_and_one_like_the_embedding_is_left_out() {
+    let original = small(VOCAB);
     for (head, is_left_out) in [(0, true), (1, false)] {
         let dir = tempfile::tempdir().unwrap();
         let [source, target] = ["source", "target"].map(|name| dir.path().join(name));
-        split(&demo(), &source, Format::Safetensors, 3, Some(head));
+        split(original.path(), &source, Format::Safetensors, 3, Some(head));
         let options = options(5.0, None, 2);
         assert!(calibration_bytes(&source, &options).unwrap() > 0);
         run(&source, &target, &options).unwrap();
@@ -126,11 +190,12 @@ fn a_head_of_its_own_has_its_own_format_and_one_like_the_embedding_is_left_out()
 
 #[test]
 fn what_cannot_be_chosen_is_refused_before_anything_is_written() {
-    let dir = tempfile::tempdir().unwrap();
+    let (source, dir) = (small(VOCAB), tempfile::tempdir().unwrap());
+    let source = source.path();
     let target = dir.path().join("target");
     for bits in [4.0, 9.5, f64::NAN, f64::INFINITY, -1.0] {
-        for calibration in [None, Some(calibration(64))] {
-            let error = run(&demo(), &target, &options(bits, calibration, 1)).unwrap_err();
+        for calibration in [None, Some(calibration(1))] {
+            let error = run(source, &target, &options(bits, calibration, 1)).unwrap_err();
             let Error::Setting { setting, range, .. } = &error else { panic!("{error}") };
             assert!(*setting == "target-bits" && range.starts_with("from 4."), "{error}");
         }
@@ -138,7 +203,7 @@ fn what_cannot_be_chosen_is_refused_before_anything_is_written() {
     let official = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/chatglm-6b-tiny/int4");
     let error = run(&official, &target, &options(4.5, None, 1)).unwrap_err().to_string();
     assert!(error.contains("is quantized already"), "{error}");
-    let error = Quantizer::open(demo(), &target, &options(4.5, None, 1)).err().unwrap();
+    let error = Quantizer::open(source, &target, &options(4.5, None, 1)).err().unwrap();
     assert!(error.to_string().contains("target-bits"), "{error}");
     assert!(!target.exists());
 }

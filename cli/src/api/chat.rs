@@ -94,7 +94,8 @@ impl ChatRequest {
             Reader::new(stream.clone(), Some(parser)).with_one_call(has_one_call)
         };
         let readers = (0..choices).map(reader).collect();
-        let head = Head::new(model.name(), model.tokenizer(), logprobs.is_some());
+        let name = model.answering_name(self.model.as_deref());
+        let head = Head::new(name, model.tokenizer(), logprobs.is_some());
         Ok((Question { prompts: vec![prompt], adapter, choices, request, form, readers }, head))
     }
 }

@@ -169,7 +169,7 @@ impl Texts {
         Self {
             id: response_id("cmpl"),
             created: now(),
-            model: model.name().to_owned(),
+            model: model.answering_name(request.model.as_deref()).to_owned(),
             logprobs: has_logprobs.then(|| Logprobs::new(model.tokenizer())),
             with_usage: request.stream_options.is_some_and(|options| options.include_usage),
             offsets: vec![0; choices],

@@ -168,6 +168,12 @@ impl ApiModel {
         Ok(self.grammars.get_or_init(|| made))
     }
 
+    /// The name of what answers a request: its adapter's if it names one, or that of the model.
+    pub fn answering_name(&self, asked: Option<&str>) -> &str {
+        let adapter = self.adapters().map(|(name, _)| name).find(|name| asked == Some(name));
+        adapter.unwrap_or(self.name())
+    }
+
     /// Checks that a request is for this model. Returns the adapter if it names one.
     ///
     /// # Errors
@@ -178,8 +184,10 @@ impl ApiModel {
         match self.names.iter().position(|own| own == name) {
             Some(index) => Ok(index.checked_sub(first).map(|index| self.adapters[index].clone())),
             None => {
-                let problem =
-                    format!("the model here is {}; --alias gives it other names", self.name());
+                let problem = match &self.names[..] {
+                    [name] => format!("the model here is {name}; --alias gives it other names"),
+                    names => format!("the models here are {}", names.join(", ")),
+                };
                 let status = http::StatusCode::NOT_FOUND;
                 Err(ApiError::new(status, problem).with_code("model_not_found").with_param("model"))
             }

@@ -1,8 +1,10 @@
 //! The value of `--adapter`.
 
 use std::convert::Infallible;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
+
+use crate::folders::expanded;
 
 /// A folder with an adapter, and the name under which requests choose it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,10 +21,14 @@ impl FromStr for AdapterFolder {
         let named = text.split_once('=');
         let named = named.filter(|(name, _)| !name.is_empty() && !name.contains(['/', '\\']));
         Ok(match named {
-            Some((name, folder)) => Self { name: Some(name.to_owned()), folder: folder.into() },
-            None => Self { name: None, folder: text.into() },
+            Some((name, folder)) => Self { name: Some(name.to_owned()), folder: folder_at(folder) },
+            None => Self { name: None, folder: folder_at(text) },
         })
     }
+}
+
+fn folder_at(text: &str) -> PathBuf {
+    expanded(Path::new(text)).into_owned()
 }
 
 #[cfg(test)]
@@ -39,5 +45,8 @@ mod tests {
         assert_eq!(parse("law=out/a=b"), (Some("law".to_owned()), "out/a=b".to_owned()));
         assert_eq!(parse("./a=b"), (None, "./a=b".to_owned()));
         assert_eq!(parse("=a"), (None, "=a".to_owned()));
+        let home = std::env::home_dir().unwrap().join("x").display().to_string();
+        assert_eq!(parse("~/x"), (None, home.clone()));
+        assert_eq!(parse("law=~/x"), (Some("law".to_owned()), home));
     }
 }

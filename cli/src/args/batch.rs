@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueHint};
 
 use super::number::whole;
+use super::path::path;
 use super::{Api, MOST_SEQUENCES, Model};
 use crate::messages;
 
@@ -27,10 +28,10 @@ pub struct Batch {
     #[command(flatten)]
     pub model: Model,
     /// File of requests; `-` is stdin.
-    #[arg(value_name = "IN", value_hint = ValueHint::FilePath)]
+    #[arg(value_name = "IN", value_hint = ValueHint::FilePath, value_parser = path())]
     pub input: PathBuf,
     /// File of answers; `-` is stdout.
-    #[arg(value_name = "OUT", value_hint = ValueHint::FilePath)]
+    #[arg(value_name = "OUT", value_hint = ValueHint::FilePath, value_parser = path())]
     pub output: PathBuf,
     /// Write answers in the order of their requests. Without this they are written as they end.
     #[arg(long)]

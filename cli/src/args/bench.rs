@@ -1,12 +1,13 @@
 //! The arguments of `glm bench`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use glm_model::RANDOM_SHAPES;
 
 use super::{Model, bits, group, positive, whole};
+use crate::folders::expanded;
 
 const EXAMPLES: &str = "\
 The rows of the table are named as in llama-bench:
@@ -72,7 +73,7 @@ pub struct Bench {
 }
 
 fn svg(name: &str) -> Result<PathBuf, &'static str> {
-    let path = PathBuf::from(name);
+    let path = expanded(Path::new(name)).into_owned();
     match path.extension() {
         Some(extension) if extension.eq_ignore_ascii_case("svg") => Ok(path),
         _ => Err("the picture is an SVG: the name of the file must end with .svg"),

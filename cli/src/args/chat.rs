@@ -6,6 +6,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 use glm_model::Template;
 
+use super::path::path;
 use super::{Answering, Model};
 
 /// What happens to a conversation that no longer fits in the context.
@@ -41,10 +42,10 @@ pub struct Chat {
     pub model: Model,
     /// Answer the conversation in this file once: a JSON list of {"role", "content"}; `-` reads it from stdin. A conversation that
     /// ends with an answer goes on as with --continue.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     pub messages: Option<PathBuf>,
     /// Go on with the conversation in this file, as /save wrote it.
-    #[arg(long = "continue", value_name = "FILE", conflicts_with = "messages")]
+    #[arg(long = "continue", value_name = "FILE", conflicts_with = "messages", value_parser = path())]
     pub resume: Option<PathBuf>,
     /// Instructions for the whole conversation, for models that support them.
     #[arg(long, value_name = "TEXT", conflicts_with = "messages")]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueHint};
 
 use super::Model;
+use super::path::path;
 use crate::input::Ids;
 
 const EXAMPLES: &str = "\
@@ -22,6 +23,6 @@ pub struct Logits {
     #[arg(long, value_name = "LIST")]
     pub ids: Ids,
     /// The safetensors file to write; an existing file is replaced. `-` writes to stdout, if that is no terminal.
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, value_parser = path())]
     pub out: PathBuf,
 }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 
+use super::path::path;
+
 const EXAMPLES: &str = "\
 The pages are in English.
 
@@ -16,7 +18,7 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub struct Man {
     /// The folder for all pages; it is created if it does not exist. Without it, one page is printed.
-    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath, value_parser = path())]
     pub folder: Option<PathBuf>,
     /// Print the page of this command.
     #[arg(long, value_name = "NAME", conflicts_with = "folder")]

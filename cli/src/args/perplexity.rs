@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 
+use super::path::path;
 use super::{Model, positive};
 
 const EXAMPLES: &str = "\
@@ -26,7 +27,7 @@ pub struct Perplexity {
     #[command(flatten)]
     pub model: Model,
     /// The file with the text, in UTF-8; `-` is stdin.
-    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath, value_parser = path())]
     pub text: PathBuf,
     /// Tokens of the text in a window.
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = positive)]
@@ -44,10 +45,10 @@ pub struct Perplexity {
     #[arg(long, value_name = "MODEL", value_hint = ValueHint::DirPath)]
     pub against: Option<PathBuf>,
     /// Compare with the predictions in this file, which --save-logits wrote.
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "against")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "against", value_parser = path())]
     pub base: Option<PathBuf>,
     /// Write the predictions to this file: about 1.3 bytes for each token and id of the vocabulary. An existing file is replaced.
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, value_parser = path())]
     pub save_logits: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]

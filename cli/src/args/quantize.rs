@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueHint};
 use glm_model::Calibration;
 
+use super::path::path;
 use super::{bits, group, positive, target_bits, threads};
 
 const EXAMPLES: &str = "\
@@ -29,7 +30,7 @@ pub struct Quantize {
     pub source: PathBuf,
     /// The folder to write. It is created if it does not exist, and must not contain a model. Without it, a model of `glm list` is
     /// written beside it, with `:int4` or the like behind its name.
-    #[arg(value_name = "DST")]
+    #[arg(value_name = "DST", value_parser = path())]
     pub target: Option<PathBuf>,
     /// Bits of a weight: 4 or 8.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = bits)]
@@ -47,7 +48,7 @@ pub struct Quantize {
     /// Round the weights for the inputs that a text gives them: much nearer to the original, but it takes hours for a model of 6 billion
     /// weights. FILE is a text, or with the ending .json a conversation, or .jsonl one a line; without FILE, a text in English and
     /// Chinese that is part of the program.
-    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, value_hint = ValueHint::FilePath)]
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, value_hint = ValueHint::FilePath, value_parser = path())]
     pub calibrate: Option<Option<PathBuf>>,
     /// The most tokens of the text that are read.
     #[arg(long, value_name = "N", default_value_t = Calibration::DEFAULT_TOKENS, value_parser = positive, requires = "calibrate")]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueHint};
 
 use super::number::whole;
+use super::path::path;
 use super::{Api, MOST_SEQUENCES, Model};
 use crate::messages;
 
@@ -36,7 +37,7 @@ pub struct Serve {
     pub port: u16,
     /// File with the key that requests must have, as in `Authorization: Bearer KEY`: at least 16 characters. [default: the variable
     /// GLM_API_KEY, else none]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, value_parser = path())]
     pub api_key_file: Option<PathBuf>,
     /// Let pages of this origin, such as `https://example.org`, use the server from a browser, and accept its host, which a proxy passes
     /// on; can be given several times.
@@ -51,7 +52,7 @@ pub struct Serve {
     #[command(flatten)]
     pub api: Api,
     /// File from which the kept prompts are read at the start and to which they are written at the end. Not for bidirectional models.
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, value_parser = path())]
     pub cache_file: Option<PathBuf>,
     /// Longest time of a request in seconds; 0 means no limit.
     #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = limit)]

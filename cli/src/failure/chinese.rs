@@ -102,7 +102,7 @@ fn range_in_chinese(range: &str) -> String {
         })
     };
     match range {
-        "above 0 and at most 1" => "大于 0 且不超过 1".to_owned(),
+        "a number" => "数字".to_owned(),
         "4 or 8" => " 4 或 8".to_owned(),
         "4 with a minimum" => " 4（有最小值时）".to_owned(),
         _ => {
@@ -147,7 +147,7 @@ mod tests {
             }
         };
         assert_eq!(range(|s| s.temperature = -1.0), " 0 到 100");
-        assert_eq!(range(|s| s.top_p = 0.0), "大于 0 且不超过 1");
+        assert_eq!(range(|s| s.top_p = -1.0), " 0 到 1");
         assert_eq!(
             range_in_chinese("from 1 to 8, for which the model was made"),
             " 1 到 8（模型的上限）"

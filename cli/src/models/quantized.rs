@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use glm_model::QuantizeOptions;
 
-use super::{Stored, changed, entries, repositories};
+use super::{Stored, changed, entries, locks, repositories};
 use crate::folders;
 use crate::repository::Repository;
 
@@ -14,6 +14,11 @@ pub const UNFINISHED: &str = ".part";
 
 /// The end of the name of the folder of a model while another takes its place.
 pub const REPLACED: &str = ".old.part";
+
+/// The lock file of a quantized model, or of one that is made, in its format: processes that write or remove it lock it.
+pub fn lock_file(repository: &Repository, format: &str) -> Result<PathBuf> {
+    Ok(locks(&folders::quantized()?, repository).join(format!("{format}.lock")))
+}
 
 /// All models in a folder of quantized models.
 pub fn stored(root: &Path) -> Result<Vec<Stored>> {

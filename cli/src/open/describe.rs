@@ -1,8 +1,9 @@
 //! Describes an opened model to people.
 
-use glm_model::{Activations, Dialect, Inventory, Model};
+use glm_model::{Activations, Dialect, Error, Inventory, Model, UnusableDefault};
 
 use crate::args::{self, Source};
+use crate::failure;
 use crate::messages;
 use crate::models::{self, Choice};
 use crate::units::bytes;
@@ -35,6 +36,11 @@ pub fn remarks(source: &Source, inventory: &Inventory) -> Vec<String> {
     let assumed = inventory.config.assumed;
     let mut remarks: Vec<_> =
         assumed.map(|variant| messages::variant_is_assumed(variant.name())).into_iter().collect();
+    remarks.extend(inventory.config.unusable_defaults.iter().map(|unusable| {
+        let UnusableDefault { setting, range, found, .. } = unusable.clone();
+        let problem = Error::Setting { setting, range, found };
+        messages::default_is_unusable(failure::message(&problem.into()))
+    }));
     let format = models::format(inventory);
     let copied = bytes(inventory.copied_bytes);
     if !inventory.is_quantized {

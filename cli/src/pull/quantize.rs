@@ -22,9 +22,9 @@ use super::select::{self, Selected};
 use super::store::{check_space, sum};
 use super::{check_config, check_small, read_small};
 use crate::file::Lock;
+use crate::messages;
 use crate::models::{self, State};
 use crate::units::{bytes, count};
-use crate::{folders, messages};
 use supply::Supply;
 use workspace::{Origin, Workspace};
 
@@ -74,9 +74,8 @@ pub fn run(
 /// Locks the folder that is written, against other processes.
 fn lock(downloader: &Downloader, listing: &Listing, target: &Path) -> Result<File> {
     let format = target.file_name().unwrap_or_default().to_string_lossy();
-    let locks = models::locks(&folders::quantized()?, &listing.repository);
-    let (path, name) =
-        (locks.join(format!("{format}.lock")), format!("{}:{format}", listing.repository));
+    let path = models::lock_file(&listing.repository, &format)?;
+    let name = format!("{}:{format}", listing.repository);
     lock::lock(&path, Lock::Exclusive, &name, &downloader.http().stop, &Progress::hidden())
 }
 

@@ -35,7 +35,7 @@ pub async fn create(caller: Caller, Body(request): Body<MessagesRequest>) -> Res
     let (answers, head) = caller
         .ask(request.user(), |served| {
             let (question, _) = request.chat()?.question(served)?;
-            Ok((question, Head::new(served.name())))
+            Ok((question, Head::new(served.answering_name(request.model.as_deref()))))
         })
         .await?;
     if request.stream.unwrap_or(false) {

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use super::moments::{Factor, Moments, zeros};
 use super::texts::Method;
 use crate::error::{Error, Result};
+use crate::files::weights::StoredMatrix;
 
 /// Part of the mean moment of an input that is added to each, so that inputs that the texts do not have still count.
 const DAMPING: f32 = 0.01;
@@ -66,12 +67,27 @@ impl Inputs {
         }
     }
 
-    /// The order in which columns are rounded, last first, and the factor of the moments in this order. Columns and moments are rotated as
-    /// those of `shape`, whose groups stay together.
+    /// The order in which the columns of `matrix` are rounded, last first, and the factor of the moments in this order. Columns and moments
+    /// are rotated as those of `shape`, whose groups stay together.
     ///
     /// # Errors
     /// If the memory cannot be allocated, or the sums are not finite.
-    pub(super) fn factor(self, shape: &Shape) -> Result<(Vec<usize>, Factor)> {
+    pub(super) fn factor(
+        self,
+        matrix: &StoredMatrix,
+        shape: &Shape,
+    ) -> Result<(Vec<usize>, Factor)> {
+        self.of_shape(shape).map_err(|error| match error {
+            Error::NotFinite => Error::tensor(
+                matrix.tensors()[0].path(),
+                &matrix.name,
+                "gets inputs that are not finite: weights before it are damaged, or do not match the config",
+            ),
+            other => other,
+        })
+    }
+
+    fn of_shape(self, shape: &Shape) -> Result<(Vec<usize>, Factor)> {
         match self {
             Self::Moments(mut moments) => {
                 moments.rotate(shape.rotation);

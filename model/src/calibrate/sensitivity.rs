@@ -244,7 +244,7 @@ impl<'n, 'p> Walk<'n, 'p> {
             if role == LinearRole::Up {
                 attended = Some(copy(layers.states_mut())?);
             }
-            let (_, factor) = inputs.factor(&REFERENCE.shape(matrix.size()))?;
+            let (_, factor) = inputs.factor(matrix, &REFERENCE.shape(matrix.size()))?;
             let quantized = reference(isa, matrix, &factor)?;
             all_errors.push((first + place, matrix, errors(isa, matrix, &factor)?));
             let original = matrix.load()?;
@@ -300,7 +300,7 @@ impl<'n, 'p> Walk<'n, 'p> {
         let mut inputs = Inputs::new(Method::Importance, hidden)?;
         layers.enter_head(&self.network.final_norm, &Original)?;
         layers.head_inputs(&mut inputs, &mut |_| ControlFlow::Continue(()))?;
-        let (_, factor) = inputs.factor(&REFERENCE.shape(head.size()))?;
+        let (_, factor) = inputs.factor(head, &REFERENCE.shape(head.size()))?;
         let [original, quantized] =
             [head.load()?, reference(isa, head, &factor)?].map(Linear::from);
         self.add(at_head, head, errors(isa, head, &factor)?, 1.0);

@@ -14,7 +14,7 @@ use crate::files::model_dir::{CONFIG as FILE, ModelDir};
 use crate::files::model_path::ModelPath;
 use crate::files::prefix::{TrainedPrefix, peft_error};
 use crate::files::variant::Variant;
-use crate::generate::sampling::Sampling;
+use crate::generate::sampling::{Sampling, UnusableDefault};
 
 mod chatglm;
 mod chatglm2;
@@ -104,6 +104,16 @@ pub enum Rope {
     /// The rotation of GPT-J. The first `rotary_dim` elements of a head are rotated by one position, element `2i` with element
     /// `2i + 1`, with the inverse frequency `base^(−2i/rotary_dim)`.
     Interleaved {
+        /// Base of the frequencies.
+        base: f32,
+        /// Elements of a head that are rotated.
+        rotary_dim: usize,
+        /// Divides the position (linear scaling).
+        scaling_factor: f32,
+    },
+    /// The same rotation of rows that a converter has put into another order: element `i` of the rotated part with element
+    /// `i + rotary_dim/2`.
+    Halves {
         /// Base of the frequencies.
         base: f32,
         /// Elements of a head that are rotated.
@@ -256,6 +266,8 @@ pub struct Config {
     /// The authors' sampling parameters, with seed 0: the defaults of `chat` in the published code (of ChatGLM2's for models
     /// without `chat`), overridden by `generation_config.json`.
     pub sampling: Sampling,
+    /// What in `generation_config.json` is outside its range, and has not overridden `sampling`.
+    pub unusable_defaults: Vec<UnusableDefault>,
 }
 
 impl Config {
@@ -317,12 +329,16 @@ impl Config {
         let mut config = (reader.read)(&fields)?;
         config.prefix = TrainedPrefix::read(&fields, config.dialect)?;
         let generation = Fields::open(folder, GENERATION)?;
-        config.sampling = config.sampling.with_overrides(&generation);
-        let ends = generation.known_ids("eos_token_id", config.vocab);
-        for end in ends {
-            if !config.special.ends.contains(&end) {
-                config.special.ends.push(end);
+        (config.sampling, config.unusable_defaults) = config.sampling.with_overrides(&generation);
+        // As transformers generates: those of `config.json` count only if this file has none. The template adds the ends of its turns.
+        let mut ends = Vec::new();
+        for end in generation.known_ids("eos_token_id", config.vocab) {
+            if !ends.contains(&end) {
+                ends.push(end);
             }
+        }
+        if !ends.is_empty() {
+            config.special.ends = ends;
         }
         Ok(config)
     }
@@ -414,21 +430,25 @@ pub(crate) mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_ends_as_either_file_says() {
+    fn an_answer_ends_as_generation_config_says_or_else_config() {
         for (generation, ends) in [
             ("{}", &[95][..]),
-            (r#"{"eos_token_id": 7}"#, &[95, 7]),
+            (r#"{"eos_token_id": 7}"#, &[7]),
             (r#"{"eos_token_id": [95, 7, 8, 7]}"#, &[95, 7, 8]),
             (r#"{"eos_token_id": null}"#, &[95]),
             // No id of the model.
-            (r#"{"eos_token_id": [100, -1, 9]}"#, &[95, 9]),
-            ("\u{feff}{\"eos_token_id\": 7}", &[95, 7]),
+            (r#"{"eos_token_id": [100, -1, 9]}"#, &[9]),
+            (r#"{"eos_token_id": [100, "x"]}"#, &[95]),
+            ("\u{feff}{\"eos_token_id\": 7}", &[7]),
         ] {
             let files = [(FILE, TINY.as_bytes()), (GENERATION, generation.as_bytes())];
             assert_eq!(Config::from_files(&files).unwrap().special.ends, ends, "{generation}");
         }
         let bad = [(FILE, TINY.as_bytes()), (GENERATION, br#"{"top_p": -3, "top_k": "x"}"#)];
-        assert!(Config::from_files(&bad).is_ok());
+        let config = Config::from_files(&bad).unwrap();
+        assert_eq!(config.sampling, parse(TINY).unwrap().sampling);
+        let settings: Vec<_> = config.unusable_defaults.iter().map(|it| it.setting).collect();
+        assert_eq!(settings, ["top-p", "top-k"]);
     }
 
     pub(crate) const TINY: &str = r#"{

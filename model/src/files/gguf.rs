@@ -13,7 +13,6 @@
 //! Files are not trusted, as in [`checkpoint`](crate::files::checkpoint).
 
 mod block;
-mod cursor;
 mod header;
 mod model_dir;
 mod value;

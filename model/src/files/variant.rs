@@ -91,6 +91,11 @@ impl Known {
         Ok(names::all(folder)?.iter().find_map(|name| Self::named(name)))
     }
 
+    /// Whether it is ChatGLM2 or ChatGLM3, or a model made from them.
+    pub(crate) fn is_chatglm(&self) -> bool {
+        self.variant.is_some()
+    }
+
     /// The model that a name, in lower case, belongs to.
     fn named(name: &str) -> Option<&'static Self> {
         KNOWN.iter().find(|known| name.contains(known.part))

@@ -22,7 +22,7 @@ pub struct Sampling {
     pub temperature: f32,
     /// Keeps this many of the most probable candidates; 0 keeps all.
     pub top_k: usize,
-    /// Keeps the most probable candidates until their probabilities sum to this value; 1 keeps all.
+    /// Keeps the most probable candidates until their probabilities sum to this value; 1 keeps all, and 0 keeps one.
     pub top_p: f32,
     /// Keeps candidates with at least this fraction of the largest probability; 0 keeps all.
     pub min_p: f32,
@@ -63,36 +63,45 @@ impl Sampling {
     }
 
     /// Overrides the parameters that are present in `generation_config.json`, with the meaning that they have in transformers: a `top_p`
-    /// of 0 keeps one candidate, and one above 1 keeps all.
-    ///
-    /// A value that has no meaning stays as it is, and one that is no number is NaN: [`Sampling::validate`] refuses both. So nobody is
-    /// stopped who does not use it.
+    /// above 1 keeps all candidates. Those that have no meaning are left as they are, and returned, so that nobody
+    /// is stopped by a file that others wrote.
     #[must_use]
-    pub(crate) fn with_overrides(mut self, file: &Fields) -> Self {
-        let number = |name| {
-            let number = |value: &Value| value.as_f64().map_or(f32::NAN, |number| number as f32);
-            file.get(name).map(number)
-        };
-        for (name, set) in [
-            ("temperature", &mut self.temperature),
-            ("top_p", &mut self.top_p),
-            ("min_p", &mut self.min_p),
-            ("repetition_penalty", &mut self.repetition_penalty),
-        ] {
-            *set = number(name).unwrap_or(*set);
+    pub(crate) fn with_overrides(mut self, file: &Fields) -> (Self, Vec<UnusableDefault>) {
+        let mut unusable = Vec::new();
+        // What is no number is outside every range.
+        let number = |value: &Value| value.as_f64().map_or(f32::NAN, |number| number as f32);
+        type Set = fn(&mut Sampling, f32);
+        let parameters: [(&str, Set); 4] = [
+            ("temperature", |sampling, x| sampling.temperature = x),
+            ("top_p", |sampling, x| sampling.top_p = if x > 1.0 { 1.0 } else { x }),
+            ("min_p", |sampling, x| sampling.min_p = x),
+            ("repetition_penalty", |sampling, x| sampling.repetition_penalty = x),
+        ];
+        for (name, set) in parameters {
+            let Some(value) = file.get(name) else { continue };
+            let mut changed = self.clone();
+            set(&mut changed, number(value));
+            match changed.validate() {
+                Err(Error::Setting { setting, range, .. }) => {
+                    unusable.push(UnusableDefault { setting, range, found: value.to_string() });
+                }
+                _ => self = changed,
+            }
         }
-        if (0.0..f32::MIN_POSITIVE).contains(&self.top_p) {
-            // The smallest share, which one candidate always reaches.
-            self.top_p = f32::MIN_POSITIVE;
-        } else if self.top_p > 1.0 {
-            self.top_p = 1.0;
+        if let Some(value) = file.get("top_k") {
+            match number(value) {
+                top_k if top_k.is_nan() => {
+                    let (range, found) = ("a number".to_owned(), value.to_string());
+                    unusable.push(UnusableDefault { setting: "top-k", range, found });
+                }
+                // Some programs write -1 for all candidates.
+                top_k => self.top_k = top_k as usize,
+            }
         }
-        // Some programs write -1 for all candidates.
-        self.top_k = number("top_k").map_or(self.top_k, |top_k| top_k as usize);
         if file.get("do_sample").is_some_and(|flag| *flag == false || *flag == 0) {
             self.temperature = 0.0;
         }
-        self
+        (self, unusable)
     }
 
     /// Checks that every parameter is in its range.
@@ -108,16 +117,24 @@ impl Sampling {
             Err(Error::Setting { setting, range, found: value.to_string() })
         };
         check("temperature", self.temperature, 0.0..=100.0)?;
-        check("top-p", self.top_p, f32::MIN_POSITIVE..=1.0).map_err(|_| Error::Setting {
-            setting: "top-p",
-            range: "above 0 and at most 1".to_owned(),
-            found: self.top_p.to_string(),
-        })?;
+        check("top-p", self.top_p, 0.0..=1.0)?;
         check("min-p", self.min_p, 0.0..=1.0)?;
         check("repetition penalty", self.repetition_penalty, 0.01..=100.0)?;
         check("presence penalty", self.presence_penalty, -2.0..=2.0)?;
         check("frequency penalty", self.frequency_penalty, -2.0..=2.0)
     }
+}
+
+/// A parameter in `generation_config.json` that is outside its range. The default of the library takes its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UnusableDefault {
+    /// The parameter.
+    pub setting: &'static str,
+    /// The values that it may have.
+    pub range: String,
+    /// The value in the file, as JSON.
+    pub found: String,
 }
 
 /// Chooses ids, one after the other. Takes an eighth of a byte for each id of the vocabulary; the memory in which candidates are
@@ -437,7 +454,7 @@ mod tests {
         for (sampling, expected) in [
             (Sampling { temperature: -1.0, ..base.clone() }, "temperature must be from 0 to 100"),
             (Sampling { temperature: f32::NAN, ..base.clone() }, "temperature"),
-            (Sampling { top_p: 0.0, ..base.clone() }, "top-p must be above 0 and at most 1"),
+            (Sampling { top_p: -0.1, ..base.clone() }, "top-p must be from 0 to 1"),
             (Sampling { min_p: 1.5, ..base.clone() }, "min-p must be from 0 to 1"),
             (
                 Sampling { presence_penalty: -2.5, ..base.clone() },
@@ -464,6 +481,13 @@ mod tests {
             let folder = ModelDir::of(&files);
             Sampling::published(0.95, 0.7).with_overrides(&Fields::open(&folder, FILE).unwrap())
         };
+        let all = read;
+        let refused = |text: &str| all(text).1;
+        let read = |text: &str| {
+            let (sampling, unusable) = read(text);
+            assert_eq!(unusable, [], "{text}");
+            sampling
+        };
         let published = Sampling::published(0.95, 0.7);
         assert_eq!(read("{}"), published);
         assert_eq!(read(r#"{"temperature": null, "top_p": null, "top_k": null}"#), published);
@@ -481,15 +505,20 @@ mod tests {
             let mut sampler = Sampler::new(&Sampling { seed, ..first.clone() }, 5, &[]).unwrap();
             assert_eq!(sampler.choose(&LOGITS).unwrap(), most_probable_of(&LOGITS));
         }
-        // They are refused where they are used.
-        for (text, expected) in [
-            (r#"{"temperature": -1}"#, "temperature must be from 0"),
-            (r#"{"top_p": "a"}"#, "top-p must be above 0"),
-            (r#"{"repetition_penalty": 0}"#, "repetition penalty must be"),
+        // The defaults of the library take the place of these.
+        for (name, value, setting, range) in [
+            ("temperature", "-1", "temperature", "from 0 to 100"),
+            ("top_p", r#""a""#, "top-p", "from 0 to 1"),
+            ("top_p", "-1", "top-p", "from 0 to 1"),
+            ("top_k", r#""many""#, "top-k", "a number"),
+            ("repetition_penalty", "0", "repetition penalty", "from 0.01 to 100"),
         ] {
-            let error = read(text).validate().unwrap_err().to_string();
-            assert!(error.contains(expected), "{error}");
+            let unusable = refused(&format!(r#"{{"{name}": {value}}}"#));
+            let expected = UnusableDefault { setting, range: range.into(), found: value.into() };
+            assert_eq!(unusable, [expected]);
         }
+        let (sampling, unusable) = all(r#"{"temperature": -1, "top_p": 0.5, "min_p": 2}"#);
+        assert_eq!((sampling, unusable.len()), (Sampling { top_p: 0.5, ..published }, 2));
     }
 
     fn most_probable_of(logits: &[f32]) -> u32 {

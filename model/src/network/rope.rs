@@ -18,7 +18,7 @@ pub(crate) fn angles_per_token(config: &Config) -> usize {
         Rope::None => 0,
         // 2D: each half of a head is rotated by one of the two positions.
         Rope::TwoD { .. } | Rope::NeoX { .. } => config.head_size / 2,
-        Rope::Interleaved { rotary_dim, .. } => rotary_dim / 2,
+        Rope::Interleaved { rotary_dim, .. } | Rope::Halves { rotary_dim, .. } => rotary_dim / 2,
     }
 }
 
@@ -33,7 +33,9 @@ impl Rotation {
             return;
         }
         let scaling_factor = match self.rope {
-            Rope::Interleaved { scaling_factor, .. } => scaling_factor,
+            Rope::Interleaved { scaling_factor, .. } | Rope::Halves { scaling_factor, .. } => {
+                scaling_factor
+            }
             _ => 1.0,
         };
         for (out, position) in out.chunks_exact_mut(self.frequencies.len()).zip(positions) {
@@ -47,6 +49,7 @@ impl Rotation {
             Rope::None => {}
             Rope::NeoX { .. } => rotate_halves(head, angles),
             Rope::Interleaved { rotary_dim, .. } => rotate_pairs(&mut head[..rotary_dim], angles),
+            Rope::Halves { rotary_dim, .. } => rotate_halves(&mut head[..rotary_dim], angles),
             Rope::TwoD { .. } => {
                 let half = head.len() / 2;
                 let both = head.chunks_exact_mut(half).zip(angles.chunks_exact(angles.len() / 2));
@@ -61,7 +64,9 @@ fn frequencies(config: &Config) -> Vec<f32> {
         Rope::None => return Vec::new(),
         Rope::TwoD { base } => (base, config.head_size / 2, true),
         Rope::NeoX { base } => (base, config.head_size, true),
-        Rope::Interleaved { base, rotary_dim, .. } => (base, rotary_dim, false),
+        Rope::Interleaved { base, rotary_dim, .. } | Rope::Halves { base, rotary_dim, .. } => {
+            (base, rotary_dim, false)
+        }
     };
     let frequency = |i| {
         let exponent = (2 * i) as f32 / elements as f32;

@@ -2,7 +2,11 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+use std::fs;
+use std::path::PathBuf;
+
 use glm_model::{Checkpoint, Dtype};
+use tempfile::TempDir;
 
 /// A value of the metadata.
 #[derive(Clone)]
@@ -177,4 +181,39 @@ fn gguf_name(name: &str) -> String {
         ("post_mlp_layernorm", "post_ffw_norm"),
     ];
     table.iter().fold(name.to_owned(), |name, (from, to)| name.replace(from, to))
+}
+
+/// Metadata of the models that are the first layers of published ones.
+pub fn layer(architecture: &str) -> Gguf {
+    let (context, eps, base) = match architecture {
+        "glm4" => (32768, 1e-5, 10_000.0),
+        _ => (131_072, 1.5625e-7, 5_000_000.0),
+    };
+    let key = |name: &str| format!("{architecture}.{name}");
+    Gguf::new()
+        .with("general.architecture", text(architecture))
+        .with("general.name", text("Tiny 4"))
+        .with(&key("context_length"), Value::U32(context))
+        .with(&key("embedding_length"), Value::U32(128))
+        .with(&key("feed_forward_length"), Value::U32(344))
+        .with(&key("block_count"), Value::U32(1))
+        .with(&key("attention.head_count"), Value::U32(4))
+        .with(&key("attention.head_count_kv"), Value::U32(2))
+        .with(&key("attention.layer_norm_rms_epsilon"), Value::F32(eps))
+        .with(&key("rope.dimension_count"), Value::U32(16))
+        .with(&key("rope.freq_base"), Value::F32(base))
+        .with(&key("vocab_size"), Value::U32(9))
+        .with("tokenizer.ggml.eos_token_id", Value::U32(0))
+}
+
+/// Architectures, and the fixtures of their models.
+pub const LAYERS: [(&str, &str); 2] =
+    [("chatglm", "glm-4-9b-chat-hf-layer"), ("glm4", "glm-4-0414-layer")];
+
+/// Writes a file to a new folder.
+pub fn written(file: &Gguf) -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.gguf");
+    fs::write(&path, file.bytes()).unwrap();
+    (dir, path)
 }

@@ -59,7 +59,8 @@ pub fn split(source: &Path, target: &Path, format: Format, count: usize, head: O
     fs::write(target.join(format!("{start}.{end}.index.json")), index.to_string()).unwrap();
 }
 
-fn safetensors(tensors: &[(TensorSpec, Vec<u8>)]) -> Vec<u8> {
+/// A file with these tensors.
+pub fn safetensors(tensors: &[(TensorSpec, Vec<u8>)]) -> Vec<u8> {
     let specs: Vec<_> = tensors.iter().map(|(spec, _)| spec.clone()).collect();
     let layout = SafetensorsLayout::new(&specs, &[]);
     let mut file = layout.header().to_vec();

@@ -122,7 +122,8 @@ impl ResponsesRequest {
     /// If a field is wrong, not supported, or needs what the server does not keep.
     pub fn question(self, model: &ApiModel) -> Result<(Question, Head)> {
         let (question, _) = self.chat()?.question(model).map_err(renamed)?;
-        Ok((question, Head::new(model.name(), self)))
+        let name = model.answering_name(self.model.as_deref());
+        Ok((question, Head::new(name, self)))
     }
 
     /// The chat that is asked for.

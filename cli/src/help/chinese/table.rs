@@ -83,8 +83,8 @@ pub const TABLE: &[(&str, &str)] = &[
         "只从概率最高的 N 个 token 中选择；0 表示全部。默认通常为 50",
     ),
     (
-        "Choose among the likeliest tokens whose probabilities reach this sum; for ChatGLM-6B the default is 0.7",
-        "只从概率最高、且概率之和达到此值的 token 中选择；ChatGLM-6B 的默认值为 0.7",
+        "Choose among the likeliest tokens whose probabilities reach this sum; 0 is greedy. For ChatGLM-6B the default is 0.7",
+        "只从概率最高、且概率之和达到此值的 token 中选择；0 表示贪心。ChatGLM-6B 的默认值为 0.7",
     ),
     (
         "Choose among tokens with at least this fraction of the likeliest token's probability; 0 means all",

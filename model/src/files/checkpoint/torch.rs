@@ -8,7 +8,6 @@
 //!
 //! [`zip`] reads the archive and [`pickle`] the pickle; this module combines both.
 
-mod cursor;
 mod pickle;
 mod zip;
 

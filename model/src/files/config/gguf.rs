@@ -1,7 +1,8 @@
 //! GGUF files of the architectures `chatglm` (ChatGLM3-6B, GLM-4-9B, GLM-Edge) and `glm4` (GLM-4-0414, GLM-Z1).
 //!
 //! The fields are the metadata of the file, see [`gguf`](crate::files::gguf). The converter of llama.cpp fuses gate and up of both
-//! architectures, and keeps the rows of query and key as they were published, except in vision models.
+//! architectures, and keeps the rows of query and key as they were published, except in vision models: there the rotated rows of each
+//! head are those of even numbers, and then those of odd numbers.
 
 use super::{
     Config, Dialect, Fields, MaskKind, Mlp, Norm, QkvOrder, Reader, Residual, Rope, SpecialIds,
@@ -37,16 +38,6 @@ fn read(fields: &Fields) -> Result<Config> {
     };
     let key = |name: &str| format!("{architecture}.{name}");
     let size = |name: &str, most: usize| fields.size(&key(name), 1..=most);
-    let sections = key("rope.dimension_sections");
-    if fields.has(&sections) {
-        return Err(fields.error(format!(
-            "has {sections}: it is the text part of a vision model, whose rows of query and key are in another order, and is not supported"
-        )));
-    }
-    let scaling = key("rope.scaling.type");
-    if fields.text(&scaling).is_some_and(|kind| kind != "none") {
-        return Err(fields.error(format!("{scaling} {} is not supported", fields.shown(&scaling))));
-    }
     let (hidden, heads) =
         (size("embedding_length", 1 << 17)?, size("attention.head_count", 1 << 10)?);
     let head_size = head_size(fields, &key, hidden, heads)?;
@@ -58,11 +49,8 @@ fn read(fields: &Fields) -> Result<Config> {
     Ok(Config {
         assumed: None,
         prefix: None,
-        architecture: match Known::of(fields.folder())? {
-            // GLM-4-0414 has its own name, which files often shorten.
-            Some(known) if known.name != "GLM-4" => known.name,
-            _ => default,
-        },
+        unusable_defaults: Vec::new(),
+        architecture: name(fields, default)?,
         layers: fields.layers(&key("block_count"))?,
         hidden,
         heads,
@@ -84,6 +72,19 @@ fn read(fields: &Fields) -> Result<Config> {
         tied_head: true,
         sampling: Sampling::published(0.8, 0.8),
         special: SpecialIds { ends: ends(fields, vocab)?, ..SpecialIds::default() },
+    })
+}
+
+/// The name for people. ChatGLM3 has a vocabulary of its own; among the others, the names of the file and its folder decide.
+fn name(fields: &Fields, default: &'static str) -> Result<&'static str> {
+    let known = Known::of(fields.folder())?;
+    Ok(match (fields.text("tokenizer.ggml.model"), known) {
+        (Some("llama"), Some(known)) if known.is_chatglm() => known.name,
+        (Some("llama"), _) => "ChatGLM3-6B",
+        (Some(_), Some(known)) if known.is_chatglm() => default,
+        // GLM-4-0414 has its own name, which files often shorten.
+        (_, Some(known)) if known.name != "GLM-4" => known.name,
+        _ => default,
     })
 }
 
@@ -122,15 +123,51 @@ fn rope(fields: &Fields, key: &dyn Fn(&str) -> String, head_size: usize) -> Resu
         return Err(fields.error(format!("{rotated} must be even, found {rotary_dim}")));
     }
     let base = fields.positive_or(&key("rope.freq_base"), 10_000.0)?;
-    Ok(Rope::Interleaved { base, rotary_dim, scaling_factor: 1.0 })
+    let scaling_factor = scaling_factor(fields, key)?;
+    // Of the positions in time, height and width, all three are the same in a text.
+    Ok(match fields.has(&key("rope.dimension_sections")) {
+        true => Rope::Halves { base, rotary_dim, scaling_factor },
+        false => Rope::Interleaved { base, rotary_dim, scaling_factor },
+    })
 }
 
-/// The ids that end a text, a turn and a message of a tool.
-fn ends(fields: &Fields, vocab: usize) -> Result<Vec<u32>> {
-    let mut ends = Vec::new();
-    for name in ["eos", "eot", "eom"] {
-        let id = fields.id_or_none(&format!("tokenizer.ggml.{name}_token_id"), vocab)?;
-        ends.extend(id.filter(|id| !ends.contains(id)));
+/// What divides the positions. Without a type, the scaling is linear, and 0 is no scaling, as in llama.cpp.
+fn scaling_factor(fields: &Fields, key: &dyn Fn(&str) -> String) -> Result<f32> {
+    let kind = key("rope.scaling.type");
+    match fields.text(&kind) {
+        Some("none") => return Ok(1.0),
+        None if !fields.has(&kind) => {}
+        Some("linear") => {}
+        _ => {
+            let found = fields.shown(&kind);
+            return Err(fields.error(format!("{kind} {found} is not supported, only linear")));
+        }
     }
-    Ok(ends)
+    // The second is the name of earlier versions.
+    let names = ["rope.scaling.factor", "rope.scale_linear"].map(key);
+    match names.iter().find(|name| fields.has(name)) {
+        Some(name) if fields.get(name).is_some_and(|factor| factor.as_f64() == Some(0.0)) => {
+            Ok(1.0)
+        }
+        Some(name) => fields.positive(name),
+        None => Ok(1.0),
+    }
+}
+
+/// The ids that end a text, a turn and a message of a tool. What is no id of the model cannot occur in an answer.
+///
+/// # Errors
+/// If some are named, and none is an id of the model.
+fn ends(fields: &Fields, vocab: usize) -> Result<Vec<u32>> {
+    let names = ["eos", "eot", "eom"].map(|name| format!("tokenizer.ggml.{name}_token_id"));
+    let mut ends = Vec::new();
+    for id in names.iter().flat_map(|name| fields.known_ids(name, vocab)) {
+        if !ends.contains(&id) {
+            ends.push(id);
+        }
+    }
+    match names.iter().find(|name| fields.has(name)) {
+        Some(name) if ends.is_empty() => fields.id(name, vocab).map(|id| vec![id]),
+        _ => Ok(ends),
+    }
 }

@@ -14,9 +14,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 
 use super::block::BlockType;
-use super::cursor::Cursor;
 use super::value::Value;
 use crate::files::checkpoint::{Dtype, MAX_RANK};
+use crate::files::cursor::Cursor;
 
 /// The first bytes of a file.
 pub(crate) const MAGIC: &[u8; 4] = b"GGUF";

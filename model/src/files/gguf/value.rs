@@ -1,6 +1,6 @@
 //! The values of a GGUF file's metadata.
 
-use super::cursor::Cursor;
+use crate::files::cursor::Cursor;
 
 /// Most levels of arrays in arrays. No published file has more than one.
 const MAX_DEPTH: usize = 4;
@@ -114,12 +114,15 @@ impl Value {
         }
     }
 
-    /// The value in JSON. Arrays, and numbers that are not finite, have none.
+    /// The value in JSON. Arrays have none. Numbers that are not finite are strings there, so that an error can show them.
     pub(crate) fn json(&self) -> Option<serde_json::Value> {
         Some(match self {
             Value::Unsigned(value) => (*value).into(),
             Value::Signed(value) => (*value).into(),
-            Value::Float(value) => serde_json::Number::from_f64(*value)?.into(),
+            Value::Float(value) => match serde_json::Number::from_f64(*value) {
+                Some(number) => number.into(),
+                None => value.to_string().into(),
+            },
             Value::Bool(value) => (*value).into(),
             Value::Text(text) => text.as_str().into(),
             Value::Array(_) => return None,

@@ -85,7 +85,7 @@ impl PieceRows {
     }
 
     /// The row of the tensor that is row `row` of the matrix.
-    fn own_row(&self, row: usize) -> usize {
+    pub(super) fn own_row(&self, row: usize) -> usize {
         row - self.piece.rows.start + self.piece.first
     }
 
@@ -116,7 +116,8 @@ impl PieceRows {
                 block.pack(self.row(row), shape.form, out, scales);
                 if let Some(group) = scales.iter().position(|scale| !scale.is_finite()) {
                     let col = group / shape.form.numbers() * GROUP;
-                    let problem = format!("the scale of [{row}, {col}] is not finite in F16");
+                    let own = self.own_row(row);
+                    let problem = format!("the scale of [{own}, {col}] is not finite in F16");
                     return Err(self.tensor.error(problem));
                 }
             }
@@ -125,9 +126,9 @@ impl PieceRows {
                 self.values(row, &mut values);
                 let shape = Shape { rows: 1, cols: out.len(), ..*shape };
                 quantize_row(&shape, &values, out, scales).map_err(|bad| {
-                    let (col, value) = (bad.col, bad.value);
+                    let (own, col, value) = (self.own_row(row), bad.col, bad.value);
                     self.tensor
-                        .error(format!("[{row}, {col}] is {value}, which cannot be quantized"))
+                        .error(format!("[{own}, {col}] is {value}, which cannot be quantized"))
                 })?;
             }
         }

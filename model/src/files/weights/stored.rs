@@ -350,11 +350,14 @@ impl StoredMatrix {
         Ok(())
     }
 
-    /// The error for a weight that cannot be quantized.
+    /// The error for a weight that cannot be quantized. It names the tensor, and the place in it.
     pub(crate) fn unquantizable(&self, row: usize, bad: Unquantizable) -> Error {
         let Unquantizable { col, value } = bad;
         let part = self.parts_of(row).find(|part| part.piece.cols.contains(&col));
-        let tensor = part.map_or(self.tensors()[0], |part| &part.tensor);
+        let (tensor, row, col) = match part {
+            Some(part) => (&part.tensor, part.own_row(row), col - part.piece.cols.start),
+            None => (self.tensors()[0], row, col),
+        };
         tensor.error(format!("[{row}, {col}] is {value}, which cannot be quantized"))
     }
 

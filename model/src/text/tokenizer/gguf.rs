@@ -88,19 +88,19 @@ pub(crate) fn file(metadata: &Metadata) -> Result<Vec<u8>, String> {
     }
 }
 
-/// `tokenizer_config.json`: the chat template, and the names of special tokens.
+/// `tokenizer_config.json`: the chat template, and the names of special tokens. An id of no token is left out: a padding is not needed, and
+/// the configuration needs an end of its own.
 ///
 /// # Errors
-/// If an id is not that of a token.
+/// If the vocabulary is not valid.
 pub(crate) fn settings(metadata: &Metadata) -> Result<Vec<u8>, String> {
     let vocabulary = Vocabulary::new(metadata)?;
     let mut settings = Map::new();
     for (name, key) in [("eos_token", "eos"), ("pad_token", "padding")] {
         let key = format!("tokenizer.ggml.{key}_token_id");
-        let Some(id) = metadata.get(&key) else { continue };
-        let token = id.unsigned().and_then(|id| vocabulary.tokens.get(usize::try_from(id).ok()?));
-        let token = token.ok_or_else(|| format!("{key} is not the id of a token"))?;
-        settings.insert(name.to_owned(), (*token).into());
+        let id = metadata.get(&key).and_then(Value::unsigned);
+        let token = id.and_then(|id| vocabulary.tokens.get(usize::try_from(id).ok()?));
+        settings.extend(token.map(|token| (name.to_owned(), (*token).into())));
     }
     if Kind::of(metadata) == Some(Kind::Ranks) {
         let added = vocabulary.added().map(|(id, token, special)| {

@@ -9,8 +9,8 @@
 
 use std::collections::HashMap;
 
-use super::cursor::Cursor;
 use crate::files::checkpoint::Dtype;
+use crate::files::cursor::Cursor;
 
 /// A value on the stack.
 #[derive(Debug, Clone, Copy)]
