@@ -12,6 +12,7 @@ use crate::files::checkpoint::SHARDS;
 use crate::files::fields::Fields;
 use crate::files::model_dir::{CONFIG as FILE, ModelDir};
 use crate::files::model_path::ModelPath;
+use crate::files::packed::Packing;
 use crate::files::prefix::{TrainedPrefix, peft_error};
 use crate::files::variant::Variant;
 use crate::generate::sampling::Sampling;
@@ -251,6 +252,8 @@ pub struct Config {
     pub tied_head: bool,
     /// A trained prefix of keys and values (P-Tuning v2) that every sequence begins with.
     pub prefix: Option<TrainedPrefix>,
+    /// How packed weights are stored, if there may be some.
+    pub(crate) packing: Option<Packing>,
     /// Special ids.
     pub special: SpecialIds,
     /// The authors' sampling parameters, with seed 0: the defaults of `chat` in the published code (of ChatGLM2's for models
@@ -316,6 +319,7 @@ impl Config {
         };
         let mut config = (reader.read)(&fields)?;
         config.prefix = TrainedPrefix::read(&fields, config.dialect)?;
+        config.packing = Packing::read(&fields, folder)?;
         let generation = Fields::open(folder, GENERATION)?;
         config.sampling = config.sampling.with_overrides(&generation);
         let ends = generation.known_ids("eos_token_id", config.vocab);

@@ -59,6 +59,7 @@ fn read(fields: &Fields) -> Result<Config> {
         output_norms: false,
         dialect: Dialect::ChatGlm2,
         prefix: None,
+        packing: None,
         tied_head: fields.flag("tie_word_embeddings", false)?,
         sampling: Sampling::published(0.8, 0.8),
         special: SpecialIds { ends: fields.ids("eos_token_id", vocab)?, ..SpecialIds::default() },

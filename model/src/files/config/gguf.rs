@@ -58,6 +58,7 @@ fn read(fields: &Fields) -> Result<Config> {
     Ok(Config {
         assumed: None,
         prefix: None,
+        packing: None,
         architecture: match Known::of(fields.folder())? {
             // GLM-4-0414 has its own name, which files often shorten.
             Some(known) if known.name != "GLM-4" => known.name,

@@ -56,6 +56,7 @@ fn read(fields: &Fields) -> Result<Config> {
         output_norms: false,
         dialect: Dialect::Glm,
         prefix: None,
+        packing: None,
         tied_head: true,
         sampling: Sampling::published(0.8, 0.8),
         special: special(fields, vocab)?,

@@ -48,6 +48,7 @@ fn read(fields: &Fields) -> Result<Config> {
         output_norms: false,
         dialect: Dialect::Glm130B,
         prefix: None,
+        packing: None,
         tied_head: true,
         sampling: Sampling::published(0.8, 0.8),
         special: SpecialIds {

@@ -74,6 +74,7 @@ fn read(fields: &Fields) -> Result<Config> {
         output_norms: is_glm4,
         dialect: Dialect::Transformers,
         prefix: None,
+        packing: None,
         tied_head: fields.flag("tie_word_embeddings", false)?,
         sampling: Sampling::published(0.8, 0.8),
         special: SpecialIds { ends: ends(fields, vocab)?, ..SpecialIds::default() },
