@@ -6,7 +6,7 @@
 //! Benchmarks build their data on first use, so that a filter costs nothing for what it leaves out.
 
 use glm_kernels::quantize::{pack_panel, pack_scales, quantize_row};
-use glm_kernels::{Bits, LANES, Matrix, Panels, Shape, Storage};
+use glm_kernels::{Bits, GroupForm, LANES, Matrix, Panels, Shape, Storage};
 use half::f16;
 
 /// A linear layer of a model.

@@ -196,7 +196,7 @@ impl Case {
     }
 }
 
-/// Measured: 4.4e-7.
+/// Measured: 5.4e-7.
 const LOGITS_ERROR: f32 = 2e-6;
 
 #[test]
@@ -368,9 +368,8 @@ fn what_is_wrong_with_a_tensor_is_said() {
         ),
         (
             refused(compressed, |stored| {
-                let mut more = of(stored, "_packed").clone();
-                more.0.name = more.0.name.replace("weight_packed", "qweight");
-                stored.push(more);
+                let (spec, _) = of(stored, "_packed");
+                spec.name = spec.name.replace("weight_packed", "qweight");
             }),
             "o_proj.qweight: is not what quantization_config says: compressed-tensors",
         ),
