@@ -24,7 +24,7 @@ enum Kind {
     /// Integers in rows, and a scale for each row.
     Official(Bits, Tensor),
     Blocks(BlockType),
-    Packed(PackedMatrix),
+    Packed(Box<PackedMatrix>),
 }
 
 impl PieceRows {
@@ -37,7 +37,7 @@ impl PieceRows {
     ) -> Result<Self> {
         if let Some(packed) = find_packed(checkpoint, piece, packing)? {
             let (tensor, piece) = (packed.tensor().clone(), piece.clone());
-            return Ok(Self { tensor, piece, kind: Kind::Packed(packed) });
+            return Ok(Self { tensor, piece, kind: Kind::Packed(packed.into()) });
         }
         let tensor = checkpoint.tensor(&piece.name)?;
         let (rows, cols) = (piece.height, piece.cols.len());
@@ -86,7 +86,7 @@ impl PieceRows {
     /// The packed matrix.
     pub(super) fn packed(&self) -> Option<&PackedMatrix> {
         match &self.kind {
-            Kind::Packed(packed) => Some(packed),
+            Kind::Packed(packed) => Some(&**packed),
             _ => None,
         }
     }

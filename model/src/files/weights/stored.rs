@@ -14,7 +14,7 @@
 //! the columns, the metadata say the number, too. All formats but panels may be split into several tensors, see [`Source`]. Tensors
 //! side by side have a scale each for the same row.
 //!
-//! The metadata name one of two layouts. In `panels-2`, every matrix of eight bits whose columns are a multiple of 32 is rotated, see
+//! The metadata name one of three layouts. In `panels-2`, every matrix of eight bits whose columns are a multiple of 32 is rotated, see
 //! `glm_kernels::Rotation`. In `panels-1` none is: official INT8 keeps its integers, and old files their meaning. A program that reads
 //! only `panels-1` refuses rotated weights. In `panels-3`, which is as `panels-1` otherwise, the second number of a group is a zero point,
 //! and a matrix may have `name` with `weight_order`, I32 `[cols]`: the input of each of its columns.
@@ -108,7 +108,7 @@ pub(crate) struct StoredMatrix {
 
 enum Form {
     Plain(Vec<PieceRows>),
-    /// The official formats: integers in rows, and a scale for each row of each part; and blocks of GGUF files. The shape is `None` if
+    /// The official formats: integers in rows, and a scale for each row of each part; packed weights; and blocks of GGUF files. The shape is `None` if
     /// parts side by side are not a multiple of the kernels' block, or some parts are blocks and others are not; then the matrix is
     /// loaded as numbers. No published model has such parts.
     Rows(Option<Shape>, Vec<PieceRows>),
@@ -117,7 +117,7 @@ enum Form {
         bytes: Tensor,
         scales: Tensor,
         /// The tensor of the order of the columns, and what it says.
-        order: Option<(Tensor, Order)>,
+        order: Option<Box<(Tensor, Order)>>,
     },
 }
 
@@ -153,7 +153,7 @@ impl StoredMatrix {
     pub(crate) fn companions(&self) -> Vec<&Tensor> {
         match &self.form {
             Form::Panels { scales, order, .. } => {
-                [scales].into_iter().chain(order.iter().map(|(tensor, _)| tensor)).collect()
+                [scales].into_iter().chain(order.iter().map(|order| &order.0)).collect()
             }
             Form::Plain(parts) | Form::Rows(_, parts) => {
                 parts.iter().flat_map(PieceRows::companions).collect()
@@ -164,7 +164,7 @@ impl StoredMatrix {
     /// The order of the columns in [its shape](Self::shape), if they have one: the input of each.
     pub(crate) fn order(&self) -> Option<&Order> {
         match &self.form {
-            Form::Panels { order, .. } => order.as_ref().map(|(_, order)| order),
+            Form::Panels { order, .. } => order.as_ref().map(|order| &order.1),
             Form::Rows(Some(_), parts) => parts[0].packed()?.order(),
             Form::Plain(_) | Form::Rows(None, _) => None,
         }
@@ -512,7 +512,8 @@ fn panels(checkpoint: &Checkpoint, bytes: &Tensor, source: &Source) -> Result<Fo
     bytes.expect(&[Dtype::U8], &panel_shape(&shape))?;
     scales.expect(&[Dtype::F16], &scale_shape(&shape))?;
     let order = checkpoint.get(&order_name(bytes.name())).filter(|_| is_ordered);
-    let with_columns = |tensor: &Tensor| Ok((tensor.clone(), stored_order(tensor, cols)?));
+    let with_columns =
+        |tensor: &Tensor| Ok(Box::new((tensor.clone(), stored_order(tensor, cols)?)));
     let order = order.map(with_columns).transpose()?;
     Ok(Form::Panels { shape, bytes: bytes.clone(), scales: scales.clone(), order })
 }
