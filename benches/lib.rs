@@ -6,7 +6,7 @@
 //! Benchmarks build their data on first use, so that a filter costs nothing for what it leaves out.
 
 use glm_kernels::quantize::{pack_panel, pack_scales, quantize_row};
-use glm_kernels::{Bits, LANES, Matrix, Panels, Shape, Storage};
+use glm_kernels::{Bits, GroupForm, LANES, Matrix, Panels, Shape, Storage};
 use half::f16;
 
 /// A linear layer of a model.
@@ -65,11 +65,16 @@ impl Quantized {
     /// Never: random weights can be quantized.
     pub fn random(shape: Shape) -> Self {
         let weights = random(LANES * shape.cols, 0.02);
+        // Any number is a zero point, also an offset.
+        let chosen = match shape.form {
+            GroupForm::ZeroPoint => shape.with_form(GroupForm::Minimum),
+            _ => shape,
+        };
         let mut integers = vec![0; weights.len()];
         let mut scales = vec![f16::ZERO; LANES * shape.row_scales()];
         let rows = weights.chunks(shape.cols).zip(integers.chunks_mut(shape.cols));
         for ((row, integers), scales) in rows.zip(scales.chunks_mut(shape.row_scales())) {
-            quantize_row(&shape, row, integers, scales).expect("finite weights");
+            quantize_row(&chosen, row, integers, scales).expect("finite weights");
         }
         let mut panel = vec![0; shape.panel_bytes()];
         pack_panel(&shape, &integers, &mut panel);

@@ -53,6 +53,7 @@ fn formats(c: &mut Criterion) {
     let kinds = [
         (Bits::Four, GroupForm::Scale, Rotation::None, "INT4"),
         (Bits::Four, GroupForm::Minimum, Rotation::None, "INT4 minimum"),
+        (Bits::Four, GroupForm::ZeroPoint, Rotation::None, "INT4 zero point"),
         (Bits::Eight, GroupForm::Scale, Rotation::None, "INT8"),
         (Bits::Eight, GroupForm::Scale, Rotation::Blocks, "INT8 rotated"),
     ];

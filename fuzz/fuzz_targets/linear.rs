@@ -18,8 +18,11 @@ fuzz_target!(|input: (u8, u8, u8, bool, u8, Vec<u8>, Vec<i8>)| {
         0 => Shape::per_row(rows, cols, bits),
         n => Shape::grouped(rows, cols, bits, 16 << n),
     };
-    let minimum = four && group & 4 > 0;
-    let shape = shape.with_form(if minimum { GroupForm::Minimum } else { GroupForm::Scale });
+    let shape = shape.with_form(match group & 20 {
+        4 if four => GroupForm::Minimum,
+        20 if four => GroupForm::ZeroPoint,
+        _ => GroupForm::Scale,
+    });
     let shape = if group & 8 > 0 { shape.rotated() } else { shape };
     let weights: Vec<u8> =
         bytes.iter().copied().chain([0x5a]).cycle().take(shape.bytes()).collect();

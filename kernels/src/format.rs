@@ -11,16 +11,18 @@
 //! ```
 //!
 //! Integers of 0 pad the columns to a multiple of 32 and the rows to a multiple of 8. What a row stores for a group of columns is
-//! `f16`, in one of two forms:
+//! `f16`, in one of three forms:
 //!
 //! ```text
-//! Scale     weight = scale · integer             [panel][group][8]       the scales of the rows
-//! Minimum   weight = scale · integer + offset    [panel][group][2][8]    the scales, then the offsets
+//! Scale       weight = scale · integer                [panel][group][8]       the scales of the rows
+//! Minimum     weight = scale · integer + offset       [panel][group][2][8]    the scales, then the offsets
+//! ZeroPoint   weight = scale · (integer + 8 − zero)   [panel][group][2][8]    the scales, then the numbers −zero
 //! ```
 //!
 //! A nibble of 0 is the integer −8 and gives the minimum of the group, so `offset = minimum + 8 · scale`. With the offset in place of
 //! the minimum, both forms have the same integers. The products of quantized inputs use the minimum: `scale · Σ nibble · x` and
-//! `minimum · Σ x`.
+//! `minimum · Σ x`. A zero point is the nibble that stands for 0. Its minimum is `−zero · scale`, which `f32` represents exactly and
+//! `f16` does not.
 //!
 //! What is stored is the row as it is, or, with [`Rotation::Blocks`], the row whose blocks of 32 columns are each multiplied with the
 //! orthonormal [Walsh–Hadamard matrix](crate::reference::rotated). Blocks of inputs that are rotated, too, have the same products, and
@@ -63,6 +65,9 @@ pub enum GroupForm {
     Scale,
     /// A scale and an offset: `weight = scale · integer + offset`, for weights that are not symmetric about 0. Only for four bits.
     Minimum,
+    /// A scale and a zero point, the nibble that stands for 0: `weight = scale · (integer + 8 − zero)`. Stored is `−zero`, so that the
+    /// product with the scale is the minimum. Only for four bits.
+    ZeroPoint,
 }
 
 impl GroupForm {
@@ -70,7 +75,7 @@ impl GroupForm {
     pub fn numbers(self) -> usize {
         match self {
             GroupForm::Scale => 1,
-            GroupForm::Minimum => 2,
+            GroupForm::Minimum | GroupForm::ZeroPoint => 2,
         }
     }
 }
@@ -159,7 +164,7 @@ impl Shape {
         self.panels().checked_mul(self.panel_bytes()).expect("bytes of the panels overflow")
     }
 
-    /// Scales of a row, and offsets if the groups have them: those of the first group, those of the second, and so on.
+    /// Scales of a row, and offsets or zero points if the groups have them: those of the first group, those of the second, and so on.
     ///
     /// # Panics
     /// If `group_blocks` is 0.
@@ -169,7 +174,7 @@ impl Shape {
         self.groups() * self.form.numbers()
     }
 
-    /// Scales and offsets of all panels.
+    /// Scales, offsets and zero points of all panels.
     ///
     /// # Panics
     /// If `group_blocks` is 0, or the result overflows.
@@ -190,7 +195,7 @@ pub struct Panels<'a> {
 }
 
 impl<'a> Panels<'a> {
-    /// `bytes`: `[panel][block][block_bytes]`; `scales`: `[panel][group][8]`, or `[panel][group][2][8]` with [`GroupForm::Minimum`].
+    /// `bytes`: `[panel][block][block_bytes]`; `scales`: `[panel][group][8]`, or `[panel][group][2][8]` where a group has two numbers.
     ///
     /// # Panics
     /// If a length does not fit `shape`, or `shape` is not possible.
@@ -198,7 +203,7 @@ impl<'a> Panels<'a> {
     pub fn new(shape: Shape, bytes: &'a [u8], scales: &'a [f16]) -> Self {
         assert!(
             shape.bits == Bits::Four || shape.form == GroupForm::Scale,
-            "a minimum of eight bits"
+            "a minimum or a zero point of eight bits"
         );
         let is_possible = shape.rotation == Rotation::None || shape.rotated() == shape;
         assert!(is_possible, "a rotation of four bits or of part of a block");
@@ -212,7 +217,7 @@ impl<'a> Panels<'a> {
         &self.shape
     }
 
-    /// The blocks of one panel, and for each group the scales of its rows, each followed by the offsets if there are any.
+    /// The blocks of one panel, and for each group the scales of its rows, each followed by the offsets or zero points if there are any.
     pub(crate) fn panel(&self, panel: usize) -> (&'a [u8], &'a [[f16; LANES]]) {
         let bytes = self.shape.panel_bytes();
         let (scales, _) = self.scales.as_chunks::<LANES>();
@@ -233,16 +238,18 @@ impl<'a> Panels<'a> {
         }
     }
 
-    /// What is stored for the group of the weight at `[row][col]`: the scale, and the offset if there is one.
+    /// What is stored for the group of the weight at `[row][col]`: the scale, and the offset if it is not 0 by its form.
     fn numbers(&self, row: usize, col: usize) -> (f32, Option<f32>) {
         let (_, scales) = self.panel(row / LANES);
         let form = self.shape.form;
         let group = &scales[col / BLOCK / self.shape.group_blocks * form.numbers()..];
+        let scale = group[0][row % LANES].to_f32();
         let offset = match form {
             GroupForm::Scale => None,
             GroupForm::Minimum => Some(group[1][row % LANES].to_f32()),
+            GroupForm::ZeroPoint => Some(scale * (8.0 + group[1][row % LANES].to_f32())),
         };
-        (group[0][row % LANES].to_f32(), offset)
+        (scale, offset)
     }
 
     /// Writes the weights of a row.

@@ -317,6 +317,7 @@ mod tests {
         let bits = prop_oneof![
             Just((Bits::Four, GroupForm::Scale, Rotation::None)),
             Just((Bits::Four, GroupForm::Minimum, Rotation::None)),
+            Just((Bits::Four, GroupForm::ZeroPoint, Rotation::None)),
             Just((Bits::Eight, GroupForm::Scale, Rotation::None)),
             Just((Bits::Eight, GroupForm::Scale, Rotation::Blocks)),
         ];
@@ -551,8 +552,13 @@ mod tests {
                 let mut bytes = vec![0; shape.bytes()];
                 crate::quantize::pack_panel(&shape, &[w; 8 * BLOCK], &mut bytes);
                 let scales = [f16::ONE; 16];
-                for (form, offset) in [(GroupForm::Scale, 0.0), (GroupForm::Minimum, 1.0)] {
-                    if (bits, form) == (Bits::Eight, GroupForm::Minimum) {
+                // With a second number of 1, the nibble that stands for 0 is −1.
+                for (form, offset) in [
+                    (GroupForm::Scale, 0.0),
+                    (GroupForm::Minimum, 1.0),
+                    (GroupForm::ZeroPoint, 9.0),
+                ] {
+                    if bits == Bits::Eight && form != GroupForm::Scale {
                         continue;
                     }
                     let (shape, scales) = (shape.with_form(form), &scales[..8 * form.numbers()]);

@@ -5,7 +5,7 @@ use std::ops::Range;
 use half::f16;
 use proptest::prelude::*;
 
-use crate::format::Shape;
+use crate::format::{GroupForm, Shape};
 use crate::quantize::{pack_panel, pack_scales, quantize_row};
 use crate::{BLOCK, Isa, Q8Rows};
 
@@ -58,8 +58,19 @@ pub(crate) fn every_nth_f32(range: Range<f32>, n: usize) -> impl Iterator<Item =
     positive.flat_map(|x| [x, -x]).filter(move |x| range.contains(x))
 }
 
-/// Quantizes a matrix; returns the bytes and scales of its panels.
+/// Quantizes a matrix; returns the bytes and scales of its panels. Zero points are all of 0..=16 in turn, whatever the weights are.
 pub(crate) fn quantize(shape: &Shape, weights: &[f32]) -> (Vec<u8>, Vec<f16>) {
+    if shape.form == GroupForm::ZeroPoint {
+        let (bytes, scales) = quantize(&shape.with_form(GroupForm::Scale), weights);
+        let zeros = |group| {
+            [0, 1, 2, 3, 4, 5, 6, 7].map(|row| -f16::from_f32(((group * 5 + row) % 17) as f32))
+        };
+        let groups = scales.as_chunks::<8>().0.iter().enumerate();
+        return (
+            bytes,
+            groups.flat_map(|(index, scales)| [*scales, zeros(index)]).flatten().collect(),
+        );
+    }
     let mut bytes = vec![0; shape.bytes()];
     let mut scales = vec![f16::NAN; shape.scales()];
     let panels = bytes

@@ -73,7 +73,7 @@ fn panels_of_other_sizes() {
     }
     let minimum = shape.with_form(GroupForm::Minimum);
     let twice = scales.repeat(2);
-    refuses("a minimum of eight bits", || Panels::new(minimum, &bytes, &twice));
+    refuses("a minimum or a zero point of eight bits", || Panels::new(minimum, &bytes, &twice));
     let four = Shape { bits: Bits::Four, ..minimum };
     let half = &bytes[..four.bytes()];
     refuses("scales of the panels", || Panels::new(four, half, &scales));

@@ -15,6 +15,9 @@ const PLAIN: u64 = 0xcdbf_cd7c_aa4c_b6c7;
 const FUSED_WITH_MINIMUM: u64 = 0xe6f8_f157_ff78_d626;
 const PLAIN_WITH_MINIMUM: u64 = 0x1101_0874_dfc7_b1e4;
 
+const FUSED_WITH_ZERO_POINT: u64 = 0xdb7c_77a5_3c19_45f2;
+const PLAIN_WITH_ZERO_POINT: u64 = 0x9f55_8fa9_bf97_cb42;
+
 const FUSED_ROTATED: u64 = 0x5de4_804d_e140_1df1;
 const PLAIN_ROTATED: u64 = 0xd067_3c89_06f3_a28d;
 
@@ -60,7 +63,12 @@ fn linear(isa: Isa, hash: &mut Hash) {
 }
 
 fn quantized(isa: Isa, hash: &mut Hash, shape: Shape, weights: &[f32], bias: &[f32]) {
-    let Shape { rows, cols, .. } = shape;
+    let (bytes, scales) = packed(shape, weights);
+    forward(isa, hash, Panels::new(shape, &bytes, &scales), bias);
+}
+
+fn packed(shape: Shape, weights: &[f32]) -> (Vec<u8>, Vec<f16>) {
+    let cols = shape.cols;
     let (mut bytes, mut scales) = (vec![0; shape.bytes()], vec![f16::ZERO; shape.scales()]);
     let panels = weights.chunks(8 * cols).zip(bytes.chunks_mut(shape.panel_bytes()));
     for ((weights, bytes), to) in panels.zip(scales.chunks_mut(8 * shape.row_scales())) {
@@ -73,7 +81,13 @@ fn quantized(isa: Isa, hash: &mut Hash, shape: Shape, weights: &[f32], bias: &[f
         pack_panel(&shape, &integers, bytes);
         pack_scales(shape.row_scales(), &scales, to);
     }
-    let weight = Matrix::new(rows, cols, Storage::Panels(Panels::new(shape, &bytes, &scales)));
+    (bytes, scales)
+}
+
+fn forward(isa: Isa, hash: &mut Hash, panels: Panels<'_>, bias: &[f32]) {
+    let shape = panels.shape();
+    let (rows, cols) = (shape.rows, shape.cols);
+    let weight = Matrix::new(rows, cols, Storage::Panels(panels));
     for tokens in [1, 3, 7, 41] {
         let linear = Linear { weight, bias: Some(bias), activation: Activation::GeluTanh };
         let (x, mut y) = (numbers(tokens * cols, 3), vec![f32::NAN; tokens * rows]);
@@ -151,6 +165,30 @@ fn all_isas_give_the_recorded_bits_with_a_minimum() {
             quantized(isa, &mut hash, shape, &weights, &numbers(rows, 2));
         }
         let recorded = if isa.name() == "scalar" { PLAIN_WITH_MINIMUM } else { FUSED_WITH_MINIMUM };
+        assert_eq!(format!("{:#x}", hash.0), format!("{recorded:#x}"), "{isa}");
+    }
+}
+
+#[test]
+fn all_isas_give_the_recorded_bits_with_zero_points() {
+    let (rows, cols) = (83, 600);
+    let weights = numbers(rows * cols, 1);
+    for isa in Isa::available() {
+        let mut hash = Hash(0xcbf2_9ce4_8422_2325);
+        for group in [32, 64, 96, 128] {
+            let symmetric = Shape::grouped(rows, cols, Bits::Four, group);
+            let (bytes, scales) = packed(symmetric, &weights);
+            let zero = |at: usize| -f16::from_f32((at % 17) as f32);
+            let groups = scales.chunks(8).enumerate();
+            let both = groups.flat_map(|(group, scales)| {
+                scales.iter().copied().chain((0..8).map(move |row| zero(3 * group + row)))
+            });
+            let (shape, both) =
+                (symmetric.with_form(GroupForm::ZeroPoint), both.collect::<Vec<_>>());
+            forward(isa, &mut hash, Panels::new(shape, &bytes, &both), &numbers(rows, 2));
+        }
+        let recorded =
+            if isa.name() == "scalar" { PLAIN_WITH_ZERO_POINT } else { FUSED_WITH_ZERO_POINT };
         assert_eq!(format!("{:#x}", hash.0), format!("{recorded:#x}"), "{isa}");
     }
 }

@@ -9,6 +9,7 @@ pub(crate) mod inventory;
 pub(crate) mod model_dir;
 pub(crate) mod model_files;
 pub(crate) mod model_path;
+pub(crate) mod packed;
 pub(crate) mod prefix;
 pub(crate) mod quantize;
 pub(crate) mod random;

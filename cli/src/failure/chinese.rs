@@ -58,6 +58,14 @@ fn file(problem: &str) -> String {
             "是 git-lfs 指针，不是文件本身：请在其仓库中运行 `git lfs pull`，或用 `glm pull` 下载模型",
         ),
         ("is cut off", "文件不完整"),
+        (
+            "quantization_config: ",
+            "不支持这种量化方式：请使用原始模型、其 GGUF 文件，或 GPTQ、AWQ、AutoRound、compressed-tensors 的 INT4",
+        ),
+        (
+            "has its columns in an order (desc_act",
+            "列的顺序（desc_act 或 actorder）要等所有文件齐全才能知道：请先下载，再运行 `glm quantize`",
+        ),
         ("general.architecture is", "不支持这种架构的 GGUF 文件"),
         ("is the vision part", "是模型的视觉部分（mmproj），尚不支持：请指定语言模型的 GGUF 文件"),
         ("holds several models in GGUF", "其中有多个 GGUF 模型：请指定其一"),

@@ -61,9 +61,10 @@ impl Kernel for RoundRow<'_> {
     type Output = f32;
 
     /// # Panics
-    /// If the lengths do not fit.
+    /// If the lengths do not fit, or the form has zero points.
     #[inline(always)]
     fn run<S: Vectors>(self, simd: S) -> f32 {
+        assert_ne!(self.form, GroupForm::ZeroPoint, "zero points are read, not chosen");
         let n = self.weights.len();
         let fits = self.feedback.len() == n && self.squares.len() == n && self.errors.len() == n;
         let diagonal = self.factor.is_empty();
@@ -93,7 +94,7 @@ impl Kernel for RoundRow<'_> {
             };
             let [scale, offset] = match self.form {
                 GroupForm::Scale => [group.scale(simd), 0.0],
-                GroupForm::Minimum => minimum::with_feedback(simd, &group),
+                _ => minimum::with_feedback(simd, &group),
             };
             scales.copy_from_slice(&[scale, offset].map(f16::from_f32)[..numbers]);
             let inverse = super::quantize::inverse(scale);
@@ -325,7 +326,7 @@ mod tests {
                 let scales = &expected.scales[m / part.group * part.form.numbers()..];
                 let (scale, offset) = match part.form {
                     GroupForm::Scale => (scales[0].to_f64(), 0.0),
-                    GroupForm::Minimum => (scales[0].to_f64(), scales[1].to_f64()),
+                    _ => (scales[0].to_f64(), scales[1].to_f64()),
                 };
                 let level = f64::from(expected.integers[m]);
                 prop_assert!((f64::from(low)..=f64::from(high)).contains(&level));

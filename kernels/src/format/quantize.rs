@@ -29,7 +29,7 @@ pub struct Unquantizable {
 /// If a weight is not finite or too large.
 ///
 /// # Panics
-/// If `shape` cannot be rotated and is, `row` or `integers` does not have length `shape.cols`, or `scales` length `shape.row_scales()`.
+/// If `shape` has zero points, or cannot be rotated and is, `row` or `integers` does not have length `shape.cols`, or `scales` length `shape.row_scales()`.
 pub fn quantize_row(
     shape: &Shape,
     row: &[f32],
@@ -38,6 +38,7 @@ pub fn quantize_row(
 ) -> Result<(), Unquantizable> {
     assert!(row.len() == shape.cols && integers.len() == shape.cols, "columns of the row");
     assert_eq!(scales.len(), shape.row_scales(), "scales of the row");
+    assert_ne!(shape.form, GroupForm::ZeroPoint, "zero points are read, not chosen");
     if shape.rotation == Rotation::Blocks {
         return quantize_rotated(shape, row, integers, scales);
     }
@@ -296,7 +297,7 @@ mod tests {
                     let bound = match (shape.bits, shape.form) {
                         (Bits::Four, GroupForm::Scale) => largest * 1.1 / 6.5,
                         (Bits::Eight, _) => largest * 0.531 / 127.0,
-                        (_, GroupForm::Minimum) => {
+                        _ => {
                             // Also half a step of the `f16` of the minimum.
                             let half = (high - low) / 30.0 + largest / 1000.0;
                             (expected.len() as f32).sqrt() * half

@@ -59,25 +59,45 @@ pub(super) fn pairs_q8<S: Simd, const P: usize>(
                 match form {
                     GroupForm::Scale => {
                         let part =
-                            &mut Integer::<_, _, P, false> { simd, weights, pairs, x, chunk, sums };
+                            &mut Integer::<_, _, P, SCALE> { simd, weights, pairs, x, chunk, sums };
                         tiles(tokens, part);
                     }
                     GroupForm::Minimum => {
-                        let part =
-                            &mut Integer::<_, _, P, true> { simd, weights, pairs, x, chunk, sums };
+                        let part = &mut Integer::<_, _, P, MINIMUM> {
+                            simd,
+                            weights,
+                            pairs,
+                            x,
+                            chunk,
+                            sums,
+                        };
+                        tiles(tokens, part);
+                    }
+                    GroupForm::ZeroPoint => {
+                        let part = &mut Integer::<_, _, P, ZERO_POINT> {
+                            simd,
+                            weights,
+                            pairs,
+                            x,
+                            chunk,
+                            sums,
+                        };
                         tiles(tokens, part);
                     }
                 }
             }
         }
         (Bits::Four, GroupForm::Scale) => {
-            tiles(tokens, &mut packed::<_, Q4_BLOCK_BYTES, P, false>(simd, pairs, x, sums));
+            tiles(tokens, &mut packed::<_, Q4_BLOCK_BYTES, P, SCALE>(simd, pairs, x, sums));
         }
         (Bits::Four, GroupForm::Minimum) => {
-            tiles(tokens, &mut packed::<_, Q4_BLOCK_BYTES, P, true>(simd, pairs, x, sums));
+            tiles(tokens, &mut packed::<_, Q4_BLOCK_BYTES, P, MINIMUM>(simd, pairs, x, sums));
+        }
+        (Bits::Four, GroupForm::ZeroPoint) => {
+            tiles(tokens, &mut packed::<_, Q4_BLOCK_BYTES, P, ZERO_POINT>(simd, pairs, x, sums));
         }
         (Bits::Eight, _) => {
-            tiles(tokens, &mut packed::<_, Q8_BLOCK_BYTES, P, false>(simd, pairs, x, sums));
+            tiles(tokens, &mut packed::<_, Q8_BLOCK_BYTES, P, SCALE>(simd, pairs, x, sums));
         }
     }
     store::<S, P>(out, &sums[..x.rows() * P]);
@@ -91,13 +111,16 @@ pub(super) fn one_token_q8<S: Simd>(out: Outputs<'_, S>, weight: &Panels<'_>, x:
     let sums = &mut [[[0.0; LANES]; 2]; 2];
     match (shape.bits, shape.form) {
         (Bits::Four, GroupForm::Scale) => {
-            packed::<_, Q4_BLOCK_BYTES, 2, false>(simd, pairs, x, sums).tile([0]);
+            packed::<_, Q4_BLOCK_BYTES, 2, SCALE>(simd, pairs, x, sums).tile([0]);
         }
         (Bits::Four, GroupForm::Minimum) => {
-            packed::<_, Q4_BLOCK_BYTES, 2, true>(simd, pairs, x, sums).tile([0]);
+            packed::<_, Q4_BLOCK_BYTES, 2, MINIMUM>(simd, pairs, x, sums).tile([0]);
+        }
+        (Bits::Four, GroupForm::ZeroPoint) => {
+            packed::<_, Q4_BLOCK_BYTES, 2, ZERO_POINT>(simd, pairs, x, sums).tile([0]);
         }
         (Bits::Eight, _) => {
-            packed::<_, Q8_BLOCK_BYTES, 2, false>(simd, pairs, x, sums).tile([0]);
+            packed::<_, Q8_BLOCK_BYTES, 2, SCALE>(simd, pairs, x, sums).tile([0]);
         }
     }
     store::<S, 2>(out, sums);
@@ -105,12 +128,12 @@ pub(super) fn one_token_q8<S: Simd>(out: Outputs<'_, S>, weight: &Panels<'_>, x:
 
 /// The dot products of all blocks, as they are stored.
 #[inline(always)]
-fn packed<'a, S, const B: usize, const P: usize, const MINIMUM: bool>(
+fn packed<'a, S, const B: usize, const P: usize, const FORM: u8>(
     simd: S,
     pairs: Pairs<'a, P>,
     x: &'a Q8Rows,
     sums: &'a mut [[[f32; LANES]; 2]],
-) -> Integer<'a, S, Packed<'a, B>, P, MINIMUM> {
+) -> Integer<'a, S, Packed<'a, B>, P, FORM> {
     let weights = Packed::all(&pairs);
     let chunk = 0..weights[0].0[0].len();
     Integer { simd, weights, pairs, x, chunk, sums }
@@ -215,7 +238,14 @@ impl<S: Vectors> Tile for Widened<'_, S> {
         let groups = self.bytes.chunks(group_bytes);
         for (group, scales) in groups.zip(self.scales.chunks_exact(shape.form.numbers())) {
             let mut scale = simd.load_f16(&scales[0]);
-            let minimum = scales.get(1).map(|offset| (scale, simd.load_f16(offset)));
+            let offset = scales.get(1).map(|number| {
+                let number = simd.load_f16(number);
+                match shape.form {
+                    GroupForm::ZeroPoint => simd.mul(scale, simd.add(number, simd.splat(8.0))),
+                    _ => number,
+                }
+            });
+            let minimum = offset.map(|offset| (scale, offset));
             if minimum.is_some() {
                 // The weights themselves are multiplied.
                 scale = simd.splat(1.0);
@@ -286,8 +316,13 @@ fn dot<S: Vectors>(simd: S, weights: &[S::F32; BLOCK], x: &[f32]) -> S::F32 {
     simd.add(simd.add(sums[0], sums[1]), simd.add(sums[2], sums[3]))
 }
 
-/// Dot products of the blocks of `chunk`, of groups with or without a minimum.
-struct Integer<'a, S, W, const P: usize, const MINIMUM: bool> {
+/// The forms of groups as parameters of a type.
+const SCALE: u8 = GroupForm::Scale as u8;
+const MINIMUM: u8 = GroupForm::Minimum as u8;
+const ZERO_POINT: u8 = GroupForm::ZeroPoint as u8;
+
+/// Dot products of the blocks of `chunk`, of groups of one form.
+struct Integer<'a, S, W, const P: usize, const FORM: u8> {
     simd: S,
     /// The blocks of `chunk`.
     weights: [W; P],
@@ -298,7 +333,7 @@ struct Integer<'a, S, W, const P: usize, const MINIMUM: bool> {
     sums: &'a mut [[[f32; LANES]; 2]],
 }
 
-impl<S: Simd, W: Pair, const P: usize, const MINIMUM: bool> Tile for Integer<'_, S, W, P, MINIMUM> {
+impl<S: Simd, W: Pair, const P: usize, const FORM: u8> Tile for Integer<'_, S, W, P, FORM> {
     const TOKENS: usize = S::TOKENS;
 
     #[inline(always)]
@@ -324,7 +359,7 @@ impl<S: Simd, W: Pair, const P: usize, const MINIMUM: bool> Tile for Integer<'_,
         }
         let mut group = Group::of(self.chunk.start, pairs.group_blocks);
         // Where groups have an even number of blocks, each two of them start at an even block, in a chunk or not.
-        let even = MINIMUM && pairs.group_blocks.is_multiple_of(2);
+        let even = FORM != SCALE && pairs.group_blocks.is_multiple_of(2);
         let twos = if even { blocks / 2 } else { 0 };
         for two in 0..twos {
             let index = 2 * two;
@@ -334,7 +369,7 @@ impl<S: Simd, W: Pair, const P: usize, const MINIMUM: bool> Tile for Integer<'_,
         }
         for index in 2 * twos..blocks {
             let x = &x[index * stride..];
-            if MINIMUM {
+            if FORM != SCALE {
                 self.add_with_minimum::<T, 1>(&weights, index, group.index, x, stride, &mut sums);
             } else {
                 self.add(&weights, index, group.index, tile(x), &mut sums);
@@ -349,7 +384,7 @@ impl<S: Simd, W: Pair, const P: usize, const MINIMUM: bool> Tile for Integer<'_,
     }
 }
 
-impl<S: Simd, W: Pair, const P: usize, const MINIMUM: bool> Integer<'_, S, W, P, MINIMUM> {
+impl<S: Simd, W: Pair, const P: usize, const FORM: u8> Integer<'_, S, W, P, FORM> {
     /// Adds the products of the block at `index`, in a group that has a scale only.
     #[inline(always)]
     fn add<const T: usize>(
@@ -411,7 +446,10 @@ impl<S: Simd, W: Pair, const P: usize, const MINIMUM: bool> Integer<'_, S, W, P,
         }
         let mut minima = offsets;
         for p in 0..P {
-            minima[p] = simd.pair_fma(scales[p], simd.pair_splat(-8.0), offsets[p]);
+            minima[p] = match FORM {
+                ZERO_POINT => simd.pair_mul(scales[p], offsets[p]),
+                _ => simd.pair_fma(scales[p], simd.pair_splat(-8.0), offsets[p]),
+            };
         }
         for t in 0..T {
             let sum = if N == 2 { first[t].sum + second[t].sum } else { first[t].sum };

@@ -12,6 +12,7 @@ use crate::files::checkpoint::SHARDS;
 use crate::files::fields::Fields;
 use crate::files::model_dir::{CONFIG as FILE, ModelDir};
 use crate::files::model_path::ModelPath;
+use crate::files::packed::Packing;
 use crate::files::prefix::{TrainedPrefix, peft_error};
 use crate::files::variant::Variant;
 use crate::generate::sampling::{Sampling, UnusableDefault};
@@ -261,6 +262,8 @@ pub struct Config {
     pub tied_head: bool,
     /// A trained prefix of keys and values (P-Tuning v2) that every sequence begins with.
     pub prefix: Option<TrainedPrefix>,
+    /// How packed weights are stored, if there may be some.
+    pub(crate) packing: Option<Packing>,
     /// Special ids.
     pub special: SpecialIds,
     /// The authors' sampling parameters, with seed 0: the defaults of `chat` in the published code (of ChatGLM2's for models
@@ -328,6 +331,7 @@ impl Config {
         };
         let mut config = (reader.read)(&fields)?;
         config.prefix = TrainedPrefix::read(&fields, config.dialect)?;
+        config.packing = Packing::read(&fields, folder)?;
         let generation = Fields::open(folder, GENERATION)?;
         (config.sampling, config.unusable_defaults) = config.sampling.with_overrides(&generation);
         // As transformers generates: those of `config.json` count only if this file has none. The template adds the ends of its turns.

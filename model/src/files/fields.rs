@@ -40,6 +40,11 @@ impl<'f> Fields<'f> {
         Self { json, ..*self }
     }
 
+    /// The names of all fields.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.json.keys().map(String::as_str)
+    }
+
     /// The folder of the file.
     pub(crate) fn folder(&self) -> &'f ModelDir<'f> {
         self.folder

@@ -169,7 +169,7 @@ impl List {
                     info.bytes += bytes;
                 }
                 None => {
-                    let is_quantized = matrix.is_quantized();
+                    let is_quantized = matrix.shape().is_some();
                     let info = MatrixInfo { name, count: 1, shape, format, is_quantized, bytes };
                     self.matrices.push(info);
                 }

@@ -158,7 +158,7 @@ impl StoredPrefix {
         };
         let matrix = |name: String, [rows, cols]: [usize; 2]| {
             fits(&name, [rows, cols])?;
-            StoredMatrix::find(checkpoint, &Source::whole_tensor(name, rows, cols))
+            StoredMatrix::find(checkpoint, &Source::whole_tensor(name, rows, cols), None)
         };
         let linear = |index: usize, [rows, cols]: [usize; 2]| {
             let name = |part| format!("{NAME}trans.{index}.{part}");

@@ -1,8 +1,8 @@
 //! Any supported checkpoint → a folder in the kernels' layout, ready to be mapped. Split tensors are joined.
 //!
 //! The output is one safetensors file and copies of the configuration and the tokenizer. Matrices become panels of integers (see
-//! `weights/stored.rs`). The official INT4 and INT8 keep their integers and scales; only their order changes. Everything else is
-//! copied. Most tensors are written one after another in pieces. The linear layers of four bits are rounded for their inputs (see
+//! `weights/stored.rs`). The official INT4 and INT8 keep their integers and scales, and packed weights (see `packed.rs`) their zero points,
+//! too; only their order changes. Everything else is copied. Most tensors are written one after another in pieces. The linear layers of four bits are rounded for their inputs (see
 //! `calibrate.rs`), layer by layer: what is in memory is one quantized layer. The file has a temporary name until it is complete and
 //! on the disk, so an unfinished folder never loads.
 //!

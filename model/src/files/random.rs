@@ -140,7 +140,8 @@ fn random(
         Fill::Scales(_, shape) => Some(shape),
         _ => None,
     });
-    let layout = SafetensorsLayout::new(&specs, &layout_metadata(Groups::Columns(group), shapes));
+    let layout =
+        SafetensorsLayout::new(&specs, &layout_metadata(Groups::Columns(group), shapes, false));
     let mut bytes = MmapMut::map_anon(layout.file_len())
         .map_err(|source| Error::Io { path: "memory".into(), source })?;
     // Generation was some per cent faster with huge pages.

@@ -12,6 +12,7 @@ use half::{bf16, f16};
 use crate::error::{Error, Result};
 use crate::files::checkpoint::{Checkpoint, Dtype, Tensor, is_buffer};
 use crate::files::config::{self, Config, Mlp};
+use crate::files::packed::{Packing, integers_of};
 use crate::files::prefix::{self, StoredPrefix};
 use crate::network::layer::{Convert, Linear, LinearRole, Network, Norm, Weight, Weights};
 
@@ -24,8 +25,8 @@ mod vector;
 pub(crate) use map::{Map, Source};
 pub use stored::GROUPS;
 pub(crate) use stored::{
-    Groups, LAYOUT_KEY, StoredMatrix, TARGET_BITS_KEY, layout_metadata, panel_shape, scale_name,
-    scale_shape,
+    Groups, LAYOUT_KEY, StoredMatrix, TARGET_BITS_KEY, layout_metadata, order_name, panel_shape,
+    scale_name, scale_shape,
 };
 pub(crate) use vector::StoredVector;
 
@@ -149,7 +150,8 @@ pub(crate) fn resolve(config: &Config, checkpoint: &Checkpoint) -> Result<Resolv
         return Err(error);
     }
     let map = Map::new(config, checkpoint);
-    let network = map.network.try_map(&mut Resolve { checkpoint })?;
+    let network =
+        map.network.try_map(&mut Resolve { checkpoint, packing: config.packing.as_ref() })?;
     network.check_apart()?;
     let find = |prefix| StoredPrefix::find(checkpoint, config, prefix);
     let trained = config.prefix.map(find).transpose()?;
@@ -158,13 +160,14 @@ pub(crate) fn resolve(config: &Config, checkpoint: &Checkpoint) -> Result<Resolv
     let of_prefix = || trained.iter().flat_map(StoredPrefix::matrices);
     for matrix in network.matrices().chain(of_prefix()) {
         known.extend(matrix.tensors().iter().map(|tensor| tensor.name()));
-        known.extend(matrix.scales().iter().map(|tensor| tensor.name()));
+        known.extend(matrix.companions().iter().map(|tensor| tensor.name()));
     }
     let of_prefix = trained.iter().flat_map(StoredPrefix::vectors);
     for vector in network.vectors().chain(of_prefix) {
         known.extend(vector.tensors().iter().map(|tensor| tensor.name()));
     }
-    let is_known = |name: &str| known.contains(name) || is_buffer(name);
+    let is_known =
+        |name: &str| known.contains(name) || is_buffer(name) || is_empty_bias(checkpoint, name);
     if let Some(name) = checkpoint.names().find(|name| !is_known(name)) {
         let Config { architecture, layers, .. } = config;
         if prefix::is_part(name) {
@@ -179,9 +182,17 @@ pub(crate) fn resolve(config: &Config, checkpoint: &Checkpoint) -> Result<Resolv
     Ok(Resolved { network, prefix: trained })
 }
 
+/// Whether a tensor is a bias of zeros of a packed layer. Some programs give one to every layer.
+fn is_empty_bias(checkpoint: &Checkpoint, name: &str) -> bool {
+    let layer = name.strip_suffix(".bias");
+    let is_packed = layer.is_some_and(|layer| integers_of(checkpoint, layer).is_some());
+    is_packed && checkpoint.get(name).is_some_and(|bias| bias.bytes().iter().all(|&byte| byte == 0))
+}
+
 /// Sources → stored tensors.
 struct Resolve<'c> {
     checkpoint: &'c Checkpoint,
+    packing: Option<&'c Packing>,
 }
 
 impl Resolve<'_> {
@@ -197,7 +208,12 @@ impl<'a> Convert<'a, Source, Affine<Source, Source>, Affine<Source, Source>> for
     type Error = Error;
 
     fn table(&mut self, table: &'a Source) -> Result<StoredMatrix> {
-        StoredMatrix::find(self.checkpoint, table)
+        let table = StoredMatrix::find(self.checkpoint, table, self.packing)?;
+        match table.order() {
+            // Its rows are read as they are.
+            Some(_) => Err(table.tensors()[0].error("is a table with an order of columns")),
+            None => Ok(table),
+        }
     }
 
     fn linear(
@@ -205,7 +221,7 @@ impl<'a> Convert<'a, Source, Affine<Source, Source>, Affine<Source, Source>> for
         _: LinearRole,
         linear: &'a Affine<Source, Source>,
     ) -> Result<StoredLinear> {
-        let weight = StoredMatrix::find(self.checkpoint, &linear.weight)?;
+        let weight = StoredMatrix::find(self.checkpoint, &linear.weight, self.packing)?;
         Ok(Affine { weight, bias: self.vector(linear.bias.as_ref())? })
     }
 

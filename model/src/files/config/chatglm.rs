@@ -51,6 +51,7 @@ fn read(fields: &Fields) -> Result<Config> {
         dialect: Dialect::ChatGlm,
         prefix: None,
         unusable_defaults: Vec::new(),
+        packing: None,
         tied_head: fields.flag("tie_word_embeddings", true)?,
         sampling: Sampling::published(0.95, 0.7),
         special: SpecialIds {

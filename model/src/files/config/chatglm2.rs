@@ -60,6 +60,7 @@ fn read(fields: &Fields) -> Result<Config> {
         dialect: Dialect::ChatGlm2,
         prefix: None,
         unusable_defaults: Vec::new(),
+        packing: None,
         tied_head: fields.flag("tie_word_embeddings", false)?,
         sampling: Sampling::published(0.8, 0.8),
         special: SpecialIds { ends: fields.ids("eos_token_id", vocab)?, ..SpecialIds::default() },

@@ -51,6 +51,7 @@ fn read(fields: &Fields) -> Result<Config> {
         prefix: None,
         unusable_defaults: Vec::new(),
         architecture: name(fields, default)?,
+        packing: None,
         layers: fields.layers(&key("block_count"))?,
         hidden,
         heads,

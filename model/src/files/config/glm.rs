@@ -57,6 +57,7 @@ fn read(fields: &Fields) -> Result<Config> {
         dialect: Dialect::Glm,
         prefix: None,
         unusable_defaults: Vec::new(),
+        packing: None,
         tied_head: true,
         sampling: Sampling::published(0.8, 0.8),
         special: special(fields, vocab)?,

@@ -75,6 +75,7 @@ fn read(fields: &Fields) -> Result<Config> {
         dialect: Dialect::Transformers,
         prefix: None,
         unusable_defaults: Vec::new(),
+        packing: None,
         tied_head: fields.flag("tie_word_embeddings", false)?,
         sampling: Sampling::published(0.8, 0.8),
         special: SpecialIds { ends: ends(fields, vocab)?, ..SpecialIds::default() },

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::files::checkpoint;
 use crate::files::config::{GENERATION, UNWRITTEN};
 use crate::files::model_dir::{CONFIG, CONFIG_NAME, ModelDir, TEMPLATE};
+use crate::files::packed::PACKING_METADATA;
 use crate::files::temporary;
 use crate::files::variant::name_for_copy;
 use crate::text::tokenizer;
@@ -27,7 +28,7 @@ const COMPANIONS: [&str; 4] = [GENERATION, TEMPLATE, "LICENSE", "MODEL_LICENSE"]
 /// The names of the files that a model may have beside `config.json` and its weights: tokenizer, generation settings, chat template
 /// and licence. The library reads no others.
 pub fn companion_files() -> impl Iterator<Item = &'static str> {
-    COMPANIONS.into_iter().chain(tokenizer::FILES)
+    COMPANIONS.into_iter().chain(PACKING_METADATA).chain(tokenizer::FILES)
 }
 
 /// Start of the name of an unfinished file.

@@ -15,8 +15,8 @@ use crate::files::checkpoint::{Dtype, SafetensorsLayout, Tensor, TensorSpec};
 use crate::files::gguf::GROUP;
 use crate::files::prefix::StoredPrefix;
 use crate::files::weights::{
-    Groups, StoredMatrix, StoredVector, TARGET_BITS_KEY, layout_metadata, panel_shape, scale_name,
-    scale_shape,
+    Groups, StoredMatrix, StoredVector, TARGET_BITS_KEY, layout_metadata, order_name, panel_shape,
+    scale_name, scale_shape,
 };
 
 /// Bytes of a matrix that are in memory at a time.
@@ -24,7 +24,7 @@ const PIECE: usize = 8 << 20;
 
 /// Where the data of a tensor of the new file come from.
 enum Data<'a> {
-    /// A matrix in panels. The next tensor of the plan has its scales.
+    /// A matrix in panels. The next tensor of the plan has its scales, and the one after that the order of its columns if they have one.
     Panels(&'a StoredMatrix, Shape),
     /// A matrix that is copied as it is.
     Copy(&'a StoredMatrix),
@@ -115,9 +115,10 @@ impl<'a> Plan<'a> {
             (false, Some(_)) => Groups::Mixed,
             (false, None) => Groups::Columns(group),
         };
-        let metadata =
-            layout_metadata(groups, shapes()).into_iter().chain(target).chain(calibration);
-        plan.layout = SafetensorsLayout::new(&plan.tensors, &metadata.collect::<Vec<_>>());
+        let has_order = network.matrices().any(|matrix| matrix.order().is_some());
+        let layout = layout_metadata(groups, shapes().collect::<Vec<_>>(), has_order);
+        let metadata: Vec<_> = layout.into_iter().chain(target).chain(calibration).collect();
+        plan.layout = SafetensorsLayout::new(&plan.tensors, &metadata);
         Ok(plan)
     }
 
@@ -136,6 +137,8 @@ impl<'a> Plan<'a> {
         self.add(panels, Data::Panels(matrix, shape));
         let scales = TensorSpec::new(scale_name(&matrix.name), Dtype::F16, scale_shape(&shape));
         self.tensors.push(scales);
+        let order = matrix.order().map(|_| order_name(&matrix.name));
+        self.tensors.extend(order.map(|name| TensorSpec::new(name, Dtype::I32, [shape.cols])));
     }
 
     /// Adds a vector: its tensor as it is, or its pieces joined in `f32`.
@@ -197,6 +200,11 @@ impl<'a> Plan<'a> {
                 Data::Panels(matrix, shape) => {
                     let scales_at = self.layout.range(index + 1).start;
                     write_panels(matrix, shape, (at, scales_at), &mut out)?;
+                    if let Some(order) = matrix.order() {
+                        let order: Vec<u8> =
+                            order.iter().flat_map(|col| col.to_le_bytes()).collect();
+                        out.put(self.layout.range(index + 2).start, &matrix.name, &order)?;
+                    }
                 }
             }
         }
@@ -263,7 +271,10 @@ impl<'p> Item<'p> {
     /// Bytes that it takes in the file.
     pub(super) fn bytes(self) -> u64 {
         let (index, data) = &self.plan.data[self.index];
-        let tensors = if matches!(data, Data::Panels(..)) { 2 } else { 1 };
+        let tensors = match data {
+            Data::Panels(matrix, _) => 2 + usize::from(matrix.order().is_some()),
+            _ => 1,
+        };
         let tensors = &self.plan.tensors[*index..index + tensors];
         tensors.iter().map(|tensor| tensor.bytes() as u64).sum()
     }
@@ -272,7 +283,7 @@ impl<'p> Item<'p> {
     pub(super) fn files(self) -> impl Iterator<Item = &'p Path> {
         let tensors = match &self.plan.data[self.index].1 {
             Data::Panels(matrix, _) | Data::Copy(matrix) => {
-                [matrix.tensors(), matrix.scales()].concat()
+                [matrix.tensors(), matrix.companions()].concat()
             }
             Data::Vector(vector) => vector.tensors(),
         };

@@ -15,6 +15,7 @@ use super::unfinished::Unfinished;
 use super::{Progress, QuantizeOptions, Quantized, Source, bits, folder};
 use crate::calibrate::Formats;
 use crate::error::{Error, Result};
+use crate::files::config::Config;
 use crate::network::model::pool;
 
 /// The unfinished file of weights.
@@ -68,7 +69,7 @@ impl Quantizer {
     ///
     /// # Errors
     /// If an option is outside its range, another writes to the folder, its journal cannot be read, or an unfinished one cannot be
-    /// removed; and if formats are to be chosen, which needs all files.
+    /// removed; and if formats are to be chosen or packed weights have an order of columns, which needs all files.
     pub fn open(
         source: impl Into<PathBuf>,
         folder: impl Into<PathBuf>,
@@ -78,6 +79,13 @@ impl Quantizer {
             let range = "absent while the files of a model arrive".to_owned();
             let found = found.to_string();
             return Err(Error::Setting { setting: "target-bits", range, found });
+        }
+        let source = source.into();
+        let packing = Config::open(&*source).ok().and_then(|config| config.packing);
+        if packing.is_some_and(|packing| packing.reordered) {
+            let problem = "has its columns in an order (desc_act or actorder), which is known when all files are here: download it, then \
+                           run `glm quantize`";
+            return Err(Error::file(&source, problem));
         }
         Self::with_choice(source, folder, options)
     }

@@ -127,7 +127,8 @@ impl Tensors for Target<'_, '_> {
         if let Some((shape, [bytes_at, scales_at])) = item.panels() {
             let bytes = self.read(bytes_at, shape.bytes())?;
             let scales = self.read(scales_at, 2 * shape.scales())?;
-            return Ok(Weight::panels(shape, bytes.into(), &scales.into()));
+            let weight = Weight::panels(shape, bytes.into(), &scales.into());
+            return Ok(weight.with_order(matrix.order().cloned()));
         }
         let (dtype, range) = item.tensor();
         let bytes = self.read(range.start, range.len())?;

@@ -6,6 +6,7 @@ use super::Affine;
 use super::names::{Names, names};
 use crate::files::checkpoint::Checkpoint;
 use crate::files::config::{Config, Norm, Rope};
+use crate::files::packed::integers_of;
 use crate::network::layer::{Attention, FeedForward, Layer, Network};
 
 /// A matrix of `rows` × `cols`, or a vector of `rows` with one column.
@@ -102,7 +103,11 @@ impl Builder<'_> {
             let name = format!("{prefix}{name}.weight");
             self.source(name, (rows, config.hidden), Join::Rows)
         };
-        let is_head_there = |head: &Part| self.checkpoint.get(&head.weight.name).is_some();
+        let is_head_there = |head: &Part| {
+            let name = &head.weight.name;
+            let layer = name.strip_suffix(".weight").unwrap_or(name);
+            self.checkpoint.get(name).is_some() || integers_of(self.checkpoint, layer).is_some()
+        };
         let head = names.head.map(|head| Affine { weight: table(head, config.vocab), bias: None });
         let positions = match config.rope {
             Rope::None => names.positions,

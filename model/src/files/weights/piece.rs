@@ -10,6 +10,7 @@ use super::{PLAIN, widen_into};
 use crate::error::Result;
 use crate::files::checkpoint::{Checkpoint, Dtype, Tensor};
 use crate::files::gguf::{BlockType, GROUP};
+use crate::files::packed::{PackedMatrix, Packing, integers_of};
 
 /// A piece of a matrix in a checkpoint.
 pub(super) struct PieceRows {
@@ -23,12 +24,21 @@ enum Kind {
     /// Integers in rows, and a scale for each row.
     Official(Bits, Tensor),
     Blocks(BlockType),
+    Packed(Box<PackedMatrix>),
 }
 
 impl PieceRows {
     /// # Errors
     /// If the tensor or its scales are missing, or of another type or shape.
-    pub(super) fn find(checkpoint: &Checkpoint, piece: &Piece) -> Result<Self> {
+    pub(super) fn find(
+        checkpoint: &Checkpoint,
+        piece: &Piece,
+        packing: Option<&Packing>,
+    ) -> Result<Self> {
+        if let Some(packed) = find_packed(checkpoint, piece, packing)? {
+            let (tensor, piece) = (packed.tensor().clone(), piece.clone());
+            return Ok(Self { tensor, piece, kind: Kind::Packed(packed.into()) });
+        }
         let tensor = checkpoint.tensor(&piece.name)?;
         let (rows, cols) = (piece.height, piece.cols.len());
         let kind = match tensor.dtype() {
@@ -64,10 +74,19 @@ impl PieceRows {
         }
     }
 
-    /// The scales of the official format.
-    pub(super) fn scales(&self) -> Option<&Tensor> {
+    /// The tensors beside that of the integers.
+    pub(super) fn companions(&self) -> Vec<&Tensor> {
         match &self.kind {
-            Kind::Official(_, scales) => Some(scales),
+            Kind::Official(_, scales) => vec![scales],
+            Kind::Packed(packed) => packed.companions().collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The packed matrix.
+    pub(super) fn packed(&self) -> Option<&PackedMatrix> {
+        match &self.kind {
+            Kind::Packed(packed) => Some(&**packed),
             _ => None,
         }
     }
@@ -121,6 +140,7 @@ impl PieceRows {
                     return Err(self.tensor.error(problem));
                 }
             }
+            Kind::Packed(packed) => packed.pack(self.own_row(row), shape.form, out, scales)?,
             Kind::Blocks(_) | Kind::Plain => {
                 let mut values = vec![0.0; out.len()];
                 self.values(row, &mut values);
@@ -140,6 +160,7 @@ impl PieceRows {
         match &self.kind {
             Kind::Plain => widen_into(self.tensor.dtype(), self.row(row), out),
             Kind::Blocks(block) => block.widen(self.row(row), out),
+            Kind::Packed(packed) => packed.widen(self.own_row(row), out),
             Kind::Official(bits, scales) => {
                 let mut integers = vec![0; out.len()];
                 official_integers(*bits, self.row(row), &mut integers);
@@ -147,6 +168,28 @@ impl PieceRows {
                 out.iter_mut().zip(integers).for_each(|(out, q)| *out = f32::from(q) * scale);
             }
         }
+    }
+}
+
+/// The packed matrix of a piece, if it is one.
+fn find_packed(
+    checkpoint: &Checkpoint,
+    piece: &Piece,
+    packing: Option<&Packing>,
+) -> Result<Option<PackedMatrix>> {
+    let layer = piece.name.strip_suffix(".weight").unwrap_or(&piece.name);
+    match (packing, integers_of(checkpoint, layer)) {
+        (_, None) => Ok(None),
+        (Some(packing), Some(integers)) => {
+            let size = [piece.height, piece.cols.len()];
+            let found = PackedMatrix::find(checkpoint, layer, size, packing)?;
+            let name = packing.name;
+            let other = || integers.error(format!("is not what quantization_config says: {name}"));
+            found.map(Some).ok_or_else(other)
+        }
+        (None, Some(integers)) => Err(integers.error(
+            "is packed, and no quantization_config in config.json says how: take the config.json of the same repository",
+        )),
     }
 }
 

@@ -6,16 +6,18 @@
 //! | official INT8 | I8 `[rows, cols]` | F16 `[rows]`, or the same numbers as F32 or BF16 |
 //! | official INT4 | I8 `[rows, cols / 2]`, the even column in the high nibble, two's complement | the same |
 //! | GGUF | blocks `[rows, cols]`, see [`BlockType`](crate::BlockType) | |
-//! | panels | U8 `[panels, blocks, block bytes]` | F16 `[panels, groups, 8]`, or `[panels, groups, 2, 8]` with a minimum |
+//! | GPTQ, AWQ and others | see [`packed`](crate::files::packed) | |
+//! | panels | U8 `[panels, blocks, block bytes]` | F16 `[panels, groups, 8]`, or `[panels, groups, 2, 8]` with a minimum or zero points |
 //!
 //! Panels are the kernels' layout (see `glm_kernels::Panels`). A file that holds them says so in its metadata. The shapes of the two
 //! tensors give the bits, the columns that share a scale and the form of the groups, so that the matrices of a file may differ; where all of them agree on
 //! the columns, the metadata say the number, too. All formats but panels may be split into several tensors, see [`Source`]. Tensors
 //! side by side have a scale each for the same row.
 //!
-//! The metadata name one of two layouts. In `panels-2`, every matrix of eight bits whose columns are a multiple of 32 is rotated, see
+//! The metadata name one of three layouts. In `panels-2`, every matrix of eight bits whose columns are a multiple of 32 is rotated, see
 //! `glm_kernels::Rotation`. In `panels-1` none is: official INT8 keeps its integers, and old files their meaning. A program that reads
-//! only `panels-1` refuses rotated weights.
+//! only `panels-1` refuses rotated weights. In `panels-3`, which is as `panels-1` otherwise, the second number of a group is a zero point,
+//! and a matrix may have `name` with `weight_order`, I32 `[cols]`: the input of each of its columns.
 
 use glm_kernels::quantize::{Unquantizable, pack_panel, pack_scales, quantize_row};
 use glm_kernels::{BLOCK, Bits, GroupForm, LANES, Rotation, Shape};
@@ -27,6 +29,7 @@ use super::piece::PieceRows;
 use crate::error::{Error, Result};
 use crate::files::checkpoint::{Bytes, Checkpoint, Dtype, Tensor};
 use crate::files::gguf::GROUP;
+use crate::files::packed::{Order, Packing, stored_order};
 use crate::network::layer::Weight;
 
 /// The metadata key that marks a file in the kernels' layout.
@@ -35,6 +38,8 @@ pub(crate) const LAYOUT_KEY: &str = "glm.layout";
 const LAYOUT_NAME: &str = "panels-1";
 /// Its value where the matrices of eight bits are rotated.
 const ROTATED_LAYOUT_NAME: &str = "panels-2";
+/// Its value where the second number of a group is a zero point, and columns may have an order.
+const ORDERED_LAYOUT_NAME: &str = "panels-3";
 /// The metadata key for the columns that share a scale, if all matrices agree: a number, or `row`.
 const GROUP_KEY: &str = "glm.group";
 
@@ -44,6 +49,11 @@ pub const GROUPS: [usize; 3] = [32, 64, 128];
 /// The name of the scales of a matrix: `….weight` → `….weight_scale`.
 pub(crate) fn scale_name(name: &str) -> String {
     format!("{name}_scale")
+}
+
+/// The name of the order of the columns of a matrix: `….weight` → `….weight_order`.
+pub(crate) fn order_name(name: &str) -> String {
+    format!("{name}_order")
 }
 
 /// The metadata key for the bits of a weight that were asked for, if the matrices have different formats.
@@ -60,10 +70,12 @@ pub(crate) enum Groups {
     Mixed,
 }
 
-/// The metadata of a file in the kernels' layout. Either all of `shapes` that can be rotated are, or none.
+/// The metadata of a file in the kernels' layout. Either all of `shapes` that can be rotated are, or none; either all that have two numbers
+/// for a group have zero points, or none, and none if some are rotated. `has_order` says whether a matrix has an order of columns.
 pub(crate) fn layout_metadata<'a>(
     groups: Groups,
-    shapes: impl IntoIterator<Item = &'a Shape>,
+    shapes: impl IntoIterator<Item = &'a Shape> + Clone,
+    has_order: bool,
 ) -> Vec<(&'static str, String)> {
     let group = match groups {
         Groups::Rows => Some(ROW.to_owned()),
@@ -71,8 +83,14 @@ pub(crate) fn layout_metadata<'a>(
         Groups::Mixed => None,
     };
     let format = [("format", "glm".to_owned())].into_iter();
-    let is_rotated = shapes.into_iter().any(|shape| shape.rotation != Rotation::None);
-    let layout = if is_rotated { ROTATED_LAYOUT_NAME } else { LAYOUT_NAME };
+    let any = |is: fn(&Shape) -> bool| shapes.clone().into_iter().any(is);
+    let layout = match any(|shape| shape.rotation != Rotation::None) {
+        true => ROTATED_LAYOUT_NAME,
+        false if has_order || any(|shape| shape.form == GroupForm::ZeroPoint) => {
+            ORDERED_LAYOUT_NAME
+        }
+        false => LAYOUT_NAME,
+    };
     let layout = [(LAYOUT_KEY, layout.to_owned())];
     format.chain(group.map(|group| (GROUP_KEY, group))).chain(layout).collect()
 }
@@ -90,7 +108,7 @@ pub(crate) struct StoredMatrix {
 
 enum Form {
     Plain(Vec<PieceRows>),
-    /// The official formats: integers in rows, and a scale for each row of each part; and blocks of GGUF files. The shape is `None` if
+    /// The official formats: integers in rows, and a scale for each row of each part; packed weights; and blocks of GGUF files. The shape is `None` if
     /// parts side by side are not a multiple of the kernels' block, or some parts are blocks and others are not; then the matrix is
     /// loaded as numbers. No published model has such parts.
     Rows(Option<Shape>, Vec<PieceRows>),
@@ -98,6 +116,8 @@ enum Form {
         shape: Shape,
         bytes: Tensor,
         scales: Tensor,
+        /// The tensor of the order of the columns, and what it says.
+        order: Option<Box<(Tensor, Order)>>,
     },
 }
 
@@ -106,11 +126,15 @@ impl StoredMatrix {
     ///
     /// # Errors
     /// If it or its scales are missing, or of a type or shape that is none of the above.
-    pub(crate) fn find(checkpoint: &Checkpoint, source: &Source) -> Result<Self> {
+    pub(crate) fn find(
+        checkpoint: &Checkpoint,
+        source: &Source,
+        packing: Option<&Packing>,
+    ) -> Result<Self> {
         let form = match checkpoint.get(&source.name) {
             Some(tensor) if tensor.dtype() == Dtype::U8 => panels(checkpoint, tensor, source)?,
-            Some(_) => parts(checkpoint, source, &[source.whole()])?,
-            None => parts(checkpoint, source, &source.pieces)?,
+            Some(_) => parts(checkpoint, source, &[source.whole()], packing)?,
+            None => parts(checkpoint, source, &source.pieces, packing)?,
         };
         Ok(Self { name: source.name.clone(), rows: source.rows, cols: source.cols, form })
     }
@@ -125,13 +149,24 @@ impl StoredMatrix {
         tensors
     }
 
-    /// The tensors that hold its scales.
-    pub(crate) fn scales(&self) -> Vec<&Tensor> {
+    /// The tensors that hold its scales, and what else belongs to it.
+    pub(crate) fn companions(&self) -> Vec<&Tensor> {
         match &self.form {
-            Form::Panels { scales, .. } => vec![scales],
-            Form::Plain(parts) | Form::Rows(_, parts) => {
-                parts.iter().filter_map(PieceRows::scales).collect()
+            Form::Panels { scales, order, .. } => {
+                [scales].into_iter().chain(order.iter().map(|order| &order.0)).collect()
             }
+            Form::Plain(parts) | Form::Rows(_, parts) => {
+                parts.iter().flat_map(PieceRows::companions).collect()
+            }
+        }
+    }
+
+    /// The order of the columns in [its shape](Self::shape), if they have one: the input of each.
+    pub(crate) fn order(&self) -> Option<&Order> {
+        match &self.form {
+            Form::Panels { order, .. } => order.as_ref().map(|order| &order.1),
+            Form::Rows(Some(_), parts) => parts[0].packed()?.order(),
+            Form::Plain(_) | Form::Rows(None, _) => None,
         }
     }
 
@@ -175,7 +210,10 @@ impl StoredMatrix {
     /// Bytes of weights and scales once it is loaded.
     pub(crate) fn loaded_bytes(&self) -> u64 {
         let bytes = match self.shape() {
-            Some(shape) => shape.bytes() + 2 * shape.scales(),
+            Some(shape) => {
+                let order = self.order().map_or(0, |order| size_of_val(&**order));
+                shape.bytes() + 2 * shape.scales() + order
+            }
             None => self.rows * self.cols * self.joined_dtype().size(),
         };
         bytes as u64
@@ -191,21 +229,27 @@ impl StoredMatrix {
         let minimum = match shape.form {
             GroupForm::Scale => "",
             GroupForm::Minimum => " with minimum",
+            GroupForm::ZeroPoint => " with zero points",
         };
         let rotated = match shape.rotation {
             Rotation::None => "",
             Rotation::Blocks => " rotated",
         };
+        let order = if self.order().is_some() { ", reordered" } else { "" };
         match shape.groups() {
-            1 => format!("{bits}{rotated}{minimum}, a scale a row"),
-            _ => format!("{bits}{rotated}{minimum}, groups of {}", shape.group_blocks * BLOCK),
+            1 => format!("{bits}{rotated}{minimum}, a scale a row{order}"),
+            _ => {
+                let group = shape.group_blocks * BLOCK;
+                format!("{bits}{rotated}{minimum}, groups of {group}{order}")
+            }
         }
     }
 
     /// The matrix as the kernels read it: in the mapped file if possible, else as a copy in memory.
     pub(crate) fn load(&self) -> Result<Weight> {
-        if let Form::Panels { shape, bytes, scales } = &self.form {
-            return Ok(Weight::panels(*shape, bytes.data().clone(), scales.data()));
+        if let Form::Panels { shape, bytes, scales, .. } = &self.form {
+            let weight = Weight::panels(*shape, bytes.data().clone(), scales.data());
+            return Ok(weight.with_order(self.order().cloned()));
         }
         if let Some(tensor) = self.plain() {
             return Ok(Weight::plain(tensor.dtype(), self.size(), tensor.data()));
@@ -220,7 +264,7 @@ impl StoredMatrix {
         let mut scales = vec![f16::ZERO; shape.scales()];
         self.pack(&shape, 0, &mut bytes, &mut scales)?;
         let scales = bytemuck::cast_slice(&scales).to_vec();
-        Ok(Weight::panels(shape, bytes.into(), &scales.into()))
+        Ok(Weight::panels(shape, bytes.into(), &scales.into()).with_order(self.order().cloned()))
     }
 
     /// The type of the joined matrix: that of its parts if they agree, else F32, which represents all of them.
@@ -231,7 +275,7 @@ impl StoredMatrix {
                 let agree = parts.iter().all(|part| part.tensor.dtype() == dtype);
                 if agree { dtype } else { Dtype::F32 }
             }
-            // An 8-bit integer times an f16 scale is exact in f32. That of a block is f32 by definition.
+            // An 8-bit integer times an f16 scale is exact in f32, and so is a difference of two. That of a block is f32 by definition.
             _ => Dtype::F32,
         }
     }
@@ -258,7 +302,7 @@ impl StoredMatrix {
 
     /// Writes the panels from `first` on, as many as `bytes` and `scales` hold, on the threads of the current pool.
     ///
-    /// Official integers and scales are reordered without change, and blocks if `shape` holds them. Others are quantized to `shape`.
+    /// Official and packed integers and scales are reordered without change, and blocks if `shape` holds them. Others are quantized to `shape`.
     ///
     /// # Errors
     /// If a weight cannot be quantized.
@@ -370,9 +414,17 @@ impl StoredMatrix {
     }
 }
 
-fn parts(checkpoint: &Checkpoint, source: &Source, pieces: &[Piece]) -> Result<Form> {
-    let parts: Vec<_> =
-        pieces.iter().map(|piece| PieceRows::find(checkpoint, piece)).collect::<Result<_>>()?;
+fn parts(
+    checkpoint: &Checkpoint,
+    source: &Source,
+    pieces: &[Piece],
+    packing: Option<&Packing>,
+) -> Result<Form> {
+    let find = |piece| PieceRows::find(checkpoint, piece, packing);
+    let parts: Vec<_> = pieces.iter().map(find).collect::<Result<_>>()?;
+    if parts.iter().any(|part| part.packed().is_some()) {
+        return Ok(Form::Rows(packed_shape(source, &parts), parts));
+    }
     if parts.iter().any(PieceRows::is_of_blocks) {
         return Ok(Form::Rows(block_shape(source, &parts), parts));
     }
@@ -394,6 +446,22 @@ fn parts(checkpoint: &Checkpoint, source: &Source, pieces: &[Piece]) -> Result<F
     Ok(Form::Rows(shape, parts))
 }
 
+/// The shape that holds packed parts, one below the other. `None` if not all are packed, or their groups or the orders of their columns
+/// differ: query, key and value may.
+fn packed_shape(source: &Source, parts: &[PieceRows]) -> Option<Shape> {
+    let parts: Vec<_> = parts.iter().map(PieceRows::packed).collect::<Option<_>>()?;
+    let shapes = || parts.iter().map(|part| part.shape(source.rows));
+    let order = parts.first()?.order();
+    // Symmetric weights have zero points, too.
+    let form = shapes().map(|shape| shape.form).find(|form| *form == GroupForm::ZeroPoint);
+    let mut shapes = shapes().map(|shape| shape.with_form(form.unwrap_or_default()));
+    let first = shapes.next()?;
+    let agree =
+        shapes.all(|shape| shape == first) && parts.iter().all(|part| part.order() == order);
+    let is_possible = first.bits == Bits::Four || form.is_none();
+    (agree && is_possible && first.cols == source.cols).then_some(first)
+}
+
 /// The smallest groups of 32 columns that hold the blocks of all parts. `None` if a part is not quantized.
 fn block_shape(source: &Source, parts: &[PieceRows]) -> Option<Shape> {
     let smallest = [
@@ -412,9 +480,10 @@ fn panels(checkpoint: &Checkpoint, bytes: &Tensor, source: &Source) -> Result<Fo
     let (rows, cols) = (source.rows, source.cols);
     let metadata = checkpoint.metadata();
     let layout = metadata.get(LAYOUT_KEY).map(String::as_str);
-    if layout != Some(LAYOUT_NAME) && layout != Some(ROTATED_LAYOUT_NAME) {
+    let known = [LAYOUT_NAME, ROTATED_LAYOUT_NAME, ORDERED_LAYOUT_NAME];
+    if !layout.is_some_and(|layout| known.contains(&layout)) {
         return Err(bytes.error(format!(
-            "is quantized in the layout {}, and this version reads {LAYOUT_NAME:?} and {ROTATED_LAYOUT_NAME:?}: quantize the original again",
+            "is quantized in the layout {}, and this version reads {known:?}: quantize the original again",
             layout.map_or_else(|| "of no name".to_owned(), |layout| format!("{layout:?}"))
         )));
     }
@@ -435,7 +504,9 @@ fn panels(checkpoint: &Checkpoint, bytes: &Tensor, source: &Source) -> Result<Fo
             }
         },
     };
+    let is_ordered = layout == Some(ORDERED_LAYOUT_NAME);
     let form = match (bits, scales.shape().len()) {
+        (Bits::Four, 4) if is_ordered => GroupForm::ZeroPoint,
         (Bits::Four, 4) => GroupForm::Minimum,
         _ => GroupForm::Scale,
     };
@@ -443,7 +514,11 @@ fn panels(checkpoint: &Checkpoint, bytes: &Tensor, source: &Source) -> Result<Fo
     let shape = if layout == Some(ROTATED_LAYOUT_NAME) { shape.rotated() } else { shape };
     bytes.expect(&[Dtype::U8], &panel_shape(&shape))?;
     scales.expect(&[Dtype::F16], &scale_shape(&shape))?;
-    Ok(Form::Panels { shape, bytes: bytes.clone(), scales: scales.clone() })
+    let order = checkpoint.get(&order_name(bytes.name())).filter(|_| is_ordered);
+    let with_columns =
+        |tensor: &Tensor| Ok(Box::new((tensor.clone(), stored_order(tensor, cols)?)));
+    let order = order.map(with_columns).transpose()?;
+    Ok(Form::Panels { shape, bytes: bytes.clone(), scales: scales.clone(), order })
 }
 
 /// The shape that has as many groups in a row as there are scales.
@@ -472,6 +547,8 @@ pub(crate) fn panel_shape(shape: &Shape) -> [usize; 3] {
 pub(crate) fn scale_shape(shape: &Shape) -> Vec<usize> {
     match shape.form {
         GroupForm::Scale => vec![shape.panels(), shape.groups(), LANES],
-        GroupForm::Minimum => vec![shape.panels(), shape.groups(), 2, LANES],
+        GroupForm::Minimum | GroupForm::ZeroPoint => {
+            vec![shape.panels(), shape.groups(), 2, LANES]
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! A linear layer, and the choice of its input type.
 
+use std::cell::RefCell;
+
 use glm_kernels::{Activation, Input, Isa, Output, Q8Rows, for_each_row};
 
 use super::Weight;
@@ -20,6 +22,11 @@ impl From<Weight> for Linear {
     }
 }
 
+thread_local! {
+    /// Inputs in the order of the columns, if these have one of their own. The memory is reused by later calls.
+    static ORDERED: RefCell<Vec<f32>> = RefCell::default();
+}
+
 /// Arguments common to all linear layers of a pass.
 pub(crate) struct Context<'a> {
     pub(crate) isa: Isa,
@@ -37,6 +44,17 @@ impl Linear {
         output: Output,
         y: &mut [f32],
     ) {
+        if let Some(order) = self.weight.order() {
+            let mut ordered = ORDERED.take();
+            ordered.resize(x.len(), 0.0);
+            let gather = |row: usize, to: &mut [f32]| {
+                let x = &x[row * to.len()..][..to.len()];
+                to.iter_mut().zip(&**order).for_each(|(to, &input)| *to = x[input as usize]);
+            };
+            self.forward_in_order(context, &mut ordered, gather, output, y);
+            ORDERED.set(ordered);
+            return;
+        }
         let input = if self.takes_integers(context) {
             let (cols, rotation) = (self.weight.cols(), self.weight.rotation());
             context.quantized.quantize(context.isa, x, cols, rotation);
@@ -50,6 +68,24 @@ impl Linear {
     /// As [`Self::forward`], after `fill` has written the rows of `x`. The thread that wrote a row also quantizes it, while it is
     /// in the cache of its core.
     pub(crate) fn forward_filled(
+        &self,
+        context: &mut Context<'_>,
+        x: &mut [f32],
+        fill: impl Fn(usize, &mut [f32]) + Sync,
+        output: Output,
+        y: &mut [f32],
+    ) {
+        match self.weight.order() {
+            None => self.forward_in_order(context, x, fill, output, y),
+            Some(_) => {
+                for_each_row(x, self.weight.cols(), fill);
+                self.forward(context, x, output, y);
+            }
+        }
+    }
+
+    /// As [`Self::forward_filled`], with inputs in the order of the columns.
+    fn forward_in_order(
         &self,
         context: &mut Context<'_>,
         x: &mut [f32],

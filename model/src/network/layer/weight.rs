@@ -4,6 +4,7 @@ use glm_kernels::{Matrix, Panels, Rotation, Shape, Storage};
 use half::{bf16, f16};
 
 use crate::files::checkpoint::{Bytes, Dtype};
+use crate::files::packed::Order;
 
 /// A matrix with shared ownership of its bytes. Clones share them.
 #[derive(Clone)]
@@ -11,6 +12,8 @@ pub(crate) struct Weight {
     rows: usize,
     cols: usize,
     data: Data,
+    /// The input of each column, if they have an order of their own.
+    order: Option<Order>,
 }
 
 #[derive(Clone)]
@@ -27,18 +30,30 @@ enum Data {
 impl Weight {
     /// A matrix without rows.
     pub(crate) fn empty() -> Self {
-        Self { rows: 0, cols: 0, data: Data::Plain(Dtype::F32, Bytes::from(Vec::new())) }
+        let data = Data::Plain(Dtype::F32, Bytes::from(Vec::new()));
+        Self { rows: 0, cols: 0, data, order: None }
     }
 
     /// An unquantized matrix. It is copied only if `bytes` is misaligned. `dtype` is F32, F16 or BF16.
     pub(crate) fn plain(dtype: Dtype, [rows, cols]: [usize; 2], bytes: &Bytes) -> Self {
-        Self { rows, cols, data: Data::Plain(dtype, bytes.aligned(dtype.size())) }
+        let data = Data::Plain(dtype, bytes.aligned(dtype.size()));
+        Self { rows, cols, data, order: None }
     }
 
     /// A matrix in panels; `scales` are little-endian F16.
     pub(crate) fn panels(shape: Shape, bytes: Bytes, scales: &Bytes) -> Self {
         let data = Data::Panels { shape, bytes, scales: scales.aligned(align_of::<f16>()) };
-        Self { rows: shape.rows, cols: shape.cols, data }
+        Self { rows: shape.rows, cols: shape.cols, data, order: None }
+    }
+
+    /// The same with an order of columns, a permutation.
+    pub(crate) fn with_order(self, order: Option<Order>) -> Self {
+        Self { order, ..self }
+    }
+
+    /// The input of each column, if they are not in order.
+    pub(crate) fn order(&self) -> Option<&Order> {
+        self.order.as_ref()
     }
 
     /// Its bytes, without scales.
