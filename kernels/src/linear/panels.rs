@@ -5,7 +5,7 @@ use std::ops::Range;
 use half::f16;
 
 use super::Outputs;
-use crate::format::{Bits, GroupForm, Panels};
+use crate::format::{Bits, GroupForm, Panels, Shape};
 use crate::parallel::{Tile, tiles};
 use crate::quantized::{BUNDLE, Q8Rows};
 use crate::rotation::{BLOCK_SCALE, Rotation, rotate_columns};
@@ -59,45 +59,25 @@ pub(super) fn pairs_q8<S: Simd, const P: usize>(
                 match form {
                     GroupForm::Scale => {
                         let part =
-                            &mut Integer::<_, _, P, SCALE> { simd, weights, pairs, x, chunk, sums };
+                            &mut Integer::<_, _, P, false> { simd, weights, pairs, x, chunk, sums };
                         tiles(tokens, part);
                     }
-                    GroupForm::Minimum => {
-                        let part = &mut Integer::<_, _, P, MINIMUM> {
-                            simd,
-                            weights,
-                            pairs,
-                            x,
-                            chunk,
-                            sums,
-                        };
-                        tiles(tokens, part);
-                    }
-                    GroupForm::ZeroPoint => {
-                        let part = &mut Integer::<_, _, P, ZERO_POINT> {
-                            simd,
-                            weights,
-                            pairs,
-                            x,
-                            chunk,
-                            sums,
-                        };
+                    GroupForm::Minimum | GroupForm::ZeroPoint => {
+                        let part =
+                            &mut Integer::<_, _, P, true> { simd, weights, pairs, x, chunk, sums };
                         tiles(tokens, part);
                     }
                 }
             }
         }
         (Bits::Four, GroupForm::Scale) => {
-            tiles(tokens, &mut packed::<_, Q4_BLOCK_BYTES, P, SCALE>(simd, pairs, x, sums));
+            tiles(tokens, &mut packed::<_, Q4_BLOCK_BYTES, P, false>(simd, pairs, x, sums));
         }
-        (Bits::Four, GroupForm::Minimum) => {
-            tiles(tokens, &mut packed::<_, Q4_BLOCK_BYTES, P, MINIMUM>(simd, pairs, x, sums));
-        }
-        (Bits::Four, GroupForm::ZeroPoint) => {
-            tiles(tokens, &mut packed::<_, Q4_BLOCK_BYTES, P, ZERO_POINT>(simd, pairs, x, sums));
+        (Bits::Four, GroupForm::Minimum | GroupForm::ZeroPoint) => {
+            tiles(tokens, &mut packed::<_, Q4_BLOCK_BYTES, P, true>(simd, pairs, x, sums));
         }
         (Bits::Eight, _) => {
-            tiles(tokens, &mut packed::<_, Q8_BLOCK_BYTES, P, SCALE>(simd, pairs, x, sums));
+            tiles(tokens, &mut packed::<_, Q8_BLOCK_BYTES, P, false>(simd, pairs, x, sums));
         }
     }
     store::<S, P>(out, &sums[..x.rows() * P]);
@@ -111,16 +91,13 @@ pub(super) fn one_token_q8<S: Simd>(out: Outputs<'_, S>, weight: &Panels<'_>, x:
     let sums = &mut [[[0.0; LANES]; 2]; 2];
     match (shape.bits, shape.form) {
         (Bits::Four, GroupForm::Scale) => {
-            packed::<_, Q4_BLOCK_BYTES, 2, SCALE>(simd, pairs, x, sums).tile([0]);
+            packed::<_, Q4_BLOCK_BYTES, 2, false>(simd, pairs, x, sums).tile([0]);
         }
-        (Bits::Four, GroupForm::Minimum) => {
-            packed::<_, Q4_BLOCK_BYTES, 2, MINIMUM>(simd, pairs, x, sums).tile([0]);
-        }
-        (Bits::Four, GroupForm::ZeroPoint) => {
-            packed::<_, Q4_BLOCK_BYTES, 2, ZERO_POINT>(simd, pairs, x, sums).tile([0]);
+        (Bits::Four, GroupForm::Minimum | GroupForm::ZeroPoint) => {
+            packed::<_, Q4_BLOCK_BYTES, 2, true>(simd, pairs, x, sums).tile([0]);
         }
         (Bits::Eight, _) => {
-            packed::<_, Q8_BLOCK_BYTES, 2, SCALE>(simd, pairs, x, sums).tile([0]);
+            packed::<_, Q8_BLOCK_BYTES, 2, false>(simd, pairs, x, sums).tile([0]);
         }
     }
     store::<S, 2>(out, sums);
@@ -128,12 +105,12 @@ pub(super) fn one_token_q8<S: Simd>(out: Outputs<'_, S>, weight: &Panels<'_>, x:
 
 /// The dot products of all blocks, as they are stored.
 #[inline(always)]
-fn packed<'a, S, const B: usize, const P: usize, const FORM: u8>(
+fn packed<'a, S, const B: usize, const P: usize, const MINIMUM: bool>(
     simd: S,
     pairs: Pairs<'a, P>,
     x: &'a Q8Rows,
     sums: &'a mut [[[f32; LANES]; 2]],
-) -> Integer<'a, S, Packed<'a, B>, P, FORM> {
+) -> Integer<'a, S, Packed<'a, B>, P, MINIMUM> {
     let weights = Packed::all(&pairs);
     let chunk = 0..weights[0].0[0].len();
     Integer { simd, weights, pairs, x, chunk, sums }
@@ -170,6 +147,7 @@ struct Pairs<'a, const P: usize> {
     /// As [`Panels::panel`].
     scales: [[&'a [[f16; LANES]]; 2]; P],
     group_blocks: usize,
+    form: GroupForm,
 }
 
 impl<'a, const P: usize> Pairs<'a, P> {
@@ -177,8 +155,8 @@ impl<'a, const P: usize> Pairs<'a, P> {
     #[inline(always)]
     fn new<S: Vectors>(weight: &Panels<'a>, out: Outputs<'_, S>) -> Self {
         let last = weight.shape().panels() - 1;
-        let group_blocks = weight.shape().group_blocks;
-        let mut pairs = Self { bytes: [[&[]; 2]; P], scales: [[&[]; 2]; P], group_blocks };
+        let Shape { group_blocks, form, .. } = *weight.shape();
+        let mut pairs = Self { bytes: [[&[]; 2]; P], scales: [[&[]; 2]; P], group_blocks, form };
         for p in 0..P {
             for h in 0..2 {
                 let panel = out.further(2 * p + h).map_or(last, |out| out.panel);
@@ -316,13 +294,8 @@ fn dot<S: Vectors>(simd: S, weights: &[S::F32; BLOCK], x: &[f32]) -> S::F32 {
     simd.add(simd.add(sums[0], sums[1]), simd.add(sums[2], sums[3]))
 }
 
-/// The forms of groups as parameters of a type.
-const SCALE: u8 = GroupForm::Scale as u8;
-const MINIMUM: u8 = GroupForm::Minimum as u8;
-const ZERO_POINT: u8 = GroupForm::ZeroPoint as u8;
-
-/// Dot products of the blocks of `chunk`, of groups of one form.
-struct Integer<'a, S, W, const P: usize, const FORM: u8> {
+/// Dot products of the blocks of `chunk`, of groups with or without a minimum.
+struct Integer<'a, S, W, const P: usize, const MINIMUM: bool> {
     simd: S,
     /// The blocks of `chunk`.
     weights: [W; P],
@@ -333,7 +306,7 @@ struct Integer<'a, S, W, const P: usize, const FORM: u8> {
     sums: &'a mut [[[f32; LANES]; 2]],
 }
 
-impl<S: Simd, W: Pair, const P: usize, const FORM: u8> Tile for Integer<'_, S, W, P, FORM> {
+impl<S: Simd, W: Pair, const P: usize, const MINIMUM: bool> Tile for Integer<'_, S, W, P, MINIMUM> {
     const TOKENS: usize = S::TOKENS;
 
     #[inline(always)]
@@ -359,7 +332,7 @@ impl<S: Simd, W: Pair, const P: usize, const FORM: u8> Tile for Integer<'_, S, W
         }
         let mut group = Group::of(self.chunk.start, pairs.group_blocks);
         // Where groups have an even number of blocks, each two of them start at an even block, in a chunk or not.
-        let even = FORM != SCALE && pairs.group_blocks.is_multiple_of(2);
+        let even = MINIMUM && pairs.group_blocks.is_multiple_of(2);
         let twos = if even { blocks / 2 } else { 0 };
         for two in 0..twos {
             let index = 2 * two;
@@ -369,7 +342,7 @@ impl<S: Simd, W: Pair, const P: usize, const FORM: u8> Tile for Integer<'_, S, W
         }
         for index in 2 * twos..blocks {
             let x = &x[index * stride..];
-            if FORM != SCALE {
+            if MINIMUM {
                 self.add_with_minimum::<T, 1>(&weights, index, group.index, x, stride, &mut sums);
             } else {
                 self.add(&weights, index, group.index, tile(x), &mut sums);
@@ -384,7 +357,7 @@ impl<S: Simd, W: Pair, const P: usize, const FORM: u8> Tile for Integer<'_, S, W
     }
 }
 
-impl<S: Simd, W: Pair, const P: usize, const FORM: u8> Integer<'_, S, W, P, FORM> {
+impl<S: Simd, W: Pair, const P: usize, const MINIMUM: bool> Integer<'_, S, W, P, MINIMUM> {
     /// Adds the products of the block at `index`, in a group that has a scale only.
     #[inline(always)]
     fn add<const T: usize>(
@@ -414,7 +387,7 @@ impl<S: Simd, W: Pair, const P: usize, const FORM: u8> Integer<'_, S, W, P, FORM
     /// Adds the products of `N` blocks, one or two, from `index` on, in a group that has a minimum. `x` starts with the first of them, and
     /// the same tokens' next block is `stride` further.
     ///
-    /// The weights are `scale · nibble + minimum`, so the nibbles need no offset, the scale is applied once to the sum of the blocks, and the
+    /// The weights are `scale · nibble + minimum`, so the nibbles need no offset (that of a zero point is `−zero · scale`), the scale is applied once to the sum of the blocks, and the
     /// minimum to the sum of the activations. With two blocks, that is as much work as two blocks with a scale each.
     #[inline(always)]
     fn add_with_minimum<const T: usize, const N: usize>(
@@ -446,8 +419,9 @@ impl<S: Simd, W: Pair, const P: usize, const FORM: u8> Integer<'_, S, W, P, FORM
         }
         let mut minima = offsets;
         for p in 0..P {
-            minima[p] = match FORM {
-                ZERO_POINT => simd.pair_mul(scales[p], offsets[p]),
+            // Chosen here and not by the type, which would be half as many kernels again.
+            minima[p] = match self.pairs.form {
+                GroupForm::ZeroPoint => simd.pair_mul(scales[p], offsets[p]),
                 _ => simd.pair_fma(scales[p], simd.pair_splat(-8.0), offsets[p]),
             };
         }
