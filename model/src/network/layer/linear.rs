@@ -4,6 +4,7 @@ use glm_kernels::{Activation, Input, Isa, Output, Q8Rows, for_each_row};
 
 use super::Weight;
 use crate::network::activations::Activations;
+use crate::network::lora::Updates;
 
 /// `y = act(x·Wᵀ + b)`
 pub(crate) struct Linear {
@@ -26,6 +27,8 @@ pub(crate) struct Context<'a> {
     pub(crate) activations: Activations,
     /// Buffer for quantized inputs.
     pub(crate) quantized: &'a mut Q8Rows,
+    /// What adapters add to the outputs.
+    pub(crate) updates: Option<Updates<'a>>,
 }
 
 impl Linear {
@@ -44,7 +47,7 @@ impl Linear {
         } else {
             Input::F32(x)
         };
-        self.kernel().forward_into(context.isa, input, output, y);
+        self.compute(context.isa, input, x, &mut context.updates, output, y);
     }
 
     /// As [`Self::forward`], after `fill` has written the rows of `x`. The thread that wrote a row also quantizes it, while it is
@@ -65,18 +68,32 @@ impl Linear {
             for_each_row(x, self.weight.cols(), fill);
             Input::F32(x)
         };
-        self.kernel().forward_into(context.isa, input, output, y);
+        self.compute(context.isa, input, x, &mut context.updates, output, y);
+    }
+
+    /// The outputs for `input`, which is `x`, and the updates.
+    fn compute(
+        &self,
+        isa: Isa,
+        input: Input<'_>,
+        x: &[f32],
+        updates: &mut Option<Updates<'_>>,
+        output: Output,
+        y: &mut [f32],
+    ) {
+        let Some(updates) = updates else {
+            return self.kernel(self.activation).forward_into(isa, input, output, y);
+        };
+        debug_assert_eq!(output, Output::Store, "a sum of three terms would depend on its order");
+        self.kernel(Activation::None).forward_into(isa, input, output, y);
+        updates.add(isa, x, self.activation, y);
     }
 
     fn takes_integers(&self, context: &Context<'_>) -> bool {
         context.activations == Activations::Int8 && self.weight.is_quantized()
     }
 
-    fn kernel(&self) -> glm_kernels::Linear<'_> {
-        glm_kernels::Linear {
-            weight: self.weight.matrix(),
-            bias: self.bias.as_deref(),
-            activation: self.activation,
-        }
+    fn kernel(&self, activation: Activation) -> glm_kernels::Linear<'_> {
+        glm_kernels::Linear { weight: self.weight.matrix(), bias: self.bias.as_deref(), activation }
     }
 }
