@@ -11,10 +11,11 @@ use std::path::Path;
 use super::checkpoint::{Checkpoint, Tensor};
 use super::config::{Config, Dialect};
 use super::model_dir::ModelDir;
-use super::peft::{LoraConfig, MERGE};
-use super::weights::{Map, PLAIN, Source, check_apart};
+use super::peft::{LoraConfig, MERGE, PEFT_CONFIG};
+use super::weights::{LowRankRows, Map, PLAIN, Source, StoredNetwork, check_apart};
 use crate::error::{Error, Result};
 use crate::network::layer::LinearRole;
+use sha2::{Digest, Sha256};
 
 /// The file with the tensors, in order of preference.
 const FILES: [&str; 2] = ["adapter_model.safetensors", "adapter_model.bin"];
@@ -47,6 +48,56 @@ pub(crate) fn open(folder: &ModelDir, config: &Config) -> Result<Vec<StoredUpdat
         return Err(folder.error(FILES[0], "is missing, or no regular file"));
     };
     read(&Checkpoint::open(folder.path_of(name))?, &lora, config)
+}
+
+/// A hash of all updates.
+pub(crate) fn fingerprint(stored: &[StoredUpdate]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for StoredUpdate { place, rows, scale, a, b } in stored {
+        hash.update(format!("LoRA {place:?} {rows:?} {:08x}", scale.to_bits()));
+        for tensor in [a, b] {
+            hash.update(format!(" {} {:?} ", tensor.dtype(), tensor.shape()));
+            hash.update(tensor.bytes());
+        }
+    }
+    hash.finalize().into()
+}
+
+/// Adds the updates of the adapter in `folder` to the weights of `network`, which a model like `config` has. They are added when the
+/// weights are read. Returns the [`fingerprint`].
+///
+/// # Errors
+/// As [`open`]; if the folder has an adapter of another kind, or weights with an update are quantized.
+pub(crate) fn merge(
+    folder: &Path,
+    config: &Config,
+    network: &mut StoredNetwork,
+) -> Result<[u8; 32]> {
+    let folder = ModelDir::on_disk(folder)?;
+    if !folder.has(PEFT_CONFIG) {
+        let problem = "is missing: only an adapter of LoRA can be merged into weights";
+        return Err(folder.error(PEFT_CONFIG, problem));
+    }
+    let updates = open(&folder, config)?;
+    for StoredUpdate { place: (layer, role), rows, scale, a, b } in &updates {
+        let linear = match role {
+            LinearRole::Head => network.head.as_mut(),
+            role => network.layers[*layer].linear_mut(*role),
+        };
+        let Some(linear) = linear else {
+            let problem = "belongs to the head, which is the embedding in this model, so it cannot be merged: use the \
+                           adapter with --adapter";
+            return Err(b.error(problem));
+        };
+        if linear.weight.is_quantized() {
+            return Err(b.error(format!(
+                "cannot be merged into {}, which is quantized: merge it into the original weights",
+                linear.weight.name
+            )));
+        }
+        linear.weight.update(LowRankRows::new(rows.clone(), *scale, a, b));
+    }
+    Ok(fingerprint(&updates))
 }
 
 fn read(checkpoint: &Checkpoint, lora: &LoraConfig, config: &Config) -> Result<Vec<StoredUpdate>> {

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::checkpoint;
 use super::fields::Fields;
+use super::gguf;
 use super::model_dir::ModelDir;
 use crate::error::{Error, Result};
 
@@ -85,10 +86,10 @@ pub(crate) fn beside(model: &Path) -> Result<Option<PathBuf>> {
     if !model.is_dir() || !model.join(PEFT_CONFIG).is_file() {
         return Ok(None);
     }
-    if checkpoint::is_one(model) {
+    if checkpoint::is_one(model) || gguf::find(model)?.is_some() {
         return Ok(Some(model.to_owned()));
     }
-    no_model_error(&ModelDir::open(model)?).map_or(Ok(None), Err)
+    no_model_error(&ModelDir::on_disk(model)?).map_or(Ok(None), Err)
 }
 
 fn kind(config: &Map<String, Value>) -> &str {

@@ -15,12 +15,14 @@ use crate::files::config::{self, Config, Mlp};
 use crate::files::prefix::{self, StoredPrefix};
 use crate::network::layer::{Convert, Linear, LinearRole, Network, Norm, Weight, Weights};
 
+mod low_rank;
 mod map;
 mod names;
 mod piece;
 mod stored;
 mod vector;
 
+pub(crate) use low_rank::LowRankRows;
 pub(crate) use map::{Map, Source};
 pub use stored::GROUPS;
 pub(crate) use stored::{

@@ -19,7 +19,7 @@ use crate::files::model_dir::{CONFIG, ModelDir};
 use crate::files::peft::PEFT_CONFIG;
 use crate::files::prefix::{PrefixEncoder, StoredPrefix, TrainedPrefix};
 use crate::network::kv::{KvPool, SequenceCache};
-use crate::network::lora::{LowRank, fingerprint};
+use crate::network::lora::LowRank;
 use crate::network::model::Model;
 
 /// Positions that are computed at a time: those of ChatGLM-6B have 59 MB.
@@ -84,12 +84,12 @@ impl Adapter {
     /// If a file is missing or damaged, the folder is an adapter of another kind, it was trained for a model of another shape, or the
     /// memory for its keys and values cannot be allocated.
     pub fn open(dir: impl AsRef<Path>, model: &Model) -> Result<Self> {
-        let folder = ModelDir::open(dir.as_ref())?;
+        let folder = ModelDir::on_disk(dir.as_ref())?;
         let config = model.config();
         if folder.has(PEFT_CONFIG) {
             let updates = lora::open(&folder, config)?;
             let kind = Kind::LowRank(LowRank::new(&updates));
-            let (model, fingerprint) = (model.identity(), fingerprint(&updates));
+            let (model, fingerprint) = (model.identity(), lora::fingerprint(&updates));
             return Ok(Self(Arc::new(Inner { model, fingerprint, kind })));
         }
         if !folder.has(CONFIG) {

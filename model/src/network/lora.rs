@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use glm_kernels::{Activation, Gate, Input, Isa, Linear, Output, for_each_row};
-use sha2::{Digest, Sha256};
 
 use crate::files::checkpoint::Tensor;
 use crate::files::lora::{Place, StoredUpdate};
@@ -54,19 +53,6 @@ impl LowRank {
 fn weight(tensor: &Tensor) -> Weight {
     let size = [tensor.shape()[0], tensor.shape()[1]];
     Weight::plain(tensor.dtype(), size, tensor.data())
-}
-
-/// A hash of all updates. They have an order.
-pub(crate) fn fingerprint(stored: &[StoredUpdate]) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    for StoredUpdate { place, rows, scale, a, b } in stored {
-        hash.update(format!("LoRA {place:?} {rows:?} {:08x}", scale.to_bits()));
-        for tensor in [a, b] {
-            hash.update(format!(" {} {:?} ", tensor.dtype(), tensor.shape()));
-            hash.update(tensor.bytes());
-        }
-    }
-    hash.finalize().into()
 }
 
 /// Buffers for updates.

@@ -142,7 +142,12 @@ impl Model {
         });
         let model = Self(inner, None);
         let adapter = match (&files.prefix, &files.adapter) {
-            (Some(prefix), _) => Some(model.load_adapter(prefix)?),
+            (Some(_), Some(folder)) => {
+                let problem = "has a trained prefix (P-Tuning v2) and adapter_config.json, and a model can have one adapter: \
+                               move one of them away";
+                return Err(Error::file(folder, problem));
+            }
+            (Some(prefix), None) => Some(model.load_adapter(prefix)?),
             (None, Some(folder)) => Some(Adapter::open(folder, &model)?),
             (None, None) => None,
         };
