@@ -291,8 +291,9 @@ pub struct Model {
     /// Read all weights into memory before the first token: for a slow disk.
     #[arg(long)]
     pub preload: bool,
-    /// An adapter (P-Tuning v2) that was trained for the model: a folder with `config.json` and the weights of the prefix encoder.
-    /// `glm serve` and `glm batch` also take NAME=FOLDER, several times: requests choose one by this name as their model.
+    /// An adapter that was trained for the model: a folder of the peft library (LoRA), or one with `config.json` and the weights of the
+    /// prefix encoder (P-Tuning v2). `glm serve` and `glm batch` also take NAME=FOLDER, several times: requests choose one by this name
+    /// as their model. So does `glm chat`: /adapter NAME chooses.
     #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
     pub adapter: Vec<AdapterFolder>,
 }

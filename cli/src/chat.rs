@@ -1,5 +1,6 @@
 //! `glm chat`: in a terminal, line by line from a pipe, or one answer to a conversation in a file.
 
+mod adapters;
 mod command;
 mod complete;
 mod edit;
@@ -25,6 +26,7 @@ use crate::interrupt::{self, Again};
 use crate::messages;
 use crate::output::{self, note, say};
 use crate::{input, open};
+use adapters::Adapters;
 use session::{Session, finish, is_answered};
 
 pub fn run(args: &Chat) -> Result<()> {
@@ -35,7 +37,8 @@ pub fn run(args: &Chat) -> Result<()> {
     if args.messages.is_some() && !is_once {
         check_resumable(args)?;
     }
-    let bundle = open::bundle(&args.model, args.template.as_deref())?;
+    let bundle = open::bundle(&args.model, args.template.as_deref(), &args.model.options())?;
+    let adapters = Adapters::open(&args.model, bundle.model())?;
     let cancel = interrupt::token(Again::Exits)?;
     let request = args.answering.request(bundle.model());
     let mut options =
@@ -50,7 +53,7 @@ pub fn run(args: &Chat) -> Result<()> {
     let conversation = Conversation::new(&bundle, options)?;
     let is_typed = stdin().is_terminal();
     let advice = if is_typed { messages::context_advice } else { messages::overflow_advice };
-    let mut session = Session::new(conversation, args.stats, advice);
+    let mut session = Session::new(conversation, adapters, args.stats, advice);
     if let Some((messages, path)) = messages.zip(file) {
         if is_once {
             let answered = once(args, &mut session.conversation, messages);

@@ -98,10 +98,17 @@ messages! {
         "适配器：{folder}，每个提示之前有 {tokens} 个位置";
     own_adapter(tokens): "the model has a trained prefix (P-Tuning v2): {tokens} positions before every prompt",
         "模型自带训练好的前缀（P-Tuning v2）：每个提示之前有 {tokens} 个位置";
-    adapter_has_a_name(name): "--adapter {name}=FOLDER: only `glm serve` and `glm batch` take names of adapters; write the folder alone",
-        "--adapter {name}=FOLDER：只有 `glm serve` 和 `glm batch` 才接受适配器的名称；请只写文件夹";
+    lora(folder, layers): "adapter: {folder}, updates of {layers} linear layers (LoRA)",
+        "适配器：{folder}，更新 {layers} 个线性层（LoRA）";
+    own_lora(layers): "the adapter (LoRA) in the folder of the model is applied: updates of {layers} linear layers",
+        "已应用模型文件夹中的适配器（LoRA）：更新 {layers} 个线性层";
+    adapter_has_a_name(name): "--adapter {name}=FOLDER: only `glm chat`, `glm serve` and `glm batch` take names of adapters; write the folder alone",
+        "--adapter {name}=FOLDER：只有 `glm chat`、`glm serve` 和 `glm batch` 才接受适配器的名称；请只写文件夹";
     adapters_need_names(): "several adapters need names: write --adapter NAME=FOLDER",
         "多个适配器需要各自的名称：请写成 --adapter NAME=FOLDER";
+    no_such_adapter(name, names): "there is no adapter {name}; there are: {names}", "没有名为 {name} 的适配器；可选：{names}";
+    adapter_chosen(name): "adapter {name}; the next answer reads the conversation from its beginning",
+        "适配器 {name}；下一次回答会从头读取对话";
     adapter_name_is_taken(name): "--adapter {name}=FOLDER: the model or another adapter has this name already; choose another",
         "--adapter {name}=FOLDER：模型或别的适配器已使用这个名称；请换一个";
     int8_has_no_effect(): "--activations int8 has no effect: only quantized weights are multiplied with int8 activations",
@@ -407,6 +414,8 @@ messages! {
     help_undo(): "remove the last question and its answer", "撤销上一个问题和它的回答";
     help_clear(): "start a new conversation", "开始新的对话";
     help_save(): "write the conversation as JSON; glm chat --continue FILE goes on with it", "把对话写成 JSON；用 glm chat --continue 文件 可以继续";
+    help_adapter(): "answer with this adapter from now on, or with none; without NAME, list them",
+        "此后用这个适配器回答，none 表示不用；不带 NAME 则列出全部";
     help_load(): "go on with a conversation that was saved", "继续保存过的对话";
     help_stats(): "print speed and context after each answer", "每次回答后显示速度和上下文用量";
     help_help(): "print this list; so does /?", "显示这个列表；/? 也可以";

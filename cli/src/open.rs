@@ -10,7 +10,8 @@ use anyhow::{Context, Error, Result, bail};
 #[cfg(feature = "demo")]
 use glm_model::demo;
 use glm_model::{
-    Adapter, Bundle, Inventory, Model, ModelFiles, Options, QuantizeOptions, Template, Tokenizer,
+    Adapter, AdapterKind, Bundle, Inventory, Model, ModelFiles, Options, QuantizeOptions, Template,
+    Tokenizer,
 };
 
 use crate::args::{self, ActivationType, Source};
@@ -25,17 +26,7 @@ pub use describe::{remarks, summary, title};
 pub use memory::free as free_memory;
 
 /// Opens a model with its tokenizer and a template: the one that is named, or the model's own.
-pub fn bundle(args: &args::Model, template: Option<&str>) -> Result<Bundle> {
-    refuse_names(args)?;
-    bundle_with(args, template, &args.options())
-}
-
-/// As [`bundle`], with other options than those of the arguments.
-pub fn bundle_with(
-    args: &args::Model,
-    template: Option<&str>,
-    options: &Options,
-) -> Result<Bundle> {
+pub fn bundle(args: &args::Model, template: Option<&str>, options: &Options) -> Result<Bundle> {
     let tokenizer = tokenizer(&args.source)?;
     let template = self::template(&args.source, template, &tokenizer)?;
     Ok(Bundle::new(model_with(args, Some(&tokenizer), options)?, tokenizer, template)?)
@@ -47,7 +38,7 @@ pub fn model(args: &args::Model, tokenizer: Option<&Tokenizer>) -> Result<Model>
     model_with(args, tokenizer, &args.options())
 }
 
-/// Only requests can choose an adapter by its name.
+/// Only requests and a chat can choose an adapter by its name.
 fn refuse_names(args: &args::Model) -> Result<()> {
     match args.named_adapters().next() {
         Some((name, _)) => Err(usage(messages::adapter_has_a_name(name))),
@@ -83,7 +74,10 @@ fn model_with(
     if let Some(folder) = adapter {
         model = model.with_adapter(Some(&self::adapter(&model, folder)?))?;
     } else if let Some(own) = model.adapter() {
-        note(&messages::own_adapter(own.tokens()));
+        match own.kind() {
+            AdapterKind::LowRank { layers } => note(&messages::own_lora(layers)),
+            _ => note(&messages::own_adapter(own.tokens())),
+        }
     }
     tokenizer.map_or(Ok(()), |tokenizer| model.check_tokenizer(tokenizer))?;
     if args.preload {
@@ -124,8 +118,29 @@ pub fn random(
 /// Opens an adapter of the model.
 pub fn adapter(model: &Model, folder: &Path) -> Result<Adapter> {
     let adapter = Adapter::open(folder, model)?;
-    note(&messages::adapter(folder.display(), adapter.tokens()));
+    let folder = folder.display();
+    match adapter.kind() {
+        AdapterKind::LowRank { layers } => note(&messages::lora(folder, layers)),
+        _ => note(&messages::adapter(folder, adapter.tokens())),
+    }
     Ok(adapter)
+}
+
+/// Opens the adapters that have names, none of which is in `taken`.
+pub fn named_adapters(
+    args: &args::Model,
+    model: &Model,
+    taken: &[String],
+) -> Result<Vec<(String, Adapter)>> {
+    let mut adapters: Vec<(String, Adapter)> = Vec::new();
+    for (name, folder) in args.named_adapters() {
+        let mut others = taken.iter().chain(adapters.iter().map(|(other, _)| other));
+        if others.any(|other| other == name) {
+            return Err(usage(messages::adapter_name_is_taken(name)));
+        }
+        adapters.push((name.to_owned(), adapter(model, folder)?));
+    }
+    Ok(adapters)
 }
 
 /// The files of a model on the disk.

@@ -28,6 +28,7 @@ pub fn run(args: &Quantize) -> Result<()> {
     let termination = Termination::catch()?;
     let mut options = weight_format(args.bits, args.group, args.symmetric)?;
     (options.threads, options.target_bits) = (args.threads, args.target_bits);
+    options.adapter.clone_from(&args.adapter);
     let source = models::find(&args.source)?;
     let Target { folder, name, lock: _lock } = target(args, &options, &source)?;
     ensure!(!is_same(&source.folder, &folder), messages::source_is_target(folder.display()));

@@ -86,7 +86,7 @@ pub use glm_kernels::{ISA_VARIABLE, Isa, for_each, for_each_row};
 pub use machine::cores::Cores;
 pub use machine::roofline::Roofline;
 pub use network::activations::Activations;
-pub use network::adapter::Adapter;
+pub use network::adapter::{Adapter, AdapterKind};
 pub use network::chunk::{Chunk, Logits};
 pub use network::hook::{CancelToken, Hook, HookPoint, HookRows, LogitsSink, Progress, RunOptions};
 pub use network::kv::{KvFormat, KvPool};

@@ -6,6 +6,7 @@ pub(crate) mod chunk;
 pub(crate) mod hook;
 pub(crate) mod kv;
 pub(crate) mod layer;
+pub(crate) mod lora;
 pub(crate) mod model;
 pub(crate) mod pass;
 pub(crate) mod placement;

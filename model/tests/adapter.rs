@@ -4,6 +4,8 @@ mod common;
 #[path = "common/forge.rs"]
 #[allow(dead_code, reason = "this file writes valid files only")]
 mod forge;
+#[path = "common/tensors.rs"]
+mod tensors;
 
 use std::fs;
 use std::path::Path;
@@ -16,93 +18,28 @@ use glm_model::{
 };
 use serde_json::json;
 use tempfile::TempDir;
+use tensors::{Lcg, Tensor, bytes, half, safetensors, torch};
 
 const ONE: &str = "chatglm-6b-tiny/bin-f16";
 const TWO: &str = "chatglm2-6b-tiny/int4";
 const PREFIX: &str = "transformer.prefix_encoder.";
 
-struct Lcg(u32);
-
-impl Lcg {
-    fn next(&mut self) -> u32 {
-        self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        self.0 >> 8
-    }
-
-    fn tensor(&mut self, name: &str, shape: [usize; 2], scale: f32) -> Tensor {
-        let count = shape.iter().product();
-        let mut value = || (self.next() as f32 / (1 << 24) as f32 - 0.5) * scale;
-        let shape = if name.ends_with("bias") { vec![shape[0]] } else { shape.to_vec() };
-        Tensor {
-            name: format!("{PREFIX}{name}"),
-            shape,
-            values: (0..count).map(|_| value()).collect(),
-        }
-    }
-}
-
-#[derive(Clone)]
-struct Tensor {
-    name: String,
-    shape: Vec<usize>,
-    values: Vec<f32>,
-}
-
 /// The prefix encoder of a small model, whose layers have `width` keys and values in all.
 fn encoder(name: &str, tokens: usize, projection: bool, seed: u32) -> Vec<Tensor> {
     let (hidden, width) = (128, if name == ONE { 3 * 2 * 4 * 32 } else { 3 * 2 * 2 * 32 });
     let mut lcg = Lcg(seed);
+    let mut tensor = |name: &str, shape, scale| lcg.tensor(format!("{PREFIX}{name}"), shape, scale);
     if !projection {
-        return vec![lcg.tensor("embedding.weight", [tokens, width], 2.0)];
+        return vec![tensor("embedding.weight", [tokens, width], 2.0)];
     }
     let input = if name == ONE { hidden } else { width };
     vec![
-        lcg.tensor("embedding.weight", [tokens, input], 2.0),
-        lcg.tensor("trans.0.weight", [hidden, input], 0.5),
-        lcg.tensor("trans.0.bias", [hidden, 1], 1.0),
-        lcg.tensor("trans.2.weight", [width, hidden], 0.5),
-        lcg.tensor("trans.2.bias", [width, 1], 1.0),
+        tensor("embedding.weight", [tokens, input], 2.0),
+        tensor("trans.0.weight", [hidden, input], 0.5),
+        tensor("trans.0.bias", [hidden, 1], 1.0),
+        tensor("trans.2.weight", [width, hidden], 0.5),
+        tensor("trans.2.bias", [width, 1], 1.0),
     ]
-}
-
-fn bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
-}
-
-fn safetensors(tensors: &[Tensor]) -> Vec<u8> {
-    let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
-    for tensor in tensors {
-        let start = data.len();
-        data.extend(bytes(&tensor.values));
-        let entry =
-            json!({"dtype": "F32", "shape": tensor.shape, "data_offsets": [start, data.len()]});
-        header.insert(tensor.name.clone(), entry);
-    }
-    forge::safetensors(&serde_json::Value::Object(header).to_string(), &data)
-}
-
-/// The file that a training writes.
-fn torch(tensors: &[Tensor]) -> Vec<u8> {
-    let described: Vec<(i64, Vec<i64>, Vec<i64>)> = tensors
-        .iter()
-        .map(|tensor| {
-            let shape: Vec<_> = tensor.shape.iter().map(|&n| n as i64).collect();
-            let strides = if shape.len() == 2 { vec![shape[1], 1] } else { vec![1] };
-            (tensor.values.len() as i64, shape, strides)
-        })
-        .collect();
-    let keys: Vec<_> = (0..tensors.len()).map(|key| key.to_string()).collect();
-    let items = tensors.iter().zip(&keys).zip(&described);
-    let items: Vec<_> = items
-        .map(|((tensor, key), (numel, shape, strides))| {
-            let storage = "FloatStorage";
-            let numel = *numel;
-            (&*tensor.name, forge::Tensor { storage, key, numel, offset: 0, shape, strides })
-        })
-        .collect();
-    let data: Vec<_> = tensors.iter().map(|tensor| bytes(&tensor.values)).collect();
-    let storages: Vec<_> = keys.iter().zip(&data).map(|(key, data)| (&**key, &**data)).collect();
-    forge::torch(&forge::pickle(&[&forge::dict(&items)]), &storages)
 }
 
 /// The configuration of a model with some fields changed.
@@ -419,16 +356,6 @@ fn whole(name: &str, fields: &serde_json::Value, tensors: &[Tensor]) -> TempDir 
     folder
 }
 
-/// A finite half-precision number.
-fn half(bits: u16) -> f32 {
-    let (sign, exponent, fraction) = (bits >> 15, bits >> 10 & 31, f32::from(bits & 1023));
-    let value = match exponent {
-        0 => fraction * 2f32.powi(-24),
-        _ => (1.0 + fraction / 1024.0) * 2f32.powi(i32::from(exponent) - 15),
-    };
-    if sign == 1 { -value } else { value }
-}
-
 #[test]
 fn a_prefix_in_the_files_of_the_model_is_used() {
     for projection in [false, true] {
@@ -499,17 +426,6 @@ fn what_is_wrong_with_an_adapter_is_named() {
     broken.pop();
     let fields = json!({"pre_seq_len": 6, "prefix_projection": true});
     refused(&folder(ONE, &fields, &broken), &one, &["trans.2.bias: is missing"]);
-
-    let lora = tempfile::tempdir().unwrap();
-    let peft = lora.path().join("adapter_config.json");
-    fs::write(&peft, r#"{"peft_type": "LORA", "base_model_name_or_path": "x"}"#).unwrap();
-    refused(
-        &lora,
-        &one,
-        &["adapter_config.json: is an adapter of peft of type LORA", "merge_and_unload()"],
-    );
-    let error = Model::open(lora.path(), &Options::default()).err().unwrap().to_string();
-    assert!(error.contains("type LORA"), "{error}");
 }
 
 #[test]

@@ -15,9 +15,8 @@ use super::answer::Reader;
 use super::error::{ApiError, Result, TOO_MANY_ANSWERS};
 use super::form::Form;
 use crate::args::{self, MOST_SEQUENCES};
-use crate::failure::usage;
 use crate::models::Choice;
-use crate::{messages, open};
+use crate::open;
 
 /// Most alternatives of a token.
 pub const MOST_LOGPROBS: usize = 20;
@@ -72,7 +71,7 @@ impl ApiModel {
             Some(bytes) => Some(bytes),
             None => open::kv_budget(&model.source)?,
         };
-        let bundle = open::bundle_with(model, flags.template.as_deref(), &options)?;
+        let bundle = open::bundle(model, flags.template.as_deref(), &options)?;
         let context = bundle.model().sequence(flags.context)?.capacity();
         let name = match model.source.choice()? {
             Choice::Folder(found) if !found.is_path() => found.name.clone(),
@@ -83,14 +82,9 @@ impl ApiModel {
             Choice::Demo => "demo".to_owned(),
         };
         let mut names = [&[name], &flags.alias[..]].concat();
-        let mut adapters = Vec::new();
-        for (name, folder) in model.named_adapters() {
-            if names.iter().any(|other| other == name) {
-                return Err(usage(messages::adapter_name_is_taken(name)));
-            }
-            names.push(name.to_owned());
-            adapters.push(open::adapter(bundle.model(), folder)?);
-        }
+        let adapters = open::named_adapters(model, bundle.model(), &names)?;
+        let (of_adapters, adapters): (Vec<_>, _) = adapters.into_iter().unzip();
+        names.extend(of_adapters);
         Ok(Self {
             bundle: Box::leak(Box::new(bundle)),
             plain: Template::named("plain")?,

@@ -53,6 +53,10 @@ pub struct Quantize {
     /// The most tokens of the text that are read.
     #[arg(long, value_name = "N", default_value_t = Calibration::DEFAULT_TOKENS, value_parser = positive, requires = "calibrate")]
     pub calibration_tokens: usize,
+    /// An adapter (LoRA) to merge into the weights before they are quantized: a folder of the peft library. The weights must be the
+    /// original ones.
+    #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath, requires = "target")]
+    pub adapter: Option<PathBuf>,
     /// Threads; by default one for each fast core.
     #[arg(short, long, value_name = "N", value_parser = threads)]
     pub threads: Option<usize>,

@@ -24,6 +24,7 @@ pub const COMMANDS: &[Listed] = &[
     listed("/clear", "", messages::help_clear),
     listed("/save", "FILE", messages::help_save),
     listed("/load", "FILE", messages::help_load),
+    listed("/adapter", "NAME", messages::help_adapter),
     listed("/stats", "on|off", messages::help_stats),
     listed("/help", "", messages::help_help),
     listed("/bye", "", messages::help_bye),
@@ -62,6 +63,8 @@ pub enum Command<'a> {
     /// `None` saves to the file of the conversation.
     Save(Option<PathBuf>),
     Load(PathBuf),
+    /// `None` lists the adapters.
+    Adapter(Option<&'a str>),
     /// `None` turns statistics on where they are off, and off where they are on.
     Stats(Option<bool>),
     Help,
@@ -99,6 +102,8 @@ impl<'a> Command<'a> {
             ("/save", "") => Self::Save(None),
             ("/save", path) => Self::Save(Some(expanded(path))),
             ("/load", path) if !path.is_empty() => Self::Load(expanded(path)),
+            ("/adapter", "") => Self::Adapter(None),
+            ("/adapter", name) => Self::Adapter(Some(name)),
             ("/stats", "") => Self::Stats(None),
             ("/stats", "on") => Self::Stats(Some(true)),
             ("/stats", "off") => Self::Stats(Some(false)),
@@ -168,6 +173,8 @@ mod tests {
             ("/set", Command::Show),
             ("/system Be brief.", Command::System(Some("Be brief."))),
             ("/system \"\"\"\nBe\nbrief.\n\"\"\"", Command::System(Some("Be\nbrief."))),
+            ("/adapter", Command::Adapter(None)),
+            ("/adapter law ", Command::Adapter(Some("law"))),
             ("/stats on", Command::Stats(Some(true))),
             ("/stats maybe", Command::Misused("/stats", "on|off")),
             ("/?", Command::Help),

@@ -8,6 +8,7 @@ use glm_model::{
     Conversation, ConversationOptions, Error, FinishReason, Message, Reply, Role, messages_to_json,
 };
 
+use super::adapters::Adapters;
 use super::settings::{self, SYSTEM};
 use super::style::note;
 use super::wrap::Wrap;
@@ -18,6 +19,7 @@ use crate::{file, input, messages, tty};
 /// A conversation that is printed.
 pub struct Session {
     pub conversation: Conversation,
+    adapters: Adapters,
     /// The options at the beginning.
     start: ConversationOptions,
     /// Whether statistics follow each answer.
@@ -30,9 +32,14 @@ pub struct Session {
 
 impl Session {
     /// `advice` says what helps when the context is full.
-    pub fn new(conversation: Conversation, stats: bool, advice: fn() -> String) -> Self {
+    pub fn new(
+        conversation: Conversation,
+        adapters: Adapters,
+        stats: bool,
+        advice: fn() -> String,
+    ) -> Self {
         let start = conversation.options().clone();
-        Self { conversation, start, stats, file: None, advice }
+        Self { conversation, adapters, start, stats, file: None, advice }
     }
 
     /// Answers a question and prints the answer.
@@ -123,6 +130,15 @@ impl Session {
         }
         let value = settings::get(name, self.conversation.options())?;
         note(&format!("{name} {value}"));
+        Ok(())
+    }
+
+    /// Chooses an adapter, or lists them.
+    pub fn adapter(&mut self, name: Option<&str>) -> Result<()> {
+        match name {
+            Some(name) => self.adapters.choose(name, &mut self.conversation)?,
+            None => self.adapters.list(&self.conversation),
+        }
         Ok(())
     }
 

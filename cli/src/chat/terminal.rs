@@ -87,6 +87,7 @@ fn obey(
         Command::Clear => session.clear(),
         Command::Save(path) => session.save(path)?,
         Command::Load(path) => session.load(&path)?,
+        Command::Adapter(name) => session.adapter(name)?,
         Command::Stats(is_on) => {
             session.stats = is_on.unwrap_or(!session.stats);
             note(&format!("stats {}", on_or_off(session.stats)));

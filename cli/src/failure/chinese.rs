@@ -74,9 +74,10 @@ fn file(problem: &str) -> String {
             "是适配器（P-Tuning v2），不是模型：请用 -m 打开它所属的模型，再用 --adapter 给出这个文件夹",
         ),
         (
-            "is an adapter of peft",
-            "是 peft 的适配器，尚不支持：LoRA 可用 peft 的 merge_and_unload() 合并到模型中，保存后再打开",
+            "is an adapter (LoRA)",
+            "是适配器（LoRA），不是模型：请用 -m 打开它所属的模型，再用 --adapter 给出这个文件夹",
         ),
+        ("is an adapter of peft", "是 peft 的适配器，但不是 LoRA，尚不支持"),
     ];
     match known.iter().find(|(start, _)| problem.starts_with(start)) {
         Some((_, chinese)) => format!("{chinese}（{problem}）"),

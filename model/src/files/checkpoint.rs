@@ -76,6 +76,11 @@ pub(crate) fn entries() -> impl Iterator<Item = String> {
     checkpoint_files().chain([SHARDS.to_owned()])
 }
 
+/// Whether a folder has any of them.
+pub(crate) fn is_one(folder: &Path) -> bool {
+    entries().any(|name| is_there(&folder.join(name)))
+}
+
 fn index_of(name: &str) -> String {
     format!("{name}.index.json")
 }
@@ -168,6 +173,16 @@ impl Checkpoint {
     pub fn from_bytes(format: Format, bytes: impl Into<Bytes>) -> Result<Self> {
         let path = Path::new("memory");
         Self::new(path, format.parse(path, &bytes.into())?)
+    }
+
+    /// A checkpoint without tensors.
+    pub(crate) fn empty() -> Self {
+        Self {
+            path: PathBuf::new(),
+            tensors: BTreeMap::new(),
+            metadata: BTreeMap::new(),
+            ranks: Vec::new(),
+        }
     }
 
     fn new(path: &Path, contents: Contents) -> Result<Self> {

@@ -13,7 +13,8 @@ use crate::files::fields::Fields;
 use crate::files::model_dir::{CONFIG as FILE, ModelDir};
 use crate::files::model_path::ModelPath;
 use crate::files::packed::Packing;
-use crate::files::prefix::{TrainedPrefix, peft_error};
+use crate::files::peft::no_model_error;
+use crate::files::prefix::TrainedPrefix;
 use crate::files::variant::Variant;
 use crate::generate::sampling::{Sampling, UnusableDefault};
 
@@ -310,7 +311,7 @@ impl Config {
             false if folder.has(SHARDS) => Fields::parse(folder, FILE, UNWRITTEN)?,
             false => {
                 let missing = || folder.error(FILE, "is missing, or no regular file");
-                return Err(peft_error(folder).unwrap_or_else(missing));
+                return Err(no_model_error(folder).unwrap_or_else(missing));
             }
             true => Fields::open(folder, FILE)?,
         };

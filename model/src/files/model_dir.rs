@@ -81,6 +81,17 @@ impl<'a> ModelDir<'a> {
         Ok(ModelDir { path: path.into(), source, variant: model.variant() })
     }
 
+    /// Opens a folder on the disk, whatever is in it.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub(crate) fn on_disk(path: &Path) -> Result<Self> {
+        if !fs::metadata(path).map_err(Error::io(path))?.is_dir() {
+            return Err(Error::file(path, "is not a folder"));
+        }
+        Ok(ModelDir { path: path.into(), source: Source::Disk, variant: None })
+    }
+
     /// Files in memory.
     pub(crate) fn of(files: &'a [(&'a str, &'a [u8])]) -> Self {
         ModelDir { path: PathBuf::new(), source: Source::Memory(files), variant: None }

@@ -1,10 +1,13 @@
 //! A model on the disk, opened once: for its inventory and for its weights.
 
+use std::path::PathBuf;
+
 use crate::error::Result;
 use crate::files::checkpoint::Checkpoint;
 use crate::files::config::Config;
 use crate::files::inventory::Inventory;
 use crate::files::model_path::ModelPath;
+use crate::files::peft;
 use crate::files::prefix::StoredPrefix;
 use crate::files::weights::{Resolved, StoredNetwork, resolve};
 
@@ -22,6 +25,8 @@ pub struct ModelFiles {
     inventory: Inventory,
     pub(crate) network: StoredNetwork,
     pub(crate) prefix: Option<StoredPrefix>,
+    /// The folder of the adapter that lies beside the model.
+    pub(crate) adapter: Option<PathBuf>,
 }
 
 impl ModelFiles {
@@ -32,7 +37,9 @@ impl ModelFiles {
     /// If a file is missing or damaged, or the weights are not those that `config.json` describes.
     pub fn open(dir: impl Into<ModelPath>) -> Result<Self> {
         let dir = dir.into();
-        Self::new(Config::open(dir.clone())?, &Checkpoint::open(dir.path())?)
+        let config = Config::open(dir.clone())?;
+        let adapter = peft::beside(dir.path())?;
+        Ok(Self { adapter, ..Self::new(config, &Checkpoint::open(dir.path())?)? })
     }
 
     /// Finds the tensors of the model `config` in `checkpoint`.
@@ -42,7 +49,7 @@ impl ModelFiles {
     pub fn new(config: Config, checkpoint: &Checkpoint) -> Result<Self> {
         let Resolved { network, prefix } = resolve(&config, checkpoint)?;
         let inventory = Inventory::new(config, &network, checkpoint.metadata());
-        Ok(Self { inventory, network, prefix })
+        Ok(Self { inventory, network, prefix, adapter: None })
     }
 
     /// Sizes and kinds.

@@ -13,6 +13,7 @@ use glm_kernels::{Activation, Isa, Output, Q8Rows, for_each_row};
 use super::config::{Config, Dialect};
 use super::fields::Fields;
 use super::model_dir::{CONFIG, CONFIG_NAME, ModelDir};
+use super::peft::named_base;
 use super::weights::{Affine, Source, StoredLinear, StoredMatrix, StoredVector};
 use crate::error::{Error, Result};
 use crate::files::checkpoint::Checkpoint;
@@ -24,9 +25,6 @@ const NAME: &str = "transformer.prefix_encoder.";
 
 /// Most positions of a prefix.
 const MAX_TOKENS: usize = 1 << 16;
-
-/// What the authors of the peft library call the configuration of an adapter, in a folder of its own.
-const PEFT_CONFIG: &str = "adapter_config.json";
 
 /// The trained prefix of a model, as `config.json` describes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,10 +72,8 @@ pub(crate) fn adapter_error(checkpoint: &Checkpoint) -> Option<Error> {
     if checkpoint.names().len() == 0 || !checkpoint.names().all(is_part) {
         return None;
     }
-    let folder = ModelDir::open(checkpoint.path()).and_then(|folder| folder.json(CONFIG));
-    let base = folder.unwrap_or_default();
-    let base = base.get(CONFIG_NAME).and_then(|name| name.as_str()).unwrap_or_default();
-    let base = if base.is_empty() { String::new() } else { format!(", {base}") };
+    let config = ModelDir::open(checkpoint.path()).and_then(|folder| folder.json(CONFIG));
+    let base = named_base(&config.unwrap_or_default(), CONFIG_NAME);
     Some(Error::file(
         checkpoint.path(),
         format!(
@@ -85,24 +81,6 @@ pub(crate) fn adapter_error(checkpoint: &Checkpoint) -> Option<Error> {
              folder to --adapter"
         ),
     ))
-}
-
-/// The error for a folder of the peft library; `None` if it is something else.
-pub(crate) fn peft_error(folder: &ModelDir) -> Option<Error> {
-    if !folder.has(PEFT_CONFIG) {
-        return None;
-    }
-    let config = folder.json(PEFT_CONFIG).unwrap_or_default();
-    let kind = config.get("peft_type").and_then(|kind| kind.as_str()).unwrap_or("unknown");
-    let remedy = match kind {
-        "LORA" => {
-            ": merge it into its model with merge_and_unload() of peft, save that, and open the result"
-        }
-        _ => "",
-    };
-    let problem =
-        format!("is an adapter of peft of type {kind}, which is not supported yet{remedy}");
-    Some(folder.error(PEFT_CONFIG, problem))
 }
 
 /// A prefix encoder in a checkpoint, its types and shapes checked.
@@ -229,7 +207,7 @@ impl PrefixEncoder {
         for_each_row(&mut rows, embedding.cols(), |i, row| embedding.row(positions.start + i, row));
         let Some([first, second]) = &self.projection else { return rows };
         let quantized = &mut Q8Rows::default();
-        let mut context = Context { isa, activations: Activations::F32, quantized };
+        let mut context = Context { isa, activations: Activations::F32, quantized, updates: None };
         let hidden_size = second.weight.cols();
         let mut hidden = vec![0.0; positions.len() * hidden_size];
         first.forward(&mut context, &rows, Output::Store, &mut hidden);

@@ -18,7 +18,7 @@ mod unfinished;
 
 use std::fs;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use glm_kernels::{Bits, GroupForm};
 use sha2::{Digest, Sha256};
@@ -27,6 +27,8 @@ use crate::calibrate::{self, Calibration};
 use crate::error::{Error, Result};
 use crate::files::checkpoint::Checkpoint;
 use crate::files::config::Config;
+use crate::files::lora;
+use crate::files::peft::{self, PEFT_CONFIG};
 use crate::files::prefix::StoredPrefix;
 use crate::files::weights::{
     LAYOUT_KEY, Resolved, StoredMatrix, StoredNetwork, TwoTensors, resolve,
@@ -63,12 +65,16 @@ pub struct QuantizeOptions {
     /// Texts to quantize for: the outputs for them change least. This takes much longer, and memory: see [`calibration_bytes`]. Default:
     /// with four bits, the importance of columns for random ids.
     pub calibration: Option<Calibration>,
+    /// The folder of an adapter of LoRA to merge: its updates are added to the weights before they are quantized. The weights must not
+    /// be quantized already.
+    pub adapter: Option<PathBuf>,
 }
 
 impl QuantizeOptions {
-    /// `bits` a weight, `group` columns to a scale, no minimum, no texts, and the default number of threads.
+    /// `bits` a weight, `group` columns to a scale, no minimum, no texts, no adapter, and the default number of threads.
     pub fn new(bits: usize, group: usize) -> Self {
-        Self { bits, group, minimum: false, target_bits: None, threads: None, calibration: None }
+        let (target_bits, threads, calibration, adapter) = Default::default();
+        Self { bits, group, minimum: false, target_bits, threads, calibration, adapter }
     }
 
     /// Columns that share a scale by default: 64 with a minimum, 32 without. So weights of four bits take 4.5 with either.
@@ -120,7 +126,7 @@ pub fn quantize(
     progress: Progress<'_>,
 ) -> Result<Quantized> {
     let (source, target) = (source.as_ref(), target.as_ref());
-    let opened = Source::open(source)?;
+    let opened = Source::open(source, options)?;
     if let Some(calibration) = &options.calibration {
         return resumable(&opened, calibration, source, target, options, progress);
     }
@@ -198,7 +204,7 @@ pub fn calibration_bytes(source: impl AsRef<Path>, options: &QuantizeOptions) ->
     if options.calibration.is_none() && options.target_bits.is_none() {
         return Ok(0);
     }
-    let opened = Source::open(source.as_ref())?;
+    let opened = Source::open(source.as_ref(), options)?;
     let measuring = mixed::bytes(&opened, source.as_ref(), options)?;
     let Some(calibration) = &options.calibration else { return Ok(measuring) };
     let plan = Plan::new(&opened, options, None, None)?;
@@ -216,22 +222,33 @@ struct Source {
     config: Config,
     network: StoredNetwork,
     prefix: Option<StoredPrefix>,
+    /// The hash of the adapter that is merged.
+    adapter: Option<[u8; 32]>,
     /// Bytes of all tensors.
     bytes: u64,
 }
 
 impl Source {
-    fn open(path: &Path) -> Result<Self> {
+    /// Opens the model that is quantized with `options`.
+    fn open(path: &Path, options: &QuantizeOptions) -> Result<Self> {
         let config = Config::open(path)?;
+        if let (Some(own), None) = (peft::beside(path)?, &options.adapter) {
+            return Err(Error::file(
+                &own.join(PEFT_CONFIG),
+                "is an adapter beside the model: merge it with --adapter and its folder, or move it away to quantize the model alone",
+            ));
+        }
         let checkpoint = Checkpoint::open(path)?;
         if checkpoint.metadata().contains_key(LAYOUT_KEY) {
             return Err(Error::file(path, "is quantized and in the kernels' layout already"));
         }
-        let Resolved { network, prefix } = resolve(&config, &checkpoint)?;
-        Ok(Self { config, network, prefix, bytes: checkpoint.total_bytes() })
+        let Resolved { mut network, prefix } = resolve(&config, &checkpoint)?;
+        let merge = |folder: &PathBuf| lora::merge(folder, &config, &mut network);
+        let adapter = options.adapter.as_ref().map(merge).transpose()?;
+        Ok(Self { config, network, prefix, adapter, bytes: checkpoint.total_bytes() })
     }
 
-    /// A hash of the first and the last bytes of each matrix, which tells models of the same shape apart.
+    /// A hash of the first and the last bytes of each matrix, which tells models of the same shape apart, and of the adapter.
     fn fingerprint(&self) -> String {
         let mut hash = Sha256::new();
         for tensor in self.network.matrices().flat_map(StoredMatrix::tensors) {
@@ -240,6 +257,7 @@ impl Source {
             hash.update(&bytes[..bytes.len().min(SAMPLED)]);
             hash.update(&bytes[end..]);
         }
+        self.adapter.iter().for_each(|adapter| hash.update(adapter));
         hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }

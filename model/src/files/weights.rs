@@ -16,12 +16,14 @@ use crate::files::packed::{Packing, integers_of};
 use crate::files::prefix::{self, StoredPrefix};
 use crate::network::layer::{Convert, Linear, LinearRole, Network, Norm, Weight, Weights};
 
+mod low_rank;
 mod map;
 mod names;
 mod piece;
 mod stored;
 mod vector;
 
+pub(crate) use low_rank::LowRankRows;
 pub(crate) use map::{Map, Source};
 pub use stored::GROUPS;
 pub(crate) use stored::{
@@ -31,7 +33,7 @@ pub(crate) use stored::{
 pub(crate) use vector::StoredVector;
 
 /// Types of weights that are not quantized.
-const PLAIN: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::BF16];
+pub(crate) const PLAIN: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::BF16];
 
 /// What stands for a linear layer or a norm before it is loaded: a weight `W`, and a bias `B` if the model has one.
 pub(crate) struct Affine<W, B> {
@@ -101,22 +103,29 @@ impl StoredNetwork {
     fn check_apart(&self) -> Result<()> {
         let matrices = self.matrices().flat_map(StoredMatrix::tensors);
         let tensors = matrices.chain(self.vectors().flat_map(StoredVector::tensors));
-        let mut ranges: Vec<_> =
-            tensors.map(|tensor| (tensor.bytes().as_ptr_range(), tensor)).collect();
-        ranges.sort_by_key(|(range, _)| range.start);
-        let may_be_shared = |tensor: &Tensor| {
+        check_apart(tensors, |tensor: &Tensor| {
             let head = self.head.iter().map(|head| &head.weight);
             head.chain([&self.embedding]).any(|table| table.name == tensor.name())
-        };
-        for pair in ranges.windows(2) {
-            let [(first, a), (second, b)] = pair else { continue };
-            let may_share = first == second && may_be_shared(a) && may_be_shared(b);
-            if second.start < first.end && !may_share {
-                return Err(b.error(format!("shares its bytes with {}", a.name())));
-            }
-        }
-        Ok(())
+        })
     }
+}
+
+/// Checks that no two tensors share bytes, unless both may, and the bytes are all of both.
+pub(crate) fn check_apart<'a>(
+    tensors: impl Iterator<Item = &'a Tensor>,
+    may_be_shared: impl Fn(&Tensor) -> bool,
+) -> Result<()> {
+    let mut ranges: Vec<_> =
+        tensors.map(|tensor| (tensor.bytes().as_ptr_range(), tensor)).collect();
+    ranges.sort_by_key(|(range, _)| range.start);
+    for pair in ranges.windows(2) {
+        let [(first, a), (second, b)] = pair else { continue };
+        let may_share = first == second && may_be_shared(a) && may_be_shared(b);
+        if second.start < first.end && !may_share {
+            return Err(b.error(format!("shares its bytes with {}", a.name())));
+        }
+    }
+    Ok(())
 }
 
 /// The result of [`StoredNetwork::head_like_embedding`].

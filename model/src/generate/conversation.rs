@@ -9,6 +9,7 @@ use crate::generate::draft::DraftStats;
 use crate::generate::generation::{
     FinishReason, Generation, Request, TextGeneration, check_prompt,
 };
+use crate::network::adapter::Adapter;
 use crate::network::hook::Progress;
 use crate::network::sequence::Sequence;
 use crate::text::chat::{Message, Role};
@@ -109,6 +110,19 @@ impl Conversation {
         validate(&self.bundle, &options)?;
         let context = self.state.options.context;
         self.state.options = ConversationOptions { context, ..options };
+        Ok(())
+    }
+
+    /// Answers from the next one on have another adapter of the model, or none: see [`Model::with_adapter`](crate::Model::with_adapter).
+    /// The messages stay, and are computed again with it.
+    ///
+    /// # Errors
+    /// If the adapter belongs to another model. The conversation is then as it was.
+    pub fn set_adapter(&mut self, adapter: Option<&Adapter>) -> Result<()> {
+        if adapter != self.bundle.model().adapter() {
+            self.bundle = self.bundle.with_adapter(adapter)?;
+            self.state.sequence = None;
+        }
         Ok(())
     }
 

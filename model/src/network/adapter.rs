@@ -1,7 +1,8 @@
-//! Adapters: a trained prefix of keys and values (P-Tuning v2), before the tokens of a sequence.
+//! Adapters: a trained prefix of keys and values before the tokens of a sequence (P-Tuning v2), or low-rank updates of linear layers
+//! (LoRA).
 //!
 //! Every token attends to the whole prefix. Its keys are not rotated, and the positions of the tokens do not count it. The pages with
-//! the prefix are filled once, and all sequences that begin with it share them.
+//! the prefix are filled once, and all sequences that begin with it share them. Updates are in `lora.rs`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,16 +14,19 @@ use crate::error::{Error, Result};
 use crate::files::checkpoint::Checkpoint;
 use crate::files::config::Config;
 use crate::files::fields::Fields;
+use crate::files::lora;
 use crate::files::model_dir::{CONFIG, ModelDir};
-use crate::files::prefix::{PrefixEncoder, StoredPrefix, TrainedPrefix, peft_error};
+use crate::files::peft::PEFT_CONFIG;
+use crate::files::prefix::{PrefixEncoder, StoredPrefix, TrainedPrefix};
 use crate::network::kv::{KvPool, SequenceCache};
+use crate::network::lora::LowRank;
 use crate::network::model::Model;
 
 /// Positions that are computed at a time: those of ChatGLM-6B have 59 MB.
 const STEP: usize = 64;
 
-/// What a model was trained to begin with for a task: keys and values of some positions in every layer, as P-Tuning v2 of ChatGLM-6B
-/// makes them. Clones share it.
+/// What a model was trained for, apart from its weights: keys and values of some positions before the prompt, as P-Tuning v2 of
+/// ChatGLM-6B makes them, or low-rank updates of its linear layers, as the peft library saves them (LoRA). Clones share it.
 ///
 /// ```no_run
 /// use glm_model::{Adapter, Bundle, Options};
@@ -33,36 +37,67 @@ const STEP: usize = 64;
 /// # Ok::<(), glm_model::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct Adapter(Arc<Prefix>);
+pub struct Adapter(Arc<Inner>);
 
-struct Prefix {
+/// What an adapter is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AdapterKind {
+    /// Keys and values before every prompt (P-Tuning v2).
+    Prefix {
+        /// Its positions. They do not count as tokens of the context.
+        tokens: usize,
+    },
+    /// Updates of linear layers (LoRA).
+    LowRank {
+        /// Linear layers with an update.
+        layers: usize,
+    },
+}
+
+struct Inner {
     /// Identity of its model.
     model: u64,
+    fingerprint: [u8; 32],
+    kind: Kind,
+}
+
+enum Kind {
+    Prefix(Prefix),
+    LowRank(LowRank),
+}
+
+struct Prefix {
     pool: KvPool,
     cache: SequenceCache,
     len: usize,
-    fingerprint: [u8; 32],
 }
 
 impl Adapter {
-    /// Reads an adapter of `model`: the folder of a training checkpoint, which has `config.json` with `pre_seq_len`, and the weights of
-    /// the prefix encoder, alone or with all others of the model. The others are not read.
+    /// Reads an adapter of `model`. That is a folder of the peft library, with `adapter_config.json` and the tensors of LoRA. Or it is
+    /// the folder of a training checkpoint of P-Tuning v2, which has `config.json` with `pre_seq_len`, and the weights of the prefix
+    /// encoder, alone or with all others of the model. The others are not read.
+    ///
+    /// The tensors of LoRA are mapped: do not change their file while the adapter lives.
     ///
     /// # Errors
     /// If a file is missing or damaged, the folder is an adapter of another kind, it was trained for a model of another shape, or the
     /// memory for its keys and values cannot be allocated.
     pub fn open(dir: impl AsRef<Path>, model: &Model) -> Result<Self> {
-        let folder = ModelDir::open(dir.as_ref())?;
-        if let Some(error) = peft_error(&folder) {
-            return Err(error);
+        let folder = ModelDir::on_disk(dir.as_ref())?;
+        let config = model.config();
+        if folder.has(PEFT_CONFIG) {
+            let updates = lora::open(&folder, config)?;
+            let kind = Kind::LowRank(LowRank::new(&updates));
+            let (model, fingerprint) = (model.identity(), lora::fingerprint(&updates));
+            return Ok(Self(Arc::new(Inner { model, fingerprint, kind })));
         }
         if !folder.has(CONFIG) {
-            let problem =
-                "is missing, or no regular file: copy that of the training, which says pre_seq_len";
+            let problem = "is missing, or no regular file: copy that of the training, which says pre_seq_len. An adapter of \
+                           LoRA has adapter_config.json instead";
             return Err(folder.error(CONFIG, problem));
         }
         let fields = Fields::open(&folder, CONFIG)?;
-        let config = model.config();
         let prefix = TrainedPrefix::read(&fields, config.dialect)?.ok_or_else(|| {
             fields.error("has no pre_seq_len, so the folder is no adapter (P-Tuning v2)")
         })?;
@@ -83,8 +118,7 @@ impl Adapter {
     ) -> Result<Self> {
         let len = encoder.tokens;
         // Dropping it returns the pages, also after an error.
-        let mut prefix =
-            Prefix { model, pool: pool.clone(), cache: pool.cache(), len, fingerprint: [0; 32] };
+        let mut prefix = Prefix { pool: pool.clone(), cache: pool.cache(), len };
         pool.reserve(&mut prefix.cache, 0, len)?;
         let mut hash = Sha256::new();
         let (size, heads) = (config.head_size, config.kv_heads * config.head_size);
@@ -98,23 +132,45 @@ impl Adapter {
                 prefix.cache.store(isa, layer, first, rows);
             }
         }
-        prefix.fingerprint = hash.finalize().into();
-        Ok(Self(Arc::new(prefix)))
+        let (fingerprint, kind) = (hash.finalize().into(), Kind::Prefix(prefix));
+        Ok(Self(Arc::new(Inner { model, fingerprint, kind })))
     }
 
-    /// Positions of the prefix. They do not count as tokens of the context.
+    /// What it is.
+    pub fn kind(&self) -> AdapterKind {
+        match &self.0.kind {
+            Kind::Prefix(prefix) => AdapterKind::Prefix { tokens: prefix.len },
+            Kind::LowRank(updates) => AdapterKind::LowRank { layers: updates.len() },
+        }
+    }
+
+    /// Positions before every prompt. They do not count as tokens of the context.
     pub fn tokens(&self) -> usize {
-        self.0.len
+        match &self.0.kind {
+            Kind::Prefix(prefix) => prefix.len,
+            Kind::LowRank(_) => 0,
+        }
     }
 
-    /// A hash of keys and values before they have the type of the cache.
+    /// A hash of keys and values before they have the type of the cache, or of the updates.
     pub fn fingerprint(&self) -> [u8; 32] {
         self.0.fingerprint
     }
 
-    /// A cache with the prefix, which shares the pages.
-    pub(crate) fn cache(&self) -> SequenceCache {
-        self.0.cache.fork(self.0.len)
+    /// A cache with the prefix, which shares the pages; `None` without a prefix.
+    pub(crate) fn cache(&self) -> Option<SequenceCache> {
+        match &self.0.kind {
+            Kind::Prefix(prefix) => Some(prefix.cache.fork(prefix.len)),
+            Kind::LowRank(_) => None,
+        }
+    }
+
+    /// The updates, if it has some.
+    pub(crate) fn low_rank(&self) -> Option<&LowRank> {
+        match &self.0.kind {
+            Kind::Prefix(_) => None,
+            Kind::LowRank(updates) => Some(updates),
+        }
     }
 
     /// Checks that it belongs to the model with this identity.
@@ -124,7 +180,7 @@ impl Adapter {
 }
 
 impl PartialEq for Adapter {
-    /// Whether the same keys and values begin a sequence of the same model.
+    /// Whether they are the same for sequences of the same model.
     fn eq(&self, other: &Self) -> bool {
         (self.0.model, self.0.fingerprint) == (other.0.model, other.0.fingerprint)
     }
@@ -132,7 +188,7 @@ impl PartialEq for Adapter {
 
 impl std::fmt::Debug for Adapter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Adapter").field("tokens", &self.0.len).finish_non_exhaustive()
+        f.debug_tuple("Adapter").field(&self.kind()).finish()
     }
 }
 

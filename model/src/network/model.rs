@@ -63,7 +63,8 @@ impl Options {
 
 /// The weights of a model, mapped or in memory, and its thread pool. Immutable; clones share the model.
 ///
-/// With an [`Adapter`], its sequences begin with that. A model whose own files have a trained prefix has it as its adapter.
+/// With an [`Adapter`], its sequences begin with that or are computed with it. A model whose own files have a trained prefix, or in whose
+/// folder an adapter lies, has it as its adapter.
 #[derive(Clone)]
 pub struct Model(Arc<Inner>, Option<Adapter>);
 
@@ -140,7 +141,16 @@ impl Model {
             idle: Mutex::default(),
         });
         let model = Self(inner, None);
-        let adapter = files.prefix.as_ref().map(|prefix| model.load_adapter(prefix)).transpose()?;
+        let adapter = match (&files.prefix, &files.adapter) {
+            (Some(_), Some(folder)) => {
+                let problem = "has a trained prefix (P-Tuning v2) and adapter_config.json, and a model can have one adapter: \
+                               move one of them away";
+                return Err(Error::file(folder, problem));
+            }
+            (Some(prefix), None) => Some(model.load_adapter(prefix)?),
+            (None, Some(folder)) => Some(Adapter::open(folder, &model)?),
+            (None, None) => None,
+        };
         model.with_adapter(adapter.as_ref())
     }
 
@@ -261,7 +271,7 @@ impl Model {
 
 /// Adapters.
 impl Model {
-    /// What its sequences begin with.
+    /// What its sequences begin with, or are computed with.
     pub fn adapter(&self) -> Option<&Adapter> {
         self.1.as_ref()
     }
@@ -275,9 +285,14 @@ impl Model {
         Ok(Self(Arc::clone(&self.0), adapter.cloned()))
     }
 
-    /// Whether `sequence` begins as its sequences do.
+    /// Whether `sequence` has the same adapter as its sequences.
     pub(crate) fn begins(&self, sequence: &Sequence) -> bool {
         self.adapter() == sequence.adapter()
+    }
+
+    /// Unique among all models of the process.
+    pub(crate) fn identity(&self) -> u64 {
+        self.0.identity
     }
 
     /// Computes the keys and values of a prefix.

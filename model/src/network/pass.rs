@@ -24,7 +24,8 @@ use crate::files::config::{Config, Residual};
 use crate::network::activations::Activations;
 use crate::network::chunk::{Chunk, Cursor, Planned, Segment};
 use crate::network::hook::{HookPoint, HookRows, RunOptions};
-use crate::network::layer::{Context, Layer, Linear, Norm, Weights};
+use crate::network::layer::{Context, Layer, Linear, LinearRole, Norm, Weights};
+use crate::network::lora::Updates;
 use crate::network::placement::Placement;
 use crate::network::rope::Rotation;
 use crate::network::workspace::Workspace;
@@ -192,14 +193,16 @@ impl Pass<'_, '_, '_> {
         let step = self.workspace.tile.min(most);
         for rows in tiles(wanted, step) {
             self.check_cancelled()?;
-            let Self { weights, workspace, options, isa, activations, .. } = &mut *self;
-            let Workspace { x, normed, logits, quantized, segments, .. } = &mut **workspace;
+            let Self { weights, chunks, workspace, options, isa, activations, .. } = &mut *self;
+            let Workspace { x, normed, logits, quantized, lora, segments, .. } = &mut **workspace;
             let normed = &mut normed[..rows.len() * hidden];
             weights.final_norm.forward(*isa, &x[rows.start * hidden..rows.end * hidden], normed);
             show(options, segments, HookPoint::FinalNorm, normed, rows.clone());
             let at = if options.logits.is_some() { 0 } else { first + rows.start };
             let logits = &mut logits[at * vocab..][..rows.len() * vocab];
-            let mut context = Context { isa: *isa, activations: *activations, quantized };
+            let place = (0, LinearRole::Head);
+            let updates = Updates::find(chunks, segments, &rows, place, lora);
+            let mut context = Context { isa: *isa, activations: *activations, quantized, updates };
             weights.logits(&mut context, normed, logits);
             if let Some(sink) = &mut options.logits {
                 for (chunk, token, logits) in HookRows::new(logits, rows, segments).chunks() {
@@ -268,6 +271,8 @@ fn scale_residual(residual: Residual, width: usize, normed: &[f32], x: &mut [f32
 /// A branch of a layer (attention or feed-forward block) and the residual that its output is added to.
 struct Branch<'a> {
     norm: &'a Option<Norm>,
+    /// Whether an adapter adds to the output.
+    is_updated: bool,
     isa: Isa,
     /// Scratch, `[rows, hidden]`
     normed: &'a mut [f32],
@@ -278,7 +283,7 @@ struct Branch<'a> {
 }
 
 impl Branch<'_> {
-    /// Adds the output of `compute` to the residual: directly, unless a norm or a hook needs it first.
+    /// Adds the output of `compute` to the residual: directly, unless a norm, a hook or an adapter needs it first.
     fn add(
         self,
         options: &mut RunOptions<'_>,
@@ -287,8 +292,8 @@ impl Branch<'_> {
         rows: Range<usize>,
         mut compute: impl FnMut(Output, &mut [f32]),
     ) {
-        let Self { norm, isa, normed, branch, x } = self;
-        if norm.is_none() && options.hook.is_none() {
+        let Self { norm, is_updated, isa, normed, branch, x } = self;
+        if norm.is_none() && options.hook.is_none() && !is_updated {
             return compute(Output::Add, x);
         }
         let branch = &mut branch[..x.len()];

@@ -7,7 +7,8 @@ use crate::network::adapter::Adapter;
 use crate::network::kv::{KvPool, SequenceCache};
 use crate::network::placement::Placement;
 
-/// Token ids, their positions, and their KV cache. With an adapter, the cache begins with the positions of its prefix.
+/// Token ids, their positions, and their KV cache. With an adapter, it is computed with the updates of that, or the cache begins with the
+/// positions of its prefix.
 ///
 /// It allocates memory from the pool of its model as it grows, and returns it when it is truncated or dropped. Created by
 /// [`Model::sequence`](crate::Model::sequence); extended by [`Model::run`](crate::Model::run).
@@ -15,7 +16,7 @@ pub struct Sequence {
     /// Identity of its model.
     pub(crate) model: u64,
     pub(crate) pool: KvPool,
-    /// What the cache begins with.
+    /// What the cache begins with, or is computed with.
     adapter: Option<Adapter>,
     /// The prefix of the adapter, then the tokens.
     pub(crate) cache: SequenceCache,
@@ -35,7 +36,8 @@ impl Sequence {
         capacity: usize,
     ) -> Self {
         let (pool, adapter) = (pool.clone(), adapter.cloned());
-        let cache = adapter.as_ref().map_or_else(|| pool.cache(), Adapter::cache);
+        let prefix = adapter.as_ref().and_then(Adapter::cache);
+        let cache = prefix.unwrap_or_else(|| pool.cache());
         Self { model, pool, adapter, cache, placement: None, ids: Vec::new(), capacity }
     }
 
@@ -54,7 +56,7 @@ impl Sequence {
         &self.ids
     }
 
-    /// What it begins with.
+    /// What it begins with, or is computed with.
     pub fn adapter(&self) -> Option<&Adapter> {
         self.adapter.as_ref()
     }
@@ -183,13 +185,14 @@ impl Sequence {
     /// Returns pages without tokens to the pool.
     pub(crate) fn trim(&mut self) {
         let positions = self.positions();
-        match &self.adapter {
+        let prefix = self.adapter.as_ref().filter(|_| self.ids.is_empty());
+        match prefix.and_then(Adapter::cache) {
             // Its own copy of the last page of the prefix is not needed any more.
-            Some(adapter) if self.ids.is_empty() => {
+            Some(prefix) => {
                 self.pool.trim(&mut self.cache, 0);
-                self.cache = adapter.cache();
+                self.cache = prefix;
             }
-            _ => self.pool.trim(&mut self.cache, positions),
+            None => self.pool.trim(&mut self.cache, positions),
         }
     }
 }

@@ -6,6 +6,7 @@ use glm_kernels::{Angle, OutOfMemory, Partials, Q8Rows};
 use crate::error::{Error, Result};
 use crate::files::config::{Config, MaskKind};
 use crate::network::chunk::{Segment, WantedRows};
+use crate::network::lora::Scratch;
 use crate::network::pass::SINK_ROWS;
 use crate::network::placement::Placement;
 use crate::network::rope;
@@ -36,6 +37,8 @@ pub struct Workspace {
     pub(crate) gated: Vec<f32>,
     /// Inputs of a linear layer as 8-bit integers.
     pub(crate) quantized: Q8Rows,
+    /// Buffers for the updates of adapters.
+    pub(crate) lora: Scratch,
     /// Partial results of attention.
     pub(crate) partials: Partials,
     /// `[wanted rows, vocab]`
@@ -68,6 +71,7 @@ impl Workspace {
                 wide: zeroed(tile * widest(config))?,
                 gated: zeroed(tile * gated(config))?,
                 quantized: Q8Rows::with_capacity(tile, widest_input(config)),
+                lora: Scratch::default(),
                 partials: Partials::default(),
                 logits: zeroed(config.vocab)?,
                 wanted: WantedRows::default(),

@@ -34,10 +34,15 @@ pub const TABLE: &[(&str, &str)] = &[
     ),
     ("Always choose the likeliest token", "总是选择概率最高的 token"),
     (
-        "An adapter (P-Tuning v2) that was trained for the model: a folder with `config.json` and the weights of the prefix \
-         encoder. `glm serve` and `glm batch` also take NAME=FOLDER, several times: requests choose one by this name as their \
-         model",
-        "为该模型训练的适配器（P-Tuning v2）：含 `config.json` 和前缀编码器权重的文件夹。`glm serve` 和 `glm batch` 还接受 NAME=FOLDER，可多次给出：请求以此名称作为 model 来选用",
+        "An adapter (LoRA) to merge into the weights before they are quantized: a folder of the peft library. The weights must \
+         be the original ones",
+        "在量化之前合并到权重中的适配器（LoRA）：peft 库的文件夹。权重必须是原始的，未经量化",
+    ),
+    (
+        "An adapter that was trained for the model: a folder of the peft library (LoRA), or one with `config.json` and the \
+         weights of the prefix encoder (P-Tuning v2). `glm serve` and `glm batch` also take NAME=FOLDER, several times: requests \
+         choose one by this name as their model. So does `glm chat`: /adapter NAME chooses",
+        "为该模型训练的适配器：peft 库的文件夹（LoRA），或含 `config.json` 和前缀编码器权重的文件夹（P-Tuning v2）。`glm serve` 和 `glm batch` 还接受 NAME=FOLDER，可多次给出：请求以此名称作为 model 来选用。`glm chat` 也接受：用 /adapter NAME 选用",
     ),
     (
         "Another name under which requests may ask for the model; can be given several times",

@@ -115,7 +115,7 @@ impl Quantizer {
     /// # Errors
     /// If the source is no supported model.
     pub fn missing(&self) -> Result<Vec<PathBuf>> {
-        let source = Source::open(&self.source)?;
+        let source = Source::open(&self.source, &self.options)?;
         let plan = self.plan(&source)?;
         let mut files = Vec::new();
         if !self.journal.is_head_compared
@@ -137,7 +137,7 @@ impl Quantizer {
     /// # Errors
     /// If the source is no supported model.
     pub fn bytes(&self) -> Result<u64> {
-        Ok(self.plan(&Source::open(&self.source)?)?.file_len())
+        Ok(self.plan(&Source::open(&self.source, &self.options)?)?.file_len())
     }
 
     /// Writes every tensor whose files are all complete and that is not yet written. `progress` gets the bytes written, the bytes in
@@ -151,7 +151,7 @@ impl Quantizer {
         is_complete: &dyn Fn(&Path) -> bool,
         progress: Progress<'_>,
     ) -> Result<()> {
-        let source = Source::open(&self.source)?;
+        let source = Source::open(&self.source, &self.options)?;
         if !self.compare_head(&source, is_complete) {
             return Ok(());
         }
@@ -192,7 +192,7 @@ impl Quantizer {
     /// # Errors
     /// If files are [`missing`](Self::missing), or a file cannot be written.
     pub fn finish(self) -> Result<Quantized> {
-        let source = Source::open(&self.source)?;
+        let source = Source::open(&self.source, &self.options)?;
         let plan = self.plan(&source)?;
         if let Some(item) = self.unwritten(&plan).next() {
             let problem = format!("is not complete: {} is missing", item.name());

@@ -24,6 +24,7 @@ use glm_kernels::{BLOCK, Bits, GroupForm, LANES, Rotation, Shape};
 use half::f16;
 use rayon::prelude::*;
 
+use super::low_rank::LowRankRows;
 use super::map::{Piece, Source};
 use super::piece::PieceRows;
 use crate::error::{Error, Result};
@@ -104,6 +105,8 @@ pub(crate) struct StoredMatrix {
     rows: usize,
     cols: usize,
     form: Form,
+    /// What is added to the weights when they are read; only to plain ones.
+    updates: Vec<LowRankRows>,
 }
 
 enum Form {
@@ -136,7 +139,14 @@ impl StoredMatrix {
             Some(_) => parts(checkpoint, source, &[source.whole()], packing)?,
             None => parts(checkpoint, source, &source.pieces, packing)?,
         };
-        Ok(Self { name: source.name.clone(), rows: source.rows, cols: source.cols, form })
+        let (name, rows, cols) = (source.name.clone(), source.rows, source.cols);
+        Ok(Self { name, rows, cols, form, updates: Vec::new() })
+    }
+
+    /// Adds an update to the weights, which are not quantized.
+    pub(crate) fn update(&mut self, update: LowRankRows) {
+        debug_assert!(!self.is_quantized());
+        self.updates.push(update);
     }
 
     /// The tensors that hold its numbers, each once.
@@ -189,10 +199,12 @@ impl StoredMatrix {
         !matches!(self.form, Form::Plain(_))
     }
 
-    /// The tensor, if the matrix is one plain tensor.
+    /// The tensor, if the matrix is one plain tensor, with exactly its weights.
     pub(crate) fn plain(&self) -> Option<&Tensor> {
         match &self.form {
-            Form::Plain(parts) if parts.len() == 1 => Some(&parts[0].tensor),
+            Form::Plain(parts) if parts.len() == 1 && self.updates.is_empty() => {
+                Some(&parts[0].tensor)
+            }
             _ => None,
         }
     }
@@ -267,13 +279,13 @@ impl StoredMatrix {
         Ok(Weight::panels(shape, bytes.into(), &scales.into()).with_order(self.order().cloned()))
     }
 
-    /// The type of the joined matrix: that of its parts if they agree, else F32, which represents all of them.
+    /// The type of the joined matrix: that of its parts if they agree, else F32, which represents all of them. F32 with updates, too.
     pub(crate) fn joined_dtype(&self) -> Dtype {
         match &self.form {
             Form::Plain(parts) => {
                 let dtype = parts[0].tensor.dtype();
                 let agree = parts.iter().all(|part| part.tensor.dtype() == dtype);
-                if agree { dtype } else { Dtype::F32 }
+                if agree && self.updates.is_empty() { dtype } else { Dtype::F32 }
             }
             // An 8-bit integer times an f16 scale is exact in f32, and so is a difference of two. That of a block is f32 by definition.
             _ => Dtype::F32,
@@ -285,6 +297,11 @@ impl StoredMatrix {
         let dtype = self.joined_dtype();
         let rows = bytes.par_chunks_exact_mut(self.cols * dtype.size()).enumerate();
         rows.for_each(|(row, bytes)| {
+            if !self.updates.is_empty() {
+                let mut values = vec![0.0; self.cols];
+                self.row(first + row, &mut values);
+                return bytes.copy_from_slice(bytemuck::cast_slice(&values));
+            }
             for part in self.parts_of(first + row) {
                 let cols = &part.piece.cols;
                 let to = &mut bytes[cols.start * dtype.size()..cols.end * dtype.size()];
@@ -361,9 +378,7 @@ impl StoredMatrix {
             return Ok(());
         }
         let mut values = vec![0.0; shape.cols];
-        for part in self.parts_of(row) {
-            part.values(row, &mut values[part.piece.cols.clone()]);
-        }
+        self.row(row, &mut values);
         quantize_row(shape, &values, integers, scales).map_err(|bad| self.unquantizable(row, bad))
     }
 
@@ -381,9 +396,7 @@ impl StoredMatrix {
     ) -> Result<()> {
         let mut stored = vec![0.0; self.cols];
         for (row, values) in (first..).zip(values.chunks_exact_mut(self.cols)) {
-            for part in self.parts_of(row) {
-                part.values(row, &mut stored[part.piece.cols.clone()]);
-            }
+            self.row(row, &mut stored);
             if let Some(col) = stored.iter().position(|value| !value.is_finite()) {
                 let bad = Unquantizable { col, value: stored[col] };
                 return Err(self.unquantizable(row, bad));
@@ -392,6 +405,14 @@ impl StoredMatrix {
             values.iter_mut().zip(order).for_each(|(value, &col)| *value = stored[col]);
         }
         Ok(())
+    }
+
+    /// The weights of one row, with the updates.
+    fn row(&self, row: usize, values: &mut [f32]) {
+        for part in self.parts_of(row) {
+            part.values(row, &mut values[part.piece.cols.clone()]);
+        }
+        self.updates.iter().for_each(|update| update.add(row, values));
     }
 
     /// The error for a weight that cannot be quantized. It names the tensor, and the place in it.

@@ -6,6 +6,7 @@ use glm_kernels::{Activation, Input, Isa, Output, Q8Rows, for_each_row};
 
 use super::Weight;
 use crate::network::activations::Activations;
+use crate::network::lora::Updates;
 
 /// `y = act(x·Wᵀ + b)`
 pub(crate) struct Linear {
@@ -33,6 +34,8 @@ pub(crate) struct Context<'a> {
     pub(crate) activations: Activations,
     /// Buffer for quantized inputs.
     pub(crate) quantized: &'a mut Q8Rows,
+    /// What adapters add to the outputs.
+    pub(crate) updates: Option<Updates<'a>>,
 }
 
 impl Linear {
@@ -51,7 +54,7 @@ impl Linear {
                 let x = &x[row * to.len()..][..to.len()];
                 to.iter_mut().zip(&**order).for_each(|(to, &input)| *to = x[input as usize]);
             };
-            self.forward_in_order(context, &mut ordered, gather, output, y);
+            self.forward_in_order(context, &mut ordered, gather, Some(x), output, y);
             ORDERED.set(ordered);
             return;
         }
@@ -62,7 +65,7 @@ impl Linear {
         } else {
             Input::F32(x)
         };
-        self.kernel().forward_into(context.isa, input, output, y);
+        self.compute(context.isa, input, x, &mut context.updates, output, y);
     }
 
     /// As [`Self::forward`], after `fill` has written the rows of `x`. The thread that wrote a row also quantizes it, while it is
@@ -76,7 +79,7 @@ impl Linear {
         y: &mut [f32],
     ) {
         match self.weight.order() {
-            None => self.forward_in_order(context, x, fill, output, y),
+            None => self.forward_in_order(context, x, fill, None, output, y),
             Some(_) => {
                 for_each_row(x, self.weight.cols(), fill);
                 self.forward(context, x, output, y);
@@ -84,12 +87,14 @@ impl Linear {
         }
     }
 
-    /// As [`Self::forward_filled`], with inputs in the order of the columns.
+    /// As [`Self::forward_filled`], with inputs in the order of the columns. Updates take `natural`, the inputs in their own order, if
+    /// that is another.
     fn forward_in_order(
         &self,
         context: &mut Context<'_>,
         x: &mut [f32],
         fill: impl Fn(usize, &mut [f32]) + Sync,
+        natural: Option<&[f32]>,
         output: Output,
         y: &mut [f32],
     ) {
@@ -101,18 +106,33 @@ impl Linear {
             for_each_row(x, self.weight.cols(), fill);
             Input::F32(x)
         };
-        self.kernel().forward_into(context.isa, input, output, y);
+        let natural = natural.unwrap_or(x);
+        self.compute(context.isa, input, natural, &mut context.updates, output, y);
+    }
+
+    /// The outputs for `input`, which is `x`, and the updates.
+    fn compute(
+        &self,
+        isa: Isa,
+        input: Input<'_>,
+        x: &[f32],
+        updates: &mut Option<Updates<'_>>,
+        output: Output,
+        y: &mut [f32],
+    ) {
+        let Some(updates) = updates else {
+            return self.kernel(self.activation).forward_into(isa, input, output, y);
+        };
+        debug_assert_eq!(output, Output::Store, "a sum of three terms would depend on its order");
+        self.kernel(Activation::None).forward_into(isa, input, output, y);
+        updates.add(isa, x, self.activation, y);
     }
 
     fn takes_integers(&self, context: &Context<'_>) -> bool {
         context.activations == Activations::Int8 && self.weight.is_quantized()
     }
 
-    fn kernel(&self) -> glm_kernels::Linear<'_> {
-        glm_kernels::Linear {
-            weight: self.weight.matrix(),
-            bias: self.bias.as_deref(),
-            activation: self.activation,
-        }
+    fn kernel(&self, activation: Activation) -> glm_kernels::Linear<'_> {
+        glm_kernels::Linear { weight: self.weight.matrix(), bias: self.bias.as_deref(), activation }
     }
 }

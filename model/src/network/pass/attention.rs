@@ -9,6 +9,7 @@ use crate::files::config::Residual;
 use crate::network::hook::HookPoint;
 use crate::network::kv::Queries;
 use crate::network::layer::{Attention, Context, Layer, Linear, LinearRole, Norm};
+use crate::network::lora::Updates;
 use crate::network::workspace::Workspace;
 
 impl Pass<'_, '_, '_> {
@@ -20,7 +21,7 @@ impl Pass<'_, '_, '_> {
         rows: Range<usize>,
     ) {
         let Self { config, rotation, chunks, workspace, options, isa, activations, .. } = self;
-        let Workspace { x, queries, angles, normed, wide, quantized, segments, .. } =
+        let Workspace { x, queries, angles, normed, wide, quantized, lora, segments, .. } =
             &mut **workspace;
         let Attention::Grouped { qkv: projection, .. } = &layer.attention;
         let (n, isa) = (rows.len(), *isa);
@@ -28,7 +29,8 @@ impl Pass<'_, '_, '_> {
         let normed = &mut normed[..n * config.hidden];
         let qkv = &mut wide[..n * config.qkv_rows()];
         let norm = |row, y: &mut _| layer.attention_norm.token(isa, x, row, y);
-        let mut context = Context { isa, activations: *activations, quantized };
+        let updates = Updates::find(chunks, segments, &rows, (index, LinearRole::Qkv), lora);
+        let mut context = Context { isa, activations: *activations, quantized, updates };
         projection.forward_filled(&mut context, normed, norm, Output::Store, qkv);
         show(options, segments, HookPoint::Input(index, LinearRole::Qkv), normed, rows.clone());
 
@@ -90,8 +92,8 @@ impl Pass<'_, '_, '_> {
         layer: &Layer<Linear, Norm>,
         rows: Range<usize>,
     ) {
-        let Self { config, workspace, options, isa, activations, .. } = self;
-        let Workspace { x, normed, branch, wide, quantized, segments, .. } = &mut **workspace;
+        let Self { config, chunks, workspace, options, isa, activations, .. } = self;
+        let Workspace { x, normed, branch, wide, quantized, lora, segments, .. } = &mut **workspace;
         let Attention::Grouped { output, .. } = &layer.attention;
         let (n, isa, hidden) = (rows.len(), *isa, config.hidden);
         let x = rows_mut(x, &rows, hidden);
@@ -103,8 +105,11 @@ impl Pass<'_, '_, '_> {
         let attended = &wide[..n * config.attention_width()];
         let role = HookPoint::Input(index, LinearRole::AttentionOutput);
         show(options, segments, role, attended, rows.clone());
-        let mut context = Context { isa, activations: *activations, quantized };
-        let branch = Branch { norm: &layer.attention_output_norm, isa, normed, branch, x };
+        let place = (index, LinearRole::AttentionOutput);
+        let updates = Updates::find(chunks, segments, &rows, place, lora);
+        let (norm, is_updated) = (&layer.attention_output_norm, updates.is_some());
+        let mut context = Context { isa, activations: *activations, quantized, updates };
+        let branch = Branch { norm, is_updated, isa, normed, branch, x };
         branch.add(options, segments, HookPoint::Attention(index), rows, |mode, y| {
             output.forward(&mut context, attended, mode, y);
         });

@@ -8,6 +8,7 @@ use super::{Branch, Pass, rows_mut, scale_residual, show};
 use crate::files::config::Mlp;
 use crate::network::hook::HookPoint;
 use crate::network::layer::{Context, FeedForward, Layer, Linear, LinearRole, Norm};
+use crate::network::lora::Updates;
 use crate::network::workspace::Workspace;
 
 impl Pass<'_, '_, '_> {
@@ -19,20 +20,22 @@ impl Pass<'_, '_, '_> {
         rows: Range<usize>,
     ) {
         self.up(index, layer, &rows);
-        let Self { config, workspace, options, isa, activations, .. } = self;
-        let Workspace { x, normed, branch, wide, gated, quantized, segments, .. } =
+        let Self { config, chunks, workspace, options, isa, activations, .. } = self;
+        let Workspace { x, normed, branch, wide, gated, quantized, lora, segments, .. } =
             &mut **workspace;
         let FeedForward::Dense { down, .. } = &layer.feed_forward;
         let (n, isa, hidden) = (rows.len(), *isa, config.hidden);
         let x = rows_mut(x, &rows, hidden);
         let normed = &mut normed[..n * hidden];
         let intermediate = &mut wide[..n * config.up_rows()];
-        let mut context = Context { isa, activations: *activations, quantized };
+        let updates = Updates::find(chunks, segments, &rows, (index, LinearRole::Down), lora);
+        let (norm, is_updated) = (&layer.feed_forward_output_norm, updates.is_some());
+        let mut context = Context { isa, activations: *activations, quantized, updates };
         scale_residual(config.residual, hidden, normed, x);
 
         let kind = GateKind::of(config.mlp);
         let gated = &mut gated[..if kind.is_some() { n * config.intermediate_size } else { 0 }];
-        let branch = Branch { norm: &layer.feed_forward_output_norm, isa, normed, branch, x };
+        let branch = Branch { norm, is_updated, isa, normed, branch, x };
         let point = HookPoint::FeedForward(index);
         branch.add(options, segments, point, rows.clone(), |mode, y| match &kind {
             None => down.forward(&mut context, intermediate, mode, y),
@@ -47,14 +50,15 @@ impl Pass<'_, '_, '_> {
 
     /// Writes `m` to [`Workspace::normed`] and `act(up(m))`, not yet gated, to [`Workspace::wide`].
     fn up(&mut self, index: usize, layer: &Layer<Linear, Norm>, rows: &Range<usize>) {
-        let Self { config, workspace, options, isa, activations, .. } = self;
-        let Workspace { x, normed, wide, quantized, segments, .. } = &mut **workspace;
+        let Self { config, chunks, workspace, options, isa, activations, .. } = self;
+        let Workspace { x, normed, wide, quantized, lora, segments, .. } = &mut **workspace;
         let FeedForward::Dense { up, .. } = &layer.feed_forward;
         let n = rows.len();
         let x = rows_mut(x, rows, config.hidden);
         let normed = &mut normed[..n * config.hidden];
         let norm = |row, y: &mut _| layer.feed_forward_norm.token(*isa, x, row, y);
-        let mut context = Context { isa: *isa, activations: *activations, quantized };
+        let updates = Updates::find(chunks, segments, rows, (index, LinearRole::Up), lora);
+        let mut context = Context { isa: *isa, activations: *activations, quantized, updates };
         let intermediate = &mut wide[..n * config.up_rows()];
         up.forward_filled(&mut context, normed, norm, Output::Store, intermediate);
         show(options, segments, HookPoint::Input(index, LinearRole::Up), normed, rows.clone());
