@@ -332,6 +332,7 @@ impl Model {
         options.threads = self.threads;
         options.activations = activations;
         options.kv = kv;
+        options.without_own_adapter = self.adapter.iter().any(|adapter| adapter.name.is_none());
         options
     }
 }

@@ -37,6 +37,10 @@ pub fn run(args: &Chat) -> Result<()> {
     if args.messages.is_some() && !is_once {
         check_resumable(args)?;
     }
+    if is_once || !stdin().is_terminal() {
+        // Nobody could choose one of them.
+        open::refuse_names(&args.model)?;
+    }
     let bundle = open::bundle(&args.model, args.template.as_deref(), &args.model.options())?;
     let adapters = Adapters::open(&args.model, bundle.model())?;
     let cancel = interrupt::token(Again::Exits)?;

@@ -109,8 +109,8 @@ messages! {
     no_such_adapter(name, names): "there is no adapter {name}; there are: {names}", "没有名为 {name} 的适配器；可选：{names}";
     adapter_chosen(name): "adapter {name}; the next answer reads the conversation from its beginning",
         "适配器 {name}；下一次回答会从头读取对话";
-    adapter_name_is_taken(name): "--adapter {name}=FOLDER: the model or another adapter has this name already; choose another",
-        "--adapter {name}=FOLDER：模型或别的适配器已使用这个名称；请换一个";
+    adapter_name_is_taken(name): "--adapter {name}=FOLDER: this name is taken already, or has a meaning of its own; choose another",
+        "--adapter {name}=FOLDER：这个名称已被使用，或另有含义；请换一个";
     int8_has_no_effect(): "--activations int8 has no effect: only quantized weights are multiplied with int8 activations",
         "--activations int8 不起作用：只有量化的权重才与 int8 激活值相乘";
     weights_are_16_bits(format, read, command):

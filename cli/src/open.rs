@@ -39,7 +39,7 @@ pub fn model(args: &args::Model, tokenizer: Option<&Tokenizer>) -> Result<Model>
 }
 
 /// Only requests and a chat can choose an adapter by its name.
-fn refuse_names(args: &args::Model) -> Result<()> {
+pub fn refuse_names(args: &args::Model) -> Result<()> {
     match args.named_adapters().next() {
         Some((name, _)) => Err(usage(messages::adapter_has_a_name(name))),
         None => Ok(()),

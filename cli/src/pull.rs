@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
-use glm_model::{Config, Error, Tokenizer};
+use glm_model::{Config, Error, QuantizeOptions, Tokenizer};
 
 use self::download::Downloader;
 use self::http::Http;
@@ -39,12 +39,14 @@ const MAX_SMALL: u64 = 32 << 20;
 pub fn run(args: &Pull) -> Result<()> {
     let started = Instant::now();
     let endpoint = Endpoint::of_environment(args.from)?;
+    let options = args.quantize.map(|bits| weight_format(bits, args.group, args.symmetric));
+    let options = options.transpose()?;
     let stop = Stop { cancel: interrupt::token(Again::Exits)?, termination: Termination::catch()? };
     let http = Http::new(stop);
     let listing = endpoint.list(&http, &args.repository, args.revision.as_deref(), &note)?;
     let downloader = Downloader::new(http, endpoint.authorization.clone());
-    let pulled = match args.quantize {
-        Some(bits) => quantized(args, bits, &downloader, &listing),
+    let pulled = match options {
+        Some(options) => quantized(args, options, &downloader, &listing),
         None => store::store(&downloader, &listing),
     };
     let folder = pulled.map_err(|error| {
@@ -71,11 +73,10 @@ pub fn run(args: &Pull) -> Result<()> {
 /// Downloads and quantizes a model, and returns its folder.
 fn quantized(
     args: &Pull,
-    bits: usize,
+    mut options: QuantizeOptions,
     downloader: &Downloader,
     listing: &Listing,
 ) -> Result<PathBuf> {
-    let mut options = weight_format(bits, args.group, args.symmetric)?;
     options.threads = args.threads;
     let folder = models::quantized_folder(&args.repository, &options)?;
     let format = folder.file_name().unwrap_or_default().to_string_lossy();

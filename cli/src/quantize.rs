@@ -92,7 +92,8 @@ fn too_little_memory(
     let [needs, has] = [needed, available].map(bytes);
     let Some(file) = &args.calibrate else { return Ok(messages::choosing_memory(needs, has)) };
     // The moments of inputs take the same memory for any number of tokens.
-    options.calibration = Some(calibration(folder, file.as_deref(), FEW_TOKENS)?);
+    options.calibration =
+        Some(calibration(folder, file.as_deref(), FEW_TOKENS.min(args.calibration_tokens))?);
     let least = calibration_bytes(folder, &options)?;
     Ok(match least <= available {
         true => messages::calibration_memory(needs, has),

@@ -156,7 +156,7 @@ fn bad_input_is_refused_with_a_reason() {
     };
     with_ids(&["--stop", "x"], 1, "no tokenizer");
     with_ids(&["--temperature", "-1"], 2, "from 0 to 100");
-    with_ids(&["--top-p", "0"], 2, "above 0");
+    with_ids(&["--top-p", "-0.1"], 2, "from 0 to 1");
     with_ids(&["--max-new-tokens", "0"], 2, "at least 1");
     with_ids(&["--context", "0"], 2, "at least 1");
     with_ids(&["--context", "2049"], 2, "from 1 to 2048");

@@ -72,6 +72,7 @@ fn each_kind_of_end_has_its_code() {
         (2, &["quantize", &tiny, &out, "--target-bits", "4.5", "--symmetric"]),
         (2, &["quantize", &tiny, &out, "--bits", "8", "--symmetric"]),
         (2, &["bench", "--shape", "chatglm-6b", "--bits", "8", "--symmetric"]),
+        (2, &["pull", "THUDM/chatglm-6b", "--quantize", "8", "--symmetric"]),
         (2, &["pull", "a/b", "--quantize", "--target-bits", "4.5"]),
         (2, &["bench", "--shape", "chatglm-6b", "--bits", "5"]),
         (2, &["bench", "--symmetric"]),

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use common::fixture;
 use common::runner::{Runner, with};
 use glm_model::{
-    Activations, Checkpoint, Dtype, Model, Options, QuantizeOptions, Quantizer, SafetensorsLayout,
-    TensorSpec, quantize,
+    Activations, Adapter, Checkpoint, Dtype, Model, Options, QuantizeOptions, Quantizer,
+    SafetensorsLayout, TensorSpec, quantize,
 };
 use half::f16;
 use packed::{Layer, Stored, words};
@@ -77,6 +77,29 @@ fn logits(path: &Path, activations: Activations) -> Vec<f32> {
     let options = with(|options: &mut Options| options.activations = Some(activations));
     let model = Model::open(path, &options).unwrap();
     Runner::new(&model, 16).all(&[1, 5, 8, 2, 2, 7, 3, 4])
+}
+
+/// The logits with an adapter of LoRA for the layers with 128 columns and with 344.
+fn logits_with_updates(path: &Path, layers: &[(&str, Layer)]) -> Vec<f32> {
+    let mut numbers =
+        (0..).map(|n: u32| (n.wrapping_mul(2_654_435_761) >> 24) as f32 / 256.0 - 0.5);
+    let mut tensor = |name: String, shape: [usize; 2]| {
+        let numbers = numbers.by_ref().take(shape[0] * shape[1]);
+        (TensorSpec::new(name, Dtype::F32, shape), numbers.flat_map(f32::to_le_bytes).collect())
+    };
+    let mut tensors: Vec<Stored> = Vec::new();
+    for (name, layer) in layers {
+        tensors.push(tensor(format!("base_model.model.{name}.lora_A.weight"), [2, layer.cols]));
+        tensors.push(tensor(format!("base_model.model.{name}.lora_B.weight"), [layer.rows, 2]));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let config = json!({"peft_type": "LORA", "r": 2, "lora_alpha": 1});
+    fs::write(folder.path().join("adapter_config.json"), config.to_string()).unwrap();
+    fs::write(folder.path().join("adapter_model.safetensors"), safetensors(&tensors)).unwrap();
+    let options = with(|options: &mut Options| options.activations = Some(Activations::F32));
+    let model = Model::open(path, &options).unwrap();
+    let adapter = Adapter::open(folder.path(), &model).unwrap();
+    Runner::new(&model.with_adapter(Some(&adapter)).unwrap(), 16).all(&[1, 5, 8, 2, 2, 7, 3, 4])
 }
 
 /// The largest difference, relative to the largest value.
@@ -230,6 +253,21 @@ fn packed_models_have_the_logits_of_their_weights() {
             assert_eq!(own, other, "{}", case.what);
         }
     }
+}
+
+/// The inputs of an adapter stay in their own order.
+#[test]
+fn updates_of_reordered_weights_take_the_inputs_as_they_are() {
+    let case = cases().into_iter().find(|case| case.what == "GPTQ with an order").unwrap();
+    let layers = case.layers();
+    let whole: Vec<_> = layers.iter().map(|(name, layer)| (*name, plain(name, layer))).collect();
+    let expected = logits_with_updates(model(&whole, None).path(), &layers);
+    let packed = case.model();
+    let found = logits_with_updates(packed.path(), &layers);
+    let error = difference(&found, &expected);
+    assert!(error <= LOGITS_ERROR, "{error:e}");
+    let without = difference(&logits(packed.path(), Activations::F32), &expected);
+    assert!(without > 0.01, "the adapter changes nothing: {without:e}");
 }
 
 /// Integers, zero points and scales of the panels, read by their definition.

@@ -55,7 +55,7 @@ pub struct Quantize {
     pub calibration_tokens: usize,
     /// An adapter (LoRA) to merge into the weights before they are quantized: a folder of the peft library. The weights must be the
     /// original ones.
-    #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath, requires = "target")]
+    #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath, requires = "target", value_parser = path())]
     pub adapter: Option<PathBuf>,
     /// Threads; by default one for each fast core.
     #[arg(short, long, value_name = "N", value_parser = threads)]

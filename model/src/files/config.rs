@@ -336,7 +336,11 @@ impl Config {
         let generation = Fields::open(folder, GENERATION)?;
         (config.sampling, config.unusable_defaults) = config.sampling.with_overrides(&generation);
         // As transformers generates: those of `config.json` count only if this file has none. The template adds the ends of its turns.
-        let mut ends = Vec::new();
+        // The models that fill blanks have ends that are not in `config.json`, or not alone: those stay.
+        let mut ends = match config.dialect {
+            Dialect::Glm | Dialect::Glm130B => config.special.ends.clone(),
+            _ => Vec::new(),
+        };
         for end in generation.known_ids("eos_token_id", config.vocab) {
             if !ends.contains(&end) {
                 ends.push(end);
@@ -449,6 +453,12 @@ pub(crate) mod tests {
             let files = [(FILE, TINY.as_bytes()), (GENERATION, generation.as_bytes())];
             assert_eq!(Config::from_files(&files).unwrap().special.ends, ends, "{generation}");
         }
+        // The end of a blank is another token.
+        let blanks =
+            RELATIVES[3].replace("\"sop_token_id\"", "\"eop_token_id\": 89, \"sop_token_id\"");
+        let files = [(FILE, blanks.as_bytes()), (GENERATION, br#"{"eos_token_id": 7}"#)];
+        let ends = Config::from_files(&files).unwrap().special.ends;
+        assert!(ends.contains(&89) && ends.contains(&7), "{ends:?}");
         let bad = [(FILE, TINY.as_bytes()), (GENERATION, br#"{"top_p": -3, "top_k": "x"}"#)];
         let config = Config::from_files(&bad).unwrap();
         assert_eq!(config.sampling, parse(TINY).unwrap().sampling);

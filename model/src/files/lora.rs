@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::checkpoint::{Checkpoint, Tensor};
-use super::config::{Config, Dialect};
+use super::config::{Config, Dialect, Rope};
 use super::model_dir::ModelDir;
 use super::peft::{LoraConfig, MERGE, PEFT_CONFIG};
 use super::weights::{LowRankRows, Map, PLAIN, Source, StoredNetwork, check_apart};
@@ -129,6 +129,14 @@ fn read(checkpoint: &Checkpoint, lora: &LoraConfig, config: &Config) -> Result<V
     let updates: Vec<_> = updates.into_iter().map(update).collect::<Result<_>>()?;
     check_apart(updates.iter().flat_map(|update| [&update.a, &update.b]), |_| false)?;
     check_once(checkpoint.path(), &updates)?;
+    // The rows of the heads are in another order than in the published model.
+    if let (Dialect::Gguf, Rope::Halves { .. }) = (config.dialect, config.rope)
+        && let Some(update) = updates.iter().find(|update| update.place.1 == LinearRole::Qkv)
+    {
+        let problem = "belongs to query, key or value, which GGUF files of vision models have in another order: use the \
+                       original model";
+        return Err(update.b.error(problem));
+    }
     Ok(updates)
 }
 

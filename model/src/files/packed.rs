@@ -152,6 +152,16 @@ impl PackedMatrix {
                 "has {groups} groups of {cols} columns: only groups of a multiple of {BLOCK} columns that divide all are supported"
             )));
         }
+        if let Some(size) = packing.group
+            && size > 0
+            && !cols.is_multiple_of(size)
+            && groups > 1
+            && groups == cols.div_ceil(size)
+        {
+            return Err(scales.error(format!(
+                "has groups of {size} of {cols} columns: a last group with fewer columns is not supported"
+            )));
+        }
         let zeros = match checkpoint.get(&part(names.zeros)) {
             None if packing.layout == Layout::CompressedTensors => None,
             Some(bytes) if bytes.dtype() == Dtype::I8 && !names.transposed => {

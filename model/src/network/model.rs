@@ -52,6 +52,8 @@ pub struct Options {
     pub kv: Option<KvFormat>,
     /// Most bytes of the KV caches of all sequences; by default only the memory of the machine limits them.
     pub kv_budget: Option<u64>,
+    /// Whether an adapter in the model's own files is left out; for programs that take another.
+    pub without_own_adapter: bool,
 }
 
 impl Options {
@@ -141,6 +143,9 @@ impl Model {
             idle: Mutex::default(),
         });
         let model = Self(inner, None);
+        if options.without_own_adapter {
+            return Ok(model);
+        }
         let adapter = match (&files.prefix, &files.adapter) {
             (Some(_), Some(folder)) => {
                 let problem = "has a trained prefix (P-Tuning v2) and adapter_config.json, and a model can have one adapter: \

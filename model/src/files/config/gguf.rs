@@ -4,6 +4,8 @@
 //! architectures, and keeps the rows of query and key as they were published, except in vision models: there the rotated rows of each
 //! head are those of even numbers, and then those of odd numbers.
 
+use serde_json::Value;
+
 use super::{
     Config, Dialect, Fields, MaskKind, Mlp, Norm, QkvOrder, Reader, Residual, Rope, SpecialIds,
 };
@@ -62,7 +64,7 @@ fn read(fields: &Fields) -> Result<Config> {
         max_context: fields.context(&key("context_length"))?,
         norm: Norm::Rms { eps: fields.positive(&key("attention.layer_norm_rms_epsilon"))? },
         mlp: Mlp::SwiGlu,
-        rope: rope(fields, &key, head_size)?,
+        rope: rope(fields, &key, head_size, is_glm4)?,
         mask: MaskKind::Causal,
         residual: Residual::Plain,
         qkv: QkvOrder::Concatenated,
@@ -114,7 +116,12 @@ fn head_size(
     fields.check_head_size(&keys, size)
 }
 
-fn rope(fields: &Fields, key: &dyn Fn(&str) -> String, head_size: usize) -> Result<Rope> {
+fn rope(
+    fields: &Fields,
+    key: &dyn Fn(&str) -> String,
+    head_size: usize,
+    is_glm4: bool,
+) -> Result<Rope> {
     let rotated = key("rope.dimension_count");
     let rotary_dim = match fields.has(&rotated) {
         true => fields.size(&rotated, 2..=head_size)?,
@@ -125,8 +132,25 @@ fn rope(fields: &Fields, key: &dyn Fn(&str) -> String, head_size: usize) -> Resu
     }
     let base = fields.positive_or(&key("rope.freq_base"), 10_000.0)?;
     let scaling_factor = scaling_factor(fields, key)?;
-    // Of the positions in time, height and width, all three are the same in a text.
-    Ok(match fields.has(&key("rope.dimension_sections")) {
+    // Of the positions in time, height and width, all three are the same in a text. As in llama.cpp, sections without a width and a height
+    // mean nothing.
+    let sections = key("rope.dimension_sections");
+    let is_halves = match fields.get(&sections) {
+        None => false,
+        Some(Value::Array(sections)) if sections.iter().all(Value::is_u64) => {
+            sections.len() > 1 && sections[..2].iter().all(|n| n.as_u64() != Some(0))
+        }
+        Some(_) => {
+            let found = fields.shown(&sections);
+            return Err(
+                fields.error(format!("{sections} must be a list of numbers, found {found}"))
+            );
+        }
+    };
+    if is_halves && !is_glm4 {
+        return Err(fields.error(format!("{sections} is not supported for this architecture")));
+    }
+    Ok(match is_halves {
         true => Rope::Halves { base, rotary_dim, scaling_factor },
         false => Rope::Interleaved { base, rotary_dim, scaling_factor },
     })

@@ -26,6 +26,14 @@ pub(crate) struct Packing {
     pub(crate) symmetric: bool,
     /// Whether the columns of a group need not be adjacent.
     pub(crate) reordered: bool,
+    /// Columns of a group, if the configuration says so for all layers.
+    pub(crate) group: Option<usize>,
+}
+
+/// The size of groups, where it is a number of columns.
+fn group(fields: &Fields<'_>) -> Option<usize> {
+    let size = ["group_size", "q_group_size"].iter().find_map(|name| fields.get(name));
+    size.and_then(|size| size.as_u64()).and_then(|size| usize::try_from(size).ok())
 }
 
 impl Packing {
@@ -92,6 +100,7 @@ fn gptq(fields: &Fields<'_>) -> Result<Packing> {
         less_one: !is_second,
         symmetric: fields.flag("sym", false)?,
         reordered: fields.flag("desc_act", false)?,
+        group: group(fields),
     })
 }
 
@@ -108,6 +117,7 @@ fn awq(fields: &Fields<'_>) -> Result<Packing> {
         less_one: false,
         symmetric: false,
         reordered: false,
+        group: group(fields),
     })
 }
 
@@ -117,7 +127,8 @@ fn auto_round(fields: &Fields<'_>) -> Result<Packing> {
     let format = fields.text("packing_format").unwrap_or("auto_round:auto_gptq");
     let of = |layout, less_one| -> Result<Packing> {
         let symmetric = fields.flag("sym", false)?;
-        Ok(Packing { layout, name: "AutoRound", less_one, symmetric, reordered: false })
+        let (name, group) = ("AutoRound", group(fields));
+        Ok(Packing { layout, name, less_one, symmetric, reordered: false, group })
     };
     match format {
         "auto" | "auto_round:auto_gptq" | "auto_round:gptq" => of(Layout::Gptq, true),
@@ -133,7 +144,7 @@ fn auto_round(fields: &Fields<'_>) -> Result<Packing> {
 fn compressed_tensors(fields: &Fields<'_>) -> Result<Packing> {
     only(fields, "format", &["pack-quantized"])?;
     let groups = fields.nested("config_groups");
-    let mut reordered = false;
+    let (mut reordered, mut sizes) = (false, Vec::new());
     for name in groups.names() {
         let group = groups.nested(name);
         only(&group, "format", &["pack-quantized"])?;
@@ -141,6 +152,7 @@ fn compressed_tensors(fields: &Fields<'_>) -> Result<Packing> {
         only(&weights, "num_bits", &["4", "8"])?;
         only(&weights, "type", &["int"])?;
         only(&weights, "strategy", &["group", "channel"])?;
+        sizes.push(self::group(&weights));
         reordered |=
             weights.text("actorder").is_some_and(|order| order != "weight" && order != "static");
     }
@@ -150,6 +162,8 @@ fn compressed_tensors(fields: &Fields<'_>) -> Result<Packing> {
         less_one: false,
         symmetric: false,
         reordered,
+        // Of several sizes, the tensors say which.
+        group: if let [size] = sizes[..] { size } else { None },
     })
 }
 

@@ -12,6 +12,7 @@ use crate::files::checkpoint;
 use crate::files::config::{GENERATION, UNWRITTEN};
 use crate::files::model_dir::{CONFIG, CONFIG_NAME, ModelDir, TEMPLATE};
 use crate::files::packed::PACKING_METADATA;
+use crate::files::peft::PEFT_CONFIG;
 use crate::files::temporary;
 use crate::files::variant::name_for_copy;
 use crate::text::tokenizer;
@@ -38,7 +39,8 @@ const PART_END: &str = ".part";
 
 /// Checks that the folder has no file of a model, not even a dangling link, and nothing that was begun with a calibration.
 pub(super) fn check(target: &Path) -> Result<()> {
-    refuse(target, companion_files().chain([CONFIG]).map(str::to_owned))?;
+    // An adapter would be applied to what is written beside it.
+    refuse(target, companion_files().chain([CONFIG, PEFT_CONFIG]).map(str::to_owned))?;
     check_weights(target)?;
     if target.join(JOURNAL).exists() {
         let problem = format!(

@@ -80,6 +80,12 @@ impl Quantizer {
             let found = found.to_string();
             return Err(Error::Setting { setting: "target-bits", range, found });
         }
+        if let Some(adapter) = &options.adapter {
+            // Nothing on the disk says which adapter the files that are there were made with.
+            let range = "absent while the files of a model arrive".to_owned();
+            let found = adapter.display().to_string();
+            return Err(Error::Setting { setting: "adapter", range, found });
+        }
         let source = source.into();
         let packing = Config::open(&*source).ok().and_then(|config| config.packing);
         if packing.is_some_and(|packing| packing.reordered) {
