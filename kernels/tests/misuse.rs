@@ -271,9 +271,11 @@ fn kv_pages_of_other_sizes() {
         for (layers, heads) in [(usize::MAX, 2), (2, usize::MAX), (overflowing(2), 2)] {
             refuses("heads of all layers", || new::<E>(layers, heads, 16));
         }
-        refuses("elements of a page", || new::<E>(overflowing(512), 1, 16));
-        // The number of elements fits in `usize`, their bytes do not.
-        assert_eq!(new::<E>(overflowing(512) / 2, 1, 16), Err(OutOfMemory));
+        // Words of eight bytes, the keys and the values of a head.
+        let words = 2 * 16 * KEYS * size_of::<E>() / 8;
+        refuses("elements of a page", || new::<E>(overflowing(words), 1, 16));
+        // The number of words fits in `usize`, their bytes do not.
+        assert_eq!(new::<E>(overflowing(words) / 2, 1, 16), Err(OutOfMemory));
         assert_eq!(new::<E>(0, usize::MAX, 16), Ok(()));
         let sizes = [usize::MAX, overflowing(8), overflowing(2 * KEYS)];
         for size in sizes {
