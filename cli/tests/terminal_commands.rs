@@ -84,7 +84,7 @@ fn settings_are_changed_shown_and_checked() {
         ("/set temperature hot", "error: temperature must be a number from 0 to 100; found hot"),
         ("/set temperature 101", "error: temperature must be a number from 0 to 100; found 101"),
         ("/set temperature default", "\ntemperature 0\n"),
-        ("/set top-p 0", "error: top-p must be a number above 0 and at most 1; found 0"),
+        ("/set top-p 1.1", "error: top-p must be a number from 0 to 1; found 1.1"),
         ("/set top-p 0.5", "\ntop-p 0.5"),
         ("/set top_p 0.6", "\ntop-p 0.6"),
         ("/set top-k -1", "error: top-k must be a whole number"),
@@ -254,5 +254,5 @@ fn chinese_users_read_chinese() {
     chat.send("/nosuch\r");
     chat.wait_for("/nosuch：没有这个命令");
     chat.send("/set top-p 3\r");
-    chat.wait_for("错误：top-p 必须是大于 0 且不超过 1 的数；实际是 3");
+    chat.wait_for("错误：top-p 必须是 0 到 1 的数；实际是 3");
 }

@@ -49,7 +49,7 @@ fn each_kind_of_end_has_its_code() {
         // What is out of range.
         (2, &["generate", "--temperature", "-1", "x"]),
         (2, &["generate", "--temperature", "101", "x"]),
-        (2, &["generate", "--top-p", "0", "x"]),
+        (2, &["generate", "--top-p", "-0.1", "x"]),
         (2, &["generate", "--min-p", "2", "x"]),
         (2, &["generate", "--repetition-penalty", "0", "x"]),
         (2, &["generate", "--top-k", "-1", "x"]),

@@ -177,7 +177,7 @@ fn invalid_layouts_are_refused() {
         (
             "panels-1",
             "panels-9",
-            "layout \"panels-9\", and this version reads \"panels-1\" and \"panels-2\"",
+            "layout \"panels-9\", and this version reads \"panels-1\", \"panels-2\", \"panels-3\"",
         ),
         ("\"glm.group\":\"32\"", "\"glm.group\":\"64\"", "weight_scale: expected F16"),
         (

@@ -503,8 +503,9 @@ fn panels(checkpoint: &Checkpoint, bytes: &Tensor, source: &Source) -> Result<Fo
     let layout = metadata.get(LAYOUT_KEY).map(String::as_str);
     let known = [LAYOUT_NAME, ROTATED_LAYOUT_NAME, ORDERED_LAYOUT_NAME];
     if !layout.is_some_and(|layout| known.contains(&layout)) {
+        let known = known.map(|name| format!("{name:?}")).join(", ");
         return Err(bytes.error(format!(
-            "is quantized in the layout {}, and this version reads {known:?}: quantize the original again",
+            "is quantized in the layout {}, and this version reads {known}: quantize the original again",
             layout.map_or_else(|| "of no name".to_owned(), |layout| format!("{layout:?}"))
         )));
     }
