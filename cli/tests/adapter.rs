@@ -56,6 +56,9 @@ fn what_is_wrong_with_the_flag_is_said() {
     let named = format!("law={folder}");
     let said = refusal(&[&plain[..], &["--adapter", &named]].concat(), 2);
     assert!(said.contains("--adapter law=FOLDER: only `glm chat`"), "{said}");
+    // Nobody could choose it.
+    let said = refusal(&["chat", "-m", &model, "--adapter", &named], 2);
+    assert!(said.contains("--adapter law=FOLDER: only `glm chat`"), "{said}");
     let twice = ["--adapter", &folder, "--adapter", &folder];
     let said = refusal(&[&plain[..], &twice].concat(), 2);
     assert!(said.contains("several adapters need names"), "{said}");

@@ -503,6 +503,22 @@ fn an_adapter_beside_the_model_is_used() {
     let without = model.with_adapter(None).unwrap();
     let plain = bits(&Runner::new(&open(FOUR), 20).all(&ids));
     assert_eq!(bits(&Runner::new(&without, 20).all(&ids)), plain);
+
+    // One that cannot be read stops only those who want it.
+    fs::write(both.path().join("adapter_config.json"), config(&json!({"use_dora": true}))).unwrap();
+    assert!(Model::open(both.path(), &Options::default()).is_err());
+    let options = with(|options: &mut Options| options.without_own_adapter = true);
+    assert!(Model::open(both.path(), &options).unwrap().adapter().is_none());
+}
+
+/// It would be applied once more to the weights beside it.
+#[test]
+fn a_folder_with_an_adapter_takes_no_weights() {
+    let target = folder(&json!({"r": 4, "lora_alpha": 8}), &updates(&MODULES, |_| 4, 7));
+    let go_on = &mut |_, _, _: &str| std::ops::ControlFlow::Continue(());
+    let options = QuantizeOptions::default();
+    let error = quantize(fixture(FOUR), target.path(), &options, go_on).err().unwrap().to_string();
+    assert!(error.contains("holds adapter_config.json already"), "{error}");
 }
 
 #[test]
