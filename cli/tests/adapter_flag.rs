@@ -35,17 +35,23 @@ fn adapter() -> TempDir {
 
 const ANSWER: [&str; 7] = ["--greedy", "--max-new-tokens", "8", "--json", "-t", "2", "-p"];
 
-#[test]
-fn an_adapter_changes_the_answer() {
-    let adapter = adapter();
-    let (folder, model) = (text(adapter.path()), talker());
+/// Checks that an adapter changes the answer, always in the same way, and is described on stderr.
+#[track_caller]
+fn changes_the_answer(folder: &str, description: &str) {
+    let model = talker();
     let plain = [&["generate", "-m", &model][..], &ANSWER, &["你好"]].concat();
-    let tuned = [&plain[..], &["--adapter", &folder]].concat();
+    let tuned = [&plain[..], &["--adapter", folder]].concat();
     let answer = json(&tuned);
     assert_ne!(answer["ids"], json(&plain)["ids"]);
     assert_eq!(answer["ids"], json(&tuned)["ids"]);
     let said = stderr(&glm(&tuned).output().unwrap());
-    assert!(said.contains("4 positions before every prompt"), "{said}");
+    assert!(said.contains(description), "{said}");
+}
+
+#[test]
+fn an_adapter_changes_the_answer() {
+    let adapter = adapter();
+    changes_the_answer(&text(adapter.path()), "4 positions before every prompt");
 }
 
 #[test]
@@ -134,13 +140,7 @@ fn lora() -> TempDir {
 fn low_rank_updates_change_the_answer() {
     let lora = lora();
     let (folder, model) = (text(lora.path()), talker());
-    let plain = [&["generate", "-m", &model][..], &ANSWER, &["你好"]].concat();
-    let tuned = [&plain[..], &["--adapter", &folder]].concat();
-    let answer = json(&tuned);
-    assert_ne!(answer["ids"], json(&plain)["ids"]);
-    assert_eq!(answer["ids"], json(&tuned)["ids"]);
-    let said = stderr(&glm(&tuned).output().unwrap());
-    assert!(said.contains("updates of 1 linear layers (LoRA)"), "{said}");
+    changes_the_answer(&folder, "updates of 1 linear layers (LoRA)");
     let said = refusal(&["generate", "-m", &folder, "--ids", "[1, 2]"], 1);
     let parts = ["is an adapter (LoRA)", "THUDM/chatglm-6b", "--adapter"];
     assert!(parts.iter().all(|part| said.contains(part)), "{said}");
@@ -152,7 +152,10 @@ fn low_rank_updates_change_the_answer() {
     let output = glm(&merge).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     let merged = json(&[&["generate", "-m", &target][..], &ANSWER, &["你好"]].concat());
-    assert_ne!(merged["ids"], json(&plain)["ids"]);
+    assert_ne!(
+        merged["ids"],
+        json(&[&["generate", "-m", &model][..], &ANSWER, &["你好"]].concat())["ids"]
+    );
     refusal(&["quantize", &source, "--adapter", &folder], 2);
 }
 
