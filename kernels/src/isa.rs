@@ -173,15 +173,21 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(simd) => simd.run_pairs(kernel),
             #[cfg(target_arch = "x86_64")]
-            Isa::AvxVnni(simd) => simd.run_pairs(kernel),
+            Isa::AvxVnni(simd) if K::BYTES => simd.run_pairs(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni(simd) => simd.avx2().run_pairs(kernel),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512(simd) => simd.run_pairs(kernel),
             #[cfg(target_arch = "aarch64")]
             Isa::Neon(simd) => simd.run_pairs(kernel),
             #[cfg(target_arch = "aarch64")]
-            Isa::NeonDotprod(simd) => simd.run_pairs(kernel),
+            Isa::NeonDotprod(simd) if K::BYTES => simd.run_pairs(kernel),
             #[cfg(target_arch = "aarch64")]
-            Isa::NeonI8mm(simd) => simd.run_pairs(kernel),
+            Isa::NeonDotprod(simd) => simd.plain().run_pairs(kernel),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonI8mm(simd) if K::BYTES => simd.run_pairs(kernel),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonI8mm(simd) => simd.plain().run_pairs(kernel),
         }
     }
 }

@@ -8,17 +8,19 @@ use std::ops::Range;
 
 use crate::parallel::{SharedRows, for_each};
 use crate::quantized::Q8Rows;
-use crate::simd::{Kernel, LANES, PairKernel, Simd, Vectors};
-use crate::{Activation, Isa, Matrix, Panels, Storage};
+use crate::simd::{Kernel, LANES, Vectors};
+use crate::{Activation, Isa, Matrix, Storage};
 
 /// Streams of panels that a thread reads concurrently. They lie a quarter of the matrix apart, so each continues from one task
 /// to the next. Those of four adjacent panels would all end with the panel, and the start of a stream is slow.
 const STREAMS: usize = 4;
 
 mod dense;
-mod panels;
+mod integers;
+mod pairs;
+mod widened;
 
-use panels::Scratch;
+use integers::{Integers, Scratch};
 
 /// Weight bytes of a task, unless [`STREAMS`] panels are more: enough to stream, and few enough to balance the load. (Tests
 /// split their small matrices, too.)
@@ -104,11 +106,17 @@ impl Linear<'_> {
             let places = task * step..((task + 1) * step).min(stream);
             match (self.weight.storage(), x) {
                 (Storage::Panels(weight), Input::Q8(x)) => SCRATCH.with_borrow_mut(|scratch| {
-                    isa.run_pairs(Integers { linear: self, weight, x, places, y, scratch });
+                    Integers { linear: self, weight, x, places, y, scratch }.run(isa);
                 }),
                 (_, Input::Q8(_)) => panic!("quantized inputs need weights in panels"),
                 (storage, Input::F32(x)) => {
-                    isa.run(Floats { linear: self, storage, tokens, x, places, y })
+                    let task = Floats { linear: self, tokens, x, places, y };
+                    match storage {
+                        Storage::F32(w) => isa.run(OfWeights(task, w)),
+                        Storage::F16(w) => isa.run(OfWeights(task, w)),
+                        Storage::BF16(w) => isa.run(OfWeights(task, w)),
+                        Storage::Panels(w) => isa.run(OfWeights(task, w)),
+                    }
                 }
             }
         });
@@ -142,65 +150,34 @@ struct Target<'a> {
 /// A task on `f32` inputs: the panels at `places` of the streams, see [`Linear::stream`].
 struct Floats<'a> {
     linear: &'a Linear<'a>,
-    storage: Storage<'a>,
     tokens: usize,
     x: &'a [f32],
     places: Range<usize>,
     y: &'a Target<'a>,
 }
 
-impl Kernel for Floats<'_> {
+/// Weights that are multiplied by `f32` inputs.
+trait Weights: Copy {
+    /// The number of streams whose panels are computed together for as many tokens.
+    fn streams(tokens: usize) -> usize;
+    /// The outputs of the panel of `out`, and of those computed with it, for all tokens of `x`, `[tokens][cols]`.
+    fn panels<S: Vectors>(self, out: Outputs<'_, S>, tokens: usize, x: &[f32]);
+}
+
+/// [`Floats`] with their weights. A kernel for each kind of them, because the time to compile a function grows with the square of its
+/// size.
+struct OfWeights<'a, W>(Floats<'a>, W);
+
+impl<W: Weights> Kernel for OfWeights<'_, W> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Vectors>(self, simd: S) {
-        let Self { linear, storage, tokens, x, places, y } = self;
-        let streams = match &storage {
-            Storage::Panels(_) => 1,
-            _ => dense::streams(tokens),
-        };
-        for n in (0..STREAMS).step_by(streams) {
+        let Self(Floats { linear, tokens, x, places, y }, weights) = self;
+        for n in (0..STREAMS).step_by(W::streams(tokens)) {
             for place in places.clone() {
-                let Some(out) = Outputs::new(simd, linear, y, place).further(n) else { continue };
-                match &storage {
-                    Storage::F32(w) => dense::panels(out, w, tokens, x),
-                    Storage::F16(w) => dense::panels(out, w, tokens, x),
-                    Storage::BF16(w) => dense::panels(out, w, tokens, x),
-                    Storage::Panels(w) => panels::panel_f32(out, w, tokens, x),
-                }
-            }
-        }
-    }
-}
-
-/// As [`Floats`], on quantized inputs.
-struct Integers<'a> {
-    linear: &'a Linear<'a>,
-    weight: Panels<'a>,
-    x: &'a Q8Rows,
-    places: Range<usize>,
-    y: &'a Target<'a>,
-    scratch: &'a mut Scratch,
-}
-
-impl PairKernel for Integers<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let Self { linear, weight, x, places, y, scratch } = self;
-        const { assert!(STREAMS == 4) };
-        for place in places {
-            let out = Outputs::new(simd, linear, y, place);
-            // Pairs computed together share the broadcast of activations. For one token, every ISA has registers for two pairs.
-            if x.rows() == 1 {
-                panels::one_token_q8(out, &weight, x);
-            } else if S::PAIRS == 2 {
-                panels::pairs_q8::<S, 2>(out, &weight, x, scratch);
-            } else {
-                panels::pairs_q8::<S, 1>(out, &weight, x, scratch);
-                if let Some(out) = out.further(2) {
-                    panels::pairs_q8::<S, 1>(out, &weight, x, scratch);
+                if let Some(out) = Outputs::new(simd, linear, y, place).further(n) {
+                    weights.panels(out, tokens, x);
                 }
             }
         }
@@ -257,30 +234,36 @@ impl<'a, S: Vectors> Outputs<'a, S> {
         // SAFETY: `forward_into` gives each place to one task, which writes only the panels at that place of the streams. So each
         // panel belongs to one task, and panels are disjoint columns of `y`.
         let y = unsafe { self.y.rows.row(token, first..first + rows) };
-        let bias = self.linear.bias.map(|bias| &bias[first..][..rows]);
-        if let Ok(y) = y.try_into() {
-            self.finish(sums, bias.and_then(<[f32]>::as_array), y);
-        } else {
-            let (mut lanes, mut biases) = ([0.0; LANES], [0.0; LANES]);
-            lanes[..rows].copy_from_slice(y);
-            if let Some(bias) = bias {
-                biases[..rows].copy_from_slice(bias);
+        let simd = self.simd;
+        let mut sums = sums;
+        if let Some(bias) = self.linear.bias {
+            sums = simd.add(sums, load(simd, &bias[first..][..rows]));
+        }
+        let mut out = self.linear.activation.apply(simd, sums);
+        if self.y.output == Output::Add {
+            out = simd.add(load(simd, y), out);
+        }
+        match y.as_mut_array() {
+            Some(y) => simd.store(out, y),
+            None => {
+                let mut lanes = [0.0; LANES];
+                simd.store(out, &mut lanes);
+                y.copy_from_slice(&lanes[..rows]);
             }
-            self.finish(sums, bias.map(|_| &biases), &mut lanes);
-            y.copy_from_slice(&lanes[..rows]);
         }
     }
+}
 
-    #[inline(always)]
-    fn finish(&self, mut sums: S::F32, bias: Option<&[f32; LANES]>, y: &mut [f32; LANES]) {
-        if let Some(bias) = bias {
-            sums = self.simd.add(sums, self.simd.load(bias));
+/// Loads up to eight values, and zeros for the others.
+#[inline(always)]
+fn load<S: Vectors>(simd: S, from: &[f32]) -> S::F32 {
+    match from.as_array() {
+        Some(from) => simd.load(from),
+        None => {
+            let mut lanes = [0.0; LANES];
+            lanes[..from.len()].copy_from_slice(from);
+            simd.load(&lanes)
         }
-        let mut out = self.linear.activation.apply(self.simd, sums);
-        if self.y.output == Output::Add {
-            out = self.simd.add(self.simd.load(y), out);
-        }
-        self.simd.store(out, y);
     }
 }
 
@@ -292,7 +275,7 @@ mod tests {
     use super::*;
     use crate::format::{Bits, GroupForm, Shape};
     use crate::testing::{self, close, values};
-    use crate::{BLOCK, Rotation, reference};
+    use crate::{BLOCK, Panels, Rotation, reference};
 
     #[derive(Debug, Clone, Copy)]
     enum Kind {

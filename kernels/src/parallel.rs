@@ -19,7 +19,7 @@ mod tiles;
 use duty::Duty;
 pub use rows::{SharedRows, for_each_row};
 use team::Team;
-pub(crate) use tiles::{Tile, tiles};
+pub(crate) use tiles::{Tile, tiles, whole_tiles};
 
 /// Runs `lead` with the other threads of the current rayon pool as followers of every [`for_each`] in it.
 ///

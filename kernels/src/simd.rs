@@ -60,6 +60,8 @@ pub trait Kernel {
 pub trait PairKernel {
     /// The result, if it is not written to an argument.
     type Output;
+    /// Whether it multiplies bytes. The code of others is shared by instruction sets that differ only in these products.
+    const BYTES: bool = false;
     /// Runs the computation, as [`Kernel::run`].
     fn run<S: Simd>(self, simd: S) -> Self::Output;
 }

@@ -158,9 +158,9 @@ pub(super) fn product<S: Simd, E: Number>(
     let mut first = 0;
     for columns in columns.chunks(rows.depth * S::PAIRS) {
         if S::PAIRS == 2 && columns.len() > rows.depth {
-            tiles(rows.count, &mut Sums::<2, S> { simd, rows, columns, out, stride, first });
+            tiles(0..rows.count, &mut Sums::<2, S> { simd, rows, columns, out, stride, first });
         } else {
-            tiles(rows.count, &mut Sums::<1, S> { simd, rows, columns, out, stride, first });
+            tiles(0..rows.count, &mut Sums::<1, S> { simd, rows, columns, out, stride, first });
         }
         first += S::PAIRS;
     }

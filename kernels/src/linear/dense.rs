@@ -3,27 +3,22 @@
 //! Each (row, token) pair has one accumulator of eight partial sums. So the number of pairs computed at once may follow the
 //! registers: eight accumulators hide the latency of the multiply-add; one token, which is memory-bound, has four.
 
-use super::{Outputs, STREAMS};
+use super::{Outputs, STREAMS, Weights};
 use crate::parallel::{Tile, tiles};
 use crate::simd::{Element, LANES, Vectors};
 
-/// The number of streams whose panels [`panels`] computes: half of them for several tokens, so that the weights stay in the
-/// caches from tile to tile.
-pub(super) fn streams(tokens: usize) -> usize {
-    if tokens <= 2 { STREAMS } else { STREAMS / 2 }
-}
+impl<E: Element> Weights for &[E] {
+    /// Half of the streams for several tokens, so that the weights stay in the caches from tile to tile.
+    fn streams(tokens: usize) -> usize {
+        if tokens <= 2 { STREAMS } else { STREAMS / 2 }
+    }
 
-/// The outputs of the panel of `out` and of the next panels computed with it, for all tokens of `x`, `[tokens][cols]`.
-#[inline(always)]
-pub(super) fn panels<E: Element, S: Vectors>(
-    out: Outputs<'_, S>,
-    weight: &[E],
-    tokens: usize,
-    x: &[f32],
-) {
-    match streams(tokens) {
-        STREAMS => tiles(tokens, &mut Dense::<_, _, STREAMS> { out, weight, x }),
-        _ => tiles(tokens, &mut Dense::<_, _, { STREAMS / 2 }> { out, weight, x }),
+    #[inline(always)]
+    fn panels<S: Vectors>(self, out: Outputs<'_, S>, tokens: usize, x: &[f32]) {
+        match Self::streams(tokens) {
+            STREAMS => tiles(0..tokens, &mut Dense::<_, _, STREAMS> { out, weight: self, x }),
+            _ => tiles(0..tokens, &mut Dense::<_, _, { STREAMS / 2 }> { out, weight: self, x }),
+        }
     }
 }
 

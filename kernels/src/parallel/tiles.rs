@@ -1,5 +1,7 @@
 //! Tokens in tiles of a constant size, so that the sums of a tile stay in registers.
 
+use std::ops::Range;
+
 /// A computation on a tile of tokens.
 pub(crate) trait Tile {
     /// The largest tile: 1, 4 or 6 tokens.
@@ -8,12 +10,12 @@ pub(crate) trait Tile {
     fn tile<const T: usize>(&mut self, tokens: [usize; T]);
 }
 
-/// Calls `work` on tiles of all `tokens`. The last tile is rounded up to a size of 1, 2, 4 or 6: code for every size would take
+/// Calls `work` on tiles of `tokens`. The last tile is rounded up to a size of 1, 2, 4 or 6: code for every size would take
 /// long to compile.
 #[inline(always)]
-pub(crate) fn tiles<W: Tile>(tokens: usize, work: &mut W) {
+pub(crate) fn tiles<W: Tile>(tokens: Range<usize>, work: &mut W) {
     const { assert!(matches!(W::TOKENS, 1 | 4 | 6)) };
-    let mut first = 0;
+    let Range { start: mut first, end: tokens } = tokens;
     while first < tokens {
         let left = tokens - first;
         first += if W::TOKENS == 1 || left == 1 {
@@ -24,6 +26,20 @@ pub(crate) fn tiles<W: Tile>(tokens: usize, work: &mut W) {
             tile::<4, W>(first, tokens, work)
         } else {
             tile::<6, W>(first, tokens, work)
+        };
+    }
+}
+
+/// As [`tiles`], for the first `tokens`, a whole number of the largest tiles: no others are compiled.
+#[inline(always)]
+pub(crate) fn whole_tiles<W: Tile>(tokens: usize, work: &mut W) {
+    const { assert!(matches!(W::TOKENS, 1 | 4 | 6)) };
+    debug_assert!(tokens.is_multiple_of(W::TOKENS));
+    for first in (0..tokens).step_by(W::TOKENS) {
+        match W::TOKENS {
+            1 => tile::<1, W>(first, tokens, work),
+            4 => tile::<4, W>(first, tokens, work),
+            _ => tile::<6, W>(first, tokens, work),
         };
     }
 }
@@ -54,7 +70,14 @@ mod tests {
 
     fn check<const MOST: usize>(tokens: usize) {
         let mut seen = Seen::<MOST>(Vec::new());
-        tiles(tokens, &mut seen);
+        let whole = tokens - tokens % MOST;
+        whole_tiles(whole, &mut seen);
+        assert_eq!(seen.0.len(), whole);
+        tiles(whole..tokens, &mut seen);
+        seen.0.dedup();
+        assert_eq!(seen.0, (0..tokens).collect::<Vec<_>>());
+        seen.0.clear();
+        tiles(0..tokens, &mut seen);
         seen.0.dedup();
         assert_eq!(seen.0, (0..tokens).collect::<Vec<_>>());
     }

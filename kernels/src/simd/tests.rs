@@ -75,6 +75,7 @@ struct Pairs {
 
 impl PairKernel for Pairs {
     type Output = Vec<(&'static str, [Lanes; 2])>;
+    const BYTES: bool = true;
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> Self::Output {
@@ -107,6 +108,7 @@ struct PairFma(Lanes, Lanes, Lanes);
 impl PairKernel for PairFma {
     /// By `pair_fma` and by `pair_accumulate`.
     type Output = [[Lanes; 2]; 2];
+    const BYTES: bool = true;
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> Self::Output {
@@ -175,6 +177,7 @@ impl Dots {
 impl PairKernel for &Dots {
     /// For each operation, pair and token: the rows.
     type Output = Vec<(Word, usize, usize, [Lanes; 2])>;
+    const BYTES: bool = true;
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> Self::Output {
