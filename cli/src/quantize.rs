@@ -70,8 +70,7 @@ pub fn run(args: &Quantize) -> Result<()> {
         note(&messages::calibration_goes_on());
     }
     if done.is_err() && args.target.is_none() {
-        // Only if they are empty: folders without a model in the cache help nobody.
-        let _ = fs::remove_dir(&folder);
+        // Only if it is empty: a folder without a model in the cache helps nobody.
         let _ = folder.parent().map(fs::remove_dir);
     }
     summary(&options, &name, &done?).iter().for_each(|line| note(line));

@@ -212,7 +212,7 @@ fn the_result_answers_and_is_there_at_the_next_run() {
 #[test]
 fn a_calibration_that_is_not_finished_is_not_replaced() {
     let original = Original::new(Format::Safetensors, 2, None);
-    let begun = original.target("int4").join("journal.json");
+    let begun = original.target("int4.quantize.part").join("journal.json");
     fs::create_dir_all(begun.parent().unwrap()).unwrap();
     fs::write(&begun, "{}").unwrap();
     let output = original.pulling.glm(&["pull", NAME, "--quantize"]).output().unwrap();
@@ -236,7 +236,7 @@ fn a_shard_is_quantized_and_removed_while_the_next_arrives() {
         assert!(started.elapsed() < Duration::from_secs(30), "{found:?}");
         thread::sleep(Duration::from_millis(5));
     }
-    assert!(part.join("model/journal.json").exists());
+    assert!(part.join("model.quantize.part/journal.json").exists());
     let complete = needed.map(|name| fs::metadata(original.folder().join(name)).unwrap().len());
     let headers = allocated(&part.join("source")) - complete.iter().sum::<u64>();
     assert!(headers < 6 * (160 << 10) + (1 << 20), "{headers}");

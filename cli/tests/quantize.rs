@@ -6,7 +6,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -129,15 +129,15 @@ fn send(child: &Child, signal: &str) {
     assert!(sent.success());
 }
 
-fn unfinished(target: &Path) -> usize {
-    let entries = fs::read_dir(target).into_iter().flatten().flatten();
-    entries.filter(|entry| entry.file_name().to_string_lossy().ends_with(".part")).count()
+/// The folder that is written until the target is complete.
+fn unfinished(target: &Path) -> PathBuf {
+    target.with_added_extension("quantize.part")
 }
 
-/// Waits until the target has an unfinished file.
+/// Waits until something is written.
 fn wait_for_work(target: &Path, child: &mut Child) {
     let started = Instant::now();
-    while unfinished(target) == 0 {
+    while !unfinished(target).exists() {
         assert!(started.elapsed() < Duration::from_secs(60), "nothing is written");
         assert!(child.try_wait().unwrap().is_none(), "it has ended already");
         std::thread::sleep(Duration::from_millis(2));
@@ -163,7 +163,7 @@ fn a_signal_leaves_no_unfinished_file() {
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(130), "{signal}: {}", stderr(&output));
         assert!(stderr(&output).contains("stopped"), "{signal}");
-        assert_eq!(unfinished(&target), 0, "{signal}");
+        assert!(!unfinished(&target).exists() && !target.exists(), "{signal}");
         assert!(!target.join("config.json").exists(), "{signal}");
     }
 }
@@ -183,7 +183,53 @@ fn what_nohup_started_survives_its_terminal() {
     wait_for_work(&target, &mut child);
     send(&child, "-HUP");
     std::thread::sleep(Duration::from_millis(100));
-    assert!(child.try_wait().unwrap().is_none() && unfinished(&target) == 1, "it goes on");
+    assert!(child.try_wait().unwrap().is_none() && unfinished(&target).exists(), "it goes on");
     send(&child, "-TERM");
     assert_eq!(child.wait_with_output().unwrap().status.code(), Some(130));
+}
+
+#[test]
+fn one_of_two_runs_into_a_folder_writes_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = text(&Path::new(&talker()).join("../f16"));
+    for round in 0..4 {
+        let target = dir.path().join(round.to_string());
+        let start = || {
+            let mut command = isolated(dir.path());
+            command.args(["quantize", &source, &text(&target), "--threads", "1"]);
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+            command.spawn().unwrap()
+        };
+        let runs = [start(), start()].map(|child| child.wait_with_output().unwrap());
+        let (done, refused): (Vec<_>, Vec<_>) =
+            runs.iter().partition(|output| output.status.success());
+        assert_eq!(done.len(), 1, "{}", runs.each_ref().map(stderr).concat());
+        let said = stderr(refused[0]);
+        assert!(said.contains("another process") || said.contains("already"), "{said}");
+        assert!(glm(&["info", "-m", &text(&target)]).output().unwrap().status.success());
+        assert!(!unfinished(&target).exists());
+    }
+}
+
+#[test]
+fn a_killed_run_is_no_obstacle() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, target) = (dir.path().join("source"), dir.path().join("target"));
+    fs::create_dir(&source).unwrap();
+    deep_model(&source);
+    let mut child = isolated(dir.path())
+        .args(["quantize", &text(&source), &text(&target)])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_for_work(&target, &mut child);
+    send(&child, "-KILL");
+    child.wait().unwrap();
+    assert!(!target.exists() && unfinished(&target).exists());
+    let small = text(&Path::new(&talker()).join("../f16"));
+    let output = glm(&["quantize", &small, &text(&target)]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(glm(&["info", "-m", &text(&target)]).output().unwrap().status.success());
+    assert!(!unfinished(&target).exists());
 }

@@ -133,7 +133,7 @@ fn the_file_is_the_same_at_any_number_of_threads_and_after_a_stop() {
     }
     assert!(stops > 3, "{stops}");
     assert!(file(&stopped) == expected, "after {stops} stops");
-    assert!(!stopped.join("journal.json").exists());
+    assert!(!stopped.join("journal.json").exists() && !folder("stopped.quantize.part").exists());
 }
 
 #[test]
@@ -143,9 +143,10 @@ fn other_texts_do_not_go_on_with_what_was_begun() {
         true => ControlFlow::Break(()),
         false => ControlFlow::Continue(()),
     };
-    let begun = quantize(demo("f16"), dir.path(), &options(Some(calibration(512)), 2), &mut stop);
-    assert!(matches!(begun, Err(Error::Cancelled)), "{begun:?}");
-    let refused = run(&demo("f16"), dir.path(), &options(Some(calibration(1024)), 2));
+    let target = dir.path().join("target");
+    let begun = quantize(demo("f16"), &target, &options(Some(calibration(512)), 2), &mut stop);
+    assert!(matches!(begun, Err(Error::Cancelled)) && !target.exists(), "{begun:?}");
+    let refused = run(&demo("f16"), &target, &options(Some(calibration(1024)), 2));
     assert!(refused.unwrap_err().to_string().contains("was begun for another model"));
 }
 
@@ -191,14 +192,15 @@ fn another_model_of_the_same_shape_does_not_go_on_with_what_was_begun() {
     fs::write(target.join("journal.json"), "{}").unwrap();
     let error = run(&demo("f16"), &target, &options).unwrap_err().to_string();
     assert!(error.contains("holds model.safetensors already"), "{error}");
-    assert!(!target.join("model.safetensors.part").exists());
+    assert!(!dir.path().join("target.quantize.part").exists());
 }
 
 #[test]
 fn a_second_run_into_the_folder_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
+    let [target, unfinished] = ["target", "target.quantize.part"].map(|name| dir.path().join(name));
     let files = || {
-        let entries = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
+        let entries = fs::read_dir(&unfinished).unwrap().map(|entry| entry.unwrap().path());
         let mut files: Vec<_> = entries.map(|path| (fs::read(&path).unwrap(), path)).collect();
         files.sort();
         files
@@ -209,17 +211,23 @@ fn a_second_run_into_the_folder_changes_nothing() {
         if done > total / 8 * tried {
             tried += 1;
             // A third process writes the journal at this moment.
-            fs::write(dir.path().join("journal.json.part"), "{").unwrap();
+            fs::write(unfinished.join("journal.json.part"), "{").unwrap();
             let before = files();
-            let error = run(&demo("f16"), dir.path(), &options).unwrap_err().to_string();
-            assert!(error.contains("is being written by another process"), "{error}");
-            assert!(files() == before);
+            for texts in [Some(calibration(512)), None] {
+                let error = run(&demo("f16"), &target, &self::options(texts, 1)).unwrap_err();
+                assert!(
+                    error.to_string().contains("is being written by another process"),
+                    "{error}"
+                );
+                assert!(files() == before);
+            }
         }
         ControlFlow::Continue(())
     };
-    quantize(demo("f16"), dir.path(), &options, &mut try_again).unwrap();
+    quantize(demo("f16"), &target, &options, &mut try_again).unwrap();
     assert!(tried > 4, "{tried}");
-    Model::open(dir.path(), &Options::default()).unwrap();
+    Model::open(&target, &Options::default()).unwrap();
+    assert!(!unfinished.exists());
 }
 
 #[test]
@@ -230,14 +238,18 @@ fn what_was_calibrated_is_not_lost_to_a_run_without_texts() {
         false => ControlFlow::Continue(()),
     };
     let texts = options(Some(calibration(512)), 2);
-    let begun = quantize(demo("f16"), dir.path(), &texts, &mut stop);
+    let [target, unfinished] = ["target", "target.quantize.part"].map(|name| dir.path().join(name));
+    let begun = quantize(demo("f16"), &target, &texts, &mut stop);
     assert!(matches!(begun, Err(Error::Cancelled)), "{begun:?}");
-    let error = run(&demo("f16"), dir.path(), &options(None, 2)).unwrap_err().to_string();
+    let error = run(&demo("f16"), &target, &options(None, 2)).unwrap_err().to_string();
     assert!(error.contains("holds a calibration that is not finished"), "{error}");
-    // A process that was killed before it gave the file its name.
-    fs::copy(demo("f16").join("config.json"), dir.path().join("config.json")).unwrap();
-    run(&demo("f16"), dir.path(), &texts).unwrap();
-    let error = run(&demo("f16"), dir.path(), &texts).unwrap_err().to_string();
+    // A process that was killed before it gave the folder its name.
+    fs::copy(demo("f16").join("config.json"), unfinished.join("config.json")).unwrap();
+    let [part, weights] =
+        ["model.safetensors.part", "model.safetensors"].map(|name| unfinished.join(name));
+    fs::rename(part, weights).unwrap();
+    run(&demo("f16"), &target, &texts).unwrap();
+    let error = run(&demo("f16"), &target, &texts).unwrap_err().to_string();
     assert!(error.contains("already"), "{error}");
 }
 

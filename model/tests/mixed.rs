@@ -148,7 +148,10 @@ fn a_calibration_that_was_stopped_goes_on_with_the_same_formats() {
     assert!(whole.bits_per_weight().unwrap() <= 4.75 && whole.calibration.is_some());
 
     let stopped = folder("stopped");
-    let journal = || fs::read_to_string(stopped.join("journal.json")).unwrap_or_default();
+    let journal = || {
+        fs::read_to_string(dir.path().join("stopped.quantize.part/journal.json"))
+            .unwrap_or_default()
+    };
     // While the matrices are measured, when the formats are chosen, and later.
     for part in [0.05, 0.11, 0.5] {
         let mut last = 0;

@@ -56,10 +56,11 @@ fn check(format: Format, head: Option<u8>, options: &QuantizeOptions) {
 
     skeletons(&original, &source);
     let mut complete = BTreeSet::new();
-    fs::create_dir(&target).unwrap();
     loop {
         // A process that was killed while it wrote the journal.
-        fs::write(target.join("journal.json.part"), "{").unwrap();
+        let unfinished = dir.path().join("target.quantize.part");
+        fs::create_dir_all(&unfinished).unwrap();
+        fs::write(unfinished.join("journal.json.part"), "{").unwrap();
         let quantizer = Quantizer::open(&source, &target, options).unwrap();
         let missing = quantizer.missing().unwrap();
         // Weights that are no longer needed go at once: a skeleton again.

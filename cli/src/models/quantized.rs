@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use glm_model::QuantizeOptions;
+use glm_model::{QuantizeOptions, Quantizer};
 
 use super::{Stored, changed, entries, locks, repositories};
 use crate::folders;
@@ -35,9 +35,12 @@ pub fn stored(root: &Path) -> Result<Vec<Stored>> {
     Ok(all)
 }
 
-/// The format that a process makes in a folder of this name: `int4` in `int4.part` and `int4.old.part`, too.
+/// The format that a process makes in a folder of this name: `int4` in `int4.part`, `int4.old.part` and `int4.quantize.part`, too.
 pub fn format(name: &str) -> &str {
-    [REPLACED, UNFINISHED].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name)
+    [REPLACED, Quantizer::UNFINISHED, UNFINISHED]
+        .iter()
+        .find_map(|end| name.strip_suffix(end))
+        .unwrap_or(name)
 }
 
 /// The end of the name of a format of four bits whose groups have no minimum.

@@ -189,9 +189,9 @@ impl Job<'_> {
         let mut sizes: Vec<_> = files.iter().map(|file| file.size).collect();
         sizes.sort_unstable_by(|one, other| other.cmp(one));
         let shards = sum(sizes.into_iter().take(4));
-        let there = on_disk(&workspace.model()) + on_disk(&workspace.shard(""));
+        let there = on_disk(quantizer.unfinished()) + on_disk(&workspace.shard(""));
         let needed = quantizer.bytes()?.saturating_add(shards).saturating_sub(there);
-        check_space(&workspace.model(), needed)
+        check_space(quantizer.unfinished(), needed)
     }
 
     /// The file of weights at a path of the source.

@@ -10,13 +10,12 @@
 //!
 //! [`quantize`] does this for a model that is on the disk, [`Quantizer`] for one whose files arrive one after another.
 
-mod folder;
 mod mixed;
+mod output;
 mod plan;
 mod quantizer;
 mod unfinished;
 
-use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -34,13 +33,13 @@ use crate::files::weights::{
     LAYOUT_KEY, Resolved, StoredMatrix, StoredNetwork, TwoTensors, resolve,
 };
 use crate::network::model::pool;
-use folder::JOURNAL;
+use output::Output;
 use plan::{Item, Plan};
 use quantizer::Journal;
 use unfinished::Unfinished;
 
 pub use crate::files::weights::GROUPS;
-pub use folder::companion_files;
+pub use output::companion_files;
 pub use quantizer::Quantizer;
 
 /// Gets the bytes written, the bytes in total and the name of the tensor, and can cancel.
@@ -116,9 +115,9 @@ pub struct Quantized {
 ///
 /// # Errors
 /// If the source is no supported model or is in the kernels' layout already, an option is outside its range, a weight is not
-/// finite, the target holds a model, a file cannot be read or written, or `progress` cancels. The target is then unchanged, except
-/// that an empty folder may have been created. With a calibration, the folder keeps the matrices that are done (`journal.json` has their
-/// names), and the same call goes on with it.
+/// finite, the target is not empty, a file cannot be read or written, or `progress` cancels. The target is then unchanged. What is
+/// written is in another folder beside it, with `.quantize.part` added to its name, until it is complete; after an error, that folder is
+/// removed. With a calibration, it keeps the matrices that are done (`journal.json` has their names), and the same call goes on with it.
 pub fn quantize(
     source: impl AsRef<Path>,
     target: impl AsRef<Path>,
@@ -137,33 +136,26 @@ pub fn quantize(
         mixed::budget(&opened, source, bits, shared.as_deref())?;
     }
     bits(options)?;
-    fs::create_dir_all(target).map_err(Error::io(target))?;
-    folder::prepare(target)?;
+    let output = Output::open(target, false)?;
     let formats = mixed::choose(&opened, source, options, shared.as_deref(), &pool, progress)?;
     let progress = &mut mixed::after_choice(options, formats.is_some(), progress);
     let plan = Plan::new(&opened, options, formats.as_ref(), shared)?;
-    let file = folder::temporary_file(target)?;
-    let temporary = file.path().to_owned();
-    plan.write_header(file.as_file(), &temporary)?;
+    plan.begin(output.file(), output.path())?;
     let unfinished = Unfinished {
         source: &opened,
         options,
         plan: &plan,
-        file: file.as_file(),
-        path: &temporary,
+        file: output.file(),
+        path: output.path(),
         journal: &mut Journal::default(),
         folder: None,
     };
     unfinished.fill(&pool, &|_| true, progress)?;
-    file.as_file().sync_all().map_err(Error::io(&temporary))?;
-    folder::publish(source, target, |path| {
-        file.persist_noclobber(path).map(|_| ()).map_err(|error| error.error)
-    })?;
+    output.publish(source)?;
     Ok(plan.summary(&opened))
 }
 
-/// Quantizes with texts, which takes long. If it fails or is cancelled, a folder that is no model stays, and the same call goes on
-/// with it.
+/// Quantizes with texts, which takes long. If it fails or is cancelled, the unfinished folder stays, and the same call goes on with it.
 fn resumable(
     opened: &Source,
     calibration: &Calibration,
@@ -181,16 +173,8 @@ fn resumable(
     if let Some(bits) = options.target_bits {
         mixed::budget(opened, source, bits, None)?;
     }
-    fs::create_dir_all(target).map_err(Error::io(target))?;
-    // A killed run may have left its journal beside what it finished.
-    folder::check_weights(target)?;
-    if !target.join(JOURNAL).exists() {
-        folder::check(target)?;
-    }
     let mut quantizer = Quantizer::with_choice(source, target, options)?;
     quantizer.keep_to(opened)?;
-    // Another process may have finished it before it was locked.
-    folder::check_weights(target)?;
     let is_chosen = quantizer.choose(opened, source, progress)?;
     quantizer.write(&|_| true, &mut mixed::after_choice(options, is_chosen, progress))?;
     quantizer.finish()

@@ -4,7 +4,8 @@
 //! int4.part/source/NAME/      a model folder in which files of weights are skeletons, or complete while they are needed
 //! int4.part/skeletons/FILE    the skeleton in whose place is the complete file
 //! int4.part/shards/FILE       a complete file that is not in its place yet
-//! int4.part/model/            the model that is written; at the end it becomes int4
+//! int4.part/model/            the finished model, which becomes int4; before, model.quantize.part/
+//! int4.part/.pull.json        what it is made from
 //! ```
 
 use std::fs;
@@ -52,16 +53,16 @@ impl Workspace {
     /// If a file cannot be written or removed.
     pub fn open(target: &Path, origin: &Origin, name: &str) -> Result<Self> {
         let root = with_end(target, UNFINISHED);
-        let is_new = Origin::of(&root.join("model")).as_ref() != Some(origin);
+        let is_new = Origin::of(&root).as_ref() != Some(origin);
         let workspace = Self { source: root.join("source").join(name), root, is_new };
         if is_new {
             remove(&workspace.root)?;
         }
-        let folders = ["model", "skeletons", "shards"].map(|folder| workspace.root.join(folder));
+        let folders = ["skeletons", "shards"].map(|folder| workspace.root.join(folder));
         for folder in folders.iter().chain([&workspace.source]) {
             fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         }
-        origin.write(&workspace.model())?;
+        origin.write(&workspace.root)?;
         workspace.recover()?;
         Ok(workspace)
     }
@@ -152,6 +153,9 @@ impl Workspace {
     /// # Errors
     /// If a folder cannot be renamed or removed.
     pub fn publish(self, target: &Path) -> Result<()> {
+        if let Some(origin) = Origin::of(&self.root) {
+            origin.write(&self.model())?;
+        }
         let old = replaced(target);
         if target.exists() {
             remove(&old)?;
@@ -163,11 +167,10 @@ impl Workspace {
     }
 }
 
-/// The folders that a process has left that was killed while it published. The workspace of another model is none of them.
+/// The folders that a process has left that was killed while it published. The workspace of a model from another commit is none of them.
 pub fn remains(target: &Path) -> Vec<PathBuf> {
     let root = with_end(target, UNFINISHED);
-    // Publishing takes the model out of the workspace.
-    let is_published = root.exists() && !root.join("model").exists();
+    let is_published = Origin::of(&root).is_some_and(|origin| Origin::of(target) == Some(origin));
     let old = replaced(target);
     let old = old.exists().then_some(old);
     is_published.then_some(root).into_iter().chain(old).collect()
@@ -271,10 +274,14 @@ mod tests {
     fn a_process_may_be_killed_while_it_publishes() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("int4");
-        let workspace = begun(&target);
+        begun(&target);
         fs::create_dir(replaced(&target)).unwrap();
         assert_eq!(remains(&target), [replaced(&target)], "the workspace is of use");
-        fs::rename(workspace.model(), &target).unwrap();
+        fs::create_dir(&target).unwrap();
+        origin("b").write(&target).unwrap();
+        assert_eq!(remains(&target), [replaced(&target)], "the workspace is of another commit");
+        origin("a").write(&target).unwrap();
+        assert_eq!(remains(&target).len(), 2);
         remove_remains(&target).unwrap();
         assert!(remains(&target).is_empty());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
@@ -287,6 +294,7 @@ mod tests {
         fs::create_dir(&target).unwrap();
         fs::write(target.join("old"), "").unwrap();
         let workspace = begun(&target);
+        fs::create_dir(workspace.model()).unwrap();
         fs::write(workspace.model().join("new"), "").unwrap();
         workspace.publish(&target).unwrap();
         assert!(target.join("new").exists() && !target.join("old").exists());

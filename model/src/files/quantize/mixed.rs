@@ -62,7 +62,7 @@ impl Quantizer {
         let shared = self.journal.shared.as_deref();
         let formats = choose(source, path, &self.options, shared, &self.pool, progress)?;
         self.journal.choice = formats.and_then(|formats| Choice::new(&self.options, formats));
-        self.journal.write(&self.folder)?;
+        self.journal.write(self.output.folder())?;
         Ok(true)
     }
 }

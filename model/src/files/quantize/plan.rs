@@ -175,8 +175,11 @@ impl<'a> Plan<'a> {
         Quantized { source_bytes, bytes, quantized, kept, shared: self.shared.clone() }
     }
 
-    pub(super) fn write_header(&self, mut file: &File, path: &Path) -> Result<()> {
-        let written = file.rewind().and_then(|()| file.write_all(self.header()));
+    /// Empties the file, gives it its length, and writes the header.
+    pub(super) fn begin(&self, mut file: &File, path: &Path) -> Result<()> {
+        let begun = file.set_len(0).and_then(|()| file.set_len(self.file_len()));
+        let written =
+            begun.and_then(|()| file.rewind()).and_then(|()| file.write_all(self.header()));
         written.map_err(Error::io(path))
     }
 

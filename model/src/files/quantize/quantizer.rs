@@ -1,28 +1,22 @@
 //! Quantizing a model whose files arrive one after another.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use rayon::ThreadPool;
 use serde::{Deserialize, Serialize};
 
-use super::folder::JOURNAL;
 use super::mixed::Choice;
+use super::output::{self, JOURNAL, NEW_JOURNAL, Output};
 use super::plan::{Item, Plan};
 use super::unfinished::Unfinished;
-use super::{Progress, QuantizeOptions, Quantized, Source, bits, folder};
+use super::{Progress, QuantizeOptions, Quantized, Source, bits};
 use crate::calibrate::Formats;
 use crate::error::{Error, Result};
 use crate::files::config::Config;
 use crate::network::model::pool;
-
-/// The unfinished file of weights.
-const PART: &str = "model.safetensors.part";
-
-/// The journal while it is written. Always the same name, so that what a killed process leaves is found.
-const NEW_JOURNAL: &str = "journal.json.part";
 
 /// Quantizes a model whose files of weights arrive one after another, and writes the same folder as [`quantize`](super::quantize).
 ///
@@ -31,20 +25,14 @@ const NEW_JOURNAL: &str = "journal.json.part";
 /// complete files give. Between two calls, files may be completed and, once [`missing`](Self::missing) no longer lists them, made
 /// incomplete again. Replace files for this by renaming others over them; do not change them in place.
 ///
-/// All progress is in the folder that is written: a process that is killed goes on with a new `Quantizer`.
+/// All progress is in a folder beside the one that is written, until that is complete (see [`unfinished`](Self::unfinished)): a process
+/// that is killed goes on with a new `Quantizer`.
 pub struct Quantizer {
     source: PathBuf,
-    pub(super) folder: PathBuf,
     pub(super) options: QuantizeOptions,
     pub(super) pool: ThreadPool,
-    pub(super) part: Part,
+    pub(super) output: Output,
     pub(super) journal: Journal,
-}
-
-/// The unfinished file of weights. It is locked while it is open.
-pub(super) struct Part {
-    pub(super) path: PathBuf,
-    pub(super) file: File,
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -64,11 +52,11 @@ pub(super) struct Journal {
 }
 
 impl Quantizer {
-    /// Begins to quantize the model in `source`, or goes on. `folder` is created if it does not exist; it is locked against other
+    /// Begins to quantize the model in `source`, or goes on. `folder` must not exist or be empty; it is locked against other
     /// processes, and other `Quantizer`s, until this one is dropped. (Some file systems have no locks. Then nothing else may write to it.)
     ///
     /// # Errors
-    /// If an option is outside its range, another writes to the folder, its journal cannot be read, or an unfinished one cannot be
+    /// If an option is outside its range, the folder has files, another writes it, its journal cannot be read, or an unfinished one cannot be
     /// removed; and if formats are to be chosen or packed weights have an order of columns, which needs all files.
     pub fn open(
         source: impl Into<PathBuf>,
@@ -102,18 +90,25 @@ impl Quantizer {
         folder: impl Into<PathBuf>,
         options: &QuantizeOptions,
     ) -> Result<Self> {
-        let (source, folder, options) = (source.into(), folder.into(), options.clone());
+        let (source, options) = (source.into(), options.clone());
         bits(&options)?;
         let pool = pool(options.threads)?;
-        fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
-        let part = Part::open(&folder)?;
-        let journal = Journal::open(&folder)?;
-        Ok(Self { source, folder, options, pool, part, journal })
+        let output = Output::open(&folder.into(), true)?;
+        let journal = Journal::open(output.folder())?;
+        Ok(Self { source, options, pool, output, journal })
     }
 
-    /// Whether a folder holds what an unfinished `Quantizer`, or [`quantize`](super::quantize) with a calibration, goes on with.
+    /// What is added to the name of a folder for the one beside it that has the progress.
+    pub const UNFINISHED: &str = output::UNFINISHED;
+
+    /// The folder with the progress.
+    pub fn unfinished(&self) -> &Path {
+        self.output.folder()
+    }
+
+    /// Whether an unfinished `Quantizer`, or [`quantize`](super::quantize) with a calibration, has left progress for a folder.
     pub fn is_begun(folder: impl AsRef<Path>) -> bool {
-        folder.as_ref().join(JOURNAL).exists()
+        output::unfinished(folder.as_ref()).is_ok_and(|folder| folder.join(JOURNAL).exists())
     }
 
     /// The files of weights that are still needed, in the order in which they should be completed.
@@ -167,10 +162,10 @@ impl Quantizer {
             source: &source,
             options: &self.options,
             plan: &plan,
-            file: &self.part.file,
-            path: &self.part.path,
+            file: self.output.file(),
+            path: self.output.path(),
             journal: &mut self.journal,
-            folder: Some(&self.folder),
+            folder: Some(self.output.folder()),
         };
         unfinished.fill(&self.pool, is_complete, progress)
     }
@@ -202,14 +197,10 @@ impl Quantizer {
         let plan = self.plan(&source)?;
         if let Some(item) = self.unwritten(&plan).next() {
             let problem = format!("is not complete: {} is missing", item.name());
-            return Err(Error::file(&self.folder, problem));
+            return Err(Error::file(self.output.folder(), problem));
         }
         self.begin(&plan)?;
-        let journal = self.folder.join(JOURNAL);
-        folder::unpublish(&self.folder)?;
-        folder::publish(&self.source, &self.folder, |path| fs::rename(&self.part.path, path))?;
-        // After the renaming: without a journal, an unfinished file counts for nothing. Beside a finished one it does no harm.
-        let _ = fs::remove_file(&journal);
+        self.output.publish(&self.source)?;
         Ok(plan.summary(&source))
     }
 
@@ -227,7 +218,7 @@ impl Quantizer {
     }
 
     pub(super) fn of_another(&self) -> Error {
-        Error::file(&self.folder, "was begun for another model or other options: remove it")
+        Error::file(self.output.folder(), "was begun for another model or other options: remove it")
     }
 
     /// The formats that were chosen for the options.
@@ -241,10 +232,9 @@ impl Quantizer {
 
     /// Checks that the unfinished file is of this plan; begins it if nothing is written yet.
     pub(super) fn begin(&self, plan: &Plan<'_>) -> Result<()> {
-        let Part { path, file } = &self.part;
+        let (path, file) = (self.output.path(), self.output.file());
         if self.journal.written.is_empty() {
-            file.set_len(plan.file_len()).map_err(Error::io(path))?;
-            return plan.write_header(file, path);
+            return plan.begin(file, path);
         }
         let mut header = vec![0; plan.header().len()];
         let len = file.metadata().map_err(Error::io(path))?.len();
@@ -257,28 +247,11 @@ impl Quantizer {
     }
 }
 
-impl Part {
-    /// Opens and locks the unfinished file of a folder, which is empty if it was not there.
-    fn open(folder: &Path) -> Result<Self> {
-        let path = folder.join(PART);
-        let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create(true).truncate(false).open(&path);
-        let file = file.map_err(Error::io(&path))?;
-        folder::lock(&file, folder)?;
-        Ok(Self { path, file })
-    }
-}
-
 impl Journal {
     /// The journal in a folder; an empty one if there is none.
     fn open(folder: &Path) -> Result<Self> {
         let (path, new) = (folder.join(JOURNAL), folder.join(NEW_JOURNAL));
-        match fs::remove_file(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::io(&new)(error));
-            }
-            _ => {}
-        }
+        output::remove(&new)?;
         match fs::read(&path) {
             Ok(json) => {
                 serde_json::from_slice(&json).map_err(|error| Error::file(&path, error.to_string()))
