@@ -55,6 +55,7 @@ pub use files::config::{
 };
 pub use files::gguf::BlockType;
 pub use files::inventory::{Inventory, MatrixInfo};
+pub use files::json::{MOST_JSON_VALUES, check_json_values};
 pub use files::model_dir::is_lfs_pointer;
 pub use files::model_files::ModelFiles;
 pub use files::model_path::ModelPath;
@@ -63,6 +64,7 @@ pub use files::quantize::{
     GROUPS, QuantizeOptions, Quantized, Quantizer, calibration_bytes, companion_files, quantize,
 };
 pub use files::random::RANDOM_SHAPES;
+pub use files::regular::open_regular;
 pub use files::utf8::{NotUtf8, owned_utf8, utf8};
 pub use files::variant::Variant;
 pub use generate::batch::{Batch, BatchOptions, BatchStats, Event, Submission, Ticket};

@@ -417,6 +417,25 @@ fn a_pipe_in_place_of_a_file_does_not_hang() {
     assert!(error.ends_with("config.json: is missing, or no regular file"), "{error}");
 }
 
+/// Its reads would wait for messages of the kernel.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_file_of_the_system_in_place_of_a_file_does_not_hang() {
+    let folder = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("/proc/kmsg", folder.path().join("config.json")).unwrap();
+    assert!(Model::open(folder.path(), &Options::default()).is_err());
+}
+
+/// Each would take 70 bytes.
+#[test]
+fn a_configuration_of_very_many_values_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let many = format!(r#"{{"model_type": "chatglm", "x": [{}0]}}"#, "0,".repeat(1 << 20));
+    fs::write(folder.path().join("config.json"), many).unwrap();
+    let error = Model::open(folder.path(), &Options::default()).err().unwrap().to_string();
+    assert!(error.ends_with("config.json: has more than 131072 values"), "{error}");
+}
+
 /// A weight whose scale is beyond `f16`.
 #[test]
 fn weights_that_are_too_large_are_refused_and_named() {

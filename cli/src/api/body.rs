@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use glm_model::{MOST_JSON_VALUES, check_json_values};
 use serde::de::DeserializeOwned;
 
 use super::error::{ApiError, Result};
@@ -18,6 +19,8 @@ const LONGEST_NAME: usize = 64;
 /// # Errors
 /// If the bytes are not JSON of the type.
 pub fn parse<T: DeserializeOwned + Fields>(bytes: &[u8]) -> Result<(T, BTreeSet<String>)> {
+    check_json_values(bytes, MOST_JSON_VALUES)
+        .map_err(|problem| ApiError::invalid(format!("the body {problem}")))?;
     let mut names = BTreeSet::new();
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let mut ignored = |path: serde_ignored::Path<'_>| add(&mut names, &name(&path));
@@ -83,6 +86,12 @@ mod tests {
     fn problem(json: &str) -> (String, Option<String>) {
         let error = parse::<Sample>(json.as_bytes()).unwrap_err().body().error;
         (error.message, error.param)
+    }
+
+    #[test]
+    fn a_body_of_very_many_values_is_refused() {
+        let many = format!(r#"{{"x": [{}0]}}"#, "0,".repeat(MOST_JSON_VALUES));
+        assert!(problem(&many).0.contains("has more than"));
     }
 
     #[test]

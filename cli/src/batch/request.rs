@@ -1,5 +1,6 @@
 //! A line of the input becomes a question, and its answers a line of the output.
 
+use glm_model::{MOST_JSON_VALUES, check_json_values};
 use http::StatusCode;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -70,6 +71,10 @@ impl Request {
             let problem = "the line is too long".to_owned();
             return Self { custom_id: None, asked: Err(Problem::Line(problem)) };
         };
+        if let Err(problem) = check_json_values(bytes, MOST_JSON_VALUES) {
+            let problem = format!("the line {problem}");
+            return Self { custom_id: None, asked: Err(Problem::Line(problem)) };
+        }
         match serde_json::from_slice::<Envelope>(bytes) {
             Ok(envelope) => {
                 let asked = asked(model, &envelope);

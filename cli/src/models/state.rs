@@ -1,15 +1,17 @@
 //! Whether a model can be run.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
 
-use glm_model::{Config, Error, Inventory, ModelFiles};
+use glm_model::{Config, Error, Inventory, ModelFiles, check_json_values, open_regular};
 use serde_json::Value;
 
 /// Most bytes of a configuration that is not of a supported model.
 const MAX_CONFIG: u64 = 1 << 20;
+
+/// Most values of one.
+const MAX_VALUES: usize = 1 << 17;
 
 /// What the files of a model are good for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,10 +72,9 @@ fn is_missing(error: &Error, folder: &Path) -> bool {
 /// The `model_type` of a configuration.
 fn kind(folder: &Path) -> Option<String> {
     let path = folder.join("config.json");
-    // Opening a pipe would block until somebody writes to it.
-    fs::metadata(&path).ok().filter(fs::Metadata::is_file)?;
     let mut text = Vec::new();
-    fs::File::open(path).ok()?.take(MAX_CONFIG).read_to_end(&mut text).ok()?;
+    open_regular(&path).ok()?.take(MAX_CONFIG).read_to_end(&mut text).ok()?;
+    check_json_values(&text, MAX_VALUES).ok()?;
     let config: Value = serde_json::from_slice(&text).ok()?;
     Some(config.get("model_type")?.as_str()?.to_owned())
 }

@@ -25,7 +25,32 @@ pub fn free() -> u64 {
     if let Some(limits) = system.cgroup_limits() {
         available = available.min(limits.free_memory + reclaimable() + limits.free_swap);
     }
-    available
+    available.min(address_space())
+}
+
+/// Bytes that this process may still have of the address space (`ulimit -v`) and of memory of its own (`ulimit -d`).
+#[cfg(target_os = "linux")]
+fn address_space() -> u64 {
+    use rustix::process::{Resource, getrlimit};
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let left = |(resource, name)| {
+        let limit = getrlimit(resource).current?;
+        Some(limit.saturating_sub(kilobytes(&status, name)? << 10))
+    };
+    let limits = [(Resource::As, "VmSize:"), (Resource::Data, "VmData:")];
+    limits.into_iter().filter_map(left).min().unwrap_or(u64::MAX)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn address_space() -> u64 {
+    u64::MAX
+}
+
+/// A number of `/proc/self/status`.
+#[cfg(target_os = "linux")]
+fn kilobytes(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    line.trim().strip_suffix(" kB")?.parse().ok()
 }
 
 /// Bytes for keys and values beside the weights. Weights that stay mapped may be larger than the memory, and then they are read again
@@ -74,6 +99,15 @@ mod tests {
             "inactive_file 1\nactive_file 2\ntotal_inactive_file 30\ntotal_active_file 40\n";
         assert_eq!(sum_of_reclaimable(first), 70);
         assert_eq!(sum_of_reclaimable(""), 0);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_status_of_a_process_has_numbers() {
+        let status = "Name:\tglm\nVmPeak:\t   9 kB\nVmSize:\t  1234 kB\nThreads:\t1\n";
+        assert_eq!(kilobytes(status, "VmSize:"), Some(1234));
+        assert_eq!(kilobytes(status, "Threads:"), None);
+        assert_eq!(kilobytes(status, "VmData:"), None);
     }
 
     #[test]

@@ -18,7 +18,7 @@ mod model_dir;
 mod value;
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,6 +26,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::files::checkpoint::{self, Bytes, Contents, Tensor};
 use crate::files::model_dir::{IS_LFS_POINTER, is_lfs_pointer, is_there};
+use crate::files::regular::open_regular;
 pub use block::BlockType;
 pub(crate) use block::GROUP;
 use header::{Header, MAGIC, Problem};
@@ -195,6 +196,6 @@ fn split_name(stem: &str) -> Option<(&str, u64, u64)> {
 /// Reads the first bytes. A file that cannot be read is none.
 fn begins_as_gguf(path: &Path) -> bool {
     let mut magic = [0; MAGIC.len()];
-    let read = File::open(path).and_then(|mut file| file.read_exact(&mut magic));
+    let read = open_regular(path).and_then(|mut file| file.read_exact(&mut magic));
     read.is_ok() && magic == *MAGIC
 }

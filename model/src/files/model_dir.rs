@@ -2,12 +2,14 @@
 
 use crate::error::{Error, Result};
 use crate::files::gguf::Gguf;
+use crate::files::json::{MOST_IN_CONFIG, check_json_values};
 use crate::files::model_path::ModelPath;
+use crate::files::regular::open_regular;
 use crate::files::utf8::{owned_utf8, utf8};
 use crate::files::variant::Variant;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -162,7 +164,7 @@ impl<'a> ModelDir<'a> {
     fn read_from_disk(&self, name: &str) -> Result<Vec<u8>> {
         let path = self.path.join(name);
         let mut bytes = Vec::new();
-        File::open(&path)
+        open_regular(&path)
             .and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes))
             .map_err(Error::io(&path))?;
         if bytes.len() as u64 > MAX_FILE {
@@ -191,8 +193,12 @@ impl<'a> ModelDir<'a> {
         if !self.has(name) {
             return Ok(Map::new());
         }
-        serde_json::from_str(&self.text(name)?)
-            .map_err(|e| self.error(name, format!("is no JSON object: {e}")))
+        let text = self.text(name)?;
+        if matches!(self.source, Source::Disk) {
+            check_json_values(text.as_bytes(), MOST_IN_CONFIG)
+                .map_err(|problem| self.error(name, problem))?;
+        }
+        serde_json::from_str(&text).map_err(|e| self.error(name, format!("is no JSON object: {e}")))
     }
 }
 

@@ -1,7 +1,6 @@
 //! Bytes that outlive the checkpoint they came from.
 
 use std::fmt;
-use std::fs::{self, File};
 use std::ops::{Deref, Range};
 use std::path::Path;
 use std::sync::Arc;
@@ -9,6 +8,7 @@ use std::sync::Arc;
 use memmap2::{Mmap, MmapMut};
 
 use crate::error::{Error, Result};
+use crate::files::regular::open_regular;
 
 /// Shared, read-only bytes: a part of a mapped file or of memory.
 ///
@@ -26,11 +26,7 @@ pub struct Bytes {
 impl Bytes {
     /// Maps a whole file. Its pages are read when they are first touched.
     pub(crate) fn map(path: &Path) -> Result<Self> {
-        // Checked before opening, because opening a pipe blocks until somebody writes to it.
-        if !fs::metadata(path).map_err(Error::io(path))?.is_file() {
-            return Err(Error::file(path, "is not a regular file"));
-        }
-        let file = File::open(path).map_err(Error::io(path))?;
+        let file = open_regular(path).map_err(Error::io(path))?;
         // SAFETY: the map is only read, and bytes may have any content. Another process can still change the file: truncation
         // ends this process with SIGBUS, and bytes that change behind a `&[u8]` are undefined behavior. Every user of a map
         // accepts this; `Checkpoint::open` documents it. Headers and pickles are copied before they are checked, so a change can
@@ -148,7 +144,7 @@ mod tests {
     #[test]
     fn a_map_outlives_its_file() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(file.path(), b"weights").unwrap();
+        std::fs::write(file.path(), b"weights").unwrap();
         let bytes = Bytes::map(file.path()).unwrap();
         drop(file);
         assert_eq!(bytes[..], *b"weights");

@@ -6,7 +6,7 @@
 //! 49300/mp_rank_01_model_states.pt
 //! ```
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Read;
 use std::path::Path;
 
@@ -14,6 +14,7 @@ use super::shards::is_plain_name;
 use super::{Format, SHARDS, Tensor};
 use crate::error::{Error, Result};
 use crate::files::model_dir::{IS_LFS_POINTER, is_lfs_pointer};
+use crate::files::regular::open_regular;
 
 /// Prefix of the model's tensors; the other values belong to the trainer.
 const MODULE: &str = "module.";
@@ -50,11 +51,8 @@ fn rank(index: usize) -> String {
 
 /// Reads the name of a folder from a file.
 fn iteration(path: &Path) -> Result<String> {
-    if !path.is_file() {
-        return Err(Error::file(path, "is not a regular file"));
-    }
     let mut text = String::new();
-    let file = File::open(path).map_err(Error::io(path))?;
+    let file = open_regular(path).map_err(Error::io(path))?;
     file.take(MAX_NAME + 1).read_to_string(&mut text).map_err(Error::io(path))?;
     if is_lfs_pointer(text.as_bytes()) {
         return Err(Error::file(path, IS_LFS_POINTER));

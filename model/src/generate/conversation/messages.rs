@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
+use crate::files::json::{MOST_JSON_VALUES, check_json_values};
 use crate::text::chat::{Message, Role, ToolCall};
 
 /// Messages as JSON in the form of OpenAI's API: a list of objects with `role` and `content`, and with the other fields that a
@@ -21,6 +22,8 @@ pub fn messages_to_json(messages: &[Message]) -> String {
 /// If the JSON has another form. The error names the message.
 pub fn messages_from_json(json: &str) -> Result<Vec<Message>> {
     const FORM: &str = r#"expected a JSON list of {"role": "user", "content": "…"}"#;
+    check_json_values(json.as_bytes(), MOST_JSON_VALUES)
+        .map_err(|problem| Error::Prompt(format!("the conversation {problem}")))?;
     let value = serde_json::from_str(json.trim_start_matches('\u{feff}'));
     let value = match value.map_err(|error| Error::Prompt(format!("{FORM}: {error}")))? {
         Value::Object(mut object) => object.remove("messages").unwrap_or_default(),

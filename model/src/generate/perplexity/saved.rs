@@ -22,6 +22,7 @@ use sha2::{Digest, Sha256};
 use super::compare::check_vocab;
 use super::window::Window;
 use crate::error::{Error, Result};
+use crate::files::regular::open_regular;
 use crate::files::temporary::{folder_of, temporary_file};
 use crate::network::model::Model;
 
@@ -137,7 +138,7 @@ impl SavedLogits {
     /// If it cannot be read, is no such file, or was made of another text or other windows.
     pub fn open(path: impl Into<PathBuf>, windows: &[Window]) -> Result<Self> {
         let path = path.into();
-        let mut file = BufReader::new(File::open(&path).map_err(Error::io(&path))?);
+        let mut file = BufReader::new(open_regular(&path).map_err(Error::io(&path))?);
         let mut magic = [0; MAGIC.len()];
         let is_read = file.read_exact(&mut magic).is_ok();
         let other = || Error::file(&path, "is no file of predictions as `--save-logits` writes it");

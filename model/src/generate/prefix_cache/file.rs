@@ -21,6 +21,7 @@ use sha2::{Digest, Sha256};
 
 use super::{MAX_SEQUENCES, PrefixCache};
 use crate::error::{Error, Result};
+use crate::files::regular::open_regular;
 use crate::files::temporary::folder_of;
 use crate::network::hook::CancelToken;
 use crate::network::model::Model;
@@ -108,7 +109,7 @@ impl PrefixCache {
     /// As [`Batch::load_cache`](crate::Batch::load_cache).
     pub(crate) fn load(&mut self, model: &Model, path: &Path) -> Result<usize> {
         check(model, path)?;
-        let file = File::open(path).map_err(Error::io(path))?;
+        let file = open_regular(path).map_err(Error::io(path))?;
         let mut inner = BufReader::new(file);
         let mut magic = Vec::new();
         inner.by_ref().take(MAGIC.len() as u64).read_to_end(&mut magic).map_err(Error::io(path))?;

@@ -13,6 +13,7 @@ use super::settings::{self, token};
 use super::split::{DIGIT, DIGITS, GPT2, Splitter};
 use super::{Build, Encoder, Family, Special, SpecialIds, Tokenizer, shortened};
 use crate::error::Result;
+use crate::files::json::{MOST_IN_TOKENIZER, check_json_values};
 use crate::files::model_dir::ModelDir;
 use serde::Deserialize;
 use serde_json::Value;
@@ -77,6 +78,7 @@ impl File {
     /// # Errors
     /// If the file is not JSON, or its model is not BPE.
     fn parse(file: &[u8]) -> Result<Self, String> {
+        check_json_values(file, MOST_IN_TOKENIZER)?;
         let read: serde_json::Result<File> = serde_json::from_slice(file);
         let kind = match &read {
             Ok(file) => file.model.kind.clone(),
