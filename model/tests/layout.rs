@@ -296,25 +296,36 @@ fn variant_from_the_directory_name_is_stored() {
     }
 }
 
-/// A NaN weight is an error with the name of the tensor, and no files are left.
+/// A weight that is not finite, in a matrix or a vector, is an error with the name of the tensor, and no files are left.
 #[test]
-fn nan_weights_are_named() {
-    let source = altered(|name, bytes| {
-        if name.ends_with("1.attention.dense.weight") {
-            bytes[2 * 130..][..2].copy_from_slice(&half::f16::NAN.to_le_bytes());
-        }
-        true
-    });
-
-    let target = tempfile::tempdir().unwrap();
-    let options = QuantizeOptions::default();
-    let error =
-        quantize(source.path(), target.path(), &options, &mut |_, _, _| ControlFlow::Continue(()))
-            .unwrap_err();
-    let error = error.to_string();
-    assert!(error.contains("layers.1.attention.dense.weight: [1, 2] is NaN"), "{error}");
-    assert_eq!(fs::read_dir(target.path()).unwrap().count(), 0);
-    assert!(!target.path().with_added_extension("quantize.part").exists());
+fn weights_that_are_not_finite_are_named() {
+    for (end, index, value, expected) in [
+        ("1.attention.dense.weight", 130, half::f16::NAN, "[1, 2] is NaN"),
+        ("0.input_layernorm.weight", 3, half::f16::INFINITY, "[3] of "),
+        ("1.mlp.dense_h_to_4h.bias", 3, half::f16::NEG_INFINITY, "[3] of "),
+    ] {
+        let source = altered(|name, bytes| {
+            if name.ends_with(end) {
+                bytes[2 * index..][..2].copy_from_slice(&value.to_le_bytes());
+            }
+            true
+        });
+        let target = tempfile::tempdir().unwrap();
+        let options = QuantizeOptions::default();
+        let go_on = &mut |_: u64, _: u64, _: &str| ControlFlow::Continue(());
+        let error = quantize(source.path(), target.path(), &options, go_on).unwrap_err();
+        let error = error.to_string();
+        let expected = expected.replace(
+            "130",
+            &match end.ends_with("norm.weight") {
+                true => (130 % 64).to_string(),
+                false => "130".to_owned(),
+            },
+        );
+        assert!(error.contains(&format!("{end}: {expected}")), "{error}");
+        assert_eq!(fs::read_dir(target.path()).unwrap().count(), 0);
+        assert!(!target.path().with_added_extension("quantize.part").exists());
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::io::{Seek, SeekFrom, Write};
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
 
+use glm_kernels::quantize::Unquantizable;
 use glm_kernels::{BLOCK, LANES, Shape};
 use half::f16;
 
@@ -16,7 +17,7 @@ use crate::files::gguf::GROUP;
 use crate::files::prefix::StoredPrefix;
 use crate::files::weights::{
     Groups, StoredMatrix, StoredVector, TARGET_BITS_KEY, layout_metadata, order_name, panel_shape,
-    scale_name, scale_shape,
+    scale_name, scale_shape, widen_into,
 };
 
 /// Bytes of a matrix that are in memory at a time.
@@ -198,7 +199,10 @@ impl<'a> Plan<'a> {
             let (index, data) = &self.data[item.index];
             let at = self.layout.range(*index).start;
             match data {
-                Data::Vector(vector) => out.put(at, &vector.name, &vector_bytes(vector))?,
+                Data::Vector(vector) => {
+                    check_finite(vector)?;
+                    out.put(at, &vector.name, &vector_bytes(vector))?;
+                }
                 Data::Copy(matrix) => write_copy(matrix, at, &mut out)?,
                 Data::Panels(matrix, shape) => {
                     let scales_at = self.layout.range(index + 1).start;
@@ -294,6 +298,13 @@ impl<'p> Item<'p> {
     }
 }
 
+fn check_finite(vector: &StoredVector) -> Result<()> {
+    let values = vector.load();
+    let Some(at) = values.iter().position(|value| !value.is_finite()) else { return Ok(()) };
+    let problem = format!("[{at}] of {} is {}, which is no weight", vector.name, values[at]);
+    Err(vector.tensors()[0].error(problem))
+}
+
 fn vector_bytes(vector: &StoredVector) -> Vec<u8> {
     match vector.whole() {
         Some(tensor) => tensor.bytes().to_vec(),
@@ -303,12 +314,19 @@ fn vector_bytes(vector: &StoredVector) -> Vec<u8> {
 
 fn write_copy(matrix: &StoredMatrix, at: usize, out: &mut Output<'_>) -> Result<()> {
     let [rows, cols] = matrix.size();
-    let row_bytes = cols * matrix.joined_dtype().size();
+    let dtype = matrix.joined_dtype();
+    let row_bytes = cols * dtype.size();
     let step = (PIECE / row_bytes).clamp(1, rows);
-    let mut bytes = vec![0; step * row_bytes];
+    let (mut bytes, mut values) = (vec![0; step * row_bytes], vec![0.0; step * cols]);
     for first in (0..rows).step_by(step) {
         let bytes = &mut bytes[..step.min(rows - first) * row_bytes];
         matrix.join(first, bytes);
+        let values = &mut values[..bytes.len() / dtype.size()];
+        widen_into(dtype, bytes, values);
+        if let Some(at) = values.iter().position(|value| !value.is_finite()) {
+            let bad = Unquantizable { col: at % cols, value: values[at] };
+            return Err(matrix.unquantizable(first + at / cols, bad));
+        }
         out.put(at + first * row_bytes, &matrix.name, bytes)?;
     }
     Ok(())
