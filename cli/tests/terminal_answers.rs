@@ -127,7 +127,7 @@ fn ctrl_z_while_answering_gives_the_shell_its_terminal() {
 
 #[test]
 fn signals_that_end_the_program_leave_the_terminal_as_it_was() {
-    for signal in [Signal::TERM, Signal::HUP] {
+    for signal in [Signal::TERM, Signal::HUP, Signal::QUIT] {
         let mut chat = begun(endless());
         chat.send("What can you do?\r");
         chat.wait_for("can can can can");

@@ -10,8 +10,9 @@ use super::{bits, group, positive, target_bits, threads};
 
 const EXAMPLES: &str = "\
 The official INT4 and INT8 keep their weights exactly; only their order in the file changes. INT4 is \
-rounded with the inputs that each layer has for random tokens. One layer is in memory at a time. An unfinished folder cannot be opened as a model; its file is removed if Ctrl-C, SIGTERM or SIGHUP stops the command (exit code 130). With \
---calibrate it stays, and the same command goes on with it.
+rounded with the inputs that each layer has for random tokens. One layer is in memory at a time. The folder \
+is written under its name with .quantize.part added, and gets its name when it is complete. If Ctrl-C, SIGTERM or SIGHUP stops the \
+command (exit code 130), nothing stays; with --calibrate, the same command goes on with it.
 
 Examples:
   glm quantize ./chatglm-6b ./chatglm-6b-q4

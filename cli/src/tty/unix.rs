@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_current_process_group};
 use rustix::termios::{
     InputModes, LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr,
 };
-use signal_hook::consts::{SIGHUP, SIGTERM, SIGTSTP};
+use signal_hook::consts::{SIGHUP, SIGQUIT, SIGTERM, SIGTSTP};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
@@ -41,7 +41,7 @@ impl Quiet {
         lock(&ORIGINAL).replace(modes);
         // `nohup` has the signal ignored, and it must stay so.
         let hangup = (!is_ignored(SIGHUP)).then_some(SIGHUP);
-        let caught = [SIGTSTP, SIGTERM].into_iter().chain(hangup);
+        let caught = [SIGTSTP, SIGTERM, SIGQUIT].into_iter().chain(hangup);
         let mut signals = Signals::new(caught).context("signals")?;
         std::thread::spawn(move || {
             for signal in signals.forever() {

@@ -358,9 +358,10 @@ pub const TABLE: &[(&str, &str)] = &[
     ),
     (
         "The official INT4 and INT8 keep their weights exactly; only their order in the file changes. INT4 is rounded with the \
-         inputs that each layer has for random tokens. One layer is in memory at a time. An unfinished folder cannot be opened as a model; its file is removed if Ctrl-C, SIGTERM or \
-         SIGHUP stops the command (exit code 130). With --calibrate it stays, and the same command goes on with it.",
-        "官方的 INT4 和 INT8 权重保持不变，只改变在文件中的顺序。INT4 按随机 token 时各层的输入来舍入，内存中每次只有一层。未完成的文件不能作为模型打开；命令被 Ctrl-C、SIGTERM 或 SIGHUP 停止时会删除它（退出码 130）。使用 --calibrate 时会保留它，再次运行同样的命令即可继续。",
+         inputs that each layer has for random tokens. One layer is in memory at a time. The folder is written under its name with \
+         .quantize.part added, and gets its name when it is complete. If Ctrl-C, SIGTERM or SIGHUP stops the command (exit code 130), \
+         nothing stays; with --calibrate, the same command goes on with it.",
+        "官方的 INT4 和 INT8 权重保持不变，只改变在文件中的顺序。INT4 按随机 token 时各层的输入来舍入，内存中每次只有一层。写入时文件夹的名称后加有 .quantize.part，完成后才改为正式名称。命令被 Ctrl-C、SIGTERM 或 SIGHUP 停止时（退出码 130）不留下任何内容；使用 --calibrate 时，再次运行同样的命令即可继续。",
     ),
     (
         "The oldest rounds are dropped, so that a quarter of the context (or --max-new-tokens, if less) is free for the \
