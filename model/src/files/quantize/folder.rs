@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read};
+use std::iter;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -39,8 +40,8 @@ const PART_END: &str = ".part";
 
 /// Checks that the folder has no file of a model, not even a dangling link, and nothing that was begun with a calibration.
 pub(super) fn check(target: &Path) -> Result<()> {
-    // An adapter would be applied to what is written beside it.
-    refuse(target, companion_files().chain([CONFIG, PEFT_CONFIG]).map(str::to_owned))?;
+    refuse(target, companion_files().chain([CONFIG]).map(str::to_owned))?;
+    check_adapter(target)?;
     check_weights(target)?;
     if target.join(JOURNAL).exists() {
         let problem = format!(
@@ -49,6 +50,11 @@ pub(super) fn check(target: &Path) -> Result<()> {
         return Err(Error::file(target, problem));
     }
     Ok(())
+}
+
+/// Checks that the folder has no adapter, which would be applied to what is written beside it.
+pub(super) fn check_adapter(target: &Path) -> Result<()> {
+    refuse(target, iter::once(PEFT_CONFIG.to_owned()))
 }
 
 /// Checks that the folder has no weights.

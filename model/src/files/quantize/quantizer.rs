@@ -68,8 +68,9 @@ impl Quantizer {
     /// processes, and other `Quantizer`s, until this one is dropped. (Some file systems have no locks. Then nothing else may write to it.)
     ///
     /// # Errors
-    /// If an option is outside its range, another writes to the folder, its journal cannot be read, or an unfinished one cannot be
-    /// removed; and if formats are to be chosen or packed weights have an order of columns, which needs all files.
+    /// If an option is outside its range, the folder holds an adapter, another writes to it, its journal cannot be read, or an unfinished
+    /// one cannot be removed; and if formats are to be chosen, an adapter is to be merged, or packed weights have an order of columns,
+    /// which needs all files.
     pub fn open(
         source: impl Into<PathBuf>,
         folder: impl Into<PathBuf>,
@@ -82,9 +83,9 @@ impl Quantizer {
         }
         if let Some(adapter) = &options.adapter {
             // Nothing on the disk says which adapter the files that are there were made with.
-            let range = "absent while the files of a model arrive".to_owned();
-            let found = adapter.display().to_string();
-            return Err(Error::Setting { setting: "adapter", range, found });
+            let problem = "is an adapter, and none can be merged while the files of a model arrive: download the model, then run \
+                           `glm quantize` with --adapter";
+            return Err(Error::file(adapter, problem));
         }
         let source = source.into();
         let packing = Config::open(&*source).ok().and_then(|config| config.packing);
@@ -106,6 +107,7 @@ impl Quantizer {
         bits(&options)?;
         let pool = pool(options.threads)?;
         fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+        folder::check_adapter(&folder)?;
         let part = Part::open(&folder)?;
         let journal = Journal::open(&folder)?;
         Ok(Self { source, folder, options, pool, part, journal })
