@@ -65,7 +65,7 @@ fn rows_that_are_read_together_are_those_that_are_read_alone() {
     }
 }
 
-/// Measured with one thread, the best of three: GPTQ 0.0 s, AWQ 0.0 s, and 0.0 s when each row is read alone.
+/// Measured with one thread, the best of three: 0.13 s for both, and 0.42 s for AWQ if each row is read alone.
 #[test]
 #[ignore = "needs an optimized build and a quiet machine"]
 fn awq_is_read_about_as_fast_as_gptq() {

@@ -105,15 +105,17 @@ impl Words {
         if axis == self.packed {
             let mut at = first;
             let mut rest = out;
+            // Gathered first, so that the loop over each line is vectorized.
+            let mut shared = vec![0; len];
             while !rest.is_empty() {
                 let (fixed, index) = (at / values, at % values);
                 let count = (values - index).min(rest.len() / len);
                 let (lines, others) = rest.split_at_mut(count * len);
-                for other in 0..len {
-                    let word = word(fixed, other);
-                    for (index, line) in (index..values).zip(lines.chunks_exact_mut(len)) {
-                        line[other] = (word >> self.shift(index) & mask) as u8;
-                    }
+                shared.iter_mut().enumerate().for_each(|(other, to)| *to = word(fixed, other));
+                for (index, line) in (index..values).zip(lines.chunks_exact_mut(len)) {
+                    let shift = self.shift(index);
+                    let pairs = line.iter_mut().zip(&shared);
+                    pairs.for_each(|(out, word)| *out = (word >> shift & mask) as u8);
                 }
                 (at, rest) = (at + count, others);
             }
