@@ -73,8 +73,8 @@ impl Answering {
             "min-p" => (self.min_p.is_some(), true),
             _ => (self.repetition_penalty.is_some(), false),
         };
-        let is_greedy = sampling.temperature == 0.0;
-        !self.greedy && !is_given && !(of_candidates && is_greedy)
+        let is_greedy = of_candidates && sampling.temperature == 0.0;
+        !(self.greedy || is_given || is_greedy)
     }
 
     /// The sampling settings: those given, else those of `base`; a random seed if none is given.
