@@ -32,7 +32,7 @@ const GPTQ_KERNELS: [&str; 6] = ["cuda", "exllama", "exllamav1", "exllamav2", "t
 /// Kernels that read what `awq` packs.
 const AWQ_KERNELS: [&str; 1] = ["gemm"];
 
-/// What is read where neither field is there, as AutoRound and transformers do.
+/// What is read where neither field is there, as AutoRound and vLLM do.
 const DEFAULT: &str = "auto";
 
 /// Reads the configuration of AutoRound.
