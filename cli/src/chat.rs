@@ -42,6 +42,7 @@ pub fn run(args: &Chat) -> Result<()> {
         open::refuse_names(&args.model)?;
     }
     let bundle = open::bundle(&args.model, args.template.as_deref(), &args.model.options())?;
+    open::note_unusable(args.answering.unusable(bundle.model()));
     let adapters = Adapters::open(&args.model, bundle.model())?;
     let cancel = interrupt::token(Again::Exits)?;
     let request = args.answering.request(bundle.model());

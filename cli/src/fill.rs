@@ -17,6 +17,7 @@ pub fn run(args: &args::Fill) -> Result<()> {
     let tokenizer = open::tokenizer(&args.model.source)?;
     let mut fill = Fill::new(&tokenizer, &text)?;
     let model = open::model(&args.model, Some(&tokenizer))?;
+    open::note_unusable(args.answering.unusable(&model));
     let mut request = args.answering.request(&model);
     request.cancel = interrupt::token(Again::Exits)?;
 

@@ -16,6 +16,7 @@ use crate::{input, messages, open};
 pub fn run(args: &Generate) -> Result<()> {
     let Prompt { ids, tokenizer, template } = prompt(args)?;
     let model = open::model(&args.model, tokenizer.as_ref())?;
+    open::note_unusable(args.answering.unusable(&model));
     let mut request = args.answering.request(&model);
     request.cancel = interrupt::token(Again::Exits)?;
     if let (Some(template), Some(tokenizer)) = (&template, &tokenizer) {

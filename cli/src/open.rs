@@ -22,7 +22,7 @@ use crate::output::note;
 use crate::progress::{self, NOTICEABLE};
 use crate::units::bytes;
 
-pub use describe::{remarks, summary, title};
+pub use describe::{note_unusable, remarks, summary, title};
 pub use memory::free as free_memory;
 
 /// Opens a model with its tokenizer and a template: the one that is named, or the model's own.

@@ -98,7 +98,7 @@ fn a_request_names_its_adapter() {
     assert!(names.contains(&&json!("law")), "{models}");
     let error = server.chat("你好", json!({ "model": "other" })).error(404);
     assert_eq!(error["param"], "model");
-    assert_eq!(error["message"], "the models here are int4, law");
+    assert_eq!(error["message"], "the names here are int4, law; --alias and --adapter give more");
     let fields = json!({ "model": "law", "prompt": "你", "max_tokens": 1 });
     assert_eq!(server.post("/v1/completions", &fields).ok()["model"], "law");
     let fields = json!({ "model": "law", "input": "你好", "max_output_tokens": 1 });

@@ -218,6 +218,9 @@ fn the_model_has_names() {
     assert_eq!(server.chat("你好", json!({ "model": "gpt-4o-mini" })).ok()["model"], "int4");
     let error = server.chat("你好", json!({ "model": "other" })).error(404);
     assert_eq!((&error["code"], &error["param"]), (&json!("model_not_found"), &json!("model")));
+    let expected =
+        "the names here are int4, gpt-4o-mini, owner/name; --alias and --adapter give more";
+    assert_eq!(error["message"], expected);
 }
 
 #[cfg(feature = "grammar")]

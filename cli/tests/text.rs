@@ -131,6 +131,36 @@ fn a_prompt_is_an_argument_or_stdin() {
 }
 
 #[test]
+fn a_default_that_is_unusable_is_noted_where_an_answer_depends_on_it() {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(talker()).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, copy.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let defaults = json!({ "temperature": -1, "top_k": "many".repeat(1000) });
+    fs::write(copy.path().join("generation_config.json"), defaults.to_string()).unwrap();
+    let model = text(copy.path());
+    let generate = ["generate", "-m", &model, "-p", "你好", "--max-new-tokens", "1"];
+    let fill = ["fill", "-m", &model, "你[MASK]", "--max-new-tokens", "1"];
+    let chat = ["chat", "-m", &model, "--max-new-tokens", "1"];
+    let noted = |words: &[&str]| {
+        let output = glm(words).write_stdin("你好\n").output().unwrap();
+        let said = stderr(&output);
+        assert!(output.status.success() && said.len() < 2000, "{words:?}: {said}");
+        said.matches("generation_config.json").count()
+    };
+    for command in [&generate[..], &fill, &chat] {
+        assert_eq!(noted(command), 2, "{command:?}");
+        assert_eq!(noted(&[command, &["--temperature", "1"]].concat()), 1, "{command:?}");
+        assert_eq!(noted(&[command, &["--greedy"]].concat()), 0, "{command:?}");
+    }
+    for words in [&["info", "-m", &model][..], &["score", "-m", &model, "床前[MASK]光", "明月"]]
+    {
+        assert_eq!(noted(words), 0, "{words:?}");
+    }
+}
+
+#[test]
 fn a_stop_string_ends_the_answer_before_it() {
     let model = talker();
     let flags = ["generate", "-m", &model, "-p", "你好", "--greedy", "--json"];

@@ -354,6 +354,40 @@ fn what_cannot_be_run_is_named() {
             layer("glm4").with("glm4.attention.head_count_kv", Value::U32(3)),
             "4 heads cannot share 3",
         ),
+        // Lists are not taken for missing, whatever their length and type.
+        (
+            layer("glm4").with("glm4.attention.head_count_kv", Value::Integers(vec![2; 40])),
+            "glm4.attention.head_count_kv must be an integer from 1",
+        ),
+        (
+            layer("glm4").with("glm4.attention.head_count_kv", Value::Integers(vec![2; 2000])),
+            "found \"a list of 2000 values\"",
+        ),
+        (
+            layer("glm4").with("glm4.rope.dimension_sections", Value::Floats(vec![4.0, 2.0, 2.0])),
+            "glm4.rope.dimension_sections must be a list of at most 4 integers from 0, found \"a list of 3 values\"",
+        ),
+        (
+            layer("glm4").with("glm4.rope.dimension_sections", Value::Integers(vec![2; 9])),
+            "must be a list of at most 4 integers from 0, found [2,2,2,2,2,2,2,2,2]",
+        ),
+        (
+            layer("glm4").with("glm4.rope.dimension_sections", Value::Integers(vec![4, -2, 2])),
+            "found [4,-2,2]",
+        ),
+        (layer("glm4").with("glm4.rope.dimension_sections", Value::U32(4)), "found 4"),
+        (
+            layer("chatglm").with("chatglm.rope.dimension_sections", Value::Integers(vec![4, 2])),
+            "chatglm.rope.dimension_sections is not supported for this architecture",
+        ),
+        (
+            layer("glm4").with("glm4.rope.scaling.attn_factor", Value::F32(2.0)),
+            "glm4.rope.scaling.attn_factor 2.0 is not supported, only 1",
+        ),
+        (
+            layer("glm4").with("glm4.nextn_predict_layers", Value::U32(1)),
+            "glm4.nextn_predict_layers 1 is not supported, only 0",
+        ),
         (layer("glm4").with("glm4.rope.dimension_count", Value::U32(15)), "must be even, found 15"),
         (layer("glm4").with("tokenizer.ggml.eos_token_id", Value::U32(9)), "from 0 to 8, found 9"),
         (Gguf::new(), "model_type is missing"),
@@ -430,6 +464,28 @@ fn linear_scaling_divides_the_positions() {
     let typed =
         |kind: &str| with("scaling.factor", four()).with("glm4.rope.scaling.type", text(kind));
     assert_eq!([factor(&typed("linear")), factor(&typed("none"))], [4.0, 1.0]);
+}
+
+/// As in llama.cpp, which looks at the first two.
+#[test]
+fn sections_say_which_values_are_rotated_together() {
+    for (sections, is_halves) in [
+        (&[4, 2, 2, 0][..], true),
+        (&[8, 12, 12], true),
+        (&[1, 1], true),
+        (&[0, 2, 2, 0], false),
+        (&[8, 0, 0, 0], false),
+        (&[8], false),
+        (&[], false),
+    ] {
+        let sections = Value::Integers(sections.to_vec());
+        let file = layer("glm4").with("glm4.rope.dimension_sections", sections);
+        let file = file.with("glm4.rope.scaling.attn_factor", Value::F32(1.0));
+        let rope = Config::open(written(&file).1).unwrap().rope;
+        let found = matches!(rope, Rope::Halves { rotary_dim: 16, .. });
+        assert_eq!(found, is_halves, "{rope:?}");
+        assert!(found || matches!(rope, Rope::Interleaved { rotary_dim: 16, .. }), "{rope:?}");
+    }
 }
 
 /// The rows of a query or key, or its biases, as the converter puts them into order for vision models: of each head, the rotated ones of

@@ -4,6 +4,8 @@ mod common;
 #[path = "common/forge.rs"]
 #[allow(dead_code, reason = "this file writes valid files only")]
 mod forge;
+#[path = "common/gguf.rs"]
+mod gguf;
 #[path = "common/tensors.rs"]
 mod tensors;
 
@@ -13,9 +15,9 @@ use std::path::Path;
 use common::fixture;
 use common::runner::{Runner, bits, with};
 use glm_model::{
-    Activations, Adapter, AdapterKind, Batch, BatchOptions, Checkpoint, Chunk, Dtype, Event,
-    Generation, Model, Options, QuantizeOptions, Request, RunOptions, Sampling, Submission,
-    quantize,
+    Activations, Adapter, AdapterKind, Batch, BatchOptions, Calibration, Checkpoint, Chunk, Dtype,
+    Event, Generation, Model, Options, QuantizeOptions, Quantizer, Request, RunOptions, Sampling,
+    Submission, quantize,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -511,14 +513,57 @@ fn an_adapter_beside_the_model_is_used() {
     assert!(Model::open(both.path(), &options).unwrap().adapter().is_none());
 }
 
+/// Whether the folder or the file in it is named.
+#[test]
+fn an_adapter_beside_a_gguf_file_is_used() {
+    let (fields, tensors) = (json!({"r": 4, "lora_alpha": 8}), updates(&MODULES, |_| 4, 7));
+    let apart = folder(&fields, &tensors);
+    let checkpoint = Checkpoint::open(fixture(FOUR)).unwrap();
+    let file = gguf::of_transformers(gguf::layer("glm4"), &checkpoint, &|_, _, _| None);
+    let (both, path) = gguf::written(&file);
+    let ids = [1, 5, 3, 8];
+    let expected = bits(&Runner::new(&tuned(&open_with(&path, 2), apart.path()), 20).all(&ids));
+    for file in ["adapter_config.json", "adapter_model.safetensors"] {
+        fs::copy(apart.path().join(file), both.path().join(file)).unwrap();
+    }
+    for model in [both.path(), &path] {
+        assert_eq!(bits(&Runner::new(&open_with(model, 2), 20).all(&ids)), expected);
+        let error = quantized(model, 4, None).unwrap_err();
+        assert!(error.contains("is an adapter beside the model"), "{error}");
+    }
+}
+
 /// It would be applied once more to the weights beside it.
 #[test]
 fn a_folder_with_an_adapter_takes_no_weights() {
     let target = folder(&json!({"r": 4, "lora_alpha": 8}), &updates(&MODULES, |_| 4, 7));
     let go_on = &mut |_, _, _: &str| std::ops::ControlFlow::Continue(());
-    let options = QuantizeOptions::default();
-    let error = quantize(fixture(FOUR), target.path(), &options, go_on).err().unwrap().to_string();
-    assert!(error.contains("holds adapter_config.json already"), "{error}");
+    let mut options = QuantizeOptions::default();
+    let plain = quantize(fixture(FOUR), target.path(), &options, go_on).map(|_| ());
+    let arriving = Quantizer::open(fixture(FOUR), target.path(), &options).map(|_| ());
+    options.calibration = Some(Calibration::of_ids(vec![vec![1, 5, 3, 8]]).unwrap());
+    let calibrated = quantize(fixture(FOUR), target.path(), &options, go_on).map(|_| ());
+    // One that goes on, too.
+    fs::write(
+        target.path().join("journal.json"),
+        r#"{"is_head_compared":false,"shared":null,"written":[]}"#,
+    )
+    .unwrap();
+    let resumed = quantize(fixture(FOUR), target.path(), &options, go_on).map(|_| ());
+    for result in [plain, arriving, calibrated, resumed] {
+        let error = result.unwrap_err().to_string();
+        assert!(error.contains("holds adapter_config.json already"), "{error}");
+    }
+}
+
+#[test]
+fn an_adapter_is_merged_when_all_files_are_there() {
+    let mut options = QuantizeOptions::default();
+    options.adapter = Some("my-adapter".into());
+    let target = tempfile::tempdir().unwrap();
+    let error = Quantizer::open(fixture(FOUR), target.path(), &options).err().unwrap().to_string();
+    let parts = ["my-adapter: is an adapter", "files of a model arrive", "`glm quantize`"];
+    assert!(parts.iter().all(|part| error.contains(part)), "{error}");
 }
 
 #[test]

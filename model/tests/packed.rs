@@ -114,6 +114,13 @@ fn gptq(extra: Value) -> Value {
     config
 }
 
+/// The configuration of asymmetric weights.
+fn auto_round(extra: Value) -> Value {
+    let mut config = json!({"quant_method": "auto-round", "bits": 4, "group_size": 32, "sym": false, "data_type": "int"});
+    config.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+    config
+}
+
 fn compressed(actorder: Value) -> Value {
     json!({"quant_method": "compressed-tensors", "format": "pack-quantized", "ignore": ["lm_head"],
         "config_groups": {"group_0": {"targets": ["Linear"], "weights": {"num_bits": 4, "type": "int",
@@ -187,6 +194,50 @@ fn cases() -> Vec<Case> {
             change: |_, layer| layer.symmetric(),
             write: |layer, name| layer.gptq(name, true),
             format: "INT4, groups of 32",
+        },
+        Case {
+            what: "AutoRound with zero points",
+            config: auto_round(json!({"packing_format": "auto_round"})),
+            change: |_, layer| layer,
+            write: |layer, name| layer.gptq(name, false),
+            format: "INT4 with zero points, groups of 32",
+        },
+        Case {
+            what: "AutoRound with zero points of GPTQ",
+            config: auto_round(json!({"packing_format": "auto_round:auto_gptq"})),
+            change: |_, layer| layer,
+            write: |layer, name| layer.gptq(name, true),
+            format: "INT4 with zero points, groups of 32",
+        },
+        Case {
+            what: "AutoRound with zero points of GPTQModel",
+            config: auto_round(
+                json!({"packing_format": "auto_round:gptqmodel", "autoround_version": "0.6.0"}),
+            ),
+            change: |_, layer| layer,
+            write: |layer, name| layer.gptq(name, false),
+            format: "INT4 with zero points, groups of 32",
+        },
+        Case {
+            what: "AutoRound with zero points of AWQ",
+            config: auto_round(json!({"packing_format": "auto_round:auto_awq"})),
+            change: |_, layer| layer,
+            write: Layer::awq,
+            format: "INT4 with zero points, groups of 32",
+        },
+        Case {
+            what: "AutoRound before version 0.5",
+            config: auto_round(json!({"backend": "auto_round:exllamav2"})),
+            change: |_, layer| layer,
+            write: |layer, name| layer.gptq(name, false),
+            format: "INT4 with zero points, groups of 32",
+        },
+        Case {
+            what: "AutoRound of GPTQ before version 0.5",
+            config: auto_round(json!({"backend": "auto_round:gptq:exllamav2"})),
+            change: |_, layer| layer,
+            write: |layer, name| layer.gptq(name, true),
+            format: "INT4 with zero points, groups of 32",
         },
         Case {
             what: "compressed-tensors",

@@ -72,6 +72,8 @@ impl ApiModel {
             None => open::kv_budget(&model.source)?,
         };
         let bundle = open::bundle(model, flags.template.as_deref(), &options)?;
+        // Any request may leave a setting to the model.
+        open::note_unusable(&bundle.model().config().unusable_defaults);
         let context = bundle.model().sequence(flags.context)?.capacity();
         let name = match model.source.choice()? {
             Choice::Folder(found) if !found.is_path() => found.name.clone(),
@@ -180,7 +182,10 @@ impl ApiModel {
             None => {
                 let problem = match &self.names[..] {
                     [name] => format!("the model here is {name}; --alias gives it other names"),
-                    names => format!("the models here are {}", names.join(", ")),
+                    names => format!(
+                        "the names here are {}; --alias and --adapter give more",
+                        names.join(", ")
+                    ),
                 };
                 let status = http::StatusCode::NOT_FOUND;
                 Err(ApiError::new(status, problem).with_code("model_not_found").with_param("model"))

@@ -1,7 +1,7 @@
 //! How answers are generated.
 
 use clap::Args;
-use glm_model::{Draft, MAX_DRAFT, Model as Network, Request, Sampling};
+use glm_model::{Draft, MAX_DRAFT, Model as Network, Request, Sampling, UnusableDefault};
 
 use super::number::{positive, sampling, whole};
 use crate::messages;
@@ -55,6 +55,26 @@ impl Answering {
         request.stop_ids.clone_from(&model.config().special.ends);
         request.draft = self.draft;
         request
+    }
+
+    /// The defaults of `model` that cannot be used and that answers would depend on.
+    pub fn unusable<'m>(&self, model: &'m Network) -> impl Iterator<Item = &'m UnusableDefault> {
+        let sampling = self.sampling(model.sampling());
+        let defaults = model.config().unusable_defaults.iter();
+        defaults.filter(move |default| self.is_used(default.setting, &sampling))
+    }
+
+    /// Whether answers depend on the model's own `setting`, if all settings are `sampling`.
+    fn is_used(&self, setting: &str, sampling: &Sampling) -> bool {
+        let (is_given, of_candidates) = match setting {
+            "temperature" => (self.temperature.is_some(), true),
+            "top-k" => (self.top_k.is_some(), true),
+            "top-p" => (self.top_p.is_some(), true),
+            "min-p" => (self.min_p.is_some(), true),
+            _ => (self.repetition_penalty.is_some(), false),
+        };
+        let is_greedy = of_candidates && sampling.temperature == 0.0;
+        !(self.greedy || is_given || is_greedy)
     }
 
     /// The sampling settings: those given, else those of `base`; a random seed if none is given.
@@ -124,6 +144,22 @@ mod tests {
         let cooler = parsed("glm --temperature 0.5 --top-k 3 --seed 7");
         assert_eq!(cooler, changed(&with_seed, |s| (s.temperature, s.top_k) = (0.5, 3)));
         assert_eq!(parsed("glm --top-p 0 --seed 7"), changed(&with_seed, |s| s.top_p = 0.0));
+    }
+
+    #[test]
+    fn a_default_counts_where_answers_depend_on_it() {
+        let used = |words: &str| {
+            let only = Only::try_parse_from(words.split(' ')).unwrap().answering;
+            let sampling = only.sampling(&base());
+            ["temperature", "top-k", "top-p", "min-p", "repetition penalty"]
+                .map(|setting| only.is_used(setting, &sampling))
+        };
+        assert_eq!(used("glm"), [true; 5]);
+        assert_eq!(used("glm --greedy"), [false; 5]);
+        assert_eq!(used("glm --temperature 0"), [false, false, false, false, true]);
+        assert_eq!(used("glm --temperature 1 --top-k 3"), [false, false, true, true, true]);
+        let rest = "glm --top-p 0.5 --min-p 0.1 --repetition-penalty 1.1";
+        assert_eq!(used(rest), [true, true, false, false, false]);
     }
 
     #[test]

@@ -77,6 +77,14 @@ fn file(problem: &str) -> String {
             "is an adapter (LoRA)",
             "是适配器（LoRA），不是模型：请用 -m 打开它所属的模型，再用 --adapter 给出这个文件夹",
         ),
+        (
+            "is an adapter beside the model",
+            "是模型旁边的适配器：请用 --adapter 给出其文件夹来合并它，或把它移走以便只量化模型",
+        ),
+        (
+            "is an adapter, and none can be merged",
+            "是适配器，模型文件尚未齐全时不能合并：请先下载模型，再运行 `glm quantize` 并加上 --adapter",
+        ),
         ("is an adapter of peft", "是 peft 的适配器，但不是 LoRA，尚不支持"),
     ];
     match known.iter().find(|(start, _)| problem.starts_with(start)) {

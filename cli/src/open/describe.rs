@@ -6,6 +6,7 @@ use crate::args::{self, Source};
 use crate::failure;
 use crate::messages;
 use crate::models::{self, Choice};
+use crate::output::note;
 use crate::units::bytes;
 
 /// Model, weights, activations, threads and instruction set, in one line.
@@ -31,16 +32,19 @@ pub fn title(source: &Source, inventory: &Inventory) -> String {
     messages::model_title(inventory.config.architecture, name, models::weights(inventory))
 }
 
+/// Notes defaults of the model that cannot be used, where they would be.
+pub fn note_unusable<'m>(defaults: impl IntoIterator<Item = &'m UnusableDefault>) {
+    for UnusableDefault { setting, range, found, .. } in defaults.into_iter().cloned() {
+        let problem = Error::Setting { setting, range, found };
+        note(&messages::default_is_unusable(failure::message(&problem.into())));
+    }
+}
+
 /// What `glm quantize` would improve, and what is unusual about the weights.
 pub fn remarks(source: &Source, inventory: &Inventory) -> Vec<String> {
     let assumed = inventory.config.assumed;
     let mut remarks: Vec<_> =
         assumed.map(|variant| messages::variant_is_assumed(variant.name())).into_iter().collect();
-    remarks.extend(inventory.config.unusable_defaults.iter().map(|unusable| {
-        let UnusableDefault { setting, range, found, .. } = unusable.clone();
-        let problem = Error::Setting { setting, range, found };
-        messages::default_is_unusable(failure::message(&problem.into()))
-    }));
     let format = models::format(inventory);
     let copied = bytes(inventory.copied_bytes);
     if !inventory.is_quantized {

@@ -7,6 +7,18 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result};
 use crate::files::model_dir::ModelDir;
 
+/// Most characters of a value in a message.
+const MAX_SHOWN: usize = 80;
+
+/// A value as messages show it: JSON, shortened.
+pub(crate) fn shown(value: &Value) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(MAX_SHOWN) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
+    }
+}
+
 /// The fields of one file. A field that is `null` counts as missing.
 pub(crate) struct Fields<'f> {
     folder: &'f ModelDir<'f>,
@@ -67,7 +79,7 @@ impl<'f> Fields<'f> {
 
     /// The value of a field as an error shows it.
     pub(crate) fn shown(&self, name: &str) -> String {
-        self.json.get(name).map_or_else(|| "missing".to_owned(), Value::to_string)
+        self.json.get(name).map_or_else(|| "missing".to_owned(), shown)
     }
 
     /// An error about the file.

@@ -24,6 +24,8 @@
 
 mod order;
 mod packing;
+#[cfg(test)]
+mod tests;
 mod words;
 
 use glm_kernels::{BLOCK, Bits, GroupForm, Shape};
@@ -264,30 +266,32 @@ impl PackedMatrix {
         (0..self.groups).map(scale).collect()
     }
 
-    /// The integers of a row, in the order of the file.
-    fn row(&self, row: usize) -> Vec<u8> {
-        let mut values = vec![0; self.cols];
+    /// The integers of `count` rows from `first` on, one row after the other, in the order of the file. Several at once cost little more
+    /// than one where they share words.
+    pub(crate) fn rows(&self, first: usize, count: usize) -> Vec<u8> {
+        let mut values = vec![0; count * self.cols];
         let axis = if self.transposed { Axis::Second } else { Axis::First };
-        self.integers.line(axis, row, &mut values);
+        self.integers.lines(axis, first, self.cols, &mut values);
         values
     }
 
-    /// Writes the integers of a row in their [order](Self::order), and the numbers of its groups in `form`: that of its shape, or
-    /// zero points for a matrix that needs none.
+    /// Writes the integers of a row, `values` of [`rows`](Self::rows), in their [order](Self::order), and the numbers of its groups in
+    /// `form`: that of its shape, or zero points for a matrix that needs none.
     ///
     /// # Errors
     /// If a scale is not finite, or a zero point is not what the form says.
     pub(crate) fn pack(
         &self,
         row: usize,
+        values: &[u8],
         form: GroupForm,
         integers: &mut [i8],
         numbers: &mut [f16],
     ) -> Result<()> {
-        let (values, middle) = (self.row(row), self.middle());
+        let middle = self.middle();
         let signed = |value: u8| value.wrapping_sub(middle) as i8;
         match &self.order {
-            None => integers.iter_mut().zip(&values).for_each(|(to, &from)| *to = signed(from)),
+            None => integers.iter_mut().zip(values).for_each(|(to, &from)| *to = signed(from)),
             Some(order) => {
                 let places = integers.iter_mut().zip(order.iter());
                 places.for_each(|(to, &from)| *to = signed(values[from as usize]));
@@ -327,7 +331,7 @@ impl PackedMatrix {
 
     /// Writes the weights of a row, in the order of the file.
     pub(crate) fn widen(&self, row: usize, out: &mut [f32]) {
-        let (values, scales, zeros) = (self.row(row), self.row_scales(row), self.zeros(row));
+        let (values, scales, zeros) = (self.rows(row, 1), self.row_scales(row), self.zeros(row));
         let size = self.cols / self.groups;
         for place in 0..self.cols {
             let col = self.order.as_ref().map_or(place, |order| order[place] as usize);

@@ -78,18 +78,26 @@ pub(crate) fn no_model_error(folder: &ModelDir) -> Option<Error> {
     Some(folder.error(PEFT_CONFIG, problem))
 }
 
-/// The adapter that lies beside the model in folder `model`, which is then the folder of both.
+/// The adapter that lies beside a model: in the folder `model`, or in that of the GGUF file `model`. It is the folder of both.
 ///
 /// # Errors
 /// If there is an adapter and no model.
 pub(crate) fn beside(model: &Path) -> Result<Option<PathBuf>> {
-    if !model.is_dir() || !model.join(PEFT_CONFIG).is_file() {
+    let parent = model.parent().unwrap_or(model);
+    let folder = match model.is_dir() {
+        true => model,
+        // The file of a name alone.
+        false if parent.as_os_str().is_empty() => Path::new("."),
+        false => parent,
+    };
+    let files = ModelDir::on_disk(folder)?;
+    if !files.has(PEFT_CONFIG) {
         return Ok(None);
     }
-    if checkpoint::is_one(model) || gguf::find(model)?.is_some() {
-        return Ok(Some(model.to_owned()));
+    if checkpoint::is_one(folder) || gguf::find(model)?.is_some() {
+        return Ok(Some(folder.to_owned()));
     }
-    no_model_error(&ModelDir::on_disk(model)?).map_or(Ok(None), Err)
+    no_model_error(&files).map_or(Ok(None), Err)
 }
 
 fn kind(config: &Map<String, Value>) -> &str {

@@ -8,7 +8,7 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::files::fields::Fields;
+use crate::files::fields::{Fields, shown};
 use crate::generate::constraint::IdSet;
 
 /// Sampling parameters.
@@ -83,7 +83,7 @@ impl Sampling {
             set(&mut changed, number(value));
             match changed.validate() {
                 Err(Error::Setting { setting, range, .. }) => {
-                    unusable.push(UnusableDefault { setting, range, found: value.to_string() });
+                    unusable.push(UnusableDefault { setting, range, found: shown(value) });
                 }
                 _ => self = changed,
             }
@@ -91,7 +91,7 @@ impl Sampling {
         if let Some(value) = file.get("top_k") {
             match number(value) {
                 top_k if top_k.is_nan() => {
-                    let (range, found) = ("a number".to_owned(), value.to_string());
+                    let (range, found) = ("a number".to_owned(), shown(value));
                     unusable.push(UnusableDefault { setting: "top-k", range, found });
                 }
                 // Some programs write -1 for all candidates.
@@ -133,7 +133,7 @@ pub struct UnusableDefault {
     pub setting: &'static str,
     /// The values that it may have.
     pub range: String,
-    /// The value in the file, as JSON.
+    /// The value in the file, as JSON; its beginning, if it is long.
     pub found: String,
 }
 
@@ -517,6 +517,10 @@ mod tests {
             let expected = UnusableDefault { setting, range: range.into(), found: value.into() };
             assert_eq!(unusable, [expected]);
         }
+        // A value of any length is shown in a few words.
+        let long = "9".repeat(1 << 20);
+        let [unusable] = &refused(&format!(r#"{{"top_k": "{long}"}}"#))[..] else { panic!() };
+        assert!(unusable.found.len() < 100 && unusable.found.ends_with("..."), "{unusable:?}");
         let (sampling, unusable) = all(r#"{"temperature": -1, "top_p": 0.5, "min_p": 2}"#);
         assert_eq!((sampling, unusable.len()), (Sampling { top_p: 0.5, ..published }, 2));
     }

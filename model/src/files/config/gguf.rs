@@ -1,8 +1,11 @@
 //! GGUF files of the architectures `chatglm` (ChatGLM3-6B, GLM-4-9B, GLM-Edge) and `glm4` (GLM-4-0414, GLM-Z1).
 //!
 //! The fields are the metadata of the file, see [`gguf`](crate::files::gguf). The converter of llama.cpp fuses gate and up of both
-//! architectures, and keeps the rows of query and key as they were published, except in vision models: there the rotated rows of each
-//! head are those of even numbers, and then those of odd numbers.
+//! architectures, and keeps the rows of query and key as they were published, except in vision models of `glm4`: there the rotated rows
+//! of each head are those of even numbers, and then those of odd numbers.
+//!
+//! Source: `conversion/chatglm.py` and `conversion/glm.py` of llama.cpp for the rows; `llama_model::load_hparams` and
+//! `llama_model_rope_type` for the rotation and its defaults.
 
 use serde_json::Value;
 
@@ -14,6 +17,13 @@ use crate::files::variant::Known;
 use crate::generate::sampling::Sampling;
 
 const ARCHITECTURE: &str = "general.architecture";
+
+/// Most sections of a rotation: time, height, width and one that is not used.
+const MAX_SECTIONS: usize = 4;
+
+/// Fields that change what the file means, and the only value that is supported. It is that of a file without the field.
+const FIXED: [(&str, f64); 3] =
+    [("rope.scaling.attn_factor", 1.0), ("nextn_predict_layers", 0.0), ("expert_count", 0.0)];
 
 pub(super) const READER: Reader = Reader {
     models: "GGUF files of the architectures chatglm and glm4",
@@ -48,6 +58,12 @@ fn read(fields: &Fields) -> Result<Config> {
         false => heads,
     };
     let vocab = fields.vocab(&key("vocab_size"))?;
+    for (name, only) in FIXED.map(|(name, only)| (key(name), only)) {
+        if fields.get(&name).is_some_and(|value| value.as_f64() != Some(only)) {
+            let found = fields.shown(&name);
+            return Err(fields.error(format!("{name} {found} is not supported, only {only}")));
+        }
+    }
     Ok(Config {
         assumed: None,
         prefix: None,
@@ -132,19 +148,21 @@ fn rope(
     }
     let base = fields.positive_or(&key("rope.freq_base"), 10_000.0)?;
     let scaling_factor = scaling_factor(fields, key)?;
-    // Of the positions in time, height and width, all three are the same in a text. As in llama.cpp, sections without a width and a height
+    // Of the positions in time, height and width, all three are the same in a text. As in llama.cpp, sections without a time and a height
     // mean nothing.
     let sections = key("rope.dimension_sections");
     let is_halves = match fields.get(&sections) {
         None => false,
-        Some(Value::Array(sections)) if sections.iter().all(Value::is_u64) => {
+        Some(Value::Array(sections))
+            if sections.len() <= MAX_SECTIONS && sections.iter().all(Value::is_u64) =>
+        {
             sections.len() > 1 && sections[..2].iter().all(|n| n.as_u64() != Some(0))
         }
         Some(_) => {
             let found = fields.shown(&sections);
-            return Err(
-                fields.error(format!("{sections} must be a list of numbers, found {found}"))
-            );
+            return Err(fields.error(format!(
+                "{sections} must be a list of at most {MAX_SECTIONS} integers from 0, found {found}"
+            )));
         }
     };
     if is_halves && !is_glm4 {

@@ -16,7 +16,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value as Json};
 
-use super::value::Value;
+use super::value::{Array, Value};
 use super::{Gguf, Header};
 use crate::error::{Error, Result};
 use crate::files::model_dir::{CONFIG, CONFIG_NAME, TOKENIZER_CONFIG};
@@ -25,8 +25,8 @@ use crate::text::tokenizer::gguf as tokenizer;
 /// Longest string that is part of the configuration. Licences are longer.
 const MAX_TEXT: usize = 1024;
 
-/// Longest list that is part of the configuration.
-const MAX_LIST: usize = 8;
+/// Longest list that is part of the configuration. Models have fewer layers.
+const MAX_LIST: usize = 1024;
 
 impl Gguf {
     /// Whether the file stands for this one of a model folder.
@@ -68,9 +68,7 @@ impl Gguf {
         for (key, value) in metadata.iter().filter(|(key, _)| belongs(key)) {
             let json = match value {
                 Value::Text(text) if text.len() > MAX_TEXT => None,
-                Value::Array(array) if array.len() <= MAX_LIST => {
-                    array.integers().map(|numbers| numbers.collect::<Vec<_>>().into())
-                }
+                Value::Array(array) if key.starts_with(&own) => Some(list(array)),
                 value => value.json(),
             };
             config.extend(json.map(|json| (key.clone(), json)));
@@ -88,5 +86,13 @@ impl Gguf {
             config.insert(CONFIG_NAME.to_owned(), name.replace(' ', "-").into());
         }
         config
+    }
+}
+
+/// A list of integers, or a text in the place of any other list, so that its reader does not take it for missing.
+fn list(array: &Array) -> Json {
+    match array.integers().filter(|_| array.len() <= MAX_LIST) {
+        Some(numbers) => numbers.collect::<Vec<_>>().into(),
+        None => format!("a list of {} values", array.len()).into(),
     }
 }

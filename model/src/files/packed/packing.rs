@@ -3,6 +3,10 @@
 //! Bits, groups and the layers that are packed follow from the tensors. What only the configuration says is the layout, whether one is
 //! missing from the zero points, and whether weights are symmetric.
 
+mod auto_round;
+
+use serde_json::Value;
+
 use super::Layout;
 use crate::error::Result;
 use crate::files::fields::Fields;
@@ -13,6 +17,10 @@ const FIELD: &str = "quantization_config";
 
 /// Files that have it in older folders: of AutoGPTQ and of AutoAWQ.
 pub(crate) const METADATA: [&str; 2] = ["quantize_config.json", "quant_config.json"];
+
+/// Fields of GPTQModel, AutoRound and compressed-tensors with which the inputs of layers are rotated, too.
+const ROTATIONS: [&str; 4] =
+    ["rotation", "rotation_config", "spinquant_config", "transform_config"];
 
 /// How the packed weights of a model are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,17 +62,25 @@ impl Packing {
     fn of(fields: &Fields<'_>) -> Result<Self> {
         // The files of their own name no method: only AutoAWQ's have a version.
         let default = if fields.has("version") { "awq" } else { "gptq" };
-        let method = match fields.get("quant_method") {
+        // Newer files of GPTQModel may have only the second.
+        let named = ["quant_method", "method"].into_iter().find(|name| fields.has(name));
+        let method = match named {
             None if fields.has("config_groups") => "compressed-tensors",
             None => default,
-            Some(_) => fields.text("quant_method").unwrap_or_default(),
+            Some(name) => fields.text(name).unwrap_or_default(),
         };
+        if let Some(name) = ROTATIONS.into_iter().find(|name| is_set(fields, name)) {
+            return Err(refusal(fields, &format!("{name}, a rotation of weights,")));
+        }
         match method {
             "gptq" => gptq(fields),
             "awq" => awq(fields),
-            "auto-round" | "intel/auto-round" | "auto_round" => auto_round(fields),
+            "auto-round" | "intel/auto-round" | "auto_round" => auto_round::read(fields),
             "compressed-tensors" => compressed_tensors(fields),
-            _ => Err(refusal(fields, &format!("quant_method {}", fields.shown("quant_method")))),
+            _ => {
+                let name = named.unwrap_or("quant_method");
+                Err(refusal(fields, &format!("{name} {}", fields.shown(name))))
+            }
         }
     }
 }
@@ -74,6 +90,16 @@ fn refusal(fields: &Fields<'_>, what: &str) -> crate::Error {
     fields.error(format!(
         "{FIELD}: {what} is not supported: take the original model, a GGUF file of it, or INT4 of GPTQ, AWQ, AutoRound or compressed-tensors"
     ))
+}
+
+/// Whether a field says something: it is no `false`, and not empty.
+fn is_set(fields: &Fields<'_>, name: &str) -> bool {
+    match fields.get(name) {
+        None | Some(Value::Bool(false)) => false,
+        Some(Value::Object(map)) => !map.is_empty(),
+        Some(Value::String(text)) => !text.is_empty(),
+        Some(_) => true,
+    }
 }
 
 /// Checks that a field, if there is one, has one of these values; case does not matter.
@@ -93,7 +119,13 @@ fn gptq(fields: &Fields<'_>) -> Result<Packing> {
     only(fields, "format", &["gptq", "gptq_v2"])?;
     only(fields, "is_marlin_format", &["false"])?;
     let is_second =
-        ["checkpoint_format", "format"].iter().any(|name| fields.text(name) == Some("gptq_v2"));
+        |name: &str| fields.text(name).map(|format| format.eq_ignore_ascii_case("gptq_v2"));
+    let (old, new) = (is_second("checkpoint_format"), is_second("format"));
+    if old.zip(new).is_some_and(|(old, new)| old != new) {
+        let [old, new] = ["checkpoint_format", "format"].map(|name| fields.shown(name));
+        return Err(refusal(fields, &format!("checkpoint_format {old} with format {new}")));
+    }
+    let is_second = new.or(old).unwrap_or(false);
     Ok(Packing {
         layout: Layout::Gptq,
         name: "GPTQ",
@@ -110,6 +142,10 @@ fn awq(fields: &Fields<'_>) -> Result<Packing> {
     for name in ["version", "format", "checkpoint_format"] {
         only(fields, name, &["gemm"])?;
     }
+    // Its files have another order of values. Other names are those of what reads a file.
+    if fields.text("backend").is_some_and(|name| name.eq_ignore_ascii_case("llm-awq")) {
+        return Err(refusal(fields, "backend \"llm-awq\""));
+    }
     // Programs disagree on what is stored without zero points, so they are read and not assumed.
     Ok(Packing {
         layout: Layout::Awq,
@@ -119,26 +155,6 @@ fn awq(fields: &Fields<'_>) -> Result<Packing> {
         reordered: false,
         group: group(fields),
     })
-}
-
-fn auto_round(fields: &Fields<'_>) -> Result<Packing> {
-    only(fields, "bits", &["4", "8"])?;
-    only(fields, "data_type", &["int"])?;
-    let format = fields.text("packing_format").unwrap_or("auto_round:auto_gptq");
-    let of = |layout, less_one| -> Result<Packing> {
-        let symmetric = fields.flag("sym", false)?;
-        let (name, group) = ("AutoRound", group(fields));
-        Ok(Packing { layout, name, less_one, symmetric, reordered: false, group })
-    };
-    match format {
-        "auto" | "auto_round:auto_gptq" | "auto_round:gptq" => of(Layout::Gptq, true),
-        "auto_round:auto_awq" | "auto_round:awq" => of(Layout::Awq, false),
-        // Its own packing, with whatever kernel in mind.
-        "auto_round" | "auto_round:gptqmodel" | "auto_round:exllamav2" | "auto_round:tritonv2" => {
-            of(Layout::Gptq, false)
-        }
-        _ => Err(refusal(fields, &format!("packing_format {}", fields.shown("packing_format")))),
-    }
 }
 
 fn compressed_tensors(fields: &Fields<'_>) -> Result<Packing> {
@@ -193,17 +209,13 @@ mod tests {
         assert_eq!(read(gptq), (Layout::Gptq, [true, true, true]));
         let second = json!({"quant_method": "gptq", "bits": 8, "checkpoint_format": "gptq_v2", "dynamic": null});
         assert_eq!(read(second), (Layout::Gptq, [false, false, false]));
+        let newer = json!({"method": "gptq", "bits": 4, "format": "gptq_v2", "checkpoint_format": "gptq_v2", "rotation": null});
+        assert_eq!(read(newer), (Layout::Gptq, [false, false, false]));
         let awq = json!({"quant_method": "awq", "bits": 4, "version": "GEMM", "zero_point": true});
         assert_eq!(read(awq), (Layout::Awq, [false, false, false]));
-        for (format, expected) in [
-            ("auto_round:auto_gptq", (Layout::Gptq, [true, true, false])),
-            ("auto_round:gptqmodel", (Layout::Gptq, [false, true, false])),
-            ("auto_round:auto_awq", (Layout::Awq, [false, true, false])),
-        ] {
-            for method in ["auto-round", "intel/auto-round"] {
-                let json = json!({"quant_method": method, "bits": 4, "sym": true, "packing_format": format});
-                assert_eq!(read(json), expected, "{format}");
-            }
+        for method in ["auto-round", "intel/auto-round"] {
+            let json = json!({"quant_method": method, "bits": 4, "sym": true});
+            assert_eq!(read(json), (Layout::Gptq, [true, true, false]));
         }
         let compressed = json!({"quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": {
             "group_0": {"weights": {"num_bits": 4, "type": "int", "strategy": "group", "actorder": "group"}}}});
@@ -231,10 +243,33 @@ mod tests {
             (json!({"quant_method": 7}), "quant_method 7"),
             (json!({"quant_method": "gptq", "bits": 3}), "bits 3"),
             (json!({"quant_method": "gptq", "checkpoint_format": "marlin"}), "\"marlin\""),
+            (json!({"quant_method": "gptq", "checkpoint_format": "gptq_p"}), "\"gptq_p\""),
+            (
+                json!({"quant_method": "gptq", "checkpoint_format": "gptq", "format": "gptq_v2"}),
+                "checkpoint_format \"gptq\" with format \"gptq_v2\"",
+            ),
+            (json!({"method": "qqq", "format": "qqq"}), "method \"qqq\""),
+            (json!({"quant_method": "gptq", "rotation": "hadamard"}), "rotation, a rotation"),
+            (
+                json!({"quant_method": "auto-round", "spinquant_config": {"r1": true}}),
+                "spinquant_config, a rotation",
+            ),
             (json!({"quant_method": "gptq", "is_marlin_format": true}), "is_marlin_format true"),
+            (json!({"quant_method": "awq", "backend": "llm-awq"}), "backend \"llm-awq\""),
             (json!({"quant_method": "awq", "version": "gemv"}), "version \"gemv\""),
             (json!({"quant_method": "auto-round", "data_type": "mx_fp"}), "data_type \"mx_fp\""),
             (json!({"quant_method": "auto-round", "packing_format": "x"}), "packing_format \"x\""),
+            (json!({"quant_method": "auto-round", "packing_format": 4}), "packing_format 4"),
+            (json!({"quant_method": "auto-round", "backend": "ipex"}), "backend \"ipex\""),
+            (json!({"quant_method": "auto-round", "act_bits": 8}), "act_bits 8"),
+            (
+                json!({"quant_method": "auto-round", "extra_config": {"x": {"bits": 8, "data_type": "fp"}}}),
+                "data_type \"fp\"",
+            ),
+            (
+                json!({"quant_method": "auto-round", "packing_format": "auto_round:gptqmodel", "autoround_version": "0.5.1"}),
+                "packing_format \"auto_round:gptqmodel\" of autoround_version \"0.5.1\"",
+            ),
             (
                 json!({"quant_method": "compressed-tensors", "format": "float-quantized"}),
                 "float-quantized",

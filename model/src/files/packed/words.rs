@@ -85,6 +85,13 @@ impl Words {
 
     /// Writes the values at index `at` of `axis`, as many as `out` holds.
     pub(super) fn line(&self, axis: Axis, at: usize, out: &mut [u8]) {
+        let len = out.len();
+        self.lines(axis, at, len, out);
+    }
+
+    /// Writes `len` values at each index of `axis` from `first` on, as many lines as `out` holds. Lines that share words are read
+    /// together.
+    pub(super) fn lines(&self, axis: Axis, first: usize, len: usize, out: &mut [u8]) {
         let (values, mask) = (WORD / width(self.bits), (1 << width(self.bits)) - 1);
         let stride = self.tensor.shape()[1];
         let words = self.tensor.bytes().as_chunks::<4>().0;
@@ -96,16 +103,30 @@ impl Words {
             u32::from_le_bytes(words[index]).wrapping_add(self.plus)
         };
         if axis == self.packed {
-            let (fixed, shift) = (at / values, self.shift(at % values));
-            for (other, out) in out.iter_mut().enumerate() {
-                *out = (word(fixed, other) >> shift & mask) as u8;
+            let mut at = first;
+            let mut rest = out;
+            // Gathered first, so that the loop over each line is vectorized.
+            let mut shared = vec![0; len];
+            while !rest.is_empty() {
+                let (fixed, index) = (at / values, at % values);
+                let count = (values - index).min(rest.len() / len);
+                let (lines, others) = rest.split_at_mut(count * len);
+                shared.iter_mut().enumerate().for_each(|(other, to)| *to = word(fixed, other));
+                for (index, line) in (index..values).zip(lines.chunks_exact_mut(len)) {
+                    let shift = self.shift(index);
+                    let pairs = line.iter_mut().zip(&shared);
+                    pairs.for_each(|(out, word)| *out = (word >> shift & mask) as u8);
+                }
+                (at, rest) = (at + count, others);
             }
             return;
         }
-        for (other, out) in out.chunks_mut(values).enumerate() {
-            let word = word(at, other);
-            for (index, out) in out.iter_mut().enumerate() {
-                *out = (word >> self.shift(index) & mask) as u8;
+        for (at, line) in (first..).zip(out.chunks_exact_mut(len)) {
+            for (other, out) in line.chunks_mut(values).enumerate() {
+                let word = word(at, other);
+                for (index, out) in out.iter_mut().enumerate() {
+                    *out = (word >> self.shift(index) & mask) as u8;
+                }
             }
         }
     }

@@ -57,7 +57,8 @@ impl Quantizer {
     ///
     /// # Errors
     /// If an option is outside its range, the folder has files, another writes it, its journal cannot be read, or an unfinished one cannot be
-    /// removed; and if formats are to be chosen or packed weights have an order of columns, which needs all files.
+    /// removed; and if formats are to be chosen, an adapter is to be merged, or packed weights have an order of columns, which needs all
+    /// files.
     pub fn open(
         source: impl Into<PathBuf>,
         folder: impl Into<PathBuf>,
@@ -70,9 +71,9 @@ impl Quantizer {
         }
         if let Some(adapter) = &options.adapter {
             // Nothing on the disk says which adapter the files that are there were made with.
-            let range = "absent while the files of a model arrive".to_owned();
-            let found = adapter.display().to_string();
-            return Err(Error::Setting { setting: "adapter", range, found });
+            let problem = "is an adapter, and none can be merged while the files of a model arrive: download the model, then run \
+                           `glm quantize` with --adapter";
+            return Err(Error::file(adapter, problem));
         }
         let source = source.into();
         let packing = Config::open(&*source).ok().and_then(|config| config.packing);

@@ -1,5 +1,7 @@
 //! A piece of a matrix: rows of one tensor, in one of the formats of [`stored`](super::stored) but panels.
 
+use std::ops::Range;
+
 use glm_kernels::quantize::quantize_row;
 use glm_kernels::{Bits, Shape};
 use half::f16;
@@ -115,14 +117,34 @@ impl PieceRows {
         &bytes[self.own_row(row) * n..][..n]
     }
 
-    /// Integers and scales of row `row` of the matrix, which is quantized, in groups of `shape`.
+    /// Integers and scales of the rows `rows` of the matrix, which is quantized, in groups of `shape`.
     ///
     /// # Errors
     /// If a scale is not finite, or a weight cannot be quantized again.
-    pub(super) fn integers(
+    pub(super) fn integers<'t>(
+        &self,
+        shape: &Shape,
+        rows: Range<usize>,
+        targets: impl Iterator<Item = (&'t mut [i8], &'t mut [f16])>,
+    ) -> Result<()> {
+        let cols = self.piece.cols.len();
+        let packed = match self.packed() {
+            Some(packed) => packed.rows(self.own_row(rows.start), rows.len()),
+            None => Vec::new(),
+        };
+        let mut packed = packed.chunks_exact(cols);
+        for (row, (out, scales)) in rows.zip(targets) {
+            self.row_integers(shape, row, packed.next().unwrap_or_default(), out, scales)?;
+        }
+        Ok(())
+    }
+
+    /// Integers and scales of one row, whose integers are `packed` if the matrix is.
+    fn row_integers(
         &self,
         shape: &Shape,
         row: usize,
+        packed: &[u8],
         out: &mut [i8],
         scales: &mut [f16],
     ) -> Result<()> {
@@ -140,7 +162,9 @@ impl PieceRows {
                     return Err(self.tensor.error(problem));
                 }
             }
-            Kind::Packed(packed) => packed.pack(self.own_row(row), shape.form, out, scales)?,
+            Kind::Packed(matrix) => {
+                matrix.pack(self.own_row(row), packed, shape.form, out, scales)?;
+            }
             Kind::Blocks(_) | Kind::Plain => {
                 let mut values = vec![0.0; out.len()];
                 self.values(row, &mut values);

@@ -19,6 +19,8 @@
 //! only `panels-1` refuses rotated weights. In `panels-3`, which is as `panels-1` otherwise, the second number of a group is a zero point,
 //! and a matrix may have `name` with `weight_order`, I32 `[cols]`: the input of each of its columns.
 
+use std::ops::Range;
+
 use glm_kernels::quantize::{Unquantizable, pack_panel, pack_scales, quantize_row};
 use glm_kernels::{BLOCK, Bits, GroupForm, LANES, Rotation, Shape};
 use half::f16;
@@ -348,38 +350,46 @@ impl StoredMatrix {
         let rows = (shape.rows - first).min(LANES);
         let mut integers = vec![0; rows * shape.cols];
         let mut row_scales = vec![f16::ZERO; rows * shape.row_scales()];
-        let targets =
-            integers.chunks_mut(shape.cols).zip(row_scales.chunks_mut(shape.row_scales()));
-        for (row, (integers, scales)) in (first..).zip(targets) {
-            self.integers(shape, row, integers, scales)?;
-        }
+        self.integers(shape, first..first + rows, &mut integers, &mut row_scales)?;
         pack_panel(shape, &integers, bytes);
         pack_scales(shape.row_scales(), &row_scales, scales);
         Ok(())
     }
 
-    /// Integers and scales of one row.
+    /// Integers and scales of `rows`.
     fn integers(
         &self,
         shape: &Shape,
-        row: usize,
+        rows: Range<usize>,
         integers: &mut [i8],
         scales: &mut [f16],
     ) -> Result<()> {
         if self.is_quantized() {
-            for part in self.parts_of(row) {
-                let cols = part.piece.cols.clone();
+            for part in self.all_parts() {
+                let own = part.piece.rows.start.max(rows.start)..part.piece.rows.end.min(rows.end);
+                if own.is_empty() {
+                    continue;
+                }
+                let cols = &part.piece.cols;
                 let group = shape.group_blocks * BLOCK;
                 let numbers = shape.form.numbers();
                 let groups = cols.start / group * numbers..cols.end.div_ceil(group) * numbers;
-                let (integers, scales) = (&mut integers[cols], &mut scales[groups]);
-                part.integers(shape, row, integers, scales)?;
+                let targets =
+                    integers.chunks_mut(shape.cols).zip(scales.chunks_mut(shape.row_scales()));
+                let targets = targets.skip(own.start - rows.start);
+                let targets = targets.map(|(i, s)| (&mut i[cols.clone()], &mut s[groups.clone()]));
+                part.integers(shape, own, targets)?;
             }
             return Ok(());
         }
+        let targets = integers.chunks_mut(shape.cols).zip(scales.chunks_mut(shape.row_scales()));
         let mut values = vec![0.0; shape.cols];
-        self.row(row, &mut values);
-        quantize_row(shape, &values, integers, scales).map_err(|bad| self.unquantizable(row, bad))
+        for (row, (integers, scales)) in rows.zip(targets) {
+            self.row(row, &mut values);
+            quantize_row(shape, &values, integers, scales)
+                .map_err(|bad| self.unquantizable(row, bad))?;
+        }
+        Ok(())
     }
 
     /// Writes the weights of the rows from `first` on of a plain matrix, as many as `values` holds, rotated, and then with the columns
@@ -427,11 +437,14 @@ impl StoredMatrix {
     }
 
     fn parts_of(&self, row: usize) -> impl Iterator<Item = &PieceRows> {
-        let parts = match &self.form {
-            Form::Plain(parts) | Form::Rows(_, parts) => &parts[..],
+        self.all_parts().iter().filter(move |part| part.piece.rows.contains(&row))
+    }
+
+    fn all_parts(&self) -> &[PieceRows] {
+        match &self.form {
+            Form::Plain(parts) | Form::Rows(_, parts) => parts,
             Form::Panels { .. } => unreachable!("panels are never taken apart"),
-        };
-        parts.iter().filter(move |part| part.piece.rows.contains(&row))
+        }
     }
 }
 
