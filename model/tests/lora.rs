@@ -543,14 +543,7 @@ fn a_folder_with_an_adapter_takes_no_weights() {
     let arriving = Quantizer::open(fixture(FOUR), target.path(), &options).map(|_| ());
     options.calibration = Some(Calibration::of_ids(vec![vec![1, 5, 3, 8]]).unwrap());
     let calibrated = quantize(fixture(FOUR), target.path(), &options, go_on).map(|_| ());
-    // One that goes on, too.
-    fs::write(
-        target.path().join("journal.json"),
-        r#"{"is_head_compared":false,"shared":null,"written":[]}"#,
-    )
-    .unwrap();
-    let resumed = quantize(fixture(FOUR), target.path(), &options, go_on).map(|_| ());
-    for result in [plain, arriving, calibrated, resumed] {
+    for result in [plain, arriving, calibrated] {
         let error = result.unwrap_err().to_string();
         assert!(error.contains("holds adapter_config.json already"), "{error}");
     }
