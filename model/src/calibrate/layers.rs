@@ -59,7 +59,7 @@ impl<'a> Layers<'a> {
         let texts = calibration.texts();
         let longest = calibration.longest();
         let config = of_one_layer(config);
-        let mut workspace = Workspace::new(IDENTITY, &config, TILE)?;
+        let mut workspace = Workspace::new(IDENTITY, &config, TILE, network.ordered_inputs())?;
         workspace.fit_rows(&config, longest)?;
         let states = texts.iter().map(|ids| zeros(ids.len() * config.hidden));
         let mut load = Load {
@@ -110,7 +110,7 @@ impl<'a> Layers<'a> {
         let widest = config.hidden.max(config.intermediate_size).max(config.attention_width());
         let rows = (INPUTS + longest).min(calibration.tokens());
         4 * (calibration.tokens() * config.hidden + rows * widest) as u64
-            + Workspace::bytes(&config, longest)
+            + Workspace::bytes(&config, longest, 0)
             + KvFormat::of(activations).bytes(&config, longest)
     }
 

@@ -312,7 +312,9 @@ impl<'n, 'p> Walk<'n, 'p> {
             let normed = &mut normed[..states.len()];
             layers.normalize(states, normed);
             let quantized = &mut Q8Rows::default();
-            let mut context = Context { isa, activations: ACTIVATIONS, quantized, updates: None };
+            // A matrix that is not quantized has its columns in order.
+            let (activations, ordered, updates) = (ACTIVATIONS, &mut [][..], None);
+            let mut context = Context { isa, activations, quantized, ordered, updates };
             logits.resize(states.len() / hidden * vocab, 0.0);
             parallel_region(|| head.forward(&mut context, normed, Output::Store, logits));
         };

@@ -136,7 +136,14 @@ impl StoredPrefix {
         };
         let matrix = |name: String, [rows, cols]: [usize; 2]| {
             fits(&name, [rows, cols])?;
-            StoredMatrix::find(checkpoint, &Source::whole_tensor(name, rows, cols), None)
+            let source = Source::whole_tensor(name, rows, cols);
+            let matrix = StoredMatrix::find(checkpoint, &source, None)?;
+            match matrix.order() {
+                Some(_) => {
+                    Err(matrix.tensors()[0].error("has an order of columns, which no prefix has"))
+                }
+                None => Ok(matrix),
+            }
         };
         let linear = |index: usize, [rows, cols]: [usize; 2]| {
             let name = |part| format!("{NAME}trans.{index}.{part}");
@@ -207,7 +214,8 @@ impl PrefixEncoder {
         for_each_row(&mut rows, embedding.cols(), |i, row| embedding.row(positions.start + i, row));
         let Some([first, second]) = &self.projection else { return rows };
         let quantized = &mut Q8Rows::default();
-        let mut context = Context { isa, activations: Activations::F32, quantized, updates: None };
+        let (activations, ordered, updates) = (Activations::F32, &mut [][..], None);
+        let mut context = Context { isa, activations, quantized, ordered, updates };
         let hidden_size = second.weight.cols();
         let mut hidden = vec![0.0; positions.len() * hidden_size];
         first.forward(&mut context, &rows, Output::Store, &mut hidden);

@@ -336,7 +336,8 @@ impl Model {
     /// # Errors
     /// As [`Model::workspace`].
     pub fn workspace_with_tile(&self, tile: usize) -> Result<Workspace> {
-        Workspace::new(self.0.identity, &self.0.config, tile)
+        let Inner { identity, config, inventory, .. } = &*self.0;
+        Workspace::new(*identity, config, tile, inventory.ordered_inputs)
     }
 
     /// Calls `work` with an idle workspace, or a new one if all are in use.
