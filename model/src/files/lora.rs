@@ -243,7 +243,7 @@ impl Module {
                  nothing and is not supported"
             )));
         }
-        let (place, rows, scale) = (self.place, self.rows.clone(), lora.scale(path));
+        let (place, rows, scale) = (self.place, self.rows.clone(), lora.scale(path, rank));
         Ok(StoredUpdate { place, rows, scale, a: a.clone(), b: b.clone() })
     }
 }
