@@ -8,8 +8,8 @@ mod forge;
 mod tensors;
 
 use std::fs;
-use std::path::Path;
 
+use common::adapter::{refused, tuned};
 use common::fixture;
 use common::runner::{Runner, bits, with};
 use glm_model::{
@@ -76,11 +76,6 @@ fn open_with(name: &str, kv: KvFormat, threads: usize) -> Model {
 
 fn open(name: &str) -> Model {
     open_with(name, KvFormat::F32, 2)
-}
-
-/// The model with an adapter.
-fn tuned(model: &Model, folder: &Path) -> Model {
-    model.with_adapter(Some(&Adapter::open(folder, model).unwrap())).unwrap()
 }
 
 fn ids(count: usize, seed: u32) -> Vec<u32> {
@@ -388,12 +383,6 @@ fn a_prefix_in_the_files_of_the_model_is_used() {
         let kept = checkpoint.tensor(&tensors[0].name).unwrap();
         assert_eq!(kept.bytes(), bytes(&tensors[0].values));
     }
-}
-
-#[track_caller]
-fn refused(folder: &TempDir, model: &Model, expected: &[&str]) {
-    let error = Adapter::open(folder.path(), model).unwrap_err().to_string();
-    assert!(expected.iter().all(|part| error.contains(part)), "{error}");
 }
 
 #[test]
