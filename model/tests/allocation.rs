@@ -104,24 +104,24 @@ fn a_pass_costs_what_is_counted() {
         (options.threads, options.activations) = (Some(2), Some(activations));
         let model = tuned(&Model::open(dir.path(), &options).unwrap(), largest().path());
         let counted = model.inventory().context_bytes(TOKENS).1 as usize;
-        let (new, mut runner) = most_bytes(|| Runner::new(&model, 2 * TOKENS));
-        runner.last(&ids);
-        let cache = model.kv_pool().used_bytes() as usize;
-        runner.sequence.clear();
-        let (more, _) = most_bytes(|| runner.last(&ids));
-        let (all, beside) = (new + more - cache.min(more), 16 << 10);
-        println!("{all} bytes for a pass, and {counted} are counted");
-        assert!(all <= counted + beside, "{all} bytes, and {counted} are counted");
+        let (new, _) = most_bytes(|| model.workspace().unwrap());
         // Inputs of the widest layer in their order; updates of the largest rank, and those of the query.
         let least = 4 * TOKENS * (344 + 128 + 128);
-        assert!(
-            new > least,
-            "{new} bytes of a workspace, of which {least} are for updates and orders"
-        );
+        assert!(new > least, "{new} bytes, of which {least} are for orders and updates");
+        let (all, mut runner) = most_bytes(|| {
+            let mut runner = Runner::new(&model, 2 * TOKENS);
+            runner.last(&ids);
+            runner
+        });
+        let all = all - model.kv_pool().used_bytes() as usize;
+        assert!(all <= counted + BESIDE, "{all} bytes, and {counted} are counted");
+        // This one takes a page.
+        runner.last(&[7]);
         let before = ALLOCATIONS.load(Relaxed);
         runner.last(&[7]);
         let count = ALLOCATIONS.load(Relaxed) - before;
-        assert!(count <= ENTERING, "{count} allocations for a token");
+        // Its logits are copied.
+        assert!(count <= ENTERING + 1, "{count} allocations for a token");
     }
 }
 
@@ -136,7 +136,6 @@ fn merging_reads_an_adapter_where_it_is() {
     let with = most_bytes(|| calibration_bytes(fixture(FOUR), &options).unwrap()).0;
     let size: usize =
         MODULES.iter().map(|(_, [outputs, inputs])| 128 * 4 * (outputs + inputs)).sum();
-    println!("{with} bytes to merge, {without} without an adapter of {size}");
     assert!(with < without + size / 4, "{with} bytes, {without} without an adapter of {size}");
 }
 
@@ -153,13 +152,13 @@ fn patterns_of_an_adapter_are_bounded() {
         (0..count).map(|index| (pattern(index), json!(4))).collect()
     };
     for (patterns, is_read) in [
-        (many(250, &|index| format!("x{index}(a|b){{200}}")), true),
+        (many(100, &|index| format!("([a-z_.]|[0-9.]){{0,200}}[0-9]{{1,{}}}", index + 1)), true),
         (many(2048, &|index| format!("x{index}{}", r"\w".repeat(3))), false),
         (many(1, &|_| r"\w".repeat(512)), false),
     ] {
         let (bytes, adapter) = open(patterns);
-        println!("{bytes} bytes for the patterns of an adapter");
-        assert!(bytes < 64 << 20, "{bytes} bytes");
+        // Measured: 6 MB.
+        assert!(bytes < 16 << 20, "{bytes} bytes");
         assert_eq!(adapter.is_ok(), is_read, "{adapter:?}");
     }
 }

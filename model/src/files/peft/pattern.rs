@@ -6,7 +6,7 @@ use regex_automata::util::syntax;
 /// Most patterns of a file. A model of 61 layers has 366 modules, each of which may have a rank and an alpha.
 const MAX_PATTERNS: usize = 2048;
 
-/// Most bytes of a pattern. The path of a module has about 50. Parsing takes memory in proportion to them: 4 kB for each `\w`.
+/// Most bytes of a pattern. The path of a module has about 50. Parsing takes memory in proportion to them: about 7 kB for each `\w`.
 const MAX_PATTERN: usize = 1 << 10;
 
 /// Most bytes of all patterns of a file.
@@ -15,7 +15,7 @@ const MAX_TEXT: usize = 1 << 17;
 /// Most bytes of a pattern that is compiled. Those of a path have 4 kB.
 const MAX_REGEX: usize = 1 << 16;
 
-/// Most bytes of all patterns that are compiled. A match takes time in proportion to them, and about five times their memory.
+/// Most bytes of all patterns that are compiled. A match takes time and memory in proportion to them.
 const MAX_REGEXES: usize = 1 << 23;
 
 /// Compiles the patterns of a file, as long as they are no more than a file may have.
