@@ -210,7 +210,9 @@ pub fn calibration_bytes(source: impl AsRef<Path>, options: &QuantizeOptions) ->
     let plan = Plan::new(&opened, options, None, None)?;
     let packed = |matrix: &StoredMatrix| plan.item(&matrix.name).map_or(0, Item::bytes);
     let threads = pool(options.threads)?.current_num_threads();
-    let rounding = calibrate::bytes(&opened.network, &opened.config, calibration, threads, &packed);
+    let Source { network, config, prefix, .. } = &opened;
+    let prefix = prefix.as_ref();
+    let rounding = calibrate::bytes(network, config, prefix, calibration, threads, &packed);
     Ok(rounding.max(measuring))
 }
 
@@ -248,10 +250,12 @@ impl Source {
         Ok(Self { config, network, prefix, adapter, bytes: checkpoint.total_bytes() })
     }
 
-    /// A hash of the first and the last bytes of each matrix, which tells models of the same shape apart, and of the adapter.
+    /// A hash of the first and the last bytes of each matrix, which tells models of the same shape apart, of the prefix, and of
+    /// the adapter.
     fn fingerprint(&self) -> String {
         let mut hash = Sha256::new();
-        for tensor in self.network.matrices().flat_map(StoredMatrix::tensors) {
+        let of_prefix = self.prefix.iter().flat_map(StoredPrefix::matrices);
+        for tensor in self.network.matrices().chain(of_prefix).flat_map(StoredMatrix::tensors) {
             let bytes = tensor.bytes();
             let end = bytes.len().saturating_sub(SAMPLED);
             hash.update(&bytes[..bytes.len().min(SAMPLED)]);
