@@ -62,7 +62,7 @@ pub struct QuantizeOptions {
     pub target_bits: Option<f64>,
     /// Threads. Default: as many as the process may use.
     pub threads: Option<usize>,
-    /// Texts to quantize for: the outputs for them change least. This takes much longer, and memory: see [`calibration_bytes`]. Default:
+    /// Texts to quantize for: the outputs for them change least, behind the trained prefix of the model if it has one. This takes much longer, and memory: see [`calibration_bytes`]. Default:
     /// with four bits, the importance of columns for random ids.
     pub calibration: Option<Calibration>,
     /// The folder of an adapter of LoRA to merge: its updates are added to the weights before they are quantized. The weights must not
