@@ -7,6 +7,8 @@ mod common;
 mod forge;
 #[path = "../../model/tests/common/split.rs"]
 mod split;
+#[path = "../../model/tests/common/stored.rs"]
+mod stored;
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -20,6 +20,7 @@ use glm_kernels::{Isa, Shape};
 
 use crate::error::{Error, Result};
 use crate::files::config::Config;
+use crate::files::prefix::StoredPrefix;
 use crate::files::weights::{StoredLinear, StoredMatrix, StoredNetwork, StoredNorm, StoredVector};
 use crate::network::activations::Activations;
 use crate::network::layer::{Layer, LinearRole, Weight};
@@ -62,13 +63,15 @@ pub(crate) trait Store: Tensors {
     fn progress(&mut self, matrix: &StoredMatrix, done: f64) -> ControlFlow<()>;
 }
 
-/// Quantizes all linear layers of a network, on the threads of the current pool, up to the first whose weights are not ready.
+/// Quantizes all linear layers of a network, on the threads of the current pool, up to the first whose weights are not ready. With a
+/// trained prefix, each text is behind it.
 ///
 /// # Errors
 /// If the memory cannot be allocated, a weight is not finite, moments are not, the store fails, or it cancels.
 pub(crate) fn calibrate(
     network: &StoredNetwork,
     config: &Config,
+    prefix: Option<&StoredPrefix>,
     calibration: &Calibration,
     store: &mut dyn Store,
 ) -> Result<()> {
@@ -76,19 +79,20 @@ pub(crate) fn calibrate(
     let first = matrices(network, |matrix| store.shape(matrix).is_some())
         .find(|matrix| !store.is_written(&matrix.name));
     let is_ready = |name: &str| store.is_ready(name);
-    let mut tables = network.tables().map(|table| &*table.name);
-    if !first.is_some_and(|first| is_ready(&first.name)) || !tables.all(is_ready) {
+    let tables = network.tables().map(|table| &*table.name);
+    let mut needed = tables.chain(prefix.into_iter().flat_map(StoredPrefix::names));
+    if !first.is_some_and(|first| is_ready(&first.name)) || !needed.all(is_ready) {
         return Ok(());
     }
-    let mut layers = Layers::new(network, config, calibration, isa, ACTIVATIONS, store)?;
+    let mut layers = Layers::new(network, config, prefix, calibration, isa, ACTIVATIONS, store)?;
     let mut work = Work::new(network, calibration, store);
-    for layer in &network.layers {
+    for (index, layer) in network.layers.iter().enumerate() {
         let biases = layer.linears().flat_map(|(_, linear)| &linear.bias).map(|it| &*it.name);
         let mut vectors = layer.norms().flat_map(StoredNorm::vectors).chain(biases);
         if !vectors.all(|name| work.store.is_ready(name)) {
             return Ok(());
         }
-        layers.enter(layer, work.store)?;
+        layers.enter(index, layer, work.store)?;
         for role in ROLES {
             let Some((_, linear)) = layer.linears().find(|(other, _)| *other == role) else {
                 continue;
@@ -220,6 +224,7 @@ impl<'s> Work<'s> {
 pub(crate) fn bytes(
     network: &StoredNetwork,
     config: &Config,
+    prefix: Option<&StoredPrefix>,
     calibration: &Calibration,
     threads: usize,
     packed: &dyn Fn(&StoredMatrix) -> u64,
@@ -237,5 +242,5 @@ pub(crate) fn bytes(
     let layers = network.layers.iter().map(of_layer).max().unwrap_or(0).max(tables.sum());
     // Without the states of the texts.
     let head = of_matrix(head(network, |_| true));
-    (Layers::bytes(config, calibration, ACTIVATIONS) + layers).max(head)
+    (Layers::bytes(config, prefix, calibration, ACTIVATIONS) + layers).max(head)
 }

@@ -8,13 +8,14 @@ mod forge;
 mod tensors;
 
 use std::fs;
-use std::path::Path;
 
+use common::adapter::{refused, tuned};
 use common::fixture;
 use common::runner::{Runner, bits, with};
 use glm_model::{
-    Activations, Adapter, Batch, BatchOptions, CancelToken, Checkpoint, Chunk, Event, Generation,
-    KvFormat, Model, Options, QuantizeOptions, Request, RunOptions, Sampling, Submission, quantize,
+    Activations, Adapter, Batch, BatchOptions, Calibration, CancelToken, Checkpoint, Chunk, Event,
+    Generation, KvFormat, Model, Options, QuantizeOptions, Request, RunOptions, Sampling,
+    Submission, calibration_bytes, quantize,
 };
 use serde_json::json;
 use tempfile::TempDir;
@@ -76,11 +77,6 @@ fn open_with(name: &str, kv: KvFormat, threads: usize) -> Model {
 
 fn open(name: &str) -> Model {
     open_with(name, KvFormat::F32, 2)
-}
-
-/// The model with an adapter.
-fn tuned(model: &Model, folder: &Path) -> Model {
-    model.with_adapter(Some(&Adapter::open(folder, model).unwrap())).unwrap()
 }
 
 fn ids(count: usize, seed: u32) -> Vec<u32> {
@@ -390,10 +386,29 @@ fn a_prefix_in_the_files_of_the_model_is_used() {
     }
 }
 
-#[track_caller]
-fn refused(folder: &TempDir, model: &Model, expected: &[&str]) {
-    let error = Adapter::open(folder.path(), model).unwrap_err().to_string();
-    assert!(expected.iter().all(|part| error.contains(part)), "{error}");
+/// The inputs of the first layer do not depend on a prefix, and those behind its attention do.
+#[test]
+fn a_calibration_is_behind_the_prefix() {
+    let fields = json!({"pre_seq_len": 5});
+    let sources = [whole(ONE, &fields, &encoder(ONE, 5, false, 7)), whole(ONE, &json!({}), &[])];
+    let texts = Calibration::of_ids(vec![[ids(60, 1), vec![301, 304], ids(60, 2)].concat()]);
+    let mut options = QuantizeOptions::default();
+    options.calibration = Some(texts.unwrap());
+    let [tuned, plain] = sources.map(|source| {
+        let target = tempfile::tempdir().unwrap();
+        let go_on = &mut |_, _, _: &str| std::ops::ControlFlow::Continue(());
+        let bytes = calibration_bytes(source.path(), &options).unwrap();
+        quantize(source.path(), target.path(), &options, go_on).unwrap();
+        (Checkpoint::open(target.path()).unwrap(), bytes)
+    });
+    let is_same = |name: &str| {
+        let name = format!("transformer.layers.{name}.weight");
+        tuned.0.tensor(&name).unwrap().bytes() == plain.0.tensor(&name).unwrap().bytes()
+    };
+    assert!(is_same("0.attention.query_key_value"));
+    assert!(!is_same("0.attention.dense") && !is_same("1.attention.query_key_value"));
+    // At least its keys and values in a layer.
+    assert!(tuned.1 > plain.1 + 5 * 2 * 128 * 2, "{} {}", tuned.1, plain.1);
 }
 
 #[test]

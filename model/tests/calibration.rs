@@ -9,6 +9,8 @@ mod forge;
 mod golden;
 #[path = "common/split.rs"]
 mod split;
+#[path = "common/stored.rs"]
+mod stored;
 
 use std::fs;
 use std::ops::ControlFlow;

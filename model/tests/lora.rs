@@ -1,98 +1,33 @@
-//! Adapters of LoRA: logits of peft, merged weights, the bits of any batch, and errors.
+//! Adapters of LoRA: logits of peft, and the bits of any batch.
 
 mod common;
 #[path = "common/forge.rs"]
 #[allow(dead_code, reason = "this file writes valid files only")]
 mod forge;
-#[path = "common/gguf.rs"]
-mod gguf;
+#[path = "common/lora.rs"]
+mod helper;
 #[path = "common/tensors.rs"]
 mod tensors;
 
-use std::fs;
-use std::path::Path;
+#[path = "common/gguf.rs"]
+mod gguf;
 
+use std::fs;
+
+use common::adapter::tuned;
 use common::fixture;
 use common::runner::{Runner, bits, with};
 use glm_model::{
-    Activations, Adapter, AdapterKind, Batch, BatchOptions, Calibration, Checkpoint, Chunk, Dtype,
-    Event, Generation, Model, Options, QuantizeOptions, Quantizer, Request, RunOptions, Sampling,
-    Submission, quantize,
+    Activations, Adapter, AdapterKind, Batch, BatchOptions, Checkpoint, Chunk, Event, Generation,
+    Model, Options, Request, RunOptions, Sampling, Submission,
+};
+use half::f16;
+use helper::{
+    FOUR, HF, MODULES, ONE, TWO, assert_close, config, folder, of_authors, open, open_with, prompt,
+    updates,
 };
 use serde_json::{Value, json};
-use tempfile::TempDir;
-use tensors::{Lcg, Tensor, half, safetensors, torch};
-
-const ONE: &str = "chatglm-6b-tiny/bin-f16";
-const TWO: &str = "chatglm2-6b-tiny/int4";
-const FOUR: &str = "glm-4-0414-layer";
-const HF: &str = "glm-4-9b-chat-hf-layer";
-
-/// The modules of one layer of a model of transformers, and the head: path, outputs and inputs.
-const MODULES: [(&str, [usize; 2]); 7] = [
-    ("model.layers.0.self_attn.q_proj", [128, 128]),
-    ("model.layers.0.self_attn.k_proj", [64, 128]),
-    ("model.layers.0.self_attn.v_proj", [64, 128]),
-    ("model.layers.0.self_attn.o_proj", [128, 128]),
-    ("model.layers.0.mlp.gate_up_proj", [688, 128]),
-    ("model.layers.0.mlp.down_proj", [128, 344]),
-    ("lm_head", [9, 128]),
-];
-
-/// The tensors of an adapter.
-fn updates<'a>(
-    modules: impl IntoIterator<Item = &'a (&'a str, [usize; 2])>,
-    rank: impl Fn(&str) -> usize,
-    seed: u32,
-) -> Vec<Tensor> {
-    let mut lcg = Lcg(seed);
-    let pairs = modules.into_iter().flat_map(|&(path, [outputs, inputs])| {
-        let (name, rank) = (format!("base_model.model.{path}.lora_"), rank(path));
-        [
-            lcg.tensor(format!("{name}A.weight"), [rank, inputs], 0.5),
-            lcg.tensor(format!("{name}B.weight"), [outputs, rank], 0.5),
-        ]
-    });
-    pairs.collect()
-}
-
-fn config(fields: &Value) -> String {
-    let mut config = json!({"peft_type": "LORA", "base_model_name_or_path": "THUDM/some-model"});
-    config.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
-    config.to_string()
-}
-
-/// The folder that peft writes.
-fn folder(fields: &Value, tensors: &[Tensor]) -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("adapter_config.json"), config(fields)).unwrap();
-    fs::write(folder.path().join("adapter_model.safetensors"), safetensors(tensors)).unwrap();
-    folder
-}
-
-fn open_with(path: &Path, threads: usize) -> Model {
-    let options = with(|options: &mut Options| {
-        options.threads = Some(threads);
-        options.activations = Some(Activations::F32);
-    });
-    Model::open(path, &options).unwrap()
-}
-
-fn open(name: &str) -> Model {
-    open_with(&fixture(name), 2)
-}
-
-/// The model with an adapter.
-fn tuned(model: &Model, folder: &Path) -> Model {
-    model.with_adapter(Some(&Adapter::open(folder, model).unwrap())).unwrap()
-}
-
-#[track_caller]
-fn assert_close(found: &[f32], expected: &[f32], tolerance: f32) {
-    assert_eq!(found.len(), expected.len());
-    let error = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-    assert!(error < tolerance, "{error}");
-}
+use tensors::{Tensor, torch};
 
 /// The logits of the first and the last token, computed by `lora.py`.
 #[test]
@@ -147,112 +82,6 @@ fn logits_are_those_of_peft() {
     }
 }
 
-/// Updates of everything in a model of three layers with the names of the authors' code.
-fn of_authors(name: &str, seed: u32) -> (Value, Vec<Tensor>) {
-    let (layers, attention, qkv, up, down, head) = match name {
-        ONE => ("transformer.layers", "attention", 384, 512, 512, "lm_head"),
-        _ => (
-            "transformer.encoder.layers",
-            "self_attention",
-            256,
-            688,
-            344,
-            "transformer.output_layer",
-        ),
-    };
-    let paths: Vec<_> = (0..3)
-        .flat_map(|layer| {
-            let at = format!("{layers}.{layer}");
-            [
-                (format!("{at}.{attention}.query_key_value"), [qkv, 128]),
-                (format!("{at}.{attention}.dense"), [128, 128]),
-                (format!("{at}.mlp.dense_h_to_4h"), [up, 128]),
-                (format!("{at}.mlp.dense_4h_to_h"), [128, down]),
-            ]
-        })
-        .chain([(head.to_owned(), [320, 128])])
-        .collect();
-    let modules: Vec<_> = paths.iter().map(|(path, shape)| (&**path, *shape)).collect();
-    (json!({"r": 3, "lora_alpha": 2}), updates(&modules, |_| 3, seed))
-}
-
-/// The weights of a model in f32, with the updates of an adapter of rank 3 and alpha 2 added.
-fn merged(name: &str, tensors: &[Tensor]) -> TempDir {
-    let checkpoint = Checkpoint::open(fixture(name)).unwrap();
-    let numbers = |name: &str| -> Vec<f32> {
-        let tensor = checkpoint.tensor(name).unwrap();
-        match tensor.dtype() {
-            Dtype::F16 => {
-                let halves = tensor.bytes().as_chunks::<2>().0;
-                halves.iter().map(|b| half(u16::from_le_bytes(*b))).collect()
-            }
-            Dtype::I8 => tensor.bytes().iter().map(|b| f32::from(*b as i8)).collect(),
-            Dtype::BF16 => {
-                let halves = tensor.bytes().as_chunks::<2>().0;
-                halves.iter().map(|b| f32::from_le_bytes([0, 0, b[0], b[1]])).collect()
-            }
-            other => panic!("{other}"),
-        }
-    };
-    let mut all = Vec::new();
-    for name in checkpoint.names().filter(|name| !name.ends_with("_scale")) {
-        let tensor = checkpoint.tensor(name).unwrap();
-        let (mut shape, mut values) = (tensor.shape().to_vec(), numbers(name));
-        if tensor.dtype() == Dtype::I8 {
-            // Two in a byte, the first in the high half, and a scale for each row.
-            let scales = numbers(&format!("{name}_scale"));
-            let bytes = values.iter().map(|byte| *byte as i8);
-            let pairs = bytes.flat_map(|byte| [byte >> 4, byte << 4 >> 4]);
-            shape[1] *= 2;
-            values = pairs.enumerate().map(|(i, n)| f32::from(n) * scales[i / shape[1]]).collect();
-        }
-        let path = name.strip_suffix(".weight").unwrap_or(name);
-        let half = |half| {
-            let name = format!("base_model.model.{path}.lora_{half}.weight");
-            tensors.iter().find(|tensor| tensor.name == name)
-        };
-        if let (Some(a), Some(b)) = (half("A"), half("B")) {
-            let (rank, scale) = (a.shape[0], 2.0 / 3.0);
-            for (row, weights) in values.chunks_mut(shape[1]).enumerate() {
-                for (col, weight) in weights.iter_mut().enumerate() {
-                    let products = (0..rank)
-                        .map(|k| scale * b.values[row * rank + k] * a.values[k * shape[1] + col]);
-                    *weight += products.sum::<f32>();
-                }
-            }
-        }
-        all.push(Tensor { name: name.to_owned(), shape, values });
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let config = fs::read_to_string(fixture(name).join("config.json")).unwrap();
-    let mut config: Value = serde_json::from_str(&config).unwrap();
-    config.as_object_mut().unwrap().remove("quantization_bit");
-    fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
-    fs::write(folder.path().join("model.safetensors"), safetensors(&all)).unwrap();
-    folder
-}
-
-/// Ids of a prompt with three tokens of an answer.
-fn prompt(name: &str) -> Vec<u32> {
-    let mut lcg = Lcg(3);
-    let mut ids = |count| (0..count).map(|_| 10 + lcg.next() % 200).collect::<Vec<_>>();
-    if name == ONE { [ids(6), vec![301, 304], ids(3)].concat() } else { ids(9) }
-}
-
-#[test]
-fn updates_are_as_good_as_merged_weights() {
-    for name in [ONE, TWO] {
-        let (fields, tensors) = of_authors(name, 5);
-        let model = tuned(&open(name), folder(&fields, &tensors).path());
-        let merged = open_with(merged(name, &tensors).path(), 2);
-        let ids = prompt(name);
-        let [found, expected] = [&model, &merged].map(|model| Runner::new(model, 20).all(&ids));
-        assert_close(&found, &expected, 2e-4);
-        let plain = Runner::new(&open(name), 20).all(&ids);
-        assert!(plain.iter().zip(&found).any(|(a, b)| (a - b).abs() > 0.5), "{name}");
-    }
-}
-
 #[test]
 fn the_types_of_a_file_may_have_16_bits() {
     let mut tensors = updates(&MODULES, |_| 4, 7);
@@ -282,6 +111,26 @@ fn the_types_of_a_file_may_have_16_bits() {
         bits(&Runner::new(&tuned(&model, folder.path()), 20).all(&[1, 5, 3, 8, 2, 7]))
     });
     assert_eq!(a, b);
+}
+
+/// The names of the tensors are those of the original, whatever the file of the model.
+#[test]
+fn a_gguf_file_with_weights_of_16_bits_may_have_an_adapter() {
+    let checkpoint = Checkpoint::open(fixture(FOUR)).unwrap();
+    let file = gguf::of_transformers(gguf::layer("glm4"), &checkpoint, &|_, shape, values| {
+        let halves = || values.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect();
+        (shape.len() == 2).then(|| (1, halves()))
+    });
+    let (_dir, path) = gguf::written(&file);
+    let folder = folder(&json!({"r": 4, "lora_alpha": 8}), &updates(&MODULES, |_| 4, 7));
+    let ids = [1, 5, 3, 8, 2, 7];
+    let model = open_with(&path, 2);
+    assert!(model.inventory().matrices.iter().all(|matrix| matrix.format == "F16"));
+    let [found, expected] =
+        [&model, &open(FOUR)].map(|model| Runner::new(&tuned(model, folder.path()), 20).all(&ids));
+    assert_close(&found, &expected, 2e-4);
+    let plain = Runner::new(&model, 20).all(&ids);
+    assert!(plain.iter().zip(&found).any(|(a, b)| (a - b).abs() > 0.5));
 }
 
 /// One pass for all, with and without adapters, on one thread or three, in pieces and forks.
@@ -393,243 +242,4 @@ fn a_batch_does_not_mix_the_prompts_of_adapters() {
         }
         assert_eq!(found, expected.each_ref().map(|ids| (ids.clone(), prompt_cached)));
     }
-}
-
-#[track_caller]
-fn refused(folder: &TempDir, model: &Model, expected: &[&str]) {
-    let error = Adapter::open(folder.path(), model).unwrap_err().to_string();
-    assert!(expected.iter().all(|part| error.contains(part)), "{error}");
-}
-
-#[test]
-fn what_is_wrong_with_an_adapter_is_named() {
-    let (one, four) = (open(ONE), open(FOUR));
-    let fields = json!({"r": 4, "lora_alpha": 8});
-    let tensors = updates(&MODULES, |_| 4, 7);
-    let changed = |change: &dyn Fn(&mut Vec<Tensor>)| {
-        let mut tensors = tensors.clone();
-        change(&mut tensors);
-        folder(&fields, &tensors)
-    };
-    let renamed =
-        |index: usize, name: &str| changed(&|tensors| tensors[index].name = name.to_owned());
-    refused(
-        &folder(&fields, &tensors),
-        &one,
-        &[
-            "tensor base_model.model.model.layers.0.mlp.down_proj.lora_A.weight: belongs to no linear layer of ",
-            "with 3 layers: the adapter was trained for another model, THUDM/some-model",
-        ],
-    );
-    let q = "base_model.model.model.layers.0.self_attn.q_proj.lora_";
-    refused(
-        &folder(&json!({"r": 5, "lora_alpha": 8}), &tensors),
-        &four,
-        &["lora_A.weight: expected [5, 128], of rank 5", "found [4, 128]", "THUDM/some-model"],
-    );
-    refused(
-        &changed(&|tensors| {
-            (tensors[1].shape, tensors[1].values) = (vec![120, 4], vec![0.0; 480]);
-        }),
-        &four,
-        &[&format!("{q}B.weight: expected [128, 4]"), "found [120, 4]"],
-    );
-    refused(
-        &changed(&|tensors| drop(tensors.remove(0))),
-        &four,
-        &[&format!("{q}A.weight: is missing")],
-    );
-    refused(&changed(&Vec::clear), &four, &["has no tensors"]);
-    for name in [
-        "base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector.weight",
-        "base_model.model.model.embed_tokens.lora_embedding_A",
-        "base_model.model.lm_head.weight",
-        "base_model.model.model.layers.0.self_attn.q_proj.lora_B.bias",
-        "base_model.model.model.layers.0.self_attn.q_proj.bias",
-    ] {
-        let parts = [&format!("tensor {name}: is no part of an adapter"), "merge_and_unload()"];
-        refused(&renamed(0, name), &four, &parts);
-    }
-    let twice = changed(&|tensors| {
-        let mut other = tensors[0].clone();
-        other.name = format!("{q}A.default.weight");
-        tensors.push(other);
-    });
-    refused(&twice, &four, &[&format!("{q}A.weight: is there twice: also as {q}A.default.weight")]);
-    // The same layer under the name of the whole and of a part.
-    let overlapping = changed(&|tensors| {
-        tensors.extend(updates(&[("model.layers.0.self_attn.qkv_proj", [256, 128])], |_| 4, 1));
-    });
-    refused(&overlapping, &four, &["updates the same weights as"]);
-    let layer = renamed(0, "base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight");
-    refused(
-        &layer,
-        &four,
-        &["layers.1.self_attn.q_proj.lora_A.weight: belongs to no linear layer"],
-    );
-    refused(
-        &folder(&json!({"r": 4, "lora_alpha": 8, "use_dora": true}), &tensors),
-        &four,
-        &["use_dora"],
-    );
-    let empty = tempfile::tempdir().unwrap();
-    fs::write(empty.path().join("adapter_config.json"), config(&fields)).unwrap();
-    refused(&empty, &four, &["adapter_model.safetensors: is missing"]);
-    fs::write(empty.path().join("adapter_config.json"), r#"{"peft_type": "IA3"}"#).unwrap();
-    refused(&empty, &four, &[r#"type "IA3", which is not supported"#]);
-    let other = Adapter::open(folder(&fields, &tensors).path(), &four).unwrap();
-    assert_eq!(open(FOUR).with_adapter(Some(&other)).err().unwrap().code(), "other_model");
-}
-
-/// The model in a folder of its own.
-fn copy(name: &str) -> TempDir {
-    let copy = tempfile::tempdir().unwrap();
-    for file in ["config.json", "model.safetensors"] {
-        fs::copy(fixture(name).join(file), copy.path().join(file)).unwrap();
-    }
-    copy
-}
-
-#[test]
-fn an_adapter_beside_the_model_is_used() {
-    let (fields, tensors) = (json!({"r": 4, "lora_alpha": 8}), updates(&MODULES, |_| 4, 7));
-    let apart = folder(&fields, &tensors);
-    let both = copy(FOUR);
-    for file in ["adapter_config.json", "adapter_model.safetensors"] {
-        fs::copy(apart.path().join(file), both.path().join(file)).unwrap();
-    }
-    let model = open_with(both.path(), 2);
-    let ids = [1, 5, 3, 8];
-    let expected = bits(&Runner::new(&tuned(&open(FOUR), apart.path()), 20).all(&ids));
-    assert_eq!(bits(&Runner::new(&model, 20).all(&ids)), expected);
-    let without = model.with_adapter(None).unwrap();
-    let plain = bits(&Runner::new(&open(FOUR), 20).all(&ids));
-    assert_eq!(bits(&Runner::new(&without, 20).all(&ids)), plain);
-
-    // One that cannot be read stops only those who want it.
-    fs::write(both.path().join("adapter_config.json"), config(&json!({"use_dora": true}))).unwrap();
-    assert!(Model::open(both.path(), &Options::default()).is_err());
-    let options = with(|options: &mut Options| options.without_own_adapter = true);
-    assert!(Model::open(both.path(), &options).unwrap().adapter().is_none());
-}
-
-/// Whether the folder or the file in it is named.
-#[test]
-fn an_adapter_beside_a_gguf_file_is_used() {
-    let (fields, tensors) = (json!({"r": 4, "lora_alpha": 8}), updates(&MODULES, |_| 4, 7));
-    let apart = folder(&fields, &tensors);
-    let checkpoint = Checkpoint::open(fixture(FOUR)).unwrap();
-    let file = gguf::of_transformers(gguf::layer("glm4"), &checkpoint, &|_, _, _| None);
-    let (both, path) = gguf::written(&file);
-    let ids = [1, 5, 3, 8];
-    let expected = bits(&Runner::new(&tuned(&open_with(&path, 2), apart.path()), 20).all(&ids));
-    for file in ["adapter_config.json", "adapter_model.safetensors"] {
-        fs::copy(apart.path().join(file), both.path().join(file)).unwrap();
-    }
-    for model in [both.path(), &path] {
-        assert_eq!(bits(&Runner::new(&open_with(model, 2), 20).all(&ids)), expected);
-        let error = quantized(model, 4, None).unwrap_err();
-        assert!(error.contains("is an adapter beside the model"), "{error}");
-    }
-}
-
-/// It would be applied once more to the weights beside it.
-#[test]
-fn a_folder_with_an_adapter_takes_no_weights() {
-    let target = folder(&json!({"r": 4, "lora_alpha": 8}), &updates(&MODULES, |_| 4, 7));
-    let go_on = &mut |_, _, _: &str| std::ops::ControlFlow::Continue(());
-    let mut options = QuantizeOptions::default();
-    let plain = quantize(fixture(FOUR), target.path(), &options, go_on).map(|_| ());
-    let arriving = Quantizer::open(fixture(FOUR), target.path(), &options).map(|_| ());
-    options.calibration = Some(Calibration::of_ids(vec![vec![1, 5, 3, 8]]).unwrap());
-    let calibrated = quantize(fixture(FOUR), target.path(), &options, go_on).map(|_| ());
-    for result in [plain, arriving, calibrated] {
-        let error = result.unwrap_err().to_string();
-        assert!(error.contains("holds adapter_config.json already"), "{error}");
-    }
-}
-
-#[test]
-fn an_adapter_is_merged_when_all_files_are_there() {
-    let mut options = QuantizeOptions::default();
-    options.adapter = Some("my-adapter".into());
-    let target = tempfile::tempdir().unwrap();
-    let error = Quantizer::open(fixture(FOUR), target.path(), &options).err().unwrap().to_string();
-    let parts = ["my-adapter: is an adapter", "files of a model arrive", "`glm quantize`"];
-    assert!(parts.iter().all(|part| error.contains(part)), "{error}");
-}
-
-#[test]
-fn an_adapter_is_not_taken_for_a_model() {
-    let open = |folder: &TempDir| {
-        Model::open(folder.path(), &Options::default()).err().unwrap().to_string()
-    };
-    let lora = folder(&json!({"r": 4, "lora_alpha": 8}), &updates(&MODULES, |_| 4, 7));
-    let parts = ["adapter_config.json: is an adapter (LoRA)", "THUDM/some-model", "--adapter"];
-    let error = open(&lora);
-    assert!(parts.iter().all(|part| error.contains(part)), "{error}");
-    // Some trainings save the configuration of the model, too.
-    fs::copy(fixture(FOUR).join("config.json"), lora.path().join("config.json")).unwrap();
-    let error = open(&lora);
-    assert!(parts.iter().all(|part| error.contains(part)), "{error}");
-}
-
-/// Quantizes with an adapter, or without one.
-fn quantized(source: &Path, bits: usize, adapter: Option<&Path>) -> Result<TempDir, String> {
-    let mut options = QuantizeOptions::new(bits, 32);
-    options.adapter = adapter.map(Path::to_owned);
-    let target = tempfile::tempdir().unwrap();
-    let go_on = &mut |_, _, _: &str| std::ops::ControlFlow::Continue(());
-    let done = quantize(source, target.path(), &options, go_on);
-    done.map(|_| target).map_err(|error| error.to_string())
-}
-
-#[test]
-fn quantizing_merges_an_adapter() {
-    for (name, count) in [(ONE, 14), (FOUR, 6)] {
-        let (fields, tensors) = match name {
-            ONE => of_authors(name, 5),
-            _ => (json!({"r": 3, "lora_alpha": 2}), updates(&MODULES, |_| 3, 5)),
-        };
-        let adapter = folder(&fields, &tensors);
-        let merged = merged(name, &tensors);
-        for bits in [8, 4] {
-            let found = quantized(&fixture(name), bits, Some(adapter.path())).unwrap();
-            let expected = quantized(merged.path(), bits, None).unwrap();
-            let [of_found, of_expected] =
-                [&found, &expected].map(|folder| Checkpoint::open(folder.path()).unwrap());
-            // Integers and scales; vectors keep the type that they have in the source.
-            let names: Vec<_> = of_found.names().filter(|name| name.ends_with("_scale")).collect();
-            assert_eq!(names.len(), count, "{name}");
-            for scales in names {
-                for name in [scales, scales.strip_suffix("_scale").unwrap()] {
-                    let [a, b] = [&of_found, &of_expected].map(|of| of.tensor(name).unwrap());
-                    assert!(a.bytes() == b.bytes(), "{name}");
-                }
-            }
-            if bits == 8 {
-                let ids = if name == ONE { prompt(name) } else { vec![1, 5, 3, 8] };
-                let apart = tuned(&open(name), adapter.path());
-                let [a, b] = [&open_with(found.path(), 2), &apart]
-                    .map(|model| Runner::new(model, 20).all(&ids));
-                assert_close(&a, &b, 0.3);
-            }
-        }
-    }
-}
-
-#[test]
-fn what_cannot_be_merged_is_named() {
-    let (fields, tensors) = of_authors(TWO, 5);
-    let adapter = folder(&fields, &tensors);
-    let error = quantized(&fixture(TWO), 4, Some(adapter.path())).unwrap_err();
-    let parts = ["dense_4h_to_h.lora_B.weight: cannot be merged into", "which is quantized"];
-    assert!(parts.iter().all(|part| error.contains(part)), "{error}");
-    let prefix = tempfile::tempdir().unwrap();
-    let error = quantized(&fixture(ONE), 4, Some(prefix.path())).unwrap_err();
-    assert!(error.contains("adapter_config.json: is missing: only an adapter of LoRA"), "{error}");
-    let both = copy(FOUR);
-    fs::write(both.path().join("adapter_config.json"), config(&fields)).unwrap();
-    let error = quantized(both.path(), 4, None).unwrap_err();
-    assert!(error.contains("adapter_config.json: is an adapter beside the model"), "{error}");
 }

@@ -5,6 +5,8 @@
 mod forge;
 #[path = "common/split.rs"]
 mod split;
+#[path = "common/stored.rs"]
+mod stored;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -72,7 +74,7 @@ fn small(vocab: usize) -> TempDir {
         (TensorSpec::new(name, tensor.dtype(), shape), bytes)
     };
     let tensors: Vec<_> = checkpoint.names().filter(is_kept).map(cut).collect();
-    write("model.safetensors", &split::safetensors(&tensors));
+    write("model.safetensors", &stored::safetensors(&tensors));
     dir
 }
 

@@ -3,69 +3,23 @@
 mod common;
 #[path = "common/packed.rs"]
 mod packed;
+#[path = "common/stored.rs"]
+mod stored;
 
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use common::fixture;
 use common::runner::{Runner, with};
 use glm_model::{
     Activations, Adapter, Checkpoint, Dtype, Model, Options, QuantizeOptions, Quantizer,
-    SafetensorsLayout, TensorSpec, quantize,
+    TensorSpec, quantize,
 };
 use half::f16;
-use packed::{Layer, Stored, words};
+use packed::{Layer, gptq, layers, model, words};
 use serde_json::{Value, json};
+use stored::{Stored, safetensors};
 use tempfile::TempDir;
-
-const HF: &str = "glm-4-0414-layer";
-
-/// The layers of the model, with their groups.
-fn layers(seed: u64) -> Vec<(&'static str, Layer)> {
-    let layer = |name, rows, cols, groups, seed| (name, Layer::new(rows, cols, groups, seed));
-    vec![
-        layer("model.layers.0.self_attn.q_proj", 128, 128, 4, seed),
-        layer("model.layers.0.self_attn.k_proj", 64, 128, 4, seed + 1),
-        layer("model.layers.0.self_attn.v_proj", 64, 128, 4, seed + 2),
-        layer("model.layers.0.self_attn.o_proj", 128, 128, 2, seed + 3),
-        layer("model.layers.0.mlp.gate_up_proj", 688, 128, 1, seed + 4),
-        // 344 columns are no multiple of 32: one group.
-        layer("model.layers.0.mlp.down_proj", 128, 344, 1, seed + 5),
-    ]
-}
-
-fn safetensors(tensors: &[Stored]) -> Vec<u8> {
-    let specs: Vec<_> = tensors.iter().map(|(spec, _)| spec.clone()).collect();
-    let layout = SafetensorsLayout::new(&specs, &[]);
-    let mut file = layout.header().to_vec();
-    file.resize(layout.file_len(), 0);
-    for (index, (_, bytes)) in tensors.iter().enumerate() {
-        file[layout.range(index)].copy_from_slice(bytes);
-    }
-    file
-}
-
-/// A copy of the model with other tensors for some layers.
-fn model(layers: &[(&str, Vec<Stored>)], quantization: Option<Value>) -> TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    let source = fixture(HF);
-    let mut config: Value =
-        serde_json::from_slice(&fs::read(source.join("config.json")).unwrap()).unwrap();
-    if let Some(quantization) = quantization {
-        config["quantization_config"] = quantization;
-    }
-    fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
-    let checkpoint = Checkpoint::open(&source).unwrap();
-    let replaced = |name: &str| layers.iter().any(|(layer, _)| name == format!("{layer}.weight"));
-    let kept = checkpoint.names().filter(|name| !replaced(name)).map(|name| {
-        let tensor = checkpoint.tensor(name).unwrap();
-        (TensorSpec::new(name, tensor.dtype(), tensor.shape()), tensor.bytes().to_vec())
-    });
-    let all: Vec<_> = kept.chain(layers.iter().flat_map(|(_, stored)| stored.clone())).collect();
-    fs::write(dir.path().join("model.safetensors"), safetensors(&all)).unwrap();
-    dir
-}
 
 /// The weights of a layer as plain F32.
 fn plain(name: &str, layer: &Layer) -> Vec<Stored> {
@@ -106,12 +60,6 @@ fn logits_with_updates(path: &Path, layers: &[(&str, Layer)]) -> Vec<f32> {
 fn difference(a: &[f32], b: &[f32]) -> f32 {
     let largest = b.iter().fold(0.0f32, |most, x| most.max(x.abs()));
     a.iter().zip(b).fold(0.0f32, |most, (a, b)| most.max((a - b).abs())) / largest
-}
-
-fn gptq(extra: Value) -> Value {
-    let mut config = json!({"quant_method": "gptq", "bits": 4, "group_size": 32});
-    config.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-    config
 }
 
 /// The configuration of asymmetric weights.
@@ -464,6 +412,23 @@ fn what_is_wrong_with_a_tensor_is_said() {
         ),
     ] {
         assert!(error.contains(expected), "{error} is not: {expected}");
+    }
+}
+
+/// Columns that are no multiple of the size of the groups. Some programs give the last columns a group of their own.
+#[test]
+fn a_last_group_with_fewer_columns_is_named() {
+    let down = "model.layers.0.mlp.down_proj";
+    let output = "model.layers.0.self_attn.o_proj";
+    for (name, layer, size, expected) in [
+        (down, Layer::new(128, 344, 11, 5), 32, "has 11 groups of 344 columns: only groups of"),
+        // As many groups as there would be of 64 columns.
+        (output, Layer::new(128, 128, 2, 5), 96, "has groups of 96 of 128 columns: a last group"),
+    ] {
+        let config = gptq(json!({"sym": false, "group_size": size}));
+        let dir = model(&[(name, layer.gptq(name, true))], Some(config));
+        let error = Model::open(dir.path(), &Options::default()).err().unwrap().to_string();
+        assert!(error.contains(&format!("{name}.scales: {expected}")), "{error}");
     }
 }
 

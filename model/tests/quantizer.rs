@@ -5,6 +5,8 @@
 mod forge;
 #[path = "common/split.rs"]
 mod split;
+#[path = "common/stored.rs"]
+mod stored;
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -10,10 +10,12 @@ use super::moments::zeros;
 use super::texts::Calibration;
 use crate::error::{Error, Result};
 use crate::files::config::{Config, MaskKind};
+use crate::files::prefix::{PrefixEncoder, StoredPrefix};
 use crate::files::weights::{
     Load, StoredLinear, StoredMatrix, StoredNetwork, StoredNorm, StoredVector,
 };
 use crate::network::activations::Activations;
+use crate::network::adapter::Adapter;
 use crate::network::chunk::Chunk;
 use crate::network::hook::RunOptions;
 use crate::network::kv::{KvFormat, KvPool};
@@ -40,6 +42,10 @@ pub(super) struct Layers<'a> {
     activations: Activations,
     workspace: Workspace,
     pool: KvPool,
+    /// What computes the keys and values of a trained prefix.
+    encoder: Option<PrefixEncoder>,
+    /// Those of the current layer.
+    prefix: Option<Adapter>,
     texts: &'a [Vec<u32>],
     /// The hidden states of each text before the current layer or its feed-forward block, `[tokens, hidden]`.
     states: Vec<Vec<f32>>,
@@ -51,15 +57,20 @@ impl<'a> Layers<'a> {
     pub(super) fn new(
         network: &StoredNetwork,
         config: &Config,
+        prefix: Option<&StoredPrefix>,
         calibration: &'a Calibration,
         isa: Isa,
         activations: Activations,
         tensors: &dyn Tensors,
     ) -> Result<Self> {
+        let load = |prefix: &StoredPrefix| {
+            prefix.load(config, &|matrix| tensors.matrix(matrix), &|it| tensors.vector(it))
+        };
+        let encoder = prefix.map(load).transpose()?;
         let texts = calibration.texts();
         let longest = calibration.longest();
         let config = of_one_layer(config);
-        let mut workspace = Workspace::new(IDENTITY, &config, TILE)?;
+        let mut workspace = Workspace::new(IDENTITY, &config, TILE, network.ordered_inputs())?;
         workspace.fit_rows(&config, longest)?;
         let states = texts.iter().map(|ids| zeros(ids.len() * config.hidden));
         let mut load = Load {
@@ -85,6 +96,8 @@ impl<'a> Layers<'a> {
             activations,
             workspace,
             pool: KvPool::new(&config, KvFormat::of(activations), None)?,
+            encoder,
+            prefix: None,
             texts,
             states: states.collect::<Result<_>>()?,
             inputs: Vec::new(),
@@ -99,27 +112,33 @@ impl<'a> Layers<'a> {
         Ok(layers)
     }
 
-    /// Bytes of the states, of a pass, and of inputs.
+    /// Bytes of the states, of a pass, of inputs, and of a trained prefix.
     pub(super) fn bytes(
         config: &Config,
+        prefix: Option<&StoredPrefix>,
         calibration: &Calibration,
         activations: Activations,
     ) -> u64 {
+        let encoder = prefix.map_or(0, |prefix| prefix.bytes(config));
+        let positions = prefix.map_or(0, StoredPrefix::tokens);
         let config = of_one_layer(config);
         let longest = calibration.longest();
         let widest = config.hidden.max(config.intermediate_size).max(config.attention_width());
         let rows = (INPUTS + longest).min(calibration.tokens());
         4 * (calibration.tokens() * config.hidden + rows * widest) as u64
-            + Workspace::bytes(&config, longest)
-            + KvFormat::of(activations).bytes(&config, longest)
+            + Workspace::bytes(&config, longest, 0)
+            + KvFormat::of(activations).bytes(&config, positions + longest)
+            + KvFormat::of(activations).bytes(&config, positions)
+            + encoder
     }
 
-    /// Goes to a layer, whose matrices must then be [replaced](Self::replace).
+    /// Goes to layer `index`, whose matrices must then be [replaced](Self::replace).
     ///
     /// # Errors
-    /// If a norm or a bias cannot be read.
+    /// If a norm or a bias cannot be read, or memory cannot be allocated.
     pub(super) fn enter(
         &mut self,
+        index: usize,
         layer: &Layer<StoredLinear, StoredNorm>,
         tensors: &dyn Tensors,
     ) -> Result<()> {
@@ -128,6 +147,14 @@ impl<'a> Layers<'a> {
         let vector = &mut |vector: &StoredVector| tensors.vector(vector);
         let layer = layer.try_map(&mut Load { config: &self.config, matrix, vector })?;
         self.weights.layers = vec![layer];
+        // Gives its pages back first.
+        self.prefix = None;
+        let Self { pool, config, isa, .. } = &*self;
+        let prefix = |encoder| {
+            let layers = index..index + 1;
+            parallel_region(|| Adapter::new(IDENTITY, pool, config, *isa, encoder, layers))
+        };
+        self.prefix = self.encoder.as_ref().map(prefix).transpose()?;
         Ok(())
     }
 
@@ -245,12 +272,14 @@ impl<'a> Layers<'a> {
             activations,
             workspace,
             pool,
+            prefix,
             texts,
             states,
             inputs,
+            ..
         } = self;
         for (index, (ids, states)) in texts.iter().zip(states).enumerate() {
-            let mut sequence = Sequence::new(IDENTITY, pool, None, ids.len());
+            let mut sequence = Sequence::new(IDENTITY, pool, prefix.as_ref(), ids.len());
             sequence.reserve(ids.len())?;
             workspace.placements.clear();
             workspace.placements.push(match (config.mask, config.special.sop) {
@@ -284,3 +313,6 @@ type Run<'r> = dyn FnMut(&mut Pass<'_, '_, '_>, &mut [f32], &mut Vec<f32>) + Sen
 fn of_one_layer(config: &Config) -> Config {
     Config { layers: 1, ..config.clone() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,8 +27,8 @@ const ROWS: usize = 16 * LANES;
 
 /// Bytes of memory for rounding a matrix of `cols` columns on `threads` threads.
 pub(super) fn bytes(cols: usize, threads: usize) -> u64 {
-    // Weights, errors and integers.
-    (threads * ROWS * cols * (4 + 4 + 1)) as u64
+    // Weights, errors and integers; and of a panel, weights as they are stored and what an adapter adds to them.
+    (threads * cols * (ROWS * (4 + 4 + 1) + LANES * (4 + 4))) as u64
 }
 
 /// Rounds a matrix for inputs whose moments, with the columns in `order`, have the Cholesky factor `factor`. The columns of a group

@@ -27,6 +27,7 @@ use super::texts::{Calibration, Method};
 use super::{ROLES, Tensors, head};
 use crate::error::{Error, Result};
 use crate::files::config::Config;
+use crate::files::prefix::StoredPrefix;
 use crate::files::weights::{StoredLinear, StoredMatrix, StoredNetwork, StoredNorm, StoredVector};
 use crate::generate::perplexity::kl_divergence;
 use crate::network::activations::Activations;
@@ -64,6 +65,7 @@ type Progress<'a> = &'a mut dyn FnMut(&StoredMatrix, f64) -> ControlFlow<()>;
 pub(crate) fn measured_formats(
     network: &StoredNetwork,
     config: &Config,
+    prefix: Option<&StoredPrefix>,
     calibration: &Calibration,
     is_written: &dyn Fn(&StoredMatrix) -> bool,
     most: u64,
@@ -72,7 +74,7 @@ pub(crate) fn measured_formats(
     let isa = Isa::choose().map_err(|error| Error::Isa(error.to_string()))?;
     let head = head(network, is_written);
     let mut walk = Walk::new(network, head, calibration.tokens(), progress);
-    walk.run(config, calibration, isa)?;
+    walk.run(config, prefix, calibration, isa)?;
     let (matrices, buckets): (Vec<_>, Vec<_>) = walk.runs.iter().flat_map(Run::buckets).unzip();
     let chosen = formats::choose(&buckets, most);
     let named = matrices.iter().zip(chosen);
@@ -83,6 +85,7 @@ pub(crate) fn measured_formats(
 pub(crate) fn measured_bytes(
     network: &StoredNetwork,
     config: &Config,
+    prefix: Option<&StoredPrefix>,
     calibration: &Calibration,
 ) -> u64 {
     let tokens = calibration.tokens();
@@ -101,7 +104,7 @@ pub(crate) fn measured_bytes(
     let tables: u64 = network.tables().map(loaded).sum();
     let logits = (4 * 2 * LOGIT_ROWS * (config.vocab + config.hidden)) as u64;
     let head = loaded(head(network, |_| true)) + logits;
-    Layers::bytes(config, calibration, ACTIVATIONS) + states + tables + layer.max(head)
+    Layers::bytes(config, prefix, calibration, ACTIVATIONS) + states + tables + layer.max(head)
 }
 
 /// The weights of the model as they are.
@@ -196,9 +199,15 @@ impl<'n, 'p> Walk<'n, 'p> {
         Self { network, head, bands, runs, tables, progress, total, done: 0.0 }
     }
 
-    fn run(&mut self, config: &Config, calibration: &Calibration, isa: Isa) -> Result<()> {
+    fn run(
+        &mut self,
+        config: &Config,
+        prefix: Option<&StoredPrefix>,
+        calibration: &Calibration,
+        isa: Isa,
+    ) -> Result<()> {
         let new = |tensors: &dyn Tensors| {
-            Layers::new(self.network, config, calibration, isa, ACTIVATIONS, tensors)
+            Layers::new(self.network, config, prefix, calibration, isa, ACTIVATIONS, tensors)
         };
         let mut layers = new(&Original)?;
         let embedding = &self.network.embedding;
@@ -227,7 +236,7 @@ impl<'n, 'p> Walk<'n, 'p> {
                 run.states = Some(copy(layers.states_mut())?);
             }
         }
-        layers.enter(layer, &Original)?;
+        layers.enter(index, layer, &Original)?;
         let before = copy(layers.states_mut())?;
         let mut attended = None;
         // Of each role, as it is and quantized.
@@ -312,7 +321,9 @@ impl<'n, 'p> Walk<'n, 'p> {
             let normed = &mut normed[..states.len()];
             layers.normalize(states, normed);
             let quantized = &mut Q8Rows::default();
-            let mut context = Context { isa, activations: ACTIVATIONS, quantized, updates: None };
+            // A matrix that is not quantized has its columns in order.
+            let (activations, ordered, updates) = (ACTIVATIONS, &mut [][..], None);
+            let mut context = Context { isa, activations, quantized, ordered, updates };
             logits.resize(states.len() / hidden * vocab, 0.0);
             parallel_region(|| head.forward(&mut context, normed, Output::Store, logits));
         };

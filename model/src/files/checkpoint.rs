@@ -33,7 +33,8 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::files::gguf::Gguf;
-use crate::files::model_dir::{IS_LFS_POINTER, is_lfs_pointer, is_there};
+use crate::files::model_dir::{IS_LFS_POINTER, ModelDir, is_lfs_pointer, is_there};
+use crate::files::peft::PEFT_CONFIG;
 
 pub use bytes::Bytes;
 pub use skeleton::write_skeleton;
@@ -58,8 +59,8 @@ pub(crate) struct Contents {
     pub(crate) metadata: BTreeMap<String, String>,
 }
 
-/// The file in a folder of SwissArmyTransformer that names the folder of the ranks.
-pub(crate) const SHARDS: &str = "latest";
+/// The file in a folder of SwissArmyTransformer that names the folder of the ranks. DeepSpeed writes one beside adapters, too.
+const SHARDS: &str = "latest";
 
 /// The file names that are looked for, in order of preference.
 const SINGLE: [(&str, Format); 2] =
@@ -76,9 +77,15 @@ pub(crate) fn entries() -> impl Iterator<Item = String> {
     checkpoint_files().chain([SHARDS.to_owned()])
 }
 
-/// Whether a folder has any of them.
+/// Whether a folder is a checkpoint.
 pub(crate) fn is_one(folder: &Path) -> bool {
-    entries().any(|name| is_there(&folder.join(name)))
+    let is_there = |name: &str| is_there(&folder.join(name));
+    checkpoint_files().any(|name| is_there(&name)) || is_there(SHARDS) && !is_there(PEFT_CONFIG)
+}
+
+/// Whether a folder is one of SwissArmyTransformer, if it has no other files of weights.
+pub(crate) fn is_sharded(folder: &ModelDir) -> bool {
+    folder.has(SHARDS) && !folder.has(PEFT_CONFIG)
 }
 
 fn index_of(name: &str) -> String {
@@ -156,7 +163,7 @@ impl Checkpoint {
                 return Self::new(path, Contents { tensors, metadata: BTreeMap::new() });
             }
         }
-        if path.join(SHARDS).exists() {
+        if is_one(path) {
             let (ranks, tensors) = tensor_parallel::read(path)?;
             let checkpoint = Self::new(path, Contents { tensors, metadata: BTreeMap::new() })?;
             return Ok(Self { ranks, ..checkpoint });

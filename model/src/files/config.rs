@@ -8,7 +8,7 @@
 use glm_kernels::Heads;
 
 use crate::error::{Error, Result};
-use crate::files::checkpoint::SHARDS;
+use crate::files::checkpoint;
 use crate::files::fields::Fields;
 use crate::files::model_dir::{CONFIG as FILE, ModelDir};
 use crate::files::model_path::ModelPath;
@@ -308,7 +308,7 @@ impl Config {
     pub(crate) fn of_folder(folder: &ModelDir) -> Result<Self> {
         let fields = match folder.has(FILE) {
             // GLM-130B was published without one.
-            false if folder.has(SHARDS) => Fields::parse(folder, FILE, UNWRITTEN)?,
+            false if checkpoint::is_sharded(folder) => Fields::parse(folder, FILE, UNWRITTEN)?,
             false => {
                 let missing = || folder.error(FILE, "is missing, or no regular file");
                 return Err(no_model_error(folder).unwrap_or_else(missing));

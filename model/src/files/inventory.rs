@@ -55,6 +55,8 @@ pub struct Inventory {
     pub calibration: Option<CalibrationInfo>,
     /// The bits of a weight that were asked for, if the formats of the matrices were chosen for them.
     pub target_bits: Option<f64>,
+    /// The largest input width of a linear layer with columns in an order of their own; 0 if there is none.
+    pub(crate) ordered_inputs: usize,
 }
 
 impl Inventory {
@@ -95,6 +97,7 @@ impl Inventory {
             is_head_tied,
             calibration: CalibrationInfo::read(metadata),
             target_bits: metadata.get(TARGET_BITS_KEY).and_then(|bits| bits.parse().ok()),
+            ordered_inputs: network.ordered_inputs(),
         }
     }
 
@@ -139,7 +142,7 @@ impl Inventory {
         let kv = KvFormat::of(self.activations());
         let prefix = self.config.prefix.map_or(0, |prefix| prefix.tokens);
         let cache = kv.bytes(&self.config, capacity.saturating_add(prefix));
-        (cache, Workspace::bytes(&self.config, capacity))
+        (cache, Workspace::bytes(&self.config, capacity, self.ordered_inputs))
     }
 }
 

@@ -162,7 +162,8 @@ fn parse(name: &str) -> Option<(&str, Half)> {
 struct Module {
     place: Place,
     rows: Range<usize>,
-    inputs: usize,
+    /// Rows and columns of the whole matrix.
+    size: [usize; 2],
 }
 
 /// The linear layers of models like `config` by their paths.
@@ -184,11 +185,12 @@ fn modules(config: &Config) -> HashMap<String, Module> {
             of.linears().map(move |(role, linear)| ((layer, role), &linear.weight))
         });
         let head = network.head.iter().map(|head| ((0, LinearRole::Head), &head.weight));
-        for (place, Source { name, rows, cols, pieces, .. }) in layers.chain(head) {
+        for (place, Source { name, rows: whole, cols, pieces, .. }) in layers.chain(head) {
+            let whole = *whole;
             let pieces = pieces.iter().map(|piece| (&piece.name, piece.rows.clone()));
-            for (name, rows) in pieces.chain([(name, 0..*rows)]) {
+            for (name, rows) in pieces.chain([(name, 0..whole)]) {
                 let path = name.strip_suffix(".weight").unwrap_or(name).to_owned();
-                modules.insert(path, Module { place, rows, inputs: *cols });
+                modules.insert(path, Module { place, rows, size: [whole, *cols] });
             }
         }
     }
@@ -221,7 +223,8 @@ impl Module {
         let b = pair[1].ok_or_else(|| missing("lora_B"))?;
         let path = path.strip_prefix("base_model.model.").unwrap_or(path);
         let rank = lora.rank(path);
-        let (outputs, inputs) = (self.rows.len(), self.inputs);
+        let [rows, inputs] = self.size;
+        let outputs = self.rows.len();
         for (tensor, shape) in [(a, [rank, inputs]), (b, [outputs, rank])] {
             if tensor.shape() != shape {
                 return Err(tensor.error(format!(
@@ -233,7 +236,14 @@ impl Module {
             }
             tensor.expect(&PLAIN, &shape)?;
         }
-        let (place, rows, scale) = (self.place, self.rows.clone(), lora.scale(path));
+        // It bounds the memory of a pass, see `Scratch::most_rank`.
+        if rank > rows.min(inputs) {
+            return Err(a.error(format!(
+                "has rank {rank}, and it updates a matrix of {rows} × {inputs}: a rank larger than the smaller side gains \
+                 nothing and is not supported"
+            )));
+        }
+        let (place, rows, scale) = (self.place, self.rows.clone(), lora.scale(path, rank));
         Ok(StoredUpdate { place, rows, scale, a: a.clone(), b: b.clone() })
     }
 }

@@ -4,14 +4,17 @@
 
 use std::path::{Path, PathBuf};
 
-use regex_automata::meta::{Config, Regex};
+use regex_automata::meta::Regex;
 use serde_json::{Map, Value};
+
+mod pattern;
 
 use super::checkpoint;
 use super::fields::Fields;
 use super::gguf;
 use super::model_dir::ModelDir;
 use crate::error::{Error, Result};
+use pattern::Compiler;
 
 /// The name of the file.
 pub(crate) const PEFT_CONFIG: &str = "adapter_config.json";
@@ -24,12 +27,6 @@ const LORA: &str = "LORA";
 
 /// Largest rank of an update.
 const MAX_RANK: usize = 1 << 16;
-
-/// Most bytes of a pattern that is compiled.
-const MAX_REGEX: usize = 1 << 17;
-
-/// Most patterns of a field. A model of 40 layers has 280 modules.
-const MAX_PATTERNS: usize = 2048;
 
 /// Fields that change what the tensors mean, unless they are false, empty or missing.
 const UNSUPPORTED: [&str; 9] = [
@@ -161,12 +158,13 @@ impl LoraConfig {
             let number = value.as_f64().filter(|number| number.is_finite());
             number.ok_or_else(|| fields.error(format!("{name} must be a number, found {value}")))
         };
+        let mut compiler = Compiler::default();
         Ok(Self {
             base: named_base(&json, BASE),
             rank: rank("r", fields.get("r").unwrap_or(&Value::Null))?,
             alpha: alpha("lora_alpha", fields.get("lora_alpha").unwrap_or(&Value::Null))?,
-            ranks: patterns(&fields, "rank_pattern", rank)?,
-            alphas: patterns(&fields, "alpha_pattern", alpha)?,
+            ranks: patterns(&fields, "rank_pattern", &mut compiler, rank)?,
+            alphas: patterns(&fields, "alpha_pattern", &mut compiler, alpha)?,
             is_rank_stabilized: fields.flag("use_rslora", false)?,
         })
     }
@@ -176,10 +174,9 @@ impl LoraConfig {
         find(&self.ranks, module).unwrap_or(self.rank)
     }
 
-    /// What the update of `module` is multiplied with.
-    pub(crate) fn scale(&self, module: &str) -> f32 {
-        let (rank, alpha) =
-            (self.rank(module) as f64, find(&self.alphas, module).unwrap_or(self.alpha));
+    /// What the update of `module` is multiplied with, which has this rank.
+    pub(crate) fn scale(&self, module: &str, rank: usize) -> f32 {
+        let (rank, alpha) = (rank as f64, find(&self.alphas, module).unwrap_or(self.alpha));
         let divisor = if self.is_rank_stabilized { rank.sqrt() } else { rank };
         (alpha / divisor) as f32
     }
@@ -194,24 +191,16 @@ fn find<T: Copy>(patterns: &[(Regex, T)], module: &str) -> Option<T> {
 fn patterns<T>(
     fields: &Fields,
     field: &str,
+    compiler: &mut Compiler,
     value: impl Fn(&str, &Value) -> Result<T>,
 ) -> Result<Vec<(Regex, T)>> {
     let Some(patterns) = fields.get(field) else { return Ok(Vec::new()) };
     let patterns = patterns.as_object().ok_or_else(|| {
         fields.error(format!("{field} must be an object of patterns and numbers, found {patterns}"))
     })?;
-    if patterns.len() > MAX_PATTERNS {
-        let problem = format!("{field} has {} patterns, more than {MAX_PATTERNS}", patterns.len());
-        return Err(fields.error(problem));
-    }
     let pattern = |(pattern, found): (&String, &Value)| {
-        // peft begins at the start of the path, or behind any of its dots.
-        let regex = Regex::builder()
-            .configure(Config::new().nfa_size_limit(Some(MAX_REGEX)))
-            .build(&format!(r"^(?:.*\.)?(?:{pattern})$"))
-            .map_err(|_| {
-                fields.error(format!("{field} has the pattern {pattern:?}, which cannot be read"))
-            })?;
+        let regex = compiler.compile(pattern);
+        let regex = regex.map_err(|problem| fields.error(format!("{field} {problem}")))?;
         Ok((regex, value(&format!("{pattern:?} in {field}"), found)?))
     };
     patterns.iter().map(pattern).collect()
@@ -246,10 +235,15 @@ mod tests {
             ("model.layers.7.self_attn.o_proj", 32, 0.5),
             ("model.layers.10.self_attn.o_proj", 8, 2.0),
         ] {
-            assert_eq!((config.rank(module), config.scale(module)), (rank, scale), "{module}");
+            assert_eq!(config.rank(module), rank, "{module}");
+            assert_eq!(config.scale(module, rank), scale, "{module}");
         }
         let stabilized = self::config(&json!({"use_rslora": true, "r": 16})).unwrap();
-        assert_eq!(stabilized.scale("x"), 4.0);
+        assert_eq!(stabilized.scale("x", 16), 4.0);
+    }
+
+    fn many(count: usize) -> Value {
+        (0..count).map(|index| (index.to_string(), json!(1))).collect()
     }
 
     #[test]
@@ -272,7 +266,14 @@ mod tests {
             (json!({"lora_alpha": "a"}), r#"lora_alpha must be a number, found "a""#),
             (json!({"rank_pattern": {"(": 1}}), r#"rank_pattern has the pattern "(""#),
             (json!({"rank_pattern": {"a": 0}}), r#""a" in rank_pattern must be from 1 to 65536"#),
-            (json!({"rank_pattern": {"a{1000}{1000}": 1}}), "cannot be read"),
+            (
+                json!({"rank_pattern": {"a{1000}{1000}": 1}}),
+                r#"rank_pattern has the pattern "a{1000}{1000}", which cannot be read"#,
+            ),
+            (
+                json!({"rank_pattern": many(1500), "alpha_pattern": many(549)}),
+                "alpha_pattern makes the patterns of the file too many: at most 2048",
+            ),
             (json!({"alpha_pattern": [1]}), "alpha_pattern must be an object"),
         ] {
             let error = config(&fields).err().unwrap().to_string();

@@ -18,6 +18,7 @@ use super::weights::{Affine, Source, StoredLinear, StoredMatrix, StoredVector};
 use crate::error::{Error, Result};
 use crate::files::checkpoint::Checkpoint;
 use crate::network::activations::Activations;
+use crate::network::adapter::STEP;
 use crate::network::layer::{Context, Linear, Weight};
 
 /// What the names of its tensors begin with.
@@ -136,7 +137,14 @@ impl StoredPrefix {
         };
         let matrix = |name: String, [rows, cols]: [usize; 2]| {
             fits(&name, [rows, cols])?;
-            StoredMatrix::find(checkpoint, &Source::whole_tensor(name, rows, cols), None)
+            let source = Source::whole_tensor(name, rows, cols);
+            let matrix = StoredMatrix::find(checkpoint, &source, None)?;
+            match matrix.order() {
+                Some(_) => {
+                    Err(matrix.tensors()[0].error("has an order of columns, which no prefix has"))
+                }
+                None => Ok(matrix),
+            }
         };
         let linear = |index: usize, [rows, cols]: [usize; 2]| {
             let name = |part| format!("{NAME}trans.{index}.{part}");
@@ -168,12 +176,38 @@ impl StoredPrefix {
         self.linears().filter_map(|linear| linear.bias.as_ref())
     }
 
+    /// Its positions.
+    pub(crate) fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// The names of all of them.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        let vectors = self.vectors().map(|vector| vector.name.as_str());
+        self.matrices().map(|matrix| matrix.name.as_str()).chain(vectors)
+    }
+
+    /// Bytes of [`PrefixEncoder::rows`] with its weights, for as many positions as are computed at a time.
+    pub(crate) fn bytes(&self, config: &Config) -> u64 {
+        let hidden = self.linears().next().map_or(0, |_| config.hidden);
+        let row = width(config) + hidden + self.embedding.size()[1];
+        let weights = self.matrices().map(StoredMatrix::loaded_bytes).sum::<u64>();
+        weights + (4 * self.tokens.min(STEP) * row) as u64
+    }
+
+    /// Loads all of it with `matrix` and `vector`.
+    ///
     /// # Errors
-    /// If a matrix cannot be loaded.
-    pub(crate) fn load(&self, config: &Config) -> Result<PrefixEncoder> {
+    /// If a matrix or a vector cannot be loaded.
+    pub(crate) fn load(
+        &self,
+        config: &Config,
+        matrix: &dyn Fn(&StoredMatrix) -> Result<Weight>,
+        vector: &dyn Fn(&StoredVector) -> Result<Vec<f32>>,
+    ) -> Result<PrefixEncoder> {
         let load = |linear: &StoredLinear| {
-            let bias = linear.bias.as_ref().map(StoredVector::load);
-            Ok(Linear { weight: linear.weight.load()?, bias, activation: Activation::None })
+            let bias = linear.bias.as_ref().map(vector).transpose()?;
+            Ok(Linear { weight: matrix(&linear.weight)?, bias, activation: Activation::None })
         };
         let projection = match &self.projection {
             Some([first, second]) => Some([load(first)?, load(second)?]),
@@ -182,7 +216,7 @@ impl StoredPrefix {
         Ok(PrefixEncoder {
             tokens: self.tokens,
             width: width(config),
-            embedding: self.embedding.load()?,
+            embedding: matrix(&self.embedding)?,
             projection,
         })
     }
@@ -207,7 +241,8 @@ impl PrefixEncoder {
         for_each_row(&mut rows, embedding.cols(), |i, row| embedding.row(positions.start + i, row));
         let Some([first, second]) = &self.projection else { return rows };
         let quantized = &mut Q8Rows::default();
-        let mut context = Context { isa, activations: Activations::F32, quantized, updates: None };
+        let (activations, ordered, updates) = (Activations::F32, &mut [][..], None);
+        let mut context = Context { isa, activations, quantized, ordered, updates };
         let hidden_size = second.weight.cols();
         let mut hidden = vec![0.0; positions.len() * hidden_size];
         first.forward(&mut context, &rows, Output::Store, &mut hidden);

@@ -61,7 +61,7 @@ pub struct QuantizeOptions {
     pub target_bits: Option<f64>,
     /// Threads. Default: as many as the process may use.
     pub threads: Option<usize>,
-    /// Texts to quantize for: the outputs for them change least. This takes much longer, and memory: see [`calibration_bytes`]. Default:
+    /// Texts to quantize for: the outputs for them change least, behind the trained prefix of the model if it has one. This takes much longer, and memory: see [`calibration_bytes`]. Default:
     /// with four bits, the importance of columns for random ids.
     pub calibration: Option<Calibration>,
     /// The folder of an adapter of LoRA to merge: its updates are added to the weights before they are quantized. The weights must not
@@ -194,7 +194,9 @@ pub fn calibration_bytes(source: impl AsRef<Path>, options: &QuantizeOptions) ->
     let plan = Plan::new(&opened, options, None, None)?;
     let packed = |matrix: &StoredMatrix| plan.item(&matrix.name).map_or(0, Item::bytes);
     let threads = pool(options.threads)?.current_num_threads();
-    let rounding = calibrate::bytes(&opened.network, &opened.config, calibration, threads, &packed);
+    let Source { network, config, prefix, .. } = &opened;
+    let prefix = prefix.as_ref();
+    let rounding = calibrate::bytes(network, config, prefix, calibration, threads, &packed);
     Ok(rounding.max(measuring))
 }
 
@@ -232,10 +234,12 @@ impl Source {
         Ok(Self { config, network, prefix, adapter, bytes: checkpoint.total_bytes() })
     }
 
-    /// A hash of the first and the last bytes of each matrix, which tells models of the same shape apart, and of the adapter.
+    /// A hash of the first and the last bytes of each matrix, which tells models of the same shape apart, of the prefix, and of
+    /// the adapter.
     fn fingerprint(&self) -> String {
         let mut hash = Sha256::new();
-        for tensor in self.network.matrices().flat_map(StoredMatrix::tensors) {
+        let of_prefix = self.prefix.iter().flat_map(StoredPrefix::matrices);
+        for tensor in self.network.matrices().chain(of_prefix).flat_map(StoredMatrix::tensors) {
             let bytes = tensor.bytes();
             let end = bytes.len().saturating_sub(SAMPLED);
             hash.update(&bytes[..bytes.len().min(SAMPLED)]);

@@ -75,7 +75,7 @@ pub(crate) fn bytes(
     let tensors = tensors(&config, format)?;
     let weights = tensors.iter().map(|(tensor, _)| tensor.bytes() as u64).sum::<u64>();
     let cache = kv.bytes(&config, capacity);
-    Ok(weights + cache + Workspace::bytes(&config, capacity))
+    Ok(weights + cache + Workspace::bytes(&config, capacity, 0))
 }
 
 /// The configuration of a published shape.

@@ -70,6 +70,12 @@ impl StoredNetwork {
         self.tables().chain(self.linears().map(|(_, linear)| &linear.weight))
     }
 
+    /// The largest input width of a linear layer with columns in an order of their own; 0 if there is none.
+    pub(crate) fn ordered_inputs(&self) -> usize {
+        let ordered = self.linears().filter(|(_, linear)| linear.weight.order().is_some());
+        ordered.map(|(_, linear)| linear.weight.size()[1]).max().unwrap_or(0)
+    }
+
     /// All vectors.
     pub(crate) fn vectors(&self) -> impl Iterator<Item = &StoredVector> {
         let biases = self.linears().filter_map(|(_, linear)| linear.bias.as_ref());

@@ -4,6 +4,7 @@
 //! Every token attends to the whole prefix. Its keys are not rotated, and the positions of the tokens do not count it. The pages with
 //! the prefix are filled once, and all sequences that begin with it share them. Updates are in `lora.rs`.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ use crate::network::lora::LowRank;
 use crate::network::model::Model;
 
 /// Positions that are computed at a time: those of ChatGLM-6B have 59 MB.
-const STEP: usize = 64;
+pub(crate) const STEP: usize = 64;
 
 /// What a model was trained for, apart from its weights: keys and values of some positions before the prompt, as P-Tuning v2 of
 /// ChatGLM-6B makes them, or low-rank updates of its linear layers, as the peft library saves them (LoRA). Clones share it.
@@ -105,7 +106,8 @@ impl Adapter {
         model.load_adapter(&StoredPrefix::find(&checkpoint, config, prefix)?)
     }
 
-    /// Fills the pages with the keys and values of `encoder`, on the threads of the current pool.
+    /// Fills the pages with the keys and values of `encoder` for some layers, on the threads of the current pool. The pool is for as
+    /// many layers.
     ///
     /// # Errors
     /// If the budget of the pool or the memory is exhausted.
@@ -115,6 +117,7 @@ impl Adapter {
         config: &Config,
         isa: Isa,
         encoder: &PrefixEncoder,
+        layers: Range<usize>,
     ) -> Result<Self> {
         let len = encoder.tokens;
         // Dropping it returns the pages, also after an error.
@@ -126,10 +129,10 @@ impl Adapter {
         for first in (0..len).step_by(STEP) {
             let rows = encoder.rows(isa, first..(first + STEP).min(len));
             hash.update(bytemuck::cast_slice(&rows));
-            for layer in 0..config.layers {
+            for (index, layer) in layers.clone().enumerate() {
                 let (keys, values) = (at(2 * layer), at(2 * layer + 1));
                 let rows = HeadRows { rows: &rows, width: encoder.width, keys, values };
-                prefix.cache.store(isa, layer, first, rows);
+                prefix.cache.store(isa, index, first, rows);
             }
         }
         let (fingerprint, kind) = (hash.finalize().into(), Kind::Prefix(prefix));

@@ -9,6 +9,7 @@ use std::ops::Range;
 use glm_kernels::{Activation, Gate, Input, Isa, Linear, Output, for_each_row};
 
 use crate::files::checkpoint::Tensor;
+use crate::files::config::Config;
 use crate::files::lora::{Place, StoredUpdate};
 use crate::network::adapter::Adapter;
 use crate::network::chunk::{Chunk, Segment};
@@ -55,13 +56,25 @@ fn weight(tensor: &Tensor) -> Weight {
     Weight::plain(tensor.dtype(), size, tensor.data())
 }
 
-/// Buffers for updates.
+/// Buffers for updates. They are large enough for every adapter of the model, because a workspace serves sequences with any of them.
 #[derive(Default)]
 pub(crate) struct Scratch {
-    /// `s·A·x`, `[rows, rank]`
-    hidden: Vec<f32>,
-    /// An update of a part of the outputs, `[rows, outputs]`
-    outputs: Vec<f32>,
+    /// `s·A·x`, `[tile, most rank]`
+    pub(crate) hidden: Vec<f32>,
+    /// An update of a part of the outputs, `[tile, most outputs]`
+    pub(crate) outputs: Vec<f32>,
+}
+
+impl Scratch {
+    /// Largest rank of an update: no rank exceeds the smaller side of its matrix, and one side of each matrix is `hidden`.
+    pub(crate) fn most_rank(config: &Config) -> usize {
+        config.hidden
+    }
+
+    /// Most outputs of an update of a part. Only query, key and value are parts of a matrix, and the query is the largest of them.
+    pub(crate) fn most_outputs(config: &Config) -> usize {
+        config.attention_width()
+    }
 }
 
 /// The updates of one linear layer for some rows of a pass.
@@ -140,27 +153,19 @@ impl Update {
         let linear = |weight| Linear { weight, bias: None, activation: Activation::None };
         let (a, b) = (self.a.matrix(), self.b.matrix());
         let tokens = x.len() / a.cols();
-        let hidden = fit(&mut scratch.hidden, tokens * a.rows());
+        let hidden = &mut scratch.hidden[..tokens * a.rows()];
         linear(a).forward(isa, Input::F32(x), hidden);
         hidden.iter_mut().for_each(|h| *h *= self.scale);
         if self.rows == (0..outputs) {
             return linear(b).forward_into(isa, Input::F32(hidden), Output::Add, y);
         }
-        let part = fit(&mut scratch.outputs, tokens * b.rows());
+        let part = &mut scratch.outputs[..tokens * b.rows()];
         linear(b).forward(isa, Input::F32(hidden), part);
         for_each_row(y, outputs, |row, y| {
             let part = &part[row * b.rows()..][..b.rows()];
             y[self.rows.clone()].iter_mut().zip(part).for_each(|(y, update)| *y += update);
         });
     }
-}
-
-/// The first `n` elements of a buffer, which grows to them. Their values are unspecified.
-fn fit(buffer: &mut Vec<f32>, n: usize) -> &mut [f32] {
-    if buffer.len() < n {
-        buffer.resize(n, 0.0);
-    }
-    &mut buffer[..n]
 }
 
 /// Applies an activation in place. The bits are those of the activation in a linear layer: the factor of the gate is 1.

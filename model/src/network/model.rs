@@ -14,6 +14,7 @@ use crate::files::model_files::ModelFiles;
 use crate::files::model_path::ModelPath;
 use crate::files::prefix::StoredPrefix;
 use crate::files::quantize::QuantizeOptions;
+use crate::files::weights::StoredMatrix;
 use crate::files::{random, weights};
 use crate::generate::sampling::Sampling;
 use crate::machine::cores::Cores;
@@ -304,8 +305,9 @@ impl Model {
     pub(crate) fn load_adapter(&self, prefix: &StoredPrefix) -> Result<Adapter> {
         let Inner { identity, config, isa, kv_pool, .. } = &*self.0;
         self.install(|| {
-            let encoder = prefix.load(config)?;
-            parallel_region(|| Adapter::new(*identity, kv_pool, config, *isa, &encoder))
+            let encoder = prefix.load(config, &StoredMatrix::load, &|vector| Ok(vector.load()))?;
+            let layers = 0..config.layers;
+            parallel_region(|| Adapter::new(*identity, kv_pool, config, *isa, &encoder, layers))
         })
     }
 }
@@ -336,7 +338,8 @@ impl Model {
     /// # Errors
     /// As [`Model::workspace`].
     pub fn workspace_with_tile(&self, tile: usize) -> Result<Workspace> {
-        Workspace::new(self.0.identity, &self.0.config, tile)
+        let Inner { identity, config, inventory, .. } = &*self.0;
+        Workspace::new(*identity, config, tile, inventory.ordered_inputs)
     }
 
     /// Calls `work` with an idle workspace, or a new one if all are in use.

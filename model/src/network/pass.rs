@@ -194,7 +194,8 @@ impl Pass<'_, '_, '_> {
         for rows in tiles(wanted, step) {
             self.check_cancelled()?;
             let Self { weights, chunks, workspace, options, isa, activations, .. } = &mut *self;
-            let Workspace { x, normed, logits, quantized, lora, segments, .. } = &mut **workspace;
+            let Workspace { x, normed, logits, quantized, ordered, lora, segments, .. } =
+                &mut **workspace;
             let normed = &mut normed[..rows.len() * hidden];
             weights.final_norm.forward(*isa, &x[rows.start * hidden..rows.end * hidden], normed);
             show(options, segments, HookPoint::FinalNorm, normed, rows.clone());
@@ -202,7 +203,8 @@ impl Pass<'_, '_, '_> {
             let logits = &mut logits[at * vocab..][..rows.len() * vocab];
             let place = (0, LinearRole::Head);
             let updates = Updates::find(chunks, segments, &rows, place, lora);
-            let mut context = Context { isa: *isa, activations: *activations, quantized, updates };
+            let mut context =
+                Context { isa: *isa, activations: *activations, quantized, ordered, updates };
             weights.logits(&mut context, normed, logits);
             if let Some(sink) = &mut options.logits {
                 for (chunk, token, logits) in HookRows::new(logits, rows, segments).chunks() {

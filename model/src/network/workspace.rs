@@ -37,6 +37,8 @@ pub struct Workspace {
     pub(crate) gated: Vec<f32>,
     /// Inputs of a linear layer as 8-bit integers.
     pub(crate) quantized: Q8Rows,
+    /// Inputs of a linear layer in the order of its columns, `[tile, inputs]`; empty if no layer has columns in an order of their own.
+    pub(crate) ordered: Vec<f32>,
     /// Buffers for the updates of adapters.
     pub(crate) lora: Scratch,
     /// Partial results of attention.
@@ -52,11 +54,16 @@ pub struct Workspace {
 }
 
 impl Workspace {
-    /// Buffers for `tile` rows at a time.
+    /// Buffers for `tile` rows at a time. `ordered_inputs` as in [`Workspace::bytes`].
     ///
     /// # Errors
     /// If the memory cannot be allocated.
-    pub(crate) fn new(model: u64, config: &Config, tile: usize) -> Result<Self> {
+    pub(crate) fn new(
+        model: u64,
+        config: &Config,
+        tile: usize,
+        ordered_inputs: usize,
+    ) -> Result<Self> {
         // More rows than the context has would never be used.
         let tile = tile.clamp(1, config.max_context.max(1));
         let allocate = || {
@@ -71,7 +78,11 @@ impl Workspace {
                 wide: zeroed(tile * widest(config))?,
                 gated: zeroed(tile * gated(config))?,
                 quantized: Q8Rows::with_capacity(tile, widest_input(config)),
-                lora: Scratch::default(),
+                ordered: zeroed(tile * ordered_inputs)?,
+                lora: Scratch {
+                    hidden: zeroed(tile * Scratch::most_rank(config))?,
+                    outputs: zeroed(tile * Scratch::most_outputs(config))?,
+                },
                 partials: Partials::default(),
                 logits: zeroed(config.vocab)?,
                 wanted: WantedRows::default(),
@@ -79,7 +90,7 @@ impl Workspace {
                 segments: Vec::new(),
             })
         };
-        allocate().map_err(|OutOfMemory| memory_error(config, tile))
+        allocate().map_err(|OutOfMemory| memory_error(config, tile, ordered_inputs))
     }
 
     /// Gives back the memory by which a pass with more rows or logits than usual has grown the buffers.
@@ -110,7 +121,8 @@ impl Workspace {
         let fitted = fit(&mut self.x, config.hidden)
             .and_then(|()| fit(&mut self.queries, config.attention_width()))
             .and_then(|()| self::fit(&mut self.angles, rows * rope::angles_per_token(config)));
-        fitted.map_err(|OutOfMemory| memory_error(config, rows))
+        let ordered_inputs = self.ordered.len() / self.tile;
+        fitted.map_err(|OutOfMemory| memory_error(config, rows, ordered_inputs))
     }
 
     /// Grows the buffer of the logits to `rows` rows.
@@ -126,12 +138,14 @@ impl Workspace {
         })
     }
 
-    /// Bytes of a workspace for a sequence of `capacity` tokens, with the logits of one token.
-    pub(crate) fn bytes(config: &Config, capacity: usize) -> u64 {
+    /// Bytes of a workspace for a sequence of `capacity` tokens, with the logits of one token. `ordered_inputs` is the largest input
+    /// width of a layer with columns in an order of their own; 0 if there is none.
+    pub(crate) fn bytes(config: &Config, capacity: usize, ordered_inputs: usize) -> u64 {
         let tile = TILE.min(capacity).max(1);
         let floats = batch_rows(config, capacity)
             * (config.hidden + config.attention_width() + 2 * rope::angles_per_token(config))
-            + tile * (2 * config.hidden + widest(config) + gated(config))
+            + tile * (2 * config.hidden + widest(config) + gated(config) + ordered_inputs)
+            + tile * (Scratch::most_rank(config) + Scratch::most_outputs(config))
             + config.vocab;
         let partials = Partials::bytes(config.heads, config.head_size, capacity);
         (floats * 4 + Q8Rows::bytes(tile, widest_input(config)) + partials) as u64
@@ -146,8 +160,8 @@ fn batch_rows(config: &Config, capacity: usize) -> usize {
     }
 }
 
-fn memory_error(config: &Config, rows: usize) -> Error {
-    Error::Memory { capacity: rows, bytes: Workspace::bytes(config, rows) }
+fn memory_error(config: &Config, rows: usize, ordered_inputs: usize) -> Error {
+    Error::Memory { capacity: rows, bytes: Workspace::bytes(config, rows, ordered_inputs) }
 }
 
 /// Zeros. The operating system allocates their memory on the first access.

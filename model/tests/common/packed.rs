@@ -1,12 +1,59 @@
-//! Linear layers of four or eight bits, and their tensors as GPTQ, AWQ and compressed-tensors write them.
+//! Linear layers of four or eight bits, their tensors as GPTQ, AWQ and compressed-tensors write them, and models with them.
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use glm_model::{Dtype, TensorSpec};
-use half::f16;
+use std::fs;
 
-/// A tensor and its bytes.
-pub type Stored = (TensorSpec, Vec<u8>);
+use glm_model::{Checkpoint, Dtype, TensorSpec};
+use half::f16;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::common::fixture;
+use crate::stored::{Stored, safetensors};
+
+const HF: &str = "glm-4-0414-layer";
+
+/// The layers of the model, with their groups.
+pub fn layers(seed: u64) -> Vec<(&'static str, Layer)> {
+    let layer = |name, rows, cols, groups, seed| (name, Layer::new(rows, cols, groups, seed));
+    vec![
+        layer("model.layers.0.self_attn.q_proj", 128, 128, 4, seed),
+        layer("model.layers.0.self_attn.k_proj", 64, 128, 4, seed + 1),
+        layer("model.layers.0.self_attn.v_proj", 64, 128, 4, seed + 2),
+        layer("model.layers.0.self_attn.o_proj", 128, 128, 2, seed + 3),
+        layer("model.layers.0.mlp.gate_up_proj", 688, 128, 1, seed + 4),
+        // 344 columns are no multiple of 32: one group.
+        layer("model.layers.0.mlp.down_proj", 128, 344, 1, seed + 5),
+    ]
+}
+
+/// A copy of the model with other tensors for some layers.
+pub fn model(layers: &[(&str, Vec<Stored>)], quantization: Option<Value>) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let source = fixture(HF);
+    let mut config: Value =
+        serde_json::from_slice(&fs::read(source.join("config.json")).unwrap()).unwrap();
+    if let Some(quantization) = quantization {
+        config["quantization_config"] = quantization;
+    }
+    fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+    let checkpoint = Checkpoint::open(&source).unwrap();
+    let replaced = |name: &str| layers.iter().any(|(layer, _)| name == format!("{layer}.weight"));
+    let kept = checkpoint.names().filter(|name| !replaced(name)).map(|name| {
+        let tensor = checkpoint.tensor(name).unwrap();
+        (TensorSpec::new(name, tensor.dtype(), tensor.shape()), tensor.bytes().to_vec())
+    });
+    let all: Vec<_> = kept.chain(layers.iter().flat_map(|(_, stored)| stored.clone())).collect();
+    fs::write(dir.path().join("model.safetensors"), safetensors(&all)).unwrap();
+    dir
+}
+
+pub fn gptq(extra: Value) -> Value {
+    let mut config = json!({"quant_method": "gptq", "bits": 4, "group_size": 32});
+    config.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+    config
+}
 
 /// `weight = scale · (integer − zero)`, with integers from 0.
 #[derive(Clone)]
@@ -40,7 +87,7 @@ impl Layer {
         let zeros = (0..rows * groups).map(|_| below(16)).collect();
         let scales = (0..rows * groups).map(|_| f16::from_f32(0.004 + below(1000) as f32 * 1e-5));
         let scales = scales.collect();
-        let group_of = (0..cols).map(|col| col / (cols / groups)).collect();
+        let group_of = (0..cols).map(|col| col / cols.div_ceil(groups)).collect();
         Self { rows, cols, groups, bits: 4, integers, zeros, scales, group_of }
     }
 

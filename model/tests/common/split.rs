@@ -3,10 +3,11 @@
 use std::fs;
 use std::path::Path;
 
-use glm_model::{Checkpoint, Dtype, Format, SafetensorsLayout, TensorSpec};
+use glm_model::{Checkpoint, Dtype, Format, TensorSpec};
 use serde_json::{Map, json};
 
 use super::forge;
+use super::stored::{Stored, safetensors};
 
 /// Copies the model in folder `source` to `target`, its weights in `count` files with an index. The embedding is first, the final norm
 /// and the head are last, as in published checkpoints. If `head` is given, the model gets a head: the embedding, each byte changed by `head`.
@@ -59,19 +60,7 @@ pub fn split(source: &Path, target: &Path, format: Format, count: usize, head: O
     fs::write(target.join(format!("{start}.{end}.index.json")), index.to_string()).unwrap();
 }
 
-/// A file with these tensors.
-pub fn safetensors(tensors: &[(TensorSpec, Vec<u8>)]) -> Vec<u8> {
-    let specs: Vec<_> = tensors.iter().map(|(spec, _)| spec.clone()).collect();
-    let layout = SafetensorsLayout::new(&specs, &[]);
-    let mut file = layout.header().to_vec();
-    file.resize(layout.file_len(), 0);
-    for (index, (_, bytes)) in tensors.iter().enumerate() {
-        file[layout.range(index)].copy_from_slice(bytes);
-    }
-    file
-}
-
-fn torch(tensors: &[(TensorSpec, Vec<u8>)]) -> Vec<u8> {
+fn torch(tensors: &[Stored]) -> Vec<u8> {
     let keys: Vec<_> = (0..tensors.len()).map(|key| key.to_string()).collect();
     let shapes: Vec<Vec<i64>> = tensors
         .iter()

@@ -85,8 +85,10 @@ pub(super) fn choose(
         progress((total as f64 * part * done) as u64, total, &matrix.name)
     };
     let is_written = |matrix: &StoredMatrix| Some(matrix.name.as_str()) != shared;
-    let Source { network, config, .. } = source;
-    let chosen = || measured_formats(network, config, &inputs, &is_written, most, &mut progress);
+    let Source { network, config, prefix, .. } = source;
+    let prefix = prefix.as_ref();
+    let chosen =
+        || measured_formats(network, config, prefix, &inputs, &is_written, most, &mut progress);
     pool.install(chosen).map(Some)
 }
 
@@ -113,7 +115,8 @@ pub(super) fn bytes(source: &Source, path: &Path, options: &QuantizeOptions) -> 
     if options.target_bits.is_none() {
         return Ok(0);
     }
-    Ok(measured_bytes(&source.network, &source.config, &inputs(source, path, options)?))
+    let Source { network, config, prefix, .. } = source;
+    Ok(measured_bytes(network, config, prefix.as_ref(), &inputs(source, path, options)?))
 }
 
 /// What the formats are measured with: some of the texts of a calibration, or a little of the text of the library. With random ids,

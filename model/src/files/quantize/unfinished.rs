@@ -73,8 +73,10 @@ impl Unfinished<'_> {
         let matrices = plan.items().filter(|item| rounded.contains(item.name()));
         let others = plan.file_len() - matrices.map(Item::bytes).sum::<u64>();
         let mut target = Target { plan, file, path, journal, folder, ready, others, progress };
-        let Source { network, config, .. } = source;
-        pool.install(|| calibrate::calibrate(network, config, &calibration, &mut target))
+        let Source { network, config, prefix, .. } = source;
+        // Random ids say little of the inputs, with a prefix or without.
+        let prefix = prefix.as_ref().filter(|_| options.calibration.is_some());
+        pool.install(|| calibrate::calibrate(network, config, prefix, &calibration, &mut target))
     }
 }
 

@@ -5,39 +5,44 @@ use std::ops::Range;
 use super::widen_into;
 use crate::files::checkpoint::Tensor;
 
-/// The update `s·B·A` of some rows of a matrix.
+/// The update `s·B·A` of some rows of a matrix. Both tensors stay as they are stored, in a mapped file: those of all layers would take
+/// twice their memory in `f32`.
 pub(crate) struct LowRankRows {
     rows: Range<usize>,
-    rank: usize,
+    scale: f32,
     /// `[rank, columns]`
-    a: Vec<f32>,
-    /// `s·B`, `[rows, rank]`
-    b: Vec<f32>,
+    a: Tensor,
+    /// `[rows, rank]`
+    b: Tensor,
 }
 
 impl LowRankRows {
     /// The update of `rows` by `a`, `[rank, columns]`, and `b`, `[rows, rank]`, whose types and shapes are checked.
     pub(crate) fn new(rows: Range<usize>, scale: f32, a: &Tensor, b: &Tensor) -> Self {
-        let widen = |tensor: &Tensor| {
-            let mut values = vec![0.0; tensor.shape().iter().product()];
-            widen_into(tensor.dtype(), tensor.bytes(), &mut values);
-            values
-        };
-        let (rank, a, mut b) = (a.shape()[0], widen(a), widen(b));
-        b.iter_mut().for_each(|b| *b *= scale);
-        Self { rows, rank, a, b }
+        Self { rows, scale, a: a.clone(), b: b.clone() }
     }
 
-    /// Adds the update to `values`, which are row `row` of the matrix.
-    pub(super) fn add(&self, row: usize, values: &mut [f32]) {
-        if !self.rows.contains(&row) {
+    /// Adds the update to `values`, which are the rows of the matrix from `first` on. Each row of `A` is widened once for all of them.
+    pub(super) fn add(&self, first: usize, values: &mut [f32]) {
+        let [rank, cols] = [0, 1].map(|axis| self.a.shape()[axis]);
+        let end = first + values.len() / cols;
+        let rows = self.rows.start.max(first)..self.rows.end.min(end);
+        if rows.is_empty() {
             return;
         }
-        let b = &self.b[(row - self.rows.start) * self.rank..][..self.rank];
-        let mut update = vec![0.0; values.len()];
-        for (b, a) in b.iter().zip(self.a.chunks_exact(values.len())) {
-            update.iter_mut().zip(a).for_each(|(update, a)| *update += b * a);
+        let values = &mut values[(rows.start - first) * cols..(rows.end - first) * cols];
+        let mut factors = vec![0.0; rows.len() * rank];
+        let from = (rows.start - self.rows.start) * rank * self.b.dtype().size();
+        widen_into(self.b.dtype(), &self.b.bytes()[from..], &mut factors);
+        factors.iter_mut().for_each(|b| *b *= self.scale);
+        let (mut a, mut updates) = (vec![0.0; cols], vec![0.0; values.len()]);
+        for (k, stored) in self.a.bytes().chunks_exact(cols * self.a.dtype().size()).enumerate() {
+            widen_into(self.a.dtype(), stored, &mut a);
+            for (update, factors) in updates.chunks_exact_mut(cols).zip(factors.chunks_exact(rank))
+            {
+                update.iter_mut().zip(&a).for_each(|(update, a)| *update += factors[k] * a);
+            }
         }
-        values.iter_mut().zip(&update).for_each(|(value, update)| *value += update);
+        values.iter_mut().zip(&updates).for_each(|(value, update)| *value += update);
     }
 }

@@ -297,13 +297,16 @@ impl StoredMatrix {
     /// Writes the rows from `first` on, as many as `bytes` holds, in [`joined_dtype`](Self::joined_dtype).
     pub(crate) fn join(&self, first: usize, bytes: &mut [u8]) {
         let dtype = self.joined_dtype();
+        if !self.updates.is_empty() {
+            let rows = bytes.par_chunks_mut(LANES * self.cols * dtype.size()).enumerate();
+            return rows.for_each(|(i, bytes)| {
+                let mut values = vec![0.0; bytes.len() / dtype.size()];
+                self.weights(first + i * LANES, &mut values);
+                bytes.copy_from_slice(bytemuck::cast_slice(&values));
+            });
+        }
         let rows = bytes.par_chunks_exact_mut(self.cols * dtype.size()).enumerate();
         rows.for_each(|(row, bytes)| {
-            if !self.updates.is_empty() {
-                let mut values = vec![0.0; self.cols];
-                self.row(first + row, &mut values);
-                return bytes.copy_from_slice(bytemuck::cast_slice(&values));
-            }
             for part in self.parts_of(first + row) {
                 let cols = &part.piece.cols;
                 let to = &mut bytes[cols.start * dtype.size()..cols.end * dtype.size()];
@@ -350,13 +353,26 @@ impl StoredMatrix {
         let rows = (shape.rows - first).min(LANES);
         let mut integers = vec![0; rows * shape.cols];
         let mut row_scales = vec![f16::ZERO; rows * shape.row_scales()];
-        self.integers(shape, first..first + rows, &mut integers, &mut row_scales)?;
+        match self.is_quantized() {
+            true => self.integers(shape, first..first + rows, &mut integers, &mut row_scales)?,
+            false => {
+                let mut values = vec![0.0; rows * shape.cols];
+                self.weights(first, &mut values);
+                let targets =
+                    integers.chunks_mut(shape.cols).zip(row_scales.chunks_mut(shape.row_scales()));
+                let rows = (first..).zip(values.chunks_exact(shape.cols));
+                for ((row, values), (integers, scales)) in rows.zip(targets) {
+                    quantize_row(shape, values, integers, scales)
+                        .map_err(|bad| self.unquantizable(row, bad))?;
+                }
+            }
+        }
         pack_panel(shape, &integers, bytes);
         pack_scales(shape.row_scales(), &row_scales, scales);
         Ok(())
     }
 
-    /// Integers and scales of `rows`.
+    /// Integers and scales of `rows` of a quantized matrix.
     fn integers(
         &self,
         shape: &Shape,
@@ -364,30 +380,20 @@ impl StoredMatrix {
         integers: &mut [i8],
         scales: &mut [f16],
     ) -> Result<()> {
-        if self.is_quantized() {
-            for part in self.all_parts() {
-                let own = part.piece.rows.start.max(rows.start)..part.piece.rows.end.min(rows.end);
-                if own.is_empty() {
-                    continue;
-                }
-                let cols = &part.piece.cols;
-                let group = shape.group_blocks * BLOCK;
-                let numbers = shape.form.numbers();
-                let groups = cols.start / group * numbers..cols.end.div_ceil(group) * numbers;
-                let targets =
-                    integers.chunks_mut(shape.cols).zip(scales.chunks_mut(shape.row_scales()));
-                let targets = targets.skip(own.start - rows.start);
-                let targets = targets.map(|(i, s)| (&mut i[cols.clone()], &mut s[groups.clone()]));
-                part.integers(shape, own, targets)?;
+        for part in self.all_parts() {
+            let own = part.piece.rows.start.max(rows.start)..part.piece.rows.end.min(rows.end);
+            if own.is_empty() {
+                continue;
             }
-            return Ok(());
-        }
-        let targets = integers.chunks_mut(shape.cols).zip(scales.chunks_mut(shape.row_scales()));
-        let mut values = vec![0.0; shape.cols];
-        for (row, (integers, scales)) in rows.zip(targets) {
-            self.row(row, &mut values);
-            quantize_row(shape, &values, integers, scales)
-                .map_err(|bad| self.unquantizable(row, bad))?;
+            let cols = &part.piece.cols;
+            let group = shape.group_blocks * BLOCK;
+            let numbers = shape.form.numbers();
+            let groups = cols.start / group * numbers..cols.end.div_ceil(group) * numbers;
+            let targets =
+                integers.chunks_mut(shape.cols).zip(scales.chunks_mut(shape.row_scales()));
+            let targets = targets.skip(own.start - rows.start);
+            let targets = targets.map(|(i, s)| (&mut i[cols.clone()], &mut s[groups.clone()]));
+            part.integers(shape, own, targets)?;
         }
         Ok(())
     }
@@ -404,25 +410,32 @@ impl StoredMatrix {
         order: &[usize],
         values: &mut [f32],
     ) -> Result<()> {
-        let mut stored = vec![0.0; self.cols];
-        for (row, values) in (first..).zip(values.chunks_exact_mut(self.cols)) {
-            self.row(row, &mut stored);
-            if let Some(col) = stored.iter().position(|value| !value.is_finite()) {
-                let bad = Unquantizable { col, value: stored[col] };
-                return Err(self.unquantizable(row, bad));
+        let panel = LANES * self.cols;
+        let mut stored = vec![0.0; panel.min(values.len())];
+        for (first, values) in (first..).step_by(LANES).zip(values.chunks_mut(panel)) {
+            let stored = &mut stored[..values.len()];
+            self.weights(first, stored);
+            let rows = stored.chunks_exact_mut(self.cols).zip(values.chunks_exact_mut(self.cols));
+            for (row, (stored, values)) in (first..).zip(rows) {
+                if let Some(col) = stored.iter().position(|value| !value.is_finite()) {
+                    let bad = Unquantizable { col, value: stored[col] };
+                    return Err(self.unquantizable(row, bad));
+                }
+                rotation.apply(stored);
+                values.iter_mut().zip(order).for_each(|(value, &col)| *value = stored[col]);
             }
-            rotation.apply(&mut stored);
-            values.iter_mut().zip(order).for_each(|(value, &col)| *value = stored[col]);
         }
         Ok(())
     }
 
-    /// The weights of one row, with the updates.
-    fn row(&self, row: usize, values: &mut [f32]) {
-        for part in self.parts_of(row) {
-            part.values(row, &mut values[part.piece.cols.clone()]);
+    /// The weights of the rows from `first` on, as many as `values` holds, with the updates.
+    fn weights(&self, first: usize, values: &mut [f32]) {
+        for (row, values) in (first..).zip(values.chunks_exact_mut(self.cols)) {
+            for part in self.parts_of(row) {
+                part.values(row, &mut values[part.piece.cols.clone()]);
+            }
         }
-        self.updates.iter().for_each(|update| update.add(row, values));
+        self.updates.iter().for_each(|update| update.add(first, values));
     }
 
     /// The error for a weight that cannot be quantized. It names the tensor, and the place in it.

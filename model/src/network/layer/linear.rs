@@ -1,7 +1,5 @@
 //! A linear layer, and the choice of its input type.
 
-use std::cell::RefCell;
-
 use glm_kernels::{Activation, Input, Isa, Output, Q8Rows, for_each_row};
 
 use super::Weight;
@@ -23,17 +21,14 @@ impl From<Weight> for Linear {
     }
 }
 
-thread_local! {
-    /// Inputs in the order of the columns, if these have one of their own. The memory is reused by later calls.
-    static ORDERED: RefCell<Vec<f32>> = RefCell::default();
-}
-
 /// Arguments common to all linear layers of a pass.
 pub(crate) struct Context<'a> {
     pub(crate) isa: Isa,
     pub(crate) activations: Activations,
     /// Buffer for quantized inputs.
     pub(crate) quantized: &'a mut Q8Rows,
+    /// Buffer for inputs in the order of the columns, `[rows, inputs]`; empty if no layer has columns in an order of their own.
+    pub(crate) ordered: &'a mut [f32],
     /// What adapters add to the outputs.
     pub(crate) updates: Option<Updates<'a>>,
 }
@@ -48,14 +43,14 @@ impl Linear {
         y: &mut [f32],
     ) {
         if let Some(order) = self.weight.order() {
-            let mut ordered = ORDERED.take();
-            ordered.resize(x.len(), 0.0);
+            let buffer = std::mem::take(&mut context.ordered);
+            let ordered = &mut buffer[..x.len()];
             let gather = |row: usize, to: &mut [f32]| {
                 let x = &x[row * to.len()..][..to.len()];
                 to.iter_mut().zip(&**order).for_each(|(to, &input)| *to = x[input as usize]);
             };
-            self.forward_in_order(context, &mut ordered, gather, Some(x), output, y);
-            ORDERED.set(ordered);
+            self.forward_in_order(context, ordered, gather, Some(x), output, y);
+            context.ordered = buffer;
             return;
         }
         let input = if self.takes_integers(context) {

@@ -21,8 +21,9 @@ impl Pass<'_, '_, '_> {
         rows: Range<usize>,
     ) {
         let Self { config, rotation, chunks, workspace, options, isa, activations, .. } = self;
-        let Workspace { x, queries, angles, normed, wide, quantized, lora, segments, .. } =
-            &mut **workspace;
+        let Workspace {
+            x, queries, angles, normed, wide, quantized, ordered, lora, segments, ..
+        } = &mut **workspace;
         let Attention::Grouped { qkv: projection, .. } = &layer.attention;
         let (n, isa) = (rows.len(), *isa);
         let x = rows_mut(x, &rows, config.hidden);
@@ -30,7 +31,7 @@ impl Pass<'_, '_, '_> {
         let qkv = &mut wide[..n * config.qkv_rows()];
         let norm = |row, y: &mut _| layer.attention_norm.token(isa, x, row, y);
         let updates = Updates::find(chunks, segments, &rows, (index, LinearRole::Qkv), lora);
-        let mut context = Context { isa, activations: *activations, quantized, updates };
+        let mut context = Context { isa, activations: *activations, quantized, ordered, updates };
         projection.forward_filled(&mut context, normed, norm, Output::Store, qkv);
         show(options, segments, HookPoint::Input(index, LinearRole::Qkv), normed, rows.clone());
 
@@ -93,7 +94,8 @@ impl Pass<'_, '_, '_> {
         rows: Range<usize>,
     ) {
         let Self { config, chunks, workspace, options, isa, activations, .. } = self;
-        let Workspace { x, normed, branch, wide, quantized, lora, segments, .. } = &mut **workspace;
+        let Workspace { x, normed, branch, wide, quantized, ordered, lora, segments, .. } =
+            &mut **workspace;
         let Attention::Grouped { output, .. } = &layer.attention;
         let (n, isa, hidden) = (rows.len(), *isa, config.hidden);
         let x = rows_mut(x, &rows, hidden);
@@ -108,7 +110,7 @@ impl Pass<'_, '_, '_> {
         let place = (index, LinearRole::AttentionOutput);
         let updates = Updates::find(chunks, segments, &rows, place, lora);
         let (norm, is_updated) = (&layer.attention_output_norm, updates.is_some());
-        let mut context = Context { isa, activations: *activations, quantized, updates };
+        let mut context = Context { isa, activations: *activations, quantized, ordered, updates };
         let branch = Branch { norm, is_updated, isa, normed, branch, x };
         branch.add(options, segments, HookPoint::Attention(index), rows, |mode, y| {
             output.forward(&mut context, attended, mode, y);

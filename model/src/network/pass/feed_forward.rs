@@ -21,8 +21,9 @@ impl Pass<'_, '_, '_> {
     ) {
         self.up(index, layer, &rows);
         let Self { config, chunks, workspace, options, isa, activations, .. } = self;
-        let Workspace { x, normed, branch, wide, gated, quantized, lora, segments, .. } =
-            &mut **workspace;
+        let Workspace {
+            x, normed, branch, wide, gated, quantized, ordered, lora, segments, ..
+        } = &mut **workspace;
         let FeedForward::Dense { down, .. } = &layer.feed_forward;
         let (n, isa, hidden) = (rows.len(), *isa, config.hidden);
         let x = rows_mut(x, &rows, hidden);
@@ -30,7 +31,7 @@ impl Pass<'_, '_, '_> {
         let intermediate = &mut wide[..n * config.up_rows()];
         let updates = Updates::find(chunks, segments, &rows, (index, LinearRole::Down), lora);
         let (norm, is_updated) = (&layer.feed_forward_output_norm, updates.is_some());
-        let mut context = Context { isa, activations: *activations, quantized, updates };
+        let mut context = Context { isa, activations: *activations, quantized, ordered, updates };
         scale_residual(config.residual, hidden, normed, x);
 
         let kind = GateKind::of(config.mlp);
@@ -51,14 +52,16 @@ impl Pass<'_, '_, '_> {
     /// Writes `m` to [`Workspace::normed`] and `act(up(m))`, not yet gated, to [`Workspace::wide`].
     fn up(&mut self, index: usize, layer: &Layer<Linear, Norm>, rows: &Range<usize>) {
         let Self { config, chunks, workspace, options, isa, activations, .. } = self;
-        let Workspace { x, normed, wide, quantized, lora, segments, .. } = &mut **workspace;
+        let Workspace { x, normed, wide, quantized, ordered, lora, segments, .. } =
+            &mut **workspace;
         let FeedForward::Dense { up, .. } = &layer.feed_forward;
         let n = rows.len();
         let x = rows_mut(x, rows, config.hidden);
         let normed = &mut normed[..n * config.hidden];
         let norm = |row, y: &mut _| layer.feed_forward_norm.token(*isa, x, row, y);
         let updates = Updates::find(chunks, segments, rows, (index, LinearRole::Up), lora);
-        let mut context = Context { isa: *isa, activations: *activations, quantized, updates };
+        let mut context =
+            Context { isa: *isa, activations: *activations, quantized, ordered, updates };
         let intermediate = &mut wide[..n * config.up_rows()];
         up.forward_filled(&mut context, normed, norm, Output::Store, intermediate);
         show(options, segments, HookPoint::Input(index, LinearRole::Up), normed, rows.clone());

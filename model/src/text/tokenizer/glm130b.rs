@@ -9,7 +9,7 @@ use super::decoder::{Decoding, Marked};
 use super::sentencepiece::SentencePiece;
 use super::{Build, Encoder, Family, Special, SpecialIds, Tokenizer};
 use crate::error::Result;
-use crate::files::checkpoint::SHARDS;
+use crate::files::checkpoint;
 use crate::files::model_dir::{CONFIG, ModelDir};
 
 /// The number of image ids before the pieces.
@@ -24,7 +24,7 @@ pub(super) fn recognises(folder: &ModelDir) -> Result<bool> {
     let config = folder.json(CONFIG)?;
     let named = config.get("model_type").is_some_and(|kind| kind == "glm-130b");
     // Trainers of other models write such a file as well, but beside a config.
-    Ok(named || !folder.has(CONFIG) && folder.has(SHARDS))
+    Ok(named || !folder.has(CONFIG) && checkpoint::is_sharded(folder))
 }
 
 pub(super) fn open(folder: &ModelDir) -> Result<Tokenizer> {

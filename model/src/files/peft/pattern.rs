@@ -1,0 +1,103 @@
+//! The patterns of `adapter_config.json`: regular expressions for the paths of modules.
+
+use regex_automata::meta::{Config, Regex};
+use regex_automata::util::syntax;
+
+/// Most patterns of a file. A model of 61 layers has 366 modules, each of which may have a rank and an alpha.
+const MAX_PATTERNS: usize = 2048;
+
+/// Most bytes of a pattern. The path of a module has about 50. Parsing takes memory in proportion to them: about 7 kB for each `\w`.
+const MAX_PATTERN: usize = 1 << 10;
+
+/// Most bytes of all patterns of a file.
+const MAX_TEXT: usize = 1 << 17;
+
+/// Most bytes of a pattern that is compiled. Those of a path have 4 kB.
+const MAX_REGEX: usize = 1 << 16;
+
+/// Most bytes of all patterns that are compiled. A match takes time and memory in proportion to them.
+const MAX_REGEXES: usize = 1 << 23;
+
+/// Compiles the patterns of a file, as long as they are no more than a file may have.
+pub(super) struct Compiler {
+    patterns: usize,
+    text: usize,
+    regexes: usize,
+}
+
+impl Default for Compiler {
+    fn default() -> Self {
+        Self { patterns: MAX_PATTERNS, text: MAX_TEXT, regexes: MAX_REGEXES }
+    }
+}
+
+impl Compiler {
+    /// The regular expression for paths that end as `pattern` says.
+    ///
+    /// # Errors
+    /// What is wrong with the field of the pattern.
+    pub(super) fn compile(&mut self, pattern: &str) -> Result<Regex, String> {
+        let spend = |left: &mut usize, count: usize, most: usize, of: &str| {
+            let rest = left.checked_sub(count);
+            *left = rest.ok_or_else(|| {
+                format!("makes the patterns of the file too many: at most {most} {of}")
+            })?;
+            Ok::<_, String>(())
+        };
+        spend(&mut self.patterns, 1, MAX_PATTERNS, "patterns are read")?;
+        if pattern.len() > MAX_PATTERN {
+            let len = pattern.len();
+            return Err(format!("has a pattern of {len} bytes, more than {MAX_PATTERN}"));
+        }
+        spend(&mut self.text, pattern.len(), MAX_TEXT, "bytes of patterns are read")?;
+        // Without a lazy DFA, whose cache would take more memory than the pattern. Paths are short and matched once.
+        let config = Config::new().nfa_size_limit(Some(MAX_REGEX)).hybrid(false);
+        // peft begins at the start of the path, or behind any of its dots. Those are found as bytes.
+        let regex = Regex::builder()
+            .syntax(syntax::Config::new().utf8(false))
+            .configure(config)
+            .build(&format!(r"^(?-u:.*\.)?(?:{pattern})$"))
+            .map_err(|_| format!("has the pattern {pattern:?}, which cannot be read"))?;
+        let of = "bytes of compiled patterns are kept";
+        spend(&mut self.regexes, regex.memory_usage(), MAX_REGEXES, of)?;
+        Ok(regex)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many patterns `make` gives until one is refused, and how it is.
+    fn refused(make: impl Fn(usize) -> String) -> (usize, String) {
+        let mut compiler = Compiler::default();
+        let mut each = (0..).map(|index| (index, compiler.compile(&make(index))));
+        let refused = each.find_map(|(index, result)| result.err().map(|error| (index, error)));
+        refused.unwrap()
+    }
+
+    #[test]
+    fn the_patterns_of_a_file_are_bounded() {
+        for (make, count, problem) in [
+            ((|_| "q".to_owned()) as fn(usize) -> String, 2048..2049, "at most 2048 patterns"),
+            (|_| "q".repeat(1 << 10), 128..129, "at most 131072 bytes of patterns"),
+            (|_| "(a|b){300}".to_owned(), 200..1000, "at most 8388608 bytes of compiled patterns"),
+            (|_| r"\w{99}".to_owned(), 0..1, "cannot be read"),
+            (|_| "q".repeat(1025), 0..1, "has a pattern of 1025 bytes, more than 1024"),
+        ] {
+            let (found, error) = refused(make);
+            assert!(count.contains(&found) && error.contains(problem), "{found}: {error}");
+        }
+    }
+
+    /// A rank and an alpha for each module of the largest model.
+    #[test]
+    fn every_module_may_have_its_own() {
+        let mut compiler = Compiler::default();
+        for layer in 0..122 {
+            for module in ["q_proj", "k_proj", "v_proj", "o_proj", "gate_up_proj", "down_proj"] {
+                compiler.compile(&format!("model.layers.{layer}.self_attn.{module}")).unwrap();
+            }
+        }
+    }
+}
