@@ -2,13 +2,9 @@
 //! Dropping a value takes stack for each level, so levels are counted where something is assigned to a namespace.
 
 use minijinja::value::{Tuple, ValueKind};
-use minijinja::{Error, ErrorKind, State, Value};
+use minijinja::{Error, State, Value};
 
-/// Most levels of lists and objects inside each other. JSON has at most 128.
-const MAX_DEPTH: usize = 200;
-
-/// Most values in one that is assigned.
-const MAX_VALUES: usize = 1 << 18;
+use super::weight::{MAX_DEPTH, MAX_VALUES, refused};
 
 /// The value as it is held: lists and objects are copied, because one that is lazy hides how deep it is.
 pub(super) fn held(state: &State, value: Value) -> Result<Value, Error> {
@@ -20,7 +16,7 @@ pub(super) fn held(state: &State, value: Value) -> Result<Value, Error> {
 }
 
 fn copy(value: &Value, depth: usize, left: &mut usize) -> Result<Value, Error> {
-    let refuse = |problem: String| Err(Error::new(ErrorKind::InvalidOperation, problem));
+    let refuse = |problem: String| Err(refused(problem));
     *left = match (left.checked_sub(1), depth.checked_sub(1)) {
         (Some(left), Some(_)) => left,
         (None, _) => return refuse(format!("a namespace holds at most {MAX_VALUES} values")),
