@@ -41,7 +41,7 @@ const MAX_TEMPLATE: usize = 128 << 10;
 /// The fuel of a template: the base, the addition for each message, for each byte of a message and for each pair of messages, because
 /// some templates look at all messages for each of them; and the maximum. A step costs one unit, a guard is a step, and so are a value
 /// that is looked at and 64 bytes of memory.
-const FUEL: [u64; 5] = [100_000, 4_000, 2, 200, 40_000_000];
+const FUEL: [u64; 5] = [50_000, 2_000, 2, 100, 20_000_000];
 
 /// Stack in bytes. Values are nested as deep as calls are, with what each call adds, and calls as deep as the engine allows.
 const STACK: usize = 64 << 20;
@@ -116,7 +116,9 @@ impl Jinja {
         let shared = Arc::from(source.as_str());
         let source = source::rewritten(&source, &syntax).map_err(|e| failed(path, &e))?;
         let environment = aside(path, stack(&source), || {
-            environment.add_template_owned(NAME, source.as_str().to_owned()).map_err(|e| e.to_string())?;
+            environment
+                .add_template_owned(NAME, source.as_str().to_owned())
+                .map_err(|e| e.to_string())?;
             let template = environment.get_template(NAME).map_err(|e| e.to_string())?;
             guard::guarded(&get_compiled_template(&template).instructions)?;
             Ok(environment)
@@ -179,9 +181,8 @@ impl Jinja {
         let mut environment = self.environment.clone();
         environment.set_fuel(Some(fuel(conversation)));
         let left = AtomicUsize::new(weight::MAX_TEXT);
-        environment.set_formatter(move |out, state, value| {
-            functions::write(out, state, value, &left)
-        });
+        environment
+            .set_formatter(move |out, state, value| functions::write(out, state, value, &left));
         let now = self.now;
         let strftime = move |format: &str| functions::strftime(format, now);
         environment.add_function("strftime_now", strftime);

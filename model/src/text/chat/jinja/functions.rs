@@ -44,7 +44,9 @@ pub(super) fn method(
 /// Pays for `format`, which writes any of its arguments as often as its text says. `length` is that of the text and of all arguments.
 fn check_format(state: &State, text: &str, length: usize) -> Result<(), Error> {
     if text.len() > MAX_FORMAT {
-        return Err(refused(format!("format of a text of more than {MAX_FORMAT} bytes is not supported")));
+        return Err(refused(format!(
+            "format of a text of more than {MAX_FORMAT} bytes is not supported"
+        )));
     }
     let mut fields = text.match_indices('{').map(|(at, _)| &text[at + 1..]);
     let count = fields.clone().count();

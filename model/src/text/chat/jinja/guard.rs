@@ -29,8 +29,12 @@ pub(super) mod names {
     pub(in super::super) const PAID: &str = "#paid";
     /// A value that a namespace may hold.
     pub(in super::super) const HELD: &str = "#held";
-    /// A key of a subscript.
-    pub(in super::super) const KEY: &str = "#key";
+    /// A subscript.
+    pub(in super::super) const ITEM: &str = "#item";
+    /// A part of a text or a list.
+    pub(in super::super) const SLICE: &str = "#slice";
+    /// A value that is iterated over: the engine pays for items, and copies a text.
+    pub(in super::super) const ITERATED: &str = "#iterated";
     /// A value that is added to another, which copies it.
     pub(in super::super) const ADDED: &str = "#added";
     /// A value that is assigned to several variables.
@@ -43,8 +47,23 @@ const FREE_FILTERS: [&str; 10] =
 
 /// Tests that look at the kind of a value only.
 const FREE_TESTS: [&str; 17] = [
-    "defined", "undefined", "none", "boolean", "odd", "even", "number", "integer", "int", "float", "string",
-    "sequence", "iterable", "mapping", "sameas", "true", "false",
+    "defined",
+    "undefined",
+    "none",
+    "boolean",
+    "odd",
+    "even",
+    "number",
+    "integer",
+    "int",
+    "float",
+    "string",
+    "sequence",
+    "iterable",
+    "mapping",
+    "sameas",
+    "true",
+    "false",
 ];
 
 /// The guarded code.
@@ -76,9 +95,7 @@ pub(super) fn guarded<'s>(code: &Instructions<'s>) -> Result<Instructions<'s>, S
 
 /// Where an instruction may go on.
 fn target<'i>(instruction: &'i mut Instruction<'_>) -> Option<&'i mut u32> {
-    use Instruction::{
-        BuildMacro, Iterate, Jump, JumpIfFalse, JumpIfFalseOrPop, JumpIfTrueOrPop,
-    };
+    use Instruction::{BuildMacro, Iterate, Jump, JumpIfFalse, JumpIfFalseOrPop, JumpIfTrueOrPop};
     match instruction {
         Jump(target) | JumpIfFalse(target) | JumpIfFalseOrPop(target) => Some(target),
         JumpIfTrueOrPop(target) | Iterate(target) | BuildMacro(_, target, _) => Some(target),
@@ -90,7 +107,9 @@ fn target<'i>(instruction: &'i mut Instruction<'_>) -> Option<&'i mut u32> {
 fn guards<'s>(instruction: &Instruction<'s>) -> Result<Vec<Instruction<'s>>, String> {
     use Instruction as I;
     let apply = |name: &'static str, args: u16| I::ApplyFilter(name, Some(args), NO_LOCAL);
-    let named = |name: &str, args: Option<u16>, filter: &'static str| match args.and_then(|args| args.checked_add(1)) {
+    let named = |name: &str, args: Option<u16>, filter: &'static str| match args
+        .and_then(|args| args.checked_add(1))
+    {
         Some(args) => Ok(vec![I::LoadConst(Value::from(name)), apply(filter, args)]),
         None => Err(format!("{name} with a list of arguments (*) is not supported")),
     };
@@ -106,11 +125,22 @@ fn guards<'s>(instruction: &Instruction<'s>) -> Result<Vec<Instruction<'s>>, Str
         I::Rem => vec![apply(names::PERCENT, 2)],
         // A chain, as in `a < b < c`.
         I::CompareAndPreserve(_) => {
-            vec![apply(names::PAID, 1), I::Swap, apply(names::PAID, 1), I::Swap, instruction.clone()]
+            vec![
+                apply(names::PAID, 1),
+                I::Swap,
+                apply(names::PAID, 1),
+                I::Swap,
+                instruction.clone(),
+            ]
         }
         I::Add => vec![apply(names::ADDED, 1), I::Add],
         I::SetAttr(_) => vec![I::Swap, apply(names::HELD, 1), I::Swap, instruction.clone()],
-        I::GetItem => vec![apply(names::KEY, 1), I::GetItem],
+        I::GetItem => vec![apply(names::ITEM, 2)],
+        I::Slice => vec![apply(names::SLICE, 4)],
+        // A call with one argument may begin a loop again.
+        I::PushLoop(_) | I::FastRecurse | I::CallFunction(_, Some(1)) => {
+            vec![apply(names::ITERATED, 1), instruction.clone()]
+        }
         I::UnpackList(_) => vec![apply(names::UNPACKED, 1), instruction.clone()],
         I::BuildMap(0) => vec![instruction.clone()],
         I::BuildMap(pairs) => {

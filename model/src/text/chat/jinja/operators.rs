@@ -39,9 +39,13 @@ pub(super) fn add(environment: &mut Environment<'_>) {
     environment.add_filter(names::MAP, map);
     environment.add_filter(names::FILTER, filter);
     environment.add_filter(names::TEST, test);
-    environment.add_filter(names::PAID, |state: &State, value: Value| pay(state, &value).map(|_| value));
+    environment
+        .add_filter(names::PAID, |state: &State, value: Value| pay(state, &value).map(|_| value));
     environment.add_filter(names::HELD, held);
-    environment.add_filter(names::KEY, key);
+    environment.add_filter(names::ITEM, item);
+    environment.add_filter(names::SLICE, slice);
+    // The engine pays for a text that is the first argument of a filter.
+    environment.add_filter(names::ITERATED, |value: ValueOrKwargs| Value::from(value));
     environment.add_filter(names::ADDED, added);
     environment.add_filter(names::UNPACKED, unpacked);
 }
@@ -59,7 +63,8 @@ fn contains(state: &mut State, value: Value, container: Value) -> Result<bool, E
 
 /// `one ~ other`.
 fn concat(state: &State, one: &Value, other: &Value) -> Result<String, Error> {
-    let length = [one, other].iter().filter_map(|value| value.as_str()).map(str::len).sum::<usize>();
+    let length =
+        [one, other].iter().filter_map(|value| value.as_str()).map(str::len).sum::<usize>();
     if length > MAX_TEXT {
         return Err(refused("a text is too long"));
     }
@@ -93,19 +98,24 @@ fn remainder(state: &State, one: &Value, other: &Value) -> Result<Value, Error> 
     let remainder = one % other;
     match remainder {
         _ if other == 0.0 => Err(bad()),
-        _ if remainder != 0.0 && (remainder < 0.0) != (other < 0.0) => Ok(Value::from(remainder + other)),
+        _ if remainder != 0.0 && (remainder < 0.0) != (other < 0.0) => {
+            Ok(Value::from(remainder + other))
+        }
         _ => Ok(Value::from(remainder)),
     }
 }
 
 /// An object. In Python its keys can be hashed, which a list cannot.
-fn map(fields: Rest<Value>) -> Result<Value, Error> {
+fn map(state: &State, fields: Rest<Value>) -> Result<Value, Error> {
     let is_flat = |key: &Value| match key.is_tuple() {
         true => key.try_iter().is_ok_and(|mut items| items.all(|item| item.as_object().is_none())),
         false => key.as_object().is_none(),
     };
     if !fields.iter().step_by(2).all(is_flat) {
         return Err(refused("a key is a text, a number or a tuple of those"));
+    }
+    for key in fields.iter().step_by(2) {
+        pay(state, key)?;
     }
     Ok(Value::from_pairs(fields.chunks_exact(2).map(|field| (field[0].clone(), field[1].clone()))))
 }
@@ -115,7 +125,7 @@ fn filter(state: &mut State, args: Rest<ValueOrKwargs>) -> Result<Value, Error> 
     let args = args.into_values();
     let (name, args) = named(&args)?;
     let times = if SORTING.contains(&name) { COMPARISONS } else { 1 };
-    for arg in args.iter().filter(|arg| arg.as_object().is_some()) {
+    for arg in args {
         let text = pay(state, arg)?.text();
         spend(state, (times - 1) * text / 64)?;
     }
@@ -135,7 +145,7 @@ fn filter(state: &mut State, args: Rest<ValueOrKwargs>) -> Result<Value, Error> 
 fn test(state: &mut State, args: Rest<ValueOrKwargs>) -> Result<bool, Error> {
     let args = args.into_values();
     let (name, args) = named(&args)?;
-    for arg in args.iter().filter(|arg| arg.as_object().is_some()) {
+    for arg in args {
         pay(state, arg)?;
     }
     state.perform_test(name, args).map_err(|error| match error.kind() {
@@ -151,11 +161,60 @@ fn named(args: &[Value]) -> Result<(&str, &[Value]), Error> {
     split.ok_or_else(|| refused("a filter without a name"))
 }
 
-fn key(state: &State, key: Value) -> Result<Value, Error> {
-    if key.as_object().is_some() {
-        pay(state, &key)?;
+/// `container[key]`. The engine pays for a text that is the first argument of a filter.
+fn item(state: &State, container: &Value, key: &Value) -> Result<Value, Error> {
+    pay(state, key)?;
+    if let (ValueKind::Iterable, Some(at)) = (container.kind(), key.as_i64()) {
+        // What has no items yet makes all before the one that is asked for.
+        let before = usize::try_from(at.unsigned_abs()).unwrap_or(usize::MAX);
+        spend(state, container.len().map_or(before, |count| count.min(before)) / 2)?;
     }
-    Ok(key)
+    container.get_item(key)
+}
+
+/// `value[start:stop:step]`, as in Python.
+fn slice(
+    state: &State,
+    value: &Value,
+    start: Option<i64>,
+    stop: Option<i64>,
+    step: Option<i64>,
+) -> Result<Value, Error> {
+    let ends = (start, stop, step.unwrap_or(1));
+    if ends.2 == 0 {
+        return Err(refused("the step of a slice cannot be 0"));
+    }
+    if let Some(text) = value.as_str() {
+        // The engine pays for a copy of the text.
+        spend(state, text.len() / 16)?;
+        let characters: Vec<_> = text.chars().collect();
+        return Ok(Value::from(sliced(&characters, ends).into_iter().collect::<String>()));
+    }
+    let items: Vec<_> = match value.kind() {
+        ValueKind::Undefined | ValueKind::None => Vec::new(),
+        ValueKind::Seq | ValueKind::Iterable => {
+            added(state, value.clone())?;
+            value.try_iter()?.collect()
+        }
+        other => return Err(refused(format!("a value of type {other} cannot be sliced"))),
+    };
+    let items = sliced(&items, ends);
+    Ok(if value.is_tuple() { Tuple::from(items).into() } else { items.into() })
+}
+
+fn sliced<T: Clone>(items: &[T], (start, stop, step): (Option<i64>, Option<i64>, i64)) -> Vec<T> {
+    let count = items.len() as i64;
+    // Backwards, the place before the first one is an end, too.
+    let (least, most) = if step > 0 { (0, count) } else { (-1, count - 1) };
+    let place = |at: i64| (if at < 0 { at.saturating_add(count) } else { at }).clamp(least, most);
+    let (first, last) = if step > 0 { (least, most) } else { (most, least) };
+    let (mut at, stop) = (start.map_or(first, place), stop.map_or(last, place));
+    let mut taken = Vec::new();
+    while if step > 0 { at < stop } else { at > stop } {
+        taken.extend(items.get(at as usize).cloned());
+        at = at.saturating_add(step);
+    }
+    taken
 }
 
 /// Lists are joined without being copied, so that `a + a` is as long as one likes.

@@ -57,11 +57,13 @@ pub(super) fn percent(state: &State, template: &str, value: &Value) -> Result<St
         }
     }
     out.push_str(rest);
-    match value.kind() {
-        ValueKind::Map => Ok(out),
-        _ if given.next().is_some() => Err(refused("% has more arguments than it writes")),
-        _ => Ok(out),
+    // Python lets what has subscripts be left over.
+    let is_keyed =
+        value.kind() == ValueKind::Map || value.kind() == ValueKind::Seq && !value.is_tuple();
+    if !is_keyed && given.next().is_some() {
+        return Err(refused("% has more arguments than it writes"));
     }
+    Ok(out)
 }
 
 /// The specification behind a `%`, and what is behind it.
@@ -99,11 +101,17 @@ fn written(state: &State, spec: &Spec<'_>, value: &Value) -> Result<String, Erro
         conversion @ ('d' | 'i' | 'u') => {
             // Python cuts off what is behind the point.
             let whole = match f64::try_from(value.clone()) {
-                Ok(number) if !value.is_integer() && value.is_number() => Value::from(number.trunc() as i128),
+                Ok(number) if !value.is_integer() && value.is_number() => {
+                    Value::from(number.trunc() as i128)
+                }
                 _ => value.clone(),
             };
             let conversion = if conversion == 'u' { 'd' } else { conversion };
-            return format(FormatStyle::Printf, &format!("%{flags}{width}{precision}{conversion}"), &[whole]);
+            return format(
+                FormatStyle::Printf,
+                &format!("%{flags}{width}{precision}{conversion}"),
+                &[whole],
+            );
         }
         conversion @ ('x' | 'X' | 'o' | 'e' | 'E' | 'f' | 'F' | 'g' | 'G' | 'c') => {
             let spec = format!("%{flags}{width}{precision}{conversion}");

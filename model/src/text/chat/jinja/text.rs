@@ -39,7 +39,9 @@ fn write(value: &Value, out: &mut String) -> Result<(), Error> {
         ValueKind::Bool => out.push_str(if value.is_true() { "True" } else { "False" }),
         ValueKind::String => python::repr_text(value.as_str().unwrap_or_default(), out),
         ValueKind::Number if !value.is_integer() => {
-            out.push_str(&f64::try_from(value.clone()).map_or_else(|_| value.to_string(), python::float));
+            out.push_str(
+                &f64::try_from(value.clone()).map_or_else(|_| value.to_string(), python::float),
+            );
         }
         ValueKind::Seq | ValueKind::Iterable => {
             let (open, close) = if value.is_tuple() { ("(", ")") } else { ("[", "]") };

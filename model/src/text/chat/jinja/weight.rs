@@ -65,7 +65,8 @@ fn size(value: &Value) -> usize {
 /// # Errors
 /// If it is nested too deeply, holds too many values or too much text, or takes more fuel than there is.
 pub(super) fn pay(state: &State, value: &Value) -> Result<Weight, Error> {
-    let left = state.fuel_levels().map_or(0, |(_, left)| usize::try_from(left).unwrap_or(usize::MAX));
+    let left =
+        state.fuel_levels().map_or(0, |(_, left)| usize::try_from(left).unwrap_or(usize::MAX));
     let most = (MAX_VALUES.min(left), MAX_TEXT.min(left.saturating_mul(BYTES)));
     let mut weight = Weight::default();
     weight.add(value, MAX_DEPTH, most)?;
