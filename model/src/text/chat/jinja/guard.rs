@@ -42,8 +42,8 @@ pub(super) mod names {
 }
 
 /// Filters that look at no value inside of their first argument, or pay for each.
-const FREE_FILTERS: [&str; 10] =
-    ["length", "count", "first", "last", "default", "d", "items", "list", "reverse", "safe"];
+const FREE_FILTERS: [&str; 9] =
+    ["length", "count", "first", "last", "default", "d", "items", "list", "reverse"];
 
 /// Tests that look at the kind of a value only.
 const FREE_TESTS: [&str; 17] = [

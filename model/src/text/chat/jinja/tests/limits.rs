@@ -17,13 +17,19 @@ fn in_time(source: &str) -> Result<String> {
 }
 
 /// The ways in which a whole value is looked at. `a` and `b` are equal.
-const LOOKS: [&str; 40] = [
+const LOOKS: [&str; 46] = [
     "{{ a }}",
     "{{ a|string|length }}",
     "{{ a|tojson|length }}",
     "{{ a|tojson(indent=2, sort_keys=true)|length }}",
     "{{ (a ~ '')|length }}",
     "{{ ('' ~ a)|length }}",
+    "{{ a|safe }}",
+    "{{ a|e }}",
+    "{{ a|attr(b) }}",
+    "{{ {'k': a} == {'k': b} }}",
+    "{% autoescape true %}{{ a ~ '<' }}{% endautoescape %}",
+    "{% filter replace(a, b) %}x{% endfilter %}",
     "{{ a == b }}",
     "{{ a != b }}",
     "{{ a < b }}",
