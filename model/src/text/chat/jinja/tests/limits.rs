@@ -72,7 +72,9 @@ fn what_is_shared_costs_as_often_as_it_is_looked_at() {
         let nest = |name: &str| step.replace('v', name);
         let (a, b) = (nest("a"), nest("b"));
         let lines = format!("{{% set a = {a} %}}{{% set b = {b} %}}").repeat(34);
-        for look in LOOKS {
+        // Each way with one kind of value, and some with all.
+        let looks = if step == "[v, v]" { &LOOKS[..] } else { &LOOKS[..6] };
+        for look in looks {
             let source = format!("{{% set a = [1] %}}{{% set b = [1] %}}{lines}{look}");
             let error = in_time(&source).expect_err(look).to_string();
             assert!(
@@ -220,7 +222,7 @@ fn statement() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
+    #![proptest_config(ProptestConfig::with_cases(40))]
     #[test]
     fn any_values_are_written_in_bounded_time(statements in prop::collection::vec((statement(), 1usize..20), 1..12)) {
         let lines: String = statements.iter().map(|(line, times)| line.repeat(*times)).collect();
