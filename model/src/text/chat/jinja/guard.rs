@@ -27,6 +27,8 @@ pub(super) mod names {
     pub(in super::super) const TEST: &str = "#test";
     /// A value that is looked at.
     pub(in super::super) const PAID: &str = "#paid";
+    /// A value that a variable holds.
+    pub(in super::super) const STORED: &str = "#stored";
     /// A value that a namespace may hold.
     pub(in super::super) const HELD: &str = "#held";
     /// A subscript.
@@ -135,6 +137,7 @@ fn guards<'s>(instruction: &Instruction<'s>) -> Result<Vec<Instruction<'s>>, Str
         }
         I::Add => vec![apply(names::ADDED, 1), I::Add],
         I::SetAttr(_) => vec![I::Swap, apply(names::HELD, 1), I::Swap, instruction.clone()],
+        I::StoreLocal(_) => vec![apply(names::STORED, 1), instruction.clone()],
         I::GetItem => vec![apply(names::ITEM, 2)],
         I::Slice => vec![apply(names::SLICE, 4)],
         // A call with one argument may begin a loop again.

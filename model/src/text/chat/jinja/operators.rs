@@ -4,7 +4,7 @@ use minijinja::value::{Rest, Tuple, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 
 use super::guard::names;
-use super::held::held;
+use super::held::{held, namespace, stored};
 use super::percent::percent;
 use super::text::text;
 use super::weight::{MAX_TEXT, MAX_VALUES, pay, pay_for_pair, refused, spend};
@@ -42,6 +42,8 @@ pub(super) fn add(environment: &mut Environment<'_>) {
     environment
         .add_filter(names::PAID, |state: &State, value: Value| pay(state, &value).map(|_| value));
     environment.add_filter(names::HELD, held);
+    environment.add_filter(names::STORED, stored);
+    environment.add_function("namespace", namespace);
     environment.add_filter(names::ITEM, item);
     environment.add_filter(names::SLICE, slice);
     // The engine pays for a text that is the first argument of a filter.
