@@ -20,7 +20,7 @@ pub(super) fn stored(state: &State, value: ValueOrKwargs) -> Result<Value, Error
     }
     let (mut left, mut is_made) = (most(state), true);
     walk(&value, MAX_DEPTH, &mut left, &mut is_made)?;
-    spend(state, (most(state) - left) / 4)?;
+    spend(state, most(state) - left - 1)?;
     if is_made { Ok(value) } else { copied(state, &value, Namespaces::Kept) }
 }
 

@@ -66,24 +66,50 @@ const LOOKS: [&str; 46] = [
     "{% for x in [a]|batch(1) %}{{ x }}{% endfor %}",
 ];
 
+/// The text with `value` for the names `a` and `b`.
+fn with(text: &str, value: &str) -> String {
+    let mut out = String::new();
+    for word in text.split_inclusive(|c: char| !c.is_alphanumeric()) {
+        let name = word.trim_end_matches(|c: char| !c.is_alphanumeric());
+        match name {
+            "a" | "b" if !out.ends_with(['.', '%']) => out.extend([value, &word[1..]]),
+            _ => out.push_str(word),
+        }
+    }
+    out
+}
+
 #[test]
 fn what_is_shared_costs_as_often_as_it_is_looked_at() {
-    for step in ["[v, v]", "(v, v)", "{'k': v, 'l': v}", "[[v] * 9]", "[v]|batch(1)|list + [v]"] {
-        let nest = |name: &str| step.replace('v', name);
-        let (a, b) = (nest("a"), nest("b"));
-        let lines = format!("{{% set a = {a} %}}{{% set b = {b} %}}").repeat(34);
-        // Each way with one kind of value, and some with all.
-        let looks = if step == "[v, v]" { &LOOKS[..] } else { &LOOKS[..6] };
-        for look in looks {
-            let source = format!("{{% set a = [1] %}}{{% set b = [1] %}}{lines}{look}");
-            let error = in_time(&source).expect_err(look).to_string();
-            assert!(
-                ["fuel", "nested", "key", "number", "sequence", "slice", "value"]
-                    .iter()
-                    .any(|why| error.contains(why)),
-                "{look}: {error}"
-            );
+    for value in [
+        "[[[1] * 900] * 900] * 900",
+        "([[[1] * 900] * 900] * 900, 1)",
+        "{'k': [[[1] * 900] * 900] * 900}",
+    ] {
+        for look in LOOKS {
+            assert!(in_time(&with(look, &format!("({value})"))).is_err(), "{look} {value}");
         }
+    }
+    for step in ["[a, a]", "(a, a)", "{'k': a, 'l': a}", "[[a] * 9]", "[a]|batch(1)|list + [a]"] {
+        let lines = format!("{{% set a = {step} %}}").repeat(34);
+        let error = problem(&format!("{{% set a = [1] %}}{lines}"));
+        assert!(error.contains("fuel"), "{step}: {error}");
+    }
+}
+
+/// A long conversation has much fuel.
+#[test]
+fn nothing_nests_without_end() {
+    let messages = [Message::new(Role::User, "x".repeat(1 << 20))];
+    for step in ["[[[[[[[[[[x]]]]]]]]]]", "x|reverse", "{1: x}.items()", "namespace(a=x)", "(x, 1)"]
+    {
+        let lines = format!("{{% set x = {step} %}}").repeat(2000);
+        let source = format!(
+            "{{% macro f(x, n) %}}{lines}{{{{ f(x, n - 1) }}}}{{% endmacro %}}{{{{ f([1], 90) }}}}"
+        );
+        let start = Instant::now();
+        assert!(render(&source, &messages).is_err(), "{step}");
+        assert!(start.elapsed() < LONGEST, "{step}: {:?}", start.elapsed());
     }
 }
 
