@@ -40,12 +40,22 @@ pub(super) fn fit(
         return Ok(Fitted { messages, prompt, dropped: 0 });
     }
     let without = |rounds: usize| [&messages[..kept], &messages[starts[rounds]..]].concat();
-    let dropped =
-        first_that_fits(all, guess(&messages, &starts, prompt.len(), longest), |rounds| {
-            Ok(encode(&without(rounds))?.len() <= longest)
-        })?;
+    // The prompt without the fewest rounds so far.
+    let mut fitting = None;
+    let guess = guess(&messages, &starts, prompt.len(), longest);
+    let dropped = first_that_fits(all, guess, |rounds| {
+        let prompt = encode(&without(rounds))?;
+        let fits = prompt.len() <= longest;
+        if fits {
+            fitting = Some((rounds, prompt));
+        }
+        Ok(fits)
+    })?;
     messages.drain(kept..starts[dropped]);
-    let prompt = encode(&messages)?;
+    let prompt = match fitting {
+        Some((rounds, prompt)) if rounds == dropped => prompt,
+        _ => encode(&messages)?,
+    };
     Ok(Fitted { messages, prompt, dropped })
 }
 
@@ -191,14 +201,41 @@ mod tests {
             [Message::new(Role::User, question), Message::new(Role::Assistant, answer)]
         });
         let messages: Vec<_> = rounds.chain([Message::new(Role::User, "last")]).collect();
-        let encoded = Cell::new(0);
+        let (encoded, times) = (Cell::new(0), Cell::new(0));
         let encode = |messages: &[Message]| {
             encoded.set(encoded.get() + messages.len());
+            times.set(times.get() + 1);
             bytes(messages)
         };
         let fitted = fit(messages.clone(), 1000, encode).unwrap();
         assert!(encoded.get() < 2 * messages.len(), "{} messages", encoded.get());
+        assert!(times.get() <= 8, "{} prompts", times.get());
         let (expected, dropped) = one_by_one(messages, 1000, bytes);
         assert_eq!((fitted.messages, fitted.dropped), (expected, dropped));
+    }
+
+    /// Where the lengths of the texts mislead: the tokens are in the last rounds, the bytes in the first ones.
+    #[test]
+    fn a_wrong_guess_costs_a_few_prompts_more() {
+        let rounds = (0..4000).flat_map(|i| {
+            let answer = if i < 2000 { "-".repeat(1000) } else { "a".repeat(10) };
+            [Message::new(Role::User, "q"), Message::new(Role::Assistant, answer)]
+        });
+        let messages: Vec<_> = rounds.chain([Message::new(Role::User, "last")]).collect();
+        let tokens = |messages: &[Message]| {
+            let tokens = |message: &Message| 1 + message.content.matches('a').count();
+            Ok(vec![0; messages.iter().map(tokens).sum()])
+        };
+        let times = Cell::new(0);
+        let encode = |messages: &[Message]| {
+            times.set(times.get() + 1);
+            tokens(messages)
+        };
+        let fitted = fit(messages.clone(), 700, encode).unwrap();
+        assert!(times.get() <= 26, "{} prompts", times.get());
+        // A round is 12 tokens, the last question one or two.
+        let last = tokens(&messages[8000..]).unwrap().len();
+        assert_eq!(fitted.dropped, 4000 - (700 - last) / 12);
+        assert!(fitted.prompt.len() <= 700 && fitted.prompt.len() + 12 > 700);
     }
 }

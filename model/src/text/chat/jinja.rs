@@ -1,51 +1,53 @@
 //! The `chat_template` of a model, rendered as in transformers: a line with only a block leaves no newline, `tojson` is
 //! Python's `json.dumps(…, ensure_ascii=False)`, strings have Python's methods, and `raise_exception` rejects a conversation.
 //!
-//! A template is a program from an untrusted file. It has access to the conversation and the clock only. The number of steps, the time
-//! and the length of the output are limited; memory is limited through the number of steps. Parsing long expressions and dropping
-//! nested values is recursive, so both run on a thread with a stack that is large enough: a template of ten kilobytes takes 45 MB of
-//! address space, of which only what is touched becomes memory.
+//! A template is a program from an untrusted file. It has access to the conversation and the clock only. Its steps are counted, and
+//! what a step costs beside that is paid for before it is done: the bytes of texts and the values that are looked at, see [`guard`]. So
+//! time and memory are limited without a clock. Values cannot contain themselves, see [`held`].
+//!
+//! Parsing and dropping nested values is recursive, so both run on a thread with a stack that is large enough. It takes address space,
+//! of which only what is touched becomes memory: 32 MB, and for parsing ten kilobytes 72 MB. The thread ends before the result is
+//! returned.
 //!
 //! Older versions of transformers had a `tojson` that sorted keys and escaped all but ASCII. The models were trained with the
 //! output of the newer versions.
 
 mod functions;
+mod guard;
 mod held;
+mod operators;
+mod percent;
 mod source;
+mod text;
+mod weight;
 
 use super::answer::CallForm;
 use super::transformers::{Conversation, Wants};
 use crate::error::{Error, Result};
 use chrono::NaiveDateTime;
-use functions::{Limited, REJECTED};
+use functions::REJECTED;
+use minijinja::machinery::{eval, get_compiled_template, make_string_output};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
-use minijinja::{Environment, ErrorKind, Value, context};
+use minijinja::{AutoEscape, Environment, ErrorKind, Value, context};
 use serde_json::{Map, Value as Json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::time::Duration;
+use std::sync::atomic::AtomicUsize;
 
 /// Longest template in bytes. Published ones have some ten kilobytes.
 const MAX_TEMPLATE: usize = 128 << 10;
 
-/// Longest output in bytes.
-const MAX_TEXT: usize = 16 << 20;
-
 /// The fuel of a template: the base, the addition for each message, for each byte of a message and for each pair of messages, because
-/// some templates look at all messages for each of them; and the maximum. A step costs one unit, and so do 64 bytes of memory.
-const FUEL: [u64; 5] = [50_000, 2_000, 1, 100, 20_000_000];
+/// some templates look at all messages for each of them; and the maximum. A step costs one unit, a guard is a step, and so are a value
+/// that is looked at and 64 bytes of memory.
+const FUEL: [u64; 5] = [50_000, 2_000, 2, 100, 20_000_000];
 
-/// Stack in bytes, for rendering. Values are nested as deep as `held.rs` allows, and calls as deep as the engine allows.
-const STACK: usize = 16 << 20;
+/// Stack in bytes, for rendering. Calls are nested as deep as the engine allows, and values as deep as a template has assignments.
+const STACK: usize = 32 << 20;
 
-/// Stack in bytes for each byte of the source, for parsing: a chain of operators takes a level of recursion for each.
+/// Stack in bytes for each byte of the source, for parsing: a chain of `elif` takes a level of recursion for each.
 const STACK_PER_BYTE: usize = 4 << 10;
-
-/// Timeout of a template. A value that contains its predecessor twice, thirty levels deep, takes few steps to make and 2^30
-/// steps to write.
-const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A compiled template.
 #[derive(Debug, Clone)]
@@ -93,14 +95,15 @@ impl Jinja {
         let mut environment = Environment::new();
         // These values are always consistent.
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-        environment.set_syntax(syntax.map_err(|e| Error::file(path, e.to_string()))?);
+        let syntax = syntax.map_err(|e| Error::file(path, e.to_string()))?;
+        environment.set_syntax(syntax.clone());
         environment.set_unknown_method_callback(functions::method);
-        environment.set_formatter(functions::write);
         environment.add_filter("tojson", functions::to_json);
         environment.add_filter("string", functions::string);
-        environment.add_filter(source::PERCENT, functions::percent);
-        environment.add_filter(source::HELD, held::held);
+        environment.add_filter("format", functions::format);
         environment.add_function("raise_exception", functions::raise_exception);
+        environment.remove_global("debug");
+        operators::add(&mut environment);
         let mentions = |names: &[&str]| names.iter().any(|name| source.contains(name));
         let wants = Wants {
             observations: false,
@@ -110,10 +113,17 @@ impl Jinja {
             null: mentions(&["none", "None"]),
         };
         let shared = Arc::from(source.as_str());
+        let source = source::rewritten(&source, &syntax).map_err(|e| failed(path, &e))?;
         let stack = STACK + STACK_PER_BYTE * source.len();
-        let source = source::rewritten(&source);
-        let read = move || environment.add_template_owned(NAME, source).map(|()| environment);
-        let environment = aside(path, stack, read)?.map_err(|e| failed(path, &e.to_string()))?;
+        let environment = aside(path, stack, || {
+            environment
+                .add_template_owned(NAME, source.as_str().to_owned())
+                .map_err(|e| e.to_string())?;
+            let template = environment.get_template(NAME).map_err(|e| e.to_string())?;
+            guard::guarded(&get_compiled_template(&template).instructions)?;
+            Ok(environment)
+        })?
+        .map_err(|e: String| failed(path, &e))?;
         Ok(Jinja { environment, tokens, path: path.into(), source: shared, wants, now: None })
     }
 
@@ -163,13 +173,16 @@ impl Jinja {
         if conversation.messages.is_empty() && conversation.tools.is_none() {
             return Err(Error::Prompt("the conversation is empty".into()));
         }
-        let template = self.clone();
-        aside(&self.path, STACK, move || template.render_here(&conversation, thinking))?
+        let render = || self.render_here(&conversation, thinking);
+        aside(&self.path, STACK, render)?
     }
 
     fn render_here(&self, conversation: &Conversation, thinking: Option<bool>) -> Result<String> {
         let mut environment = self.environment.clone();
         environment.set_fuel(Some(fuel(conversation)));
+        let left = AtomicUsize::new(weight::MAX_TEXT);
+        environment
+            .set_formatter(move |out, state, value| functions::write(out, state, value, &left));
         let now = self.now;
         let strftime = move |format: &str| functions::strftime(format, now);
         environment.add_function("strftime_now", strftime);
@@ -181,12 +194,15 @@ impl Jinja {
             add_generation_prompt => true,
             ..context! { ..Value::from(Serde(&switch)), ..Value::from(Serde(&self.tokens)) }
         };
-        let mut text = Limited(Vec::new());
-        let rendered = environment
-            .get_template(NAME)
-            .and_then(|template| template.render_captured_to(context, &mut text).map(drop));
-        rendered.map_err(|error| self.error(&error))?;
-        String::from_utf8(text.0).map_err(|_| Error::file(&self.path, format!("{NAME}: not UTF-8")))
+        let template = environment.get_template(NAME).map_err(|error| self.error(&error))?;
+        let compiled = get_compiled_template(&template);
+        let code = guard::guarded(&compiled.instructions).map_err(|e| failed(&self.path, &e))?;
+        let mut text = String::new();
+        let mut out = make_string_output(&mut text);
+        eval(&environment, &code, context, &compiled.blocks, &mut out, AutoEscape::None)
+            .map(drop)
+            .map_err(|error| self.error(&error))?;
+        Ok(text)
     }
 
     fn error(&self, error: &minijinja::Error) -> Error {
@@ -205,20 +221,13 @@ fn failed(path: &Path, why: &str) -> Error {
     Error::file(path, format!("{NAME}: {why}"))
 }
 
-/// Runs `work` on a thread with `stack` bytes of stack and waits for it, at most [`TIMEOUT`]. After that the thread is abandoned. Errors
-/// name `path`.
-fn aside<T: Send + 'static>(
-    path: &Path,
-    stack: usize,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T> {
-    let (send, receive) = channel();
-    let work = move || drop(send.send(work()));
-    let thread = std::thread::Builder::new().stack_size(stack).spawn(work);
-    thread.map_err(|error| failed(path, &format!("cannot start a thread: {error}")))?;
-    receive.recv_timeout(TIMEOUT).map_err(|error| match error {
-        RecvTimeoutError::Timeout => failed(path, "takes too long"),
-        RecvTimeoutError::Disconnected => failed(path, "cannot be rendered"),
+/// Runs `work` on a thread with `stack` bytes of stack and waits for it. Errors name `path`.
+fn aside<T: Send>(path: &Path, stack: usize, work: impl FnOnce() -> T + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(stack).spawn_scoped(scope, work);
+        let thread =
+            thread.map_err(|error| failed(path, &format!("cannot start a thread: {error}")))?;
+        thread.join().map_err(|_| failed(path, "cannot be rendered"))
     })
 }
 

@@ -144,7 +144,7 @@ impl Formatter for Python<'_> {
 }
 
 /// A number as `repr` writes it: the shortest digits that round to it, with an exponent below 1e-4 and from 1e16 on.
-fn float(value: f64) -> String {
+pub(super) fn float(value: f64) -> String {
     let shortest = format!("{value:e}");
     let Some((digits, exponent)) = shortest.split_once('e') else { return shortest };
     match exponent.parse::<i32>() {
@@ -194,7 +194,7 @@ pub(crate) fn repr(value: &Value, out: &mut String) {
     }
 }
 
-fn repr_text(text: &str, out: &mut String) {
+pub(super) fn repr_text(text: &str, out: &mut String) {
     let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
     out.push(quote);
     for c in text.chars() {

@@ -17,9 +17,9 @@ use std::time::{Duration, Instant};
 /// Longest token in bytes; 128 in GLM-4.
 pub(super) const MAX_TOKEN: usize = 1024;
 
-/// Longest time that a split pattern from a file may take for one text. A pattern that looks to the end of the text for
-/// every word takes quadratic time.
-const MAX_TIME: Duration = Duration::from_secs(20);
+/// Longest time that a split pattern from a file may take for a text: the base, and the addition for each byte. A pattern takes some
+/// hundred nanoseconds for a byte, unless it looks to the end of the text for every word, which is quadratic.
+const MAX_TIME: [Duration; 2] = [Duration::from_secs(1), Duration::from_micros(2)];
 
 /// A byte-level BPE model with its splitters.
 pub(super) struct ByteLevel {
@@ -80,7 +80,9 @@ impl ByteLevel {
     /// # Errors
     /// If a split pattern takes too long, or the crate `tokenizers` fails.
     pub(super) fn encode(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), String> {
-        self.encode_words(&self.splitters, text, Instant::now() + MAX_TIME, ids)
+        let [base, byte] = MAX_TIME;
+        let longest = base + byte.saturating_mul(u32::try_from(text.len()).unwrap_or(u32::MAX));
+        self.encode_words(&self.splitters, text, Instant::now() + longest, ids)
     }
 
     fn encode_words(
@@ -101,7 +103,9 @@ impl ByteLevel {
         };
         for word in splitter.split(text) {
             if !splitter.is_known() && Instant::now() > deadline {
-                return Err("the split pattern takes too long for this text".into());
+                return Err("the split pattern of tokenizer.json takes too long for this text: \
+                    for each word it looks at the rest of the text; use a tokenizer.json with a published pattern"
+                    .into());
             }
             self.encode_words(finer, word, deadline, ids)?;
         }
@@ -175,6 +179,10 @@ mod tests {
             assert_eq!(ids, [0; 4]);
             let late = model.encode_words(&model.splitters, "aaaa", past, &mut ids);
             assert_eq!(late.is_ok(), is_known, "{pattern}");
+            let long = "a".repeat(500_000);
+            let start = Instant::now();
+            assert_eq!(model.encode(&long, &mut ids).is_ok(), is_known, "{pattern}");
+            assert!(is_known || start.elapsed() < Duration::from_secs(10));
         }
     }
 }

@@ -7,7 +7,7 @@
 //! that has several characters and is not at the end of the text loses its last character. Other look-around is an error.
 //!
 //! A pattern that searches to the end of the text for every word still takes quadratic time for a text. The published
-//! patterns do not; for others [`super::byte_level`] limits the time.
+//! patterns do not; for others [`super::byte_level`] limits the time, in proportion to the length of the text.
 
 use regex_automata::meta::{Config, Regex};
 use regex_automata::{Input, PatternID};

@@ -1,37 +1,63 @@
 //! Functions and filters of templates, as in Python and in transformers.
 
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use chrono::{Local, NaiveDateTime};
-use minijinja::formatting::{FormatStyle, format};
-use minijinja::value::{Kwargs, Rest, ValueKind};
+use minijinja::value::{Kwargs, Rest, Tuple, ValueOrKwargs};
 use minijinja::{Error, ErrorKind, Output, State, Value, escape_formatter};
 use minijinja_contrib::pycompat::unknown_method_callback;
 use serde_json::{Map, Value as Json};
 
-use super::MAX_TEXT;
-use crate::text::chat::python::{self, Dumps};
+use super::percent::percent;
+use super::text::text;
+use super::weight::{MAX_TEXT, pay, refused, spend};
+use crate::text::chat::python::Dumps;
 
-/// Longest text before `%`. Each of its keys is compared with each bracket behind it.
+/// Longest text of `format`. Each of its brackets is compared with all that is behind it.
 const MAX_FORMAT: usize = 4096;
 
-fn wrong(problem: impl Into<String>) -> Error {
-    Error::new(ErrorKind::InvalidOperation, problem.into())
-}
-
-/// Python's string methods. The padding of `format` costs no fuel, so large widths are rejected.
+/// Python's string methods, and those of lists and objects.
 pub(super) fn method(
     state: &mut State,
     value: &Value,
     method: &str,
     args: &[Value],
 ) -> Result<Value, Error> {
-    let is_wide =
-        |text: &str| text.match_indices('{').any(|(at, _)| is_wide_field(&text[at + 1..]));
-    if method == "format" && value.as_str().is_some_and(is_wide) {
-        return Err(wrong("format with a width of more than three digits is not supported"));
+    let looks_inside = !matches!(method, "get" | "keys" | "values" | "items");
+    let mut length = 0;
+    for value in args.iter().chain(looks_inside.then_some(value)) {
+        length += pay(state, value)?.text();
+    }
+    match (method, value.as_str()) {
+        ("format", Some(text)) => check_format(state, text, length)?,
+        // Each character is compared with each that is stripped.
+        ("strip" | "lstrip" | "rstrip", Some(text)) => {
+            let stripped = args.first().and_then(Value::as_str).map_or(0, str::len);
+            spend(state, text.len().saturating_mul(stripped) / 64)?;
+        }
+        _ => {}
     }
     unknown_method_callback(state, value, method, args)
+}
+
+/// Pays for `format`, which writes any of its arguments as often as its text says. `length` is that of the text and of all arguments.
+fn check_format(state: &State, text: &str, length: usize) -> Result<(), Error> {
+    if text.len() > MAX_FORMAT {
+        return Err(refused(format!(
+            "format of a text of more than {MAX_FORMAT} bytes is not supported"
+        )));
+    }
+    let mut fields = text.match_indices('{').map(|(at, _)| &text[at + 1..]);
+    let count = fields.clone().count();
+    if fields.any(is_wide_field) {
+        return Err(refused("format with a width of more than three digits is not supported"));
+    }
+    let longest = length.saturating_add(1000).saturating_mul(count);
+    if longest > MAX_TEXT {
+        return Err(refused("format may make a text that is too long"));
+    }
+    spend(state, longest / 1024)
 }
 
 /// Whether a field of `format`, behind its brace, has a large width or precision. A name may have any bracket in a subscript, and the
@@ -55,32 +81,16 @@ fn has_long_number(text: &str) -> bool {
     text.split(|c: char| !c.is_ascii_digit()).any(|number| number.len() > 3)
 }
 
-/// Python's `text % value`: a tuple is a list of arguments.
-pub(super) fn percent(text: &str, value: Value) -> Result<String, Error> {
-    // A key, as in `%(key)s`, may have any character.
-    let starts = text.match_indices('%').flat_map(|(at, _)| {
-        let rest = &text[at + 1..];
-        let keyed = if rest.starts_with('(') { rest } else { "" };
-        [rest].into_iter().chain(keyed.match_indices(')').map(move |(at, _)| &keyed[at + 1..]))
-    });
-    let mut specs =
-        starts.map(|spec| spec.split(|c: char| c.is_ascii_alphabetic()).next().unwrap_or_default());
-    if text.len() > MAX_FORMAT || specs.any(|spec| has_long_number(spec) || spec.contains('*')) {
-        return Err(wrong("% with a width of more than three digits is not supported"));
-    }
-    let args = if value.is_tuple() { value.try_iter()?.collect() } else { vec![value] };
-    format(FormatStyle::Printf, text, &args)
-}
-
 /// `json.dumps` with the options that transformers gives to templates; by default characters outside of ASCII stay.
 pub(super) fn to_json(
+    state: &State,
     value: Value,
     positional: Rest<Value>,
     options: Kwargs,
 ) -> Result<String, Error> {
     const NAMES: [&str; 4] = ["ensure_ascii", "indent", "separators", "sort_keys"];
     if positional.len() > NAMES.len() {
-        return Err(wrong("tojson has at most four options"));
+        return Err(refused("tojson has at most four options"));
     }
     let option = |index: usize| -> Result<Option<Value>, Error> {
         let named = options.get::<Option<Value>>(NAMES[index])?;
@@ -100,20 +110,21 @@ pub(super) fn to_json(
         ),
     };
     if indent.as_ref().is_some_and(|indent| indent.len() > 16) {
-        return Err(wrong("tojson with an indent of more than 16 bytes is not supported"));
+        return Err(refused("tojson with an indent of more than 16 bytes is not supported"));
     }
     let mut dumps = Dumps::new(indent);
     if let Some(separators) = separators {
         let texts: Vec<Value> = separators.try_iter()?.collect();
         let [Some(item), Some(key)] = [0, 1].map(|at| texts.get(at).and_then(Value::as_str)) else {
-            return Err(wrong("separators must be two texts"));
+            return Err(refused("separators must be two texts"));
         };
         if texts.len() != 2 || item.len() > 16 || key.len() > 16 {
-            return Err(wrong("separators must be two texts of at most 16 bytes"));
+            return Err(refused("separators must be two texts of at most 16 bytes"));
         }
         (dumps.item, dumps.key) = (item.to_owned(), key.to_owned());
     }
     dumps.ascii = is_set(ensure_ascii);
+    pay(state, &value)?;
     let bad = |problem: String| Error::new(ErrorKind::BadSerialization, problem);
     let mut text = Limited(Vec::new());
     let written = match is_set(sort_keys) {
@@ -144,32 +155,40 @@ fn sorted(json: Json) -> Json {
     }
 }
 
-/// Writes a value into the output as Python's `str` does.
-pub(super) fn write(out: &mut Output, state: &mut State, value: &Value) -> Result<(), Error> {
-    match text_of(value)? {
-        Some(text) => out.write_str(&text).map_err(|_| Error::from(ErrorKind::WriteFailure)),
-        None => escape_formatter(out, state, value),
-    }
+/// Writes a value into the output as Python's `str` does. `left` is how many bytes more a rendering may write.
+pub(super) fn write(
+    out: &mut Output,
+    state: &mut State,
+    value: &Value,
+    left: &AtomicUsize,
+) -> Result<(), Error> {
+    let text = match value.as_str() {
+        Some(_) => value.clone(),
+        None => text(state, value)?.into(),
+    };
+    let length = text.as_str().map_or(0, str::len);
+    let rest = |left: usize| left.checked_sub(length);
+    let rest = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest);
+    rest.map_err(|_| refused("the output is too long"))?;
+    escape_formatter(out, state, &text)
 }
 
 /// The filter `string`.
-pub(super) fn string(value: Value) -> Result<String, Error> {
-    Ok(text_of(&value)?.unwrap_or_else(|| value.to_string()))
+pub(super) fn string(state: &State, value: &Value) -> Result<String, Error> {
+    text(state, value)
 }
 
-/// The text of what Python writes in another way than the engine.
-fn text_of(value: &Value) -> Result<Option<String>, Error> {
-    let is_float = value.is_number() && !value.is_integer();
-    match value.kind() {
-        ValueKind::None | ValueKind::Bool | ValueKind::Seq | ValueKind::Map => {}
-        ValueKind::Number if is_float => {}
-        _ => return Ok(None),
+/// The filter `format`.
+pub(super) fn format(
+    state: &State,
+    template: &str,
+    args: Rest<ValueOrKwargs>,
+) -> Result<String, Error> {
+    let args = args.into_values();
+    match &args[..] {
+        [keyed] if keyed.is_kwargs() => percent(state, template, keyed),
+        _ => percent(state, template, &Tuple::from(args).into()),
     }
-    let json = serde_json::to_value(value);
-    let json = json.map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))?;
-    let mut text = String::new();
-    python::repr(&json, &mut text);
-    Ok((text.len() <= MAX_TEXT).then_some(text))
 }
 
 /// The time, in a format of C. `now` stands for the clock in tests.
@@ -177,20 +196,20 @@ pub(super) fn strftime(format: &str, now: Option<NaiveDateTime>) -> Result<Strin
     use std::fmt::Write;
     const LONGEST: usize = 256;
     if format.len() > LONGEST {
-        return Err(wrong(format!("a format of time has at most {LONGEST} bytes")));
+        return Err(refused(format!("a format of time has at most {LONGEST} bytes")));
     }
     let now = now.unwrap_or_else(|| Local::now().naive_local());
     let mut text = String::new();
     let written = write!(text, "{}", now.format(format));
-    written.map_err(|_| wrong(format!("{format:?} is not a format of time")))?;
+    written.map_err(|_| refused(format!("{format:?} is not a format of time")))?;
     Ok(text)
 }
 
 /// What the error of a template that rejects a conversation begins with.
 pub(super) const REJECTED: &str = "the chat template of the model rejects the conversation: ";
 
-pub(super) fn raise_exception(message: String) -> Result<Value, Error> {
-    Err(wrong(format!("{REJECTED}{message}")))
+pub(super) fn raise_exception(state: &State, message: &Value) -> Result<Value, Error> {
+    Err(refused(format!("{REJECTED}{}", text(state, message)?)))
 }
 
 /// A buffer of at most [`MAX_TEXT`] bytes.

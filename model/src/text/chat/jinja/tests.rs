@@ -1,3 +1,6 @@
+mod limits;
+mod percent;
+
 use super::super::transformers::conversation;
 use super::*;
 use crate::generate::conversation::messages_from_json;
