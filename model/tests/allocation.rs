@@ -163,8 +163,8 @@ fn patterns_of_an_adapter_are_bounded() {
     }
 }
 
-/// Bytes that a generation may take beside keys and values.
-const BESIDE: usize = 64 << 10;
+/// Bytes that a generation may take beside keys and values: among them, each thread keeps the sums of its part of a layer.
+const BESIDE: usize = 128 << 10;
 
 fn a_sequence_costs_what_it_holds() {
     let model = Model::open(fixture("chatglm2-6b-tiny/int4"), &Options::default()).unwrap();

@@ -154,6 +154,6 @@ mod tests {
     fn a_folder_is_not_mapped() {
         let folder = tempfile::tempdir().unwrap();
         let error = Bytes::map(folder.path()).unwrap_err().to_string();
-        assert!(error.ends_with(": is not a regular file"), "{error}");
+        assert!(error.ends_with(": is no regular file"), "{error}");
     }
 }
