@@ -47,7 +47,7 @@ pub fn run(args: &Quantize) -> Result<()> {
         bail!(too_little_memory(&source.folder, args, options, [needed, available])?);
     }
     if let Some(bits) = options.target_bits
-        && !Quantizer::is_begun(&folder)
+        && Quantizer::begun(&folder).is_none()
     {
         note(&messages::choosing_formats(bits));
     }

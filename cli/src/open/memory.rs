@@ -25,7 +25,12 @@ pub fn free() -> u64 {
     if let Some(limits) = system.cgroup_limits() {
         available = available.min(limits.free_memory + reclaimable() + limits.free_swap);
     }
-    available.min(address_space())
+    // Not 0, which stands for unknown.
+    match (available, address_space()) {
+        (0, u64::MAX) => 0,
+        (0, left) => left.max(1),
+        (available, left) => available.min(left.max(1)),
+    }
 }
 
 /// Bytes that this process may still have of the address space (`ulimit -v`) and of memory of its own (`ulimit -d`).

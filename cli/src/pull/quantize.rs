@@ -11,7 +11,7 @@ use std::fs::{self, File};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail};
 use glm_model::{QuantizeOptions, Quantized, Quantizer, write_skeleton};
 
 use super::download::Downloader;
@@ -47,7 +47,9 @@ pub fn run(
         return Ok(None);
     }
     // Here `glm quantize` writes, for hours, and not `glm pull`.
-    ensure!(!Quantizer::is_begun(target), messages::calibration_is_there(target.display()));
+    if let Some(begun) = Quantizer::begun(target) {
+        bail!(messages::calibration_is_there(begun.display()));
+    }
     let _lock = lock(downloader, listing, target)?;
     // Another process may have made it meanwhile.
     if is_there() {

@@ -206,16 +206,16 @@ impl<'n, 'p> Walk<'n, 'p> {
         calibration: &Calibration,
         isa: Isa,
     ) -> Result<()> {
-        let new = |tensors: &dyn Tensors| {
+        let new = |prefix, tensors: &dyn Tensors| {
             Layers::new(self.network, config, prefix, calibration, isa, ACTIVATIONS, tensors)
         };
-        let mut layers = new(&Original)?;
+        let mut layers = new(prefix, &Original)?;
         let embedding = &self.network.embedding;
         // As a table it has no inputs: all columns count alike.
         let factor = Factor::Diagonal(vec![1.0; embedding.size()[1]]);
         let quantized = reference(isa, embedding, &factor)?;
         let replaced = Replaced { name: &embedding.name, weight: &quantized };
-        let states = std::mem::take(new(&replaced)?.states_mut());
+        let states = std::mem::take(new(None, &replaced)?.states_mut());
         self.runs[0].states = Some(states);
         if self.tables > 1 {
             self.add(0, embedding, errors(isa, embedding, &factor)?, 1.0);

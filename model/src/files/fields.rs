@@ -67,6 +67,17 @@ impl<'f> Fields<'f> {
         self.json.get(name).filter(|value| !value.is_null())
     }
 
+    /// Whether a field says something: it is no `false`, and not empty.
+    pub(crate) fn is_set(&self, name: &str) -> bool {
+        match self.get(name) {
+            None | Some(Value::Bool(false)) => false,
+            Some(Value::Array(list)) => !list.is_empty(),
+            Some(Value::Object(map)) => !map.is_empty(),
+            Some(Value::String(text)) => !text.is_empty(),
+            Some(_) => true,
+        }
+    }
+
     /// Whether a field is present.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.get(name).is_some()

@@ -197,8 +197,14 @@ fn modules(config: &Config) -> HashMap<String, Module> {
     modules
 }
 
+/// Most bytes of a path. Each is matched with each pattern.
+const MAX_PATH: usize = 512;
+
 /// The module at a path, which may begin with what the program put there that trained the model.
 fn find<'m>(modules: &'m HashMap<String, Module>, path: &str) -> Option<&'m Module> {
+    if path.len() > MAX_PATH {
+        return None;
+    }
     let mut path = path;
     loop {
         if let Some(module) = modules.get(path) {

@@ -129,16 +129,10 @@ impl LoraConfig {
         if kind(&json) != LORA {
             return Err(fields.error(unsupported(kind(&json))));
         }
-        let is_set = |name: &&str| match fields.get(name) {
-            None | Some(Value::Bool(false)) => false,
-            Some(Value::Array(list)) => !list.is_empty(),
-            Some(Value::Object(map)) => !map.is_empty(),
-            Some(_) => true,
-        };
-        if let Some(name) = UNSUPPORTED.iter().find(|name| is_set(name)) {
+        if let Some(name) = UNSUPPORTED.iter().find(|name| fields.is_set(name)) {
             return Err(fields.error(format!("has {name}, which is not supported: {MERGE}")));
         }
-        if is_set(&ACTIVATED) {
+        if fields.is_set(ACTIVATED) {
             return Err(fields.error(format!("has {ACTIVATED} (aLoRA), which is not supported")));
         }
         let start = fields.text("init_lora_weights").unwrap_or_default();

@@ -14,7 +14,13 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
     options.read(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NONBLOCK);
-    let file = options.open(path)?;
+    let file = match options.open(path) {
+        // A server of files gives it back soon.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock && path.is_file() => {
+            File::open(path)?
+        }
+        opened => opened?,
+    };
     match file.metadata()?.is_file() {
         true => Ok(file),
         false => Err(io::Error::new(io::ErrorKind::InvalidInput, "is no regular file")),

@@ -41,6 +41,7 @@ impl Origin {
 pub struct Workspace {
     root: PathBuf,
     source: PathBuf,
+    origin: Origin,
     /// Whether nothing was there before.
     is_new: bool,
 }
@@ -54,7 +55,8 @@ impl Workspace {
     pub fn open(target: &Path, origin: &Origin, name: &str) -> Result<Self> {
         let root = with_end(target, UNFINISHED);
         let is_new = Origin::of(&root).as_ref() != Some(origin);
-        let workspace = Self { source: root.join("source").join(name), root, is_new };
+        let source = root.join("source").join(name);
+        let workspace = Self { source, root, origin: origin.clone(), is_new };
         if is_new {
             remove(&workspace.root)?;
         }
@@ -153,9 +155,7 @@ impl Workspace {
     /// # Errors
     /// If a folder cannot be renamed or removed.
     pub fn publish(self, target: &Path) -> Result<()> {
-        if let Some(origin) = Origin::of(&self.root) {
-            origin.write(&self.model())?;
-        }
+        self.origin.write(&self.model())?;
         let old = replaced(target);
         if target.exists() {
             remove(&old)?;
@@ -170,7 +170,9 @@ impl Workspace {
 /// The folders that a process has left that was killed while it published. The workspace of a model from another commit is none of them.
 pub fn remains(target: &Path) -> Vec<PathBuf> {
     let root = with_end(target, UNFINISHED);
-    let is_published = Origin::of(&root).is_some_and(|origin| Origin::of(target) == Some(origin));
+    // Its origin may be removed already.
+    let is_published =
+        root.exists() && Origin::of(&root).is_none_or(|origin| Origin::of(target) == Some(origin));
     let old = replaced(target);
     let old = old.exists().then_some(old);
     is_published.then_some(root).into_iter().chain(old).collect()

@@ -67,7 +67,10 @@ impl Gguf {
         let mut config = Map::new();
         for (key, value) in metadata.iter().filter(|(key, _)| belongs(key)) {
             let json = match value {
-                Value::Text(text) if text.len() > MAX_TEXT => None,
+                Value::Text(text) if text.len() > MAX_TEXT => {
+                    let long = format!("a text of {} bytes", text.len());
+                    key.starts_with(&own).then(|| long.into())
+                }
                 Value::Array(array) if key.starts_with(&own) => Some(list(array)),
                 value => value.json(),
             };
@@ -89,7 +92,7 @@ impl Gguf {
     }
 }
 
-/// A list of integers, or a text in the place of any other list, so that its reader does not take it for missing.
+/// A list of integers of 32 bits, or a text in the place of any other list, so that its reader does not take it for missing.
 fn list(array: &Array) -> Json {
     match array.integers().filter(|_| array.len() <= MAX_LIST) {
         Some(numbers) => numbers.collect::<Vec<_>>().into(),

@@ -5,7 +5,6 @@
 
 mod auto_round;
 
-use serde_json::Value;
 
 use super::Layout;
 use crate::error::Result;
@@ -69,7 +68,7 @@ impl Packing {
             None => default,
             Some(name) => fields.text(name).unwrap_or_default(),
         };
-        if let Some(name) = ROTATIONS.into_iter().find(|name| is_set(fields, name)) {
+        if let Some(name) = ROTATIONS.into_iter().find(|name| fields.is_set(name)) {
             return Err(refusal(fields, &format!("{name}, a rotation of weights,")));
         }
         match method {
@@ -90,16 +89,6 @@ fn refusal(fields: &Fields<'_>, what: &str) -> crate::Error {
     fields.error(format!(
         "{FIELD}: {what} is not supported: take the original model, a GGUF file of it, or INT4 of GPTQ, AWQ, AutoRound or compressed-tensors"
     ))
-}
-
-/// Whether a field says something: it is no `false`, and not empty.
-fn is_set(fields: &Fields<'_>, name: &str) -> bool {
-    match fields.get(name) {
-        None | Some(Value::Bool(false)) => false,
-        Some(Value::Object(map)) => !map.is_empty(),
-        Some(Value::String(text)) => !text.is_empty(),
-        Some(_) => true,
-    }
 }
 
 /// Checks that a field, if there is one, has one of these values; case does not matter.

@@ -1,6 +1,6 @@
 //! The folder that quantizing writes: it has a name of its own until it is complete.
 
-use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
+use std::fs::{self, File, Metadata, TryLockError};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -40,6 +40,9 @@ pub fn companion_files() -> impl Iterator<Item = &'static str> {
     COMPANIONS.into_iter().chain(PACKING_METADATA).chain(tokenizer::FILES)
 }
 
+/// The file by which a folder is known as one that is written here, and which is locked while it is.
+const LOCK: &str = ".glm-quantize";
+
 /// The folder that is written for `target`, beside it, until it is complete.
 pub(super) fn unfinished(target: &Path) -> Result<PathBuf> {
     Ok(with_end(&resolved(target)?))
@@ -48,7 +51,7 @@ pub(super) fn unfinished(target: &Path) -> Result<PathBuf> {
 /// A folder that is written, with its file of weights. Nothing else is written to, and nothing else is removed.
 pub(super) struct Output {
     place: Place,
-    /// The unfinished file of weights. It is locked while it is open.
+    /// The unfinished file of weights.
     file: File,
     path: PathBuf,
 }
@@ -61,6 +64,8 @@ struct Place {
     folder: PathBuf,
     /// Whether the folder stays if it is not published, but has a journal.
     is_kept: bool,
+    /// Locked until it is closed, which is after the folder was removed.
+    lock: Option<File>,
 }
 
 impl Place {
@@ -81,19 +86,28 @@ impl Output {
         check(&target)?;
         let folder = with_end(&target);
         fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
-        let path = folder.join(PART);
-        let file = open_and_lock(&folder, &path)?;
-        let mut output = Self { place: Place { target, folder, is_kept: true }, file, path };
+        let lock = Some(lock(&folder, is_kept)?);
+        let mut place = Place { target, folder, is_kept: true, lock };
         // Another process may have finished it before it was locked.
-        check(&output.place.target)?;
-        if !is_kept && output.place.has_journal() {
+        check(&place.target)?;
+        if !is_kept && place.has_journal() {
             let problem = format!(
                 "holds a calibration that is not finished ({JOURNAL}): go on with it, or remove the folder"
             );
-            return Err(Error::file(output.folder(), problem));
+            return Err(Error::file(&place.folder, problem));
         }
-        output.place.is_kept = is_kept;
-        Ok(output)
+        place.is_kept = is_kept;
+        remove(&place.folder.join(NEW_JOURNAL))?;
+        let path = place.folder.join(PART);
+        let published = place.folder.join(WEIGHTS);
+        if published.symlink_metadata().is_ok() {
+            // Of a process that was killed while it published.
+            fs::rename(&published, &path).map_err(Error::io(&path))?;
+        }
+        let mut options = File::options();
+        let file = not_through_links(options.read(true).write(true).create(true).truncate(false));
+        let file = file.open(&path).map_err(Error::io(&path))?;
+        Ok(Self { place, file, path })
     }
 
     /// The folder that is written.
@@ -115,37 +129,52 @@ impl Output {
     /// the model is there whole or not at all.
     ///
     /// # Errors
-    /// If a file cannot be written, or something is at the target now: that stays as it is.
+    /// If a file cannot be written, or something is at the target now: that stays as it is. If only the last step fails, the finished
+    /// folder stays under its own name.
     pub(super) fn publish(self, source: &Path) -> Result<()> {
         let Self { mut place, file, path } = self;
-        let Place { target, folder, .. } = &place;
+        let folder = place.folder.clone();
         let model = ModelDir::open(source)?;
         for name in companion_files() {
-            let path = folder.join(name);
-            match model.has(name) {
-                true => write(&path, &*model.read(name)?)?,
-                // Of a process that was killed here.
-                false => remove(&path)?,
+            // One that is there is of a process that was killed here.
+            remove(&folder.join(name))?;
+            if model.has(name) {
+                write(&folder.join(name), &*model.read(name)?)?;
             }
         }
+        remove(&folder.join(CONFIG))?;
         write(&folder.join(CONFIG), &*configuration(source)?)?;
         file.sync_all().map_err(Error::io(&path))?;
+        // Windows does not rename a folder in which files are open.
+        drop(file);
         let weights = folder.join(WEIGHTS);
         fs::rename(&path, &weights).map_err(Error::io(&weights))?;
-        sync_folder(folder)?;
-        // Windows does not rename a folder in which files are open. Elsewhere the lock is kept to the end.
-        let _lock = (!cfg!(windows)).then_some(file);
-        if cfg!(windows) && target.exists() {
-            fs::remove_dir(target).map_err(Error::io(target))?;
+        only_ours(&folder)?;
+        sync_folder(&folder)?;
+        check(&place.target)?;
+        if let Ok(empty) = fs::metadata(&place.target) {
+            // It is replaced by one like it.
+            let _ = fs::set_permissions(&folder, empty.permissions());
         }
-        check(target)?;
-        fs::rename(folder, target).map_err(Error::io(target))?;
-        // It does no harm in a finished folder.
-        let _ = fs::remove_file(target.join(JOURNAL));
-        let synced = sync_folder(folder_of(target));
+        if cfg!(windows) {
+            place.lock.take();
+            let _ = fs::remove_dir(&place.target);
+        }
+        if let Err(error) = fs::rename(&folder, &place.target) {
+            place.folder.clear();
+            let problem = format!(
+                "cannot be created ({error}); the model is complete in {}: rename that folder",
+                folder.display()
+            );
+            return Err(Error::file(&place.target, problem));
+        }
         // Another process may write a folder of the name that this one had.
         place.folder.clear();
-        synced
+        // They do no harm in a finished folder. Nor does a new name that a power failure may undo: the folder is complete under either.
+        let _ = fs::remove_file(place.target.join(JOURNAL));
+        let _ = fs::remove_file(place.target.join(LOCK));
+        let _ = sync_folder(folder_of(&place.target));
+        Ok(())
     }
 }
 
@@ -154,24 +183,40 @@ impl Drop for Place {
         if self.folder.as_os_str().is_empty() || (self.is_kept && self.has_journal()) {
             return;
         }
-        // Best effort. Only what an output writes: in a folder with another file, that stays, and so does the folder.
-        let files = [PART, WEIGHTS, CONFIG, JOURNAL, NEW_JOURNAL];
-        for name in companion_files().chain(files) {
+        // Best effort. In a folder with another file, that stays, and so does the folder.
+        for name in ours() {
             let _ = fs::remove_file(self.folder.join(name));
         }
         let _ = fs::remove_dir(&self.folder);
     }
 }
 
-/// The path without links and dots. The folder is not created, but the one that holds it.
+/// The names of the files that an output writes. The lock is the last.
+fn ours() -> impl Iterator<Item = &'static str> {
+    companion_files().chain([PART, WEIGHTS, CONFIG, JOURNAL, NEW_JOURNAL, LOCK])
+}
+
+/// Checks that a folder that is written has no file of others, which would be published with it.
+fn only_ours(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).map_err(Error::io(folder))? {
+        let name = entry.map_err(Error::io(folder))?.file_name();
+        if !ours().any(|ours| name == ours) {
+            let problem = format!("holds {}, which is of another: remove it", name.display());
+            return Err(Error::file(folder, problem));
+        }
+    }
+    Ok(())
+}
+
+/// The path without links and dots. Nothing is created.
 fn resolved(target: &Path) -> Result<PathBuf> {
+    let nameless = || Error::file(target, "is no name of a folder");
     if target.symlink_metadata().is_ok() {
-        return target.canonicalize().map_err(Error::io(target));
+        let target = target.canonicalize().map_err(Error::io(target))?;
+        return target.file_name().is_some().then(|| target.clone()).ok_or_else(nameless);
     }
     let parent = folder_of(target);
-    let Some(name) = target.file_name() else {
-        return Err(Error::file(target, "is no name of a folder"));
-    };
+    let name = target.file_name().ok_or_else(nameless)?;
     match parent.canonicalize() {
         Ok(parent) => Ok(parent.join(name)),
         // It is created with the folder.
@@ -205,6 +250,9 @@ pub(super) fn check(target: &Path) -> Result<()> {
         let problem = format!("holds {name} already: remove it, or name another folder");
         return Err(Error::file(target, problem));
     }
+    if Path::new(".").canonicalize().is_ok_and(|current| current == target) {
+        return Err(Error::file(target, "is the current folder: name another, or go elsewhere"));
+    }
     if let (Ok(folder), Ok(parent)) = (fs::metadata(target), fs::metadata(folder_of(target)))
         && !is_on_one_disk(&folder, &parent)
     {
@@ -213,33 +261,50 @@ pub(super) fn check(target: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Opens the unfinished file of weights, which is empty if there was none, and locks it until it is closed. Some file systems have no
-/// locks: there it is not locked.
-fn open_and_lock(folder: &Path, path: &Path) -> Result<File> {
-    let open = |path: &Path, create: bool| {
-        OpenOptions::new().read(true).write(true).create(create).truncate(false).open(path)
-    };
-    // A process that was killed while it published has given the file its last name.
-    let published = folder.join(WEIGHTS);
-    let (found, opened) = match open(&published, false) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => (path, open(path, true)),
-        opened => (&*published, opened),
-    };
-    let file = opened.map_err(Error::io(found))?;
+/// Locks a folder that is written, until the file is closed. Some file systems have no locks: there, only what is kept can be gone on
+/// with, and nothing else may write it.
+///
+/// # Errors
+/// If another process writes it, or it is not of a process like this.
+fn lock(folder: &Path, is_kept: bool) -> Result<File> {
     let in_use = || Error::file(folder, "is being written by another process");
-    if let Err(TryLockError::WouldBlock) = file.try_lock() {
-        return Err(in_use());
+    if !fs::symlink_metadata(folder).is_ok_and(|folder| folder.is_dir()) {
+        return Err(Error::file(folder, "is a link: remove it"));
+    }
+    let path = folder.join(LOCK);
+    let is_new = path.symlink_metadata().is_err();
+    if is_new && fs::read_dir(folder).map_err(Error::io(folder))?.next().is_some() {
+        // Of another process that has just begun, or of none.
+        let problem = "is not empty, and not of `glm quantize`: remove it, or name another target";
+        return Err(Error::file(folder, problem));
+    }
+    let mut options = File::options();
+    let file = not_through_links(options.write(true).create(true).truncate(false)).open(&path);
+    let file = file.map_err(Error::io(&path))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(in_use()),
+        Err(TryLockError::Error(_)) if is_new || is_kept => {}
+        Err(TryLockError::Error(error)) => {
+            let problem = format!(
+                "may be written by another process, and files cannot be locked here ({error}): if there is none, remove it"
+            );
+            return Err(Error::file(folder, problem));
+        }
     }
     // The process that had it locked may have published or removed it meanwhile.
-    let metadata = |found: io::Result<Metadata>| found.map_err(Error::io(path));
-    match fs::metadata(found) {
-        Ok(now) if is_same(&now, &metadata(file.metadata())?) => {}
-        _ => return Err(in_use()),
+    let ours = file.metadata().map_err(Error::io(&path))?;
+    match fs::symlink_metadata(&path) {
+        Ok(now) if is_same(&now, &ours) => Ok(file),
+        _ => Err(in_use()),
     }
-    if found != path {
-        fs::rename(found, path).map_err(Error::io(path))?;
-    }
-    Ok(file)
+}
+
+/// Options that do not open what a link leads to, where the system has such.
+fn not_through_links(options: &mut fs::OpenOptions) -> &mut fs::OpenOptions {
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(options, libc::O_NOFOLLOW);
+    options
 }
 
 #[cfg(unix)]
@@ -281,9 +346,9 @@ fn configuration(source: &Path) -> Result<Vec<u8>> {
     }
 }
 
-/// Writes a file, and waits until it is on the disk.
+/// Writes a new file, and waits until it is on the disk.
 fn write(path: &Path, mut bytes: impl Read) -> Result<()> {
-    let mut file = File::create(path).map_err(Error::io(path))?;
+    let mut file = File::create_new(path).map_err(Error::io(path))?;
     io::copy(&mut bytes, &mut file).and_then(|_| file.sync_all()).map_err(Error::io(path))
 }
 
@@ -395,16 +460,64 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_written_is_removed() {
+    fn only_what_was_written_is_removed_and_published() {
         let dir = tempfile::tempdir().unwrap();
-        let [_, target] = folders(dir.path());
-        let output = Output::open(&target, false).unwrap();
-        let other = output.folder().join("model.other.part");
-        fs::write(&other, "").unwrap();
-        let folder = output.folder().to_owned();
-        drop(output);
-        assert_eq!(names(&folder), ["model.other.part"]);
+        let [source, target] = folders(dir.path());
+        for is_published in [false, true] {
+            let output = Output::open(&target, false).unwrap();
+            let folder = output.folder().to_owned();
+            let other = folder.join("adapter_config.json");
+            fs::write(&other, "").unwrap();
+            match is_published {
+                true => {
+                    let error = output.publish(&source).unwrap_err().to_string();
+                    assert!(error.contains("holds adapter_config.json, which is of"), "{error}");
+                }
+                false => drop(output),
+            }
+            assert_eq!(names(&folder), ["adapter_config.json"]);
+            assert!(!target.exists());
+            let error = Output::open(&target, false).map(|_| ()).unwrap_err().to_string();
+            assert!(error.contains("is not empty, and not of `glm quantize`"), "{error}");
+            fs::remove_dir_all(folder).unwrap();
+        }
         drop(Output::open(&target, true).unwrap());
-        assert_eq!(names(&folder), ["model.other.part"], "there is no journal");
+        assert_eq!(names(dir.path()), ["source"], "there is no journal");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_of_others_are_not_followed() {
+        use std::os::unix::fs::symlink;
+        let dir = tempfile::tempdir().unwrap();
+        let [source, target] = folders(dir.path());
+        let [mine, unfinished] = ["mine", "target.quantize.part"].map(|name| dir.path().join(name));
+        symlink(&source, &unfinished).unwrap();
+        let error = Output::open(&target, false).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("is a link"), "{error}");
+        fs::remove_file(&unfinished).unwrap();
+        fs::write(&mine, "mine").unwrap();
+        for name in [LOCK, PART, "LICENSE"] {
+            fs::create_dir(&unfinished).unwrap();
+            fs::write(unfinished.join(LOCK), "").unwrap();
+            let _ = fs::remove_file(unfinished.join(name));
+            symlink(&mine, unfinished.join(name)).unwrap();
+            let _ = Output::open(&target, false).and_then(|output| output.publish(&source));
+            assert_eq!(fs::read(&mine).unwrap(), b"mine", "{name}");
+            let _ = fs::remove_dir_all(&unfinished);
+            let _ = fs::remove_dir_all(&target);
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_folder_that_is_replaced_keeps_its_permissions() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let [source, target] = folders(dir.path());
+        fs::create_dir(&target).unwrap();
+        fs::set_permissions(&target, fs::Permissions::from_mode(0o700)).unwrap();
+        Output::open(&target, false).unwrap().publish(&source).unwrap();
+        assert_eq!(fs::metadata(&target).unwrap().permissions().mode() & 0o777, 0o700);
     }
 }

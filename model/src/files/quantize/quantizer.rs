@@ -107,9 +107,9 @@ impl Quantizer {
         self.output.folder()
     }
 
-    /// Whether an unfinished `Quantizer`, or [`quantize`](super::quantize) with a calibration, has left progress for a folder.
-    pub fn is_begun(folder: impl AsRef<Path>) -> bool {
-        output::unfinished(folder.as_ref()).is_ok_and(|folder| folder.join(JOURNAL).exists())
+    /// The folder in which an unfinished `Quantizer`, or [`quantize`](super::quantize) with a calibration, has left progress for another.
+    pub fn begun(folder: impl AsRef<Path>) -> Option<PathBuf> {
+        output::unfinished(folder.as_ref()).ok().filter(|folder| folder.join(JOURNAL).exists())
     }
 
     /// The files of weights that are still needed, in the order in which they should be completed.

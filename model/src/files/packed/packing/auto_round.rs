@@ -16,7 +16,7 @@
 use serde_json::Value;
 
 use super::super::Layout;
-use super::{Packing, group, is_set, only, refusal};
+use super::{Packing, group, only, refusal};
 use crate::error::Result;
 use crate::files::fields::Fields;
 
@@ -49,7 +49,7 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Packing> {
             check_types(&layer)?;
         }
     }
-    let field = FORMATS.into_iter().find(|name| is_set(fields, name));
+    let field = FORMATS.into_iter().find(|name| fields.is_set(name));
     let format = field.map_or(DEFAULT, |name| fields.text(name).unwrap_or_default());
     let (layout, less_one) = packing(format).ok_or_else(|| {
         let name = field.unwrap_or(FORMATS[0]);
@@ -57,7 +57,7 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Packing> {
     })?;
     // Version 0.5 packed it as `auto_gptq` and read it as here.
     if let ("auto_round:gptqmodel", Some(version)) = (format, fields.text("autoround_version"))
-        && version.starts_with("0.5.")
+        && (version == "0.5" || version.starts_with("0.5."))
     {
         let what = format!("packing_format {format:?} of autoround_version {version:?}");
         return Err(refusal(fields, &what));
