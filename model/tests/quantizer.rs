@@ -62,7 +62,9 @@ fn check(format: Format, head: Option<u8>, options: &QuantizeOptions) {
         // A process that was killed while it wrote the journal.
         let unfinished = dir.path().join("target.quantize.part");
         fs::create_dir_all(&unfinished).unwrap();
-        fs::write(unfinished.join("journal.json.part"), "{").unwrap();
+        for (name, text) in [(".glm-quantize", ""), ("journal.json.part", "{")] {
+            fs::write(unfinished.join(name), text).unwrap();
+        }
         let quantizer = Quantizer::open(&source, &target, options).unwrap();
         let missing = quantizer.missing().unwrap();
         // Weights that are no longer needed go at once: a skeleton again.

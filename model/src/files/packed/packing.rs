@@ -5,7 +5,6 @@
 
 mod auto_round;
 
-
 use super::Layout;
 use crate::error::Result;
 use crate::files::fields::Fields;
