@@ -5,7 +5,7 @@
 use std::fs;
 
 use glm_fuzz::{Number, Stored, Tiny, logits, one_thread, safetensors};
-use glm_model::{Config, Dtype, Model, ModelFiles, Template, TensorSpec, Tokenizer};
+use glm_model::{Config, Dtype, Model, ModelFiles, Template, Tokenizer};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};
