@@ -59,10 +59,10 @@ const SCALE: f32 = 0.25;
 
 impl Case {
     fn input(&self) -> Input {
-        let (heads, share) = (usize::from(self.heads % 3) + 1, usize::from(self.share % 4) + 1);
-        let head_size = (usize::from(self.eighths % 10) + 1) * 8;
+        let (heads, share) = (usize::from(self.heads % 2) + 1, usize::from(self.share % 3) + 1);
+        let head_size = (usize::from(self.eighths % 5) + 1) * 8;
         let (position, queries) =
-            (usize::from(self.position % 300), usize::from(self.queries % 8) + 1);
+            (usize::from(self.position % 300), usize::from(self.queries % 4) + 1);
         let mask = Mask { prefix: usize::from(self.prefix % 320) };
         let total = mask.visible(position + queries - 1);
         let mut state = self.seed;
