@@ -6,13 +6,9 @@
 use glm_model::{AnswerEvent, AnswerParser, Template, Tokenizer};
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Map, Value, json};
-use std::path::Path;
 use std::sync::LazyLock;
 
-static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| {
-    let dir = std::env::var_os("GLM_TOKENIZER").expect("GLM_TOKENIZER is set");
-    Tokenizer::open(Path::new(&dir)).expect("a tokenizer")
-});
+static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(glm_fuzz::tokenizer);
 
 /// Every form of calls, with thoughts in the last one.
 static TEMPLATES: LazyLock<[Template; 3]> = LazyLock::new(|| {

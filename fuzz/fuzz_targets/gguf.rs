@@ -1,9 +1,9 @@
-//! Any bytes are a GGUF file or an error, also its configuration, its tokenizer and its list of weights. Blocks are not dequantised.
+//! Any bytes are a GGUF file or an error, also its configuration, its tokenizer and its weights, which are loaded.
 #![no_main]
 
 use std::fs;
 
-use glm_model::{Checkpoint, Config, Dtype, Format, ModelFiles, Template, Tokenizer};
+use glm_model::{Checkpoint, Config, Dtype, Format, Model, ModelFiles, Template, Tokenizer};
 
 libfuzzer_sys::fuzz_target!(|file: &[u8]| {
     let Ok(checkpoint) = Checkpoint::from_bytes(Format::Gguf, file.to_vec()) else { return };
@@ -22,7 +22,12 @@ libfuzzer_sys::fuzz_target!(|file: &[u8]| {
         return;
     }
     let _ = Config::open(&path);
-    let _ = ModelFiles::open(&path);
+    if let Ok(files) = ModelFiles::open(&path) {
+        let options = glm_fuzz::one_thread();
+        if let Ok(model) = Model::load(&files, &options, &mut |_, _| {}) {
+            let _ = glm_fuzz::logits(&model, &[0]);
+        }
+    }
     if let Ok(tokenizer) = Tokenizer::open(&path) {
         let _ = Template::open(&path, &tokenizer);
         let _ = tokenizer.encode("Hello 你好 <|user|>");

@@ -3,7 +3,7 @@
 
 #![no_main]
 
-use glm_model::{Batch, BatchOptions, CancelToken, Model, Options};
+use glm_model::{Batch, BatchOptions, CancelToken, Model};
 use libfuzzer_sys::fuzz_target;
 use sha2::{Digest, Sha256};
 use std::fs;
@@ -12,10 +12,7 @@ use std::sync::LazyLock;
 /// Magic, version and fingerprint.
 const HEADER: usize = 16 + 4 + 32;
 
-static MODEL: LazyLock<Model> = LazyLock::new(|| {
-    let dir = std::env::var_os("GLM_MODEL").expect("GLM_MODEL is set");
-    Model::open(&dir, &Options::default()).expect("a model")
-});
+static MODEL: LazyLock<Model> = LazyLock::new(glm_fuzz::model);
 
 static HEAD: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let dir = tempfile::tempdir().expect("a folder");

@@ -5,13 +5,9 @@
 
 use glm_model::{TextStream, Tokenizer};
 use libfuzzer_sys::fuzz_target;
-use std::path::Path;
 use std::sync::LazyLock;
 
-static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| {
-    let dir = std::env::var_os("GLM_TOKENIZER").expect("GLM_TOKENIZER is set");
-    Tokenizer::open(Path::new(&dir)).expect("a tokenizer")
-});
+static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(glm_fuzz::tokenizer);
 
 fuzz_target!(|input: (&str, Vec<u16>)| {
     let (text, more) = input;
