@@ -250,8 +250,9 @@ impl<S: Simd, W: Pair, const P: usize, const MINIMUM: bool> Integer<'_, S, W, P,
     /// Adds the products of `N` blocks, one or two, from `index` on, in a group that has a minimum. `x` starts with the first of them, and
     /// the same tokens' next block is `stride` further.
     ///
-    /// The weights are `scale · nibble + minimum`, so the nibbles need no offset (that of a zero point is `−zero · scale`), the scale is applied once to the sum of the blocks, and the
-    /// minimum to the sum of the activations. With two blocks, that is as much work as two blocks with a scale each.
+    /// The weights are `scale · nibble + minimum`, so the nibbles need no offset (that of a zero point is `−zero · scale`), the scale is
+    /// applied once to the sum of the blocks, and the minimum to the sum of the activations. With two blocks, that is as much work as two
+    /// blocks with a scale each.
     #[inline(always)]
     fn add_with_minimum<const T: usize, const N: usize>(
         &self,

@@ -108,7 +108,7 @@ pub(crate) fn measured_bytes(
 }
 
 /// The weights of the model as they are.
-struct Original;
+pub(super) struct Original;
 
 impl Tensors for Original {
     fn matrix(&self, matrix: &StoredMatrix) -> Result<Weight> {

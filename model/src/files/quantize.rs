@@ -61,8 +61,8 @@ pub struct QuantizeOptions {
     pub target_bits: Option<f64>,
     /// Threads. Default: as many as the process may use.
     pub threads: Option<usize>,
-    /// Texts to quantize for: the outputs for them change least, behind the trained prefix of the model if it has one. This takes much longer, and memory: see [`calibration_bytes`]. Default:
-    /// with four bits, the importance of columns for random ids.
+    /// Texts to quantize for: the outputs for them change least, behind the trained prefix of the model if it has one. This takes much
+    /// longer, and memory: see [`calibration_bytes`]. Default: with four bits, the importance of columns for random ids.
     pub calibration: Option<Calibration>,
     /// The folder of an adapter of LoRA to merge: its updates are added to the weights before they are quantized. The weights must not
     /// be quantized already.
@@ -115,9 +115,10 @@ pub struct Quantized {
 ///
 /// # Errors
 /// If the source is no supported model or is in the kernels' layout already, an option is outside its range, a weight is not
-/// finite, the target is not empty, a file cannot be read or written, or `progress` cancels. The target is then unchanged. What is
-/// written is in another folder beside it, with `.quantize.part` added to its name, until it is complete; after an error, that folder is
-/// removed. With a calibration, it keeps the matrices that are done (`journal.json` has their names), and the same call goes on with it.
+/// finite, the target is not empty, a file cannot be read or written, or `progress` cancels. The target is then unchanged; folders
+/// above it may have been created. What is written is in another folder beside it, with `.quantize.part` added to its name, until it is
+/// complete; after an error, that folder is removed. With a calibration, it keeps the matrices that are done (`journal.json` has their
+/// names), and the same call goes on with it.
 pub fn quantize(
     source: impl AsRef<Path>,
     target: impl AsRef<Path>,

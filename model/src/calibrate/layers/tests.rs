@@ -3,24 +3,12 @@
 use std::path::Path;
 
 use super::*;
+use crate::calibrate::sensitivity::Original;
 use crate::files::checkpoint::{Checkpoint, Dtype, Format, SafetensorsLayout, TensorSpec};
 use crate::files::prefix::TrainedPrefix;
 use crate::files::weights::resolve;
 use crate::network::hook::HookPoint;
 use crate::network::model::{Model, Options};
-
-/// The weights as they are.
-struct Original;
-
-impl Tensors for Original {
-    fn matrix(&self, matrix: &StoredMatrix) -> Result<Weight> {
-        matrix.load()
-    }
-
-    fn vector(&self, vector: &StoredVector) -> Result<Vec<f32>> {
-        Ok(vector.load())
-    }
-}
 
 /// A prefix of some positions for a model like `config`.
 fn prefix(config: &Config, tokens: usize) -> StoredPrefix {
