@@ -14,6 +14,7 @@ use super::fields::Fields;
 use super::gguf;
 use super::model_dir::ModelDir;
 use crate::error::{Error, Result};
+use crate::limits::adapter::MAX_RANK;
 use pattern::Compiler;
 
 /// The name of the file.
@@ -24,9 +25,6 @@ const BASE: &str = "base_model_name_or_path";
 
 /// The kind of an adapter that is low-rank updates of linear layers.
 const LORA: &str = "LORA";
-
-/// Largest rank of an update.
-const MAX_RANK: usize = 1 << 16;
 
 /// Fields that change what the tensors mean, unless they are false, empty or missing.
 const UNSUPPORTED: [&str; 9] = [

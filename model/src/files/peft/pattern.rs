@@ -1,23 +1,9 @@
 //! The patterns of `adapter_config.json`: regular expressions for the paths of modules.
 
+use crate::limits::adapter::{MAX_PATTERN, MAX_PATTERN_TEXT, MAX_PATTERNS, MAX_REGEX, MAX_REGEXES};
 use regex_automata::meta::{Config, Regex};
 use regex_automata::nfa::thompson::WhichCaptures;
 use regex_automata::util::syntax;
-
-/// Most patterns of a file. A model of 61 layers has 366 modules, each of which may have a rank and an alpha.
-const MAX_PATTERNS: usize = 2048;
-
-/// Most bytes of a pattern. The path of a module has about 50. Parsing takes memory in proportion to them: about 7 kB for each `\w`.
-const MAX_PATTERN: usize = 1 << 10;
-
-/// Most bytes of all patterns of a file.
-const MAX_TEXT: usize = 1 << 17;
-
-/// Most bytes of a pattern that is compiled. Those of a path have 4 kB.
-const MAX_REGEX: usize = 1 << 16;
-
-/// Most bytes of all patterns that are compiled. A match takes time and memory in proportion to them.
-const MAX_REGEXES: usize = 1 << 23;
 
 /// Compiles the patterns of a file, as long as they are no more than a file may have.
 pub(super) struct Compiler {
@@ -28,7 +14,7 @@ pub(super) struct Compiler {
 
 impl Default for Compiler {
     fn default() -> Self {
-        Self { patterns: MAX_PATTERNS, text: MAX_TEXT, regexes: MAX_REGEXES }
+        Self { patterns: MAX_PATTERNS, text: MAX_PATTERN_TEXT, regexes: MAX_REGEXES }
     }
 }
 
@@ -50,7 +36,7 @@ impl Compiler {
             let len = pattern.len();
             return Err(format!("has a pattern of {len} bytes, more than {MAX_PATTERN}"));
         }
-        spend(&mut self.text, pattern.len(), MAX_TEXT, "bytes of patterns are read")?;
+        spend(&mut self.text, pattern.len(), MAX_PATTERN_TEXT, "bytes of patterns are read")?;
         // Without a lazy DFA and without groups, whose caches would take more memory than the pattern. Paths are short and matched once.
         let config = Config::new()
             .nfa_size_limit(Some(MAX_REGEX))
