@@ -248,7 +248,7 @@ pub(crate) mod adapter {
     /// Most patterns of a file. A model of 61 layers has 366 modules, each of which may have a rank and an alpha.
     pub(crate) const MAX_PATTERNS: usize = 2048;
 
-    /// Most bytes of a pattern. The path of a module has about 50. Parsing takes memory in proportion to them: about 7 kB for each `\w`.
+    /// Most bytes of a pattern. The path of a module has about 50. Parsing takes memory in proportion to them.
     pub(crate) const MAX_PATTERN: usize = 1 << 10;
 
     /// Most bytes of all patterns of a file.

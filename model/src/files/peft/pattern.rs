@@ -42,12 +42,17 @@ impl Compiler {
             .nfa_size_limit(Some(MAX_REGEX))
             .hybrid(false)
             .which_captures(WhichCaptures::None);
-        // peft begins at the start of the path, or behind any of its dots. Those are found as bytes.
+        // Paths are ASCII, and the classes of Unicode are large. peft begins at the start of the path, or behind any of its dots.
         let regex = Regex::builder()
-            .syntax(syntax::Config::new().utf8(false))
+            .syntax(syntax::Config::new().utf8(false).unicode(false))
             .configure(config)
-            .build(&format!(r"^(?-u:.*\.)?(?:{pattern})$"))
-            .map_err(|_| format!("has the pattern {pattern:?}, which cannot be read"))?;
+            .build(&format!(r"^(?:.*\.)?(?:{pattern})$"))
+            .map_err(|error| match error.size_limit() {
+                Some(limit) => {
+                    format!("has the pattern {pattern:?}, which takes more than {limit} bytes")
+                }
+                None => format!("has the pattern {pattern:?}, which cannot be read"),
+            })?;
         let of = "bytes of compiled patterns are kept";
         spend(&mut self.regexes, regex.memory_usage(), MAX_REGEXES, of)?;
         Ok(regex)
@@ -72,12 +77,22 @@ mod tests {
             ((|_| "q".to_owned()) as fn(usize) -> String, 2048..2049, "at most 2048 patterns"),
             (|_| "q".repeat(1 << 10), 128..129, "at most 131072 bytes of patterns"),
             (|_| "(a|b){300}".to_owned(), 200..1000, "at most 8388608 bytes of compiled patterns"),
-            (|_| r"\w{99}".to_owned(), 0..1, "cannot be read"),
+            (|_| r"\w{9999}".to_owned(), 0..1, "more than 65536 bytes"),
+            (|_| r"\w(".to_owned(), 0..1, "cannot be read"),
             (|_| "q".repeat(1025), 0..1, "has a pattern of 1025 bytes, more than 1024"),
         ] {
             let (found, error) = refused(make);
             assert!(count.contains(&found) && error.contains(problem), "{found}: {error}");
         }
+    }
+
+    #[test]
+    fn classes_are_those_of_ascii() {
+        let pattern = r"\w+\.(?:\w+\.)*layers\.\d+\.\w*(?:attn|attention)\.[^.]{1,99}";
+        let regex = Compiler::default().compile(pattern).unwrap();
+        assert!(regex.is_match("base.model.layers.12.self_attn.q_proj"));
+        assert!(!regex.is_match("base.model.layers.x.self_attn.q_proj"));
+        assert!(!regex.is_match("base.model.layers.12.self_attn.q.proj"));
     }
 
     /// With them, a match took 20 MB.
