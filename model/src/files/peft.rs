@@ -260,7 +260,7 @@ mod tests {
             (json!({"rank_pattern": {"a": 0}}), r#""a" in rank_pattern must be from 1 to 65536"#),
             (
                 json!({"rank_pattern": {"a{1000}{1000}": 1}}),
-                r#"rank_pattern has the pattern "a{1000}{1000}", which cannot be read"#,
+                r#"rank_pattern has the pattern "a{1000}{1000}", which takes more than 65536 bytes"#,
             ),
             (
                 json!({"rank_pattern": many(1500), "alpha_pattern": many(549)}),
