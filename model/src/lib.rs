@@ -38,8 +38,10 @@ mod error;
 mod files;
 mod generate;
 mod machine;
+mod memory;
 mod network;
 mod text;
+mod units;
 
 #[cfg(feature = "demo")]
 pub mod demo;
@@ -55,7 +57,7 @@ pub use files::config::{
 };
 pub use files::gguf::BlockType;
 pub use files::inventory::{Inventory, MatrixInfo};
-pub use files::json::{MOST_JSON_VALUES, check_json_values};
+pub use files::json::{MOST_IN_CONFIG, MOST_JSON_VALUES, check_json_values};
 pub use files::model_dir::is_lfs_pointer;
 pub use files::model_files::ModelFiles;
 pub use files::model_path::ModelPath;
@@ -104,3 +106,4 @@ pub use text::chat::{
 pub use text::grammar::{Grammar, GrammarCompiler, GrammarConstraint};
 pub use text::stream::TextStream;
 pub use text::tokenizer::{Special, Tokenizer};
+pub use units::{readable_bytes, readable_parameters};

@@ -260,7 +260,7 @@ pub(crate) fn load(
         progress(done, total);
         Ok(weight)
     };
-    network.try_map(&mut Load { config, matrix, vector: &mut |vector| Ok(vector.load()) })
+    network.try_map(&mut Load { config, matrix, vector: &mut StoredVector::load })
 }
 
 /// Stored tensors → weights.
