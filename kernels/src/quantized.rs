@@ -5,10 +5,10 @@
 //!
 //! One outlier still rounds the other 31 values of its block away. For weights that are [rotated](Rotation), the block is rotated first.
 
-use crate::{Isa, OutOfMemory};
 use crate::parallel::{SharedRows, for_each, for_each_row};
 use crate::rotation::{Rotation, rotate};
 use crate::simd::{BLOCK, Block, Kernel, LANES, Vectors};
+use crate::{Isa, OutOfMemory};
 
 /// Blocks of a task, all of one row.
 const TASK_BLOCKS: usize = if cfg!(test) { 2 } else { 128 };

@@ -30,7 +30,9 @@ pub(crate) fn copy<T: Copy>(values: &[T], what: impl Display) -> Result<Vec<T>> 
 
 /// Gives `values` room for `more` elements behind its own.
 pub(crate) fn reserve<T>(values: &mut Vec<T>, more: usize, what: impl Display) -> Result<()> {
-    values.try_reserve_exact(more).map_err(|_| no_room::<T>(values.len().saturating_add(more), what))
+    values
+        .try_reserve_exact(more)
+        .map_err(|_| no_room::<T>(values.len().saturating_add(more), what))
 }
 
 fn no_room<T>(n: usize, what: impl Display) -> Error {

@@ -159,9 +159,8 @@ impl<'a> Layers<'a> {
         // Gives its pages back first.
         self.prefix = None;
         let Self { pool, config, isa, .. } = &*self;
-        let prefix = |rows| {
-            parallel_region(|| Adapter::of_layer(IDENTITY, pool, config, *isa, rows, index))
-        };
+        let prefix =
+            |rows| parallel_region(|| Adapter::of_layer(IDENTITY, pool, config, *isa, rows, index));
         self.prefix = self.prefix_rows.as_ref().map(prefix).transpose()?;
         Ok(())
     }
@@ -179,9 +178,11 @@ impl<'a> Layers<'a> {
         let count = self.texts.len();
         let is_kept = moments.is_some();
         if let Some(moments) = &moments {
-            let (longest, all) = self.texts.iter().map(Vec::len).fold((0, 0), |(longest, all), n| {
-                (longest.max(n), all + n)
-            });
+            let (longest, all) = self
+                .texts
+                .iter()
+                .map(Vec::len)
+                .fold((0, 0), |(longest, all), n| (longest.max(n), all + n));
             let rows = (INPUTS + longest).min(all);
             memory::reserve(&mut self.inputs, rows * moments.len(), INPUT_ROWS)?;
         }

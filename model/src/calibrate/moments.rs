@@ -177,7 +177,8 @@ impl Factor {
 fn factorize(mut matrix: MatMut<'_, f32>, least: f32) -> Result<()> {
     let params: Spec<LltParams, f32> = Spec::default();
     let scratch = cholesky_in_place_scratch::<f32>(matrix.nrows(), Par::rayon(0), params);
-    let mut buffer = MemBuffer::try_new(scratch).map_err(|_| no_memory(scratch.size_bytes() as u64, "the Cholesky factor"))?;
+    let mut buffer = MemBuffer::try_new(scratch)
+        .map_err(|_| no_memory(scratch.size_bytes() as u64, "the Cholesky factor"))?;
     let stack = MemStack::new(&mut buffer);
     let regularization = LltRegularization {
         dynamic_regularization_delta: least,

@@ -108,13 +108,7 @@ struct Rounded {
 }
 
 impl Rounded {
-    fn new(
-        isa: Isa,
-        shape: &Shape,
-        weights: &[f32],
-        factor: &Factor,
-        name: &str,
-    ) -> Result<Self> {
+    fn new(isa: Isa, shape: &Shape, weights: &[f32], factor: &Factor, name: &str) -> Result<Self> {
         let (cols, row_scales) = (shape.cols, shape.row_scales());
         let numbers = shape.form.numbers();
         let rows = weights.len() / cols;

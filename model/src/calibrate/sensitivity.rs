@@ -93,8 +93,7 @@ pub(crate) fn measured_bytes(
     // Also those of the model, and two copies of them.
     let runs = 4 + ROLES.len() * network.layers.len().min(BANDS);
     let states = 4 * (runs * tokens * config.hidden) as u64;
-    let copied =
-        |matrix: &StoredMatrix| if matrix.is_copied() { matrix.loaded_bytes() } else { 0 };
+    let copied = |matrix: &StoredMatrix| if matrix.is_copied() { matrix.loaded_bytes() } else { 0 };
     let loaded = |matrix: &StoredMatrix| {
         let shape = REFERENCE.shape(matrix.size());
         copied(matrix) + (shape.bytes() + 2 * shape.scales()) as u64

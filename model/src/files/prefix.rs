@@ -172,6 +172,12 @@ impl StoredPrefix {
         [&self.embedding].into_iter().chain(self.linears().map(|linear| &linear.weight))
     }
 
+    /// Tells the system that its mapped matrices will not be read soon.
+    pub(crate) fn release(&self) {
+        let tensors = self.matrices().flat_map(StoredMatrix::tensors);
+        tensors.for_each(|tensor| tensor.data().release());
+    }
+
     /// Its biases.
     pub(crate) fn vectors(&self) -> impl Iterator<Item = &StoredVector> {
         self.linears().filter_map(|linear| linear.bias.as_ref())

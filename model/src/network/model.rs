@@ -306,7 +306,11 @@ impl Model {
         let Inner { identity, config, isa, kv_pool, .. } = &*self.0;
         self.install(|| {
             let encoder = prefix.load(config, &StoredMatrix::load, &StoredVector::load)?;
-            parallel_region(|| Adapter::new(*identity, kv_pool, config, *isa, &encoder))
+            let adapter =
+                parallel_region(|| Adapter::new(*identity, kv_pool, config, *isa, &encoder));
+            // They are not read again.
+            prefix.release();
+            adapter
         })
     }
 }

@@ -98,13 +98,7 @@ impl Words {
     ///
     /// # Errors
     /// If the memory cannot be allocated.
-    pub(super) fn lines(
-        &self,
-        axis: Axis,
-        first: usize,
-        len: usize,
-        out: &mut [u8],
-    ) -> Result<()> {
+    pub(super) fn lines(&self, axis: Axis, first: usize, len: usize, out: &mut [u8]) -> Result<()> {
         let (values, mask) = (WORD / width(self.bits), (1 << width(self.bits)) - 1);
         let stride = self.tensor.shape()[1];
         let words = self.tensor.bytes().as_chunks::<4>().0;

@@ -270,9 +270,7 @@ impl StoredMatrix {
             return Ok(weight.with_order(self.order().cloned()));
         }
         let weight = match self.plain() {
-            Some(tensor) => {
-                Weight::plain(&self.name, tensor.dtype(), self.size(), tensor.data())?
-            }
+            Some(tensor) => Weight::plain(&self.name, tensor.dtype(), self.size(), tensor.data())?,
             None => self.copied()?,
         };
         if !self.is_copied() {
