@@ -23,9 +23,9 @@ enum Form {
     Apart,
 }
 
-/// A model of some 80 MB, or 200 MB as F16. Its weights are zeros, for which a file needs no room on the disk; in memory they are as any others.
+/// A model of some 140 MB, or 500 MB as F16. Its weights are zeros, for which a file needs no room on the disk; in memory they are as any others.
 fn generated(form: Form) -> TempDir {
-    const LAYERS: usize = 8;
+    const LAYERS: usize = 16;
     const HIDDEN: usize = 1024;
     const INNER: usize = 4096;
     const VOCAB: usize = 20_000;
@@ -234,6 +234,6 @@ fn too_little_memory_is_an_error_and_never_a_crash() {
     sweep(&words.map(str::to_owned), 4);
     for form in [Form::Official, Form::Apart] {
         let folder = generated(form);
-        sweep(&generate(&text(folder.path()), 400..404), 16);
+        sweep(&generate(&text(folder.path()), 400..404), 24);
     }
 }

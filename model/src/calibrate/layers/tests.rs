@@ -28,8 +28,8 @@ fn prefix(config: &Config, tokens: usize, projection: bool) -> StoredPrefix {
     };
     let layout = SafetensorsLayout::new(&tensors, &[]);
     let mut file = layout.header().to_vec();
-    let numbers = (0..(layout.file_len() - file.len()) / 4)
-        .map(|n| (n * 7919 % 1000) as f32 / 250.0 - 2.0);
+    let numbers =
+        (0..(layout.file_len() - file.len()) / 4).map(|n| (n * 7919 % 1000) as f32 / 250.0 - 2.0);
     file.extend(numbers.flat_map(f32::to_le_bytes));
     let checkpoint = Checkpoint::from_bytes(Format::Safetensors, file).unwrap();
     StoredPrefix::find(&checkpoint, config, TrainedPrefix { tokens, projection }).unwrap()

@@ -81,15 +81,29 @@ impl Bytes {
         Ok(Self { range, ..Self::new(copy) })
     }
 
+    /// Asks the system for small pages, if these bytes are of a mapped file: for bytes of which only some are read, or that are soon
+    /// [released](Self::release). Otherwise what is read next to them may bring 2 MB of them into memory.
+    pub(crate) fn use_small_pages(&self) {
+        #[cfg(target_os = "linux")]
+        if self.is_mapped && !self.is_empty() {
+            let start = self.as_ptr().addr() % page_size();
+            // SAFETY: the range, from the beginning of its first page on, lies in a mapping that `owner` keeps alive. The advice changes only
+            // the size of the pages.
+            unsafe {
+                let at = self.as_ptr().cast_mut().sub(start);
+                libc::madvise(at.cast(), start + self.len(), libc::MADV_NOHUGEPAGE);
+            }
+        }
+    }
+
     /// Tells the system that these bytes of a mapped file will not be read soon, so that their pages no longer count as memory of this
     /// process. They are read again when they are next touched. Nothing happens to other bytes.
     pub(crate) fn release(&self) {
         #[cfg(target_os = "linux")]
         if self.is_mapped {
-            // Whole pages only: weights that are still read may be in the others. No page is larger.
-            const PAGE: usize = 1 << 16;
-            let start = gap(self, PAGE);
-            let len = self.len().saturating_sub(start) / PAGE * PAGE;
+            // Whole pages only: weights that are still read may be in the others.
+            let start = gap(self, page_size());
+            let len = self.len().saturating_sub(start) / page_size() * page_size();
             if len > 0 {
                 let at = self[start..].as_ptr().cast_mut().cast();
                 // SAFETY: the range lies in a mapping that `owner` keeps alive. The mapping is of a file and only read, so that a page that
@@ -98,6 +112,14 @@ impl Bytes {
             }
         }
     }
+}
+
+/// Bytes of a page of memory, a power of two.
+#[cfg(target_os = "linux")]
+fn page_size() -> usize {
+    // SAFETY: the call only returns a number.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).unwrap_or(1 << 16)
 }
 
 /// Bytes to skip until the address is divisible by `align`.
@@ -202,6 +224,8 @@ mod tests {
             for part in [0..expected.len(), 5..200_001, 7..9] {
                 assert_eq!(bytes[..], expected);
                 let slice = bytes.slice(part.clone()).unwrap();
+                slice.use_small_pages();
+                assert_eq!(slice[..], expected[part.clone()]);
                 slice.release();
                 assert_eq!(slice[..], expected[part]);
             }

@@ -273,12 +273,10 @@ impl StoredMatrix {
             Some(tensor) => Weight::plain(&self.name, tensor.dtype(), self.size(), tensor.data())?,
             None => self.copied()?,
         };
-        if !self.is_copied() {
-            return Ok(weight);
+        if self.is_copied() {
+            // The copy is read from now on. Otherwise both would be in memory.
+            tensors.iter().for_each(|tensor| tensor.data().release());
         }
-        // The copy is read from now on. Otherwise both would be in memory.
-        let tensors = [self.tensors(), self.companions()].concat();
-        tensors.iter().for_each(|tensor| tensor.data().release());
         Ok(weight)
     }
 
