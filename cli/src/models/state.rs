@@ -9,8 +9,7 @@ use glm_model::{
 };
 use serde_json::Value;
 
-/// Most bytes of a configuration that is not of a supported model.
-const MAX_CONFIG: u64 = 1 << 20;
+use crate::limits::model::MAX_CONFIG;
 
 /// What the files of a model are good for.
 #[derive(Debug, Clone, PartialEq, Eq)]

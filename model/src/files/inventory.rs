@@ -77,17 +77,8 @@ impl Inventory {
         for (name, table) in ["positions", "block positions"].into_iter().zip(positions) {
             list.add(name, [table]);
         }
-        let first_byte = |matrix: &StoredMatrix| matrix.tensors()[0].bytes().as_ptr();
-        let is_head_tied = network
-            .head
-            .as_ref()
-            .is_none_or(|head| first_byte(&head.weight) == first_byte(&network.embedding));
-        // All rows of a head are read for each token.
-        let tied = is_head_tied.then_some(&*network.embedding.name);
-        let tables = network.tables().filter(|table| Some(&*table.name) != tied);
-        tables
-            .filter(|table| !table.is_copied())
-            .for_each(|table| Lookup::add(table, &mut lookups));
+        let is_head_tied = network.is_head_tied();
+        network.lookup_tables().for_each(|table| Lookup::add(table, &mut lookups));
         let mut bytes_per_token = if is_head_tied { embedding } else { 0 };
         for role in LinearRole::ALL {
             if role == LinearRole::Head && is_head_tied {

@@ -269,6 +269,10 @@ impl StoredMatrix {
             let weight = Weight::panels(&self.name, *shape, bytes.data().clone(), scales.data())?;
             return Ok(weight.with_order(self.order().cloned()));
         }
+        let tensors = [self.tensors(), self.companions()].concat();
+        if self.is_copied() {
+            tensors.iter().for_each(|tensor| tensor.data().use_small_pages());
+        }
         let weight = match self.plain() {
             Some(tensor) => Weight::plain(&self.name, tensor.dtype(), self.size(), tensor.data())?,
             None => self.copied()?,
