@@ -277,17 +277,17 @@ mod tests {
                         direction.iter().zip(mixed).map(|(a, b)| a * b).sum()
                     })
                     .collect();
-                let mut moments = Moments::new(cols).unwrap();
+                let mut moments = Moments::new("x", cols).unwrap();
                 moments.add(&x);
                 let order = moments.order(&shape);
                 let factor = moments.factor(&order, 0.01).unwrap();
                 let row = |row: usize| order.iter().map(move |col| (row, *col));
                 let ordered: Vec<f32> =
                     (0..rows).flat_map(row).map(|(row, col)| weights[row * cols + col]).collect();
-                let rounded = Rounded::new(isa, &shape, &ordered, &factor).unwrap();
+                let rounded = Rounded::new(isa, &shape, &ordered, &factor, "x").unwrap();
                 let (mut bytes, mut scales) =
                     (vec![0xaa; shape.bytes()], vec![f16::NAN; shape.scales()]);
-                rounded.pack(&shape, &order, &mut bytes, &mut scales);
+                rounded.pack(&shape, &order, &mut bytes, &mut scales, "x").unwrap();
                 let panels = Panels::new(shape, &bytes, &scales);
                 let matrix = Matrix::new(rows, cols, Storage::Panels(panels));
                 let (mut found, mut nearest) =
