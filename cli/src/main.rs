@@ -59,6 +59,7 @@ use anyhow::Result;
 use args::{Cli, Command};
 
 fn main() -> ExitCode {
+    interrupt::exit_on_abort();
     let done = Cli::read().and_then(|command| run(&command));
     done.map_or_else(|error| failure::report(&error), |()| ExitCode::SUCCESS)
 }

@@ -325,7 +325,12 @@ messages! {
         "权重：{mapped} 从文件映射，{copied} 在内存中";
     keys_and_values(): "keys and values", "键和值";
     workspace(): "workspace", "工作区";
-    with_weights(): "with weights", "含权重";
+    in_all(): "in all", "合计";
+    tables(size):
+        "of the mapped ones, {size} are tables, of which only the rows of tokens that occur are read",
+        "映射的权重中有 {size} 是查找表，只读取出现过的 token 所在的行";
+    program(size): "the program with its tokenizer: {size}", "程序和分词器：{size}";
+    full_context(): "memory at most, once the context is full:", "上下文填满时最多占用的内存：";
     // glm bench.
     bench_random(): "making random weights", "正在生成随机权重";
     bench_memory(shape, capacity, needed, free):

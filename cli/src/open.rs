@@ -23,7 +23,7 @@ use crate::progress::{self, NOTICEABLE};
 use crate::units::bytes;
 
 pub use describe::{note_unusable, remarks, summary, title};
-pub use memory::free as free_memory;
+pub use memory::{free as free_memory, own as own_memory, peak as peak_memory};
 
 /// Opens a model with its tokenizer and a template: the one that is named, or the model's own.
 pub fn bundle(args: &args::Model, template: Option<&str>, options: &Options) -> Result<Bundle> {

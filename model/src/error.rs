@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::units::readable_bytes;
+
 /// The result type of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -55,9 +57,11 @@ pub enum Error {
     /// A schema or a grammar for answers is not valid, or exceeds a limit.
     #[error("{0}")]
     Grammar(String),
-    /// The memory for quantizing cannot be allocated.
-    #[error("{:.1} GB of memory cannot be allocated", *bytes as f64 / 1e9)]
+    /// Memory cannot be allocated.
+    #[error("{what}: {} of memory cannot be allocated", readable_bytes(*bytes))]
     OutOfMemory {
+        /// What needs it: a tensor, a file, or a part of the work.
+        what: String,
         /// The memory.
         bytes: u64,
     },
@@ -75,7 +79,7 @@ pub enum Error {
         max: usize,
     },
     /// The memory for a context cannot be allocated.
-    #[error("the memory for a context of {capacity} tokens, {:.1} GB, cannot be allocated: choose a smaller one", *bytes as f64 / 1e9)]
+    #[error("the memory for a context of {capacity} tokens, {}, cannot be allocated: choose a smaller one", readable_bytes(*bytes))]
     Memory {
         /// Size of the context in tokens.
         capacity: usize,
@@ -86,7 +90,7 @@ pub enum Error {
     #[error(
         "keys and values need {} more, and {} of the {} set aside for them are free: end a conversation, choose smaller \
          contexts, or raise the limit",
-        megabytes(*needed), megabytes(*free), megabytes(*budget)
+        readable_bytes(*needed), readable_bytes(*free), readable_bytes(*budget)
     )]
     KvBudget {
         /// Bytes needed.
@@ -127,10 +131,6 @@ pub enum Error {
         "the model's logits are not finite: the weights are damaged or do not match the config"
     )]
     NotFinite,
-}
-
-fn megabytes(bytes: u64) -> String {
-    format!("{:.1} MB", bytes as f64 / 1e6)
 }
 
 impl Error {
@@ -180,6 +180,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn sizes_have_the_unit_that_fits() {
+        let context = |bytes| Error::Memory { capacity: 8, bytes }.to_string();
+        assert!(context(2_500_000).contains("8 tokens, 2.50 MB, cannot"), "{}", context(2_500_000));
+        let what = "layers.0.weight".to_owned();
+        let matrix = Error::OutOfMemory { what, bytes: 1_230_000_000 }.to_string();
+        assert_eq!(matrix, "layers.0.weight: 1.23 GB of memory cannot be allocated");
+    }
+
+    #[test]
     fn codes_are_stable() {
         let path = PathBuf::new;
         let (problem, tensor, range, found) =
@@ -195,6 +204,7 @@ mod tests {
             (Error::Prompt(problem.clone()), "prompt"),
             (Error::ContextFull { needed: 2, capacity: 1, max: 1 }, "context_full"),
             (Error::Memory { capacity: 1, bytes: 1 }, "memory"),
+            (Error::OutOfMemory { what: problem.clone(), bytes: 1 }, "out_of_memory"),
             (Error::KvBudget { needed: 1, free: 0, budget: 0 }, "kv_budget"),
             (Error::OtherModel("sequence"), "other_model"),
             (Error::Cache { path: path(), problem: String::new() }, "cache"),

@@ -39,8 +39,10 @@ mod files;
 mod generate;
 mod limits;
 mod machine;
+mod memory;
 mod network;
 mod text;
+mod units;
 
 #[cfg(feature = "demo")]
 pub mod demo;
@@ -86,7 +88,7 @@ pub use generate::perplexity::{
 pub use generate::sampling::{SampledToken, Sampler, Sampling, UnusableDefault};
 pub use generate::score::{Score, score};
 pub use glm_kernels::{ISA_VARIABLE, Isa, for_each, for_each_row};
-pub use limits::file::MOST_JSON_VALUES;
+pub use limits::file::{MOST_IN_CONFIG, MOST_JSON_VALUES};
 pub use limits::run::MAX_DRAFT;
 pub use limits::run::MAX_THREADS;
 pub use machine::cores::Cores;
@@ -108,3 +110,4 @@ pub use text::chat::{
 pub use text::grammar::{Grammar, GrammarCompiler, GrammarConstraint};
 pub use text::stream::TextStream;
 pub use text::tokenizer::{Special, Tokenizer};
+pub use units::{readable_bytes, readable_parameters};

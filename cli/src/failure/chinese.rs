@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 
-use glm_model::Error;
+use glm_model::{Error, readable_bytes};
 
 use crate::messages::{Language, language};
 
@@ -34,10 +34,12 @@ pub fn sentence(error: &Error) -> Option<String> {
             format!("需要 {needed} 个 token，而上下文只能容纳 {capacity} 个：请缩短提示{larger}")
         }
         Error::Memory { capacity, bytes } => format!(
-            "无法为 {capacity} 个 token 的上下文分配 {:.1} GB 内存：请选择更小的上下文",
-            *bytes as f64 / 1e9
+            "无法为 {capacity} 个 token 的上下文分配 {} 内存：请选择更小的上下文",
+            readable_bytes(*bytes)
         ),
-        Error::OutOfMemory { bytes } => format!("无法分配 {:.1} GB 内存", *bytes as f64 / 1e9),
+        Error::OutOfMemory { what, bytes } => {
+            format!("{what}：无法分配 {} 内存", readable_bytes(*bytes))
+        }
         Error::Cancelled => "已取消".to_owned(),
         Error::Isa(details) => format!("指令集不可用：{details}"),
         Error::Threads(details) => format!("无法启动线程：{details}"),

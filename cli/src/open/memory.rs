@@ -51,8 +51,22 @@ fn address_space() -> u64 {
     u64::MAX
 }
 
+/// Memory of this process, including the parts of mapped files that were read; `None` if the system does not say.
+pub fn own() -> Option<u64> {
+    of_process("VmRSS:")
+}
+
+/// The most of [`own`] since it began.
+pub fn peak() -> Option<u64> {
+    of_process("VmHWM:")
+}
+
+fn of_process(name: &str) -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    Some(kilobytes(&status, name)? << 10)
+}
+
 /// A number of `/proc/self/status`.
-#[cfg(target_os = "linux")]
 fn kilobytes(status: &str, name: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix(" kB")?.parse().ok()
@@ -107,7 +121,6 @@ mod tests {
     }
 
     #[test]
-    #[cfg(target_os = "linux")]
     fn the_status_of_a_process_has_numbers() {
         let status = "Name:\tglm\nVmPeak:\t   9 kB\nVmSize:\t  1234 kB\nThreads:\t1\n";
         assert_eq!(kilobytes(status, "VmSize:"), Some(1234));

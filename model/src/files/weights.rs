@@ -70,6 +70,20 @@ impl StoredNetwork {
         self.tables().chain(self.linears().map(|(_, linear)| &linear.weight))
     }
 
+    /// Whether the embedding is also the head.
+    pub(crate) fn is_head_tied(&self) -> bool {
+        let first_byte = |matrix: &StoredMatrix| matrix.tensors()[0].bytes().as_ptr();
+        let own = self.head.as_ref();
+        own.is_none_or(|head| first_byte(&head.weight) == first_byte(&self.embedding))
+    }
+
+    /// The mapped tables of which only the rows of tokens that occur are read. An embedding that is also the head is read as a whole.
+    pub(crate) fn lookup_tables(&self) -> impl Iterator<Item = &StoredMatrix> {
+        let tied = self.is_head_tied().then_some(&*self.embedding.name);
+        let tables = self.tables().filter(move |table| Some(&*table.name) != tied);
+        tables.filter(|table| !table.is_copied())
+    }
+
     /// The largest input width of a linear layer with columns in an order of their own; 0 if there is none.
     pub(crate) fn ordered_inputs(&self) -> usize {
         let ordered = self.linears().filter(|(_, linear)| linear.weight.order().is_some());
@@ -252,6 +266,10 @@ pub(crate) fn load(
     config: &Config,
     progress: &mut (dyn FnMut(u64, u64) + Send),
 ) -> Result<Weights> {
+    for table in network.lookup_tables() {
+        let tensors = [table.tensors(), table.companions()].concat();
+        tensors.iter().for_each(|tensor| tensor.data().use_small_pages());
+    }
     let total = network.matrices().map(StoredMatrix::stored_bytes).sum();
     let mut done = 0;
     let matrix = &mut |matrix: &StoredMatrix| {
@@ -260,7 +278,7 @@ pub(crate) fn load(
         progress(done, total);
         Ok(weight)
     };
-    network.try_map(&mut Load { config, matrix, vector: &mut |vector| Ok(vector.load()) })
+    network.try_map(&mut Load { config, matrix, vector: &mut StoredVector::load })
 }
 
 /// Stored tensors → weights.

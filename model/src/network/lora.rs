@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use glm_kernels::{Activation, Gate, Input, Isa, Linear, Output, for_each_row};
 
+use crate::error::Result;
 use crate::files::checkpoint::Tensor;
 use crate::files::config::Config;
 use crate::files::lora::{Place, StoredUpdate};
@@ -31,14 +32,16 @@ struct Update {
 }
 
 impl LowRank {
-    pub(crate) fn new(stored: &[StoredUpdate]) -> Self {
+    /// # Errors
+    /// If the memory for a misaligned tensor cannot be allocated.
+    pub(crate) fn new(stored: &[StoredUpdate]) -> Result<Self> {
         let mut updates: HashMap<_, Vec<_>> = HashMap::new();
         for StoredUpdate { place, rows, scale, a, b } in stored {
-            let [a, b] = [a, b].map(weight);
+            let (a, b) = (weight(a)?, weight(b)?);
             let update = Update { rows: rows.clone(), scale: *scale, a, b };
             updates.entry(*place).or_default().push(update);
         }
-        Self { updates }
+        Ok(Self { updates })
     }
 
     /// Linear layers with an update; query, key and value count as one.
@@ -51,9 +54,9 @@ impl LowRank {
     }
 }
 
-fn weight(tensor: &Tensor) -> Weight {
+fn weight(tensor: &Tensor) -> Result<Weight> {
     let size = [tensor.shape()[0], tensor.shape()[1]];
-    Weight::plain(tensor.dtype(), size, tensor.data())
+    Weight::plain(tensor.name(), tensor.dtype(), size, tensor.data())
 }
 
 /// Buffers for updates. They are large enough for every adapter of the model, because a workspace serves sequences with any of them.

@@ -14,7 +14,7 @@ use crate::files::model_files::ModelFiles;
 use crate::files::model_path::ModelPath;
 use crate::files::prefix::StoredPrefix;
 use crate::files::quantize::QuantizeOptions;
-use crate::files::weights::StoredMatrix;
+use crate::files::weights::{StoredMatrix, StoredVector};
 use crate::files::{random, weights};
 use crate::generate::sampling::Sampling;
 use crate::limits::run::{IDLE_WORKSPACES, MAX_THREADS};
@@ -300,9 +300,12 @@ impl Model {
     pub(crate) fn load_adapter(&self, prefix: &StoredPrefix) -> Result<Adapter> {
         let Inner { identity, config, isa, kv_pool, .. } = &*self.0;
         self.install(|| {
-            let encoder = prefix.load(config, &StoredMatrix::load, &|vector| Ok(vector.load()))?;
-            let layers = 0..config.layers;
-            parallel_region(|| Adapter::new(*identity, kv_pool, config, *isa, &encoder, layers))
+            let encoder = prefix.load(config, &StoredMatrix::load, &StoredVector::load)?;
+            let adapter =
+                parallel_region(|| Adapter::new(*identity, kv_pool, config, *isa, &encoder));
+            // They are not read again.
+            prefix.release();
+            adapter
         })
     }
 }
@@ -392,6 +395,11 @@ impl Model {
         workspace.wanted.set(chunks.iter().map(|chunk| chunk.wanted.len()));
         let wanted = workspace.wanted.total();
         workspace.fit_logits(config, if keeps_logits { wanted } else { wanted.min(SINK_ROWS) })?;
+        let positions = |chunk: &Chunk<'_>| {
+            let prefix = chunk.sequence.adapter().map_or(0, Adapter::tokens);
+            prefix + chunk.sequence.len() + chunk.ids.len()
+        };
+        workspace.fit_partials(config, chunks.iter().map(positions).max().unwrap_or(0))?;
 
         let reserved = chunks.iter_mut().try_for_each(|c| c.sequence.reserve(c.ids.len()));
         let done = reserved.and_then(|()| {

@@ -16,6 +16,7 @@ use super::{Progress, QuantizeOptions, Source};
 use crate::calibrate::{self, Calibration, Method, Packed, Store, Tensors};
 use crate::error::{Error, Result};
 use crate::files::weights::{StoredMatrix, StoredVector, widen_into};
+use crate::memory::zeros;
 use crate::network::layer::Weight;
 
 /// The unfinished file, what it has, and where its tensors come from.
@@ -114,8 +115,8 @@ struct Target<'a, 'p> {
 
 impl Target<'_, '_> {
     /// The bytes of a tensor that is written.
-    fn read(&self, at: usize, len: usize) -> Result<Vec<u8>> {
-        let mut bytes = vec![0; len];
+    fn read(&self, name: &str, at: usize, len: usize) -> Result<Vec<u8>> {
+        let mut bytes = zeros(len, name)?;
         let mut file = self.file;
         let read = file.seek(SeekFrom::Start(at as u64)).and_then(|_| file.read_exact(&mut bytes));
         read.map(|()| bytes).map_err(Error::io(self.path))
@@ -127,21 +128,22 @@ impl Tensors for Target<'_, '_> {
         let item = self.plan.item(&matrix.name).filter(|item| self.is_written(item.name()));
         let Some(item) = item else { return matrix.load() };
         if let Some((shape, [bytes_at, scales_at])) = item.panels() {
-            let bytes = self.read(bytes_at, shape.bytes())?;
-            let scales = self.read(scales_at, 2 * shape.scales())?;
-            let weight = Weight::panels(shape, bytes.into(), &scales.into());
+            let bytes = self.read(&matrix.name, bytes_at, shape.bytes())?;
+            let scales = self.read(&matrix.name, scales_at, 2 * shape.scales())?;
+            let weight = Weight::panels(&matrix.name, shape, bytes.into(), &scales.into())?;
             return Ok(weight.with_order(matrix.order().cloned()));
         }
         let (dtype, range) = item.tensor();
-        let bytes = self.read(range.start, range.len())?;
-        Ok(Weight::plain(dtype, matrix.size(), &bytes.into()))
+        let bytes = self.read(&matrix.name, range.start, range.len())?;
+        Weight::plain(&matrix.name, dtype, matrix.size(), &bytes.into())
     }
 
     fn vector(&self, vector: &StoredVector) -> Result<Vec<f32>> {
         let item = self.plan.item(&vector.name).filter(|item| self.is_written(item.name()));
-        let Some((dtype, range)) = item.map(Item::tensor) else { return Ok(vector.load()) };
-        let mut values = vec![0.0; vector.len];
-        widen_into(dtype, &self.read(range.start, range.len())?, &mut values);
+        let Some((dtype, range)) = item.map(Item::tensor) else { return vector.load() };
+        let mut values = zeros(vector.len, &vector.name)?;
+        let bytes = self.read(&vector.name, range.start, range.len())?;
+        widen_into(dtype, &bytes, &mut values);
         Ok(values)
     }
 }
