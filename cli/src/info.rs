@@ -151,7 +151,7 @@ fn matrices(model: &Inventory) -> Vec<String> {
 
 fn memory(model: &Inventory) -> Vec<String> {
     let mut lines = vec![
-        messages::weights(bytes(mapped(model)), bytes(model.copied_bytes)),
+        messages::weights(bytes(model.mapped_bytes()), bytes(model.copied_bytes)),
         String::new(),
         format!(
             "{}{}{}{}",
@@ -167,11 +167,6 @@ fn memory(model: &Inventory) -> Vec<String> {
         lines.push(format!("{context:>8}{cache:>18}{workspace:>12}{all:>18}"));
     }
     lines
-}
-
-/// Bytes of matrices that are mapped from the files.
-fn mapped(model: &Inventory) -> u64 {
-    model.bytes().saturating_sub(model.copied_bytes)
 }
 
 /// Contexts up to the largest, each with the bytes of its keys and values and of its workspace.
@@ -214,7 +209,7 @@ fn json(model: &Inventory) -> Value {
         "matrices": matrices.collect::<Vec<_>>(),
         "weights": {
             "bytes": model.bytes(),
-            "mapped": mapped(model),
+            "mapped": model.mapped_bytes(),
             "in_memory": model.copied_bytes,
         },
         "bytes_per_token": model.bytes_per_token,

@@ -45,7 +45,7 @@ mod text;
 pub mod demo;
 
 pub use calibrate::{Calibration, CalibrationInfo};
-pub use error::{Error, Result};
+pub use error::{Error, FileChange, Result};
 pub use files::checkpoint::{
     Bytes, Checkpoint, Dtype, Format, SafetensorsLayout, Tensor, TensorSpec, checkpoint_files,
     write_skeleton,
@@ -56,6 +56,7 @@ pub use files::config::{
 pub use files::gguf::BlockType;
 pub use files::inventory::{Inventory, MatrixInfo};
 pub use files::json::{MOST_JSON_VALUES, check_json_values};
+pub use files::mapped::survive_truncated_files;
 pub use files::model_dir::is_lfs_pointer;
 pub use files::model_files::ModelFiles;
 pub use files::model_path::ModelPath;

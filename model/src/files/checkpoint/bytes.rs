@@ -5,10 +5,10 @@ use std::ops::{Deref, Range};
 use std::path::Path;
 use std::sync::Arc;
 
-use memmap2::{Mmap, MmapMut};
+use memmap2::MmapMut;
 
-use crate::error::{Error, Result};
-use crate::files::regular::open_regular;
+use crate::error::Result;
+use crate::files::mapped::MappedFile;
 
 /// Shared, read-only bytes: a part of a mapped file or of memory.
 ///
@@ -18,30 +18,66 @@ use crate::files::regular::open_regular;
 /// bytes.
 #[derive(Clone)]
 pub struct Bytes {
-    owner: Arc<dyn AsRef<[u8]> + Send + Sync>,
+    owner: Owner,
     /// Always inside the bytes of the owner; only `slice` changes it.
     range: Range<usize>,
+}
+
+#[derive(Clone)]
+enum Owner {
+    File(Arc<MappedFile>),
+    Memory(Arc<dyn AsRef<[u8]> + Send + Sync>),
+}
+
+impl Owner {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Owner::File(file) => file.bytes(),
+            Owner::Memory(memory) => (**memory).as_ref(),
+        }
+    }
 }
 
 impl Bytes {
     /// Maps a whole file. Its pages are read when they are first touched.
     pub(crate) fn map(path: &Path) -> Result<Self> {
-        let file = open_regular(path).map_err(Error::io(path))?;
-        // SAFETY: the map is only read, and bytes may have any content. Another process can still change the file: truncation
-        // ends this process with SIGBUS, and bytes that change behind a `&[u8]` are undefined behavior. Every user of a map
-        // accepts this; `Checkpoint::open` documents it. Headers and pickles are copied before they are checked, so a change can
-        // affect weights only.
-        let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path))?;
-        // Some file systems (ext4, XFS) can map huge pages. Weights were then a little faster to read in most runs, and resident
-        // sooner. Other file systems ignore the hint.
-        #[cfg(target_os = "linux")]
-        let _ = map.advise(memmap2::Advice::HugePage);
-        Ok(Self::new(map))
+        Ok(Self::of(Owner::File(Arc::new(MappedFile::open(path)?))))
     }
 
     fn new(owner: impl AsRef<[u8]> + Send + Sync + 'static) -> Self {
-        let range = 0..owner.as_ref().len();
-        Self { owner: Arc::new(owner), range }
+        Self::of(Owner::Memory(Arc::new(owner)))
+    }
+
+    fn of(owner: Owner) -> Self {
+        let range = 0..owner.bytes().len();
+        Self { owner, range }
+    }
+
+    /// The mapped file that they are a part of; `None` in memory.
+    pub(crate) fn file(&self) -> Option<&Arc<MappedFile>> {
+        match &self.owner {
+            Owner::File(file) => Some(file),
+            Owner::Memory(_) => None,
+        }
+    }
+
+    /// The same bytes in memory: a clone if they are there already.
+    ///
+    /// # Errors
+    /// If the memory cannot be allocated, or the file cannot be read or was changed.
+    pub(crate) fn in_memory(&self) -> Result<Self> {
+        match &self.owner {
+            Owner::File(file) => file.read(self.range.start, self.range.len()),
+            Owner::Memory(_) => Ok(self.clone()),
+        }
+    }
+
+    /// Checks that the file that they are a part of is as it was when it was opened.
+    ///
+    /// # Errors
+    /// [`Error::FileChanged`](crate::Error::FileChanged)
+    pub(crate) fn check(&self) -> Result<()> {
+        self.file().map_or(Ok(()), |file| file.check())
     }
 
     /// A part of these bytes, relative to their start; `None` if it is out of bounds.
@@ -50,7 +86,7 @@ impl Bytes {
             return None;
         }
         let range = self.range.start + part.start..self.range.start + part.end;
-        Some(Self { owner: Arc::clone(&self.owner), range })
+        Some(Self { owner: self.owner.clone(), range })
     }
 
     /// The same bytes at an address divisible by `align`: a clone if they are aligned already, else a copy.
@@ -67,7 +103,7 @@ impl Bytes {
         let start = gap(&copy, align);
         let range = start..start + self.len();
         copy[range.clone()].copy_from_slice(self);
-        Self { owner: Arc::new(copy), range }
+        Self { owner: Owner::Memory(Arc::new(copy)), range }
     }
 }
 
@@ -98,7 +134,7 @@ impl Deref for Bytes {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &(*self.owner).as_ref()[self.range.clone()]
+        &self.owner.bytes()[self.range.clone()]
     }
 }
 

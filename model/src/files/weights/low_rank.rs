@@ -22,6 +22,11 @@ impl LowRankRows {
         Self { rows, scale, a: a.clone(), b: b.clone() }
     }
 
+    /// The two matrices.
+    pub(super) fn tensors(&self) -> [&Tensor; 2] {
+        [&self.a, &self.b]
+    }
+
     /// Adds the update to `values`, which are the rows of the matrix from `first` on. Each row of `A` is widened once for all of them.
     pub(super) fn add(&self, first: usize, values: &mut [f32]) {
         let [rank, cols] = [0, 1].map(|axis| self.a.shape()[axis]);

@@ -173,6 +173,13 @@ impl StoredMatrix {
         }
     }
 
+    /// The bytes of everything that it is read from.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &Bytes> {
+        let updates = self.updates.iter().flat_map(LowRankRows::tensors);
+        let own = self.tensors().into_iter().chain(self.companions());
+        own.chain(updates).map(Tensor::data)
+    }
+
     /// The order of the columns in [its shape](Self::shape), if they have one: the input of each.
     pub(crate) fn order(&self) -> Option<&Order> {
         match &self.form {
@@ -261,12 +268,24 @@ impl StoredMatrix {
 
     /// The matrix as the kernels read it: in the mapped file if possible, else as a copy in memory.
     pub(crate) fn load(&self) -> Result<Weight> {
+        self.load_with(&mut |stored| Ok(stored.clone()))
+    }
+
+    /// As [`load`](Self::load); `place` gets the stored bytes that the kernels can read, and returns the same bytes where they are to
+    /// be read.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), and those of `place`.
+    pub(crate) fn load_with(
+        &self,
+        place: &mut dyn FnMut(&Bytes) -> Result<Bytes>,
+    ) -> Result<Weight> {
         if let Form::Panels { shape, bytes, scales, .. } = &self.form {
-            let weight = Weight::panels(*shape, bytes.data().clone(), scales.data());
+            let weight = Weight::panels(*shape, place(bytes.data())?, &place(scales.data())?);
             return Ok(weight.with_order(self.order().cloned()));
         }
         if let Some(tensor) = self.plain() {
-            return Ok(Weight::plain(tensor.dtype(), self.size(), tensor.data()));
+            return Ok(Weight::plain(tensor.dtype(), self.size(), &place(tensor.data())?));
         }
         let Some(shape) = self.shape() else {
             let dtype = self.joined_dtype();
