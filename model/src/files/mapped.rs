@@ -213,3 +213,6 @@ impl<'b> FromIterator<&'b Bytes> for MappedFiles {
         Self(files)
     }
 }
+
+#[cfg(all(test, unix))]
+mod tests;

@@ -114,7 +114,9 @@ mod tests {
     #[test]
     fn addresses_belong_to_the_files_that_are_mapped() {
         // No file is mapped there.
-        let at = |start: usize| ptr::without_provenance::<u8>(start)..ptr::without_provenance(start + 100);
+        let at = |start: usize| {
+            ptr::without_provenance::<u8>(start)..ptr::without_provenance(start + 100)
+        };
         let (first, second) = (Region::new(at(1000)), Region::new(at(2000)));
         assert_eq!(cut(2099), Some(2100));
         assert!(second.is_cut() && !first.is_cut());

@@ -78,8 +78,7 @@ impl Unfinished<'_> {
         let Source { network, config, prefix, .. } = source;
         // Random ids say little of the inputs, with a prefix or without.
         let prefix = prefix.as_ref().filter(|_| options.calibration.is_some());
-        let calibrate =
-            || calibrate::calibrate(network, config, prefix, &calibration, &mut target);
+        let calibrate = || calibrate::calibrate(network, config, prefix, &calibration, &mut target);
         source.checked(pool.install(calibrate))
     }
 }
