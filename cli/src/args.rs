@@ -41,7 +41,7 @@ use crate::{failure, help, messages, usage};
 
 pub use adapter::AdapterFolder;
 pub use answering::{Answering, draft, random_seed};
-pub use api::{Api, MOST_SEQUENCES};
+pub use api::Api;
 pub use batch::{Batch, Shard};
 pub use bench::Bench;
 pub use chat::{Chat, Overflow};

@@ -12,6 +12,7 @@ mod folders;
 mod help;
 mod input;
 mod interrupt;
+mod limits;
 #[cfg_attr(
     not(feature = "serve"),
     allow(dead_code, reason = "messages of a command that is left out")

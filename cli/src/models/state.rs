@@ -1,17 +1,12 @@
 //! Whether a model can be run.
 
+use crate::limits::model::{MAX_CONFIG, MAX_VALUES};
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::Path;
 
 use glm_model::{Config, Error, Inventory, ModelFiles, check_json_values, open_regular};
 use serde_json::Value;
-
-/// Most bytes of a configuration that is not of a supported model.
-const MAX_CONFIG: u64 = 1 << 20;
-
-/// Most values of one.
-const MAX_VALUES: usize = 1 << 17;
 
 /// What the files of a model are good for.
 #[derive(Debug, Clone, PartialEq, Eq)]

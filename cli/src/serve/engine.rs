@@ -36,11 +36,9 @@ use self::places::{Capacity, Request};
 use super::error::{ApiError, Result as ApiResult};
 use super::metrics::Metrics;
 use crate::failure;
+use crate::limits::server::BEHIND;
 use crate::messages;
 use crate::output::note;
-
-/// Events that a client may be behind. More than that is a client that does not read.
-const BEHIND: usize = 8192;
 
 /// What a handler receives. To drop it cancels the answers that have not ended.
 pub struct Events {

@@ -38,7 +38,6 @@ use crate::files::peft::PEFT_CONFIG;
 
 pub use bytes::Bytes;
 pub use skeleton::write_skeleton;
-pub(crate) use tensor::MAX_RANK;
 pub use tensor::{Dtype, Tensor};
 pub use writer::{SafetensorsLayout, TensorSpec};
 

@@ -17,15 +17,13 @@ use super::peft::named_base;
 use super::weights::{Affine, Source, StoredLinear, StoredMatrix, StoredVector};
 use crate::error::{Error, Result};
 use crate::files::checkpoint::{Bytes, Checkpoint, Tensor};
+use crate::limits::adapter::MAX_TOKENS;
 use crate::network::activations::Activations;
 use crate::network::adapter::STEP;
 use crate::network::layer::{Context, Linear, Weight};
 
 /// What the names of its tensors begin with.
 const NAME: &str = "transformer.prefix_encoder.";
-
-/// Most positions of a prefix.
-const MAX_TOKENS: usize = 1 << 16;
 
 /// The trained prefix of a model, as `config.json` describes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

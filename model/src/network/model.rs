@@ -18,6 +18,7 @@ use crate::files::quantize::QuantizeOptions;
 use crate::files::weights::StoredMatrix;
 use crate::files::{random, weights};
 use crate::generate::sampling::Sampling;
+use crate::limits::run::{IDLE_WORKSPACES, MAX_THREADS};
 use crate::machine::cores::Cores;
 use crate::machine::roofline::{self, Roofline};
 use crate::network::activations::Activations;
@@ -33,14 +34,8 @@ use crate::network::sequence::Sequence;
 use crate::network::workspace::{TILE, Workspace};
 use crate::text::tokenizer::Tokenizer;
 
-/// Largest number of threads of a model.
-pub const MAX_THREADS: usize = 1024;
-
 /// The default context size in tokens. Some models support a million tokens, whose KV cache exceeds the memory of most machines.
 pub const DEFAULT_CONTEXT: usize = 32_768;
-
-/// Most idle workspaces that a model keeps for reuse.
-const IDLE_WORKSPACES: usize = 4;
 
 /// Options for opening a model.
 #[derive(Debug, Clone, Default)]

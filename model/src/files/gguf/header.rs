@@ -15,20 +15,16 @@ use std::ops::Range;
 
 use super::block::BlockType;
 use super::value::Value;
-use crate::files::checkpoint::{Dtype, MAX_RANK};
+use crate::files::checkpoint::Dtype;
 use crate::files::cursor::Cursor;
+use crate::limits::checkpoint::MAX_RANK;
+use crate::limits::gguf::{MAX_HEADER, MAX_NAME};
 
 /// The first bytes of a file.
 pub(crate) const MAGIC: &[u8; 4] = b"GGUF";
 
-/// Largest header. That of GLM-4-9B, whose vocabulary it holds, has 8 MB.
-const MAX_HEADER: usize = 128 << 20;
-
 /// Bytes that are copied at first.
 const FIRST_COPY: usize = 1 << 20;
-
-/// Most bytes of a key, and of the name of a tensor. The specification allows 64 for names.
-const MAX_NAME: usize = 256;
 
 /// The least bytes of a key with its value, and of a tensor.
 const LEAST: [usize; 2] = [8 + 1 + 4 + 1, 8 + 1 + 4 + 8 + 4 + 8];
