@@ -157,7 +157,7 @@ fn matrices(model: &Inventory) -> Vec<String> {
 }
 
 fn memory(model: &Inventory, program: u64) -> Vec<String> {
-    let mut lines = vec![messages::weights(bytes(mapped(model)), bytes(model.copied_bytes))];
+    let mut lines = vec![messages::weights(bytes(model.mapped_bytes()), bytes(model.copied_bytes))];
     if model.table_bytes() > 0 {
         lines.push(messages::tables(bytes(model.table_bytes())));
     }
@@ -181,11 +181,6 @@ fn memory(model: &Inventory, program: u64) -> Vec<String> {
         lines.push(format!("{context:>8}{cache:>18}{workspace:>12}{all:>18}"));
     }
     lines
-}
-
-/// Bytes of matrices that are mapped from the files.
-fn mapped(model: &Inventory) -> u64 {
-    model.bytes().saturating_sub(model.copied_bytes)
 }
 
 /// Contexts up to the largest, each with the bytes of its keys and values and of its workspace.
@@ -236,7 +231,7 @@ fn json(model: &Inventory, program: u64) -> Value {
         "matrices": matrices.collect::<Vec<_>>(),
         "weights": {
             "bytes": model.bytes(),
-            "mapped": mapped(model),
+            "mapped": model.mapped_bytes(),
             "in_memory": model.copied_bytes,
             "tables": model.table_bytes(),
         },

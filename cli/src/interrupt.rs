@@ -36,21 +36,6 @@ pub fn token(again: Again) -> Result<CancelToken> {
     Ok(token)
 }
 
-/// Makes SIGABRT end the program with code 1. With it Rust ends a program, after a line that says why, where memory is exhausted and no
-/// error can be given. For a script that is a failure as any other.
-pub fn exit_on_abort() {
-    #[cfg(unix)]
-    {
-        let always = Arc::new(AtomicBool::new(true));
-        // Without it the program works as well.
-        let _ = signal_hook::flag::register_conditional_shutdown(
-            signal_hook::consts::SIGABRT,
-            1,
-            always,
-        );
-    }
-}
-
 /// Whether the system has asked the program to end: SIGTERM, or SIGHUP when its terminal was closed. SIGINT is Ctrl-C.
 #[derive(Clone, Default)]
 pub struct Termination(Arc<AtomicBool>);

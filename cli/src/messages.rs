@@ -94,6 +94,9 @@ messages! {
     model_needs_memory(needed, available):
         "opening this model takes {needed} of memory, and {available} are free: `glm quantize` makes a folder that is mapped instead",
         "打开这个模型需要 {needed} 内存，而可用的只有 {available}：用 `glm quantize` 生成的文件夹可直接映射，不占这些内存";
+    no_mmap_needs_memory(needed, available):
+        "all weights of this model take {needed} of memory, and {available} are free: leave out --no-mmap, so that they are mapped",
+        "这个模型的全部权重需要 {needed} 内存，而可用的只有 {available}：去掉 --no-mmap 即可映射文件";
     adapter(folder, tokens): "adapter: {folder}, {tokens} positions before every prompt",
         "适配器：{folder}，每个提示之前有 {tokens} 个位置";
     own_adapter(tokens): "the model has a trained prefix (P-Tuning v2): {tokens} positions before every prompt",

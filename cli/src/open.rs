@@ -56,7 +56,7 @@ fn model_with(
     let files = files(&args.source)?;
     if let Some(files) = &files {
         remarks(&args.source, files.inventory()).iter().for_each(|remark| note(remark));
-        memory::check(files.inventory(), memory::free())?;
+        memory::check(files.inventory(), options.no_mmap, memory::free())?;
     }
     let started = Instant::now();
     let bar = progress::bytes();

@@ -1,5 +1,6 @@
 //! The error type. Messages name the file, tensor or setting and, if possible, the remedy.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -37,6 +38,19 @@ pub enum Error {
         tensor: String,
         /// The problem: what was expected and what was found.
         problem: String,
+    },
+    /// A file was changed while it was mapped.
+    #[error(
+        "{}: {change} while it was in use, so what is computed from it is wrong: open it again when it is whole. A file in use may be \
+         renamed or deleted, or another renamed over it; it may be changed in place only if its weights were read into memory \
+         (--no-mmap)",
+        path.display()
+    )]
+    FileChanged {
+        /// The file.
+        path: PathBuf,
+        /// What happened to it.
+        change: FileChange,
     },
     /// A setting is outside its range.
     #[error("{setting} must be {range}, found {found}")]
@@ -133,15 +147,46 @@ pub enum Error {
     NotFinite,
 }
 
+/// What happened to a file that was in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum FileChange {
+    /// It is shorter now.
+    Cut = 1,
+    /// It is longer, or it was written to.
+    Modified,
+    /// It has the same size, and the system could not read it.
+    Unreadable,
+}
+
+impl FileChange {
+    /// The change with this number.
+    pub(crate) fn of(number: u8) -> Option<Self> {
+        [Self::Cut, Self::Modified, Self::Unreadable].into_iter().find(|&it| it as u8 == number)
+    }
+}
+
+impl fmt::Display for FileChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cut => "was cut off",
+            Self::Modified => "was changed",
+            Self::Unreadable => "could not be read (a fault of the disk or the network)",
+        })
+    }
+}
+
 impl Error {
-    /// A word for the kind of error that stays the same when messages change, for programs: `io`, `file`, `tensor`, `setting`,
-    /// `ids`, `prompt`, `grammar`, `context_full`, `memory`, `out_of_memory`, `kv_budget`, `other_model`, `cache`, `panicked`, `failed`, `cancelled`,
-    /// `isa`, `threads` or `not_finite`, each for the variant of that name.
+    /// A word for the kind of error that stays the same when messages change, for programs: `io`, `file`, `tensor`,
+    /// `file_changed`, `setting`, `ids`, `prompt`, `grammar`, `context_full`, `memory`, `out_of_memory`, `kv_budget`, `other_model`,
+    /// `cache`, `panicked`, `failed`, `cancelled`, `isa`, `threads` or `not_finite`, each for the variant of that name.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Io { .. } => "io",
             Self::File { .. } => "file",
             Self::Tensor { .. } => "tensor",
+            Self::FileChanged { .. } => "file_changed",
             Self::Setting { .. } => "setting",
             Self::Ids(_) => "ids",
             Self::Prompt(_) => "prompt",
@@ -199,6 +244,7 @@ mod tests {
             (Error::io(Path::new("x"))(io::Error::other("no")), "io"),
             (Error::File { path: path(), problem: problem.clone() }, "file"),
             (Error::Tensor { path: path(), tensor, problem: problem.clone() }, "tensor"),
+            (Error::FileChanged { path: path(), change: FileChange::Cut }, "file_changed"),
             (Error::Setting { setting: "x", range, found }, "setting"),
             (Error::Ids(problem.clone()), "ids"),
             (Error::Prompt(problem.clone()), "prompt"),

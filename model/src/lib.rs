@@ -48,7 +48,7 @@ mod units;
 pub mod demo;
 
 pub use calibrate::{Calibration, CalibrationInfo};
-pub use error::{Error, Result};
+pub use error::{Error, FileChange, Result};
 pub use files::checkpoint::{
     Bytes, Checkpoint, Dtype, Format, SafetensorsLayout, Tensor, TensorSpec, checkpoint_files,
     write_skeleton,
@@ -59,6 +59,7 @@ pub use files::config::{
 pub use files::gguf::BlockType;
 pub use files::inventory::{Inventory, MatrixInfo};
 pub use files::json::check_json_values;
+pub use files::mapped::survive_truncated_files;
 pub use files::model_dir::is_lfs_pointer;
 pub use files::model_files::ModelFiles;
 pub use files::model_path::ModelPath;

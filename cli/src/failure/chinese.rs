@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 
-use glm_model::{Error, readable_bytes};
+use glm_model::{Error, FileChange, readable_bytes};
 
 use crate::messages::{Language, language};
 
@@ -20,6 +20,18 @@ pub fn sentence(error: &Error) -> Option<String> {
         Error::File { path, problem } => format!("{}：{}", path.display(), file(problem)),
         Error::Tensor { path, tensor, problem } => {
             format!("{}：张量 {tensor} 有问题：{problem}", path.display())
+        }
+        Error::FileChanged { path, change } => {
+            let change = match change {
+                FileChange::Cut => "在使用期间被截断",
+                FileChange::Modified => "在使用期间被更改",
+                _ => "在使用期间无法读取（磁盘或网络故障）",
+            };
+            format!(
+                "{}：{change}，由它算出的结果是错的：请在文件完整后重新打开。使用中的文件可以改名、删除，也可以用改名的方式换成\
+                 另一个文件；只有把权重读入内存时（--no-mmap）才可以就地更改",
+                path.display()
+            )
         }
         Error::Setting { setting, range, found } => {
             format!("{setting} 必须是{}，而这里是 {found}", range_in_chinese(range))
@@ -151,6 +163,8 @@ mod tests {
         assert!(template.contains("以下之一"), "{template}");
         let full = sentence(Error::ContextFull { needed: 9, capacity: 8, max: 20 });
         assert!(full.contains("最多 20"), "{full}");
+        let changed = Error::FileChanged { path: "a.bin".into(), change: FileChange::Cut };
+        assert!(sentence(changed).starts_with("a.bin：在使用期间被截断"));
         let role = Error::Prompt("message 0: ChatGLM-6B does not support system messages".into());
         assert!(sentence(role).contains("不支持这种角色"));
     }

@@ -45,7 +45,8 @@ pub struct Inventory {
     pub config: Config,
     /// Every kind of matrix; one entry stands for all layers in which it has the same format.
     pub matrices: Vec<MatrixInfo>,
-    /// Bytes that loading copies into memory, because they are not stored in the kernels' layout.
+    /// Bytes that loading copies into memory, because they are not stored in the kernels' layout; of a model that was opened with
+    /// [`no_mmap`](crate::Options::no_mmap), all.
     pub copied_bytes: u64,
     /// Bytes of weights that are read for every generated token.
     pub bytes_per_token: u64,
@@ -102,6 +103,11 @@ impl Inventory {
             lookups,
             ordered_inputs: network.ordered_inputs(),
         }
+    }
+
+    /// Bytes of matrices that are read in mapped files.
+    pub fn mapped_bytes(&self) -> u64 {
+        self.bytes().saturating_sub(self.copied_bytes)
     }
 
     /// Multiplications with weights by which a prompt of `tokens`, at least one, is read for the logits of the last:

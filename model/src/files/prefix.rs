@@ -16,7 +16,7 @@ use super::model_dir::{CONFIG, CONFIG_NAME, ModelDir};
 use super::peft::named_base;
 use super::weights::{Affine, Source, StoredLinear, StoredMatrix, StoredVector};
 use crate::error::{Error, Result};
-use crate::files::checkpoint::Checkpoint;
+use crate::files::checkpoint::{Bytes, Checkpoint, Tensor};
 use crate::limits::adapter::MAX_TOKENS;
 use crate::memory::{room, zeros};
 use crate::network::activations::Activations;
@@ -179,6 +179,12 @@ impl StoredPrefix {
     /// Its biases.
     pub(crate) fn vectors(&self) -> impl Iterator<Item = &StoredVector> {
         self.linears().filter_map(|linear| linear.bias.as_ref())
+    }
+
+    /// The bytes of all tensors.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &Bytes> {
+        let matrices = self.matrices().flat_map(StoredMatrix::parts);
+        matrices.chain(self.vectors().flat_map(StoredVector::tensors).map(Tensor::data))
     }
 
     /// The names of all of them.

@@ -4,13 +4,14 @@
 //! source of every tensor of the model. [`resolve`] finds the sources in a checkpoint, once, and checks the checkpoint as a whole.
 //! Loading, quantizing and the inventory start from the result, a [`StoredNetwork`].
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 
 use glm_kernels::Activation;
 use half::{bf16, f16};
 
 use crate::error::{Error, Result};
-use crate::files::checkpoint::{Checkpoint, Dtype, Tensor, is_buffer};
+use crate::files::checkpoint::{Bytes, Checkpoint, Dtype, Tensor, is_buffer};
 use crate::files::config::{self, Config, Mlp};
 use crate::files::packed::{Packing, integers_of};
 use crate::files::prefix::{self, StoredPrefix};
@@ -88,6 +89,12 @@ impl StoredNetwork {
     pub(crate) fn ordered_inputs(&self) -> usize {
         let ordered = self.linears().filter(|(_, linear)| linear.weight.order().is_some());
         ordered.map(|(_, linear)| linear.weight.size()[1]).max().unwrap_or(0)
+    }
+
+    /// The bytes of all tensors.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &Bytes> {
+        let matrices = self.matrices().flat_map(StoredMatrix::parts);
+        matrices.chain(self.vectors().flat_map(StoredVector::tensors).map(Tensor::data))
     }
 
     /// All vectors.
@@ -260,10 +267,12 @@ impl<'a> Convert<'a, Source, Affine<Source, Source>, Affine<Source, Source>> for
     }
 }
 
-/// Loads all weights. `progress` is called after each matrix with the bytes of the checkpoint that are loaded, and all there are.
+/// Loads all weights: into memory if `no_mmap`, else those that the kernels can read there stay in the mapped files. `progress` is called
+/// after each matrix with the bytes of the checkpoint that are loaded, and all there are.
 pub(crate) fn load(
     network: &StoredNetwork,
     config: &Config,
+    no_mmap: bool,
     progress: &mut (dyn FnMut(u64, u64) + Send),
 ) -> Result<Weights> {
     for table in network.lookup_tables() {
@@ -272,8 +281,20 @@ pub(crate) fn load(
     }
     let total = network.matrices().map(StoredMatrix::stored_bytes).sum();
     let mut done = 0;
+    // Embedding and head may be the same bytes.
+    let mut copies = HashMap::new();
+    let place = &mut |stored: &Bytes| {
+        if !no_mmap {
+            return Ok(stored.clone());
+        }
+        let copy = match copies.entry(stored.as_ptr_range()) {
+            Entry::Occupied(copy) => return Ok(Bytes::clone(copy.get())),
+            Entry::Vacant(place) => place.insert(stored.in_memory()?),
+        };
+        Ok(copy.clone())
+    };
     let matrix = &mut |matrix: &StoredMatrix| {
-        let weight = matrix.load()?;
+        let weight = matrix.load_with(place)?;
         done += matrix.stored_bytes();
         progress(done, total);
         Ok(weight)

@@ -15,6 +15,7 @@ use crate::files::checkpoint::Checkpoint;
 use crate::files::config::Config;
 use crate::files::fields::Fields;
 use crate::files::lora;
+use crate::files::mapped::MappedFiles;
 use crate::files::model_dir::{CONFIG, ModelDir};
 use crate::files::peft::PEFT_CONFIG;
 use crate::files::prefix::{PrefixEncoder, PrefixRows, StoredPrefix, TrainedPrefix};
@@ -78,7 +79,8 @@ impl Adapter {
     /// the folder of a training checkpoint of P-Tuning v2, which has `config.json` with `pre_seq_len`, and the weights of the prefix
     /// encoder, alone or with all others of the model. The others are not read.
     ///
-    /// The tensors of LoRA are mapped: do not change their file while the adapter lives.
+    /// The tensors of LoRA are mapped, unless the model was opened with [`no_mmap`](crate::Options::no_mmap): do not change their file in
+    /// place while the adapter lives. A pass with a changed file is an error, as with one of the model.
     ///
     /// # Errors
     /// If a file is missing or damaged, the folder is an adapter of another kind, it was trained for a model of another shape, or the
@@ -88,8 +90,10 @@ impl Adapter {
         let config = model.config();
         if folder.has(PEFT_CONFIG) {
             let updates = lora::open(&folder, config)?;
-            let kind = Kind::LowRank(LowRank::new(&updates)?);
+            let kind = Kind::LowRank(LowRank::new(&updates, model.no_mmap())?);
             let (model, fingerprint) = (model.identity(), lora::fingerprint(&updates));
+            let tensors = updates.iter().flat_map(|update| [update.a.data(), update.b.data()]);
+            tensors.collect::<MappedFiles>().check()?;
             return Ok(Self(Arc::new(Inner { model, fingerprint, kind })));
         }
         if !folder.has(CONFIG) {
@@ -186,6 +190,11 @@ impl Adapter {
             Kind::Prefix(_) => None,
             Kind::LowRank(updates) => Some(updates),
         }
+    }
+
+    /// Checks that the files that it is read from in every pass are as they were when they were opened.
+    pub(crate) fn check_files(&self) -> Result<()> {
+        self.low_rank().map_or(Ok(()), |updates| updates.mapped().check())
     }
 
     /// Checks that it belongs to the model with this identity.

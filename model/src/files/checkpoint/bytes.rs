@@ -6,10 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use half::f16;
-use memmap2::{Mmap, MmapMut};
+use memmap2::MmapMut;
 
-use crate::error::{Error, Result};
-use crate::files::regular::open_regular;
+use crate::error::Result;
+use crate::files::mapped::MappedFile;
 use crate::memory::zeros;
 
 /// Shared, read-only bytes: a part of a mapped file or of memory.
@@ -19,32 +19,66 @@ use crate::memory::zeros;
 /// The bytes may be misaligned for the numbers in them: read these with `from_le_bytes`.
 #[derive(Clone)]
 pub struct Bytes {
-    owner: Arc<dyn AsRef<[u8]> + Send + Sync>,
-    /// Whether the owner is a mapped file.
-    is_mapped: bool,
+    owner: Owner,
     /// Always inside the bytes of the owner; only `slice` changes it.
     range: Range<usize>,
+}
+
+#[derive(Clone)]
+enum Owner {
+    File(Arc<MappedFile>),
+    Memory(Arc<dyn AsRef<[u8]> + Send + Sync>),
+}
+
+impl Owner {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Owner::File(file) => file.bytes(),
+            Owner::Memory(memory) => (**memory).as_ref(),
+        }
+    }
 }
 
 impl Bytes {
     /// Maps a whole file. Its pages are read when they are first touched.
     pub(crate) fn map(path: &Path) -> Result<Self> {
-        let file = open_regular(path).map_err(Error::io(path))?;
-        // SAFETY: the map is only read, and bytes may have any content. Another process can still change the file: truncation
-        // ends this process with SIGBUS, and bytes that change behind a `&[u8]` are undefined behavior. Every user of a map
-        // accepts this; `Checkpoint::open` documents it. Headers and pickles are copied before they are checked, so a change can
-        // affect weights only.
-        let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path))?;
-        // Some file systems (ext4, XFS) can map huge pages. Weights were then a little faster to read in most runs, and resident
-        // sooner. Other file systems ignore the hint.
-        #[cfg(target_os = "linux")]
-        let _ = map.advise(memmap2::Advice::HugePage);
-        Ok(Self { is_mapped: true, ..Self::new(map) })
+        Ok(Self::of(Owner::File(Arc::new(MappedFile::open(path)?))))
     }
 
     fn new(owner: impl AsRef<[u8]> + Send + Sync + 'static) -> Self {
-        let range = 0..owner.as_ref().len();
-        Self { owner: Arc::new(owner), is_mapped: false, range }
+        Self::of(Owner::Memory(Arc::new(owner)))
+    }
+
+    fn of(owner: Owner) -> Self {
+        let range = 0..owner.bytes().len();
+        Self { owner, range }
+    }
+
+    /// The mapped file that they are a part of; `None` in memory.
+    pub(crate) fn file(&self) -> Option<&Arc<MappedFile>> {
+        match &self.owner {
+            Owner::File(file) => Some(file),
+            Owner::Memory(_) => None,
+        }
+    }
+
+    /// The same bytes in memory: a clone if they are there already.
+    ///
+    /// # Errors
+    /// If the memory cannot be allocated, or the file cannot be read or was changed.
+    pub(crate) fn in_memory(&self) -> Result<Self> {
+        match &self.owner {
+            Owner::File(file) => file.read(self.range.start, self.range.len()),
+            Owner::Memory(_) => Ok(self.clone()),
+        }
+    }
+
+    /// Checks that the file that they are a part of is as it was when it was opened.
+    ///
+    /// # Errors
+    /// [`Error::FileChanged`](crate::Error::FileChanged)
+    pub(crate) fn check(&self) -> Result<()> {
+        self.file().map_or(Ok(()), |file| file.check())
     }
 
     /// A part of these bytes, relative to their start; `None` if it is out of bounds.
@@ -53,7 +87,7 @@ impl Bytes {
             return None;
         }
         let range = self.range.start + part.start..self.range.start + part.end;
-        Some(Self { owner: Arc::clone(&self.owner), range, ..*self })
+        Some(Self { owner: self.owner.clone(), range })
     }
 
     /// Whether their address is divisible by `align`, a power of two.
@@ -85,7 +119,7 @@ impl Bytes {
     /// [released](Self::release). Otherwise what is read next to them may bring 2 MB of them into memory.
     pub(crate) fn use_small_pages(&self) {
         #[cfg(target_os = "linux")]
-        if self.is_mapped && !self.is_empty() {
+        if self.file().is_some() && !self.is_empty() {
             let start = self.as_ptr().addr() % page_size();
             // SAFETY: the range, from the beginning of its first page on, lies in a mapping that `owner` keeps alive. The advice changes only
             // the size of the pages.
@@ -100,7 +134,7 @@ impl Bytes {
     /// process. They are read again when they are next touched. Nothing happens to other bytes.
     pub(crate) fn release(&self) {
         #[cfg(target_os = "linux")]
-        if self.is_mapped {
+        if self.file().is_some() {
             // Whole pages only: weights that are still read may be in the others.
             let start = gap(self, page_size());
             let len = self.len().saturating_sub(start) / page_size() * page_size();
@@ -163,7 +197,7 @@ impl Deref for Bytes {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &(*self.owner).as_ref()[self.range.clone()]
+        &self.owner.bytes()[self.range.clone()]
     }
 }
 

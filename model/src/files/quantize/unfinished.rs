@@ -64,7 +64,8 @@ impl Unfinished<'_> {
             let written = plan.items().filter(|item| journal.written.contains(item.name()));
             written.map(Item::bytes).sum()
         };
-        pool.install(|| plan.write(&direct, bytes(journal), file, path, progress))?;
+        let write = || plan.write(&direct, bytes(journal), file, path, progress);
+        source.checked(pool.install(write))?;
         journal.written.extend(direct.iter().map(|item| item.name().to_owned()));
         if let Some(folder) = folder {
             journal.write(folder)?;
@@ -73,11 +74,13 @@ impl Unfinished<'_> {
         let ready = ready(journal).iter().map(|item| item.name()).collect();
         let matrices = plan.items().filter(|item| rounded.contains(item.name()));
         let others = plan.file_len() - matrices.map(Item::bytes).sum::<u64>();
-        let mut target = Target { plan, file, path, journal, folder, ready, others, progress };
+        let mut target =
+            Target { source, plan, file, path, journal, folder, ready, others, progress };
         let Source { network, config, prefix, .. } = source;
         // Random ids say little of the inputs, with a prefix or without.
         let prefix = prefix.as_ref().filter(|_| options.calibration.is_some());
-        pool.install(|| calibrate::calibrate(network, config, prefix, &calibration, &mut target))
+        let calibrate = || calibrate::calibrate(network, config, prefix, &calibration, &mut target);
+        source.checked(pool.install(calibrate))
     }
 }
 
@@ -101,6 +104,7 @@ pub(super) fn calibration<'a>(
 
 /// The unfinished file as a store of quantized matrices.
 struct Target<'a, 'p> {
+    source: &'a Source,
     plan: &'a Plan<'a>,
     file: &'a File,
     path: &'a Path,
@@ -163,6 +167,8 @@ impl Store for Target<'_, '_> {
 
     fn put(&mut self, matrix: &StoredMatrix, packed: &Packed) -> Result<()> {
         let Some(item) = self.plan.item(&matrix.name) else { return Ok(()) };
+        // The journal has only what is right.
+        self.source.files.check()?;
         item.write_packed(packed, self.file, self.path, self.folder.is_some())?;
         self.journal.written.insert(matrix.name.clone());
         match self.folder {

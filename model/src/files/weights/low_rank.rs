@@ -24,6 +24,11 @@ impl LowRankRows {
         Self { rows, scale, a: a.clone(), b: b.clone() }
     }
 
+    /// The two matrices.
+    pub(super) fn tensors(&self) -> [&Tensor; 2] {
+        [&self.a, &self.b]
+    }
+
     /// Adds the update to `values`, which are the rows of the matrix from `first` on. Each row of `A` is widened once for all of them.
     ///
     /// # Errors

@@ -174,6 +174,13 @@ impl StoredMatrix {
         }
     }
 
+    /// The bytes of everything that it is read from.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &Bytes> {
+        let updates = self.updates.iter().flat_map(LowRankRows::tensors);
+        let own = self.tensors().into_iter().chain(self.companions());
+        own.chain(updates).map(Tensor::data)
+    }
+
     /// The order of the columns in [its shape](Self::shape), if they have one: the input of each.
     pub(crate) fn order(&self) -> Option<&Order> {
         match &self.form {
@@ -265,8 +272,21 @@ impl StoredMatrix {
 
     /// The matrix as the kernels read it: in the mapped file if possible, else as a copy in memory.
     pub(crate) fn load(&self) -> Result<Weight> {
+        self.load_with(&mut |stored| Ok(stored.clone()))
+    }
+
+    /// As [`load`](Self::load); `place` gets the stored bytes that the kernels can read, and returns the same bytes where they are to
+    /// be read.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), and those of `place`.
+    pub(crate) fn load_with(
+        &self,
+        place: &mut dyn FnMut(&Bytes) -> Result<Bytes>,
+    ) -> Result<Weight> {
         if let Form::Panels { shape, bytes, scales, .. } = &self.form {
-            let weight = Weight::panels(&self.name, *shape, bytes.data().clone(), scales.data())?;
+            let (bytes, scales) = (place(bytes.data())?, place(scales.data())?);
+            let weight = Weight::panels(&self.name, *shape, bytes, &scales)?;
             return Ok(weight.with_order(self.order().cloned()));
         }
         let tensors = [self.tensors(), self.companions()].concat();
@@ -274,7 +294,9 @@ impl StoredMatrix {
             tensors.iter().for_each(|tensor| tensor.data().use_small_pages());
         }
         let weight = match self.plain() {
-            Some(tensor) => Weight::plain(&self.name, tensor.dtype(), self.size(), tensor.data())?,
+            Some(tensor) => {
+                Weight::plain(&self.name, tensor.dtype(), self.size(), &place(tensor.data())?)?
+            }
             None => self.copied()?,
         };
         if self.is_copied() {

@@ -76,6 +76,15 @@ impl Weight {
         }
     }
 
+    /// All bytes that it is read from.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &Bytes> {
+        let (bytes, scales) = match &self.data {
+            Data::Plain(_, bytes) => (bytes, None),
+            Data::Panels { bytes, scales, .. } => (bytes, Some(scales)),
+        };
+        [bytes].into_iter().chain(scales)
+    }
+
     /// A view for the kernels.
     pub(crate) fn matrix(&self) -> Matrix<'_> {
         let storage = match &self.data {
