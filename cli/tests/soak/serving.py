@@ -249,7 +249,7 @@ class Restless:
 
     def step(self, rng):
         model = rng.choice([DEMO, *self.models])
-        words = rng.choice([[], ["--max-sequences", "2", "--queue", "2"], ["--kv-memory", "20MB"]]) + ["--grace", rng.choice(["0", "60"])]
+        words = rng.choice([[], ["--max-sequences", "3", "--queue", "2"], ["--kv-memory", "20MB"]]) + ["--grace", rng.choice(["0", "60"])]
         cache = pathlib.Path(self.folder.name, pathlib.Path(model).name)
         if model != DEMO:
             words += ["--cache-file", str(cache)]
