@@ -1,5 +1,6 @@
 """Requests to a server: good ones, whose answers are known, and bad ones."""
 
+import copy
 import json
 
 from program import QUESTIONS
@@ -86,6 +87,8 @@ def whole(path, body):
 def bad(rng, is_causal):
     """Bytes of a request that is wrong, or no request at all."""
     path, body = good(rng, is_causal)
+    # Some values are shared with good requests.
+    body = copy.deepcopy(body)
     text = json.dumps(body).encode()
     match rng.randrange(9):
         case 0 | 1 | 2:

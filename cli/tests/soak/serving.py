@@ -119,7 +119,7 @@ class Storm:
 
     def __init__(self, server, answers, rng, seconds):
         self.server, self.answers, self.end = server, answers, time.monotonic() + seconds
-        self.failures, self.ends, self.counts = [], threading.Event(), dict.fromkeys(("answered", "refused", "left", "bad"), 0)
+        self.failures, self.ends, self.doing = [], threading.Event(), {}
         seeds = [rng.random() for _ in range(CLIENTS)]
         self.threads = [threading.Thread(target=self.client, args=[random.Random(seed)], daemon=True) for seed in seeds]
         for thread in self.threads:
@@ -128,7 +128,9 @@ class Storm:
     def join(self):
         for thread in self.threads:
             thread.join(2 * PATIENCE)
-            check(not thread.is_alive(), "a client waits for ever")
+            if thread.is_alive():
+                numbers = self.server.get("/metrics")[1].decode()
+                raise Failure(f"a client waits for ever: {self.doing[thread]}; of {self.doing}; {numbers}")
         check(not self.failures, *self.failures[:1])
 
     def client(self, rng):
@@ -144,10 +146,10 @@ class Storm:
         kind = rng.random()
         if kind < 0.2:
             data = requests.bad(rng, self.server.is_causal)
+            self.note("bad", data[:3000])
             status, body = self.server.send(data)
             is_well = status is None or status < 500 or (self.ends.is_set() and status == 503)
             check(is_well, status, body[:2000], "to", data[:3000])
-            self.counts["bad"] += 1
         elif kind < 0.4:
             self.leave(rng)
         elif kind < 0.5:
@@ -155,12 +157,17 @@ class Storm:
         else:
             self.ask(rng, *requests.good(rng, self.server.is_causal))
 
+    def note(self, *what):
+        """What this client does, for the report of a failure."""
+        self.doing[threading.current_thread()] = time.monotonic(), *what
+
     def leave(self, rng):
         """A client that goes away somewhere."""
         path, body = requests.good(rng, self.server.is_causal)
         if requests.streams(path):
             body |= {"stream": rng.random() < 0.7, "ignore_eos": True, "max_tokens": 200}
         data = requests.whole(path, body)
+        self.note("leaving", path, body)
         with self.server.connect() as stream:
             stream.sendall(data[: rng.choice([len(data), len(data), rng.randrange(len(data))])])
             stream.settimeout(rng.uniform(0.01, 0.4))
@@ -169,7 +176,6 @@ class Storm:
             if rng.random() < 0.5:
                 # A reset, not an orderly end.
                 stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.counts["left"] += 1
 
     def talk(self, rng):
         """A conversation of a few questions."""
@@ -187,9 +193,9 @@ class Storm:
         if "model" in body and body["model"] is None:
             body["model"] = pathlib.Path(self.server.model).name
         is_stream = requests.streams(path) and rng.random() < 0.5
+        self.note("asking", path, body, is_stream)
         status, data = self.server.send(requests.whole(path, {**body, "stream": True} if is_stream else body))
         if status == 429 or (self.ends.is_set() and status in (None, 503)):
-            self.counts["refused"] += 1
             return None
         check(status == 200, path, body, "is answered", status, data[:2000])
         try:
@@ -198,7 +204,6 @@ class Storm:
             raise Failure(f"{path} {body}: {error!r} of {data!r}") from error
         if answer is not None:
             self.answers.check(self.server.model, [path, body], answer)
-            self.counts["answered"] += 1
         return answer
 
     def read(self, path, data, is_stream):
