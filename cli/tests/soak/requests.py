@@ -67,12 +67,12 @@ def spoil(rng, body):
     for place in places:
         values = place.values() if isinstance(place, dict) else place
         places += [value for value in values if isinstance(value, (dict, list)) and value]
-    place = rng.choice(places)
+    place, odd = rng.choice(places), copy.deepcopy(rng.choice(ODD))
     if isinstance(place, list):
-        place[rng.randrange(len(place))] = rng.choice(ODD)
+        place[rng.randrange(len(place))] = odd
     else:
         names = [*place, "stop", "logit_bias", "tools", "tool_choice", "stream", "stream_options", "grammar", "response_format"]
-        place[rng.choice(names)] = rng.choice(ODD)
+        place[rng.choice(names)] = odd
 
 
 def head(path, length, method="POST"):

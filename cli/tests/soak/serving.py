@@ -130,7 +130,7 @@ class Storm:
             thread.join(2 * PATIENCE)
             if thread.is_alive():
                 numbers = self.server.get("/metrics")[1].decode()
-                raise Failure(f"a client waits for ever: {self.doing[thread]}; of {self.doing}; {numbers}")
+                raise Failure(f"a client waits for ever: {self.doing.get(thread)}; {numbers}")
         check(not self.failures, *self.failures[:1])
 
     def client(self, rng):
