@@ -21,6 +21,8 @@ ESCAPES = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]|\r")
 # Nobody reads these to the end.
 LONG = "Sort: " + " ".join(str(n * 37 % 97) for n in range(120))
 COMMANDS = ["/show", "/help", "/stats", "/undo", "/clear", "/regenerate", "/nonsense", "/set temperature 0", "/set top-k x", "/load none.json"]
+# Keys that end, stop or hold what they are sent to, the ends of a line, and the key that lets the next one through.
+SPECIAL = b"\x03\x04\x0a\x0d\x11\x13\x16\x1a\x1c"
 
 
 class Terminal:
@@ -28,7 +30,7 @@ class Terminal:
 
     def __init__(self, home, words):
         self.master, slave = pty.openpty()
-        self.slave, self.output = slave, b""
+        self.slave, self.output, self.marks = slave, b"", 0
         self.modes = termios.tcgetattr(slave)
         self.resize(24, 80)
         # A session of its own, so that the terminal is its terminal.
@@ -69,15 +71,25 @@ class Terminal:
     def text(self):
         return ESCAPES.sub(b"", self.output)
 
-    def wait_for_prompt(self):
-        """Until the last line is the prompt, and stays it."""
-        end = time.monotonic() + PATIENCE
-        while True:
-            came = self.read(0.15)
-            if not came and re.search(rb"(^|\n)> [^\n]*$", self.text()):
-                return
+    def wait_for(self, text, again=b""):
+        """Until this text came. What may be lost is sent again."""
+        begin = sent = time.monotonic()
+        while text not in self.text():
+            self.read(0.1)
             check(self.child.poll() is None, "the chat has ended:", self.child.returncode, self.text()[-2000:])
-            check(time.monotonic() < end, "no prompt comes:", self.text()[-2000:])
+            check(time.monotonic() < begin + PATIENCE, text, "does not come:", self.text()[-2000:])
+            if again and time.monotonic() > sent + 10:
+                self.send(again)
+                sent = time.monotonic()
+
+    def settle(self):
+        """Until all that was entered is done: what is entered last is answered."""
+        self.marks += 1
+        mark = f"/mark{self.marks}"
+        # Ctrl-C takes the keys with it that have not been read yet.
+        line = f"\x15{mark}\r".encode()
+        self.send(line)
+        self.wait_for(f"{mark}: no such command".encode(), line)
 
     def ended(self):
         """The exit code. The modes of the terminal are those of before."""
@@ -136,7 +148,7 @@ class Chats:
     def terminal(self, rng, home):
         chat = Terminal(home, ["chat", "-m", DEMO, "--greedy", "--threads", "1"])
         try:
-            chat.wait_for_prompt()
+            chat.wait_for(b"\n> ")
             asked = []
             for _ in range(rng.randint(1, 6)):
                 # What was asked without any disturbance has a known answer.
@@ -166,7 +178,7 @@ class Chats:
                 for _ in range(rng.randint(1, 8)):
                     chat.resize(rng.choice([1, 2, 24, 200]), rng.choice([1, 2, 5, 80, 500]))
                     chat.read(rng.uniform(0, 0.05))
-                chat.wait_for_prompt()
+                chat.settle()
                 chat.resize(24, 80)
                 asked = None if asked is None else [*asked, question]
             case 5:
@@ -183,18 +195,17 @@ class Chats:
                 chat.send(rng.choice(COMMANDS) + "\r")
                 asked = None
             case _:
-                # Keys that mean little, and no Ctrl-C, Ctrl-D, Ctrl-Z or end of line among them.
-                keys = bytes(key for key in rng.randbytes(30) if key not in (3, 4, 10, 13, 26, 28)) + b"\x1b"
+                keys = bytes(key for key in rng.randbytes(30) if key not in SPECIAL)
                 chat.send(keys)
                 chat.read(0.2)
                 chat.send("\x15\x0b\r")
                 asked = None
-        chat.wait_for_prompt()
+        chat.settle()
         return asked
 
     def save(self, chat, home, asked):
         chat.send("/save said.json\r")
-        chat.wait_for_prompt()
+        chat.settle()
         saved = [message["content"] for message in json.loads(pathlib.Path(home, "said.json").read_text())]
         check(saved[::2] == asked, "asked", asked, "and saved", saved)
         self.answers.check(DEMO, ["terminal", asked], saved[1::2])
@@ -208,7 +219,7 @@ class Chats:
                 chat.send("\x15\x04")
             case "twice":
                 chat.send("\x15\x03")
-                chat.read(0.3)
+                chat.wait_for(b"press Ctrl-C again")
                 chat.send("\x03")
             case _:
                 if rng.random() < 0.5:
