@@ -178,7 +178,6 @@ class Chats:
                 for _ in range(rng.randint(1, 8)):
                     chat.resize(rng.choice([1, 2, 24, 200]), rng.choice([1, 2, 5, 80, 500]))
                     chat.read(rng.uniform(0, 0.05))
-                chat.settle()
                 chat.resize(24, 80)
                 asked = None if asked is None else [*asked, question]
             case 5:

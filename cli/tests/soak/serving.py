@@ -97,7 +97,6 @@ class Server:
             self.child.send_signal(kind)
             time.sleep(0.05)
         code = wait(self.child, "the server")
-        self.check_log()
         check(code in codes, f"the exit code after {kinds} is {code}:", self.log())
         holds_only(self.home.name, [])
         self.home.cleanup()
@@ -139,7 +138,7 @@ class Storm:
                 self.come(rng)
         except Exception as error:
             # A server that ends or was killed closes connections at any place.
-            if not self.ends.is_set():
+            if isinstance(error, Failure) or not self.ends.is_set():
                 self.failures.append(f"{type(error).__name__}: {error}")
 
     def come(self, rng):
@@ -201,6 +200,8 @@ class Storm:
         try:
             answer = self.read(path, data, is_stream)
         except (KeyError, ValueError, TypeError, IndexError) as error:
+            if self.ends.is_set():
+                return None
             raise Failure(f"{path} {body}: {error!r} of {data!r}") from error
         if answer is not None:
             self.answers.check(self.server.model, [path, body], answer)
@@ -216,7 +217,7 @@ class Storm:
             check(is_known, "an event of an error:", lines[-1])
             return None
         if path not in ("/v1/responses", "/v1/messages"):
-            check(lines[-1] == "[DONE]", "a stream without end:", data)
+            check(lines[-1:] == ["[DONE]"] or self.ends.is_set(), "a stream without end:", data)
             lines.pop()
         return requests.read_events(path, [json.loads(line) for line in lines])
 
@@ -238,6 +239,7 @@ class Calm:
 
     def close(self):
         self.server.end([signal.SIGTERM], [0])
+        self.server.check_log()
         megabytes = [round(bytes / 1e6, 1) for bytes in self.measured]
         print(f"memory of the server in MB: {megabytes}", flush=True)
         if len(self.measured) >= MEASUREMENTS:
@@ -275,6 +277,7 @@ class Restless:
         else:
             server.end([first], [0])
         storm.join()
+        server.check_log()
         # What a process that was killed has begun to write stays.
         if first != signal.SIGKILL:
             left = [path.name for path in pathlib.Path(self.folder.name).iterdir()]
