@@ -50,7 +50,8 @@ impl Service {
             let Ok(response) = self.router.clone().oneshot(request).await;
             let (parts, body) = response.into_parts();
             let pieces = body.into_data_stream().take(most);
-            let pieces: Vec<Bytes> = pieces.filter_map(|piece| async { piece.ok() }).collect().await;
+            let pieces: Vec<Bytes> =
+                pieces.filter_map(|piece| async { piece.ok() }).collect().await;
             Response::from_parts(parts, pieces.concat())
         })
     }
@@ -74,7 +75,8 @@ mod tests {
         let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../model/demo/int4");
         let service = Service::open(&["-m", model, "--threads", "1"]).unwrap();
         let ask = |fields: &str, most| {
-            let body = format!(r#"{{"messages": [{{"role": "user", "content": "hi"}}], {fields}}}"#);
+            let body =
+                format!(r#"{{"messages": [{{"role": "user", "content": "hi"}}], {fields}}}"#);
             let request = Request::post("/v1/chat/completions").header("host", "localhost");
             service.respond(request.body(body.into()).unwrap(), most)
         };
