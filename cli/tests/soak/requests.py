@@ -143,6 +143,8 @@ def choice(part):
 def read_events(path, events):
     """The same of the events of a stream."""
     if path == "/v1/responses":
+        if events[-1]["type"] not in ("response.completed", "response.incomplete"):
+            raise ValueError("a stream without end")
         return read(path, events[-1]["response"])
     if path == "/v1/messages":
         blocks = {}

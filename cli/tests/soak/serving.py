@@ -217,7 +217,10 @@ class Storm:
             check(is_known, "an event of an error:", lines[-1])
             return None
         if path not in ("/v1/responses", "/v1/messages"):
-            check(lines[-1:] == ["[DONE]"] or self.ends.is_set(), "a stream without end:", data)
+            if lines[-1:] != ["[DONE]"]:
+                # The server was killed.
+                check(self.ends.is_set(), "a stream without end:", data)
+                return None
             lines.pop()
         return requests.read_events(path, [json.loads(line) for line in lines])
 
