@@ -10,10 +10,8 @@ use anyhow::{Context, Result, anyhow, ensure};
 use glm_model::{Message, NotUtf8, messages_from_json, owned_utf8, utf8};
 
 use crate::failure::usage;
+use crate::limits::input::MAX_INPUT;
 use crate::{folders, messages};
-
-/// Maximum size in bytes of a text, a list of ids or a conversation: far more than fits in a context.
-const MOST: usize = 16 << 20;
 
 /// A JSON list of ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,8 +21,8 @@ impl FromStr for Ids {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text.len() > MOST {
-            return Err(messages::too_long(MOST));
+        if text.len() > MAX_INPUT {
+            return Err(messages::too_long(MAX_INPUT));
         }
         serde_json::from_str(text).map(Ids).map_err(messages::not_a_list_of_ids)
     }
@@ -92,15 +90,15 @@ pub fn line(reader: &mut impl BufRead) -> Result<Option<String>> {
 /// The bytes of the next line, with its end.
 fn bytes_of_line(reader: &mut impl BufRead) -> Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
-    reader.take(MOST as u64 + 1).read_until(b'\n', &mut bytes)?;
-    ensure!(bytes.len() <= MOST, messages::line_too_long(MOST));
+    reader.take(MAX_INPUT as u64 + 1).read_until(b'\n', &mut bytes)?;
+    ensure!(bytes.len() <= MAX_INPUT, messages::line_too_long(MAX_INPUT));
     Ok((!bytes.is_empty()).then_some(bytes))
 }
 
 pub fn read(reader: &mut impl Read) -> Result<String> {
     let mut bytes = Vec::new();
-    reader.take(MOST as u64 + 1).read_to_end(&mut bytes)?;
-    ensure!(bytes.len() <= MOST, messages::too_long(MOST));
+    reader.take(MAX_INPUT as u64 + 1).read_to_end(&mut bytes)?;
+    ensure!(bytes.len() <= MAX_INPUT, messages::too_long(MAX_INPUT));
     text_of(bytes)
 }
 
@@ -137,7 +135,7 @@ mod tests {
         for text in ["", "5", "[5", "[-1]", "[4294967296]", "[1.5]", "[\"5\"]"] {
             assert!(text.parse::<Ids>().is_err(), "{text}");
         }
-        assert!(" ".repeat(MOST + 1).parse::<Ids>().is_err());
+        assert!(" ".repeat(MAX_INPUT + 1).parse::<Ids>().is_err());
     }
 
     #[test]

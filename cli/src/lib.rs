@@ -12,6 +12,7 @@ mod folders;
 mod help;
 mod input;
 mod interrupt;
+mod limits;
 #[cfg_attr(
     not(feature = "serve"),
     allow(dead_code, reason = "messages of a command that is left out")
@@ -62,6 +63,8 @@ pub use serve::Service;
 
 /// Does what the command line says.
 pub fn main() -> ExitCode {
+    // Without it, a model file that another process cuts ends the program.
+    let _ = glm_model::survive_truncated_files();
     let done = Cli::read().and_then(|command| run(&command));
     done.map_or_else(|error| failure::report(&error), |()| ExitCode::SUCCESS)
 }

@@ -29,12 +29,10 @@ use self::hub::{Endpoint, Listing, RemoteFile};
 use self::stop::Stop;
 use crate::args::{Pull, weight_format};
 use crate::interrupt::{self, Again, Termination};
+use crate::limits::hub::MAX_SMALL;
 use crate::output::{self, note};
 use crate::repository::Repository;
 use crate::{failure, messages, models, units};
-
-/// Most bytes of a configuration or an index.
-const MAX_SMALL: u64 = 32 << 20;
 
 pub fn run(args: &Pull) -> Result<()> {
     let started = Instant::now();

@@ -3,14 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::limits::model::MAX_NAME;
 use crate::messages;
 
 /// A repository, as in `THUDM/chatglm-6b`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Repository(String);
-
-/// Most bytes of an owner's or a repository's name, as on the Hugging Face hub.
-const MOST: usize = 96;
 
 /// Start of the folder of a repository in the hub's cache.
 const FOLDER: &str = "models--";
@@ -39,7 +37,7 @@ impl FromStr for Repository {
         let is_part = |part: &str| {
             let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
             let (first, last) = (part.chars().next(), part.chars().next_back());
-            part.len() <= MOST
+            part.len() <= MAX_NAME
                 && part.chars().all(allowed)
                 && ![first, last].iter().any(|c| matches!(c, None | Some('-' | '.')))
                 && !part.contains("--")
@@ -76,7 +74,7 @@ mod tests {
 
     #[test]
     fn nothing_else_is_a_name() {
-        let long = "a".repeat(MOST + 1);
+        let long = "a".repeat(MAX_NAME + 1);
         for name in
             ["", "/", "a/", "/b", "a/b/c", "../b", "a/..", "a--b/c", "a b", "a/-b", "a\\b", &long]
         {

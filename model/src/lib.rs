@@ -37,15 +37,18 @@ mod error;
 
 mod files;
 mod generate;
+mod limits;
 mod machine;
+mod memory;
 mod network;
 mod text;
+mod units;
 
 #[cfg(feature = "demo")]
 pub mod demo;
 
 pub use calibrate::{Calibration, CalibrationInfo};
-pub use error::{Error, Result};
+pub use error::{Error, FileChange, Result};
 pub use files::checkpoint::{
     Bytes, Checkpoint, Dtype, Format, SafetensorsLayout, Tensor, TensorSpec, checkpoint_files,
     write_skeleton,
@@ -55,7 +58,8 @@ pub use files::config::{
 };
 pub use files::gguf::BlockType;
 pub use files::inventory::{Inventory, MatrixInfo};
-pub use files::json::{MOST_JSON_VALUES, check_json_values};
+pub use files::json::check_json_values;
+pub use files::mapped::survive_truncated_files;
 pub use files::model_dir::is_lfs_pointer;
 pub use files::model_files::ModelFiles;
 pub use files::model_path::ModelPath;
@@ -74,7 +78,7 @@ pub use generate::conversation::{
     Answer, Conversation, ConversationOptions, Overflow, Reply, messages_from_json,
     messages_to_json,
 };
-pub use generate::draft::{Draft, DraftStats, MAX_DRAFT};
+pub use generate::draft::{Draft, DraftStats};
 pub use generate::fair_queue::{Client, FairQueue, Shares};
 pub use generate::fill::{Filled, fill};
 pub use generate::generation::{FinishReason, Generation, Request, TextGeneration, check_prompt};
@@ -85,6 +89,9 @@ pub use generate::perplexity::{
 pub use generate::sampling::{SampledToken, Sampler, Sampling, UnusableDefault};
 pub use generate::score::{Score, score};
 pub use glm_kernels::{ISA_VARIABLE, Isa, for_each, for_each_row};
+pub use limits::file::{MOST_IN_CONFIG, MOST_JSON_VALUES};
+pub use limits::run::MAX_DRAFT;
+pub use limits::run::MAX_THREADS;
 pub use machine::cores::Cores;
 pub use machine::roofline::Roofline;
 pub use network::activations::Activations;
@@ -93,7 +100,7 @@ pub use network::chunk::{Chunk, Logits};
 pub use network::hook::{CancelToken, Hook, HookPoint, HookRows, LogitsSink, Progress, RunOptions};
 pub use network::kv::{KvFormat, KvPool};
 pub use network::layer::LinearRole;
-pub use network::model::{DEFAULT_CONTEXT, MAX_THREADS, Model, Options};
+pub use network::model::{DEFAULT_CONTEXT, Model, Options};
 pub use network::sequence::Sequence;
 pub use network::workspace::Workspace;
 pub use text::chat::{
@@ -104,3 +111,4 @@ pub use text::chat::{
 pub use text::grammar::{Grammar, GrammarCompiler, GrammarConstraint};
 pub use text::stream::TextStream;
 pub use text::tokenizer::{Special, Tokenizer};
+pub use units::{readable_bytes, readable_parameters};

@@ -1,5 +1,6 @@
 //! The body of a request: JSON of a type. Fields that the type does not have are ignored, and named.
 
+use crate::limits::request::{LONGEST_NAME, MOST_NAMES};
 use std::collections::BTreeSet;
 
 use glm_model::{MOST_JSON_VALUES, check_json_values};
@@ -7,12 +8,6 @@ use serde::de::DeserializeOwned;
 
 use super::error::{ApiError, Result};
 use super::fields::{Fields, unread};
-
-/// Most names of unknown fields that are remembered.
-pub const MOST_NAMES: usize = 100;
-
-/// The characters of a name that are shown.
-const LONGEST_NAME: usize = 64;
 
 /// The value, and the names of the fields that it does not have. Names are without the numbers of lists.
 ///

@@ -2,6 +2,8 @@
 
 pub mod response;
 
+use crate::limits::request::MOST_LOGPROBS;
+use crate::limits::request::MOST_NAME;
 use glm_model::{PromptOptions, messages_from_json, offer_tools};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -12,7 +14,7 @@ use super::answer::Reader;
 use super::error::{ApiError, Result};
 use super::fields::{Fields, Read};
 use super::form::Form;
-use super::model::{ApiModel, MOST_LOGPROBS, Question, response_id};
+use super::model::{ApiModel, Question, response_id};
 use super::sampling::{choices, sampled_request};
 
 sampled_request! {
@@ -133,9 +135,6 @@ fn tools(request: &mut ChatRequest) -> Result<Option<Value>> {
     let is_none = request.tool_choice.as_ref().is_some_and(|choice| choice == "none");
     Ok(tools.filter(|_| !is_none).map(Value::from))
 }
-
-/// Longest name of a tool in bytes.
-const MOST_NAME: usize = 128;
 
 /// Whether a tool can have this name. In the texts of calls, other characters would look like what surrounds a name.
 fn is_name(name: &str) -> bool {

@@ -1,5 +1,6 @@
 //! Texts that are to be continued, or whose blank is to be filled, and their continuations.
 
+use crate::limits::request::MOST_COMPLETION_LOGPROBS;
 use glm_model::{Message, Role, TextStream, fill_prompt};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -15,9 +16,6 @@ use super::usage::UsageBody;
 
 /// Tokens of an answer for which no number is given, as in OpenAI's API. A model that continues texts knows no end.
 const FEW: usize = 16;
-
-/// Most alternatives of a token, as in OpenAI's API.
-const MOST_LOGPROBS: usize = 5;
 
 /// The blank that stands for a text of any length.
 const BLANK: &str = "[gMASK]";
@@ -109,10 +107,10 @@ fn check(request: &CompletionRequest, choices: usize) -> Result<()> {
     if request.best_of.is_some_and(|best| best != choices) {
         return Err(ApiError::field("best_of", "best_of other than n is not supported"));
     }
-    if request.logprobs.is_some_and(|most| most > MOST_LOGPROBS) {
+    if request.logprobs.is_some_and(|most| most > MOST_COMPLETION_LOGPROBS) {
         return Err(ApiError::field(
             "logprobs",
-            format!("logprobs must be from 0 to {MOST_LOGPROBS}"),
+            format!("logprobs must be from 0 to {MOST_COMPLETION_LOGPROBS}"),
         ));
     }
     Ok(())

@@ -14,12 +14,10 @@ use glm_model::{
 use super::answer::Reader;
 use super::error::{ApiError, Result, TOO_MANY_ANSWERS};
 use super::form::Form;
-use crate::args::{self, MOST_SEQUENCES};
+use crate::args;
+use crate::limits::request::MOST_SEQUENCES;
 use crate::models::Choice;
 use crate::open;
-
-/// Most alternatives of a token.
-pub const MOST_LOGPROBS: usize = 20;
 
 /// The model that answers requests.
 pub struct ApiModel {

@@ -7,9 +7,7 @@ use utoipa::ToSchema;
 
 use super::error::{ApiError, Result};
 use crate::args::random_seed;
-
-/// Most stop strings of a request.
-const MOST_STOPS: usize = 16;
+use crate::limits::request::MOST_STOPS;
 
 /// One text, or several.
 #[derive(Debug, Clone, Deserialize, ToSchema)]

@@ -6,9 +6,6 @@ use glm_model::Template;
 
 use super::number::{memory, positive};
 
-/// The highest value of `--max-sequences`.
-pub const MOST_SEQUENCES: u64 = 1024;
-
 /// How requests are answered, and the memory for it.
 #[derive(Debug, Args)]
 pub struct Api {

@@ -7,7 +7,8 @@ use clap::{Args, ValueHint};
 
 use super::number::whole;
 use super::path::path;
-use super::{Api, MOST_SEQUENCES, Model};
+use super::{Api, Model};
+use crate::limits::request::MOST_SEQUENCES;
 use crate::messages;
 
 const EXAMPLES: &str = "\

@@ -10,10 +10,8 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::args::Shard;
+use crate::limits::input::MAX_LINE;
 use crate::messages;
-
-/// Most bytes of a line that are kept: more than a context holds, as in `glm serve`.
-const MOST: usize = 20 << 20;
 
 /// The byte order mark, with which some programs begin files in UTF-8.
 const MARK: &[u8] = b"\xef\xbb\xbf";
@@ -172,7 +170,7 @@ fn line(reader: &mut impl BufRead) -> io::Result<Option<(Option<Vec<u8>>, Hash)>
         let end = part.iter().position(|&byte| byte == b'\n');
         let text = &part[..end.unwrap_or(part.len())];
         hasher.update(text);
-        is_long |= bytes.len() + text.len() > MOST;
+        is_long |= bytes.len() + text.len() > MAX_LINE;
         if is_long {
             bytes = Vec::new();
         } else {
@@ -211,7 +209,7 @@ mod tests {
 
     #[test]
     fn lines_that_are_too_long_are_not_kept() {
-        let endless = io::repeat(b'a').take(3 * MOST as u64).chain(&b"\nshort"[..]);
+        let endless = io::repeat(b'a').take(3 * MAX_LINE as u64).chain(&b"\nshort"[..]);
         let mut reader = BufReader::new(endless);
         assert_eq!(line(&mut reader).unwrap().unwrap().0, None);
         assert_eq!(line(&mut reader).unwrap().unwrap().0.as_deref(), Some(&b"short"[..]));

@@ -15,14 +15,12 @@ use serde::Deserialize;
 use super::input::Hash;
 use super::request::may_pass;
 use crate::file::{self, Lock};
+use crate::limits::input::MAX_OUTPUT_LINE;
 use crate::messages;
 use crate::output::note;
 
 /// How often written answers are made safe from a loss of power.
 const SYNC: Duration = Duration::from_secs(1);
-
-/// Most bytes of an answer in a file that is read.
-const MOST: u64 = 1 << 30;
 
 const PREFIX: &str = "batch_req_";
 
@@ -179,7 +177,7 @@ fn answered(file: &File, name: &str, names: &[Hash], done: &mut [bool]) -> Resul
     let mut again = Vec::new();
     for number in 1u64.. {
         line.clear();
-        let read = reader.by_ref().take(MOST).read_until(b'\n', &mut line);
+        let read = reader.by_ref().take(MAX_OUTPUT_LINE).read_until(b'\n', &mut line);
         read.with_context(|| name.to_owned())?;
         if line.last() != Some(&b'\n') {
             // A file of something else must not be emptied because it has one line.

@@ -1,5 +1,6 @@
 //! Completion of commands, of settings and of paths.
 
+use crate::limits::input::MAX_COMPLETIONS;
 use std::cell::RefCell;
 use std::fs;
 use std::path::Path;
@@ -12,9 +13,6 @@ use rustyline::{Context, Result};
 
 use super::command::{COMMANDS, expanded};
 use super::settings;
-
-/// The most paths that are offered.
-const MOST: usize = 1000;
 
 /// What helps with typing a line.
 #[derive(Default)]
@@ -99,7 +97,7 @@ fn paths(typed: &str) -> Vec<String> {
             let end = if entry.path().is_dir() { "/" } else { "" };
             (is_shown && found.starts_with(name)).then(|| format!("{folder}{found}{end}"))
         })
-        .take(MOST)
+        .take(MAX_COMPLETIONS)
         .collect();
     paths.sort();
     paths

@@ -5,12 +5,11 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::limits::input::MAX_EDITED;
 use crate::{messages, tty};
 
 /// The editor where neither `VISUAL` nor `EDITOR` names one.
 const FALLBACK: &str = if cfg!(windows) { "notepad" } else { "vi" };
-/// Bytes of the longest text that is read back.
-const LONGEST: u64 = 16 << 20;
 
 /// Opens the editor on `text` and returns what was written, or `None` if nothing was changed or all was removed.
 ///
@@ -29,7 +28,7 @@ pub fn edited(text: &str) -> Result<Option<String>> {
     ensure!(status.success(), messages::editor_failed(editor, status));
     // An editor may have put another file in its place.
     let mut bytes = Vec::new();
-    std::fs::File::open(file.path())?.take(LONGEST).read_to_end(&mut bytes)?;
+    std::fs::File::open(file.path())?.take(MAX_EDITED).read_to_end(&mut bytes)?;
     let written = String::from_utf8_lossy(&bytes);
     let written = written.trim_end_matches(['\n', '\r']);
     let is_new = !written.trim().is_empty() && written != text;

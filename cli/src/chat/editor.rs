@@ -14,8 +14,9 @@ use rustyline::{
 
 use super::command::is_open;
 use super::complete::Helper;
-use super::history::{self, History, is_kept};
+use super::history::{History, is_kept};
 use super::style;
+use crate::limits::input::MAX_ENTRIES;
 use crate::{input, messages, tty};
 
 const PROMPT: &str = "> ";
@@ -50,7 +51,7 @@ impl Editor {
         }
         // The editor uses the terminal itself, so that only answers are written to stdout.
         let config = Config::builder()
-            .max_history_size(history::LONGEST)
+            .max_history_size(MAX_ENTRIES)
             .and_then(|config| config.history_ignore_dups(true))
             .context("the terminal")?
             .behavior(Behavior::PreferTerm)

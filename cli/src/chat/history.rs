@@ -9,14 +9,8 @@ use rustyline::history::{FileHistory, History as _, MemHistory};
 
 use super::style::note;
 use crate::folders;
+use crate::limits::input::{MAX_ENTRY, MAX_HISTORY};
 use crate::messages;
-
-/// Entries that are kept.
-pub const LONGEST: usize = 1000;
-/// Bytes of the longest text that is kept; a longer one is a pasted document.
-const LARGEST_ENTRY: usize = 64 << 10;
-/// Bytes of the largest file that is read: far more than we write.
-const LARGEST_FILE: u64 = 64 << 20;
 
 /// What is remembered for the next run. The editor has its own memory of this run.
 pub struct History {
@@ -59,7 +53,7 @@ impl History {
 
 /// Whether a text is worth remembering.
 pub fn is_kept(text: &str) -> bool {
-    !text.trim().is_empty() && text.len() <= LARGEST_ENTRY
+    !text.trim().is_empty() && text.len() <= MAX_ENTRY
 }
 
 fn path() -> Result<PathBuf> {
@@ -68,7 +62,7 @@ fn path() -> Result<PathBuf> {
 
 fn load(path: &Path, entries: &mut FileHistory) -> Result<()> {
     let Ok(metadata) = path.metadata() else { return Ok(()) };
-    let is_history = metadata.is_file() && metadata.len() <= LARGEST_FILE;
+    let is_history = metadata.is_file() && metadata.len() <= MAX_HISTORY;
     ensure!(is_history, messages::not_a_history(path.display()));
     entries.load(path).with_context(|| path.display().to_string())
 }

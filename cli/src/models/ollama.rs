@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use crate::folders;
+use crate::limits::model::MAX_MANIFEST;
 use crate::messages;
 
 /// What the names of these models begin with.
@@ -26,9 +27,6 @@ const TAG: &str = "latest";
 
 /// The type of the file with the weights.
 const MODEL: &str = "application/vnd.ollama.image.model";
-
-/// Most bytes of a manifest. Those of the library have about one thousand.
-const MAX_MANIFEST: u64 = 1 << 20;
 
 #[derive(Deserialize)]
 struct Manifest {

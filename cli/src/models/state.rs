@@ -4,14 +4,12 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::Path;
 
-use glm_model::{Config, Error, Inventory, ModelFiles, check_json_values, open_regular};
+use glm_model::{
+    Config, Error, Inventory, MOST_IN_CONFIG, ModelFiles, check_json_values, open_regular,
+};
 use serde_json::Value;
 
-/// Most bytes of a configuration that is not of a supported model.
-const MAX_CONFIG: u64 = 1 << 20;
-
-/// Most values of one.
-const MAX_VALUES: usize = 1 << 17;
+use crate::limits::model::MAX_CONFIG;
 
 /// What the files of a model are good for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,7 +72,7 @@ fn kind(folder: &Path) -> Option<String> {
     let path = folder.join("config.json");
     let mut text = Vec::new();
     open_regular(&path).ok()?.take(MAX_CONFIG).read_to_end(&mut text).ok()?;
-    check_json_values(&text, MAX_VALUES).ok()?;
+    check_json_values(&text, MOST_IN_CONFIG).ok()?;
     let config: Value = serde_json::from_slice(&text).ok()?;
     Some(config.get("model_type")?.as_str()?.to_owned())
 }

@@ -14,10 +14,8 @@ use super::http::{Answer, Failure, Http, Request};
 use super::hub::RemoteFile;
 use super::progress::Progress;
 use super::retry::Retries;
+use crate::limits::hub::MAX_RANGE;
 use crate::messages;
-
-/// Most bytes of a part of a file that is kept in memory.
-const MAX_RANGE: u64 = 256 << 20;
 
 /// Partial content.
 const PARTIAL: u16 = 206;

@@ -12,10 +12,8 @@ use ureq::{Agent, Body};
 
 use super::redirect;
 use super::stop::Stop;
+use crate::limits::hub::{MAX_REASON, MAX_REDIRECTS, STALLED};
 use crate::messages;
-
-/// A connection on which nothing arrives for so long is given up.
-const STALLED: Duration = Duration::from_secs(30);
 
 /// How often is looked whether the program shall stop.
 const TICK: Duration = Duration::from_millis(100);
@@ -23,12 +21,6 @@ const TICK: Duration = Duration::from_millis(100);
 /// Bytes of a chunk, and the chunks that may wait for the reader.
 const CHUNK: usize = 256 << 10;
 const CHUNKS: usize = 8;
-
-/// Most redirections of a request.
-const MAX_REDIRECTS: usize = 10;
-
-/// Most bytes of the explanation of an error that are read.
-const MAX_REASON: usize = 4 << 10;
 
 /// A client of HTTP.
 pub struct Http {

@@ -15,6 +15,7 @@ use super::http::{Http, Refused, Request};
 use super::redirect;
 use super::retry::Retries;
 use crate::args::Hub;
+use crate::limits::hub::{MAX_ANSWER, MAX_FILES, MAX_REVISION};
 use crate::repository::Repository;
 use crate::{failure, messages};
 
@@ -71,15 +72,6 @@ impl fmt::Display for Hash {
         }
     }
 }
-
-/// Most bytes of an answer that describes a repository.
-const MAX_ANSWER: usize = 16 << 20;
-
-/// Most files of a repository.
-const MAX_FILES: usize = 100_000;
-
-/// Most bytes of a revision, as of a file name.
-const MAX_REVISION: usize = 255;
 
 /// A hub and the account there.
 #[derive(Debug)]

@@ -7,11 +7,9 @@ use anyhow::{Context, Result};
 
 use super::http::Failure;
 use super::stop::Stop;
+use crate::limits::hub::MAX_WAIT;
 use crate::messages;
 use crate::units;
-
-/// The longest wait that a server may ask for.
-const LONGEST: Duration = Duration::from_secs(300);
 
 const TICK: Duration = Duration::from_millis(50);
 
@@ -55,7 +53,7 @@ impl Retries {
                 return Err(error);
             }
             let wait = wait.unwrap_or(self.first.saturating_mul(1 << (tries - 1).min(16)));
-            if wait > LONGEST {
+            if wait > MAX_WAIT {
                 return Err(error).context(messages::asked_to_wait(units::seconds(wait)));
             }
             note(&messages::tried_again(crate::failure::message(&error), units::seconds(wait)));

@@ -10,8 +10,9 @@ use serde::de::DeserializeOwned;
 
 use super::App;
 use super::error::{ApiError, Result};
-use crate::api::body::{MOST_NAMES, parse};
+use crate::api::body::parse;
 use crate::api::fields::Fields;
+use crate::limits::request::MOST_NAMES;
 use crate::messages;
 use crate::output::{harmless, note};
 

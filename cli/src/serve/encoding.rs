@@ -3,11 +3,8 @@
 //! A grammar can take seconds, and a text takes milliseconds. So each kind has turns of its own: no text waits for a grammar.
 
 use super::turns::Turns;
+use crate::limits::server::{GRAMMARS, TEXTS};
 
-/// Texts that are encoded at the same time.
-const TEXTS: usize = 2;
-/// Grammars that are compiled at the same time.
-const GRAMMARS: usize = 2;
 /// Threads that work at the same time.
 pub const AT_ONCE: usize = TEXTS + GRAMMARS;
 

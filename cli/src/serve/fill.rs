@@ -13,6 +13,7 @@ use super::sampling::{Sampled, sampled_request};
 use super::served::{Question, Served};
 use super::usage::UsageBody;
 use crate::api::fields::Fields;
+use crate::limits::server::MOST_BLANKS;
 
 sampled_request! {
     /// A text with blanks.
@@ -23,9 +24,6 @@ sampled_request! {
 }
 
 impl Fields for FillRequest {}
-
-/// Most blanks of a text.
-const MOST_BLANKS: usize = 64;
 
 /// The filled text.
 #[derive(Debug, Serialize, ToSchema)]

@@ -8,12 +8,11 @@ use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use crate::limits::server::MIN_KEY;
 use crate::messages;
 
 /// The variable that holds the key if no file does.
 const VARIABLE: &str = "GLM_API_KEY";
-/// Fewest characters of a key. A shorter one could be guessed.
-const FEWEST: usize = 16;
 
 /// The hash of a key. Hashes are of equal length, so that a comparison tells nothing about the key.
 #[derive(Clone)]
@@ -40,7 +39,7 @@ impl Key {
 
     fn new(text: &str, origin: &str) -> Result<Self> {
         let is_word = text.bytes().all(|byte| byte.is_ascii_graphic());
-        ensure!(is_word && text.len() >= FEWEST, messages::not_a_key(origin, FEWEST));
+        ensure!(is_word && text.len() >= MIN_KEY, messages::not_a_key(origin, MIN_KEY));
         Ok(Self(Self::hash(text.as_bytes())))
     }
 

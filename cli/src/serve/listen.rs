@@ -23,20 +23,11 @@ use super::addresses::{Addresses, Place};
 use super::paced::Paced;
 use super::{App, Phase};
 use crate::failure::INTERRUPTED;
+use crate::limits::server::{
+    CONNECTIONS, HEADER_BYTES, HEADER_LINES, LAST_WORDS, OF_ADDRESS, SEND_BUFFER,
+};
 use crate::messages;
 use crate::output::note;
-
-/// Most connections at a time. Others wait to be accepted.
-const CONNECTIONS: usize = 512;
-/// Most connections of an address of another machine: half of the places are left to others.
-const OF_ADDRESS: usize = CONNECTIONS / 2;
-/// Bytes of a response that the system keeps for a client. It would keep megabytes for one that takes nothing.
-const SEND_BUFFER: usize = 128 << 10;
-/// Most bytes and lines of headers.
-const HEADER_BYTES: usize = 64 << 10;
-const HEADER_LINES: usize = 100;
-/// How long answers that were ended have to say so, and how long a file that is not finished has to be removed.
-const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// The address of the client of a request.
 #[derive(Debug, Clone, Copy)]

@@ -1,5 +1,6 @@
 //! A connection whose client must take what it is sent.
 
+use crate::limits::server::SLOWEST;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -7,10 +8,6 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
-
-/// Bytes a second that a client must take, on average over the time in which it holds up the response. A limit of the time without any
-/// progress is not enough: a client could take a few bytes each time before it is over.
-const SLOWEST: u32 = 4 << 10;
 
 /// A stream whose writes fail if the other side takes too little of them.
 pub struct Paced<S> {

@@ -8,10 +8,8 @@ use anyhow::{Context, Result, ensure};
 use toml_edit::{Array, Document, DocumentMut, Item, Table};
 
 use super::{NAMES, Origin, Value, flag};
+use crate::limits::input::MAX_SETTINGS;
 use crate::{failure, file, input, messages};
-
-/// Largest file that is read.
-const MAX_FILE: u64 = 1 << 20;
 
 /// The settings in a file; none if it does not exist.
 ///
@@ -92,9 +90,12 @@ fn text(path: &Path) -> Result<String> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
         file => file,
     };
-    let read = file.and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes));
+    let read = file.and_then(|file| file.take(MAX_SETTINGS + 1).read_to_end(&mut bytes));
     let length = read.with_context(|| path.display().to_string())?;
-    ensure!(length as u64 <= MAX_FILE, messages::file_is_too_large(path.display(), MAX_FILE));
+    ensure!(
+        length as u64 <= MAX_SETTINGS,
+        messages::file_is_too_large(path.display(), MAX_SETTINGS)
+    );
     input::text_of(bytes).with_context(|| path.display().to_string())
 }
 

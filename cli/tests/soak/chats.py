@@ -218,7 +218,8 @@ class Chats:
                 chat.send("\x15\x04")
             case "twice":
                 chat.send("\x15\x03")
-                chat.wait_for(b"press Ctrl-C again")
+                # Before the prompt, it would be no key.
+                chat.wait_for(b"or Ctrl-D, to leave\n> ")
                 chat.send("\x03")
             case _:
                 if rng.random() < 0.5:

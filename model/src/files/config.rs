@@ -17,6 +17,7 @@ use crate::files::peft::no_model_error;
 use crate::files::prefix::TrainedPrefix;
 use crate::files::variant::Variant;
 use crate::generate::sampling::{Sampling, UnusableDefault};
+use crate::limits::config::{MAX_HEADS, MAX_HIDDEN, MAX_INTERMEDIATE, MAX_LAYERS, MAX_VOCAB};
 
 mod chatglm;
 mod chatglm2;
@@ -381,23 +382,23 @@ impl Config {
 /// Fields that several dialects have, with their ranges.
 impl Fields<'_> {
     fn vocab(&self, name: &str) -> Result<usize> {
-        self.size(name, 1..=1 << 24)
+        self.size(name, 1..=MAX_VOCAB)
     }
 
     fn hidden(&self) -> Result<usize> {
-        self.size("hidden_size", 8..=1 << 17)
+        self.size("hidden_size", 8..=MAX_HIDDEN)
     }
 
     fn heads(&self) -> Result<usize> {
-        self.size("num_attention_heads", 1..=1 << 10)
+        self.size("num_attention_heads", 1..=MAX_HEADS)
     }
 
     fn layers(&self, name: &str) -> Result<usize> {
-        self.size(name, 1..=1 << 10)
+        self.size(name, 1..=MAX_LAYERS)
     }
 
     fn intermediate_size(&self, name: &str) -> Result<usize> {
-        self.size(name, 1..=1 << 20)
+        self.size(name, 1..=MAX_INTERMEDIATE)
     }
 
     fn context(&self, name: &str) -> Result<usize> {

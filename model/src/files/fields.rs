@@ -6,9 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 use crate::files::model_dir::ModelDir;
-
-/// Most characters of a value in a message.
-const MAX_SHOWN: usize = 80;
+use crate::limits::file::MAX_SHOWN;
 
 /// A value as messages show it: JSON, shortened.
 pub(crate) fn shown(value: &Value) -> String {

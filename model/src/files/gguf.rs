@@ -27,13 +27,11 @@ use crate::error::{Error, Result};
 use crate::files::checkpoint::{self, Bytes, Contents, Tensor};
 use crate::files::model_dir::{IS_LFS_POINTER, is_lfs_pointer, is_there};
 use crate::files::regular::open_regular;
+use crate::limits::gguf::MAX_PARTS;
 pub use block::BlockType;
 pub(crate) use block::GROUP;
 use header::{Header, MAGIC, Problem};
 pub(crate) use value::{Array, Value};
-
-/// Most parts of a model. The largest published ones have some dozens.
-const MAX_PARTS: u64 = 1000;
 
 /// The end of the name of a file.
 const EXTENSION: &str = "gguf";
@@ -74,7 +72,13 @@ impl Gguf {
     }
 
     fn open(path: &Path) -> Result<Self> {
-        let read = |path: &Path| Self::parse(&path.into(), &Bytes::map(path)?);
+        let read = |path: &Path| {
+            let file = Bytes::map(path)?;
+            let parsed = Self::parse(&path.into(), &file);
+            // What was read may be wrong, or the reason why it could not be parsed.
+            file.check()?;
+            parsed
+        };
         let found = read(path)?;
         let count = found.first().header.unsigned("split.count").unwrap_or(1);
         if count <= 1 {

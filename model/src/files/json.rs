@@ -1,14 +1,5 @@
 //! How much memory JSON takes: a value of two bytes in a file may take some seventy in memory.
 
-/// Most values of a small file of a model, such as `config.json`. Published ones have some hundreds.
-pub(crate) const MOST_IN_CONFIG: usize = 1 << 17;
-
-/// Most values of `tokenizer.json`. Those of GLM-4.5, with 151 000 entries and as many merges of two, have 0.6 million.
-pub(crate) const MOST_IN_TOKENIZER: usize = 1 << 21;
-
-/// Most values of a conversation or a request.
-pub const MOST_JSON_VALUES: usize = 1 << 20;
-
 /// Checks that JSON has at most `most` values, without building them.
 ///
 /// # Errors

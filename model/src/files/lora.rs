@@ -14,6 +14,7 @@ use super::model_dir::ModelDir;
 use super::peft::{LoraConfig, MERGE, PEFT_CONFIG};
 use super::weights::{LowRankRows, Map, PLAIN, Source, StoredNetwork, check_apart};
 use crate::error::{Error, Result};
+use crate::limits::adapter::MAX_PATH;
 use crate::network::layer::LinearRole;
 use sha2::{Digest, Sha256};
 
@@ -196,9 +197,6 @@ fn modules(config: &Config) -> HashMap<String, Module> {
     }
     modules
 }
-
-/// Most bytes of a path. Each is matched with each pattern.
-const MAX_PATH: usize = 512;
 
 /// The module at a path, which may begin with what the program put there that trained the model.
 fn find<'m>(modules: &'m HashMap<String, Module>, path: &str) -> Option<&'m Module> {

@@ -2,19 +2,18 @@
 
 use crate::error::{Error, Result};
 use crate::files::gguf::Gguf;
-use crate::files::json::{MOST_IN_CONFIG, check_json_values};
+use crate::files::json::check_json_values;
 use crate::files::model_path::ModelPath;
 use crate::files::regular::open_regular;
 use crate::files::utf8::{owned_utf8, utf8};
 use crate::files::variant::Variant;
+use crate::limits::file::MAX_FILE;
+use crate::limits::file::MOST_IN_CONFIG;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-
-/// Largest file that is read; bounds memory. `tokenizer.json` of GLM-4 has 20 MB.
-const MAX_FILE: u64 = 64 << 20;
 
 /// The configuration of the model.
 pub(crate) const CONFIG: &str = "config.json";

@@ -14,6 +14,7 @@ use super::fields::Fields;
 use super::gguf;
 use super::model_dir::ModelDir;
 use crate::error::{Error, Result};
+use crate::limits::adapter::MAX_RANK;
 use pattern::Compiler;
 
 /// The name of the file.
@@ -24,9 +25,6 @@ const BASE: &str = "base_model_name_or_path";
 
 /// The kind of an adapter that is low-rank updates of linear layers.
 const LORA: &str = "LORA";
-
-/// Largest rank of an update.
-const MAX_RANK: usize = 1 << 16;
 
 /// Fields that change what the tensors mean, unless they are false, empty or missing.
 const UNSUPPORTED: [&str; 9] = [
@@ -262,7 +260,7 @@ mod tests {
             (json!({"rank_pattern": {"a": 0}}), r#""a" in rank_pattern must be from 1 to 65536"#),
             (
                 json!({"rank_pattern": {"a{1000}{1000}": 1}}),
-                r#"rank_pattern has the pattern "a{1000}{1000}", which cannot be read"#,
+                r#"rank_pattern has the pattern "a{1000}{1000}", which takes more than 65536 bytes"#,
             ),
             (
                 json!({"rank_pattern": many(1500), "alpha_pattern": many(549)}),

@@ -6,6 +6,7 @@
 //! longer than one over a single row. [`Draft::Auto`] measures both. It drafts only while the net loss of all drafts so far is at
 //! most 2 % of the total time.
 
+use crate::limits::run::MAX_DRAFT;
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -35,9 +36,6 @@ pub struct DraftStats {
     /// Drafted ids that were accepted.
     pub accepted: usize,
 }
-
-/// Longest draft.
-pub const MAX_DRAFT: usize = 15;
 
 /// Length of the n-grams that are looked up.
 const N: usize = 3;

@@ -13,6 +13,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::error::Result;
+use crate::limits::run::LOGITS_BYTES;
 use crate::network::chunk::{Chunk, Logits};
 use crate::network::hook::{CancelToken, RunOptions};
 use crate::network::model::Model;
@@ -27,9 +28,6 @@ pub use window::{Window, WindowOptions, windows};
 
 /// Tokens of windows in a pass, unless a single window is longer.
 const PASS_TOKENS: usize = 512;
-
-/// Most bytes of logits of one model.
-const LOGITS_BYTES: usize = 64 << 20;
 
 /// What the predictions of a model are compared with.
 pub enum Reference<'a> {

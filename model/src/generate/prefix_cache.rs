@@ -6,11 +6,9 @@ use std::collections::HashMap;
 
 use glm_kernels::KEYS;
 
+use crate::limits::run::MAX_SEQUENCES;
 use crate::network::model::Model;
 use crate::network::sequence::Sequence;
-
-/// Most sequences. Every search compares a prompt with all of them.
-const MAX_SEQUENCES: usize = 256;
 
 /// Sequences that ended, least recently used first. The pages that they share count once.
 pub(crate) struct PrefixCache {

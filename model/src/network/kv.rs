@@ -10,6 +10,7 @@ use half::f16;
 
 use crate::error::{Error, Result};
 use crate::files::config::Config;
+use crate::limits::run::KEPT_BYTES;
 use crate::network::activations::Activations;
 
 /// Element type of the KV cache.
@@ -60,9 +61,6 @@ impl KvFormat {
 pub(crate) fn shape(config: &Config) -> KvShape {
     KvShape { layers: config.layers, heads: config.kv_heads, head_size: config.head_size }
 }
-
-/// Most bytes of free pages that a pool keeps for reuse. Further pages are freed.
-const KEPT_BYTES: usize = 256 << 20;
 
 /// The memory for the KV caches of all sequences of a model. Clones share the pool.
 ///

@@ -19,10 +19,13 @@ mod watch;
 
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::generate::constraint::{Constraint, IdSet};
+use crate::limits::grammar::{
+    MAX_ANSWERS_TIME, MAX_DEPTH, MAX_LEXER_STATES, MAX_SOURCE, MAX_TOKEN_TIME, MORE_TIME, STACK,
+};
 use crate::text::chat::{CallForm, Template, Thoughts};
 use crate::text::tokenizer::Tokenizer;
 use budget::{Budget, TimeLimits};
@@ -33,30 +36,16 @@ use serde_json::{Value, json};
 use vocabulary::Vocabulary;
 use watch::Watch;
 
-/// Longest grammar or list of tools in bytes.
-const MAX_SOURCE: usize = 256 << 10;
-
-/// Deepest nesting of a schema, and of brackets in a grammar.
-const MAX_DEPTH: usize = 64;
-
 /// The name of a grammar within another.
 const INNER: &str = "inner";
 
-/// All answers of a pass wait for the work of each. A usual grammar takes less than a millisecond for a token. `more` is ten times that,
-/// because the clock also counts while other threads have the core.
-const TIME_LIMITS: TimeLimits = TimeLimits {
-    token: Duration::from_secs(3),
-    answers: Duration::from_secs(5),
-    more: Duration::from_millis(10),
-};
-
-/// Stack in bytes for the compiler, which is recursive. The system provides only the pages that are touched.
-const STACK: usize = 512 << 20;
-
-/// The limits of work and memory. Those of the crate allow 500 MB for the states of one lexer. For one token, it
-/// allows 200 000 steps of the lexer and 50 000 items of the parser, 2 000 at one place.
+/// The limits of work and memory. For one token, the crate allows 200 000 steps of the lexer and 50 000 items of the parser, 2 000 at one place.
 fn parser_limits() -> ParserLimits {
-    ParserLimits { max_lexer_states: 50_000, verbose_errors: false, ..ParserLimits::default() }
+    ParserLimits {
+        max_lexer_states: MAX_LEXER_STATES,
+        verbose_errors: false,
+        ..ParserLimits::default()
+    }
 }
 
 /// What an answer must look like: a text, calls of tools, or either of both.
@@ -223,7 +212,9 @@ impl GrammarCompiler {
     /// # Errors
     /// If the tokenizer has none of the `ends`, or a thread cannot be started.
     pub fn new(tokenizer: &Tokenizer, template: &Template, ends: &[u32]) -> Result<Self> {
-        Self::with_limits(tokenizer, template, ends, TIME_LIMITS)
+        let limits =
+            TimeLimits { token: MAX_TOKEN_TIME, answers: MAX_ANSWERS_TIME, more: MORE_TIME };
+        Self::with_limits(tokenizer, template, ends, limits)
     }
 
     fn with_limits(

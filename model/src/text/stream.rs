@@ -1,12 +1,10 @@
 //! Streaming decoding: ids to text while they are generated.
 
 use crate::error::{Error, Result};
+use crate::limits::text::MAX_STOP;
 use crate::text::postprocess::Postprocess;
 use crate::text::rewrite::overlap;
 use crate::text::tokenizer::{Decoder, Tokenizer};
-
-/// Longest stop string in bytes. The cost of every id grows with it.
-const MAX_STOP: usize = 1024;
 
 /// Decodes ids one at a time and returns only text that no later id can change: whole characters, no blank that the clean-up
 /// may still remove, and no text that may be the beginning of a stop string.

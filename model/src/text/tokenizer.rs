@@ -45,6 +45,7 @@ use crate::error::{Error, Result};
 use crate::files::config::{Config, SpecialIds};
 use crate::files::model_dir::{ADDED_TOKENS, ModelDir};
 use crate::files::model_path::ModelPath;
+use crate::limits::text::{MAX_ID, MAX_TEXT};
 use added::{Added, Names, Segment, Shown, Token};
 use byte_level::ByteLevel;
 pub(crate) use decoder::Decoder;
@@ -77,12 +78,6 @@ pub(crate) const FILES: [&str; 9] = [
     glm10b::MERGES,
     ADDED_TOKENS,
 ];
-
-/// Longest text in bytes that is encoded, which bounds time and memory. Contexts are a thousand times shorter.
-const MAX_TEXT: usize = 16 << 20;
-
-/// Ids are below this. The models have some hundred thousand.
-const MAX_ID: u32 = 1 << 24;
 
 /// The ids with a special meaning.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

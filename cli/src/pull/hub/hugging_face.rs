@@ -13,15 +13,13 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
 use super::{Client, Hash, Listing, MAX_FILES, RemoteFile, escaped, hex, text};
+use crate::limits::hub::MAX_TOKEN;
 use crate::repository::Repository;
 use crate::{folders, messages};
 
 pub const ENDPOINT: &str = "https://huggingface.co";
 
 pub const REVISION: &str = "main";
-
-/// Most bytes of a token.
-const MAX_TOKEN: u64 = 4 << 10;
 
 #[derive(Deserialize)]
 struct Info {

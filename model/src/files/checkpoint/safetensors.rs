@@ -13,9 +13,7 @@ use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
 use super::{Bytes, Contents, Dtype, Tensor};
 use crate::error::{self, Error};
-
-/// Enough for a hundred thousand tensors in one file.
-const MAX_HEADER: u64 = 16 << 20;
+use crate::limits::checkpoint::MAX_HEADER;
 
 /// Reads the header and returns the tensors.
 pub(super) fn read(path: &Arc<Path>, file: &Bytes) -> error::Result<Contents> {

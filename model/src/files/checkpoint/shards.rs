@@ -9,9 +9,7 @@ use super::{Bytes, Format, Tensor, is_buffer};
 use crate::error::{Error, Result};
 use crate::files::model_dir::{IS_LFS_POINTER, is_lfs_pointer};
 use crate::files::utf8::utf8;
-
-/// Largest index. Published ones have tens of kilobytes.
-const MAX_INDEX: usize = 16 << 20;
+use crate::limits::checkpoint::MAX_INDEX;
 
 /// `*.index.json` as transformers writes it.
 #[derive(Deserialize)]
@@ -28,6 +26,7 @@ pub(super) fn read(index_path: &Path, format: Format) -> Result<Vec<Tensor>> {
     }
     // Copied, so that no other process can change it between check and use.
     let json = file.to_vec();
+    file.check()?;
     if is_lfs_pointer(&json) {
         return Err(Error::file(index_path, IS_LFS_POINTER));
     }

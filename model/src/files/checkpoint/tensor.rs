@@ -8,9 +8,7 @@ use std::sync::Arc;
 use super::Bytes;
 use crate::error::{Error, Result};
 use crate::files::gguf::BlockType;
-
-/// Largest number of axes. No supported model has a tensor with more.
-pub(crate) const MAX_RANK: usize = 8;
+use crate::limits::checkpoint::MAX_RANK;
 
 /// The type of a tensor's elements, little-endian in the file.
 ///

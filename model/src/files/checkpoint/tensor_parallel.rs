@@ -15,15 +15,10 @@ use super::{Format, SHARDS, Tensor};
 use crate::error::{Error, Result};
 use crate::files::model_dir::{IS_LFS_POINTER, is_lfs_pointer};
 use crate::files::regular::open_regular;
+use crate::limits::checkpoint::{MAX_LATEST, MAX_RANKS};
 
 /// Prefix of the model's tensors; the other values belong to the trainer.
 const MODULE: &str = "module.";
-
-/// Largest number of ranks. GLM-130B has 8; one for each of its heads would be 96.
-const MAX_RANKS: usize = 256;
-
-/// Longest name of a folder in `latest`.
-const MAX_NAME: u64 = 255;
 
 /// The prefix of the tensor names of each rank, and the tensors of all ranks.
 pub(super) fn read(dir: &Path) -> Result<(Vec<String>, Vec<Tensor>)> {
@@ -53,12 +48,12 @@ fn rank(index: usize) -> String {
 fn iteration(path: &Path) -> Result<String> {
     let mut text = String::new();
     let file = open_regular(path).map_err(Error::io(path))?;
-    file.take(MAX_NAME + 1).read_to_string(&mut text).map_err(Error::io(path))?;
+    file.take(MAX_LATEST + 1).read_to_string(&mut text).map_err(Error::io(path))?;
     if is_lfs_pointer(text.as_bytes()) {
         return Err(Error::file(path, IS_LFS_POINTER));
     }
     let name = text.trim_start_matches('\u{feff}').trim();
-    if is_plain_name(name) && text.len() as u64 <= MAX_NAME {
+    if is_plain_name(name) && text.len() as u64 <= MAX_LATEST {
         return Ok(name.to_owned());
     }
     Err(Error::file(path, format!("{name:?} is not the name of a folder beside it")))

@@ -18,16 +18,11 @@ use std::sync::Arc;
 
 use self::pickle::{Global, Pickle, Value};
 use self::zip::Archive;
-use super::tensor::{MAX_RANK, elements};
+use super::tensor::elements;
 use super::{Bytes, Contents, Dtype, Tensor};
 use crate::error::{self, Error};
-
-/// Largest pickle. A tensor takes about 200 bytes of it, so one file can have twenty thousand.
-const MAX_PICKLE: usize = 4 << 20;
-/// Longest name, prefixes included.
-const MAX_NAME: usize = 512;
-/// Largest nesting depth of dictionaries.
-const MAX_DEPTH: usize = 8;
+use crate::limits::checkpoint::MAX_RANK;
+use crate::limits::checkpoint::{MAX_DEPTH, MAX_PICKLE, MAX_TENSOR_NAME};
 
 /// Reads the archive and its pickle, and returns the tensors.
 pub(super) fn read(path: &Arc<Path>, file: &Bytes) -> error::Result<Contents> {
@@ -135,8 +130,8 @@ fn named_tensors<'a>(pickle: &'a Pickle) -> Result<Vec<(String, &'a [Value<'a>])
 }
 
 fn name(prefix: &str, key: &str) -> Result<String, String> {
-    if prefix.len() + key.len() >= MAX_NAME {
-        return Err(format!("a tensor's name is longer than {MAX_NAME} bytes"));
+    if prefix.len() + key.len() >= MAX_TENSOR_NAME {
+        return Err(format!("a tensor's name is longer than {MAX_TENSOR_NAME} bytes"));
     }
     Ok(format!("{prefix}{key}"))
 }
@@ -175,7 +170,8 @@ fn find_storage(archive: &Archive, id: &[Value]) -> Result<(Dtype, Range<usize>)
         return Err("its storage is not a type, a key, a device and a size".into());
     };
     // Many tensors may have the same key, and a long key must not be copied for each of them.
-    let entry = (key.len() <= MAX_NAME).then(|| archive.find(&format!("data/{key}"))).flatten();
+    let entry =
+        (key.len() <= MAX_TENSOR_NAME).then(|| archive.find(&format!("data/{key}"))).flatten();
     let entry = entry.ok_or("its storage is not in the file")?;
     let len = usize::try_from(count).ok().and_then(|count| count.checked_mul(dtype.size()));
     let len = len.filter(|&len| len <= entry.len()).ok_or_else(|| {

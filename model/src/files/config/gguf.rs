@@ -15,11 +15,10 @@ use super::{
 use crate::error::Result;
 use crate::files::variant::Known;
 use crate::generate::sampling::Sampling;
+use crate::limits::config::{MAX_HEADS, MAX_HIDDEN};
+use crate::limits::gguf::MAX_SECTIONS;
 
 const ARCHITECTURE: &str = "general.architecture";
-
-/// Most sections of a rotation: time, height, width and one that is not used.
-const MAX_SECTIONS: usize = 4;
 
 /// Fields that change what the file means, and the only value that is supported. It is that of a file without the field.
 const FIXED: [(&str, f64); 3] =
@@ -51,7 +50,7 @@ fn read(fields: &Fields) -> Result<Config> {
     let key = |name: &str| format!("{architecture}.{name}");
     let size = |name: &str, most: usize| fields.size(&key(name), 1..=most);
     let (hidden, heads) =
-        (size("embedding_length", 1 << 17)?, size("attention.head_count", 1 << 10)?);
+        (size("embedding_length", MAX_HIDDEN)?, size("attention.head_count", MAX_HEADS)?);
     let head_size = head_size(fields, &key, hidden, heads)?;
     let kv_heads = match fields.has(&key("attention.head_count_kv")) {
         true => fields.kv_heads(&key("attention.head_count_kv"), heads)?,

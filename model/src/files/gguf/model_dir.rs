@@ -20,13 +20,8 @@ use super::value::{Array, Value};
 use super::{Gguf, Header};
 use crate::error::{Error, Result};
 use crate::files::model_dir::{CONFIG, CONFIG_NAME, TOKENIZER_CONFIG};
+use crate::limits::gguf::{MAX_LIST, MAX_TEXT};
 use crate::text::tokenizer::gguf as tokenizer;
-
-/// Longest string that is part of the configuration. Licences are longer.
-const MAX_TEXT: usize = 1024;
-
-/// Longest list that is part of the configuration. Models have fewer layers.
-const MAX_LIST: usize = 1024;
 
 impl Gguf {
     /// Whether the file stands for this one of a model folder.

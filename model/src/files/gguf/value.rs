@@ -1,9 +1,7 @@
 //! The values of a GGUF file's metadata.
 
 use crate::files::cursor::Cursor;
-
-/// Most levels of arrays in arrays. No published file has more than one.
-const MAX_DEPTH: usize = 4;
+use crate::limits::gguf::MAX_DEPTH;
 
 /// The type of a value, and of the elements of an array.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

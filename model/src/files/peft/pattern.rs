@@ -1,23 +1,9 @@
 //! The patterns of `adapter_config.json`: regular expressions for the paths of modules.
 
+use crate::limits::adapter::{MAX_PATTERN, MAX_PATTERN_TEXT, MAX_PATTERNS, MAX_REGEX, MAX_REGEXES};
 use regex_automata::meta::{Config, Regex};
 use regex_automata::nfa::thompson::WhichCaptures;
 use regex_automata::util::syntax;
-
-/// Most patterns of a file. A model of 61 layers has 366 modules, each of which may have a rank and an alpha.
-const MAX_PATTERNS: usize = 2048;
-
-/// Most bytes of a pattern. The path of a module has about 50. Parsing takes memory in proportion to them: about 7 kB for each `\w`.
-const MAX_PATTERN: usize = 1 << 10;
-
-/// Most bytes of all patterns of a file.
-const MAX_TEXT: usize = 1 << 17;
-
-/// Most bytes of a pattern that is compiled. Those of a path have 4 kB.
-const MAX_REGEX: usize = 1 << 16;
-
-/// Most bytes of all patterns that are compiled. A match takes time and memory in proportion to them.
-const MAX_REGEXES: usize = 1 << 23;
 
 /// Compiles the patterns of a file, as long as they are no more than a file may have.
 pub(super) struct Compiler {
@@ -28,7 +14,7 @@ pub(super) struct Compiler {
 
 impl Default for Compiler {
     fn default() -> Self {
-        Self { patterns: MAX_PATTERNS, text: MAX_TEXT, regexes: MAX_REGEXES }
+        Self { patterns: MAX_PATTERNS, text: MAX_PATTERN_TEXT, regexes: MAX_REGEXES }
     }
 }
 
@@ -50,18 +36,23 @@ impl Compiler {
             let len = pattern.len();
             return Err(format!("has a pattern of {len} bytes, more than {MAX_PATTERN}"));
         }
-        spend(&mut self.text, pattern.len(), MAX_TEXT, "bytes of patterns are read")?;
+        spend(&mut self.text, pattern.len(), MAX_PATTERN_TEXT, "bytes of patterns are read")?;
         // Without a lazy DFA and without groups, whose caches would take more memory than the pattern. Paths are short and matched once.
         let config = Config::new()
             .nfa_size_limit(Some(MAX_REGEX))
             .hybrid(false)
             .which_captures(WhichCaptures::None);
-        // peft begins at the start of the path, or behind any of its dots. Those are found as bytes.
+        // Paths are ASCII, and the classes of Unicode are large. peft begins at the start of the path, or behind any of its dots.
         let regex = Regex::builder()
-            .syntax(syntax::Config::new().utf8(false))
+            .syntax(syntax::Config::new().utf8(false).unicode(false))
             .configure(config)
-            .build(&format!(r"^(?-u:.*\.)?(?:{pattern})$"))
-            .map_err(|_| format!("has the pattern {pattern:?}, which cannot be read"))?;
+            .build(&format!(r"^(?:.*\.)?(?:{pattern})$"))
+            .map_err(|error| match error.size_limit() {
+                Some(limit) => {
+                    format!("has the pattern {pattern:?}, which takes more than {limit} bytes")
+                }
+                None => format!("has the pattern {pattern:?}, which cannot be read"),
+            })?;
         let of = "bytes of compiled patterns are kept";
         spend(&mut self.regexes, regex.memory_usage(), MAX_REGEXES, of)?;
         Ok(regex)
@@ -86,12 +77,22 @@ mod tests {
             ((|_| "q".to_owned()) as fn(usize) -> String, 2048..2049, "at most 2048 patterns"),
             (|_| "q".repeat(1 << 10), 128..129, "at most 131072 bytes of patterns"),
             (|_| "(a|b){300}".to_owned(), 200..1000, "at most 8388608 bytes of compiled patterns"),
-            (|_| r"\w{99}".to_owned(), 0..1, "cannot be read"),
+            (|_| r"\w{9999}".to_owned(), 0..1, "more than 65536 bytes"),
+            (|_| r"\w(".to_owned(), 0..1, "cannot be read"),
             (|_| "q".repeat(1025), 0..1, "has a pattern of 1025 bytes, more than 1024"),
         ] {
             let (found, error) = refused(make);
             assert!(count.contains(&found) && error.contains(problem), "{found}: {error}");
         }
+    }
+
+    #[test]
+    fn classes_are_those_of_ascii() {
+        let pattern = r"\w+\.(?:\w+\.)*layers\.\d+\.\w*(?:attn|attention)\.[^.]{1,99}";
+        let regex = Compiler::default().compile(pattern).unwrap();
+        assert!(regex.is_match("base.model.layers.12.self_attn.q_proj"));
+        assert!(!regex.is_match("base.model.layers.x.self_attn.q_proj"));
+        assert!(!regex.is_match("base.model.layers.12.self_attn.q.proj"));
     }
 
     /// With them, a match took 20 MB.

@@ -7,12 +7,10 @@ use serde_json::{Map, Value};
 
 use crate::error::Result;
 use crate::files::model_dir::{CONFIG, CONFIG_NAME, ModelDir, TOKENIZER_CONFIG, TOKENIZER_MODEL};
+use crate::limits::file::MAX_LINKS;
 
 /// The folder of a repository in the cache of the Hugging Face hub starts with this: `models--OWNER--NAME`.
 const HUB_START: &str = "models--";
-
-/// The most links that are followed from one to the next.
-const MAX_LINKS: usize = 16;
 
 /// All names, most reliable first: those that the files say, those of the folder, and of the folders around each of them.
 ///

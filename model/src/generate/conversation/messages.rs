@@ -3,7 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
-use crate::files::json::{MOST_JSON_VALUES, check_json_values};
+use crate::files::json::check_json_values;
+use crate::limits::file::MOST_JSON_VALUES;
 use crate::text::chat::{Message, Role, ToolCall};
 
 /// Messages as JSON in the form of OpenAI's API: a list of objects with `role` and `content`, and with the other fields that a

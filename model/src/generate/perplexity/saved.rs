@@ -24,12 +24,10 @@ use super::window::Window;
 use crate::error::{Error, Result};
 use crate::files::regular::open_regular;
 use crate::files::temporary::{folder_of, temporary_file};
+use crate::limits::run::MAX_SAVED_HEADER;
 use crate::network::model::Model;
 
 const MAGIC: &str = "glm logits 1\n";
-
-/// Longest first line of a file after the magic.
-const MAX_HEADER: u64 = 1 << 10;
 
 /// Steps of a nat.
 const STEPS: f32 = 256.0;
@@ -146,7 +144,7 @@ impl SavedLogits {
             return Err(other());
         }
         let mut line = Vec::new();
-        let mut start = (&mut file).take(MAX_HEADER);
+        let mut start = (&mut file).take(MAX_SAVED_HEADER);
         start.read_until(b'\n', &mut line).map_err(Error::io(&path))?;
         let header: Header = serde_json::from_slice(&line).map_err(|_| other())?;
         let expected = Header::new(header.vocab, windows);

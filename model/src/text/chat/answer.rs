@@ -15,6 +15,7 @@ mod call;
 mod literal;
 
 use super::tools::Offered;
+use crate::limits::answer::MAX_SPACE;
 use crate::text::rewrite::overlap;
 use call::{Call, Match};
 
@@ -84,9 +85,6 @@ pub(crate) enum Thoughts {
 /// The tags around thoughts.
 pub(crate) const THINK: &str = "<think>";
 pub(crate) const END: &str = "</think>";
-
-/// White space that is held back, in bytes. A longer run is text.
-const MAX_SPACE: usize = 1024;
 
 /// Reads an answer in pieces.
 ///

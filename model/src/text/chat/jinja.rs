@@ -24,6 +24,7 @@ mod weight;
 use super::answer::CallForm;
 use super::transformers::{Conversation, Wants};
 use crate::error::{Error, Result};
+use crate::limits::template::{FUEL, MAX_TEMPLATE, MAX_TEXT, STACK, STACK_PER_BYTE};
 use chrono::NaiveDateTime;
 use functions::REJECTED;
 use minijinja::machinery::{eval, get_compiled_template, make_string_output};
@@ -34,20 +35,6 @@ use serde_json::{Map, Value as Json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-
-/// Longest template in bytes. Published ones have some ten kilobytes.
-const MAX_TEMPLATE: usize = 128 << 10;
-
-/// The fuel of a template: the base, the addition for each message, for each byte of a message and for each pair of messages, because
-/// some templates look at all messages for each of them; and the maximum. A step costs one unit, a guard is a step, and so are a value
-/// that is looked at and 64 bytes of memory.
-const FUEL: [u64; 5] = [50_000, 2_000, 2, 100, 20_000_000];
-
-/// Stack in bytes, for rendering. Calls are nested as deep as the engine allows, and values as deep as a template has assignments.
-const STACK: usize = 32 << 20;
-
-/// Stack in bytes for each byte of the source, for parsing: a chain of `elif` takes a level of recursion for each.
-const STACK_PER_BYTE: usize = 4 << 10;
 
 /// A compiled template.
 #[derive(Debug, Clone)]
@@ -180,7 +167,7 @@ impl Jinja {
     fn render_here(&self, conversation: &Conversation, thinking: Option<bool>) -> Result<String> {
         let mut environment = self.environment.clone();
         environment.set_fuel(Some(fuel(conversation)));
-        let left = AtomicUsize::new(weight::MAX_TEXT);
+        let left = AtomicUsize::new(MAX_TEXT);
         environment
             .set_formatter(move |out, state, value| functions::write(out, state, value, &left));
         let now = self.now;

@@ -1,6 +1,7 @@
 //! Tools: the forms in which requests give them and models expect them.
 
 use super::message::{Message, Role};
+use crate::limits::answer::MAX_CHOICES;
 use serde_json::{Value, json};
 
 /// The function in a tool: itself, or what is in `{"type": "function", "function": …}`.
@@ -123,9 +124,6 @@ impl Kinds {
 /// The tools that may be called, by name, and the kinds of their arguments.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Offered(Vec<(String, Vec<(String, Kinds)>)>);
-
-/// Deepest choice between schemas that is looked into.
-const MAX_CHOICES: usize = 8;
 
 impl Offered {
     /// The tools in a list as requests give it. What has no name is left out.

@@ -3,6 +3,7 @@
 use super::lark::{quoted, schema};
 use super::size;
 use crate::error::{Error, Result};
+use crate::limits::grammar::MAX_NAME;
 use crate::text::chat::CallForm;
 use crate::text::chat::python;
 use crate::text::chat::tools::{Kinds, function};
@@ -61,9 +62,6 @@ pub(super) fn lark(form: CallForm, tools: &Value, name: Option<&str>) -> Result<
     let several = if matches!(form, CallForm::Tags { .. }) { "(\"\\n\"? call)*" } else { "" };
     Ok(format!("calls: call {several}\ncall: {}\n{rules}", calls.join(" | ")))
 }
-
-/// Longest name of an argument in bytes.
-const MAX_NAME: usize = 128;
 
 /// # Errors
 /// If what surrounds names in calls is part of this one.

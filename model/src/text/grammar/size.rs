@@ -2,15 +2,10 @@
 //! to.
 
 use crate::error::{Error, Result};
+use crate::limits::grammar::{MAX_COPIES, MAX_SCHEMA};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::iter::Sum;
-
-/// Longest schema in bytes.
-const MAX_SCHEMA: usize = 64 << 10;
-
-/// Most copies of parts that the compiler may make: some seconds, and some hundred megabytes.
-const MAX_COPIES: usize = 1 << 20;
 
 /// Checks the schemas of one grammar.
 ///

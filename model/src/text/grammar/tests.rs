@@ -6,6 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use serde_json::json;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 /// Ids that no answer needs more of.
 const MOST: usize = 4000;

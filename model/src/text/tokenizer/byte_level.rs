@@ -11,15 +11,9 @@ use super::bpe::{self, Joined, Symbol};
 use super::gpt2::Merges;
 use super::split::Splitter;
 use super::trie::Trie;
+use crate::limits::tokenizer::{MAX_SPLIT_TIME, MAX_TOKEN};
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
-
-/// Longest token in bytes; 128 in GLM-4.
-pub(super) const MAX_TOKEN: usize = 1024;
-
-/// Longest time that a split pattern from a file may take for a text: the base, and the addition for each byte. A pattern takes some
-/// hundred nanoseconds for a byte, unless it looks to the end of the text for every word, which is quadratic.
-const MAX_TIME: [Duration; 2] = [Duration::from_secs(1), Duration::from_micros(2)];
+use std::time::Instant;
 
 /// A byte-level BPE model with its splitters.
 pub(super) struct ByteLevel {
@@ -80,7 +74,7 @@ impl ByteLevel {
     /// # Errors
     /// If a split pattern takes too long, or the crate `tokenizers` fails.
     pub(super) fn encode(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), String> {
-        let [base, byte] = MAX_TIME;
+        let [base, byte] = MAX_SPLIT_TIME;
         let longest = base + byte.saturating_mul(u32::try_from(text.len()).unwrap_or(u32::MAX));
         self.encode_words(&self.splitters, text, Instant::now() + longest, ids)
     }
@@ -163,6 +157,8 @@ impl Ranks {
 mod tests {
     use super::super::gpt2::{Merge, Vocab};
     use super::super::split::GPT2;
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

@@ -12,6 +12,7 @@ use super::{Build, Encoder, Family, LONGEST_RUN, NEWLINE, Special, SpecialIds, T
 use crate::error::Result;
 use crate::files::fields::Fields;
 use crate::files::model_dir::ModelDir;
+use crate::limits::tokenizer::MAX_IMAGE_TOKENS;
 use std::fmt::Write;
 
 pub(super) const FILE: &str = "ice_text.model";
@@ -23,9 +24,6 @@ pub(super) const DECODING: Decoding = Decoding {
     invalid: Invalid::Each,
     keeps_blanks: false,
 };
-
-/// Upper bound of `num_image_tokens`. Ids below that number are images, which text models do not use.
-const MAX_IMAGE_TOKENS: usize = 1 << 20;
 
 /// The default of the official tokenizer, for the early configs without `num_image_tokens`. Since version 1.1 the configs say
 /// 0, and that is used without a config as well.

@@ -23,6 +23,7 @@ use super::split::GLM4;
 use super::transformers;
 use super::{chatglm2, gpt2};
 use crate::files::gguf::{Array, Value};
+use crate::limits::tokenizer::MAX_TOKENS;
 
 type Metadata = BTreeMap<String, Value>;
 
@@ -113,9 +114,6 @@ pub(crate) fn settings(metadata: &Metadata) -> Result<Vec<u8>, String> {
     }
     Ok(format!("{:#}\n", Json::Object(settings)).into_bytes())
 }
-
-/// Most tokens. Models have about 151 000, and each takes much more memory here than in the file.
-const MAX_TOKENS: usize = 1 << 20;
 
 /// The tokens by their ids, and their types.
 struct Vocabulary<'m> {

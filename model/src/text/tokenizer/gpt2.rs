@@ -5,8 +5,8 @@
 //! leaves the rest of the text unsplit without an error. So the crate gets only a vocabulary and merges that were checked here,
 //! and words that were split by [`super::split`].
 
-use super::byte_level::MAX_TOKEN;
 use super::{MAX_ID, shortened};
+use crate::limits::tokenizer::MAX_TOKEN;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use std::collections::HashMap;

@@ -1,16 +1,10 @@
 //! The normalization of SentencePiece.
 
 use super::trie::Trie;
+use crate::limits::tokenizer::{MAX_KEY, MAX_REPLACEMENT};
 
 /// The character for a blank inside pieces.
 pub(super) const BLANK: &str = "▁";
-
-/// Longest key in bytes that is searched for in the map. The keys of NFKC have at most a dozen bytes. A damaged map may have
-/// cycles, and without a limit the time for a text would be quadratic.
-const MAX_KEY: usize = 64;
-
-/// Longest replacement in bytes. The longest in NFKC, that of U+FDFA, has 33.
-const MAX_REPLACEMENT: usize = 256;
 
 /// Normalizes a text: replaces characters by the map of the model (NFKC and more; ChatGLM2 has no map), puts one blank before
 /// the text, and writes each blank as `▁`. If the model says so, it also collapses runs of blanks and strips blanks at both

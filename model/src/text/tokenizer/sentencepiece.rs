@@ -15,26 +15,14 @@
 //! SentencePiece does since version 0.2.2, sums are `f32` and the first of equal sums is kept. Older versions compared sums in
 //! `f64`, which gives a different result for a few of a thousand repetitive texts.
 
-use super::MAX_TEXT;
 use super::bpe::{self, Joined, Symbol};
 use super::normalizer::{BLANK, Normalizer};
 use super::trie::Trie;
 use crate::error::Error;
 use crate::files::model_dir::ModelDir;
+use crate::limits::tokenizer::{MAX_GROWTH, MAX_NORMALIZED, MAX_PIECE, MAX_SENTENCEPIECE};
 use prost::Message;
 use std::cmp::Ordering;
-
-/// Longest normalized text in bytes.
-const MAX_NORMALIZED: usize = 2 * MAX_TEXT;
-
-/// How many times longer normalization can make a text: a blank takes three bytes, and U+FDFA becomes eleven times as long.
-const MAX_GROWTH: usize = 16;
-
-/// Largest file that is read, which bounds the memory for a damaged file. That of ChatGLM-6B has 2.7 MB.
-pub(super) const MAX_FILE: usize = 16 << 20;
-
-/// Longest piece in bytes; 48 in ChatGLM-6B. The cost of a text grows with it.
-const MAX_PIECE: usize = 512;
 
 /// The score of an unknown character is the lowest score of a piece minus this.
 const UNKNOWN_PENALTY: f32 = 10.0;
@@ -143,7 +131,7 @@ impl SentencePiece {
     /// # Errors
     /// If the file is not valid, or has settings that are not supported.
     pub(super) fn parse(file: &[u8]) -> Result<Self, String> {
-        if file.len() > MAX_FILE {
+        if file.len() > MAX_SENTENCEPIECE {
             return Err(format!("{} bytes are too many for a SentencePiece model", file.len()));
         }
         let proto =

@@ -9,6 +9,7 @@
 //! A pattern that searches to the end of the text for every word still takes quadratic time for a text. The published
 //! patterns do not; for others [`super::byte_level`] limits the time, in proportion to the length of the text.
 
+use crate::limits::tokenizer::{MAX_PATTERN, MAX_PATTERN_SIZE};
 use regex_automata::meta::{Config, Regex};
 use regex_automata::{Input, PatternID};
 
@@ -26,12 +27,6 @@ pub(super) const DIGIT: &str = r"\p{N}";
 pub(super) const DIGITS: &str = r"\p{N}+";
 
 const BLANKS: &str = r"|\s+(?!\S)|\s+";
-
-/// Largest compiled pattern in bytes. That of GLM-4 takes some hundred thousand.
-const MAX_SIZE: usize = 4 << 20;
-
-/// Longest pattern in bytes. That of GLM-4 has 115.
-const MAX_PATTERN: usize = 4096;
 
 /// Patterns that take linear time for a whole text, and not only for each word.
 const KNOWN: [&str; 4] = [GPT2, GLM4, DIGIT, DIGITS];
@@ -53,7 +48,7 @@ impl Splitter {
             Some(words) => vec![words, r"\s+"],
             None => vec![pattern],
         };
-        let config = Config::new().nfa_size_limit(Some(MAX_SIZE));
+        let config = Config::new().nfa_size_limit(Some(MAX_PATTERN_SIZE));
         let regex = Regex::builder().configure(config).build_many(&patterns);
         let known = KNOWN.contains(&pattern);
         regex.map(|regex| Splitter { regex, known }).map_err(|error| {

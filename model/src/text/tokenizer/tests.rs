@@ -202,7 +202,7 @@ fn broken_files_are_refused() {
     }
     let huge_length = [0x0a, 0xff, 0xff, 0xff, 0xff, 0x7f];
     problem(from_sentencepiece(&huge_length, None));
-    problem(from_sentencepiece(&vec![0; sentencepiece::MAX_FILE + 1], None));
+    problem(from_sentencepiece(&vec![0; crate::limits::tokenizer::MAX_SENTENCEPIECE + 1], None));
 }
 
 #[test]

@@ -13,18 +13,14 @@ use super::settings::{self, token};
 use super::split::{DIGIT, DIGITS, GPT2, Splitter};
 use super::{Build, Encoder, Family, Special, SpecialIds, Tokenizer, shortened};
 use crate::error::Result;
-use crate::files::json::{MOST_IN_TOKENIZER, check_json_values};
+use crate::files::json::check_json_values;
 use crate::files::model_dir::ModelDir;
+use crate::limits::file::MOST_IN_TOKENIZER;
+use crate::limits::tokenizer::{MAX_AROUND, MAX_CUTS};
 use serde::Deserialize;
 use serde_json::Value;
 
 pub(super) const FILE: &str = "tokenizer.json";
-
-/// Most steps that split a text into words, because each takes memory for its pattern. Published files have two.
-const MAX_CUTS: usize = 8;
-
-/// Most ids before a text, and after it. Published files have two.
-const MAX_AROUND: usize = 64;
 
 /// The supported type of model.
 const BPE: &str = "BPE";

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::files::cursor::Cursor;
+use crate::limits::checkpoint::MAX_DIRECTORY;
 
 const LOCAL: &[u8; 4] = b"PK\x03\x04";
 const CENTRAL: &[u8; 4] = b"PK\x01\x02";
@@ -61,9 +62,6 @@ pub(super) fn read(file: &[u8]) -> Result<Archive, String> {
     let folder = first.1.split('/').next().unwrap_or_default().to_owned();
     Ok(Archive { folder, entries: apart(places)? })
 }
-
-/// Largest directory that [`directory`] accepts.
-const MAX_DIRECTORY: usize = 16 << 20;
 
 /// The place of the directory in a file of which only the end needs to be there.
 pub(super) fn directory(file: &[u8]) -> Result<Range<u64>, String> {
@@ -240,7 +238,8 @@ impl Entry {
         cursor.take(6)?; // Attributes.
         let header = cursor.u32()?;
         let name = cursor.take(name_len.into())?;
-        let name = str::from_utf8(name).map_err(|_| "a name that is not UTF-8")?.to_owned();
+        // Copied, so that no other process can change it between check and use.
+        let name = String::from_utf8(name.to_vec()).map_err(|_| "a name that is not UTF-8")?;
         let mut zip64 = zip64_extra(cursor.take(extra_len.into())?)?;
         cursor.take(comment_len.into())?;
         check_stored(flags, method).map_err(|problem| format!("{name:?} {problem}"))?;

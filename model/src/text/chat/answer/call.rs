@@ -2,14 +2,9 @@
 
 use super::literal::{Literal, Step as Value, write};
 use super::{CallForm, MAX_SPACE};
+use crate::limits::answer::{MAX_NAME, MAX_VALUE};
 use crate::text::chat::tools::{Kinds, Offered};
 use crate::text::rewrite::overlap;
-
-/// Longest name of a tool or of an argument in bytes.
-const MAX_NAME: usize = 256;
-
-/// Longest argument in bytes that is not a text. A longer one is given as a text.
-const MAX_VALUE: usize = 64 << 10;
 
 const CALL: &str = "<tool_call>";
 const CALL_END: &str = "</tool_call>";

@@ -4,13 +4,8 @@
 //! objects, and `true`, `True`, `false`, `False`, `null`, `None`. What is written is always the beginning of valid JSON, without
 //! white space.
 
+use crate::limits::answer::{MAX_DEPTH, MAX_WORD};
 use serde_json::{Number, Value};
-
-/// Deepest nesting.
-const MAX_DEPTH: usize = 64;
-
-/// Longest number or word in bytes.
-const MAX_WORD: usize = 64;
 
 /// What became of a character.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,11 +11,10 @@ use serde_json::{Map, Value as Json};
 
 use super::percent::percent;
 use super::text::text;
-use super::weight::{MAX_TEXT, pay, refused, spend};
+use super::weight::{pay, refused, spend};
+use crate::limits::template::MAX_TEXT;
+use crate::limits::template::{MAX_FORMAT, MAX_TIME_FORMAT};
 use crate::text::chat::python::Dumps;
-
-/// Longest text of `format`. Each of its brackets is compared with all that is behind it.
-const MAX_FORMAT: usize = 4096;
 
 /// Python's string methods, and those of lists and objects.
 pub(super) fn method(
@@ -194,9 +193,9 @@ pub(super) fn format(
 /// The time, in a format of C. `now` stands for the clock in tests.
 pub(super) fn strftime(format: &str, now: Option<NaiveDateTime>) -> Result<String, Error> {
     use std::fmt::Write;
-    const LONGEST: usize = 256;
-    if format.len() > LONGEST {
-        return Err(refused(format!("a format of time has at most {LONGEST} bytes")));
+
+    if format.len() > MAX_TIME_FORMAT {
+        return Err(refused(format!("a format of time has at most {MAX_TIME_FORMAT} bytes")));
     }
     let now = now.unwrap_or_else(|| Local::now().naive_local());
     let mut text = String::new();

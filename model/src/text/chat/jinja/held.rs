@@ -2,10 +2,11 @@
 //! Dropping a value takes stack for each level, and so does a list that is made when it is asked for, such as `a|reverse`, for each that
 //! it is made of. So levels are counted where something is assigned, and lists are made.
 
+use crate::limits::template::{MAX_DEPTH, MAX_VALUES};
 use minijinja::value::{Tuple, ValueKind, ValueOrKwargs};
 use minijinja::{Error, ErrorKind, State, Value};
 
-use super::weight::{MAX_DEPTH, MAX_VALUES, refused, spend};
+use super::weight::{refused, spend};
 
 /// What a namespace holds, as a copy: it may contain no namespace, and so not itself.
 pub(super) fn held(state: &State, value: Value) -> Result<Value, Error> {

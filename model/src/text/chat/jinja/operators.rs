@@ -1,5 +1,7 @@
 //! The operators that look at whole values, as filters that pay for it; see [`super::guard`].
 
+use crate::limits::template::MAX_UNPACKED;
+use crate::limits::template::{MAX_TEXT, MAX_VALUES};
 use minijinja::value::{Rest, Tuple, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 
@@ -7,10 +9,7 @@ use super::guard::names;
 use super::held::{held, namespace, stored};
 use super::percent::percent;
 use super::text::text;
-use super::weight::{MAX_TEXT, MAX_VALUES, pay, pay_for_pair, refused, spend};
-
-/// Most variables that one value is assigned to.
-const MAX_UNPACKED: usize = 64;
+use super::weight::{pay, pay_for_pair, refused, spend};
 
 /// Filters that compare what is inside of a value, a few times each.
 const SORTING: [&str; 6] = ["sort", "unique", "groupby", "dictsort", "min", "max"];

@@ -1,11 +1,12 @@
 //! Python's `text % values`.
 
+use crate::limits::template::MAX_TEXT;
 use minijinja::formatting::{FormatStyle, format};
 use minijinja::value::ValueKind;
 use minijinja::{Error, State, Value};
 
 use super::text::{repr, text};
-use super::weight::{MAX_TEXT, refused, spend};
+use super::weight::{refused, spend};
 
 /// Fuel for each value that is written.
 const FUEL: usize = 4;

@@ -3,11 +3,9 @@
 //!
 //! Lines stay where they are, so that errors name them. What is no valid template stays invalid.
 
+use crate::limits::template::MAX_TAG_TOKENS;
 use minijinja::machinery::{Token, tokenize};
 use minijinja::syntax::SyntaxConfig;
-
-/// Most words and signs of a tag. The engine takes quadratic time for a chain of operators.
-const MAX_TOKENS: usize = 2000;
 
 /// The template in the terms of the engine.
 ///
@@ -33,10 +31,10 @@ pub(super) fn rewritten(source: &str, syntax: &SyntaxConfig) -> Result<String, S
         }
         begins = matches!(token, Token::BlockStart);
         tokens = if begins || matches!(token, Token::VariableStart) { 0 } else { tokens + 1 };
-        if tokens > MAX_TOKENS {
+        if tokens > MAX_TAG_TOKENS {
             let line = span.start_line;
             return Err(format!(
-                "a tag that ends behind line {line} has more than {MAX_TOKENS} words and signs"
+                "a tag that ends behind line {line} has more than {MAX_TAG_TOKENS} words and signs"
             ));
         }
     }

@@ -5,7 +5,8 @@ use std::fmt::Write;
 use minijinja::value::ValueKind;
 use minijinja::{Error, State, Value};
 
-use super::weight::{MAX_TEXT, pay, refused};
+use super::weight::{pay, refused};
+use crate::limits::template::MAX_TEXT;
 use crate::text::chat::python;
 
 /// The text of a value, as `str` writes it.

@@ -3,17 +3,9 @@
 //! Lists share what is in them: thirty lines of `{% set a = [a, a] %}` make a value that takes no memory and 2^30 steps to write, compare
 //! or hash. So all that looks at a whole value is paid for before it begins, with what is shared counted each time.
 
+use crate::limits::template::{MAX_DEPTH, MAX_TEXT, MAX_VALUES};
 use minijinja::value::ValueKind;
 use minijinja::{Error, ErrorKind, State, Value};
-
-/// Most levels of lists and objects inside each other. JSON has at most 128.
-pub(super) const MAX_DEPTH: usize = 200;
-
-/// Most values inside of one that is looked at.
-pub(super) const MAX_VALUES: usize = 1 << 18;
-
-/// Longest text that is made of a value, in bytes.
-pub(super) const MAX_TEXT: usize = 16 << 20;
 
 /// Bytes of text for a unit of fuel, as the engine counts them.
 const BYTES: usize = 64;
