@@ -27,7 +27,7 @@ pub fn token(again: Again) -> Result<CancelToken> {
             return;
         }
         if again == Again::Exits && cancelled.is_cancelled() {
-            tty::restore();
+            tty::leave();
             std::process::exit(INTERRUPTED.into());
         }
         cancelled.cancel();

@@ -8,6 +8,7 @@
 //! responses, anthropic      the same for OpenAI's newer API and for Anthropic's
 //! served      the model: prompts to answers; encoding: texts to prompts, in turns
 //! engine      the thread that computes them
+//! service     all this without connections
 //! ```
 //!
 //! Nothing is kept between requests but what the engine may reuse.
@@ -35,6 +36,7 @@ mod paced;
 mod page;
 mod responses;
 mod served;
+mod service;
 mod sse;
 mod status;
 mod tokens;
@@ -48,6 +50,7 @@ use anyhow::{Context, Result, ensure};
 use axum::Router;
 use axum::http::Method;
 use axum::routing::{get, post};
+use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -63,6 +66,8 @@ use crate::failure::usage;
 use crate::messages;
 use crate::open;
 use crate::output::note;
+
+pub use service::Service;
 
 /// Threads for connections, JSON and tokens. The model has its own.
 const WORKERS: usize = 2;
@@ -95,6 +100,32 @@ pub struct App {
 }
 
 impl App {
+    fn new(args: &args::Serve) -> Self {
+        Self {
+            phase: watch::Sender::new(Phase::Loading),
+            served: OnceLock::new(),
+            metrics: Metrics::new(),
+            unknown: Unknown::default(),
+            logs_prompts: args.log_prompts,
+            request_timeout: args.request_timeout.0,
+            client_timeout: args.client_timeout,
+            failure: OnceLock::new(),
+        }
+    }
+
+    /// From now on, requests are answered.
+    fn begin(&self, served: Served) {
+        // Nobody else sets it.
+        let _ = self.served.set(served);
+        self.phase.send_if_modified(|phase| {
+            let is_loading = *phase == Phase::Loading;
+            if is_loading {
+                *phase = Phase::Ready;
+            }
+            is_loading
+        });
+    }
+
     /// The model, if requests are accepted.
     ///
     /// # Errors
@@ -127,22 +158,8 @@ pub fn run(args: &args::Serve) -> Result<()> {
     let access =
         Access { key, origins: args.origin.clone(), is_loopback: address.ip().is_loopback() };
     let needs_key = access.key.is_some();
-    let app = Arc::new(App {
-        phase: watch::Sender::new(Phase::Loading),
-        served: OnceLock::new(),
-        metrics: Metrics::new(),
-        unknown: Unknown::default(),
-        logs_prompts: args.log_prompts,
-        request_timeout: args.request_timeout.0,
-        client_timeout: args.client_timeout,
-        failure: OnceLock::new(),
-    });
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKERS)
-        .max_blocking_threads(SPARE_WORKERS)
-        .thread_keep_alive(FOREVER)
-        .enable_all()
-        .build()?;
+    let app = Arc::new(App::new(args));
+    let runtime = runtime()?;
     let router = router(&app, access);
     // Requests are answered while the model is opened: that it is not there yet.
     let serving = runtime.spawn(listen::serve(listener, router, Arc::clone(&app), args.grace));
@@ -150,19 +167,21 @@ pub fn run(args: &args::Serve) -> Result<()> {
     let served = Served::open(args, &app)?;
     note(&open::summary(&args.model, served.model()));
     announce(address, needs_key, &served);
-    // Nobody else sets it.
-    let _ = app.served.set(served);
-    app.phase.send_if_modified(|phase| {
-        let is_loading = *phase == Phase::Loading;
-        if is_loading {
-            *phase = Phase::Ready;
-        }
-        is_loading
-    });
+    app.begin(served);
     let done = runtime.block_on(serving);
     // Connections that do not end are left behind.
     runtime.shutdown_background();
     done.context("the server")?
+}
+
+/// The threads of the server, beside those of the model.
+fn runtime() -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .max_blocking_threads(SPARE_WORKERS)
+        .thread_keep_alive(FOREVER)
+        .enable_all()
+        .build()
 }
 
 /// Says where the server is and how to ask it.

@@ -5,7 +5,7 @@
 mod unix;
 
 #[cfg(unix)]
-pub use unix::{Quiet, has_input, is_lent, lend, restore, suspend, with_restored};
+pub use unix::{Quiet, has_input, is_lent, leave, lend, suspend, wait_for_end, with_restored};
 
 /// Elsewhere the modes stay as they are.
 #[cfg(not(unix))]
@@ -26,7 +26,9 @@ mod other {
         true
     }
 
-    pub fn restore() {}
+    pub fn leave() {}
+
+    pub fn wait_for_end() {}
 
     pub fn suspend() {}
 
@@ -44,7 +46,7 @@ mod other {
 }
 
 #[cfg(not(unix))]
-pub use other::{Quiet, has_input, is_lent, lend, restore, suspend, with_restored};
+pub use other::{Quiet, has_input, is_lent, leave, lend, suspend, wait_for_end, with_restored};
 
 /// The width of the terminal; unknown where it says 0.
 pub fn columns() -> Option<usize> {

@@ -475,3 +475,13 @@ fn choices_that_cannot_be_are_refused() {
     let error = server.chat("你好", json!({ "tools": tools() })).error(400);
     assert!(error["message"].as_str().unwrap().contains("does not support tools"), "{error}");
 }
+
+/// Messages may have fields of any JSON, and the template of GLM-4 takes this one for a list.
+#[test]
+fn a_message_on_which_the_template_fails_is_an_error_of_its_request() {
+    let tiny = Tiny::start(Family::Glm4, &[]);
+    let messages = json!([{ "role": "user", "content": "北京?", "tools": -1 }]);
+    let error = tiny.chat(messages, json!({})).error(400);
+    assert!(error["message"].as_str().unwrap().contains("chat_template"), "{error}");
+    assert_eq!(error["param"], "messages");
+}

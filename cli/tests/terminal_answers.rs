@@ -190,3 +190,16 @@ fn the_end_of_the_tokens_is_said() {
     chat.send("Hello!\r");
     chat.wait_for("[the answer ends here: 2 new tokens are the maximum]");
 }
+
+/// The editor of the prompt sets the modes of an answer at the same time.
+#[test]
+fn a_signal_right_after_a_question_leaves_the_terminal_as_it_was() {
+    for milliseconds in 0..8 {
+        let mut chat = begun(Start::new(&["chat", "--greedy"]));
+        chat.send("谢谢\r");
+        std::thread::sleep(std::time::Duration::from_millis(milliseconds));
+        chat.signal(Signal::TERM);
+        assert_eq!(chat.exit_code(), None);
+        assert!(chat.is_sane(), "after {milliseconds} ms");
+    }
+}

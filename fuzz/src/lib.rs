@@ -1,11 +1,13 @@
-//! What the targets share: tiny models of any contents, and tokenizers.
+//! What the targets share: tiny models of any contents, tokenizers, and JSON.
 
 #[allow(dead_code, reason = "the tests of the program use the rest")]
 #[path = "../../cli/tests/common/causal.rs"]
 mod causal;
+mod json;
 mod tiny;
 
 pub use causal::Family;
+pub use json::{Json, Word};
 pub use tiny::{Number, Stored, Tiny, safetensors};
 
 use std::path::{Path, PathBuf};

@@ -316,7 +316,8 @@ mod tests {
     }
 
     fn cases() -> impl Strategy<Value = Case> {
-        (kinds(), 1usize..28, 1usize..70, 1usize..200, any::<bool>()).prop_flat_map(
+        let (tokens, rows, cols) = if cfg!(miri) { (6, 20, 40) } else { (28, 70, 200) };
+        (kinds(), 1usize..tokens, 1usize..rows, 1usize..cols, any::<bool>()).prop_flat_map(
             |(kind, tokens, rows, cols, biased)| {
                 let cols = match kind {
                     Kind::Panels(.., Rotation::Blocks) => cols.next_multiple_of(BLOCK),

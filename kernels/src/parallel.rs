@@ -69,11 +69,14 @@ mod tests {
         rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap()
     }
 
+    /// Steps, or regions. An interpreter takes a minute for a hundred.
+    const STEPS: usize = if cfg!(miri) { 8 } else { 500 };
+
     /// Each step reads all results of the previous one, and counts how often each of its tasks was done.
     fn steps(n: usize) -> Vec<usize> {
         let (mut a, mut b) = (vec![1; n], vec![0; n]);
         let done: Vec<_> = (0..n).map(|_| AtomicUsize::new(0)).collect();
-        for step in 0..500 {
+        for step in 0..STEPS {
             for_each_row(&mut b, 1, |i, out| {
                 out[0] = (a[i] + a[(i + step) % n]) % 1_000_003;
                 done[i].fetch_add(1, Relaxed);
@@ -86,7 +89,7 @@ mod tests {
 
     #[test]
     fn every_task_is_done_once_before_the_next_step() {
-        for n in [1, 2, 7, 100] {
+        for n in if cfg!(miri) { [1, 2, 7, 10] } else { [1, 2, 7, 100] } {
             let alone = pool(1).install(|| parallel_region(|| steps(n)));
             for threads in [2, 3, 8] {
                 let pool = pool(threads);
@@ -154,7 +157,7 @@ mod tests {
 
     #[test]
     fn nothing_builds_on_a_step_that_failed() {
-        for _ in 0..200 {
+        for _ in 0..STEPS / 2 {
             let reached = AtomicUsize::new(0);
             let work = || {
                 parallel_region(|| {

@@ -107,6 +107,7 @@ impl Editor {
     }
 
     fn line(&mut self, prompt: &str, cancel: &CancelToken) -> Result<Input> {
+        tty::wait_for_end();
         match self {
             Self::Full { editor, .. } => full_line(editor, prompt),
             Self::Plain => tty::with_restored(|| {

@@ -190,6 +190,11 @@ impl Engine {
         Ok(Events { received, job: number, tasks, request, shared })
     }
 
+    /// Whether no request has a place.
+    pub fn is_free(&self) -> bool {
+        self.capacity.is_free()
+    }
+
     /// Ends all answers.
     pub fn stop(&self) {
         self.shared.stops.store(true, Ordering::Relaxed);

@@ -67,6 +67,11 @@ impl Served {
         self.engine.stop();
     }
 
+    /// Whether no answer runs or waits.
+    pub fn is_free(&self) -> bool {
+        self.engine.is_free()
+    }
+
     /// Saves the cache, if there is a file for it. There are no answers any more.
     ///
     /// # Errors

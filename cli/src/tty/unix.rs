@@ -25,6 +25,12 @@ static ORIGINAL: Mutex<Option<Termios>> = Mutex::new(None);
 /// How long a Ctrl-C may take to reach its handler, which has a thread of its own.
 const LATENCY: Duration = Duration::from_millis(100);
 
+/// How long the editor of the prompt may take to set the modes that it had before a line, or those for the next.
+const CHANGE: Duration = Duration::from_millis(50);
+
+/// Whether the program is about to end.
+static IS_ENDING: AtomicBool = AtomicBool::new(false);
+
 static IS_LENT: AtomicBool = AtomicBool::new(false);
 
 /// How often the program was stopped by Ctrl-Z and went on.
@@ -48,7 +54,7 @@ impl Quiet {
                 match signal {
                     SIGTSTP => stop(),
                     _ => {
-                        restore();
+                        leave();
                         let _ = emulate_default_handler(signal);
                     }
                 }
@@ -67,10 +73,28 @@ impl Drop for Quiet {
 }
 
 /// Sets the modes that were there before the chat. Does nothing without a chat in a terminal.
-pub fn restore() {
+fn restore() {
     if let Some(modes) = &*lock(&ORIGINAL) {
         let _ = tcsetattr(stdin(), OptionalActions::Now, modes);
         set_bracketed_paste(false);
+    }
+}
+
+/// Sets the modes that were there before the chat, for a program that ends at once. Another thread may be setting modes at this moment.
+pub fn leave() {
+    let is_chat = lock(&ORIGINAL).is_some();
+    IS_ENDING.store(true, Ordering::SeqCst);
+    restore();
+    if is_chat {
+        std::thread::sleep(CHANGE);
+        restore();
+    }
+}
+
+/// Returns at once, or never if the program is about to end: the modes must stay as they are.
+pub fn wait_for_end() {
+    while IS_ENDING.load(Ordering::SeqCst) {
+        std::thread::park();
     }
 }
 
@@ -119,6 +143,7 @@ pub fn suspend() {
 }
 
 fn quieten() {
+    wait_for_end();
     if let Some(modes) = &*lock(&ORIGINAL) {
         let mut modes = modes.clone();
         modes.local_modes -= LocalModes::ECHO;

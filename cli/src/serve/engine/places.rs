@@ -85,6 +85,11 @@ impl Capacity {
         self.lock().free()
     }
 
+    /// Whether all places are free.
+    pub fn is_free(&self) -> bool {
+        self.lock().requests.is_empty()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

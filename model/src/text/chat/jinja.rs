@@ -181,7 +181,8 @@ impl Jinja {
             add_generation_prompt => true,
             ..context! { ..Value::from(Serde(&switch)), ..Value::from(Serde(&self.tokens)) }
         };
-        let template = environment.get_template(NAME).map_err(|error| self.error(&error))?;
+        let template = environment.get_template(NAME);
+        let template = template.map_err(|error| failed(&self.path, &error.to_string()))?;
         let compiled = get_compiled_template(&template);
         let code = guard::guarded(&compiled.instructions).map_err(|e| failed(&self.path, &e))?;
         let mut text = String::new();
@@ -192,6 +193,7 @@ impl Jinja {
         Ok(text)
     }
 
+    /// The error of a conversation that the template rejects, or on which it fails: its messages may have fields of any JSON.
     fn error(&self, error: &minijinja::Error) -> Error {
         match error.kind() {
             ErrorKind::InvalidOperation
@@ -199,7 +201,7 @@ impl Jinja {
             {
                 Error::Prompt(error.detail().unwrap_or_default().into())
             }
-            _ => Error::file(&self.path, format!("{NAME}: {error}")),
+            _ => Error::Prompt(format!("{}: {NAME}: {error}", self.path.display())),
         }
     }
 }
