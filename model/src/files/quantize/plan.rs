@@ -1,5 +1,6 @@
 //! The tensors of the new file, and writing them.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::ops::{ControlFlow, Range};
@@ -199,10 +200,7 @@ impl<'a> Plan<'a> {
             let (index, data) = &self.data[item.index];
             let at = self.layout.range(*index).start;
             match data {
-                Data::Vector(vector) => {
-                    check_finite(vector)?;
-                    out.put(at, &vector.name, &vector_bytes(vector))?;
-                }
+                Data::Vector(vector) => out.put(at, &vector.name, &vector_bytes(vector)?)?,
                 Data::Copy(matrix) => write_copy(matrix, at, &mut out)?,
                 Data::Panels(matrix, shape) => {
                     let scales_at = self.layout.range(index + 1).start;
@@ -298,18 +296,20 @@ impl<'p> Item<'p> {
     }
 }
 
-fn check_finite(vector: &StoredVector) -> Result<()> {
+/// The bytes of a vector: those of its tensor, or of its pieces joined in `f32`.
+///
+/// # Errors
+/// If a weight is not finite.
+fn vector_bytes(vector: &StoredVector) -> Result<Cow<'_, [u8]>> {
     let values = vector.load();
-    let Some(at) = values.iter().position(|value| !value.is_finite()) else { return Ok(()) };
-    let problem = format!("[{at}] of {} is {}, which is no weight", vector.name, values[at]);
-    Err(vector.tensors()[0].error(problem))
-}
-
-fn vector_bytes(vector: &StoredVector) -> Vec<u8> {
-    match vector.whole() {
-        Some(tensor) => tensor.bytes().to_vec(),
-        None => vector.load().iter().flat_map(|value| value.to_le_bytes()).collect(),
+    if let Some(at) = values.iter().position(|value| !value.is_finite()) {
+        let problem = format!("[{at}] of {} is {}, which is no weight", vector.name, values[at]);
+        return Err(vector.tensors()[0].error(problem));
     }
+    Ok(match vector.whole() {
+        Some(tensor) => Cow::Borrowed(tensor.bytes()),
+        None => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+    })
 }
 
 fn write_copy(matrix: &StoredMatrix, at: usize, out: &mut Output<'_>) -> Result<()> {
