@@ -148,7 +148,7 @@ fn run(
         let weight = weights.matrix();
         let linear = Linear { weight, bias: None, activation: Activation::None };
         let x = random(tokens * shape.cols, 1.0);
-        let mut quantized = Q8Rows::with_capacity(tokens, shape.cols);
+        let mut quantized = Q8Rows::with_capacity(tokens, shape.cols).expect("memory");
         let mut y = vec![f32::NAN; tokens * shape.rows];
         quantized.quantize(isa, &x, shape.cols, weight.rotation());
         linear.forward(isa, Input::Q8(&quantized), &mut y);

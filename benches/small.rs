@@ -30,7 +30,7 @@ fn rows(c: &mut Criterion) {
                 assert!(y.iter().all(|y| y.is_finite()));
             });
         }
-        let mut quantized = Q8Rows::with_capacity(1, INNER);
+        let mut quantized = Q8Rows::with_capacity(1, INNER).expect("memory");
         for (rotation, name) in
             [(Rotation::None, "quantize"), (Rotation::Blocks, "rotate blocks, quantize")]
         {

@@ -291,6 +291,10 @@ pub struct Model {
     /// Read all weights into memory before the first token: for a slow disk.
     #[arg(long)]
     pub preload: bool,
+    /// Read all weights into memory in place of mapping their files, which may then be changed while the model is in use. It takes the
+    /// memory of all weights, and opening takes longer.
+    #[arg(long)]
+    pub no_mmap: bool,
     /// An adapter that was trained for the model: a folder of the peft library (LoRA), or one with `config.json` and the weights of the
     /// prefix encoder (P-Tuning v2). `glm serve` and `glm batch` also take NAME=FOLDER, several times: requests choose one by this name
     /// as their model. So does `glm chat`: /adapter NAME chooses.
@@ -332,6 +336,7 @@ impl Model {
         options.threads = self.threads;
         options.activations = activations;
         options.kv = kv;
+        options.no_mmap = self.no_mmap;
         options.without_own_adapter = self.adapter.iter().any(|adapter| adapter.name.is_none());
         options
     }

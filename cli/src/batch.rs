@@ -195,7 +195,12 @@ impl Run {
                 return Ok(work.tokens());
             }
             stop.check()?;
-            for answered in work.pass() {
+            let answered = work.pass();
+            if answered.iter().any(|answered| answered.result.is_err()) {
+                // All further requests would fail, too. The next run goes on with this one.
+                model.model().check_files()?;
+            }
+            for answered in answered {
                 self.write(answered)?;
             }
             let speed = work.tokens() as f64 / started.elapsed().as_secs_f64().max(1e-6);

@@ -8,7 +8,7 @@ use glm_model::{CalibrationInfo, Cores, ISA_VARIABLE, Inventory, Isa};
 use serde_json::{Value, json};
 use sysinfo::{CpuRefreshKind, System};
 
-use crate::args::Info;
+use crate::args::{Info, Source};
 use crate::units::{bytes, left, right};
 use crate::{failure, messages, open, output};
 
@@ -19,9 +19,10 @@ pub fn run(args: &Info) -> Result<()> {
     if args.cpu {
         return cpu(args.json);
     }
+    let program = program(&args.source);
     let model = &open::inventory(&args.source)?;
     if args.json {
-        return output::json(&json(model));
+        return output::json(&json(model, program));
     }
     open::remarks(&args.source, model).iter().for_each(|remark| output::note(remark));
     let mut lines = vec![open::title(&args.source, model), String::new()];
@@ -29,7 +30,7 @@ pub fn run(args: &Info) -> Result<()> {
     lines.push(String::new());
     lines.extend(matrices(model));
     lines.push(String::new());
-    lines.extend(memory(model));
+    lines.extend(memory(model, program));
     output::line(&lines.join("\n"))
 }
 
@@ -82,6 +83,12 @@ pub fn processor() -> Option<String> {
     system.refresh_cpu_list(CpuRefreshKind::nothing());
     let name = system.cpus().first()?.brand().trim().to_owned();
     (!name.is_empty()).then_some(name)
+}
+
+/// Memory of the program itself with the tokenizer of a model, if there is one: what this process has now. 0 if the system does not say.
+fn program(source: &Source) -> u64 {
+    let _tokenizer = open::tokenizer(source);
+    open::own_memory().unwrap_or(0)
 }
 
 fn sizes(model: &Inventory) -> Vec<String> {
@@ -149,29 +156,31 @@ fn matrices(model: &Inventory) -> Vec<String> {
     lines
 }
 
-fn memory(model: &Inventory) -> Vec<String> {
-    let mut lines = vec![
-        messages::weights(bytes(mapped(model)), bytes(model.copied_bytes)),
+fn memory(model: &Inventory, program: u64) -> Vec<String> {
+    let mut lines = vec![messages::weights(bytes(model.mapped_bytes()), bytes(model.copied_bytes))];
+    if model.table_bytes() > 0 {
+        lines.push(messages::tables(bytes(model.table_bytes())));
+    }
+    if program > 0 {
+        lines.push(messages::program(bytes(program)));
+    }
+    lines.extend([
         String::new(),
+        messages::full_context(),
         format!(
             "{}{}{}{}",
             right(&messages::context(), 8),
             right(&messages::keys_and_values(), 18),
             right(&messages::workspace(), 12),
-            right(&messages::with_weights(), 18)
+            right(&messages::in_all(), 18)
         ),
-    ];
+    ]);
     for (context, cache, workspace) in needs(model) {
-        let all = model.bytes() + cache + workspace;
+        let all = program + model.resident_bytes(context) + cache + workspace;
         let [cache, workspace, all] = [cache, workspace, all].map(bytes);
         lines.push(format!("{context:>8}{cache:>18}{workspace:>12}{all:>18}"));
     }
     lines
-}
-
-/// Bytes of matrices that are mapped from the files.
-fn mapped(model: &Inventory) -> u64 {
-    model.bytes().saturating_sub(model.copied_bytes)
 }
 
 /// Contexts up to the largest, each with the bytes of its keys and values and of its workspace.
@@ -185,7 +194,7 @@ fn needs(model: &Inventory) -> Vec<(usize, u64, u64)> {
     smaller.chain([most]).map(need).collect()
 }
 
-fn json(model: &Inventory) -> Value {
+fn json(model: &Inventory, program: u64) -> Value {
     let config = &model.config;
     let matrices = model.matrices.iter().map(|matrix| {
         json!({
@@ -197,8 +206,16 @@ fn json(model: &Inventory) -> Value {
         })
     });
     let memory = needs(model).into_iter().map(|(context, cache, workspace)| {
-        let total = model.bytes() + cache + workspace;
-        json!({ "context": context, "cache": cache, "workspace": workspace, "total": total })
+        let weights = model.resident_bytes(context);
+        let total = program + weights + cache + workspace;
+        json!({
+            "context": context,
+            "cache": cache,
+            "workspace": workspace,
+            "weights": weights,
+            "program": program,
+            "total": total,
+        })
     });
     json!({
         "architecture": config.architecture,
@@ -214,8 +231,9 @@ fn json(model: &Inventory) -> Value {
         "matrices": matrices.collect::<Vec<_>>(),
         "weights": {
             "bytes": model.bytes(),
-            "mapped": mapped(model),
+            "mapped": model.mapped_bytes(),
             "in_memory": model.copied_bytes,
+            "tables": model.table_bytes(),
         },
         "bytes_per_token": model.bytes_per_token,
         "memory": memory.collect::<Vec<_>>(),

@@ -36,9 +36,6 @@ pub mod model {
     /// Most bytes of a configuration that is not of a supported model.
     pub const MAX_CONFIG: u64 = 1 << 20;
 
-    /// Most values of one.
-    pub const MAX_VALUES: usize = 1 << 17;
-
     /// Most bytes of a manifest. Those of the library have about one thousand.
     pub const MAX_MANIFEST: u64 = 1 << 20;
 

@@ -59,6 +59,8 @@ use anyhow::Result;
 use args::{Cli, Command};
 
 fn main() -> ExitCode {
+    // Without it, a model file that another process cuts ends the program.
+    let _ = glm_model::survive_truncated_files();
     let done = Cli::read().and_then(|command| run(&command));
     done.map_or_else(|error| failure::report(&error), |()| ExitCode::SUCCESS)
 }

@@ -94,6 +94,9 @@ messages! {
     model_needs_memory(needed, available):
         "opening this model takes {needed} of memory, and {available} are free: `glm quantize` makes a folder that is mapped instead",
         "打开这个模型需要 {needed} 内存，而可用的只有 {available}：用 `glm quantize` 生成的文件夹可直接映射，不占这些内存";
+    no_mmap_needs_memory(needed, available):
+        "all weights of this model take {needed} of memory, and {available} are free: leave out --no-mmap, so that they are mapped",
+        "这个模型的全部权重需要 {needed} 内存，而可用的只有 {available}：去掉 --no-mmap 即可映射文件";
     adapter(folder, tokens): "adapter: {folder}, {tokens} positions before every prompt",
         "适配器：{folder}，每个提示之前有 {tokens} 个位置";
     own_adapter(tokens): "the model has a trained prefix (P-Tuning v2): {tokens} positions before every prompt",
@@ -325,7 +328,12 @@ messages! {
         "权重：{mapped} 从文件映射，{copied} 在内存中";
     keys_and_values(): "keys and values", "键和值";
     workspace(): "workspace", "工作区";
-    with_weights(): "with weights", "含权重";
+    in_all(): "in all", "合计";
+    tables(size):
+        "of the mapped ones, {size} are tables, of which only the rows of tokens that occur are read",
+        "映射的权重中有 {size} 是查找表，只读取出现过的 token 所在的行";
+    program(size): "the program with its tokenizer: {size}", "程序和分词器：{size}";
+    full_context(): "memory at most, once the context is full:", "上下文填满时最多占用的内存：";
     // glm bench.
     bench_random(): "making random weights", "正在生成随机权重";
     bench_memory(shape, capacity, needed, free):

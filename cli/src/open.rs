@@ -23,7 +23,7 @@ use crate::progress::{self, NOTICEABLE};
 use crate::units::bytes;
 
 pub use describe::{note_unusable, remarks, summary, title};
-pub use memory::free as free_memory;
+pub use memory::{free as free_memory, own as own_memory, peak as peak_memory};
 
 /// Opens a model with its tokenizer and a template: the one that is named, or the model's own.
 pub fn bundle(args: &args::Model, template: Option<&str>, options: &Options) -> Result<Bundle> {
@@ -56,7 +56,7 @@ fn model_with(
     let files = files(&args.source)?;
     if let Some(files) = &files {
         remarks(&args.source, files.inventory()).iter().for_each(|remark| note(remark));
-        memory::check(files.inventory(), memory::free())?;
+        memory::check(files.inventory(), options.no_mmap, memory::free())?;
     }
     let started = Instant::now();
     let bar = progress::bytes();

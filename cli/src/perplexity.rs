@@ -73,6 +73,7 @@ fn reference(args: &args::Perplexity, path: &Path) -> Result<(Model, Tokenizer)>
         activations: Some(ActivationType::F32),
         kv: Some(KvType::F32),
         preload: args.model.preload,
+        no_mmap: args.model.no_mmap,
         adapter: Vec::new(),
     };
     let tokenizer = open::tokenizer(&args.source)?;

@@ -109,6 +109,11 @@ impl App {
         }
     }
 
+    /// Whether a file of the model was changed while it was in use: no request is answered then.
+    fn is_changed(&self) -> bool {
+        self.served.get().is_some_and(|served| served.model().check_files().is_err())
+    }
+
     /// Most bytes of a body.
     fn most_body(&self) -> usize {
         served::most_body(self.served.get().map_or(0, |served| served.context()))

@@ -82,6 +82,25 @@ impl Partials {
             .and_then(|pairs| pairs.checked_mul(size_of::<Pair>()))
             .expect("bytes of the partial results")
     }
+
+    /// Makes room for such a query; those up to its size do not allocate then.
+    ///
+    /// # Errors
+    /// If the memory cannot be allocated.
+    ///
+    /// # Panics
+    /// As [`Partials::bytes`].
+    #[track_caller]
+    pub fn reserve(
+        &mut self,
+        heads: usize,
+        head_size: usize,
+        positions: usize,
+    ) -> Result<(), OutOfMemory> {
+        let pairs = Self::bytes(heads, head_size, positions) / size_of::<Pair>();
+        let more = pairs.saturating_sub(self.0.len());
+        self.0.try_reserve_exact(more).map_err(|_| OutOfMemory)
+    }
 }
 
 /// Attention of the queries of one sequence to its cached keys and values.

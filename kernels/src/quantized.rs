@@ -5,10 +5,10 @@
 //!
 //! One outlier still rounds the other 31 values of its block away. For weights that are [rotated](Rotation), the block is rotated first.
 
-use crate::Isa;
 use crate::parallel::{SharedRows, for_each, for_each_row};
 use crate::rotation::{Rotation, rotate};
 use crate::simd::{BLOCK, Block, Kernel, LANES, Vectors};
+use crate::{Isa, OutOfMemory};
 
 /// Blocks of a task, all of one row.
 const TASK_BLOCKS: usize = if cfg!(test) { 2 } else { 128 };
@@ -74,12 +74,17 @@ impl Q8Rows {
 
     /// Reserves memory for `rows` rows of `cols` columns; nothing up to that size allocates again.
     ///
+    /// # Errors
+    /// If the memory cannot be allocated.
+    ///
     /// # Panics
     /// If the size overflows.
     #[track_caller]
-    pub fn with_capacity(rows: usize, cols: usize) -> Self {
-        let places = Places::new(rows, cols);
-        Self { blocks: Vec::with_capacity(places.len()), ..Self::default() }
+    pub fn with_capacity(rows: usize, cols: usize) -> Result<Self, OutOfMemory> {
+        let mut blocks = Vec::new();
+        let len = Places::new(rows, cols).len();
+        blocks.try_reserve_exact(len).map_err(|_| OutOfMemory)?;
+        Ok(Self { blocks, ..Self::default() })
     }
 
     /// Replaces the contents by `x`, `[rows][cols]`, rotated as the weights are; missing columns of the last block count as 0.

@@ -101,7 +101,7 @@ pub(crate) fn calibrate(
             let mut inputs = match work.store.is_written(&matrix.name) {
                 true => None,
                 false if !work.store.is_ready(&matrix.name) => return Ok(()),
-                false => Some(Inputs::new(calibration.method(), matrix.size()[1])?),
+                false => Some(Inputs::new(calibration.method(), &matrix.name, matrix.size()[1])?),
             };
             // The attention is added to the states before `Up`.
             if inputs.is_some() || role == LinearRole::Up {
@@ -120,7 +120,7 @@ pub(crate) fn calibrate(
     let head = head(network, |matrix| work.store.shape(matrix).is_some());
     let mut needed = network.final_norm.vectors().chain([&*head.name]);
     if !work.store.is_written(&head.name) && needed.all(|name| work.store.is_ready(name)) {
-        let mut inputs = Inputs::new(calibration.method(), config.hidden)?;
+        let mut inputs = Inputs::new(calibration.method(), &head.name, config.hidden)?;
         layers.enter_head(&network.final_norm, work.store)?;
         layers.head_inputs(&mut inputs, &mut |part| work.gathered(head, part))?;
         // Only its own rows are still needed.
@@ -159,8 +159,7 @@ fn quantized(
     let progress = &mut |part| work.rounded(matrix, part);
     let packed = round(isa, &shape, matrix, &order, &factor, progress)?;
     work.store.put(matrix, &packed)?;
-    let scales: &[u8] = bytemuck::cast_slice(&packed.scales);
-    Ok(Weight::panels(shape, packed.bytes.into(), &scales.to_vec().into()))
+    Weight::panels(&matrix.name, shape, packed.bytes.into(), &packed.scales.into())
 }
 
 /// How much of the work is done, in multiply-adds of the moments; others count as much as they take time.
@@ -238,9 +237,15 @@ pub(crate) fn bytes(
         let quantized: u64 = matrices().map(packed).sum();
         matrices().map(of_matrix).max().unwrap_or(0) + quantized
     };
-    let tables = network.tables().filter(|table| table.is_copied()).map(StoredMatrix::loaded_bytes);
+    // They are read from the new file, once they are in it.
+    let loaded = |table: &StoredMatrix| {
+        let copied = if table.is_copied() { table.loaded_bytes() } else { 0 };
+        packed(table).max(copied)
+    };
+    let tables = network.tables().map(loaded);
     let layers = network.layers.iter().map(of_layer).max().unwrap_or(0).max(tables.sum());
     // Without the states of the texts.
     let head = of_matrix(head(network, |_| true));
+    let prefix = prefix.map(|prefix| prefix.bytes(config, &StoredMatrix::loaded_bytes));
     (Layers::bytes(config, prefix, calibration, ACTIVATIONS) + layers).max(head)
 }

@@ -1,7 +1,10 @@
 //! The error type. Messages name the file, tensor or setting and, if possible, the remedy.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+
+use crate::units::readable_bytes;
 
 /// The result type of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -36,6 +39,19 @@ pub enum Error {
         /// The problem: what was expected and what was found.
         problem: String,
     },
+    /// A file was changed while it was mapped.
+    #[error(
+        "{}: {change} while it was in use, so what is computed from it is wrong: open it again when it is whole. A file in use may be \
+         renamed or deleted, or another renamed over it; it may be changed in place only if its weights were read into memory \
+         (--no-mmap)",
+        path.display()
+    )]
+    FileChanged {
+        /// The file.
+        path: PathBuf,
+        /// What happened to it.
+        change: FileChange,
+    },
     /// A setting is outside its range.
     #[error("{setting} must be {range}, found {found}")]
     Setting {
@@ -55,9 +71,11 @@ pub enum Error {
     /// A schema or a grammar for answers is not valid, or exceeds a limit.
     #[error("{0}")]
     Grammar(String),
-    /// The memory for quantizing cannot be allocated.
-    #[error("{:.1} GB of memory cannot be allocated", *bytes as f64 / 1e9)]
+    /// Memory cannot be allocated.
+    #[error("{what}: {} of memory cannot be allocated", readable_bytes(*bytes))]
     OutOfMemory {
+        /// What needs it: a tensor, a file, or a part of the work.
+        what: String,
         /// The memory.
         bytes: u64,
     },
@@ -75,7 +93,7 @@ pub enum Error {
         max: usize,
     },
     /// The memory for a context cannot be allocated.
-    #[error("the memory for a context of {capacity} tokens, {:.1} GB, cannot be allocated: choose a smaller one", *bytes as f64 / 1e9)]
+    #[error("the memory for a context of {capacity} tokens, {}, cannot be allocated: choose a smaller one", readable_bytes(*bytes))]
     Memory {
         /// Size of the context in tokens.
         capacity: usize,
@@ -86,7 +104,7 @@ pub enum Error {
     #[error(
         "keys and values need {} more, and {} of the {} set aside for them are free: end a conversation, choose smaller \
          contexts, or raise the limit",
-        megabytes(*needed), megabytes(*free), megabytes(*budget)
+        readable_bytes(*needed), readable_bytes(*free), readable_bytes(*budget)
     )]
     KvBudget {
         /// Bytes needed.
@@ -129,19 +147,46 @@ pub enum Error {
     NotFinite,
 }
 
-fn megabytes(bytes: u64) -> String {
-    format!("{:.1} MB", bytes as f64 / 1e6)
+/// What happened to a file that was in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum FileChange {
+    /// It is shorter now.
+    Cut = 1,
+    /// It is longer, or it was written to.
+    Modified,
+    /// It has the same size, and the system could not read it.
+    Unreadable,
+}
+
+impl FileChange {
+    /// The change with this number.
+    pub(crate) fn of(number: u8) -> Option<Self> {
+        [Self::Cut, Self::Modified, Self::Unreadable].into_iter().find(|&it| it as u8 == number)
+    }
+}
+
+impl fmt::Display for FileChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cut => "was cut off",
+            Self::Modified => "was changed",
+            Self::Unreadable => "could not be read (a fault of the disk or the network)",
+        })
+    }
 }
 
 impl Error {
-    /// A word for the kind of error that stays the same when messages change, for programs: `io`, `file`, `tensor`, `setting`,
-    /// `ids`, `prompt`, `grammar`, `context_full`, `memory`, `out_of_memory`, `kv_budget`, `other_model`, `cache`, `panicked`, `failed`, `cancelled`,
-    /// `isa`, `threads` or `not_finite`, each for the variant of that name.
+    /// A word for the kind of error that stays the same when messages change, for programs: `io`, `file`, `tensor`,
+    /// `file_changed`, `setting`, `ids`, `prompt`, `grammar`, `context_full`, `memory`, `out_of_memory`, `kv_budget`, `other_model`,
+    /// `cache`, `panicked`, `failed`, `cancelled`, `isa`, `threads` or `not_finite`, each for the variant of that name.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Io { .. } => "io",
             Self::File { .. } => "file",
             Self::Tensor { .. } => "tensor",
+            Self::FileChanged { .. } => "file_changed",
             Self::Setting { .. } => "setting",
             Self::Ids(_) => "ids",
             Self::Prompt(_) => "prompt",
@@ -180,6 +225,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn sizes_have_the_unit_that_fits() {
+        let context = |bytes| Error::Memory { capacity: 8, bytes }.to_string();
+        assert!(context(2_500_000).contains("8 tokens, 2.50 MB, cannot"), "{}", context(2_500_000));
+        let what = "layers.0.weight".to_owned();
+        let matrix = Error::OutOfMemory { what, bytes: 1_230_000_000 }.to_string();
+        assert_eq!(matrix, "layers.0.weight: 1.23 GB of memory cannot be allocated");
+    }
+
+    #[test]
     fn codes_are_stable() {
         let path = PathBuf::new;
         let (problem, tensor, range, found) =
@@ -190,11 +244,13 @@ mod tests {
             (Error::io(Path::new("x"))(io::Error::other("no")), "io"),
             (Error::File { path: path(), problem: problem.clone() }, "file"),
             (Error::Tensor { path: path(), tensor, problem: problem.clone() }, "tensor"),
+            (Error::FileChanged { path: path(), change: FileChange::Cut }, "file_changed"),
             (Error::Setting { setting: "x", range, found }, "setting"),
             (Error::Ids(problem.clone()), "ids"),
             (Error::Prompt(problem.clone()), "prompt"),
             (Error::ContextFull { needed: 2, capacity: 1, max: 1 }, "context_full"),
             (Error::Memory { capacity: 1, bytes: 1 }, "memory"),
+            (Error::OutOfMemory { what: problem.clone(), bytes: 1 }, "out_of_memory"),
             (Error::KvBudget { needed: 1, free: 0, budget: 0 }, "kv_budget"),
             (Error::OtherModel("sequence"), "other_model"),
             (Error::Cache { path: path(), problem: String::new() }, "cache"),

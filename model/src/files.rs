@@ -8,6 +8,7 @@ pub(crate) mod gguf;
 pub(crate) mod inventory;
 pub(crate) mod json;
 pub(crate) mod lora;
+pub(crate) mod mapped;
 pub(crate) mod model_dir;
 pub(crate) mod model_files;
 pub(crate) mod model_path;

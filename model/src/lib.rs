@@ -39,14 +39,16 @@ mod files;
 mod generate;
 mod limits;
 mod machine;
+mod memory;
 mod network;
 mod text;
+mod units;
 
 #[cfg(feature = "demo")]
 pub mod demo;
 
 pub use calibrate::{Calibration, CalibrationInfo};
-pub use error::{Error, Result};
+pub use error::{Error, FileChange, Result};
 pub use files::checkpoint::{
     Bytes, Checkpoint, Dtype, Format, SafetensorsLayout, Tensor, TensorSpec, checkpoint_files,
     write_skeleton,
@@ -57,6 +59,7 @@ pub use files::config::{
 pub use files::gguf::BlockType;
 pub use files::inventory::{Inventory, MatrixInfo};
 pub use files::json::check_json_values;
+pub use files::mapped::survive_truncated_files;
 pub use files::model_dir::is_lfs_pointer;
 pub use files::model_files::ModelFiles;
 pub use files::model_path::ModelPath;
@@ -86,7 +89,7 @@ pub use generate::perplexity::{
 pub use generate::sampling::{SampledToken, Sampler, Sampling, UnusableDefault};
 pub use generate::score::{Score, score};
 pub use glm_kernels::{ISA_VARIABLE, Isa, for_each, for_each_row};
-pub use limits::file::MOST_JSON_VALUES;
+pub use limits::file::{MOST_IN_CONFIG, MOST_JSON_VALUES};
 pub use limits::run::MAX_DRAFT;
 pub use limits::run::MAX_THREADS;
 pub use machine::cores::Cores;
@@ -108,3 +111,4 @@ pub use text::chat::{
 pub use text::grammar::{Grammar, GrammarCompiler, GrammarConstraint};
 pub use text::stream::TextStream;
 pub use text::tokenizer::{Special, Tokenizer};
+pub use units::{readable_bytes, readable_parameters};

@@ -168,7 +168,7 @@ pub(crate) mod file {
     pub(crate) const MAX_FILE: u64 = 64 << 20;
 
     /// Most values of a small file of a model, such as `config.json`. Published ones have some hundreds.
-    pub(crate) const MOST_IN_CONFIG: usize = 1 << 17;
+    pub const MOST_IN_CONFIG: usize = 1 << 17;
 
     /// Most values of `tokenizer.json`. Those of GLM-4.5, with 151 000 entries and as many merges of two, have 0.6 million.
     pub(crate) const MOST_IN_TOKENIZER: usize = 1 << 21;

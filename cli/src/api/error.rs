@@ -137,6 +137,12 @@ impl From<Error> for ApiError {
             Error::KvBudget { .. } | Error::Memory { .. } => {
                 Self::unavailable(message, 5).with_code("out_of_memory")
             }
+            // Where the model is does not concern the client.
+            Error::FileChanged { path, change } => {
+                let path = path.file_name().unwrap_or_default().into();
+                Self::internal(Error::FileChanged { path, change }.to_string())
+                    .with_code("file_changed")
+            }
             _ => Self::internal(message),
         }
     }
@@ -144,6 +150,8 @@ impl From<Error> for ApiError {
 
 #[cfg(test)]
 mod tests {
+    use glm_model::FileChange;
+
     use super::*;
 
     fn status(error: Error) -> u16 {
@@ -156,6 +164,10 @@ mod tests {
         assert_eq!(status(Error::ContextFull { needed: 9, capacity: 8, max: 8 }), 400);
         assert_eq!(status(Error::KvBudget { needed: 1, free: 0, budget: 0 }), 503);
         assert_eq!(status(Error::NotFinite), 500);
+        let path = "/home/ann/model.safetensors".into();
+        let changed = ApiError::from(Error::FileChanged { path, change: FileChange::Modified });
+        assert_eq!((changed.status().as_u16(), changed.code()), (500, Some("file_changed")));
+        assert!(changed.body().error.message.starts_with("model.safetensors: was changed"));
     }
 
     #[test]

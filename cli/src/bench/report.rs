@@ -73,7 +73,7 @@ impl<'a> Report<'a> {
 
     /// Prints what is known at the end only, and JSON if it is wanted.
     pub fn end(&self, limits: &Limits) -> Result<()> {
-        let memory = peak_memory();
+        let memory = open::peak_memory();
         let mut lines = Vec::new();
         for measurement in &self.measurements {
             if let (Some(drafts), Some(ratio)) = (measurement.drafts, measurement.tokens_per_pass())
@@ -170,12 +170,4 @@ impl<'a> Report<'a> {
             false => output::line(text),
         })
     }
-}
-
-/// Peak memory of this process, including the parts of mapped files that were read; `None` if the system does not say.
-fn peak_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
-    Some(kilobytes << 10)
 }

@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 
-use glm_model::Error;
+use glm_model::{Error, FileChange, readable_bytes};
 
 use crate::messages::{Language, language};
 
@@ -21,6 +21,18 @@ pub fn sentence(error: &Error) -> Option<String> {
         Error::Tensor { path, tensor, problem } => {
             format!("{}：张量 {tensor} 有问题：{problem}", path.display())
         }
+        Error::FileChanged { path, change } => {
+            let change = match change {
+                FileChange::Cut => "在使用期间被截断",
+                FileChange::Modified => "在使用期间被更改",
+                _ => "在使用期间无法读取（磁盘或网络故障）",
+            };
+            format!(
+                "{}：{change}，由它算出的结果是错的：请在文件完整后重新打开。使用中的文件可以改名、删除，也可以用改名的方式换成\
+                 另一个文件；只有把权重读入内存时（--no-mmap）才可以就地更改",
+                path.display()
+            )
+        }
         Error::Setting { setting, range, found } => {
             format!("{setting} 必须是{}，而这里是 {found}", range_in_chinese(range))
         }
@@ -34,10 +46,12 @@ pub fn sentence(error: &Error) -> Option<String> {
             format!("需要 {needed} 个 token，而上下文只能容纳 {capacity} 个：请缩短提示{larger}")
         }
         Error::Memory { capacity, bytes } => format!(
-            "无法为 {capacity} 个 token 的上下文分配 {:.1} GB 内存：请选择更小的上下文",
-            *bytes as f64 / 1e9
+            "无法为 {capacity} 个 token 的上下文分配 {} 内存：请选择更小的上下文",
+            readable_bytes(*bytes)
         ),
-        Error::OutOfMemory { bytes } => format!("无法分配 {:.1} GB 内存", *bytes as f64 / 1e9),
+        Error::OutOfMemory { what, bytes } => {
+            format!("{what}：无法分配 {} 内存", readable_bytes(*bytes))
+        }
         Error::Cancelled => "已取消".to_owned(),
         Error::Isa(details) => format!("指令集不可用：{details}"),
         Error::Threads(details) => format!("无法启动线程：{details}"),
@@ -149,6 +163,8 @@ mod tests {
         assert!(template.contains("以下之一"), "{template}");
         let full = sentence(Error::ContextFull { needed: 9, capacity: 8, max: 20 });
         assert!(full.contains("最多 20"), "{full}");
+        let changed = Error::FileChanged { path: "a.bin".into(), change: FileChange::Cut };
+        assert!(sentence(changed).starts_with("a.bin：在使用期间被截断"));
         let role = Error::Prompt("message 0: ChatGLM-6B does not support system messages".into());
         assert!(sentence(role).contains("不支持这种角色"));
     }

@@ -1,12 +1,15 @@
 //! Whether a model can be run.
 
-use crate::limits::model::{MAX_CONFIG, MAX_VALUES};
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::Path;
 
-use glm_model::{Config, Error, Inventory, ModelFiles, check_json_values, open_regular};
+use glm_model::{
+    Config, Error, Inventory, MOST_IN_CONFIG, ModelFiles, check_json_values, open_regular,
+};
 use serde_json::Value;
+
+use crate::limits::model::MAX_CONFIG;
 
 /// What the files of a model are good for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,7 +72,7 @@ fn kind(folder: &Path) -> Option<String> {
     let path = folder.join("config.json");
     let mut text = Vec::new();
     open_regular(&path).ok()?.take(MAX_CONFIG).read_to_end(&mut text).ok()?;
-    check_json_values(&text, MAX_VALUES).ok()?;
+    check_json_values(&text, MOST_IN_CONFIG).ok()?;
     let config: Value = serde_json::from_slice(&text).ok()?;
     Some(config.get("model_type")?.as_str()?.to_owned())
 }

@@ -6,14 +6,20 @@ use glm_model::Inventory;
 use crate::messages;
 use crate::units::bytes;
 
-/// Refuses a model that does not fit in memory, before the system ends the process. Weights that stay mapped need no memory of
-/// their own.
-pub fn check(inventory: &Inventory, available: u64) -> Result<()> {
+/// Refuses a model that does not fit in memory, before the system ends the process. Weights that stay mapped, which are none with
+/// `no_mmap`, need no memory of their own.
+pub fn check(inventory: &Inventory, no_mmap: bool, available: u64) -> Result<()> {
+    let copied = inventory.copied_bytes;
+    let needed = if no_mmap { inventory.bytes() } else { copied };
     // 0: the system does not say.
-    if available > 0 && inventory.copied_bytes > available {
-        bail!(messages::model_needs_memory(bytes(inventory.copied_bytes), bytes(available)));
+    if available == 0 || needed <= available {
+        return Ok(());
     }
-    Ok(())
+    let [needed_bytes, available_bytes] = [needed, available].map(bytes);
+    match copied <= available {
+        true => bail!(messages::no_mmap_needs_memory(needed_bytes, available_bytes)),
+        false => bail!(messages::model_needs_memory(needed_bytes, available_bytes)),
+    }
 }
 
 /// Bytes of memory that are free; 0 if the system does not say.
@@ -51,8 +57,22 @@ fn address_space() -> u64 {
     u64::MAX
 }
 
+/// Memory of this process, including the parts of mapped files that were read; `None` if the system does not say.
+pub fn own() -> Option<u64> {
+    of_process("VmRSS:")
+}
+
+/// The most of [`own`] since it began.
+pub fn peak() -> Option<u64> {
+    of_process("VmHWM:")
+}
+
+fn of_process(name: &str) -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    Some(kilobytes(&status, name)? << 10)
+}
+
 /// A number of `/proc/self/status`.
-#[cfg(target_os = "linux")]
 fn kilobytes(status: &str, name: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix(" kB")?.parse().ok()
@@ -107,7 +127,6 @@ mod tests {
     }
 
     #[test]
-    #[cfg(target_os = "linux")]
     fn the_status_of_a_process_has_numbers() {
         let status = "Name:\tglm\nVmPeak:\t   9 kB\nVmSize:\t  1234 kB\nThreads:\t1\n";
         assert_eq!(kilobytes(status, "VmSize:"), Some(1234));
@@ -123,13 +142,19 @@ mod tests {
             |variant: &str| ModelFiles::open(models.join(variant)).unwrap().inventory().clone();
         let (copied, mapped) = (open("int4"), open("bin-f16"));
         let needed = copied.copied_bytes;
-        let refusal = check(&copied, needed - 1).unwrap_err().to_string();
+        let refusal = check(&copied, false, needed - 1).unwrap_err().to_string();
         assert!(refusal.contains(&format!("takes {} of memory", bytes(needed))), "{refusal}");
         assert!(refusal.contains("`glm quantize`"), "{refusal}");
-        assert!(check(&copied, needed).is_ok());
-        assert!(check(&mapped, 1).is_ok());
+        assert!(check(&copied, false, needed).is_ok());
+        assert!(check(&mapped, false, 1).is_ok());
         // The system does not say.
-        assert!(check(&copied, 0).is_ok());
+        assert!(check(&copied, false, 0).is_ok());
+        // What would be mapped is counted.
+        let all = mapped.bytes();
+        assert!(all > mapped.copied_bytes && check(&mapped, true, all).is_ok());
+        let refusal = check(&mapped, true, all - 1).unwrap_err().to_string();
+        assert!(refusal.contains("leave out --no-mmap"), "{refusal}");
+        assert!(check(&copied, true, copied.bytes() - 1).is_err());
     }
 
     #[test]

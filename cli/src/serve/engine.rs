@@ -24,7 +24,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use glm_model::{Batch, BatchOptions, CancelToken, Client, Event, Model, Submission, Ticket};
+use glm_model::{
+    Batch, BatchOptions, CancelToken, Client, Error, Event, Model, Submission, Ticket,
+};
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::sync::oneshot;
 
@@ -33,7 +35,9 @@ pub use self::places::Places;
 use self::places::{Capacity, Request};
 use super::error::{ApiError, Result as ApiResult};
 use super::metrics::Metrics;
+use crate::failure;
 use crate::limits::server::BEHIND;
+use crate::messages;
 use crate::output::note;
 
 /// What a handler receives. To drop it cancels the answers that have not ended.
@@ -136,6 +140,7 @@ impl Engine {
             live: HashMap::new(),
             metrics,
             shared: Arc::clone(&shared),
+            is_changed: false,
             second: ([0; 2], Instant::now()),
         };
         let run = move || {
@@ -222,6 +227,8 @@ struct Worker {
     live: HashMap<Ticket, Live>,
     metrics: Metrics,
     shared: Arc<Shared>,
+    /// Whether the log says that a file of the model was changed.
+    is_changed: bool,
     /// The tokens at the beginning of the current second.
     second: ([u64; 2], Instant),
 }
@@ -312,7 +319,7 @@ impl Worker {
     }
 
     fn pass(&mut self) {
-        let Self { batch, live, metrics, shared, .. } = self;
+        let Self { batch, live, metrics, shared, is_changed, .. } = self;
         batch.pass(&mut |ticket, event| {
             let Some(answer) = live.get_mut(&ticket) else { return };
             if matches!(event, Event::Begun) {
@@ -322,6 +329,13 @@ impl Worker {
             // It is cancelled before the next pass.
             if answer.gave_way() {
                 return;
+            }
+            if let &Event::Failed(Error::FileChanged { ref path, change }) = &event
+                && !std::mem::replace(is_changed, true)
+            {
+                // Once: all further requests fail with it.
+                let error = Error::FileChanged { path: path.clone(), change }.into();
+                note(&messages::error(failure::message(&error)));
             }
             answer.count(&event, metrics, shared);
             let sent = answer.events.try_send((answer.index, event));

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use super::{App, Phase};
 
-/// What the server is doing: ready, loading or draining.
+/// What the server is doing: ready, loading or draining; or what keeps it from answering: model_changed.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Health {
     status: &'static str,
@@ -24,11 +24,16 @@ pub struct Health {
     path = "/health",
     responses(
         (status = 200, description = "Requests are answered", body = Health),
-        (status = 503, description = "The model is being opened, or the server is about to end", body = Health),
+        (
+            status = 503,
+            description = "The model is being opened, one of its files was changed while it was in use, or the server is about to end",
+            body = Health,
+        ),
     )
 )]
 pub async fn health(State(app): State<Arc<App>>) -> impl IntoResponse {
     let (code, status) = match *app.phase.borrow() {
+        Phase::Ready if app.is_changed() => (StatusCode::SERVICE_UNAVAILABLE, "model_changed"),
         Phase::Ready => (StatusCode::OK, "ready"),
         Phase::Loading => (StatusCode::SERVICE_UNAVAILABLE, "loading"),
         Phase::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),

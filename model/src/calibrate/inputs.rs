@@ -3,10 +3,11 @@
 use glm_kernels::Shape;
 use rayon::prelude::*;
 
-use super::moments::{Factor, Moments, zeros};
+use super::moments::{Factor, Moments};
 use super::texts::Method;
 use crate::error::{Error, Result};
 use crate::files::weights::StoredMatrix;
+use crate::memory::zeros;
 
 /// Part of the mean moment of an input that is added to each, so that inputs that the texts do not have still count.
 const DAMPING: f32 = 0.01;
@@ -23,14 +24,14 @@ pub(super) enum Inputs {
 }
 
 impl Inputs {
-    /// No inputs yet, of a matrix with `inputs` columns.
+    /// No inputs yet, of the matrix `name` with `inputs` columns.
     ///
     /// # Errors
     /// If the memory cannot be allocated.
-    pub(super) fn new(method: Method, inputs: usize) -> Result<Self> {
+    pub(super) fn new(method: Method, name: &str, inputs: usize) -> Result<Self> {
         Ok(match method {
-            Method::Gptq => Self::Moments(Moments::new(inputs)?),
-            Method::Importance => Self::Squares(zeros(inputs)?),
+            Method::Gptq => Self::Moments(Moments::new(name, inputs)?),
+            Method::Importance => Self::Squares(zeros(inputs, name)?),
         })
     }
 

@@ -6,14 +6,14 @@ use glm_kernels::{Isa, parallel_region};
 
 use super::Tensors;
 use super::inputs::Inputs;
-use super::moments::zeros;
 use super::texts::Calibration;
 use crate::error::{Error, Result};
 use crate::files::config::{Config, MaskKind};
-use crate::files::prefix::{PrefixEncoder, StoredPrefix};
+use crate::files::prefix::{PrefixBytes, PrefixRows, StoredPrefix};
 use crate::files::weights::{
     Load, StoredLinear, StoredMatrix, StoredNetwork, StoredNorm, StoredVector,
 };
+use crate::memory::{self, zeros};
 use crate::network::activations::Activations;
 use crate::network::adapter::Adapter;
 use crate::network::chunk::Chunk;
@@ -29,6 +29,12 @@ use crate::network::workspace::{TILE, Workspace};
 /// Its sequences are those of no model.
 const IDENTITY: u64 = 0;
 
+/// What errors call the hidden states of the texts.
+pub(super) const STATES: &str = "the states of the texts";
+
+/// What errors call rows of inputs.
+const INPUT_ROWS: &str = "the inputs of a matrix";
+
 /// Rows of inputs that are added to the moments together. The moments are read and written once for them.
 const INPUTS: usize = 2048;
 
@@ -42,8 +48,8 @@ pub(super) struct Layers<'a> {
     activations: Activations,
     workspace: Workspace,
     pool: KvPool,
-    /// What computes the keys and values of a trained prefix.
-    encoder: Option<PrefixEncoder>,
+    /// Keys and values of a trained prefix in all layers.
+    prefix_rows: Option<PrefixRows>,
     /// Those of the current layer.
     prefix: Option<Adapter>,
     texts: &'a [Vec<u32>],
@@ -63,16 +69,19 @@ impl<'a> Layers<'a> {
         activations: Activations,
         tensors: &dyn Tensors,
     ) -> Result<Self> {
-        let load = |prefix: &StoredPrefix| {
-            prefix.load(config, &|matrix| tensors.matrix(matrix), &|it| tensors.vector(it))
+        // Its weights are not kept: they may be copies.
+        let compute = |prefix: &StoredPrefix| {
+            let encoder =
+                prefix.load(config, &|matrix| tensors.matrix(matrix), &|it| tensors.vector(it))?;
+            parallel_region(|| encoder.all_rows(isa))
         };
-        let encoder = prefix.map(load).transpose()?;
+        let prefix_rows = prefix.map(compute).transpose()?;
         let texts = calibration.texts();
         let longest = calibration.longest();
         let config = of_one_layer(config);
         let mut workspace = Workspace::new(IDENTITY, &config, TILE, network.ordered_inputs())?;
         workspace.fit_rows(&config, longest)?;
-        let states = texts.iter().map(|ids| zeros(ids.len() * config.hidden));
+        let states = texts.iter().map(|ids| zeros(ids.len() * config.hidden, STATES));
         let mut load = Load {
             config: &config,
             matrix: &mut |matrix| tensors.matrix(matrix),
@@ -96,7 +105,7 @@ impl<'a> Layers<'a> {
             activations,
             workspace,
             pool: KvPool::new(&config, KvFormat::of(activations), None)?,
-            encoder,
+            prefix_rows,
             prefix: None,
             texts,
             states: states.collect::<Result<_>>()?,
@@ -115,21 +124,21 @@ impl<'a> Layers<'a> {
     /// Bytes of the states, of a pass, of inputs, and of a trained prefix.
     pub(super) fn bytes(
         config: &Config,
-        prefix: Option<&StoredPrefix>,
+        prefix: Option<PrefixBytes>,
         calibration: &Calibration,
         activations: Activations,
     ) -> u64 {
-        let encoder = prefix.map_or(0, |prefix| prefix.bytes(config));
-        let positions = prefix.map_or(0, StoredPrefix::tokens);
+        let PrefixBytes { positions, rows: prefix_rows, encoder } = prefix.unwrap_or_default();
         let config = of_one_layer(config);
         let longest = calibration.longest();
         let widest = config.hidden.max(config.intermediate_size).max(config.attention_width());
         let rows = (INPUTS + longest).min(calibration.tokens());
-        4 * (calibration.tokens() * config.hidden + rows * widest) as u64
+        let others = 4 * (calibration.tokens() * config.hidden + rows * widest) as u64
             + Workspace::bytes(&config, longest, 0)
             + KvFormat::of(activations).bytes(&config, positions + longest)
-            + KvFormat::of(activations).bytes(&config, positions)
-            + encoder
+            + KvFormat::of(activations).bytes(&config, positions);
+        // The encoder is dropped before the others are allocated.
+        prefix_rows + others.max(encoder)
     }
 
     /// Goes to layer `index`, whose matrices must then be [replaced](Self::replace).
@@ -150,11 +159,9 @@ impl<'a> Layers<'a> {
         // Gives its pages back first.
         self.prefix = None;
         let Self { pool, config, isa, .. } = &*self;
-        let prefix = |encoder| {
-            let layers = index..index + 1;
-            parallel_region(|| Adapter::new(IDENTITY, pool, config, *isa, encoder, layers))
-        };
-        self.prefix = self.encoder.as_ref().map(prefix).transpose()?;
+        let prefix =
+            |rows| parallel_region(|| Adapter::of_layer(IDENTITY, pool, config, *isa, rows, index));
+        self.prefix = self.prefix_rows.as_ref().map(prefix).transpose()?;
         Ok(())
     }
 
@@ -170,6 +177,15 @@ impl<'a> Layers<'a> {
     ) -> Result<()> {
         let count = self.texts.len();
         let is_kept = moments.is_some();
+        if let Some(moments) = &moments {
+            let (longest, all) = self
+                .texts
+                .iter()
+                .map(Vec::len)
+                .fold((0, 0), |(longest, all), n| (longest.max(n), all + n));
+            let rows = (INPUTS + longest).min(all);
+            memory::reserve(&mut self.inputs, rows * moments.len(), INPUT_ROWS)?;
+        }
         self.each(
             &mut |pass, states, inputs| {
                 let see = &mut |x: &[f32]| {
@@ -229,6 +245,8 @@ impl<'a> Layers<'a> {
     ) -> Result<()> {
         let count = self.states.len();
         for (text, states) in self.states.iter().enumerate() {
+            let more = states.len().saturating_sub(self.inputs.len());
+            memory::reserve(&mut self.inputs, more, INPUT_ROWS)?;
             self.inputs.resize(states.len(), 0.0);
             self.weights.final_norm.forward(self.isa, states, &mut self.inputs);
             moments.add(&self.inputs);

@@ -12,6 +12,7 @@ use glm_kernels::{BLOCK, Rotation, Shape};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
+use crate::memory::{no_memory, zeros};
 
 /// Columns of the moments that are summed together.
 const COLUMNS: usize = 256;
@@ -24,8 +25,12 @@ pub(super) struct Moments {
 }
 
 impl Moments {
-    pub(super) fn new(inputs: usize) -> Result<Self> {
-        Ok(Self { inputs, sums: zeros(inputs * inputs)? })
+    /// No inputs yet of the matrix `name`.
+    ///
+    /// # Errors
+    /// If the memory cannot be allocated.
+    pub(super) fn new(name: &str, inputs: usize) -> Result<Self> {
+        Ok(Self { inputs, sums: zeros(inputs * inputs, name)? })
     }
 
     /// Bytes of the moments, and of their factor, which takes their memory.
@@ -172,7 +177,8 @@ impl Factor {
 fn factorize(mut matrix: MatMut<'_, f32>, least: f32) -> Result<()> {
     let params: Spec<LltParams, f32> = Spec::default();
     let scratch = cholesky_in_place_scratch::<f32>(matrix.nrows(), Par::rayon(0), params);
-    let mut buffer = MemBuffer::try_new(scratch).map_err(|_| no_memory(scratch.size_bytes()))?;
+    let mut buffer = MemBuffer::try_new(scratch)
+        .map_err(|_| no_memory(scratch.size_bytes() as u64, "the Cholesky factor"))?;
     let stack = MemStack::new(&mut buffer);
     let regularization = LltRegularization {
         dynamic_regularization_delta: least,
@@ -187,14 +193,6 @@ fn factorize(mut matrix: MatMut<'_, f32>, least: f32) -> Result<()> {
         }
     }
     Ok(())
-}
-
-pub(super) fn zeros<T: bytemuck::Zeroable>(n: usize) -> Result<Vec<T>> {
-    bytemuck::allocation::try_zeroed_vec(n).map_err(|()| no_memory(n * size_of::<T>()))
-}
-
-fn no_memory(bytes: usize) -> Error {
-    Error::OutOfMemory { bytes: bytes as u64 }
 }
 
 #[cfg(test)]
@@ -218,7 +216,7 @@ pub(super) mod tests {
         // More than a part of columns, more than a block of the library, and a group that is not whole.
         for (inputs, rows) in [(1, 3), (48, 7), (80, 200), (300, 400)] {
             let x = noise(rows * inputs, 7);
-            let mut moments = Moments::new(inputs).unwrap();
+            let mut moments = Moments::new("x", inputs).unwrap();
             let (first, second) = x.split_at(rows / 2 * inputs);
             moments.add(first);
             moments.add(second);
@@ -255,7 +253,7 @@ pub(super) mod tests {
     fn rotated_moments_are_those_of_rotated_inputs() {
         for (inputs, rows) in [(32, 3), (96, 50), (320, 400)] {
             let mut x = noise(rows * inputs, 7);
-            let [mut moments, mut expected] = [0, 1].map(|_| Moments::new(inputs).unwrap());
+            let [mut moments, mut expected] = [0, 1].map(|_| Moments::new("x", inputs).unwrap());
             moments.add(&x);
             moments.rotate(Rotation::Blocks);
             Rotation::Blocks.apply(&mut x);
@@ -272,7 +270,7 @@ pub(super) mod tests {
     #[test]
     fn moments_that_are_not_definite_have_a_factor() {
         // As rounding might make it: no factor, even with the damping.
-        let mut moments = Moments::new(2).unwrap();
+        let mut moments = Moments::new("x", 2).unwrap();
         moments.sums = vec![1.0, 0.0, 1.5, 1.0];
         let factor = moments.factor(&[1, 0], 0.01).unwrap();
         let factor = factor.matrix().unwrap();
@@ -280,7 +278,7 @@ pub(super) mod tests {
         assert!((factor[(1, 0)] * factor[(0, 0)] - 1.5).abs() < 1e-6);
         assert!((factor[(1, 1)] - 0.1).abs() < 1e-6);
         // The same inputs everywhere: one direction.
-        let mut moments = Moments::new(200).unwrap();
+        let mut moments = Moments::new("x", 200).unwrap();
         moments.add(&[0.3; 200 * 500]);
         let order: Vec<_> = (0..200).collect();
         let factor = moments.factor(&order, 0.01).unwrap();
@@ -288,9 +286,9 @@ pub(super) mod tests {
         let is_damped = |i| factor.matrix().unwrap()[(i, i)].powi(2) > 0.45 * least;
         assert!((0..200).all(is_damped));
 
-        let zeros = Moments::new(3).unwrap().factor(&[0, 1, 2], 0.01).unwrap();
+        let zeros = Moments::new("x", 3).unwrap().factor(&[0, 1, 2], 0.01).unwrap();
         assert_eq!(zeros.matrix().unwrap()[(2, 2)], 1.0);
-        let mut infinite = Moments::new(2).unwrap();
+        let mut infinite = Moments::new("x", 2).unwrap();
         infinite.add(&[f32::INFINITY, 1.0]);
         assert!(matches!(infinite.factor(&[0, 1], 0.01), Err(Error::NotFinite)));
     }

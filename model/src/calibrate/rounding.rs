@@ -12,9 +12,10 @@ use glm_kernels::{BLOCK, Isa, LANES, Rotation, Shape};
 use half::f16;
 use rayon::prelude::*;
 
-use super::moments::{Factor, zeros};
+use super::moments::Factor;
 use crate::error::{Error, Result};
 use crate::files::weights::StoredMatrix;
+use crate::memory::zeros;
 
 /// A quantized matrix in panels.
 pub(crate) struct Packed {
@@ -45,8 +46,8 @@ pub(super) fn round(
     factor: &Factor,
     progress: &mut (dyn FnMut(f32) -> ControlFlow<()> + Send),
 ) -> Result<Packed> {
-    let mut bytes = zeros::<u8>(shape.bytes())?;
-    let mut scales = zeros::<f16>(shape.scales())?;
+    let mut bytes = zeros::<u8>(shape.bytes(), &matrix.name)?;
+    let mut scales = zeros::<f16>(shape.scales(), &matrix.name)?;
     let panels = ROWS / LANES;
     let progress = Mutex::new((0, progress));
     bytes
@@ -56,9 +57,9 @@ pub(super) fn round(
         .try_for_each(|(task, (bytes, scales))| {
             let first = task * ROWS;
             let rows = ROWS.min(shape.rows - first);
-            let mut weights = zeros(rows * shape.cols)?;
+            let mut weights = zeros(rows * shape.cols, &matrix.name)?;
             matrix.values(first, shape.rotation, order, &mut weights)?;
-            let rounded = Rounded::new(isa, shape, &weights, factor)?;
+            let rounded = Rounded::new(isa, shape, &weights, factor, &matrix.name)?;
             if let Some((row, group)) = rounded.too_large(shape) {
                 // As it is stored, and not rotated.
                 let weights = &mut weights[..shape.cols];
@@ -68,7 +69,7 @@ pub(super) fn round(
                 let bad = Unquantizable { col: order[largest], value: weights[largest] };
                 return Err(matrix.unquantizable(first + row, bad));
             }
-            rounded.pack(shape, order, bytes, scales);
+            rounded.pack(shape, order, bytes, scales, &matrix.name)?;
             let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
             let (done, progress) = &mut *progress;
             *done += rows;
@@ -89,11 +90,12 @@ pub(super) fn round_panel(
     shape: &Shape,
     weights: &[f32],
     factor: &Factor,
+    name: &str,
 ) -> Result<Packed> {
     let order: Vec<_> = (0..shape.cols).collect();
-    let (mut bytes, mut scales) = (zeros(shape.bytes())?, zeros(shape.scales())?);
-    let rounded = Rounded::new(isa, shape, weights, factor)?;
-    rounded.pack(shape, &order, &mut bytes, &mut scales);
+    let (mut bytes, mut scales) = (zeros(shape.bytes(), name)?, zeros(shape.scales(), name)?);
+    let rounded = Rounded::new(isa, shape, weights, factor, name)?;
+    rounded.pack(shape, &order, &mut bytes, &mut scales, name)?;
     Ok(Packed { bytes, scales })
 }
 
@@ -106,16 +108,16 @@ struct Rounded {
 }
 
 impl Rounded {
-    fn new(isa: Isa, shape: &Shape, weights: &[f32], factor: &Factor) -> Result<Self> {
+    fn new(isa: Isa, shape: &Shape, weights: &[f32], factor: &Factor, name: &str) -> Result<Self> {
         let (cols, row_scales) = (shape.cols, shape.row_scales());
         let numbers = shape.form.numbers();
         let rows = weights.len() / cols;
         let group = (shape.group_blocks * BLOCK).min(cols);
         let step = MAX_COLUMNS / group * group;
-        let mut integers = zeros(rows * cols)?;
-        let mut scales = vec![f16::ZERO; rows * row_scales];
-        let mut errors = zeros(rows * cols)?;
-        let mut feedback = vec![0.0; rows * step.min(cols)];
+        let mut integers = zeros(rows * cols, name)?;
+        let mut scales = zeros::<f16>(rows * row_scales, name)?;
+        let mut errors = zeros(rows * cols, name)?;
+        let mut feedback = zeros::<f32>(rows * step.min(cols), name)?;
         for start in (0..cols).step_by(step).rev() {
             let end = (start + step).min(cols);
             let n = end - start;
@@ -156,16 +158,23 @@ impl Rounded {
     }
 
     /// Writes panels, with the columns in the order of the matrix.
-    fn pack(&self, shape: &Shape, order: &[usize], bytes: &mut [u8], scales: &mut [f16]) {
+    fn pack(
+        &self,
+        shape: &Shape,
+        order: &[usize],
+        bytes: &mut [u8],
+        scales: &mut [f16],
+        name: &str,
+    ) -> Result<()> {
         let (cols, group) = (shape.cols, shape.group_blocks * BLOCK);
         let (row_scales, numbers) = (shape.row_scales(), shape.form.numbers());
         bytes
             .chunks_exact_mut(shape.panel_bytes())
             .zip(scales.chunks_exact_mut(row_scales * LANES))
             .zip(self.integers.chunks(LANES * cols).zip(self.scales.chunks(LANES * row_scales)))
-            .for_each(|((bytes, packed), (integers, scales))| {
-                let mut own = vec![0; integers.len()];
-                let mut own_scales = vec![f16::ZERO; scales.len()];
+            .try_for_each(|((bytes, packed), (integers, scales))| {
+                let mut own = zeros(integers.len(), name)?;
+                let mut own_scales = zeros(scales.len(), name)?;
                 for (row, integers) in integers.chunks_exact(cols).enumerate() {
                     for (at, &col) in order.iter().enumerate() {
                         own[row * cols + col] = integers[at];
@@ -178,7 +187,8 @@ impl Rounded {
                 }
                 pack_panel(shape, &own, bytes);
                 pack_scales(row_scales, &own_scales, packed);
-            });
+                Ok(())
+            })
     }
 }
 
@@ -267,17 +277,17 @@ mod tests {
                         direction.iter().zip(mixed).map(|(a, b)| a * b).sum()
                     })
                     .collect();
-                let mut moments = Moments::new(cols).unwrap();
+                let mut moments = Moments::new("x", cols).unwrap();
                 moments.add(&x);
                 let order = moments.order(&shape);
                 let factor = moments.factor(&order, 0.01).unwrap();
                 let row = |row: usize| order.iter().map(move |col| (row, *col));
                 let ordered: Vec<f32> =
                     (0..rows).flat_map(row).map(|(row, col)| weights[row * cols + col]).collect();
-                let rounded = Rounded::new(isa, &shape, &ordered, &factor).unwrap();
+                let rounded = Rounded::new(isa, &shape, &ordered, &factor, "x").unwrap();
                 let (mut bytes, mut scales) =
                     (vec![0xaa; shape.bytes()], vec![f16::NAN; shape.scales()]);
-                rounded.pack(&shape, &order, &mut bytes, &mut scales);
+                rounded.pack(&shape, &order, &mut bytes, &mut scales, "x").unwrap();
                 let panels = Panels::new(shape, &bytes, &scales);
                 let matrix = Matrix::new(rows, cols, Storage::Panels(panels));
                 let (mut found, mut nearest) =

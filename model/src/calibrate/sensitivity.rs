@@ -14,14 +14,14 @@
 use std::array;
 use std::ops::ControlFlow;
 
-use glm_kernels::{Bits, Isa, LANES, Output, Q8Rows, Rotation, Shape, parallel_region};
+use glm_kernels::{Bits, Isa, LANES, Output, Q8Rows, Rotation, parallel_region};
 use half::f16;
 use rayon::prelude::*;
 
 use super::formats::{self, Bucket, FORMATS, Formats, MatrixFormat};
 use super::inputs::Inputs;
-use super::layers::Layers;
-use super::moments::{Factor, zeros};
+use super::layers::{Layers, STATES};
+use super::moments::Factor;
 use super::rounding::{round, round_panel};
 use super::texts::{Calibration, Method};
 use super::{ROLES, Tensors, head};
@@ -30,6 +30,7 @@ use crate::files::config::Config;
 use crate::files::prefix::StoredPrefix;
 use crate::files::weights::{StoredLinear, StoredMatrix, StoredNetwork, StoredNorm, StoredVector};
 use crate::generate::perplexity::kl_divergence;
+use crate::memory::{self, zeros};
 use crate::network::activations::Activations;
 use crate::network::layer::{Context, Layer, Linear, LinearRole, Weight};
 
@@ -92,10 +93,10 @@ pub(crate) fn measured_bytes(
     // Also those of the model, and two copies of them.
     let runs = 4 + ROLES.len() * network.layers.len().min(BANDS);
     let states = 4 * (runs * tokens * config.hidden) as u64;
+    let copied = |matrix: &StoredMatrix| if matrix.is_copied() { matrix.loaded_bytes() } else { 0 };
     let loaded = |matrix: &StoredMatrix| {
         let shape = REFERENCE.shape(matrix.size());
-        let copied = if matrix.is_copied() { matrix.loaded_bytes() } else { 0 };
-        copied + (shape.bytes() + 2 * shape.scales()) as u64
+        copied(matrix) + (shape.bytes() + 2 * shape.scales()) as u64
     };
     let of_layer = |layer: &Layer<StoredLinear, StoredNorm>| -> u64 {
         layer.linears().map(|(_, linear)| loaded(&linear.weight)).sum()
@@ -104,6 +105,7 @@ pub(crate) fn measured_bytes(
     let tables: u64 = network.tables().map(loaded).sum();
     let logits = (4 * 2 * LOGIT_ROWS * (config.vocab + config.hidden)) as u64;
     let head = loaded(head(network, |_| true)) + logits;
+    let prefix = prefix.map(|prefix| prefix.bytes(config, &copied));
     Layers::bytes(config, prefix, calibration, ACTIVATIONS) + states + tables + layer.max(head)
 }
 
@@ -116,7 +118,7 @@ impl Tensors for Original {
     }
 
     fn vector(&self, vector: &StoredVector) -> Result<Vec<f32>> {
-        Ok(vector.load())
+        vector.load()
     }
 }
 
@@ -132,7 +134,7 @@ impl Tensors for Replaced<'_> {
     }
 
     fn vector(&self, vector: &StoredVector) -> Result<Vec<f32>> {
-        Ok(vector.load())
+        vector.load()
     }
 }
 
@@ -212,7 +214,7 @@ impl<'n, 'p> Walk<'n, 'p> {
         let mut layers = new(prefix, &Original)?;
         let embedding = &self.network.embedding;
         // As a table it has no inputs: all columns count alike.
-        let factor = Factor::Diagonal(vec![1.0; embedding.size()[1]]);
+        let factor = Factor::Diagonal(ones(embedding.size()[1], &embedding.name)?);
         let quantized = reference(isa, embedding, &factor)?;
         let replaced = Replaced { name: &embedding.name, weight: &quantized };
         let states = std::mem::take(new(None, &replaced)?.states_mut());
@@ -248,7 +250,7 @@ impl<'n, 'p> Walk<'n, 'p> {
                 continue;
             };
             let matrix = &linear.weight;
-            let mut inputs = Inputs::new(Method::Importance, matrix.size()[1])?;
+            let mut inputs = Inputs::new(Method::Importance, &matrix.name, matrix.size()[1])?;
             layers.inputs(role, Some(&mut inputs), going)?;
             if role == LinearRole::Up {
                 attended = Some(copy(layers.states_mut())?);
@@ -306,7 +308,7 @@ impl<'n, 'p> Walk<'n, 'p> {
         let (head, hidden) = (self.head, self.head.size()[1]);
         let vocab = head.size()[0];
         let at_head = self.tables - 1;
-        let mut inputs = Inputs::new(Method::Importance, hidden)?;
+        let mut inputs = Inputs::new(Method::Importance, &head.name, hidden)?;
         layers.enter_head(&self.network.final_norm, &Original)?;
         layers.head_inputs(&mut inputs, &mut |_| ControlFlow::Continue(()))?;
         let (_, factor) = inputs.factor(head, &REFERENCE.shape(head.size()))?;
@@ -315,8 +317,9 @@ impl<'n, 'p> Walk<'n, 'p> {
         self.add(at_head, head, errors(isa, head, &factor)?, 1.0);
         let exact = std::mem::take(layers.states_mut());
         let rows = LOGIT_ROWS * hidden;
-        let mut normed = zeros(rows)?;
-        let [mut p, mut q] = [zeros(LOGIT_ROWS * vocab)?, zeros(LOGIT_ROWS * vocab)?];
+        let mut normed = zeros(rows, &head.name)?;
+        let logit_rows = || zeros(LOGIT_ROWS * vocab, &head.name);
+        let [mut p, mut q] = [logit_rows()?, logit_rows()?];
         let mut logits = |states: &[f32], head: &Linear, logits: &mut Vec<f32>| {
             let normed = &mut normed[..states.len()];
             layers.normalize(states, normed);
@@ -324,6 +327,7 @@ impl<'n, 'p> Walk<'n, 'p> {
             // A matrix that is not quantized has its columns in order.
             let (activations, ordered, updates) = (ACTIVATIONS, &mut [][..], None);
             let mut context = Context { isa, activations, quantized, ordered, updates };
+            // At most what they hold already.
             logits.resize(states.len() / hidden * vocab, 0.0);
             parallel_region(|| head.forward(&mut context, normed, Output::Store, logits));
         };
@@ -407,12 +411,13 @@ fn reference(isa: Isa, matrix: &StoredMatrix, factor: &Factor) -> Result<Weight>
     let order: Vec<_> = (0..shape.cols).collect();
     let going = &mut |_| ControlFlow::Continue(());
     let packed = round(isa, &shape, matrix, &order, factor, going)?;
-    Ok(panels(shape, packed.bytes, &packed.scales))
+    Weight::panels(&matrix.name, shape, packed.bytes.into(), &packed.scales.into())
 }
 
-fn panels(shape: Shape, bytes: Vec<u8>, scales: &[f16]) -> Weight {
-    let scales: &[u8] = bytemuck::cast_slice(scales);
-    Weight::panels(shape, bytes.into(), &scales.to_vec().into())
+fn ones(n: usize, name: &str) -> Result<Vec<f32>> {
+    let mut ones = zeros(n, name)?;
+    ones.fill(1.0);
+    Ok(ones)
 }
 
 /// The errors of a matrix in each format, relative to those of the reference, for inputs of these mean squares.
@@ -454,11 +459,12 @@ fn panel_errors(
     let ([rows, cols], first) = (matrix.size(), panel * LANES);
     let rows = LANES.min(rows - first);
     let order: Vec<_> = (0..cols).collect();
-    let mut weights = zeros(rows * cols)?;
+    let name = &matrix.name;
+    let mut weights = zeros(rows * cols, name)?;
     matrix.values(first, Rotation::None, &order, &mut weights)?;
     let squares = factor.diagonal();
-    let error = |found: &Weight| -> f64 {
-        let mut row = vec![0.0; cols];
+    let mut row = zeros(cols, name)?;
+    let mut error = |found: &Weight| -> f64 {
         let rows = weights.chunks_exact(cols).enumerate().map(|(index, weights)| {
             found.matrix().row(index, &mut row);
             let each = weights.iter().zip(&row).zip(squares);
@@ -471,14 +477,15 @@ fn panel_errors(
         let shape = format.shape([rows, cols]);
         let weight = match shape.bits {
             Bits::Four => {
-                let packed = round_panel(isa, &shape, &weights, factor)?;
-                panels(shape, packed.bytes, &packed.scales)
+                let packed = round_panel(isa, &shape, &weights, factor, name)?;
+                Weight::panels(name, shape, packed.bytes.into(), &packed.scales.into())?
             }
             Bits::Eight => {
-                let (mut bytes, mut scales) = (zeros(shape.bytes())?, zeros(shape.scales())?);
+                let mut bytes = zeros(shape.bytes(), name)?;
+                let mut scales = zeros::<f16>(shape.scales(), name)?;
                 let whole = format.shape(matrix.size());
                 matrix.pack(&whole, panel, &mut bytes, &mut scales)?;
-                panels(shape, bytes, &scales)
+                Weight::panels(name, shape, bytes.into(), &scales.into())?
             }
         };
         *found = error(&weight);
@@ -487,12 +494,7 @@ fn panel_errors(
 }
 
 fn copy(states: &States) -> Result<States> {
-    let of_text = |states: &Vec<f32>| {
-        let mut copy = zeros(states.len())?;
-        copy.copy_from_slice(states);
-        Ok(copy)
-    };
-    states.iter().map(of_text).collect()
+    states.iter().map(|states| memory::copy(states, STATES)).collect()
 }
 
 #[cfg(test)]

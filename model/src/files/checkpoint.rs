@@ -133,8 +133,12 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// Opens a folder with a checkpoint, or one file. Of safetensors and torch in the same folder, safetensors is opened.
     ///
-    /// The files are mapped, not read: do not change them in place while the checkpoint or any
-    /// [`Bytes`] of it live (replacing a file by renaming another over it is harmless).
+    /// The files are mapped, not read: do not change them in place while the checkpoint or any [`Bytes`] of it live. To rename a file,
+    /// to delete it, and to replace it by renaming another over it is harmless.
+    ///
+    /// [`Bytes`] show such a change without a word, and where the file was cut, reading them ends the process, or gives zeros after
+    /// [`survive_truncated_files`](crate::survive_truncated_files). What this library computes from a changed file is
+    /// [`Error::FileChanged`]: a pass of a [`Model`](crate::Model), and a model that is quantized.
     ///
     /// A torch file may nest its dictionaries; names are then joined by dots, as in
     /// `module.transformer.word_embeddings.weight`. Other values are ignored.
@@ -257,7 +261,11 @@ impl Format {
     }
 
     fn read(self, path: &Path) -> Result<Contents> {
-        self.parse(path, &Bytes::map(path)?)
+        let file = Bytes::map(path)?;
+        let contents = self.parse(path, &file);
+        // What was read may be wrong, or the reason why it could not be parsed.
+        file.check()?;
+        contents
     }
 
     fn parse(self, path: &Path, file: &Bytes) -> Result<Contents> {

@@ -72,7 +72,13 @@ impl Gguf {
     }
 
     fn open(path: &Path) -> Result<Self> {
-        let read = |path: &Path| Self::parse(&path.into(), &Bytes::map(path)?);
+        let read = |path: &Path| {
+            let file = Bytes::map(path)?;
+            let parsed = Self::parse(&path.into(), &file);
+            // What was read may be wrong, or the reason why it could not be parsed.
+            file.check()?;
+            parsed
+        };
         let found = read(path)?;
         let count = found.first().header.unsigned("split.count").unwrap_or(1);
         if count <= 1 {

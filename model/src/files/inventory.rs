@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use glm_kernels::LANES;
+
 use crate::calibrate::CalibrationInfo;
 use crate::files::config::Config;
 use crate::files::weights::{StoredMatrix, StoredNetwork, TARGET_BITS_KEY};
@@ -43,7 +45,8 @@ pub struct Inventory {
     pub config: Config,
     /// Every kind of matrix; one entry stands for all layers in which it has the same format.
     pub matrices: Vec<MatrixInfo>,
-    /// Bytes that loading copies into memory, because they are not stored in the kernels' layout.
+    /// Bytes that loading copies into memory, because they are not stored in the kernels' layout; of a model that was opened with
+    /// [`no_mmap`](crate::Options::no_mmap), all.
     pub copied_bytes: u64,
     /// Bytes of weights that are read for every generated token.
     pub bytes_per_token: u64,
@@ -55,6 +58,8 @@ pub struct Inventory {
     pub calibration: Option<CalibrationInfo>,
     /// The bits of a weight that were asked for, if the formats of the matrices were chosen for them.
     pub target_bits: Option<f64>,
+    /// The parts of mapped tables.
+    lookups: Vec<Lookup>,
     /// The largest input width of a linear layer with columns in an order of their own; 0 if there is none.
     pub(crate) ordered_inputs: usize,
 }
@@ -67,16 +72,14 @@ impl Inventory {
         metadata: &BTreeMap<String, String>,
     ) -> Self {
         let mut list = List { matrices: Vec::new(), copied: 0 };
+        let mut lookups = Vec::new();
         let embedding = list.add("word embeddings", [&network.embedding]);
         let positions = network.positions.iter().flatten();
         for (name, table) in ["positions", "block positions"].into_iter().zip(positions) {
             list.add(name, [table]);
         }
-        let first_byte = |matrix: &StoredMatrix| matrix.tensors()[0].bytes().as_ptr();
-        let is_head_tied = network
-            .head
-            .as_ref()
-            .is_none_or(|head| first_byte(&head.weight) == first_byte(&network.embedding));
+        let is_head_tied = network.is_head_tied();
+        network.lookup_tables().for_each(|table| Lookup::add(table, &mut lookups));
         let mut bytes_per_token = if is_head_tied { embedding } else { 0 };
         for role in LinearRole::ALL {
             if role == LinearRole::Head && is_head_tied {
@@ -97,8 +100,14 @@ impl Inventory {
             is_head_tied,
             calibration: CalibrationInfo::read(metadata),
             target_bits: metadata.get(TARGET_BITS_KEY).and_then(|bits| bits.parse().ok()),
+            lookups,
             ordered_inputs: network.ordered_inputs(),
         }
+    }
+
+    /// Bytes of matrices that are read in mapped files.
+    pub fn mapped_bytes(&self) -> u64 {
+        self.bytes().saturating_sub(self.copied_bytes)
     }
 
     /// Multiplications with weights by which a prompt of `tokens`, at least one, is read for the logits of the last:
@@ -116,6 +125,19 @@ impl Inventory {
     /// Bytes of all matrices.
     pub fn bytes(&self) -> u64 {
         self.matrices.iter().map(|matrix| matrix.bytes).sum()
+    }
+
+    /// Bytes of mapped tables, such as the word embeddings: only the rows of tokens that occur are read. 0 where the embedding is also the
+    /// head, and is read as a whole.
+    pub fn table_bytes(&self) -> u64 {
+        self.lookups.iter().map(|part| part.bytes).sum()
+    }
+
+    /// Bytes of weights that are in memory once a context of `capacity` tokens is full: all of them, but of mapped tables at most the rows of
+    /// as many tokens, with what the system reads around each.
+    pub fn resident_bytes(&self, capacity: usize) -> u64 {
+        let read = |part: &Lookup| part.bytes.min(part.of_token.saturating_mul(capacity as u64));
+        self.bytes() - self.table_bytes() + self.lookups.iter().map(read).sum::<u64>()
     }
 
     /// Weights of all matrices.
@@ -143,6 +165,37 @@ impl Inventory {
         let prefix = self.config.prefix.map_or(0, |prefix| prefix.tokens);
         let cache = kv.bytes(&self.config, capacity.saturating_add(prefix));
         (cache, Workspace::bytes(&self.config, capacity, self.ordered_inputs))
+    }
+}
+
+/// Bytes that a system reads around the ones that are touched: Linux maps as much of a cached file at a time.
+const READ_AROUND: u64 = 64 << 10;
+
+/// A part of a mapped table: its numbers, or its scales.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Lookup {
+    bytes: u64,
+    /// Bytes that are read for a token.
+    of_token: u64,
+}
+
+impl Lookup {
+    fn add(table: &StoredMatrix, parts: &mut Vec<Self>) {
+        let mut add = |bytes: usize, of_row: usize| {
+            let of_token = of_row as u64 + READ_AROUND;
+            parts.push(Self { bytes: bytes as u64, of_token });
+        };
+        match table.shape() {
+            // A row lies among the others of its panel.
+            Some(shape) => {
+                add(shape.bytes(), shape.panel_bytes());
+                add(2 * shape.scales(), 2 * LANES * shape.row_scales());
+            }
+            None => {
+                let bytes = table.loaded_bytes() as usize;
+                add(bytes, bytes / table.size()[0].max(1));
+            }
+        }
     }
 }
 
@@ -179,5 +232,27 @@ impl List {
             }
         }
         self.matrices[first..].iter().map(|info| info.bytes).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::READ_AROUND;
+    use crate::files::model_files::ModelFiles;
+
+    #[test]
+    fn of_a_table_only_the_rows_of_tokens_that_occur_are_in_memory() {
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/chatglm-6b-tiny");
+        let files = ModelFiles::open(models.join("int4")).unwrap();
+        let inventory = files.inventory();
+        let (all, hidden) = (inventory.bytes(), inventory.config.hidden as u64);
+        // An embedding of F16 that is not the head.
+        let table = 2 * hidden * inventory.config.vocab as u64;
+        assert_eq!((inventory.is_head_tied, inventory.table_bytes()), (false, table));
+        assert_eq!(inventory.resident_bytes(0), all - table);
+        assert_eq!(inventory.resident_bytes(1), all - table + 2 * hidden + READ_AROUND);
+        assert_eq!(inventory.resident_bytes(2048), all);
     }
 }

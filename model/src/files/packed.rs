@@ -10,7 +10,8 @@
 //!
 //! `weight = scale · (integer − zero point)`, with integers from 0. What differs:
 //!
-//! * GPTQ stores its zero points less one, unless `checkpoint_format` is `gptq_v2`. The one was taken from whole words, where a zero
+//! * GPTQ stores its zero points less one, unless `checkpoint_format`, or `format` in newer files, is `gptq_v2`, and so does AutoRound,
+//!   unless its packing says otherwise. The one was taken from whole words, where a zero
 //!   point of 0 borrows from the next. So it is added to whole words.
 //! * AWQ has the values 0, 2, 4, 6, 1, 3, 5 and 7 of eight in a word.
 //! * compressed-tensors has no zero points where weights are symmetric. Older files have them as bytes, less 8.
@@ -33,6 +34,7 @@ use half::f16;
 
 use crate::error::Result;
 use crate::files::checkpoint::{Checkpoint, Dtype, Tensor};
+use crate::memory::{room, zeros};
 pub(crate) use order::{Order, stored as stored_order};
 pub(crate) use packing::{METADATA as PACKING_METADATA, Packing};
 use words::{Axis, Words};
@@ -234,13 +236,14 @@ impl PackedMatrix {
     }
 
     /// The zero points of a row, one for each group.
-    fn zeros(&self, row: usize) -> Vec<u8> {
-        let mut values = vec![self.middle(); self.groups];
+    fn zero_points(&self, row: usize) -> Result<Vec<u8>> {
+        let mut values = zeros(self.groups, self.tensor().name())?;
+        values.fill(self.middle());
         match &self.zeros {
             None => {}
             Some(Zeros::Words(words)) => {
                 let axis = if self.transposed { Axis::Second } else { Axis::First };
-                words.line(axis, row, &mut values);
+                words.line(axis, row, &mut values)?;
             }
             Some(Zeros::Bytes(bytes)) => {
                 let bytes = &bytes.bytes()[row * self.groups..][..self.groups];
@@ -249,11 +252,11 @@ impl PackedMatrix {
                 values.iter_mut().for_each(|value| *value = value.saturating_sub(less));
             }
         }
-        values
+        Ok(values)
     }
 
     /// The scales of a row, one for each group.
-    fn row_scales(&self, row: usize) -> Vec<f16> {
+    fn row_scales(&self, row: usize) -> Result<Vec<f16>> {
         let size = self.scales.dtype().size();
         let scale = |group: usize| {
             let at =
@@ -263,16 +266,21 @@ impl PackedMatrix {
             crate::files::weights::widen_into(self.scales.dtype(), bytes, &mut scale);
             f16::from_f32(scale[0])
         };
-        (0..self.groups).map(scale).collect()
+        let mut scales = room(self.groups, self.scales.name())?;
+        scales.extend((0..self.groups).map(scale));
+        Ok(scales)
     }
 
     /// The integers of `count` rows from `first` on, one row after the other, in the order of the file. Several at once cost little more
     /// than one where they share words.
-    pub(crate) fn rows(&self, first: usize, count: usize) -> Vec<u8> {
-        let mut values = vec![0; count * self.cols];
+    ///
+    /// # Errors
+    /// If the memory cannot be allocated.
+    pub(crate) fn rows(&self, first: usize, count: usize) -> Result<Vec<u8>> {
+        let mut values = zeros(count * self.cols, self.tensor().name())?;
         let axis = if self.transposed { Axis::Second } else { Axis::First };
-        self.integers.lines(axis, first, self.cols, &mut values);
-        values
+        self.integers.lines(axis, first, self.cols, &mut values)?;
+        Ok(values)
     }
 
     /// Writes the integers of a row, `values` of [`rows`](Self::rows), in their [order](Self::order), and the numbers of its groups in
@@ -297,7 +305,7 @@ impl PackedMatrix {
                 places.for_each(|(to, &from)| *to = signed(values[from as usize]));
             }
         }
-        let groups = self.row_scales(row).into_iter().zip(self.zeros(row));
+        let groups = self.row_scales(row)?.into_iter().zip(self.zero_points(row)?);
         let numbers = numbers.chunks_exact_mut(form.numbers());
         for (group, ((scale, zero), numbers)) in groups.zip(numbers).enumerate() {
             if !scale.is_finite() {
@@ -330,8 +338,12 @@ impl PackedMatrix {
     }
 
     /// Writes the weights of a row, in the order of the file.
-    pub(crate) fn widen(&self, row: usize, out: &mut [f32]) {
-        let (values, scales, zeros) = (self.rows(row, 1), self.row_scales(row), self.zeros(row));
+    ///
+    /// # Errors
+    /// If the memory cannot be allocated.
+    pub(crate) fn widen(&self, row: usize, out: &mut [f32]) -> Result<()> {
+        let (values, scales) = (self.rows(row, 1)?, self.row_scales(row)?);
+        let zeros = self.zero_points(row)?;
         let size = self.cols / self.groups;
         for place in 0..self.cols {
             let col = self.order.as_ref().map_or(place, |order| order[place] as usize);
@@ -339,6 +351,7 @@ impl PackedMatrix {
             let steps = i16::from(values[col]) - i16::from(zeros[group]);
             out[col] = scales[group].to_f32() * f32::from(steps);
         }
+        Ok(())
     }
 }
 

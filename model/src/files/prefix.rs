@@ -16,8 +16,9 @@ use super::model_dir::{CONFIG, CONFIG_NAME, ModelDir};
 use super::peft::named_base;
 use super::weights::{Affine, Source, StoredLinear, StoredMatrix, StoredVector};
 use crate::error::{Error, Result};
-use crate::files::checkpoint::Checkpoint;
+use crate::files::checkpoint::{Bytes, Checkpoint, Tensor};
 use crate::limits::adapter::MAX_TOKENS;
+use crate::memory::{room, zeros};
 use crate::network::activations::Activations;
 use crate::network::adapter::STEP;
 use crate::network::layer::{Context, Linear, Weight};
@@ -169,14 +170,21 @@ impl StoredPrefix {
         [&self.embedding].into_iter().chain(self.linears().map(|linear| &linear.weight))
     }
 
+    /// Tells the system that its mapped matrices will not be read soon.
+    pub(crate) fn release(&self) {
+        let tensors = self.matrices().flat_map(StoredMatrix::tensors);
+        tensors.for_each(|tensor| tensor.data().release());
+    }
+
     /// Its biases.
     pub(crate) fn vectors(&self) -> impl Iterator<Item = &StoredVector> {
         self.linears().filter_map(|linear| linear.bias.as_ref())
     }
 
-    /// Its positions.
-    pub(crate) fn tokens(&self) -> usize {
-        self.tokens
+    /// The bytes of all tensors.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &Bytes> {
+        let matrices = self.matrices().flat_map(StoredMatrix::parts);
+        matrices.chain(self.vectors().flat_map(StoredVector::tensors).map(Tensor::data))
     }
 
     /// The names of all of them.
@@ -185,12 +193,23 @@ impl StoredPrefix {
         self.matrices().map(|matrix| matrix.name.as_str()).chain(vectors)
     }
 
-    /// Bytes of [`PrefixEncoder::rows`] with its weights, for as many positions as are computed at a time.
-    pub(crate) fn bytes(&self, config: &Config) -> u64 {
-        let hidden = self.linears().next().map_or(0, |_| config.hidden);
-        let row = width(config) + hidden + self.embedding.size()[1];
-        let weights = self.matrices().map(StoredMatrix::loaded_bytes).sum::<u64>();
-        weights + (4 * self.tokens.min(STEP) * row) as u64
+    /// What [`PrefixEncoder::all_rows`] takes, if loading a matrix allocates `loaded` bytes.
+    pub(crate) fn bytes(
+        &self,
+        config: &Config,
+        loaded: &dyn Fn(&StoredMatrix) -> u64,
+    ) -> PrefixBytes {
+        let width = width(config);
+        let row = match self.projection {
+            Some(_) => self.embedding.size()[1] + config.hidden + width,
+            None => width,
+        };
+        let weights = self.matrices().map(loaded).sum::<u64>();
+        PrefixBytes {
+            positions: self.tokens,
+            rows: (4 * self.tokens * width) as u64,
+            encoder: weights + (4 * self.tokens.min(STEP) * row) as u64,
+        }
     }
 
     /// Loads all of it with `matrix` and `vector`.
@@ -220,6 +239,27 @@ impl StoredPrefix {
     }
 }
 
+/// Memory of a prefix.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct PrefixBytes {
+    /// Positions of the prefix.
+    pub(crate) positions: usize,
+    /// Bytes of the keys and values of all positions in all layers, as `f32`.
+    pub(crate) rows: u64,
+    /// Bytes for computing them: of weights, and of as many positions as are computed at a time.
+    pub(crate) encoder: u64,
+}
+
+/// Keys and values of all positions of a prefix.
+pub(crate) struct PrefixRows {
+    /// Positions of the prefix.
+    pub(crate) tokens: usize,
+    /// Keys and values of a position in all layers.
+    pub(crate) width: usize,
+    /// `[tokens, layers, 2, heads, head size]`
+    pub(crate) rows: Vec<f32>,
+}
+
 /// The weights that keys and values of a prefix are computed from.
 pub(crate) struct PrefixEncoder {
     /// Positions of the prefix.
@@ -232,23 +272,39 @@ pub(crate) struct PrefixEncoder {
 }
 
 impl PrefixEncoder {
+    /// Keys and values of all positions, on the threads of the current pool.
+    ///
+    /// # Errors
+    /// If the memory cannot be allocated.
+    pub(crate) fn all_rows(&self, isa: Isa) -> Result<PrefixRows> {
+        let Self { tokens, width, .. } = *self;
+        let mut rows = room(tokens * width, NAME)?;
+        for first in (0..tokens).step_by(STEP) {
+            rows.extend(self.rows(isa, first..(first + STEP).min(tokens))?);
+        }
+        Ok(PrefixRows { tokens, width, rows })
+    }
+
     /// Keys and values of some positions, `[positions, layers, 2, heads, head size]`, on the threads of the current pool.
-    pub(crate) fn rows(&self, isa: Isa, positions: Range<usize>) -> Vec<f32> {
+    ///
+    /// # Errors
+    /// If the memory cannot be allocated.
+    pub(crate) fn rows(&self, isa: Isa, positions: Range<usize>) -> Result<Vec<f32>> {
         let embedding = self.embedding.matrix();
-        let mut rows = vec![0.0; positions.len() * embedding.cols()];
+        let mut rows = zeros(positions.len() * embedding.cols(), NAME)?;
         for_each_row(&mut rows, embedding.cols(), |i, row| embedding.row(positions.start + i, row));
-        let Some([first, second]) = &self.projection else { return rows };
+        let Some([first, second]) = &self.projection else { return Ok(rows) };
         let quantized = &mut Q8Rows::default();
         let (activations, ordered, updates) = (Activations::F32, &mut [][..], None);
         let mut context = Context { isa, activations, quantized, ordered, updates };
         let hidden_size = second.weight.cols();
-        let mut hidden = vec![0.0; positions.len() * hidden_size];
+        let mut hidden = zeros(positions.len() * hidden_size, NAME)?;
         first.forward(&mut context, &rows, Output::Store, &mut hidden);
         for_each_row(&mut hidden, hidden_size, |_, row| {
             row.iter_mut().for_each(|x| *x = libm::tanhf(*x));
         });
-        let mut out = vec![0.0; positions.len() * self.width];
+        let mut out = zeros(positions.len() * self.width, NAME)?;
         second.forward(&mut context, &hidden, Output::Store, &mut out);
-        out
+        Ok(out)
     }
 }

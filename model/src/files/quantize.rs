@@ -27,6 +27,7 @@ use crate::error::{Error, Result};
 use crate::files::checkpoint::Checkpoint;
 use crate::files::config::Config;
 use crate::files::lora;
+use crate::files::mapped::MappedFiles;
 use crate::files::peft::{self, PEFT_CONFIG};
 use crate::files::prefix::StoredPrefix;
 use crate::files::weights::{
@@ -115,7 +116,7 @@ pub struct Quantized {
 ///
 /// # Errors
 /// If the source is no supported model or is in the kernels' layout already, an option is outside its range, a weight is not
-/// finite, the target is not empty, a file cannot be read or written, or `progress` cancels. The target is then unchanged; folders
+/// finite, the target is not empty, a file cannot be read or written, one of the source is changed meanwhile, or `progress` cancels. The target is then unchanged; folders
 /// above it may have been created. What is written is in another folder beside it, with `.quantize.part` added to its name, until it is
 /// complete; after an error, that folder is removed. With a calibration, it keeps the matrices that are done (`journal.json` has their
 /// names), and the same call goes on with it.
@@ -213,6 +214,7 @@ struct Source {
     adapter: Option<[u8; 32]>,
     /// Bytes of all tensors.
     bytes: u64,
+    files: MappedFiles,
 }
 
 impl Source {
@@ -232,7 +234,18 @@ impl Source {
         let Resolved { mut network, prefix } = resolve(&config, &checkpoint)?;
         let merge = |folder: &PathBuf| lora::merge(folder, &config, &mut network);
         let adapter = options.adapter.as_ref().map(merge).transpose()?;
-        Ok(Self { config, network, prefix, adapter, bytes: checkpoint.total_bytes() })
+        let of_prefix = prefix.iter().flat_map(StoredPrefix::parts);
+        let files = network.parts().chain(of_prefix).collect();
+        Ok(Self { config, network, prefix, adapter, bytes: checkpoint.total_bytes(), files })
+    }
+
+    /// What was computed, or why it could not be, if no file was changed meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::FileChanged`], or that of `computed`.
+    fn checked<T>(&self, computed: Result<T>) -> Result<T> {
+        self.files.check()?;
+        computed
     }
 
     /// A hash of the first and the last bytes of each matrix, which tells models of the same shape apart, of the prefix, and of

@@ -4,13 +4,14 @@
 //! source of every tensor of the model. [`resolve`] finds the sources in a checkpoint, once, and checks the checkpoint as a whole.
 //! Loading, quantizing and the inventory start from the result, a [`StoredNetwork`].
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 
 use glm_kernels::Activation;
 use half::{bf16, f16};
 
 use crate::error::{Error, Result};
-use crate::files::checkpoint::{Checkpoint, Dtype, Tensor, is_buffer};
+use crate::files::checkpoint::{Bytes, Checkpoint, Dtype, Tensor, is_buffer};
 use crate::files::config::{self, Config, Mlp};
 use crate::files::packed::{Packing, integers_of};
 use crate::files::prefix::{self, StoredPrefix};
@@ -70,10 +71,30 @@ impl StoredNetwork {
         self.tables().chain(self.linears().map(|(_, linear)| &linear.weight))
     }
 
+    /// Whether the embedding is also the head.
+    pub(crate) fn is_head_tied(&self) -> bool {
+        let first_byte = |matrix: &StoredMatrix| matrix.tensors()[0].bytes().as_ptr();
+        let own = self.head.as_ref();
+        own.is_none_or(|head| first_byte(&head.weight) == first_byte(&self.embedding))
+    }
+
+    /// The mapped tables of which only the rows of tokens that occur are read. An embedding that is also the head is read as a whole.
+    pub(crate) fn lookup_tables(&self) -> impl Iterator<Item = &StoredMatrix> {
+        let tied = self.is_head_tied().then_some(&*self.embedding.name);
+        let tables = self.tables().filter(move |table| Some(&*table.name) != tied);
+        tables.filter(|table| !table.is_copied())
+    }
+
     /// The largest input width of a linear layer with columns in an order of their own; 0 if there is none.
     pub(crate) fn ordered_inputs(&self) -> usize {
         let ordered = self.linears().filter(|(_, linear)| linear.weight.order().is_some());
         ordered.map(|(_, linear)| linear.weight.size()[1]).max().unwrap_or(0)
+    }
+
+    /// The bytes of all tensors.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &Bytes> {
+        let matrices = self.matrices().flat_map(StoredMatrix::parts);
+        matrices.chain(self.vectors().flat_map(StoredVector::tensors).map(Tensor::data))
     }
 
     /// All vectors.
@@ -246,21 +267,39 @@ impl<'a> Convert<'a, Source, Affine<Source, Source>, Affine<Source, Source>> for
     }
 }
 
-/// Loads all weights. `progress` is called after each matrix with the bytes of the checkpoint that are loaded, and all there are.
+/// Loads all weights: into memory if `no_mmap`, else those that the kernels can read there stay in the mapped files. `progress` is called
+/// after each matrix with the bytes of the checkpoint that are loaded, and all there are.
 pub(crate) fn load(
     network: &StoredNetwork,
     config: &Config,
+    no_mmap: bool,
     progress: &mut (dyn FnMut(u64, u64) + Send),
 ) -> Result<Weights> {
+    for table in network.lookup_tables() {
+        let tensors = [table.tensors(), table.companions()].concat();
+        tensors.iter().for_each(|tensor| tensor.data().use_small_pages());
+    }
     let total = network.matrices().map(StoredMatrix::stored_bytes).sum();
     let mut done = 0;
+    // Embedding and head may be the same bytes.
+    let mut copies = HashMap::new();
+    let place = &mut |stored: &Bytes| {
+        if !no_mmap {
+            return Ok(stored.clone());
+        }
+        let copy = match copies.entry(stored.as_ptr_range()) {
+            Entry::Occupied(copy) => return Ok(Bytes::clone(copy.get())),
+            Entry::Vacant(place) => place.insert(stored.in_memory()?),
+        };
+        Ok(copy.clone())
+    };
     let matrix = &mut |matrix: &StoredMatrix| {
-        let weight = matrix.load()?;
+        let weight = matrix.load_with(place)?;
         done += matrix.stored_bytes();
         progress(done, total);
         Ok(weight)
     };
-    network.try_map(&mut Load { config, matrix, vector: &mut |vector| Ok(vector.load()) })
+    network.try_map(&mut Load { config, matrix, vector: &mut StoredVector::load })
 }
 
 /// Stored tensors → weights.

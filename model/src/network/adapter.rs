@@ -4,7 +4,6 @@
 //! Every token attends to the whole prefix. Its keys are not rotated, and the positions of the tokens do not count it. The pages with
 //! the prefix are filled once, and all sequences that begin with it share them. Updates are in `lora.rs`.
 
-use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,9 +15,10 @@ use crate::files::checkpoint::Checkpoint;
 use crate::files::config::Config;
 use crate::files::fields::Fields;
 use crate::files::lora;
+use crate::files::mapped::MappedFiles;
 use crate::files::model_dir::{CONFIG, ModelDir};
 use crate::files::peft::PEFT_CONFIG;
-use crate::files::prefix::{PrefixEncoder, StoredPrefix, TrainedPrefix};
+use crate::files::prefix::{PrefixEncoder, PrefixRows, StoredPrefix, TrainedPrefix};
 use crate::network::kv::{KvPool, SequenceCache};
 use crate::network::lora::LowRank;
 use crate::network::model::Model;
@@ -79,7 +79,8 @@ impl Adapter {
     /// the folder of a training checkpoint of P-Tuning v2, which has `config.json` with `pre_seq_len`, and the weights of the prefix
     /// encoder, alone or with all others of the model. The others are not read.
     ///
-    /// The tensors of LoRA are mapped: do not change their file while the adapter lives.
+    /// The tensors of LoRA are mapped, unless the model was opened with [`no_mmap`](crate::Options::no_mmap): do not change their file in
+    /// place while the adapter lives. A pass with a changed file is an error, as with one of the model.
     ///
     /// # Errors
     /// If a file is missing or damaged, the folder is an adapter of another kind, it was trained for a model of another shape, or the
@@ -89,8 +90,10 @@ impl Adapter {
         let config = model.config();
         if folder.has(PEFT_CONFIG) {
             let updates = lora::open(&folder, config)?;
-            let kind = Kind::LowRank(LowRank::new(&updates));
+            let kind = Kind::LowRank(LowRank::new(&updates, model.no_mmap())?);
             let (model, fingerprint) = (model.identity(), lora::fingerprint(&updates));
+            let tensors = updates.iter().flat_map(|update| [update.a.data(), update.b.data()]);
+            tensors.collect::<MappedFiles>().check()?;
             return Ok(Self(Arc::new(Inner { model, fingerprint, kind })));
         }
         if !folder.has(CONFIG) {
@@ -106,8 +109,7 @@ impl Adapter {
         model.load_adapter(&StoredPrefix::find(&checkpoint, config, prefix)?)
     }
 
-    /// Fills the pages with the keys and values of `encoder` for some layers, on the threads of the current pool. The pool is for as
-    /// many layers.
+    /// Fills the pages with the keys and values of `encoder`, on the threads of the current pool.
     ///
     /// # Errors
     /// If the budget of the pool or the memory is exhausted.
@@ -117,25 +119,39 @@ impl Adapter {
         config: &Config,
         isa: Isa,
         encoder: &PrefixEncoder,
-        layers: Range<usize>,
     ) -> Result<Self> {
         let len = encoder.tokens;
-        // Dropping it returns the pages, also after an error.
-        let mut prefix = Prefix { pool: pool.clone(), cache: pool.cache(), len };
-        pool.reserve(&mut prefix.cache, 0, len)?;
+        let mut prefix = Prefix::new(pool, len)?;
         let mut hash = Sha256::new();
-        let (size, heads) = (config.head_size, config.kv_heads * config.head_size);
-        let at = |part: usize| Heads { first: part * heads, stride: size };
         for first in (0..len).step_by(STEP) {
-            let rows = encoder.rows(isa, first..(first + STEP).min(len));
+            let rows = encoder.rows(isa, first..(first + STEP).min(len))?;
             hash.update(bytemuck::cast_slice(&rows));
-            for (index, layer) in layers.clone().enumerate() {
-                let (keys, values) = (at(2 * layer), at(2 * layer + 1));
-                let rows = HeadRows { rows: &rows, width: encoder.width, keys, values };
-                prefix.cache.store(isa, index, first, rows);
+            for layer in 0..config.layers {
+                let rows = head_rows(config, &rows, encoder.width, layer);
+                prefix.cache.store(isa, layer, first, rows);
             }
         }
         let (fingerprint, kind) = (hash.finalize().into(), Kind::Prefix(prefix));
+        Ok(Self(Arc::new(Inner { model, fingerprint, kind })))
+    }
+
+    /// Fills pages for one layer with the keys and values of `layer`. All its adapters are for sequences that are compared with no
+    /// others, so they have one fingerprint.
+    ///
+    /// # Errors
+    /// As [`Adapter::new`].
+    pub(crate) fn of_layer(
+        model: u64,
+        pool: &KvPool,
+        config: &Config,
+        isa: Isa,
+        prefix: &PrefixRows,
+        layer: usize,
+    ) -> Result<Self> {
+        let PrefixRows { tokens, width, rows } = prefix;
+        let mut prefix = Prefix::new(pool, *tokens)?;
+        prefix.cache.store(isa, 0, 0, head_rows(config, rows, *width, layer));
+        let (fingerprint, kind) = ([0; 32], Kind::Prefix(prefix));
         Ok(Self(Arc::new(Inner { model, fingerprint, kind })))
     }
 
@@ -176,6 +192,11 @@ impl Adapter {
         }
     }
 
+    /// Checks that the files that it is read from in every pass are as they were when they were opened.
+    pub(crate) fn check_files(&self) -> Result<()> {
+        self.low_rank().map_or(Ok(()), |updates| updates.mapped().check())
+    }
+
     /// Checks that it belongs to the model with this identity.
     pub(crate) fn check(&self, model: u64) -> Result<()> {
         if self.0.model == model { Ok(()) } else { Err(Error::OtherModel("adapter")) }
@@ -192,6 +213,22 @@ impl PartialEq for Adapter {
 impl std::fmt::Debug for Adapter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Adapter").field(&self.kind()).finish()
+    }
+}
+
+/// Keys and values of a layer in rows of all layers, `[positions, width]`.
+fn head_rows<'r>(config: &Config, rows: &'r [f32], width: usize, layer: usize) -> HeadRows<'r> {
+    let (size, heads) = (config.head_size, config.kv_heads * config.head_size);
+    let at = |part: usize| Heads { first: part * heads, stride: size };
+    HeadRows { rows, width, keys: at(2 * layer), values: at(2 * layer + 1) }
+}
+
+impl Prefix {
+    /// Pages for `len` positions. Dropping it returns them.
+    fn new(pool: &KvPool, len: usize) -> Result<Self> {
+        let mut prefix = Self { pool: pool.clone(), cache: pool.cache(), len };
+        pool.reserve(&mut prefix.cache, 0, len)?;
+        Ok(prefix)
     }
 }
 

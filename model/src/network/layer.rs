@@ -5,6 +5,8 @@
 
 use glm_kernels::Output;
 
+use crate::files::checkpoint::Bytes;
+
 mod linear;
 mod norm;
 mod weight;
@@ -231,6 +233,12 @@ impl Weights {
     pub(crate) fn matrices(&self) -> impl Iterator<Item = &Weight> {
         let tied_head = self.head.is_none().then_some(&self.embedding);
         self.linears().map(|(_, linear)| &linear.weight).chain(tied_head)
+    }
+
+    /// The bytes of all matrices.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &Bytes> {
+        let linears = self.linears().map(|(_, linear)| &linear.weight);
+        self.tables().chain(linears).flat_map(Weight::parts)
     }
 
     /// `x`: `[tokens, hidden]` after the final norm → `logits`: `[tokens, vocab]`.

@@ -8,9 +8,11 @@ use std::ops::Range;
 
 use glm_kernels::{Activation, Gate, Input, Isa, Linear, Output, for_each_row};
 
+use crate::error::Result;
 use crate::files::checkpoint::Tensor;
 use crate::files::config::Config;
 use crate::files::lora::{Place, StoredUpdate};
+use crate::files::mapped::MappedFiles;
 use crate::network::adapter::Adapter;
 use crate::network::chunk::{Chunk, Segment};
 use crate::network::layer::Weight;
@@ -18,6 +20,8 @@ use crate::network::layer::Weight;
 /// The updates of an adapter.
 pub(crate) struct LowRank {
     updates: HashMap<Place, Vec<Update>>,
+    /// The files that they are read from in every pass.
+    mapped: MappedFiles,
 }
 
 /// An update of some rows of a linear layer. The matrices have the types of their file.
@@ -31,14 +35,25 @@ struct Update {
 }
 
 impl LowRank {
-    pub(crate) fn new(stored: &[StoredUpdate]) -> Self {
+    /// The updates, which stay in mapped files unless `no_mmap`.
+    ///
+    /// # Errors
+    /// If the memory cannot be allocated, or a file cannot be read.
+    pub(crate) fn new(stored: &[StoredUpdate], no_mmap: bool) -> Result<Self> {
         let mut updates: HashMap<_, Vec<_>> = HashMap::new();
         for StoredUpdate { place, rows, scale, a, b } in stored {
-            let [a, b] = [a, b].map(weight);
+            let (a, b) = (weight(a, no_mmap)?, weight(b, no_mmap)?);
             let update = Update { rows: rows.clone(), scale: *scale, a, b };
             updates.entry(*place).or_default().push(update);
         }
-        Self { updates }
+        let weights = updates.values().flatten().flat_map(|update| [&update.a, &update.b]);
+        let mapped = weights.flat_map(Weight::parts).collect();
+        Ok(Self { updates, mapped })
+    }
+
+    /// The files that they are read from in every pass.
+    pub(crate) fn mapped(&self) -> &MappedFiles {
+        &self.mapped
     }
 
     /// Linear layers with an update; query, key and value count as one.
@@ -51,9 +66,11 @@ impl LowRank {
     }
 }
 
-fn weight(tensor: &Tensor) -> Weight {
+fn weight(tensor: &Tensor, no_mmap: bool) -> Result<Weight> {
     let size = [tensor.shape()[0], tensor.shape()[1]];
-    Weight::plain(tensor.dtype(), size, tensor.data())
+    let data = tensor.data();
+    let data = if no_mmap { data.in_memory()? } else { data.clone() };
+    Weight::plain(tensor.name(), tensor.dtype(), size, &data)
 }
 
 /// Buffers for updates. They are large enough for every adapter of the model, because a workspace serves sequences with any of them.

@@ -10,11 +10,12 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Result};
 use crate::files::config::{Config, MaskKind, SpecialIds};
 use crate::files::inventory::Inventory;
+use crate::files::mapped::MappedFiles;
 use crate::files::model_files::ModelFiles;
 use crate::files::model_path::ModelPath;
 use crate::files::prefix::StoredPrefix;
 use crate::files::quantize::QuantizeOptions;
-use crate::files::weights::StoredMatrix;
+use crate::files::weights::{StoredMatrix, StoredVector};
 use crate::files::{random, weights};
 use crate::generate::sampling::Sampling;
 use crate::limits::run::{IDLE_WORKSPACES, MAX_THREADS};
@@ -50,6 +51,10 @@ pub struct Options {
     pub kv_budget: Option<u64>,
     /// Whether an adapter in the model's own files is left out; for programs that take another.
     pub without_own_adapter: bool,
+    /// Whether all weights are read into memory, in place of those being mapped that the kernels can read in the files. The files may
+    /// then be changed once the model is open, and the results are the same. It takes as much more memory as [`Inventory::mapped_bytes`]
+    /// says, and opening takes longer. While the model is opened, its files are mapped in any case.
+    pub no_mmap: bool,
 }
 
 impl Options {
@@ -71,6 +76,9 @@ struct Inner {
     identity: u64,
     config: Config,
     weights: Weights,
+    /// The files that weights are read from in every pass.
+    mapped: MappedFiles,
+    no_mmap: bool,
     rotation: Rotation,
     activations: Activations,
     isa: Isa,
@@ -117,8 +125,17 @@ impl Model {
         static IDENTITIES: AtomicU64 = AtomicU64::new(0);
         let isa = Isa::choose().map_err(|error| Error::Isa(error.to_string()))?;
         let pool = pool(options.threads)?;
-        let (config, inventory) = (files.config().clone(), files.inventory().clone());
-        let weights = pool.install(|| weights::load(&files.network, &config, progress))?;
+        let (config, mut inventory) = (files.config().clone(), files.inventory().clone());
+        let no_mmap = options.no_mmap;
+        let weights = pool.install(|| weights::load(&files.network, &config, no_mmap, progress));
+        // What was copied may be wrong, or the reason why it could not be.
+        let sources: MappedFiles = files.network.parts().collect();
+        sources.check()?;
+        let weights = weights?;
+        let mapped: MappedFiles = weights.parts().collect();
+        if no_mmap && !sources.is_empty() {
+            inventory.copied_bytes = inventory.bytes();
+        }
         let activations = match options.activations {
             Some(Activations::F32) => Activations::F32,
             _ => inventory.activations(),
@@ -131,6 +148,8 @@ impl Model {
             kv_pool,
             config,
             weights,
+            mapped,
+            no_mmap,
             activations,
             isa,
             pool,
@@ -234,6 +253,21 @@ impl Model {
         self.0.pool.current_num_threads()
     }
 
+    /// Checks that the files whose weights it reads in every pass are as they were when they were opened, with those of its adapter.
+    /// [`Model::run`] does so; this is for those who want to know before.
+    ///
+    /// # Errors
+    /// [`Error::FileChanged`]. It stays, whatever becomes of the file: the model must be opened again.
+    pub fn check_files(&self) -> Result<()> {
+        self.0.mapped.check()?;
+        self.adapter().map_or(Ok(()), Adapter::check_files)
+    }
+
+    /// Whether no weights are mapped.
+    pub(crate) fn no_mmap(&self) -> bool {
+        self.0.no_mmap
+    }
+
     /// Its matrices and their memory.
     pub fn inventory(&self) -> &Inventory {
         &self.0.inventory
@@ -299,11 +333,14 @@ impl Model {
     /// Computes the keys and values of a prefix.
     pub(crate) fn load_adapter(&self, prefix: &StoredPrefix) -> Result<Adapter> {
         let Inner { identity, config, isa, kv_pool, .. } = &*self.0;
-        self.install(|| {
-            let encoder = prefix.load(config, &StoredMatrix::load, &|vector| Ok(vector.load()))?;
-            let layers = 0..config.layers;
-            parallel_region(|| Adapter::new(*identity, kv_pool, config, *isa, &encoder, layers))
-        })
+        let adapter = self.install(|| {
+            let encoder = prefix.load(config, &StoredMatrix::load, &StoredVector::load)?;
+            parallel_region(|| Adapter::new(*identity, kv_pool, config, *isa, &encoder))
+        });
+        prefix.parts().collect::<MappedFiles>().check()?;
+        // They are not read again.
+        prefix.release();
+        adapter
     }
 }
 
@@ -365,7 +402,8 @@ impl Model {
     /// # Errors
     /// If a chunk has no ids, an id is not in the vocabulary, the ids exceed the context, or more context follows a bidirectional
     /// context; if a sequence or the workspace belongs to another model, or `wanted` is outside the chunk; if memory cannot be
-    /// allocated; [`Error::Cancelled`] if the pass was cancelled. All sequences are unchanged then.
+    /// allocated; [`Error::Cancelled`] if the pass was cancelled; [`Error::FileChanged`] if a file was changed whose weights are mapped,
+    /// and then what hooks and sinks have received is wrong. All sequences are unchanged then.
     pub fn run<'w>(
         &self,
         workspace: &'w mut Workspace,
@@ -377,6 +415,8 @@ impl Model {
         if workspace.model != inner.identity {
             return Err(Error::OtherModel("workspace"));
         }
+        // The rest would be in vain.
+        inner.mapped.check_seen()?;
         workspace.placements.clear();
         for chunk in &*chunks {
             workspace.placements.push(self.placement(chunk)?);
@@ -392,6 +432,11 @@ impl Model {
         workspace.wanted.set(chunks.iter().map(|chunk| chunk.wanted.len()));
         let wanted = workspace.wanted.total();
         workspace.fit_logits(config, if keeps_logits { wanted } else { wanted.min(SINK_ROWS) })?;
+        let positions = |chunk: &Chunk<'_>| {
+            let prefix = chunk.sequence.adapter().map_or(0, Adapter::tokens);
+            prefix + chunk.sequence.len() + chunk.ids.len()
+        };
+        workspace.fit_partials(config, chunks.iter().map(positions).max().unwrap_or(0))?;
 
         let reserved = chunks.iter_mut().try_for_each(|c| c.sequence.reserve(c.ids.len()));
         let done = reserved.and_then(|()| {
@@ -406,7 +451,7 @@ impl Model {
                 options,
             };
             let flow = inner.pool.install(|| parallel_region(|| pass.run()));
-            if flow.is_break() { Err(Error::Cancelled) } else { Ok(()) }
+            if flow.is_break() { Err(Error::Cancelled) } else { self.check_read_files(chunks) }
         });
         if let Err(error) = done {
             chunks.iter_mut().for_each(|chunk| chunk.sequence.trim());
@@ -420,6 +465,18 @@ impl Model {
             workspace.wanted.set(std::iter::empty());
         }
         Ok(Logits::new(&workspace.logits, config.vocab, &workspace.wanted))
+    }
+
+    /// Checks the files whose weights a pass over `chunks` has read.
+    fn check_read_files(&self, chunks: &[Chunk<'_>]) -> Result<()> {
+        self.0.mapped.check()?;
+        let mut last = None;
+        for adapter in chunks.iter().filter_map(|chunk| chunk.sequence.adapter()) {
+            if last.replace(adapter) != Some(adapter) {
+                adapter.check_files()?;
+            }
+        }
+        Ok(())
     }
 
     /// Runs `work` on the threads of the model.

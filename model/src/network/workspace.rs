@@ -77,7 +77,7 @@ impl Workspace {
                 branch: zeroed(tile * config.hidden)?,
                 wide: zeroed(tile * widest(config))?,
                 gated: zeroed(tile * gated(config))?,
-                quantized: Q8Rows::with_capacity(tile, widest_input(config)),
+                quantized: Q8Rows::with_capacity(tile, widest_input(config))?,
                 ordered: zeroed(tile * ordered_inputs)?,
                 lora: Scratch {
                     hidden: zeroed(tile * Scratch::most_rank(config))?,
@@ -135,6 +135,18 @@ impl Workspace {
         fitted.map_err(|OutOfMemory| Error::Memory {
             capacity: rows,
             bytes: (rows as u64).saturating_mul(config.vocab as u64 * 4),
+        })
+    }
+
+    /// Grows the partial results of attention to `positions` keys.
+    ///
+    /// # Errors
+    /// As [`Workspace::fit_rows`].
+    pub(crate) fn fit_partials(&mut self, config: &Config, positions: usize) -> Result<()> {
+        let (heads, size) = (config.heads, config.head_size);
+        self.partials.reserve(heads, size, positions).map_err(|OutOfMemory| Error::Memory {
+            capacity: positions,
+            bytes: Partials::bytes(heads, size, positions) as u64,
         })
     }
 

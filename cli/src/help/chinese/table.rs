@@ -293,6 +293,11 @@ pub const TABLE: &[(&str, &str)] = &[
         "共用一个缩放系数的随机权重数：32、64 或 128。[默认：64；没有最小值时为 32]",
     ),
     (
+        "Read all weights into memory in place of mapping their files, which may then be changed while the model is in use. It takes the \
+         memory of all weights, and opening takes longer",
+        "把所有权重读入内存，而不是映射文件：之后即使模型还在使用，也可以更改这些文件。需要容纳全部权重的内存，打开也更慢",
+    ),
+    (
         "Read all weights into memory before the first token: for a slow disk",
         "在生成第一个 token 之前把所有权重读入内存：适合慢速磁盘",
     ),

@@ -26,6 +26,7 @@ pub(super) fn read(index_path: &Path, format: Format) -> Result<Vec<Tensor>> {
     }
     // Copied, so that no other process can change it between check and use.
     let json = file.to_vec();
+    file.check()?;
     if is_lfs_pointer(&json) {
         return Err(Error::file(index_path, IS_LFS_POINTER));
     }

@@ -23,6 +23,9 @@ use crate::limits::gguf::{MAX_HEADER, MAX_NAME};
 /// The first bytes of a file.
 pub(crate) const MAGIC: &[u8; 4] = b"GGUF";
 
+/// Bytes that are copied at first.
+const FIRST_COPY: usize = 1 << 20;
+
 /// The least bytes of a key with its value, and of a tensor.
 const LEAST: [usize; 2] = [8 + 1 + 4 + 1, 8 + 1 + 4 + 8 + 4 + 8];
 
@@ -34,8 +37,6 @@ const ALIGNMENT: u64 = 32;
 pub(crate) struct Header {
     pub(crate) metadata: BTreeMap<String, Value>,
     pub(crate) tensors: Vec<Info>,
-    /// Bytes of the header without its padding.
-    end: usize,
 }
 
 /// A tensor as the header has it. Its bytes lie in the file, and no other tensor has any of them.
@@ -63,16 +64,23 @@ impl From<String> for Problem {
 }
 
 impl Header {
-    /// Reads the header of a file. It is copied before it counts, so that no other process can change it between check and use.
+    /// Reads the header of a file. It is copied before it is read, so that no other process can change it between check and use. How
+    /// long it is, is known at its end: more is copied until it is all there.
     pub(crate) fn read(file: &[u8]) -> Result<Self, Problem> {
-        let end = Self::parse(file, file.len())?.end;
-        let copy = file[..end].to_vec();
-        Self::parse(&copy, file.len())
+        let most = file.len().min(MAX_HEADER);
+        let mut size = FIRST_COPY.min(most);
+        loop {
+            let copy = file[..size].to_vec();
+            match Self::parse(&copy, file.len()) {
+                Err(_) if size < most => size = size.saturating_mul(4).min(most),
+                parsed => return parsed,
+            }
+        }
     }
 
     /// Parses the header at the start of `bytes`, which are the first of a file of `len` bytes.
     fn parse(bytes: &[u8], len: usize) -> Result<Self, Problem> {
-        let mut cursor = Cursor::new(&bytes[..bytes.len().min(MAX_HEADER)]);
+        let mut cursor = Cursor::new(bytes);
         check_version(&mut cursor)?;
         let tensors = cursor.count(LEAST[1], "tensors")?;
         let keys = cursor.count(LEAST[0], "keys")?;
@@ -95,11 +103,10 @@ impl Header {
             }
             infos.push(info(name, &mut cursor, alignment).map_err(problem)?);
         }
-        let end = cursor.position();
-        let data =
-            end.checked_next_multiple_of(alignment).ok_or_else(|| "is too large".to_owned())?;
+        let data = cursor.position().checked_next_multiple_of(alignment);
+        let data = data.ok_or_else(|| "is too large".to_owned())?;
         place(&mut infos, data, len)?;
-        Ok(Self { metadata, tensors: infos, end })
+        Ok(Self { metadata, tensors: infos })
     }
 
     /// An integer of the metadata.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::files::checkpoint::{Dtype, Tensor};
+use crate::memory::{room, zeros};
 
 /// The input of each column of a stored matrix: a permutation.
 pub(crate) type Order = Arc<[u32]>;
@@ -20,8 +21,8 @@ pub(super) fn of_groups(index: &Tensor, cols: usize, groups: usize) -> Result<Op
         return Ok(None);
     }
     let size = cols / groups;
-    let mut order = vec![0; cols];
-    let mut filled = vec![0; groups];
+    let mut order = zeros(cols, index.name())?;
+    let mut filled = zeros::<usize>(groups, index.name())?;
     for (col, &group) in index_of.iter().enumerate() {
         let Some((number, filled)) = usize::try_from(group)
             .ok()
@@ -47,7 +48,7 @@ pub(super) fn of_groups(index: &Tensor, cols: usize, groups: usize) -> Result<Op
 /// # Errors
 /// If the tensor is no permutation of `cols` columns.
 pub(crate) fn stored(tensor: &Tensor, cols: usize) -> Result<Order> {
-    let mut seen = vec![false; cols];
+    let mut seen = zeros::<bool>(cols, tensor.name())?;
     let order = integers(tensor, cols)?;
     for &col in &order {
         let is_new = usize::try_from(col).ok().and_then(|col| seen.get_mut(col));
@@ -65,11 +66,15 @@ pub(crate) fn stored(tensor: &Tensor, cols: usize) -> Result<Order> {
 fn integers(tensor: &Tensor, cols: usize) -> Result<Vec<i32>> {
     tensor.expect(&[Dtype::I32, Dtype::I64], &[cols])?;
     let bytes = tensor.bytes();
-    Ok(match tensor.dtype() {
-        Dtype::I32 => bytes.as_chunks().0.iter().map(|word| i32::from_le_bytes(*word)).collect(),
+    let mut integers = room(cols, tensor.name())?;
+    match tensor.dtype() {
+        Dtype::I32 => {
+            integers.extend(bytes.as_chunks().0.iter().map(|word| i32::from_le_bytes(*word)));
+        }
         _ => {
             let words = bytes.as_chunks().0.iter().map(|word| i64::from_le_bytes(*word));
-            words.map(|word| i32::try_from(word).unwrap_or(i32::MAX)).collect()
+            integers.extend(words.map(|word| i32::try_from(word).unwrap_or(i32::MAX)));
         }
-    })
+    }
+    Ok(integers)
 }

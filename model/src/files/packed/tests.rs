@@ -59,8 +59,8 @@ fn rows_that_are_read_together_are_those_that_are_read_alone() {
         let (_dir, matrix) = matrix(layout, 24, 64);
         for (first, count) in [(0, 8), (3, 8), (5, 1), (7, 17), (16, 8), (0, 24)] {
             let alone: Vec<_> =
-                (first..first + count).flat_map(|row| matrix.rows(row, 1)).collect();
-            assert_eq!(matrix.rows(first, count), alone, "{layout:?} {first} {count}");
+                (first..first + count).flat_map(|row| matrix.rows(row, 1).unwrap()).collect();
+            assert_eq!(matrix.rows(first, count).unwrap(), alone, "{layout:?} {first} {count}");
         }
     }
 }
@@ -77,7 +77,7 @@ fn awq_is_read_about_as_fast_as_gptq() {
         let mut read = || {
             let started = Instant::now();
             for first in (0..rows).step_by(together) {
-                let values = matrix.rows(first, together);
+                let values = matrix.rows(first, together).unwrap();
                 for (row, values) in (first..).zip(values.chunks_exact(cols)) {
                     let form = GroupForm::ZeroPoint;
                     matrix.pack(row, values, form, &mut integers, &mut numbers).unwrap();

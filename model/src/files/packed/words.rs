@@ -4,6 +4,7 @@ use glm_kernels::Bits;
 
 use crate::error::Result;
 use crate::files::checkpoint::{Dtype, Tensor};
+use crate::memory::zeros;
 
 /// Bits of a word.
 const WORD: usize = 32;
@@ -84,14 +85,20 @@ impl Words {
     }
 
     /// Writes the values at index `at` of `axis`, as many as `out` holds.
-    pub(super) fn line(&self, axis: Axis, at: usize, out: &mut [u8]) {
+    ///
+    /// # Errors
+    /// If the memory cannot be allocated.
+    pub(super) fn line(&self, axis: Axis, at: usize, out: &mut [u8]) -> Result<()> {
         let len = out.len();
-        self.lines(axis, at, len, out);
+        self.lines(axis, at, len, out)
     }
 
     /// Writes `len` values at each index of `axis` from `first` on, as many lines as `out` holds. Lines that share words are read
     /// together.
-    pub(super) fn lines(&self, axis: Axis, first: usize, len: usize, out: &mut [u8]) {
+    ///
+    /// # Errors
+    /// If the memory cannot be allocated.
+    pub(super) fn lines(&self, axis: Axis, first: usize, len: usize, out: &mut [u8]) -> Result<()> {
         let (values, mask) = (WORD / width(self.bits), (1 << width(self.bits)) - 1);
         let stride = self.tensor.shape()[1];
         let words = self.tensor.bytes().as_chunks::<4>().0;
@@ -106,7 +113,7 @@ impl Words {
             let mut at = first;
             let mut rest = out;
             // Gathered first, so that the loop over each line is vectorized.
-            let mut shared = vec![0; len];
+            let mut shared = zeros(len, self.tensor.name())?;
             while !rest.is_empty() {
                 let (fixed, index) = (at / values, at % values);
                 let count = (values - index).min(rest.len() / len);
@@ -119,7 +126,7 @@ impl Words {
                 }
                 (at, rest) = (at + count, others);
             }
-            return;
+            return Ok(());
         }
         for (at, line) in (first..).zip(out.chunks_exact_mut(len)) {
             for (other, out) in line.chunks_mut(values).enumerate() {
@@ -129,5 +136,6 @@ impl Words {
                 }
             }
         }
+        Ok(())
     }
 }

@@ -89,7 +89,7 @@ pub(super) fn choose(
     let prefix = prefix.as_ref();
     let chosen =
         || measured_formats(network, config, prefix, &inputs, &is_written, most, &mut progress);
-    pool.install(chosen).map(Some)
+    source.checked(pool.install(chosen)).map(Some)
 }
 
 /// `progress` of what comes after the choice, if there was one.

@@ -1,6 +1,5 @@
 //! The tensors of the new file, and writing them.
 
-use std::borrow::Cow;
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::ops::{ControlFlow, Range};
@@ -20,6 +19,7 @@ use crate::files::weights::{
     Groups, StoredMatrix, StoredVector, TARGET_BITS_KEY, layout_metadata, order_name, panel_shape,
     scale_name, scale_shape, widen_into,
 };
+use crate::memory::{room, zeros};
 
 /// Bytes of a matrix that are in memory at a time.
 const PIECE: usize = 8 << 20;
@@ -200,15 +200,15 @@ impl<'a> Plan<'a> {
             let (index, data) = &self.data[item.index];
             let at = self.layout.range(*index).start;
             match data {
-                Data::Vector(vector) => out.put(at, &vector.name, &vector_bytes(vector)?)?,
+                Data::Vector(vector) => write_vector(vector, at, &mut out)?,
                 Data::Copy(matrix) => write_copy(matrix, at, &mut out)?,
                 Data::Panels(matrix, shape) => {
                     let scales_at = self.layout.range(index + 1).start;
                     write_panels(matrix, shape, (at, scales_at), &mut out)?;
                     if let Some(order) = matrix.order() {
-                        let order: Vec<u8> =
-                            order.iter().flat_map(|col| col.to_le_bytes()).collect();
-                        out.put(self.layout.range(index + 2).start, &matrix.name, &order)?;
+                        let mut bytes = room(size_of_val(&**order), &matrix.name)?;
+                        bytes.extend(order.iter().flat_map(|col| col.to_le_bytes()));
+                        out.put(self.layout.range(index + 2).start, &matrix.name, &bytes)?;
                     }
                 }
             }
@@ -296,20 +296,22 @@ impl<'p> Item<'p> {
     }
 }
 
-/// The bytes of a vector: those of its tensor, or of its pieces joined in `f32`.
+/// Writes a vector: the bytes of its tensor, or its pieces joined in `f32`.
 ///
 /// # Errors
-/// If a weight is not finite.
-fn vector_bytes(vector: &StoredVector) -> Result<Cow<'_, [u8]>> {
-    let values = vector.load();
+/// If a weight is not finite, or it cannot be written.
+fn write_vector(vector: &StoredVector, at: usize, out: &mut Output<'_>) -> Result<()> {
+    let mut values = vector.load()?;
     if let Some(at) = values.iter().position(|value| !value.is_finite()) {
         let problem = format!("[{at}] of {} is {}, which is no weight", vector.name, values[at]);
         return Err(vector.tensors()[0].error(problem));
     }
-    Ok(match vector.whole() {
-        Some(tensor) => Cow::Borrowed(tensor.bytes()),
-        None => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
-    })
+    if let Some(tensor) = vector.whole() {
+        return out.put(at, &vector.name, tensor.bytes());
+    }
+    // In the byte order of the file.
+    values.iter_mut().for_each(|value| *value = f32::from_bits(value.to_bits().to_le()));
+    out.put(at, &vector.name, bytemuck::cast_slice(&values))
 }
 
 fn write_copy(matrix: &StoredMatrix, at: usize, out: &mut Output<'_>) -> Result<()> {
@@ -317,10 +319,11 @@ fn write_copy(matrix: &StoredMatrix, at: usize, out: &mut Output<'_>) -> Result<
     let dtype = matrix.joined_dtype();
     let row_bytes = cols * dtype.size();
     let step = (PIECE / row_bytes).clamp(1, rows);
-    let (mut bytes, mut values) = (vec![0; step * row_bytes], vec![0.0; step * cols]);
+    let mut bytes = zeros(step * row_bytes, &matrix.name)?;
+    let mut values = zeros(step * cols, &matrix.name)?;
     for first in (0..rows).step_by(step) {
         let bytes = &mut bytes[..step.min(rows - first) * row_bytes];
-        matrix.join(first, bytes);
+        matrix.join(first, bytes)?;
         let values = &mut values[..bytes.len() / dtype.size()];
         widen_into(dtype, bytes, values);
         if let Some(at) = values.iter().position(|value| !value.is_finite()) {
@@ -341,8 +344,8 @@ fn write_panels(
     let name = &matrix.name;
     let (panel_bytes, panel_scales) = (shape.panel_bytes(), shape.row_scales() * LANES);
     let step = (PIECE / panel_bytes).clamp(1, shape.panels());
-    let mut bytes = vec![0; step * panel_bytes];
-    let mut scales = vec![f16::ZERO; step * panel_scales];
+    let mut bytes = zeros(step * panel_bytes, name)?;
+    let mut scales = zeros::<f16>(step * panel_scales, name)?;
     for first in (0..shape.panels()).step_by(step) {
         let n = step.min(shape.panels() - first);
         let (bytes, scales) = (&mut bytes[..n * panel_bytes], &mut scales[..n * panel_scales]);

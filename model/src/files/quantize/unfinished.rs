@@ -16,6 +16,7 @@ use super::{Progress, QuantizeOptions, Source};
 use crate::calibrate::{self, Calibration, Method, Packed, Store, Tensors};
 use crate::error::{Error, Result};
 use crate::files::weights::{StoredMatrix, StoredVector, widen_into};
+use crate::memory::zeros;
 use crate::network::layer::Weight;
 
 /// The unfinished file, what it has, and where its tensors come from.
@@ -63,7 +64,8 @@ impl Unfinished<'_> {
             let written = plan.items().filter(|item| journal.written.contains(item.name()));
             written.map(Item::bytes).sum()
         };
-        pool.install(|| plan.write(&direct, bytes(journal), file, path, progress))?;
+        let write = || plan.write(&direct, bytes(journal), file, path, progress);
+        source.checked(pool.install(write))?;
         journal.written.extend(direct.iter().map(|item| item.name().to_owned()));
         if let Some(folder) = folder {
             journal.write(folder)?;
@@ -72,11 +74,13 @@ impl Unfinished<'_> {
         let ready = ready(journal).iter().map(|item| item.name()).collect();
         let matrices = plan.items().filter(|item| rounded.contains(item.name()));
         let others = plan.file_len() - matrices.map(Item::bytes).sum::<u64>();
-        let mut target = Target { plan, file, path, journal, folder, ready, others, progress };
+        let mut target =
+            Target { source, plan, file, path, journal, folder, ready, others, progress };
         let Source { network, config, prefix, .. } = source;
         // Random ids say little of the inputs, with a prefix or without.
         let prefix = prefix.as_ref().filter(|_| options.calibration.is_some());
-        pool.install(|| calibrate::calibrate(network, config, prefix, &calibration, &mut target))
+        let calibrate = || calibrate::calibrate(network, config, prefix, &calibration, &mut target);
+        source.checked(pool.install(calibrate))
     }
 }
 
@@ -100,6 +104,7 @@ pub(super) fn calibration<'a>(
 
 /// The unfinished file as a store of quantized matrices.
 struct Target<'a, 'p> {
+    source: &'a Source,
     plan: &'a Plan<'a>,
     file: &'a File,
     path: &'a Path,
@@ -114,8 +119,8 @@ struct Target<'a, 'p> {
 
 impl Target<'_, '_> {
     /// The bytes of a tensor that is written.
-    fn read(&self, at: usize, len: usize) -> Result<Vec<u8>> {
-        let mut bytes = vec![0; len];
+    fn read(&self, name: &str, at: usize, len: usize) -> Result<Vec<u8>> {
+        let mut bytes = zeros(len, name)?;
         let mut file = self.file;
         let read = file.seek(SeekFrom::Start(at as u64)).and_then(|_| file.read_exact(&mut bytes));
         read.map(|()| bytes).map_err(Error::io(self.path))
@@ -127,21 +132,22 @@ impl Tensors for Target<'_, '_> {
         let item = self.plan.item(&matrix.name).filter(|item| self.is_written(item.name()));
         let Some(item) = item else { return matrix.load() };
         if let Some((shape, [bytes_at, scales_at])) = item.panels() {
-            let bytes = self.read(bytes_at, shape.bytes())?;
-            let scales = self.read(scales_at, 2 * shape.scales())?;
-            let weight = Weight::panels(shape, bytes.into(), &scales.into());
+            let bytes = self.read(&matrix.name, bytes_at, shape.bytes())?;
+            let scales = self.read(&matrix.name, scales_at, 2 * shape.scales())?;
+            let weight = Weight::panels(&matrix.name, shape, bytes.into(), &scales.into())?;
             return Ok(weight.with_order(matrix.order().cloned()));
         }
         let (dtype, range) = item.tensor();
-        let bytes = self.read(range.start, range.len())?;
-        Ok(Weight::plain(dtype, matrix.size(), &bytes.into()))
+        let bytes = self.read(&matrix.name, range.start, range.len())?;
+        Weight::plain(&matrix.name, dtype, matrix.size(), &bytes.into())
     }
 
     fn vector(&self, vector: &StoredVector) -> Result<Vec<f32>> {
         let item = self.plan.item(&vector.name).filter(|item| self.is_written(item.name()));
-        let Some((dtype, range)) = item.map(Item::tensor) else { return Ok(vector.load()) };
-        let mut values = vec![0.0; vector.len];
-        widen_into(dtype, &self.read(range.start, range.len())?, &mut values);
+        let Some((dtype, range)) = item.map(Item::tensor) else { return vector.load() };
+        let mut values = zeros(vector.len, &vector.name)?;
+        let bytes = self.read(&vector.name, range.start, range.len())?;
+        widen_into(dtype, &bytes, &mut values);
         Ok(values)
     }
 }
@@ -161,6 +167,8 @@ impl Store for Target<'_, '_> {
 
     fn put(&mut self, matrix: &StoredMatrix, packed: &Packed) -> Result<()> {
         let Some(item) = self.plan.item(&matrix.name) else { return Ok(()) };
+        // The journal has only what is right.
+        self.source.files.check()?;
         item.write_packed(packed, self.file, self.path, self.folder.is_some())?;
         self.journal.written.insert(matrix.name.clone());
         match self.folder {

@@ -13,6 +13,7 @@ use crate::error::Result;
 use crate::files::checkpoint::{Checkpoint, Dtype, Tensor};
 use crate::files::gguf::{BlockType, GROUP};
 use crate::files::packed::{PackedMatrix, Packing, integers_of};
+use crate::memory::zeros;
 
 /// A piece of a matrix in a checkpoint.
 pub(super) struct PieceRows {
@@ -129,7 +130,7 @@ impl PieceRows {
     ) -> Result<()> {
         let cols = self.piece.cols.len();
         let packed = match self.packed() {
-            Some(packed) => packed.rows(self.own_row(rows.start), rows.len()),
+            Some(packed) => packed.rows(self.own_row(rows.start), rows.len())?,
             None => Vec::new(),
         };
         let mut packed = packed.chunks_exact(cols);
@@ -166,8 +167,8 @@ impl PieceRows {
                 matrix.pack(self.own_row(row), packed, shape.form, out, scales)?;
             }
             Kind::Blocks(_) | Kind::Plain => {
-                let mut values = vec![0.0; out.len()];
-                self.values(row, &mut values);
+                let mut values = zeros(out.len(), self.tensor.name())?;
+                self.values(row, &mut values)?;
                 let shape = Shape { rows: 1, cols: out.len(), ..*shape };
                 quantize_row(&shape, &values, out, scales).map_err(|bad| {
                     let (own, col, value) = (self.own_row(row), bad.col, bad.value);
@@ -180,18 +181,22 @@ impl PieceRows {
     }
 
     /// The weights of row `row` of the matrix.
-    pub(super) fn values(&self, row: usize, out: &mut [f32]) {
+    ///
+    /// # Errors
+    /// If the memory cannot be allocated.
+    pub(super) fn values(&self, row: usize, out: &mut [f32]) -> Result<()> {
         match &self.kind {
             Kind::Plain => widen_into(self.tensor.dtype(), self.row(row), out),
             Kind::Blocks(block) => block.widen(self.row(row), out),
-            Kind::Packed(packed) => packed.widen(self.own_row(row), out),
+            Kind::Packed(packed) => packed.widen(self.own_row(row), out)?,
             Kind::Official(bits, scales) => {
-                let mut integers = vec![0; out.len()];
+                let mut integers = zeros(out.len(), self.tensor.name())?;
                 official_integers(*bits, self.row(row), &mut integers);
                 let scale = scale(scales, self.own_row(row)).to_f32();
                 out.iter_mut().zip(integers).for_each(|(out, q)| *out = f32::from(q) * scale);
             }
         }
+        Ok(())
     }
 }
 

@@ -33,6 +33,7 @@ use crate::error::{Error, Result};
 use crate::files::checkpoint::{Bytes, Checkpoint, Dtype, Tensor};
 use crate::files::gguf::GROUP;
 use crate::files::packed::{Order, Packing, stored_order};
+use crate::memory::zeros;
 use crate::network::layer::Weight;
 
 /// The metadata key that marks a file in the kernels' layout.
@@ -173,6 +174,13 @@ impl StoredMatrix {
         }
     }
 
+    /// The bytes of everything that it is read from.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &Bytes> {
+        let updates = self.updates.iter().flat_map(LowRankRows::tensors);
+        let own = self.tensors().into_iter().chain(self.companions());
+        own.chain(updates).map(Tensor::data)
+    }
+
     /// The order of the columns in [its shape](Self::shape), if they have one: the input of each.
     pub(crate) fn order(&self) -> Option<&Order> {
         match &self.form {
@@ -213,7 +221,10 @@ impl StoredMatrix {
 
     /// Whether loading copies it into memory. Otherwise the kernels read it in the mapped file.
     pub(crate) fn is_copied(&self) -> bool {
-        self.plain().is_none() && !matches!(self.form, Form::Panels { .. })
+        match self.plain() {
+            Some(tensor) => !tensor.data().is_aligned(tensor.dtype().size()),
+            None => !matches!(self.form, Form::Panels { .. }),
+        }
     }
 
     /// Bytes of its tensors as they are stored, scales not counted.
@@ -261,24 +272,52 @@ impl StoredMatrix {
 
     /// The matrix as the kernels read it: in the mapped file if possible, else as a copy in memory.
     pub(crate) fn load(&self) -> Result<Weight> {
+        self.load_with(&mut |stored| Ok(stored.clone()))
+    }
+
+    /// As [`load`](Self::load); `place` gets the stored bytes that the kernels can read, and returns the same bytes where they are to
+    /// be read.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), and those of `place`.
+    pub(crate) fn load_with(
+        &self,
+        place: &mut dyn FnMut(&Bytes) -> Result<Bytes>,
+    ) -> Result<Weight> {
         if let Form::Panels { shape, bytes, scales, .. } = &self.form {
-            let weight = Weight::panels(*shape, bytes.data().clone(), scales.data());
+            let (bytes, scales) = (place(bytes.data())?, place(scales.data())?);
+            let weight = Weight::panels(&self.name, *shape, bytes, &scales)?;
             return Ok(weight.with_order(self.order().cloned()));
         }
-        if let Some(tensor) = self.plain() {
-            return Ok(Weight::plain(tensor.dtype(), self.size(), tensor.data()));
+        let tensors = [self.tensors(), self.companions()].concat();
+        if self.is_copied() {
+            tensors.iter().for_each(|tensor| tensor.data().use_small_pages());
         }
+        let weight = match self.plain() {
+            Some(tensor) => {
+                Weight::plain(&self.name, tensor.dtype(), self.size(), &place(tensor.data())?)?
+            }
+            None => self.copied()?,
+        };
+        if self.is_copied() {
+            // The copy is read from now on. Otherwise both would be in memory.
+            tensors.iter().for_each(|tensor| tensor.data().release());
+        }
+        Ok(weight)
+    }
+
+    fn copied(&self) -> Result<Weight> {
         let Some(shape) = self.shape() else {
             let dtype = self.joined_dtype();
-            let mut bytes = vec![0; self.rows * self.cols * dtype.size()];
-            self.join(0, &mut bytes);
-            return Ok(Weight::plain(dtype, self.size(), &Bytes::from(bytes)));
+            let mut bytes = zeros(self.rows * self.cols * dtype.size(), &self.name)?;
+            self.join(0, &mut bytes)?;
+            return Weight::plain(&self.name, dtype, self.size(), &Bytes::from(bytes));
         };
-        let mut bytes = vec![0; shape.bytes()];
-        let mut scales = vec![f16::ZERO; shape.scales()];
+        let mut bytes = zeros(shape.bytes(), &self.name)?;
+        let mut scales = zeros::<f16>(shape.scales(), &self.name)?;
         self.pack(&shape, 0, &mut bytes, &mut scales)?;
-        let scales = bytemuck::cast_slice(&scales).to_vec();
-        Ok(Weight::panels(shape, bytes.into(), &scales.into()).with_order(self.order().cloned()))
+        let weight = Weight::panels(&self.name, shape, bytes.into(), &scales.into())?;
+        Ok(weight.with_order(self.order().cloned()))
     }
 
     /// The type of the joined matrix: that of its parts if they agree, else F32, which represents all of them. F32 with updates, too.
@@ -295,31 +334,36 @@ impl StoredMatrix {
     }
 
     /// Writes the rows from `first` on, as many as `bytes` holds, in [`joined_dtype`](Self::joined_dtype).
-    pub(crate) fn join(&self, first: usize, bytes: &mut [u8]) {
+    ///
+    /// # Errors
+    /// If the memory for some rows cannot be allocated.
+    pub(crate) fn join(&self, first: usize, bytes: &mut [u8]) -> Result<()> {
         let dtype = self.joined_dtype();
         if !self.updates.is_empty() {
             let rows = bytes.par_chunks_mut(LANES * self.cols * dtype.size()).enumerate();
-            return rows.for_each(|(i, bytes)| {
-                let mut values = vec![0.0; bytes.len() / dtype.size()];
-                self.weights(first + i * LANES, &mut values);
+            return rows.try_for_each(|(i, bytes)| {
+                let mut values = zeros(bytes.len() / dtype.size(), &self.name)?;
+                self.weights(first + i * LANES, &mut values)?;
                 bytes.copy_from_slice(bytemuck::cast_slice(&values));
+                Ok(())
             });
         }
         let rows = bytes.par_chunks_exact_mut(self.cols * dtype.size()).enumerate();
-        rows.for_each(|(row, bytes)| {
+        rows.try_for_each(|(row, bytes)| {
             for part in self.parts_of(first + row) {
                 let cols = &part.piece.cols;
                 let to = &mut bytes[cols.start * dtype.size()..cols.end * dtype.size()];
                 match part.tensor.dtype() {
                     same if same == dtype => to.copy_from_slice(part.row(first + row)),
                     _ => {
-                        let mut values = vec![0.0; cols.len()];
-                        part.values(first + row, &mut values);
+                        let mut values = zeros(cols.len(), &self.name)?;
+                        part.values(first + row, &mut values)?;
                         to.copy_from_slice(bytemuck::cast_slice(&values));
                     }
                 }
             }
-        });
+            Ok(())
+        })
     }
 
     /// Writes the panels from `first` on, as many as `bytes` and `scales` hold, on the threads of the current pool.
@@ -351,13 +395,13 @@ impl StoredMatrix {
     ) -> Result<()> {
         let first = panel * LANES;
         let rows = (shape.rows - first).min(LANES);
-        let mut integers = vec![0; rows * shape.cols];
-        let mut row_scales = vec![f16::ZERO; rows * shape.row_scales()];
+        let mut integers = zeros(rows * shape.cols, &self.name)?;
+        let mut row_scales = zeros(rows * shape.row_scales(), &self.name)?;
         match self.is_quantized() {
             true => self.integers(shape, first..first + rows, &mut integers, &mut row_scales)?,
             false => {
-                let mut values = vec![0.0; rows * shape.cols];
-                self.weights(first, &mut values);
+                let mut values = zeros(rows * shape.cols, &self.name)?;
+                self.weights(first, &mut values)?;
                 let targets =
                     integers.chunks_mut(shape.cols).zip(row_scales.chunks_mut(shape.row_scales()));
                 let rows = (first..).zip(values.chunks_exact(shape.cols));
@@ -411,10 +455,10 @@ impl StoredMatrix {
         values: &mut [f32],
     ) -> Result<()> {
         let panel = LANES * self.cols;
-        let mut stored = vec![0.0; panel.min(values.len())];
+        let mut stored = zeros(panel.min(values.len()), &self.name)?;
         for (first, values) in (first..).step_by(LANES).zip(values.chunks_mut(panel)) {
             let stored = &mut stored[..values.len()];
-            self.weights(first, stored);
+            self.weights(first, stored)?;
             let rows = stored.chunks_exact_mut(self.cols).zip(values.chunks_exact_mut(self.cols));
             for (row, (stored, values)) in (first..).zip(rows) {
                 if let Some(col) = stored.iter().position(|value| !value.is_finite()) {
@@ -429,13 +473,13 @@ impl StoredMatrix {
     }
 
     /// The weights of the rows from `first` on, as many as `values` holds, with the updates.
-    fn weights(&self, first: usize, values: &mut [f32]) {
+    fn weights(&self, first: usize, values: &mut [f32]) -> Result<()> {
         for (row, values) in (first..).zip(values.chunks_exact_mut(self.cols)) {
             for part in self.parts_of(row) {
-                part.values(row, &mut values[part.piece.cols.clone()]);
+                part.values(row, &mut values[part.piece.cols.clone()])?;
             }
         }
-        self.updates.iter().for_each(|update| update.add(first, values));
+        self.updates.iter().try_for_each(|update| update.add(first, values))
     }
 
     /// The error for a weight that cannot be quantized. It names the tensor, and the place in it.

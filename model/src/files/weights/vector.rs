@@ -4,6 +4,7 @@ use super::map::{Piece, Source};
 use super::{PLAIN, widen_into};
 use crate::error::Result;
 use crate::files::checkpoint::{Checkpoint, Tensor};
+use crate::memory::zeros;
 
 /// A vector in a checkpoint, its types and shapes checked.
 pub(crate) struct StoredVector {
@@ -48,13 +49,16 @@ impl StoredVector {
     }
 
     /// Its numbers.
-    pub(crate) fn load(&self) -> Vec<f32> {
-        let mut out = vec![0.0; self.len];
+    ///
+    /// # Errors
+    /// If the memory cannot be allocated.
+    pub(crate) fn load(&self) -> Result<Vec<f32>> {
+        let mut out = zeros(self.len, &self.name)?;
         for (tensor, piece) in &self.pieces {
-            let mut values = vec![0.0; piece.height];
+            let mut values = zeros(piece.height, &self.name)?;
             widen_into(tensor.dtype(), tensor.bytes(), &mut values);
             out[piece.rows.clone()].copy_from_slice(&values[piece.first..][..piece.rows.len()]);
         }
-        out
+        Ok(out)
     }
 }

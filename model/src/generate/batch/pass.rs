@@ -156,7 +156,9 @@ impl Batch {
         let mut failed: BTreeMap<_, _> = refused.collect();
         if failed.is_empty() {
             let planned = running.iter().filter(|running| !running.answer.rests());
-            failed.extend(planned.map(|running| (running.ticket, Error::Failed)));
+            // Each is told of a file that was changed.
+            let reason = || model.check_files().err().unwrap_or(Error::Failed);
+            failed.extend(planned.map(|running| (running.ticket, reason())));
             if let Some(mut first) = failed.first_entry() {
                 first.insert(error);
             }

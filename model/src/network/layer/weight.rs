@@ -3,6 +3,7 @@
 use glm_kernels::{Matrix, Panels, Rotation, Shape, Storage};
 use half::{bf16, f16};
 
+use crate::error::Result;
 use crate::files::checkpoint::{Bytes, Dtype};
 use crate::files::packed::Order;
 
@@ -30,20 +31,32 @@ enum Data {
 impl Weight {
     /// A matrix without rows.
     pub(crate) fn empty() -> Self {
-        let data = Data::Plain(Dtype::F32, Bytes::from(Vec::new()));
+        let data = Data::Plain(Dtype::F32, Bytes::from(&[][..]));
         Self { rows: 0, cols: 0, data, order: None }
     }
 
-    /// An unquantized matrix. It is copied only if `bytes` is misaligned. `dtype` is F32, F16 or BF16.
-    pub(crate) fn plain(dtype: Dtype, [rows, cols]: [usize; 2], bytes: &Bytes) -> Self {
-        let data = Data::Plain(dtype, bytes.aligned(dtype.size()));
-        Self { rows, cols, data, order: None }
+    /// The unquantized matrix `name`. It is copied only if `bytes` is misaligned. `dtype` is F32, F16 or BF16.
+    ///
+    /// # Errors
+    /// If the memory for the copy cannot be allocated.
+    pub(crate) fn plain(
+        name: &str,
+        dtype: Dtype,
+        [rows, cols]: [usize; 2],
+        bytes: &Bytes,
+    ) -> Result<Self> {
+        let data = Data::Plain(dtype, bytes.aligned(dtype.size(), name)?);
+        Ok(Self { rows, cols, data, order: None })
     }
 
-    /// A matrix in panels; `scales` are little-endian F16.
-    pub(crate) fn panels(shape: Shape, bytes: Bytes, scales: &Bytes) -> Self {
-        let data = Data::Panels { shape, bytes, scales: scales.aligned(align_of::<f16>()) };
-        Self { rows: shape.rows, cols: shape.cols, data, order: None }
+    /// The matrix `name` in panels; `scales` are little-endian F16.
+    ///
+    /// # Errors
+    /// As [`Weight::plain`], for the scales.
+    pub(crate) fn panels(name: &str, shape: Shape, bytes: Bytes, scales: &Bytes) -> Result<Self> {
+        let scales = scales.aligned(align_of::<f16>(), name)?;
+        let data = Data::Panels { shape, bytes, scales };
+        Ok(Self { rows: shape.rows, cols: shape.cols, data, order: None })
     }
 
     /// The same with an order of columns, a permutation.
@@ -61,6 +74,15 @@ impl Weight {
         match &self.data {
             Data::Plain(_, bytes) | Data::Panels { bytes, .. } => bytes,
         }
+    }
+
+    /// All bytes that it is read from.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &Bytes> {
+        let (bytes, scales) = match &self.data {
+            Data::Plain(_, bytes) => (bytes, None),
+            Data::Panels { bytes, scales, .. } => (bytes, Some(scales)),
+        };
+        [bytes].into_iter().chain(scales)
     }
 
     /// A view for the kernels.

@@ -238,7 +238,8 @@ impl Entry {
         cursor.take(6)?; // Attributes.
         let header = cursor.u32()?;
         let name = cursor.take(name_len.into())?;
-        let name = str::from_utf8(name).map_err(|_| "a name that is not UTF-8")?.to_owned();
+        // Copied, so that no other process can change it between check and use.
+        let name = String::from_utf8(name.to_vec()).map_err(|_| "a name that is not UTF-8")?;
         let mut zip64 = zip64_extra(cursor.take(extra_len.into())?)?;
         cursor.take(comment_len.into())?;
         check_stored(flags, method).map_err(|problem| format!("{name:?} {problem}"))?;
