@@ -18,7 +18,7 @@ pub fn check(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes a file under a temporary name beside `path` and renames it when it is complete. Only I/O errors are reported as errors of
+/// Writes a file under a temporary name beside `path` and renames it when it is complete and on the disk. Only I/O errors are reported as errors of
 /// this file.
 pub fn replace(
     path: &Path,
@@ -38,6 +38,8 @@ pub fn replace(
     })?;
     buffer.flush().with_context(name)?;
     drop(buffer);
+    // Otherwise a loss of power may leave the new name and an empty file.
+    file.as_file().sync_all().with_context(name)?;
     file.persist(path).map_err(|error| error.error).with_context(name)?;
     Ok(())
 }

@@ -35,6 +35,30 @@ fn source_and_target_must_differ() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn a_folder_that_is_mounted_is_refused_before_anything_is_written() {
+    // Where users may not mount, as in many containers, nothing can be mounted for the test.
+    if !Command::new("unshare").args(["-rm", "true"]).status().is_ok_and(|done| done.success()) {
+        eprintln!("nothing can be mounted here");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let [other, target] = ["other", "tar get"].map(|name| dir.path().join(name));
+    fs::create_dir(&other).unwrap();
+    fs::create_dir(&target).unwrap();
+    let glm = isolated(dir.path());
+    let mut shell = Command::new("unshare");
+    let script = "mount --bind \"$1\" \"$2\" && cd / && \"$3\" quantize \"$4\" \"$2\"; code=$?; ls -A \"$1\"; exit $code";
+    shell.args(["-rm", "sh", "-c", script, "sh"]).args([&other, &target]);
+    shell.arg(glm.get_program()).arg(tiny("bin-f16")).env("LC_ALL", "C");
+    let output = shell.output().unwrap();
+    let said = stderr(&output);
+    assert!(said.contains("is the root of a file system: name a folder in it"), "{said}");
+    assert!(output.status.code() == Some(1) && output.stdout.is_empty());
+    assert!(!unfinished(&target).exists());
+}
+
+#[test]
 fn a_source_without_a_tokenizer_is_noted() {
     let dir = tempfile::tempdir().unwrap();
     let run = |source: &str, target: &str| {

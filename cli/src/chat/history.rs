@@ -1,13 +1,16 @@
 //! The history of questions, in a file that only its user can read.
 
-use std::fs::DirBuilder;
+use std::fs::{self, DirBuilder};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use rustyline::Config;
 use rustyline::history::{FileHistory, History as _, MemHistory};
+use tempfile::Builder;
 
 use super::style::note;
+use crate::file;
 use crate::folders;
 use crate::limits::input::{MAX_ENTRY, MAX_HISTORY};
 use crate::messages;
@@ -67,17 +70,39 @@ fn load(path: &Path, entries: &mut FileHistory) -> Result<()> {
     entries.load(path).with_context(|| path.display().to_string())
 }
 
-/// Appends a text to the file, which is created for its user alone, as is its folder.
+/// Adds a text to the file, which is created for its user alone, as is its folder. The file is replaced whole: the editor's library would empty
+/// it first, and what was remembered would be lost if the disk is full or the process ends.
 fn append(text: &str, path: &Path, entries: &mut FileHistory) -> Result<()> {
+    // An equal text twice in a row is one entry. What cannot be written now is written with the next text.
+    if !entries.add(text)? {
+        return Ok(());
+    }
     let folder = path.parent().unwrap_or(path);
     let mut builder = DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(folder).with_context(|| folder.display().to_string())?;
-    // An equal text twice in a row is one entry.
-    if entries.add(text)? {
-        entries.append(path).with_context(|| path.display().to_string())?;
-    }
-    Ok(())
+    let mut replace = || -> Result<()> {
+        // Of two processes that add a text at the same time, the second adds to what the first has written.
+        let lock = path.with_added_extension("lock");
+        let lock = file::open_lock(&lock).with_context(|| lock.display().to_string())?;
+        match lock.lock() {
+            Err(error) if error.kind() == ErrorKind::Unsupported => {}
+            locked => locked?,
+        }
+        // Where the file is a link, what it points to is replaced.
+        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let folder = path.parent().unwrap_or(folder);
+        // Only the user may read it.
+        let part = Builder::new().prefix(".glm-").suffix(".part").tempfile_in(folder)?;
+        if path.exists() {
+            fs::copy(&path, part.path())?;
+        }
+        entries.append(part.path())?;
+        part.as_file().sync_all()?;
+        part.persist(path)?;
+        Ok(())
+    };
+    replace().with_context(|| path.display().to_string())
 }

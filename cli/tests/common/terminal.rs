@@ -217,6 +217,27 @@ impl Terminal {
         }
     }
 
+    /// Whether the program has ended, or closed its terminal.
+    pub fn is_closed(&self) -> bool {
+        self.seen.lock().is_closed
+    }
+
+    /// Waits until `glm chat` asks for the next line behind this one, or has ended.
+    #[track_caller]
+    pub fn wait_for_prompt(&self, line: &str) {
+        let end = Instant::now() + PATIENCE;
+        while !self.is_closed() {
+            let screen = self.screen();
+            let after = screen.rfind(&format!("> {line}")).map(|at| &screen[at + line.len()..]);
+            let after = if line.is_empty() { Some(&*screen) } else { after };
+            if after.is_some_and(|after| after.trim_end().ends_with("\n>")) {
+                return;
+            }
+            assert!(Instant::now() < end, "waited for a prompt:\n{}", framed(&screen));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     pub fn resize(&self, rows: u16, columns: u16) {
         self.seen.lock().parser.screen_mut().set_size(rows, columns);
         self.pty.resize(Size::new(rows, columns)).unwrap();

@@ -33,7 +33,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::files::gguf::Gguf;
-use crate::files::model_dir::{IS_LFS_POINTER, ModelDir, is_lfs_pointer, is_there};
+use crate::files::model_dir::{IS_LFS_POINTER, is_lfs_pointer, is_there};
 use crate::files::peft::PEFT_CONFIG;
 
 pub use bytes::Bytes;
@@ -76,15 +76,15 @@ pub(crate) fn entries() -> impl Iterator<Item = String> {
     checkpoint_files().chain([SHARDS.to_owned()])
 }
 
-/// Whether a folder is a checkpoint.
-pub(crate) fn is_one(folder: &Path) -> bool {
-    let is_there = |name: &str| is_there(&folder.join(name));
-    checkpoint_files().any(|name| is_there(&name)) || is_there(SHARDS) && !is_there(PEFT_CONFIG)
+/// Whether a folder has files of weights.
+pub(crate) fn has_weights(folder: &Path) -> bool {
+    let has = |name: &str| is_there(&folder.join(name));
+    checkpoint_files().any(|name| has(&name)) || is_sharded(has)
 }
 
-/// Whether a folder is one of SwissArmyTransformer, if it has no other files of weights.
-pub(crate) fn is_sharded(folder: &ModelDir) -> bool {
-    folder.has(SHARDS) && !folder.has(PEFT_CONFIG)
+/// Whether a folder with files of these names is one of SwissArmyTransformer, if it has no other files of weights.
+pub(crate) fn is_sharded(has: impl Fn(&str) -> bool) -> bool {
+    has(SHARDS) && !has(PEFT_CONFIG)
 }
 
 fn index_of(name: &str) -> String {
@@ -166,7 +166,7 @@ impl Checkpoint {
                 return Self::new(path, Contents { tensors, metadata: BTreeMap::new() });
             }
         }
-        if is_one(path) {
+        if is_sharded(|name| is_there(&path.join(name))) {
             let (ranks, tensors) = tensor_parallel::read(path)?;
             let checkpoint = Self::new(path, Contents { tensors, metadata: BTreeMap::new() })?;
             return Ok(Self { ranks, ..checkpoint });

@@ -309,7 +309,9 @@ impl Config {
     pub(crate) fn of_folder(folder: &ModelDir) -> Result<Self> {
         let fields = match folder.has(FILE) {
             // GLM-130B was published without one.
-            false if checkpoint::is_sharded(folder) => Fields::parse(folder, FILE, UNWRITTEN)?,
+            false if checkpoint::is_sharded(|name| folder.has(name)) => {
+                Fields::parse(folder, FILE, UNWRITTEN)?
+            }
             false => {
                 let missing = || folder.error(FILE, "is missing, or no regular file");
                 return Err(no_model_error(folder).unwrap_or_else(missing));

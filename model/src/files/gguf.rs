@@ -144,7 +144,7 @@ pub(crate) fn find(path: &Path) -> Result<Option<PathBuf>> {
         let is_gguf = has_extension(path) || begins_as_gguf(path);
         return Ok(is_gguf.then(|| path.to_owned()));
     }
-    if !metadata.is_dir() || checkpoint::is_one(path) {
+    if !metadata.is_dir() || checkpoint::has_weights(path) {
         return Ok(None);
     }
     let mut files = Vec::new();

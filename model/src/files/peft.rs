@@ -89,7 +89,7 @@ pub(crate) fn beside(model: &Path) -> Result<Option<PathBuf>> {
     if !files.has(PEFT_CONFIG) {
         return Ok(None);
     }
-    if checkpoint::is_one(folder) || gguf::find(model)?.is_some() {
+    if checkpoint::has_weights(folder) || gguf::find(model)?.is_some() {
         return Ok(Some(folder.to_owned()));
     }
     no_model_error(&files).map_or(Ok(None), Err)

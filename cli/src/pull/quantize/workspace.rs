@@ -161,7 +161,10 @@ impl Workspace {
             remove(&old)?;
             rename(target, &old)?;
         }
-        rename(&self.model(), target)?;
+        rename(&self.model(), target).inspect_err(|_| {
+            // The other model can be used until the next run.
+            let _ = fs::rename(&old, target);
+        })?;
         remove(&old)?;
         remove(&self.root)
     }

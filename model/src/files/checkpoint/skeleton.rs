@@ -40,6 +40,8 @@ pub fn write_skeleton<E: From<Error>>(
             return Err(Error::file(path, problem).into());
         }
     }
+    // After a loss of power, a file of this size must have its headers.
+    skeleton.file.as_file().sync_all().map_err(Error::io(path))?;
     let named = skeleton.file.persist(path);
     named.map_err(|error| Error::io(path)(error.error))?;
     Ok(())

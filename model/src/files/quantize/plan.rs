@@ -296,24 +296,22 @@ impl<'p> Item<'p> {
     }
 }
 
-fn check_finite(vector: &StoredVector) -> Result<()> {
-    let values = vector.load()?;
-    let Some(at) = values.iter().position(|value| !value.is_finite()) else { return Ok(()) };
-    let problem = format!("[{at}] of {} is {}, which is no weight", vector.name, values[at]);
-    Err(vector.tensors()[0].error(problem))
-}
-
+/// Writes a vector: the bytes of its tensor, or its pieces joined in `f32`.
+///
+/// # Errors
+/// If a weight is not finite, or it cannot be written.
 fn write_vector(vector: &StoredVector, at: usize, out: &mut Output<'_>) -> Result<()> {
-    check_finite(vector)?;
-    match vector.whole() {
-        Some(tensor) => out.put(at, &vector.name, tensor.bytes()),
-        None => {
-            let mut values = vector.load()?;
-            // In the byte order of the file.
-            values.iter_mut().for_each(|value| *value = f32::from_bits(value.to_bits().to_le()));
-            out.put(at, &vector.name, bytemuck::cast_slice(&values))
-        }
+    let mut values = vector.load()?;
+    if let Some(at) = values.iter().position(|value| !value.is_finite()) {
+        let problem = format!("[{at}] of {} is {}, which is no weight", vector.name, values[at]);
+        return Err(vector.tensors()[0].error(problem));
     }
+    if let Some(tensor) = vector.whole() {
+        return out.put(at, &vector.name, tensor.bytes());
+    }
+    // In the byte order of the file.
+    values.iter_mut().for_each(|value| *value = f32::from_bits(value.to_bits().to_le()));
+    out.put(at, &vector.name, bytemuck::cast_slice(&values))
 }
 
 fn write_copy(matrix: &StoredMatrix, at: usize, out: &mut Output<'_>) -> Result<()> {

@@ -24,7 +24,7 @@ pub(super) fn recognises(folder: &ModelDir) -> Result<bool> {
     let config = folder.json(CONFIG)?;
     let named = config.get("model_type").is_some_and(|kind| kind == "glm-130b");
     // Trainers of other models write such a file as well, but beside a config.
-    Ok(named || !folder.has(CONFIG) && checkpoint::is_sharded(folder))
+    Ok(named || !folder.has(CONFIG) && checkpoint::is_sharded(|name| folder.has(name)))
 }
 
 pub(super) fn open(folder: &ModelDir) -> Result<Tokenizer> {
