@@ -280,7 +280,7 @@ fn selected(calls: &[Call]) -> Vec<(usize, Fault)> {
         ends.entry(kind(call)).or_insert([at, at])[1] = at;
     }
     // Both are errors of any call; the code asks for neither.
-    let error = |at: usize| Fault::Error(if at % 2 == 0 { EIO } else { ENOSPC });
+    let error = |at: usize| Fault::Error(if at.is_multiple_of(2) { EIO } else { ENOSPC });
     let faults = ends.into_values();
     let faults = faults.flat_map(|[first, last]| [(first, error(first)), (last, Fault::Kill)]);
     let mut faults: Vec<_> = faults.collect();
