@@ -299,7 +299,10 @@ pub(crate) fn load(
         progress(done, total);
         Ok(weight)
     };
-    network.try_map(&mut Load { config, matrix, vector: &mut StoredVector::load })
+    let weights = network.try_map(&mut Load { config, matrix, vector: &mut StoredVector::load })?;
+    // Where the system has the file in large pages, reading a tensor brings the end of the one before back.
+    network.matrices().for_each(StoredMatrix::release_copied);
+    Ok(weights)
 }
 
 /// Stored tensors → weights.

@@ -289,8 +289,8 @@ impl StoredMatrix {
             let weight = Weight::panels(&self.name, *shape, bytes, &scales)?;
             return Ok(weight.with_order(self.order().cloned()));
         }
-        let tensors = [self.tensors(), self.companions()].concat();
         if self.is_copied() {
+            let tensors = [self.tensors(), self.companions()].concat();
             tensors.iter().for_each(|tensor| tensor.data().use_small_pages());
         }
         let weight = match self.plain() {
@@ -299,11 +299,16 @@ impl StoredMatrix {
             }
             None => self.copied()?,
         };
+        self.release_copied();
+        Ok(weight)
+    }
+
+    /// Releases the stored bytes if there is a copy of them, which is read from now on. Otherwise both would be in memory.
+    pub(crate) fn release_copied(&self) {
         if self.is_copied() {
-            // The copy is read from now on. Otherwise both would be in memory.
+            let tensors = [self.tensors(), self.companions()].concat();
             tensors.iter().for_each(|tensor| tensor.data().release());
         }
-        Ok(weight)
     }
 
     fn copied(&self) -> Result<Weight> {
