@@ -413,6 +413,7 @@ messages! {
         "{line}：没有这个命令。/help 列出命令；以 / 开头的问题请在前面加一个空格";
     setting_is_wrong(name, problem, value): "{name} {problem}; found {value}", "{name} {problem}；实际是 {value}";
     no_history(reason): "questions are not remembered for the next run: {reason}", "问题不会保存到下次使用：{reason}";
+    history_is_locked(): "another process has locked it", "它被另一个进程锁定";
     not_a_history(path): "{path} is not a history of questions", "{path} 不是问题的历史文件";
     help_set(): "change a setting for the next answers; without a value, show it", "更改之后回答的设置；不写值时显示它";
     help_show(): "show all settings and how much of the context is used", "显示所有设置和上下文的用量";

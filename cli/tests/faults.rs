@@ -1,5 +1,5 @@
-//! Each system call that changes a file fails in turn, in every command that writes files that are read later: what there is afterwards is
-//! never wrong, and the same command given again makes what it makes without a fault.
+//! System calls that change a file fail in turn, in every command that writes files that are read later: of each kind of call on each file, the
+//! first fails with an error, and the process is killed in place of the last. What there is afterwards is never wrong, and the same command given again makes what it makes without a fault.
 //!
 //! The library that fails the calls knows the numbers and registers of one system.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]

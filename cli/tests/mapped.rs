@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
 
 use common::{glm, isolated, stderr, stdout, talker, text};
 use tempfile::TempDir;
@@ -124,9 +125,12 @@ fn a_batch_stops_and_goes_on() {
     fs::write(&input, lines.collect::<String>()).unwrap();
     let words = ["batch", "-m", &folder, &input, &output, "--max-sequences", "1"];
     let mut child = start(&words);
+    let whole = fs::read(&weights).unwrap();
+    let end = Instant::now() + Duration::from_secs(120);
     while fs::read_to_string(&output).map_or(0, |done| done.lines().count()) == 0 {
+        assert!(Instant::now() < end, "no answer is written");
         assert!(child.try_wait().unwrap().is_none(), "the answers were not written one by one");
-        std::thread::sleep(std::time::Duration::from_millis(2));
+        std::thread::sleep(Duration::from_millis(2));
     }
     cut(&weights);
     let ended = child.wait_with_output().unwrap();
@@ -135,4 +139,8 @@ fn a_batch_stops_and_goes_on() {
     let done = fs::read_to_string(&output).unwrap();
     assert!((1..40).contains(&done.lines().count()), "{done}");
     assert!(!done.contains("file_changed"), "{done}");
+    fs::write(&weights, whole).unwrap();
+    let goes_on = start(&words).wait_with_output().unwrap();
+    assert_eq!(goes_on.status.code(), Some(0), "{}", stderr(&goes_on));
+    assert_eq!(fs::read_to_string(&output).unwrap().lines().count(), 40);
 }

@@ -197,8 +197,13 @@ fn limited(megabytes: usize, words: &[String]) -> Output {
     let script = format!("ulimit -v {}; exec \"$0\" \"$@\"", megabytes * 1000);
     let glm = isolated(Path::new(env!("CARGO_TARGET_TMPDIR")));
     shell.args(["-c", &script]).arg(glm.get_program()).args(words);
-    let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("home");
-    shell.env("HOME", home).env("LC_ALL", "C").stdin(Stdio::null()).output().unwrap()
+    for (name, value) in glm.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell.env("LC_ALL", "C").stdin(Stdio::null()).output().unwrap()
 }
 
 /// Runs with more and more memory, from the least with which the program starts to enough.

@@ -36,12 +36,8 @@ fn source_and_target_must_differ() {
 
 #[test]
 #[cfg(target_os = "linux")]
+#[ignore = "needs the right to mount, in a namespace of its own"]
 fn a_folder_that_is_mounted_is_refused_before_anything_is_written() {
-    // Where users may not mount, as in many containers, nothing can be mounted for the test.
-    if !Command::new("unshare").args(["-rm", "true"]).status().is_ok_and(|done| done.success()) {
-        eprintln!("nothing can be mounted here");
-        return;
-    }
     let dir = tempfile::tempdir().unwrap();
     let [other, target] = ["other", "tar get"].map(|name| dir.path().join(name));
     fs::create_dir(&other).unwrap();

@@ -181,6 +181,10 @@ pub(crate) mod file {
 
     /// The most links that are followed from one to the next.
     pub(crate) const MAX_LINKS: usize = 16;
+
+    /// Most bytes of the list of mounts that are read. A line has some hundred.
+    #[cfg(target_os = "linux")]
+    pub(crate) const MAX_MOUNTS: u64 = 16 << 20;
 }
 
 /// Files of weights: safetensors, PyTorch, DeepSpeed.

@@ -1,24 +1,27 @@
 //! The history of questions, in a file that only its user can read.
 
-use std::fs::{self, DirBuilder};
-use std::io::ErrorKind;
+use std::fs::{DirBuilder, File};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use rustyline::Config;
 use rustyline::history::{FileHistory, History as _, MemHistory};
 use tempfile::Builder;
 
 use super::style::note;
-use crate::file;
+use crate::file::{self, Lock};
 use crate::folders;
 use crate::limits::input::{MAX_ENTRY, MAX_HISTORY};
 use crate::messages;
 
 /// What is remembered for the next run. The editor has its own memory of this run.
 pub struct History {
-    entries: FileHistory,
+    config: Config,
     pub is_on: bool,
+    /// Texts that could not be written yet.
+    unsaved: Vec<String>,
     /// Whether a failure was noted.
     is_noted: bool,
 }
@@ -26,12 +29,13 @@ pub struct History {
 impl History {
     /// Reads the history of earlier runs into the memory of the editor. If that fails, it is noted.
     pub fn open(is_on: bool, config: &Config, memory: &mut MemHistory) -> Self {
-        let entries = FileHistory::with_config(config);
-        let mut history = Self { entries, is_on, is_noted: false };
+        let mut history =
+            Self { config: config.clone(), is_on, unsaved: Vec::new(), is_noted: false };
         if is_on {
-            let loaded = path().and_then(|path| load(&path, &mut history.entries));
-            history.report(loaded);
-            history.entries.iter().for_each(|entry| drop(memory.add(entry)));
+            match path().and_then(|path| load(&path, config)) {
+                Ok(entries) => entries.iter().for_each(|entry| drop(memory.add(entry))),
+                failed => history.report(failed.map(drop)),
+            }
         }
         history
     }
@@ -39,8 +43,12 @@ impl History {
     /// Remembers a text for the next run, if that is wanted. It must be one that [`is_kept`].
     pub fn add(&mut self, text: &str) {
         if self.is_on {
-            let added = path().and_then(|path| append(text, &path, &mut self.entries));
-            self.report(added);
+            self.unsaved.push(text.to_owned());
+            let saved = path().and_then(|path| save(&self.unsaved, &path, &self.config));
+            if saved.is_ok() {
+                self.unsaved.clear();
+            }
+            self.report(saved);
         }
     }
 
@@ -63,46 +71,60 @@ fn path() -> Result<PathBuf> {
     Ok(folders::state()?.join("history"))
 }
 
-fn load(path: &Path, entries: &mut FileHistory) -> Result<()> {
-    let Ok(metadata) = path.metadata() else { return Ok(()) };
+/// The texts of the file; none if there is no file.
+fn load(path: &Path, config: &Config) -> Result<FileHistory> {
+    let mut entries = FileHistory::with_config(config);
+    let Ok(metadata) = path.metadata() else { return Ok(entries) };
     let is_history = metadata.is_file() && metadata.len() <= MAX_HISTORY;
     ensure!(is_history, messages::not_a_history(path.display()));
-    entries.load(path).with_context(|| path.display().to_string())
+    entries.load(path).with_context(|| path.display().to_string())?;
+    Ok(entries)
 }
 
-/// Adds a text to the file, which is created for its user alone, as is its folder. The file is replaced whole: the editor's library would empty
+/// Adds texts to the file, which is created for its user alone, as is its folder. The file is replaced whole: the editor's library would empty
 /// it first, and what was remembered would be lost if the disk is full or the process ends.
-fn append(text: &str, path: &Path, entries: &mut FileHistory) -> Result<()> {
-    // An equal text twice in a row is one entry. What cannot be written now is written with the next text.
-    if !entries.add(text)? {
-        return Ok(());
-    }
+fn save(texts: &[String], path: &Path, config: &Config) -> Result<()> {
     let folder = path.parent().unwrap_or(path);
     let mut builder = DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(folder).with_context(|| folder.display().to_string())?;
-    let mut replace = || -> Result<()> {
+    let replace = || -> Result<()> {
         // Of two processes that add a text at the same time, the second adds to what the first has written.
-        let lock = path.with_added_extension("lock");
-        let lock = file::open_lock(&lock).with_context(|| lock.display().to_string())?;
-        match lock.lock() {
-            Err(error) if error.kind() == ErrorKind::Unsupported => {}
-            locked => locked?,
-        }
+        let _lock = locked(&path.with_added_extension("lock"))?;
         // Where the file is a link, what it points to is replaced.
-        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        let folder = path.parent().unwrap_or(folder);
-        // Only the user may read it.
-        let part = Builder::new().prefix(".glm-").suffix(".part").tempfile_in(folder)?;
-        if path.exists() {
-            fs::copy(&path, part.path())?;
+        let path = match path.canonicalize() {
+            Err(error) if path.is_symlink() => return Err(error.into()),
+            found => found.unwrap_or_else(|_| path.to_owned()),
+        };
+        let mut entries = load(&path, config)?;
+        let mut is_new = false;
+        for text in texts {
+            // An equal text twice in a row is one entry.
+            is_new |= entries.add(text)?;
         }
-        entries.append(part.path())?;
-        part.as_file().sync_all()?;
-        part.persist(path)?;
+        if is_new {
+            // Only the user may read it.
+            let folder = path.parent().unwrap_or(folder);
+            let part = Builder::new().prefix(".glm-").suffix(".part").tempfile_in(folder)?;
+            entries.save(part.path())?;
+            part.as_file().sync_all()?;
+            part.persist(path)?;
+        }
         Ok(())
     };
     replace().with_context(|| path.display().to_string())
+}
+
+/// Locks the history. Who has the lock writes one file; a process that was stopped there is not waited for.
+fn locked(path: &Path) -> Result<File> {
+    let lock = file::open_lock(path).with_context(|| path.display().to_string())?;
+    for _ in 0..20 {
+        if file::try_lock(&lock, Lock::Exclusive)? {
+            return Ok(lock);
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    bail!(messages::history_is_locked())
 }

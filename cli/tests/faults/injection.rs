@@ -89,7 +89,7 @@ impl Injection {
         let compiler = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
         let done = Command::new(compiler)
             .args(["--edition", "2024", "--crate-type", "cdylib", "-O", "-C", "panic=abort"])
-            .args(["-D", "warnings", "-D", "unsafe_op_in_unsafe_fn", "-o"])
+            .args(["-D", "unsafe_op_in_unsafe_fn", "-o"])
             .args([&library, &source])
             .output()
             .unwrap();

@@ -8,7 +8,7 @@
 //! FAULTS_LOG      each of them is a line in this file: `NAME\tPATH`, or `NAME\tPATH\tPATH`; before the one that fails is a `!`
 //! FAULTS_CALL     the number of the call that fails, from 1 on
 //! FAULTS_KIND     the number of the error; or `kill`, which ends the process in place of the call;
-//!                 or `short`: every write has half the bytes
+//!                 or `short`: every write from one buffer has half the bytes
 //! ```
 //!
 //! The test compiles this file. It calls the system by its own instruction, of which the filter knows the address.
@@ -60,8 +60,8 @@ const fn two(number: u32, name: &'static str, first: At, second: At) -> Call {
     Call { number, name, when: When::Always, first, second: Some(second) }
 }
 
-/// The calls of Linux on x86-64 that may change a file.
-static CALLS: [Call; 27] = {
+/// The calls of Linux on x86-64 by which Rust's standard library and our dependencies change files.
+static CALLS: [Call; 29] = {
     use At::{File, Folder, Path};
     [
         one(1, "write", File(0)),
@@ -91,6 +91,8 @@ static CALLS: [Call; 27] = {
         one(87, "unlink", Path(0)),
         one(263, "unlink", Folder(0, 1)),
         one(90, "chmod", Path(0)),
+        one(91, "chmod", File(0)),
+        one(268, "chmod", Folder(0, 1)),
     ]
 };
 
@@ -284,7 +286,8 @@ fn decide(number: usize, arguments: &mut [usize; 6]) -> Option<isize> {
         let start = line.length + 1;
         line.add(b"\t").add_path(at, arguments);
         let path = &line.bytes[start..line.length];
-        is_watched |= path.starts_with(&plan.folder) && path.get(plan.folder.len()) == Some(&b'/');
+        is_watched |= path.starts_with(&plan.folder)
+            && matches!(path.get(plan.folder.len()), None | Some(b'/'));
     }
     if !is_watched {
         return None;

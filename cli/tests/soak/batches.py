@@ -8,7 +8,7 @@ import tempfile
 import time
 
 import requests
-from program import DEMO, check, holds_only, start, stop_and_continue, wait
+from program import DEMO, check, holds_only, outputs, start, stop_and_continue, wait
 
 STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 130, signal.SIGHUP: 130, signal.SIGKILL: -signal.SIGKILL}
 
@@ -33,7 +33,7 @@ class Batches:
             child = start(folder, words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
             if rng.random() < 0.3:
                 stop_and_continue(child, rng)
-            _, said = child.communicate()
+            _, said = outputs(child, "batch")
             check(child.returncode == 0, "batch:", child.returncode, said.decode())
             holds_only(folder, ["in.jsonl", "out.jsonl"])
             written = [json.loads(line) for line in target.read_text().splitlines()]

@@ -15,7 +15,7 @@ import tempfile
 import termios
 import time
 
-from program import DEMO, GLM, PATIENCE, QUESTIONS, Failure, check, environment, holds_only, start, stop_and_continue, wait
+from program import DEMO, GLM, PATIENCE, QUESTIONS, Failure, check, environment, holds_only, outputs, start, stop_and_continue
 
 ESCAPES = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]|\r")
 # Nobody reads these to the end.
@@ -71,10 +71,10 @@ class Terminal:
     def text(self):
         return ESCAPES.sub(b"", self.output)
 
-    def wait_for(self, text, again=b""):
-        """Until this text came. What may be lost is sent again."""
+    def wait_for(self, text, again=b"", since=0):
+        """Until this text came, behind so much of the output. What may be lost is sent again."""
         begin = sent = time.monotonic()
-        while text not in self.text():
+        while text not in self.text()[since:]:
             self.read(0.1)
             check(self.child.poll() is None, "the chat has ended:", self.child.returncode, self.text()[-2000:])
             check(time.monotonic() < begin + PATIENCE, text, "does not come:", self.text()[-2000:])
@@ -137,7 +137,7 @@ class Chats:
             stop_and_continue(child, rng)
         elif kind is not None:
             child.send_signal(kind)
-        said, notes = child.communicate()
+        said, notes = outputs(child, "chat from a pipe")
         allowed = {signal.SIGINT: [0, 130, -signal.SIGINT]}.get(kind, [0] if kind in (None, "stop") else [0, -kind])
         check(child.returncode in allowed, "chat from a pipe:", kind, child.returncode, notes.decode())
         check(b"panic" not in notes, notes)
@@ -217,9 +217,10 @@ class Chats:
             case "end":
                 chat.send("\x15\x04")
             case "twice":
+                since = len(chat.text())
                 chat.send("\x15\x03")
                 # Before the prompt, it would be no key.
-                chat.wait_for(b"or Ctrl-D, to leave\n> ")
+                chat.wait_for(b"or Ctrl-D, to leave\n> ", since=since)
                 chat.send("\x03")
             case _:
                 if rng.random() < 0.5:

@@ -54,6 +54,16 @@ def wait(child, what):
         raise Failure(f"{what} does not end") from None
 
 
+def outputs(child, what):
+    """What it writes until it ends."""
+    try:
+        return child.communicate(timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.communicate()
+        raise Failure(f"{what} does not end") from None
+
+
 def wait_until(holds, what):
     end = time.monotonic() + PATIENCE
     while not holds():
@@ -71,7 +81,7 @@ def stop_and_continue(child, rng):
 def holds_only(folder, names):
     """Nothing else is left in a folder. Chats make the history of questions, and nothing more, in their home."""
     found = {str(path.relative_to(folder)) for path in pathlib.Path(folder).rglob("*") if path.is_file()}
-    found.discard(".local/state/glm/history")
+    found -= {".local/state/glm/history", ".local/state/glm/history.lock"}
     check(found <= set(names), f"left in {folder}:", found - set(names))
 
 

@@ -29,13 +29,17 @@ class Server:
         self.model, self.is_causal = model, model != DEMO
         self.home = tempfile.TemporaryDirectory()
         words = ["serve", "-m", model, "--port", "0", "--threads", "2", "--cache-memory", "8MB", "--client-timeout", "5", *words]
-        self.child = start(self.home.name, words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.child = start(self.home.name, words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         self.lines, self.port = [], None
         threading.Thread(target=self.listen, daemon=True).start()
-        wait_until(lambda: self.port or self.child.poll() is not None, "the server listens")
-        check(self.port, "the server has ended:", self.log())
-        wait_until(lambda: self.get("/health")[0] == 200, "the server is ready")
-        self.files = self.open_files()
+        try:
+            wait_until(lambda: self.port or self.child.poll() is not None, "the server listens")
+            check(self.port, "the server has ended:", self.log())
+            wait_until(lambda: self.get("/health")[0] == 200, "the server is ready")
+            self.files = self.open_files()
+        except BaseException:
+            self.kill()
+            raise
 
     def listen(self):
         for line in self.child.stderr:
@@ -90,7 +94,11 @@ class Server:
 
     def check_log(self):
         log = "".join(self.lines)
-        check("panic" not in log and " 500" not in log, log[-5000:])
+        check("panic" not in log and " 500: " not in log, log[-5000:])
+
+    def kill(self):
+        self.child.kill()
+        self.child.wait()
 
     def end(self, kinds, codes):
         for kind in kinds:
@@ -245,7 +253,9 @@ class Calm:
         self.server.check_log()
         megabytes = [round(bytes / 1e6, 1) for bytes in self.measured]
         print(f"memory of the server in MB: {megabytes}", flush=True)
-        if len(self.measured) >= MEASUREMENTS:
+        if len(self.measured) < MEASUREMENTS:
+            print(f"they are not judged: fewer than {MEASUREMENTS}", flush=True)
+        else:
             third = len(self.measured) // 3
             before, after = (statistics.median(part) for part in (self.measured[third : 2 * third], self.measured[-third:]))
             check(after - before <= GROWTH, f"the memory of the server grows by {after - before} bytes:", megabytes)
@@ -264,6 +274,12 @@ class Restless:
         if model != DEMO:
             words += ["--cache-file", str(cache)]
         server = Server(model, words)
+        try:
+            self.storm(rng, server)
+        finally:
+            server.kill()
+
+    def storm(self, rng, server):
         storm = Storm(server, self.answers, rng, rng.uniform(1, 4))
         time.sleep(rng.uniform(0, 3))
         is_idle = rng.random() < 0.3
@@ -284,7 +300,7 @@ class Restless:
         # What a process that was killed has begun to write stays.
         if first != signal.SIGKILL:
             left = [path.name for path in pathlib.Path(self.folder.name).iterdir()]
-            check(all(name in [pathlib.Path(model).name for model in self.models] for name in left), "left beside the cache:", left)
+            check(set(left) <= {pathlib.Path(model).name for model in self.models}, "left beside the cache:", left)
 
     def close(self):
         self.folder.cleanup()

@@ -23,7 +23,7 @@ def main(minutes, seed):
     with tempfile.TemporaryDirectory() as folder:
         models = program.causal_models(folder)
         storms = [Calm(answers), Restless(answers, models), Chats(answers), Batches(answers, models)]
-        end = begin + 60 * minutes
+        end = time.monotonic() + 60 * minutes
         actors = [program.Actor(type(storm).__name__, seed, storm.step, end, stopped) for storm in storms]
         for actor in actors:
             actor.start()
@@ -37,6 +37,9 @@ def main(minutes, seed):
                 failures.append(f"{type(storm).__name__}: {failure}")
     steps = ", ".join(f"{actor.steps} of {actor.name}" for actor in actors)
     print(f"steps: {steps}; {answers.repeated} answers were asked for again and were the same; {time.monotonic() - begin:.0f} s")
+    idle = [actor.name for actor in actors if actor.steps == 0]
+    if not failures and (idle or answers.repeated == 0):
+        failures.append(f"too little was done in this time: no step of {idle}, or no answer twice")
     if failures:
         print(*failures, f"Again: .ci/soak {minutes:g} {seed}", sep="\n")
         sys.exit(1)

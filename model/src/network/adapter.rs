@@ -203,6 +203,13 @@ impl Adapter {
     }
 }
 
+impl Adapter {
+    /// Whether both share their weights.
+    pub(crate) fn is_clone_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
 impl PartialEq for Adapter {
     /// Whether they are the same for sequences of the same model.
     fn eq(&self, other: &Self) -> bool {

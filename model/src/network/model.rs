@@ -470,9 +470,10 @@ impl Model {
     /// Checks the files whose weights a pass over `chunks` has read.
     fn check_read_files(&self, chunks: &[Chunk<'_>]) -> Result<()> {
         self.0.mapped.check()?;
-        let mut last = None;
+        let mut last: Option<&Adapter> = None;
         for adapter in chunks.iter().filter_map(|chunk| chunk.sequence.adapter()) {
-            if last.replace(adapter) != Some(adapter) {
+            // Equal adapters may be of different files.
+            if !last.replace(adapter).is_some_and(|last| last.is_clone_of(adapter)) {
                 adapter.check_files()?;
             }
         }

@@ -23,9 +23,9 @@ static PAGE: AtomicUsize = AtomicUsize::new(0);
 
 /// Installs the handler, once.
 pub(super) fn install() -> io::Result<()> {
-    static INSTALLING: Mutex<()> = Mutex::new(());
-    let _one = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
-    if BEFORE.get().is_some() {
+    static IS_INSTALLED: Mutex<bool> = Mutex::new(false);
+    let mut is_installed = IS_INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+    if *is_installed {
         return Ok(());
     }
     // SAFETY: the call takes a number and returns one.
@@ -46,7 +46,9 @@ pub(super) fn install() -> io::Result<()> {
     ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
     // SAFETY: `ours` is a copy of a valid action with a handler of the type that `SA_SIGINFO` asks for. That is safe to run at any point
     // of the program, see above.
-    check(unsafe { libc::sigaction(libc::SIGBUS, &raw const ours, ptr::null_mut()) })
+    check(unsafe { libc::sigaction(libc::SIGBUS, &raw const ours, ptr::null_mut()) })?;
+    *is_installed = true;
+    Ok(())
 }
 
 fn check(returned: c_int) -> io::Result<()> {
@@ -56,17 +58,17 @@ fn check(returned: c_int) -> io::Result<()> {
 extern "C" fn handle(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     // SAFETY: the system gives a handler with `SA_SIGINFO` a valid description of the signal.
     let (code, address) = unsafe { ((*info).si_code, (*info).si_addr().addr()) };
-    // Other codes: another process has sent the signal, and there is no address; or the memory of the machine is broken.
-    let is_read = (BUS_ADRALN..=BUS_OBJERR).contains(&code);
-    if !(is_read && put_zeros(address)) {
+    // Other codes: another process has sent the signal, and there is no address; or memory that nobody reads is broken.
+    let is_read = (BUS_ADRALN..=BUS_MCEERR_AR).contains(&code);
+    if !(is_read && code != BUS_MCEERR_AR && put_zeros(address)) {
         pass_on(is_read, signal, info, context);
     }
 }
 
-/// The codes of a SIGBUS by an access: a wrong alignment, an address without memory, an error of what is mapped. The numbers are those of
-/// POSIX systems, and `libc` has them for some only.
+/// The codes of a SIGBUS by an access: a wrong alignment, an address without memory, an error of what is mapped, and on Linux broken memory.
+/// The numbers are those of POSIX systems, and `libc` has them for some only.
 const BUS_ADRALN: c_int = 1;
-const BUS_OBJERR: c_int = 3;
+const BUS_MCEERR_AR: c_int = 4;
 
 /// Puts zeros in place of a mapped file, from the page of `address` on. `false` if no file is mapped there, or the system refuses.
 fn put_zeros(address: usize) -> bool {

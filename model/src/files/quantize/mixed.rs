@@ -58,7 +58,7 @@ impl Quantizer {
         if !self.journal.written.is_empty() {
             return Err(self.of_another());
         }
-        self.compare_head(source, &|_| true);
+        self.compare_head(source, &|_| true)?;
         let shared = self.journal.shared.as_deref();
         let formats = choose(source, path, &self.options, shared, &self.pool, progress)?;
         self.journal.choice = formats.and_then(|formats| Choice::new(&self.options, formats));

@@ -5,6 +5,7 @@ mod lock;
 mod target;
 
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -151,21 +152,7 @@ impl Output {
         only_ours(&folder)?;
         sync_folder(&folder)?;
         check(&place.target)?;
-        if let Ok(empty) = fs::metadata(&place.target) {
-            // It is replaced by one like it: what is private stays private.
-            let now = fs::metadata(&folder).map_err(Error::io(&folder))?.permissions();
-            if now != empty.permissions() {
-                fs::set_permissions(&folder, empty.permissions()).map_err(Error::io(&folder))?;
-            }
-        }
-        if cfg!(windows) {
-            // Windows does not rename a folder in which files are open, nor onto an empty one. The lock loses its name while it is held: in
-            // a folder without it, no other process begins to write before this one has renamed it.
-            fs::remove_file(folder.join(LOCK)).map_err(Error::io(&folder))?;
-            place.lock.take();
-            let _ = fs::remove_dir(&place.target);
-        }
-        if let Err(error) = fs::rename(&folder, &place.target) {
+        if let Err(error) = place.take_place() {
             place.folder.clear();
             let problem = format!(
                 "cannot be created ({error}); the model is complete in {}: rename that folder",
@@ -180,6 +167,26 @@ impl Output {
         let _ = fs::remove_file(place.target.join(LOCK));
         let _ = sync_folder(folder_of(&place.target));
         Ok(())
+    }
+}
+
+impl Place {
+    /// Renames the complete folder to the target.
+    fn take_place(&mut self) -> io::Result<()> {
+        if let Ok(empty) = fs::metadata(&self.target) {
+            // It is replaced by one like it: what is private stays private.
+            if fs::metadata(&self.folder)?.permissions() != empty.permissions() {
+                fs::set_permissions(&self.folder, empty.permissions())?;
+            }
+        }
+        if cfg!(windows) {
+            // Windows does not rename a folder in which files are open, nor onto an empty one. The lock loses its name while it is held: in
+            // a folder without it, no other process begins to write before this one has renamed it.
+            fs::remove_file(self.folder.join(LOCK))?;
+            self.lock.take();
+            let _ = fs::remove_dir(&self.target);
+        }
+        fs::rename(&self.folder, &self.target)
     }
 }
 

@@ -154,7 +154,7 @@ impl Quantizer {
         progress: Progress<'_>,
     ) -> Result<()> {
         let source = Source::open(&self.source, &self.options)?;
-        if !self.compare_head(&source, is_complete) {
+        if !self.compare_head(&source, is_complete)? {
             return Ok(());
         }
         let plan = self.plan(&source)?;
@@ -172,21 +172,26 @@ impl Quantizer {
     }
 
     /// Compares head and embedding, on which the header of the file depends. `false` if they are not both complete.
+    ///
+    /// # Errors
+    /// If a file of theirs was changed.
     pub(super) fn compare_head(
         &mut self,
         source: &Source,
         is_complete: &dyn Fn(&Path) -> bool,
-    ) -> bool {
+    ) -> Result<bool> {
         if !self.journal.is_head_compared {
             if let Some(both) = source.network.head_like_embedding(&source.config) {
                 if !both.tensors.iter().all(|tensor| is_complete(tensor.path())) {
-                    return false;
+                    return Ok(false);
                 }
-                self.journal.shared = both.are_equal().then(|| both.name.to_owned());
+                let are_equal = both.are_equal();
+                both.tensors.iter().try_for_each(|tensor| tensor.data().check())?;
+                self.journal.shared = are_equal.then(|| both.name.to_owned());
             }
             self.journal.is_head_compared = true;
         }
-        true
+        Ok(true)
     }
 
     /// Adds configuration and tokenizer, and makes the folder a model.

@@ -10,6 +10,8 @@ use crate::files::checkpoint;
 use crate::files::model_dir::CONFIG;
 use crate::files::peft::PEFT_CONFIG;
 use crate::files::temporary::folder_of;
+#[cfg(target_os = "linux")]
+use crate::limits::file::MAX_MOUNTS;
 
 /// The path without links and dots. Nothing is created.
 pub(super) fn resolved(target: &Path) -> Result<PathBuf> {
@@ -75,7 +77,7 @@ fn is_mounted(folder: &Path) -> bool {
     use std::io::Read;
     let mut mounts = Vec::new();
     let file = fs::File::open("/proc/self/mountinfo");
-    let read = file.and_then(|file| file.take(MOST_MOUNTS).read_to_end(&mut mounts));
+    let read = file.and_then(|file| file.take(MAX_MOUNTS).read_to_end(&mut mounts));
     read.is_ok() && is_listed(folder, &mounts)
 }
 
@@ -84,10 +86,6 @@ fn is_mounted(folder: &Path) -> bool {
 fn is_mounted(_: &Path) -> bool {
     false
 }
-
-/// Most bytes of the list of mounts that are read. A line has some hundred.
-#[cfg(target_os = "linux")]
-const MOST_MOUNTS: u64 = 16 << 20;
 
 /// Whether a list of mounts has a folder: it is the fifth word of a line, in which blanks and backslashes are octal numbers.
 #[cfg(target_os = "linux")]
