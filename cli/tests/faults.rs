@@ -322,8 +322,9 @@ fn history() {
     // An equal question twice in a row is remembered once.
     let run = |folder: &Path, variables: &Variables| chat(folder, &[], &["Hello!"], variables);
     let injection = Injection::new();
+    let private = [Ignored { call: "chmod", path: ".part", reason: "the file is private already" }];
     for prepare in [&add_notes as &dyn Fn(&Path), &older] {
-        let case = case(prepare, &run, &[]);
+        let case = case(prepare, &run, &private);
         injection.check(&Case { may_stay: &is_temporary, goes_on: true, ..case });
     }
 }
