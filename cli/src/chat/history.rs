@@ -1,6 +1,6 @@
 //! The history of questions, in a file that only its user can read.
 
-use std::fs::{DirBuilder, File};
+use std::fs::{self, DirBuilder, File};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -8,7 +8,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use rustyline::Config;
 use rustyline::history::{FileHistory, History as _, MemHistory};
-use tempfile::Builder;
 
 use super::style::note;
 use crate::file::{self, Lock};
@@ -105,12 +104,16 @@ fn save(texts: &[String], path: &Path, config: &Config) -> Result<()> {
             is_new |= entries.add(text)?;
         }
         if is_new {
-            // Only the user may read it.
-            let folder = path.parent().unwrap_or(folder);
-            let part = Builder::new().prefix(".glm-").suffix(".part").tempfile_in(folder)?;
-            entries.save(part.path())?;
-            part.as_file().sync_all()?;
-            part.persist(path)?;
+            // Whoever has the lock writes it, also over what a process has left that was killed here. The library makes it for its user alone.
+            let part = path.with_added_extension("part");
+            let written = entries.save(&part).map_err(Into::into).and_then(|()| {
+                File::open(&part)?.sync_all()?;
+                Ok(fs::rename(&part, &path)?)
+            });
+            if written.is_err() {
+                let _ = fs::remove_file(&part);
+            }
+            return written;
         }
         Ok(())
     };
