@@ -219,8 +219,8 @@ class Chats:
             case "twice":
                 since = len(chat.text())
                 chat.send("\x15\x03")
-                # Before the prompt, it would be no key.
-                chat.wait_for(b"or Ctrl-D, to leave\n> ", since=since)
+                # Before the prompt, it is no key, and stops nothing.
+                chat.wait_for(b"or Ctrl-D, to leave\n> ", again=b"\x03", since=since)
                 chat.send("\x03")
             case _:
                 if rng.random() < 0.5:
