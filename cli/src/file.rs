@@ -18,8 +18,8 @@ pub fn check(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes a file under a temporary name beside `path` and renames it when it is complete and on the disk. Only I/O errors are reported as errors of
-/// this file.
+/// Writes a file under a temporary name beside `path` and renames it when it is complete and on the disk. Only I/O errors are reported as
+/// errors of this file.
 pub fn replace(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<&mut File>) -> Result<()>,

@@ -104,10 +104,12 @@ fn save(texts: &[String], path: &Path, config: &Config) -> Result<()> {
             is_new |= entries.add(text)?;
         }
         if is_new {
-            // Whoever has the lock writes it, also over what a process has left that was killed here. The library makes it for its user alone.
+            // The name is always the same: who holds the lock writes over what a killed process has left. The library creates the file for its
+            // user alone.
             let part = path.with_added_extension("part");
             let written = entries.save(&part).map_err(Into::into).and_then(|()| {
-                File::open(&part)?.sync_all()?;
+                // Windows syncs only what is open for writing.
+                File::options().write(true).open(&part)?.sync_all()?;
                 Ok(fs::rename(&part, &path)?)
             });
             if written.is_err() {
@@ -120,7 +122,7 @@ fn save(texts: &[String], path: &Path, config: &Config) -> Result<()> {
     replace().with_context(|| path.display().to_string())
 }
 
-/// Locks the history. Who has the lock writes one file; a process that was stopped there is not waited for.
+/// Locks the history, or gives up after a second: a process that holds the lock may have been stopped.
 fn locked(path: &Path) -> Result<File> {
     let lock = file::open_lock(path).with_context(|| path.display().to_string())?;
     for _ in 0..20 {
