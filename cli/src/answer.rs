@@ -3,19 +3,25 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use glm_model::{DraftStats, Error, FinishReason, Generation, Progress, Reply, TextGeneration};
+use glm_model::{
+    AnswerEvent, AnswerGeneration, DraftStats, Error, FinishReason, Generation, Progress, Reply,
+    TextGeneration,
+};
 use serde_json::{Value, json};
 
 use crate::messages;
-use crate::output::note;
+use crate::output::{self, note};
 use crate::progress;
 use crate::units::seconds;
 
-/// Shows pieces of an answer.
-pub type Show<'a> = dyn FnMut(&str) -> Result<()> + 'a;
+/// Shows pieces of an answer: of the thoughts before it, and of its text.
+pub type Show<'a> = dyn FnMut(&AnswerEvent) -> Result<()> + 'a;
 
-/// Text that is being generated.
-pub trait Answering: Iterator<Item = glm_model::Result<String>> {
+/// An answer that is being generated.
+pub trait Answering {
+    /// The next piece of the thoughts or of the text.
+    fn next_event(&mut self) -> Option<glm_model::Result<AnswerEvent>>;
+
     /// Reads the prompt.
     fn read_prompt(&mut self, progress: &mut Progress<'_>) -> glm_model::Result<()>;
 
@@ -24,6 +30,10 @@ pub trait Answering: Iterator<Item = glm_model::Result<String>> {
 }
 
 impl Answering for TextGeneration<'_> {
+    fn next_event(&mut self) -> Option<glm_model::Result<AnswerEvent>> {
+        self.next().map(|piece| piece.map(AnswerEvent::Text))
+    }
+
     fn read_prompt(&mut self, progress: &mut Progress<'_>) -> glm_model::Result<()> {
         TextGeneration::read_prompt(self, progress)
     }
@@ -33,7 +43,25 @@ impl Answering for TextGeneration<'_> {
     }
 }
 
+impl Answering for AnswerGeneration<'_> {
+    fn next_event(&mut self) -> Option<glm_model::Result<AnswerEvent>> {
+        self.next()
+    }
+
+    fn read_prompt(&mut self, progress: &mut Progress<'_>) -> glm_model::Result<()> {
+        AnswerGeneration::read_prompt(self, progress)
+    }
+
+    fn generation(&self) -> &TextGeneration<'_> {
+        self.text()
+    }
+}
+
 impl Answering for Reply<'_> {
+    fn next_event(&mut self) -> Option<glm_model::Result<AnswerEvent>> {
+        Reply::next_event(self)
+    }
+
     fn read_prompt(&mut self, progress: &mut Progress<'_>) -> glm_model::Result<()> {
         Reply::read_prompt(self, progress)
     }
@@ -48,6 +76,8 @@ pub struct Shown {
     pub ids: Vec<u32>,
     /// Empty if only ids were generated.
     pub text: String,
+    /// What the model thought before.
+    thoughts: String,
     pub finish: FinishReason,
     /// Whether a stop string ended the text.
     pub is_cut: bool,
@@ -66,17 +96,21 @@ pub fn show(answer: &mut impl Answering, with_bar: bool, show: &mut Show<'_>) ->
     let tokens = answer.generation().generation().prompt_tokens();
     let reading = timed_reading(tokens, with_bar, |progress| answer.read_prompt(progress))?;
     let started = Instant::now();
-    let mut text = String::new();
-    for piece in &mut *answer {
-        let piece = piece?;
-        show(&piece)?;
-        text.push_str(&piece);
+    let (mut text, mut thoughts) = (String::new(), String::new());
+    while let Some(event) = answer.next_event() {
+        let event = event?;
+        show(&event)?;
+        match &event {
+            AnswerEvent::Text(piece) => text.push_str(piece),
+            AnswerEvent::Reasoning(piece) => thoughts.push_str(piece),
+            _ => {}
+        }
     }
     let done = answer.generation();
     let ids = done.ids().to_vec();
     let shown = Shown::new(done.generation(), ids, reading, started.elapsed());
     let finish = done.finish_reason().unwrap_or(FinishReason::Stop);
-    Ok(Shown { text, finish, is_cut: done.is_cut(), ..shown })
+    Ok(Shown { text, thoughts, finish, is_cut: done.is_cut(), ..shown })
 }
 
 /// Generates ids alone.
@@ -107,6 +141,7 @@ impl Shown {
         Self {
             ids,
             text: String::new(),
+            thoughts: String::new(),
             finish: generation.finish_reason().unwrap_or(FinishReason::Stop),
             is_cut: false,
             prompt_tokens: generation.prompt_tokens(),
@@ -184,9 +219,20 @@ impl Shown {
             "tokens_per_pass": self.ids_per_pass(),
         });
         if let (Value::Object(fields), Value::Object(rest)) = (&mut fields, rest) {
+            if !self.thoughts.is_empty() {
+                fields.insert("reasoning_content".to_owned(), self.thoughts.as_str().into());
+            }
             fields.extend(rest);
         }
         fields
+    }
+}
+
+/// Shows the text of an answer as it is, and nothing of the thoughts before it.
+pub fn say_text(event: &AnswerEvent) -> Result<()> {
+    match event {
+        AnswerEvent::Text(piece) => output::say(piece),
+        _ => Ok(()),
     }
 }
 

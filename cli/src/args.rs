@@ -25,6 +25,7 @@ mod score;
 mod serve;
 #[cfg(feature = "grammar")]
 mod structure;
+mod thinking;
 mod tokenize;
 
 use std::cell::OnceCell;
@@ -64,6 +65,7 @@ pub use score::Score;
 pub use serve::Serve;
 #[cfg(feature = "grammar")]
 pub use structure::{Schema, Structure};
+pub use thinking::{OFF, ON, Thinking};
 pub use tokenize::Tokenize;
 
 use crate::models::{self, Choice, Found};

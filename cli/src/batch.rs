@@ -119,10 +119,14 @@ fn is_same(input: &Path, output: &Path) -> bool {
 
 /// What answers depend on beside the request.
 fn key(args: &args::Batch, model: &ApiModel) -> Vec<u8> {
-    let args::Api { template, special_tokens_in_text, alias, .. } = &args.api;
+    let args::Api { template, special_tokens_in_text, alias, thinking, .. } = &args.api;
     let flags = (template, special_tokens_in_text, model.context(), alias);
     let mut key = model.model().fingerprint().to_vec();
     key.extend(format!("{flags:?}").into_bytes());
+    // Without the flag, the key is that of files that were written before there was one.
+    if let Some(think) = thinking.think {
+        key.extend(format!("think {think}").into_bytes());
+    }
     for (name, adapter) in model.adapters() {
         key.extend(name.as_bytes());
         key.extend(adapter.fingerprint());

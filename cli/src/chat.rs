@@ -11,23 +11,25 @@ mod session;
 mod settings;
 mod style;
 mod terminal;
+pub mod thoughts;
 mod wrap;
 
 use std::io::{IsTerminal, stdin};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use glm_model::{Conversation, ConversationOptions, Message};
+use glm_model::{AnswerEvent, Conversation, ConversationOptions, Message};
 use serde_json::json;
 
 use crate::answer;
 use crate::args::{self, Chat};
 use crate::interrupt::{self, Again};
 use crate::messages;
-use crate::output::{self, note, say};
+use crate::output::{self, note};
 use crate::{input, open};
 use adapters::Adapters;
 use session::{Session, finish, is_answered};
+use thoughts::Thoughts;
 
 pub fn run(args: &Chat) -> Result<()> {
     let file = args.messages.as_deref().or(args.resume.as_deref());
@@ -49,6 +51,7 @@ pub fn run(args: &Chat) -> Result<()> {
     let mut options =
         ConversationOptions::new(request.ending_as(bundle.template(), bundle.tokenizer()));
     options.request.cancel = cancel.clone();
+    options.prompt.thinking = args.thinking.think;
     options.stop_strings.clone_from(&args.answering.stop);
     options.context = args.answering.context;
     options.overflow = match args.context_overflow {
@@ -102,8 +105,14 @@ fn once(args: &Chat, conversation: &mut Conversation, messages: Vec<Message>) ->
     let seed = answer::seed(&conversation.options().request.sampling);
     let reply = conversation.answer()?;
     let prompt = reply.prompt_ids().to_vec();
-    let mut show = |piece: &str| if args.json { Ok(()) } else { say(piece) };
-    let shown = finish(reply, &mut show)?;
+    let mut thoughts = Thoughts::new(false);
+    let mut show = |event: &AnswerEvent| match args.json {
+        true => Ok(()),
+        false => thoughts.show(event).and_then(|()| answer::say_text(event)),
+    };
+    let shown = finish(reply, &mut show);
+    thoughts.end()?;
+    let shown = shown?;
     if args.json {
         let fields = json!({ "text": shown.text, "prompt_ids": prompt });
         output::json(&shown.json(seed, fields))?;

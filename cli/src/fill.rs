@@ -3,7 +3,9 @@
 use std::io::{IsTerminal, stdout};
 
 use anyhow::Result;
-use glm_model::{Error, Fill, FinishReason, Generation, Model, Request, TextStream, Tokenizer};
+use glm_model::{
+    AnswerEvent, Error, Fill, FinishReason, Generation, Model, Request, TextStream, Tokenizer,
+};
 use serde_json::{Value, json};
 
 use crate::answer::{self, Show, Shown};
@@ -29,11 +31,11 @@ pub fn run(args: &args::Fill) -> Result<()> {
         let before = &fill.texts()[spans.len()];
         // The bar of the prompt clears its line, so text is printed after it, and there is no bar once there is text.
         let mut began = false;
-        let mut show = |piece: &str| {
+        let mut show = |event: &AnswerEvent| {
             if streams && !std::mem::replace(&mut began, true) {
                 say(before)?;
             }
-            if streams { say(piece) } else { Ok(()) }
+            if streams { answer::say_text(event) } else { Ok(()) }
         };
         let is_first = spans.is_empty();
         let shown = answer(args, &model, &tokenizer, &prompt, &request, is_first, &mut show);
@@ -44,7 +46,7 @@ pub fn run(args: &args::Fill) -> Result<()> {
             }
             shown => shown?,
         };
-        show("")?;
+        show(&AnswerEvent::Text(String::new()))?;
         let seed = answer::seed(&request.sampling);
         request.sampling.seed = request.sampling.seed.wrapping_add(1);
         ended = put(&mut fill, &tokenizer, &shown);

@@ -1,14 +1,17 @@
 //! `glm generate`: one prompt, one answer.
 
 use anyhow::Result;
-use glm_model::{Generation, Message, Role, Template, TextStream, Tokenizer};
+use glm_model::{
+    AnswerEvent, Generation, Message, PromptOptions, Role, Template, TextStream, Tokenizer,
+};
 use serde_json::json;
 
 use crate::answer;
 use crate::args::Generate;
+use crate::chat::thoughts::Thoughts;
 use crate::failure::{self, usage};
 use crate::interrupt::{self, Again};
-use crate::output::{self, note, say};
+use crate::output::{self, note};
 #[cfg(feature = "grammar")]
 use crate::structure;
 use crate::{input, messages, open};
@@ -38,8 +41,20 @@ pub fn run(args: &Generate) -> Result<()> {
         Some(tokenizer) => {
             let stream = TextStream::new(tokenizer).without_special();
             let mut text = generation.text(stream.stopping_at(&args.answering.stop)?);
-            let mut show = |piece: &str| if args.json { Ok(()) } else { say(piece) };
-            answer::show(&mut text, true, &mut show)?
+            let mut thoughts = Thoughts::new(false);
+            let mut show = |event: &AnswerEvent| match args.json {
+                true => Ok(()),
+                false => thoughts.show(event).and_then(|()| answer::say_text(event)),
+            };
+            let shown = match &template {
+                Some(template) => {
+                    let parser = template.answer_parser(tokenizer, &ids, None, "");
+                    answer::show(&mut text.answer(parser), true, &mut show)
+                }
+                None => answer::show(&mut text, true, &mut show),
+            };
+            thoughts.end()?;
+            shown?
         }
         None => answer::generate_ids(generation)?,
     };
@@ -69,7 +84,10 @@ fn prompt(args: &Generate) -> Result<Prompt> {
             input::text(args.prompt.as_deref().or(args.text.as_deref()), messages::no_prompt)?;
         let tokenizer = open::tokenizer(&args.model.source)?;
         let template = open::template(&args.model.source, args.template.as_deref(), &tokenizer)?;
-        let ids = template.prompt_ids(&tokenizer, &[Message::new(Role::User, text)])?;
+        let mut options = PromptOptions::default();
+        options.thinking = args.thinking.think;
+        let message = Message::new(Role::User, text);
+        let ids = template.prompt_ids_with(&tokenizer, &[message], options)?;
         return Ok(Prompt { ids, tokenizer: Some(tokenizer), template: Some(template) });
     };
     if ids.0.is_empty() {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::env::consts::ARCH;
 
 use anyhow::Result;
-use glm_model::{CalibrationInfo, Cores, ISA_VARIABLE, Inventory, Isa};
+use glm_model::{CalibrationInfo, Cores, Experts, ISA_VARIABLE, Inventory, Isa};
 use serde_json::{Value, json};
 use sysinfo::{CpuRefreshKind, System};
 
@@ -105,6 +105,14 @@ fn sizes(model: &Inventory) -> Vec<String> {
         (messages::vocabulary(), config.vocab.to_string()),
         (messages::context(), config.max_context.to_string()),
     ];
+    rows.extend(config.latent.map(|latent| {
+        let sizes = messages::latent_sizes(latent.rank, latent.rotary_dim);
+        (messages::latent_attention(), sizes)
+    }));
+    rows.extend(config.experts.map(|experts| {
+        let Experts { count, used, first_layer, .. } = experts;
+        (messages::experts(), messages::experts_of_token(count, used, first_layer + 1))
+    }));
     rows.extend(
         config.prefix.map(|prefix| {
             (messages::trained_prefix(), messages::positions_of_prefix(prefix.tokens))
@@ -158,6 +166,10 @@ fn matrices(model: &Inventory) -> Vec<String> {
 
 fn memory(model: &Inventory, program: u64) -> Vec<String> {
     let mut lines = vec![messages::weights(bytes(model.mapped_bytes()), bytes(model.copied_bytes))];
+    if model.expert_bytes > 0 {
+        let always = model.bytes() - model.table_bytes() - model.expert_bytes;
+        lines.push(messages::expert_bytes(bytes(model.expert_bytes), bytes(always)));
+    }
     if model.table_bytes() > 0 {
         lines.push(messages::tables(bytes(model.table_bytes())));
     }
@@ -227,6 +239,7 @@ fn json(model: &Inventory, program: u64) -> Value {
         "intermediate_size": config.intermediate_size,
         "vocab": config.vocab,
         "context": config.max_context,
+        "text_part_only": config.is_text_part(),
         "prefix_tokens": config.prefix.map(|prefix| prefix.tokens),
         "matrices": matrices.collect::<Vec<_>>(),
         "weights": {
@@ -234,7 +247,12 @@ fn json(model: &Inventory, program: u64) -> Value {
             "mapped": model.mapped_bytes(),
             "in_memory": model.copied_bytes,
             "tables": model.table_bytes(),
+            "experts": model.expert_bytes,
         },
+        "experts": config.experts.map(|experts| {
+            let Experts { count, used, intermediate_size, .. } = experts;
+            json!({ "count": count, "used": used, "intermediate_size": intermediate_size })
+        }),
         "bytes_per_token": model.bytes_per_token,
         "memory": memory.collect::<Vec<_>>(),
         "quantized": model.is_quantized,

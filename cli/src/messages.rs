@@ -126,6 +126,14 @@ messages! {
         "其中 {size} 以分块形式发布，打开模型时在内存中拼接";
     head_is_the_embedding(): "there is no lm_head.weight: the embedding is used as the head",
         "没有 lm_head.weight：用词嵌入作为输出层";
+    only_text_is_read(): "this model also reads images: that part of it is left out, and only text is read",
+        "此模型还能读取图片：这一部分未被加载，只读取文字";
+    prediction_layer_is_left_out():
+        "the layer of this model that predicts a further token (multi-token prediction) is left out",
+        "此模型中预测后续 token 的层（多 token 预测）未被加载";
+    experts_are_streamed(size, free):
+        "the weights take {size}, and {free} of memory are free: experts are read from the disk as tokens choose them, at its speed",
+        "权重共 {size}，可用内存为 {free}：token 选中的专家将从磁盘读取，速度取决于磁盘";
     variant_is_assumed(name):
         "nothing says whether this model is ChatGLM2 or ChatGLM3, whose files are alike: it is taken for {name}; --variant decides",
         "ChatGLM2 与 ChatGLM3 的文件相同，这里没有信息能区分：按 {name} 处理；可用 --variant 指定";
@@ -307,6 +315,13 @@ messages! {
     heads_of_values(heads, fewer): "{heads}, of keys and values {fewer}", "{heads}，其中键和值 {fewer}";
     heads_of_size(heads, size): "{heads}, of size {size}", "{heads}，大小 {size}";
     mlp_size(): "MLP size", "MLP 大小";
+    experts(): "experts", "专家";
+    experts_of_token(count, used, first):
+        "{count} in each layer from layer {first} on, {used} of them for a token",
+        "自第 {first} 层起每层 {count} 个，每个 token 用其中 {used} 个";
+    latent_attention(): "latent attention", "潜在注意力";
+    latent_sizes(rank, rotated): "{rank} numbers a token, and {rotated} that are rotated, for all heads",
+        "每个 token {rank} 个数，另有 {rotated} 个旋转的数，所有头共用";
     vocabulary(): "vocabulary", "词表";
     context(): "context", "上下文";
     trained_prefix(): "trained prefix", "训练好的前缀";
@@ -323,6 +338,9 @@ messages! {
     size(): "size", "大小";
     all_matrices(): "all matrices", "所有矩阵";
     read_per_token(): "read per token", "每 token 读取";
+    expert_bytes(experts, always):
+        "{experts} are experts, of which each token reads some; {always} are read for every token",
+        "{experts} 是专家，每个 token 只读其中一部分；{always} 每个 token 都要读取";
     weights(mapped, copied):
         "weights: {mapped} mapped from the files, {copied} in memory",
         "权重：{mapped} 从文件映射，{copied} 在内存中";
@@ -358,6 +376,8 @@ messages! {
     reading_prompt(tokens): "reading the prompt, {tokens} tokens", "正在读取提示词，共 {tokens} 个 token";
     context_ended_answer(): "[the context is full, and the answer ends here]", "[上下文已满，回答到此为止]";
     length_ended_answer(most): "[the answer ends here: {most} new tokens are the maximum]", "[回答到此为止：最多生成 {most} 个 token]";
+    thought_for(time): "[thought for {time}]", "[思考了 {time}]";
+    thought_and_folded(time): "[thought for {time}; /thoughts shows it]", "[思考了 {time}；/thoughts 显示思考内容]";
     answer_stats(read, kept, reading, written, writing, rate):
         "prompt: {read} tokens read, {kept} kept, {reading}; answer: {written} tokens, {writing}, {rate} tokens/s",
         "提示词：读取 {read} 个 token，复用 {kept} 个，{reading}；回答：{written} 个 token，{writing}，每秒 {rate} 个";
@@ -426,6 +446,9 @@ messages! {
     help_adapter(): "answer with this adapter from now on, or with none; without NAME, list them",
         "此后用这个适配器回答，none 表示不用；不带 NAME 则列出全部";
     help_load(): "go on with a conversation that was saved", "继续保存过的对话";
+    help_think(): "whether the model thinks before it answers; without a value, show it", "回答前是否思考；不写值时显示当前设置";
+    help_thoughts(): "show what the model thought before its last answer", "显示上一个回答之前的思考内容";
+    no_thoughts(): "there were no thoughts before the last answer", "上一个回答之前没有思考内容";
     help_stats(): "print speed and context after each answer", "每次回答后显示速度和上下文用量";
     help_help(): "print this list; so does /?", "显示这个列表；/? 也可以";
     help_bye(): "leave; so do /exit, /quit and Ctrl-D", "退出；/exit、/quit 和 Ctrl-D 也可以";

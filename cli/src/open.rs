@@ -1,5 +1,6 @@
 //! Opens a model, and says what that costs.
 
+mod cgroup;
 mod describe;
 mod memory;
 
@@ -54,10 +55,17 @@ fn model_with(
     let adapter = args.adapter()?;
     // From the headers alone, so that this is said before the work begins.
     let files = files(&args.source)?;
+    let mut options = options.clone();
     if let Some(files) = &files {
-        remarks(&args.source, files.inventory()).iter().for_each(|remark| note(remark));
-        memory::check(files.inventory(), options.no_mmap, memory::free())?;
+        let (inventory, free) = (files.inventory(), memory::free());
+        remarks(&args.source, inventory).iter().for_each(|remark| note(remark));
+        memory::check(inventory, options.no_mmap, free)?;
+        options.reads_ahead = memory::is_streamed(inventory, options.no_mmap, free);
+        if options.reads_ahead {
+            note(&messages::experts_are_streamed(bytes(inventory.bytes()), bytes(free)));
+        }
     }
+    let options = &options;
     let started = Instant::now();
     let bar = progress::bytes();
     let mut show = |done, total| {

@@ -5,7 +5,9 @@
 mod unix;
 
 #[cfg(unix)]
-pub use unix::{Quiet, has_input, is_lent, leave, lend, suspend, wait_for_end, with_restored};
+pub use unix::{
+    Quiet, has_input, is_lent, leave, lend, stops, suspend, wait_for_end, with_restored,
+};
 
 /// Elsewhere the modes stay as they are.
 #[cfg(not(unix))]
@@ -32,6 +34,10 @@ mod other {
 
     pub fn suspend() {}
 
+    pub fn stops() -> usize {
+        0
+    }
+
     pub fn with_restored<T>(work: impl FnOnce() -> T) -> T {
         work()
     }
@@ -46,11 +52,18 @@ mod other {
 }
 
 #[cfg(not(unix))]
-pub use other::{Quiet, has_input, is_lent, leave, lend, suspend, wait_for_end, with_restored};
+pub use other::{
+    Quiet, has_input, is_lent, leave, lend, stops, suspend, wait_for_end, with_restored,
+};
 
 /// The width of the terminal; unknown where it says 0.
 pub fn columns() -> Option<usize> {
     terminal_size::terminal_size().map(|(width, _)| width.0.into()).filter(|&columns| columns > 0)
+}
+
+/// The height of the terminal; unknown where it says 0.
+pub fn rows() -> Option<usize> {
+    terminal_size::terminal_size().map(|(_, height)| height.0.into()).filter(|&rows| rows > 0)
 }
 
 /// Whether the terminal obeys no escape sequences; the variable `TERM` says so.

@@ -201,6 +201,23 @@ fn thoughts_are_apart_and_counted() {
     assert_eq!(reply["content"][0]["type"], "thinking", "{reply}");
 }
 
+#[test]
+fn what_a_model_cannot_do_is_an_error_and_what_it_need_not_do_is_none() {
+    let folder = Family::Glm4.folder();
+    let server = Server::of(&text(folder.path()), &[], &[]);
+    let asked =
+        |kwargs: Value| ask(&server, json!({ "chat_template_kwargs": kwargs, "max_tokens": 2 }), 1);
+    let error = asked(json!({ "enable_thinking": true })).error(400);
+    assert_eq!(error["param"], "chat_template_kwargs", "{error}");
+    asked(json!({ "enable_thinking": false, "clear_thinking": true })).ok();
+    asked(json!({ "clear_thinking": false })).error(400);
+    // Programs of these two APIs ask every model to think.
+    let fields = json!({ "input": "?", "reasoning": { "effort": "high" }, "max_output_tokens": 2 });
+    server.post("/v1/responses", &fields).ok();
+    let fields = json!({ "messages": [{ "role": "user", "content": "?" }], "thinking": { "type": "enabled" }, "max_tokens": 2 });
+    server.post("/v1/messages", &fields).ok();
+}
+
 /// Checks which names in a message are special ids with `--special-tokens-in-text`. By default none is: its prompt is then longer.
 #[track_caller]
 fn names_in_messages(model: &str, names: &[(&str, bool)]) {

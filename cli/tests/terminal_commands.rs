@@ -33,8 +33,7 @@ fn help_lists_every_command() {
         let chat = chat();
         enter(&chat, command, "Type a space before");
         let screen = chat.screen();
-        let commands =
-            "/set /show /system /regen /edit /undo /clear /save /load /adapter /stats /help /bye";
+        let commands = "/set /show /system /regen /edit /undo /clear /save /load /adapter /think /thoughts /stats /help /bye";
         for command in commands.split(' ') {
             assert!(screen.contains(&format!("\n{command} ")), "{command}: {screen}");
         }

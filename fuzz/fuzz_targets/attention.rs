@@ -4,7 +4,7 @@
 
 use glm_kernels::{
     Attention, Cached, HeadRows, Heads, Int4, Isa, KEYS, KvCache, KvPage, KvShape, Mask, Partials,
-    reference,
+    Values, reference,
 };
 use half::f16;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
@@ -13,6 +13,9 @@ use libfuzzer_sys::fuzz_target;
 #[derive(Debug, Arbitrary)]
 struct Case {
     heads: u8,
+    /// Whether the values are a part of the keys.
+    shared: bool,
+    value: u8,
     share: u8,
     eighths: u8,
     position: u16,
@@ -72,7 +75,11 @@ impl Case {
             ((state >> 24) as f32 - 128.0) / 64.0
         };
         let mut numbers = |count: usize| (0..count).map(|_| number()).collect::<Vec<_>>();
-        let shape = KvShape { layers: 2, heads, head_size };
+        let values = match self.shared {
+            true => Values::Keys(usize::from(self.value) % head_size + 1),
+            false => Values::Own,
+        };
+        let shape = KvShape { layers: 2, heads, head_size, values };
         let mut q = numbers(queries * heads * share * head_size);
         let (mut k, mut v) =
             (numbers(total * heads * head_size), numbers(total * heads * head_size));
@@ -85,6 +92,9 @@ impl Case {
                 Odd::Large => 60_000.0,
                 Odd::Any(x) => *x,
             };
+        }
+        if self.shared {
+            v.clone_from(&k);
         }
         Input { shape, share, position, queries, total, mask, q, k, v }
     }
@@ -109,8 +119,9 @@ impl Case {
             cache.store(isa, 1, position, HeadRows { rows, width: 2 * width, keys, values });
         }
         let row = shape.heads * input.share * shape.head_size;
+        let out_row = shape.heads * input.share * shape.value_size();
         let attend = |from: usize, count: usize| {
-            let mut out = vec![f32::NAN; count * row];
+            let mut out = vec![f32::NAN; count * out_row];
             let queries = &input.q[from * row..][..count * row];
             let (heads, position) = (shape.heads * input.share, input.position + from);
             let attention = Attention {
@@ -130,7 +141,7 @@ impl Case {
             for query in 0..input.queries {
                 let same = attend(query, 1)
                     .iter()
-                    .zip(&all[query * row..])
+                    .zip(&all[query * out_row..])
                     .all(|(a, b)| a.to_bits() == b.to_bits());
                 assert!(same, "{isa}: query {query} differs alone");
             }

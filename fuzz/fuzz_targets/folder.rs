@@ -4,7 +4,7 @@
 
 use std::fs;
 
-use glm_fuzz::{Number, Stored, Tiny, logits, one_thread, safetensors};
+use glm_fuzz::{Number, Stored, Tiny, TinyExperts, logits, one_thread, safetensors};
 use glm_model::{Config, Dtype, Model, ModelFiles, Template, Tokenizer};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 struct Folder<'a> {
     output_norms: bool,
     tied_head: bool,
+    /// A model with experts in place of that: whether it has latent attention, and its experts in joined tensors.
+    experts: Option<(bool, bool)>,
     /// Fields of `config.json`.
     fields: Vec<(u8, Field<'a>)>,
     tensors: Vec<(u8, Change)>,
@@ -52,7 +54,7 @@ enum Change {
     Rename(u8),
 }
 
-const FIELDS: [&str; 20] = [
+const FIELDS: [&str; 37] = [
     "model_type",
     "architectures",
     "attention_bias",
@@ -73,6 +75,23 @@ const FIELDS: [&str; 20] = [
     "quantization_config",
     "rope_scaling",
     "pre_seq_len",
+    "q_lora_rank",
+    "kv_lora_rank",
+    "qk_nope_head_dim",
+    "qk_rope_head_dim",
+    "v_head_dim",
+    "moe_intermediate_size",
+    "n_routed_experts",
+    "num_experts_per_tok",
+    "n_shared_experts",
+    "n_group",
+    "topk_group",
+    "first_k_dense_replace",
+    "mlp_layer_types",
+    "norm_topk_prob",
+    "routed_scaling_factor",
+    "use_qk_norm",
+    "num_nextn_predict_layers",
 ];
 
 const FILES: [&str; 4] = ["a.safetensors", "b.safetensors", "c.safetensors", "../d.safetensors"];
@@ -172,7 +191,12 @@ impl Folder<'_> {
             tied_head: self.tied_head,
             number: Number::Bf16,
         };
-        let mut config = model.config();
+        let experts = self.experts.map(|(is_latent, is_joined)| TinyExperts {
+            is_latent,
+            is_joined,
+            number: Number::Bf16,
+        });
+        let mut config = experts.map_or_else(|| model.config(), TinyExperts::config);
         for (at, field) in self.fields.iter().take(6) {
             let object = config.as_object_mut().expect("an object");
             let name = FIELDS[usize::from(*at) % FIELDS.len()];
@@ -181,7 +205,9 @@ impl Folder<'_> {
                 None => object.remove(name),
             };
         }
-        let (mut tensors, mut twice) = (model.tensors(Tiny::usual), Vec::new());
+        let of_experts = experts.map(|experts| experts.tensors(Tiny::usual));
+        let mut tensors = of_experts.unwrap_or_else(|| model.tensors(Tiny::usual));
+        let mut twice = Vec::new();
         self.tensors
             .iter()
             .take(6)

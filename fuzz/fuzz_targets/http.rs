@@ -130,7 +130,8 @@ fn check(response: &Response<Vec<u8>>) {
             }
         }
         Some(b"text/event-stream") => {
-            let lines: Vec<_> = body.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
+            let lines: Vec<_> =
+                body.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
             let (last, before) = lines.split_last().expect("an event");
             for event in before {
                 serde_json::from_str::<Value>(event).expect("JSON");

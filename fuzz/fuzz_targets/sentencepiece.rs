@@ -3,8 +3,12 @@
 
 #![no_main]
 
+use std::sync::LazyLock;
+
 use glm_model::Tokenizer;
 use libfuzzer_sys::fuzz_target;
+
+static VALID: LazyLock<[Vec<u8>; 1]> = LazyLock::new(|| [glm_fuzz::pieces()]);
 
 const GLM_130B: (&str, &[u8]) = ("latest", b"49300");
 
@@ -13,7 +17,8 @@ const ADDED: (&str, &[u8]) = (
     br#"{"[CLS]": 70000, "<|endoftext|>": 70001, "<|startofpiece|>": 70002, "<|endofpiece|>": 70003}"#,
 );
 
-fuzz_target!(|model: &[u8]| {
+fuzz_target!(|input: &[u8]| {
+    let model = &*glm_fuzz::changed(input, &*VALID);
     let folders: [&[(&str, &[u8])]; 4] = [
         &[("ice_text.model", model)],
         &[("ice_text.model", model), GLM_130B],

@@ -3,6 +3,8 @@
 
 #![no_main]
 
+use std::iter::repeat;
+
 use glm_kernels::{Activation, Gate, Isa, LayerNorm, Q8Rows, RmsNorm, Rotation, reference};
 use glm_kernels::{angles, rotate_halves, rotate_pairs};
 use glm_model::{IdSet, Sampler, Sampling};
@@ -11,8 +13,12 @@ use libfuzzer_sys::fuzz_target;
 
 #[derive(Debug, Arbitrary)]
 struct Case {
-    /// Floats by their bits, so that all occur; or small integers.
+    /// Small numbers.
     numbers: Vec<Number>,
+    /// How many there are; the list is repeated.
+    count: u16,
+    /// Any floats in places of numbers.
+    odd: Vec<(u16, f32)>,
     eps: f32,
     position: f32,
     sampling: Parameters,
@@ -26,57 +32,85 @@ struct Case {
 
 #[derive(Debug, Clone, Copy, Arbitrary)]
 enum Number {
-    Small(i8),
-    Float(f32),
-    NaN,
-    Infinity(bool),
+    Integer(i8),
+    Fraction(i16),
 }
 
-impl Number {
-    fn value(self) -> f32 {
-        match self {
-            Number::Small(x) => f32::from(x) / 16.0,
-            Number::Float(x) => x,
-            Number::NaN => f32::NAN,
-            Number::Infinity(true) => f32::INFINITY,
-            Number::Infinity(false) => f32::NEG_INFINITY,
+impl Case {
+    fn numbers(&self) -> Vec<f32> {
+        let value = |number: &Number| match *number {
+            Number::Integer(x) => f32::from(x) / 16.0,
+            Number::Fraction(x) => f32::from(x) / 328.0,
+        };
+        let count = usize::from(self.count % 300);
+        let mut numbers: Vec<_> = self.numbers.iter().map(value).cycle().take(count).collect();
+        for &(place, value) in &self.odd {
+            if let Some(number) = numbers.get_mut(usize::from(place) % count.max(1)) {
+                *number = value;
+            }
         }
+        numbers
     }
 }
 
+/// Parts of the ranges of parameters, and any number for one of them.
 #[derive(Debug, Arbitrary)]
 struct Parameters {
-    temperature: Number,
+    temperature: u8,
     top_k: u16,
-    top_p: Number,
-    min_p: Number,
-    repetition: Number,
-    presence: Number,
-    frequency: Number,
+    top_p: u8,
+    min_p: u8,
+    repetition: u8,
+    presence: i8,
+    frequency: i8,
     seed: u64,
+    any: Option<(u8, f32)>,
 }
 
 impl Parameters {
     fn sampling(&self) -> Sampling {
         let mut sampling = Sampling::greedy();
-        sampling.temperature = self.temperature.value();
+        sampling.temperature = f32::from(self.temperature) / 64.0;
         sampling.top_k = self.top_k.into();
-        sampling.top_p = self.top_p.value();
-        sampling.min_p = self.min_p.value();
-        sampling.repetition_penalty = self.repetition.value();
-        sampling.presence_penalty = self.presence.value();
-        sampling.frequency_penalty = self.frequency.value();
+        sampling.top_p = f32::from(self.top_p) / 255.0;
+        sampling.min_p = f32::from(self.min_p) / 255.0;
+        sampling.repetition_penalty = (f32::from(self.repetition) + 1.0) / 64.0;
+        sampling.presence_penalty = f32::from(self.presence) / 64.0;
+        sampling.frequency_penalty = f32::from(self.frequency) / 64.0;
         sampling.seed = self.seed;
+        let parameters = [
+            &mut sampling.temperature,
+            &mut sampling.top_p,
+            &mut sampling.min_p,
+            &mut sampling.repetition_penalty,
+            &mut sampling.presence_penalty,
+            &mut sampling.frequency_penalty,
+        ];
+        if let Some((which, value)) = self.any {
+            let which = usize::from(which) % parameters.len();
+            parameters.into_iter().skip(which).take(1).for_each(|parameter| *parameter = value);
+        }
         sampling
     }
 }
 
-/// The first is a usual number that is near the second.
-fn check(found: &[f32], defined: &[f32], isa: Isa) {
-    for (found, defined) in found.iter().zip(defined) {
-        let bound = 1e-4 * defined.abs().max(1.0);
+/// Asserts that what was computed is finite and near its definition. `scales`: the sizes of the numbers whose rounding errors it has.
+fn check(found: &[f32], defined: &[f32], scales: impl IntoIterator<Item = f32>, isa: Isa) {
+    for ((found, defined), scale) in found.iter().zip(defined).zip(scales) {
+        let bound = 1e-5 * (1.0 + defined.abs() + scale);
         assert!((found - defined).abs() <= bound, "{isa}: {found} should be {defined}");
     }
+}
+
+/// The scales of LayerNorm's rounding errors, as in the tests of the kernels: the mean has the rounding error of the largest input, and
+/// the division by a small deviation magnifies it.
+fn layer_norm_scales(x: &[f32], weight: &[f32], bias: &[f32], eps: f32) -> Vec<f32> {
+    let n = x.len() as f32;
+    let mean = x.iter().sum::<f32>() / n;
+    let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / n;
+    let largest = x.iter().fold(0.0f32, |max, x| max.max(x.abs()));
+    let magnified = largest / (variance + eps).sqrt();
+    weight.iter().zip(bias).map(|(w, b)| b.abs() + w.abs() * magnified).collect()
 }
 
 fn kernels(x: &[f32], case: &Case) {
@@ -88,11 +122,12 @@ fn kernels(x: &[f32], case: &Case) {
         let mut y = vec![f32::NAN; n];
         isa.run(LayerNorm { x, weight: &weight, bias: &bias, eps, y: &mut y });
         if is_usual && n > 0 {
-            check(&y, &reference::layer_norm(x, &weight, &bias, eps), isa);
+            let scales = layer_norm_scales(x, &weight, &bias, eps);
+            check(&y, &reference::layer_norm(x, &weight, &bias, eps), scales, isa);
         }
         isa.run(RmsNorm { x, weight: &weight, eps, y: &mut y });
         if is_usual && n > 0 {
-            check(&y, &reference::rms_norm(x, &weight, eps), isa);
+            check(&y, &reference::rms_norm(x, &weight, eps), repeat(0.0), isa);
         }
         for activation in
             [Activation::None, Activation::GeluTanh, Activation::GeluErf, Activation::Silu]
@@ -102,7 +137,8 @@ fn kernels(x: &[f32], case: &Case) {
                 let defined = |(&gate, &up): (&f32, &f32)| {
                     (reference::activation(activation, gate.into()) * f64::from(up)) as f32
                 };
-                check(&y, &x.iter().zip(&weight).map(defined).collect::<Vec<_>>(), isa);
+                let defined: Vec<_> = x.iter().zip(&weight).map(defined).collect();
+                check(&y, &defined, repeat(0.0), isa);
             }
         }
         if n > 0 {
@@ -162,7 +198,7 @@ fn sampler(logits: &[f32], case: &Case) {
 }
 
 fuzz_target!(|case: Case| {
-    let x: Vec<f32> = case.numbers.iter().take(300).map(|x| x.value()).collect();
+    let x = case.numbers();
     kernels(&x, &case);
     sampler(&x, &case);
 });

@@ -1,14 +1,23 @@
-//! What the targets share: tiny models of any contents, tokenizers, and JSON.
+//! What the targets share: tiny models of any contents, valid files and changes of them, tokenizers, and JSON.
 
 #[allow(dead_code, reason = "the tests of the program use the rest")]
 #[path = "../../cli/tests/common/causal.rs"]
 mod causal;
+mod experts;
+#[allow(dead_code, reason = "the tests of the model use the rest")]
+#[path = "../../model/tests/common/forge.rs"]
+mod forge;
 mod json;
 mod tiny;
+mod valid;
+#[path = "../../model/tests/common/gguf.rs"]
+mod writer;
 
 pub use causal::Family;
+pub use experts::TinyExperts;
 pub use json::{Json, Word};
 pub use tiny::{Number, Stored, Tiny, safetensors};
+pub use valid::{changed, gguf, pieces, torch_archive};
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;

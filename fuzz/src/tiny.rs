@@ -33,9 +33,9 @@ impl Tiny {
     pub const VOCAB: usize = 12;
     pub const HIDDEN: usize = 64;
     pub const INNER: usize = 40;
-    const HEAD: usize = 16;
-    const HEADS: usize = 4;
-    const KV_HEADS: usize = 2;
+    pub(crate) const HEAD: usize = 16;
+    pub(crate) const HEADS: usize = 4;
+    pub(crate) const KV_HEADS: usize = 2;
 
     /// `config.json`
     pub fn config(self) -> Value {
@@ -105,7 +105,7 @@ impl Tiny {
 }
 
 impl Number {
-    fn dtype(self) -> Dtype {
+    pub(crate) fn dtype(self) -> Dtype {
         match self {
             Self::F32 => Dtype::F32,
             Self::F16 => Dtype::F16,
@@ -113,7 +113,7 @@ impl Number {
         }
     }
 
-    fn bytes(self, values: impl Iterator<Item = f32>) -> Vec<u8> {
+    pub(crate) fn bytes(self, values: impl Iterator<Item = f32>) -> Vec<u8> {
         match self {
             Self::F32 => values.flat_map(f32::to_le_bytes).collect(),
             Self::F16 => values.flat_map(|x| f16::from_f32(x).to_le_bytes()).collect(),

@@ -29,6 +29,8 @@
 //! lose less as 8-bit integers: an outlier is spread over its block and does not round the others away. That is for eight bits, where
 //! the loss of the inputs is the larger part; four bits are not rotated, because columns are no longer of unequal importance.
 
+use std::ops::Range;
+
 use half::{bf16, f16};
 
 use crate::rotation::Rotation;
@@ -225,6 +227,18 @@ impl<'a> Panels<'a> {
         (&self.bytes[panel * bytes..][..bytes], &scales[panel * n..][..n])
     }
 
+    /// The rows `rows`, which begin and end with a panel or with the matrix.
+    #[track_caller]
+    fn row_range(&self, rows: Range<usize>) -> Self {
+        let is_whole = |row: usize| row.is_multiple_of(LANES) || row == self.shape.rows;
+        assert!(is_whole(rows.start) && is_whole(rows.end), "rows {rows:?} cut a panel");
+        let shape = Shape { rows: rows.len(), ..self.shape };
+        let panel = rows.start.div_ceil(LANES);
+        let bytes = &self.bytes[panel * shape.panel_bytes()..][..shape.bytes()];
+        let scales = &self.scales[panel * shape.row_scales() * LANES..][..shape.scales()];
+        Self { shape, bytes, scales }
+    }
+
     /// The integer at `[row][col]`.
     fn integer(&self, row: usize, col: usize) -> i32 {
         let (panel, _) = self.panel(row / LANES);
@@ -346,6 +360,24 @@ impl<'a> Matrix<'a> {
     /// The weights.
     pub fn storage(&self) -> Storage<'a> {
         self.storage
+    }
+
+    /// The matrix of the rows `rows`.
+    ///
+    /// # Panics
+    /// If the matrix does not have them, or they begin or end within a panel of eight rows.
+    #[must_use]
+    #[track_caller]
+    pub fn row_range(&self, rows: Range<usize>) -> Self {
+        assert!(rows.start <= rows.end && rows.end <= self.rows, "rows {rows:?} of {}", self.rows);
+        let weights = rows.start * self.cols..rows.end * self.cols;
+        let storage = match self.storage {
+            Storage::F32(w) => Storage::F32(&w[weights]),
+            Storage::F16(w) => Storage::F16(&w[weights]),
+            Storage::BF16(w) => Storage::BF16(&w[weights]),
+            Storage::Panels(p) => Storage::Panels(p.row_range(rows.clone())),
+        };
+        Self { rows: rows.len(), cols: self.cols, storage }
     }
 
     /// Writes row `row` to `out` as `f32`: an embedding.

@@ -48,7 +48,7 @@ mod rope;
 pub use activation::{Activation, Gate};
 pub use attention::{
     Attention, Cached, HeadRows, Heads, Int4, KEYS, KvCache, KvPage, KvShape, MAX_HEAD_SIZE, Mask,
-    OutOfMemory, Partials,
+    OutOfMemory, Partials, Values,
 };
 pub use format::{Bits, GroupForm, Matrix, Panels, Shape, Storage, feedback, quantize};
 pub use isa::{ISA_VARIABLE, Isa, UnknownIsa};

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use crate::parallel::{SharedRows, for_each};
-use crate::quantized::Q8Rows;
+use crate::quantized::{Q8Rows, Q8Section};
 use crate::simd::{Kernel, LANES, Vectors};
 use crate::{Activation, Isa, Matrix, Storage};
 
@@ -77,7 +77,8 @@ impl Linear<'_> {
     /// Stores the outputs of all tokens of `x` in `y`, `[tokens][outputs]`, on the threads of the current rayon pool.
     ///
     /// # Panics
-    /// If a length does not fit, or if the inputs are quantized and the weights are not in panels or rotated otherwise.
+    /// If a length does not fit; and of quantized inputs, if there are several sections, or the weights are not in panels or rotated
+    /// otherwise.
     #[track_caller]
     pub fn forward(&self, isa: Isa, x: Input<'_>, y: &mut [f32]) {
         self.forward_into(isa, x, Output::Store, y);
@@ -92,34 +93,81 @@ impl Linear<'_> {
         let (rows, cols) = (self.weight.rows(), self.weight.cols());
         let tokens = x.tokens(cols);
         assert_eq!(Some(y.len()), tokens.checked_mul(rows), "outputs of {tokens} tokens");
-        assert!(self.bias.is_none_or(|bias| bias.len() == rows), "biases of {rows} rows");
+        self.check(&x);
         if let Input::Q8(x) = x {
-            assert_eq!(x.rotation(), self.weight.rotation(), "rotation of the input");
+            assert_eq!(x.sections().len(), 1, "sections of the quantized rows");
         }
         if tokens == 0 || rows == 0 {
             return;
         }
-        let stream = self.stream();
-        let step = (TASK_BYTES / (STREAMS * self.panel_bytes()).max(1)).clamp(1, stream);
-        let y = &Target { rows: SharedRows::new(y, rows), output };
-        for_each(stream.div_ceil(step), |task| {
-            let places = task * step..((task + 1) * step).min(stream);
-            match (self.weight.storage(), x) {
-                (Storage::Panels(weight), Input::Q8(x)) => SCRATCH.with_borrow_mut(|scratch| {
-                    Integers { linear: self, weight, x, places, y, scratch }.run(isa);
-                }),
-                (_, Input::Q8(_)) => panic!("quantized inputs need weights in panels"),
-                (storage, Input::F32(x)) => {
-                    let task = Floats { linear: self, tokens, x, places, y };
-                    match storage {
-                        Storage::F32(w) => isa.run(OfWeights(task, w)),
-                        Storage::F16(w) => isa.run(OfWeights(task, w)),
-                        Storage::BF16(w) => isa.run(OfWeights(task, w)),
-                        Storage::Panels(w) => isa.run(OfWeights(task, w)),
-                    }
-                }
+        run(isa, &[Job::new(*self, x.section(0, 0..tokens, cols), output, y, 0)]);
+    }
+
+    /// Computes several layers at once, all with as many inputs. `x` consists of sections of as many rows as `sections` says,
+    /// for `Q8` those of [`Q8Rows::fill_sections`]. Each layer is computed for the section whose index is beside it, and `y` has the
+    /// outputs `[tokens][outputs]` of the first layer, then those of the second, and so on.
+    ///
+    /// The bits are those of [`forward`](Self::forward) for each.
+    ///
+    /// # Panics
+    /// As [`forward`](Self::forward); if the layers differ in the number of their inputs, or in the rotation of their inputs if those are quantized; and if
+    /// there is no section of an index.
+    #[track_caller]
+    pub fn forward_each(
+        isa: Isa,
+        layers: &[(Linear<'_>, usize)],
+        sections: &[usize],
+        x: Input<'_>,
+        y: &mut [f32],
+    ) {
+        let Some((first, _)) = layers.first() else {
+            return assert!(y.is_empty(), "outputs of no layer");
+        };
+        let cols = first.weight.cols();
+        let tokens = x.tokens(cols);
+        assert_eq!(sections.iter().sum::<usize>(), tokens, "rows of the sections");
+        if let Input::Q8(x) = x {
+            assert!(x.sections().eq(sections.iter().copied()), "rows of the quantized sections");
+        }
+        let of_layer =
+            |(linear, section): &(Linear<'_>, usize)| sections[*section] * linear.weight.rows();
+        assert_eq!(
+            y.len(),
+            layers.iter().map(of_layer).sum::<usize>(),
+            "outputs of {} layers",
+            layers.len()
+        );
+        let starts: Vec<usize> = sections
+            .iter()
+            .scan(0, |end, rows| Some(std::mem::replace(end, *end + rows)))
+            .collect();
+        let (mut jobs, mut left, mut tasks) = (Vec::with_capacity(layers.len()), y, 0);
+        for &(linear, section) in layers {
+            assert_eq!(linear.weight.cols(), cols, "inputs of the layers");
+            linear.check(&x);
+            let tokens = starts[section]..starts[section] + sections[section];
+            let (y, rest) =
+                std::mem::take(&mut left).split_at_mut(tokens.len() * linear.weight.rows());
+            left = rest;
+            if !y.is_empty() {
+                let job =
+                    Job::new(linear, x.section(section, tokens, cols), Output::Store, y, tasks);
+                tasks = job.tasks.end;
+                jobs.push(job);
             }
-        });
+        }
+        run(isa, &jobs);
+    }
+
+    #[track_caller]
+    fn check(&self, x: &Input<'_>) {
+        let rows = self.weight.rows();
+        assert!(self.bias.is_none_or(|bias| bias.len() == rows), "biases of {rows} rows");
+        if let Input::Q8(x) = x {
+            let panels = matches!(self.weight.storage(), Storage::Panels(_));
+            assert!(panels, "quantized inputs need weights in panels");
+            assert_eq!(x.rotation(), self.weight.rotation(), "rotation of the input");
+        }
     }
 
     /// Panels of a stream. The panels at the same place in all streams are computed together: `place`, `place + stream`,
@@ -139,6 +187,78 @@ impl Linear<'_> {
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// The inputs of a layer: a section of an [`Input`].
+#[derive(Clone, Copy)]
+enum Inputs<'a> {
+    F32(&'a [f32]),
+    Q8(Q8Section<'a>),
+}
+
+impl<'a> Input<'a> {
+    /// Section `index`, which has the rows `tokens`.
+    fn section(self, index: usize, tokens: Range<usize>, cols: usize) -> Inputs<'a> {
+        match self {
+            Input::F32(x) => Inputs::F32(&x[tokens.start * cols..tokens.end * cols]),
+            Input::Q8(x) => Inputs::Q8(x.section(index)),
+        }
+    }
+}
+
+/// A layer with its inputs and outputs, and its tasks among those of all layers computed at once.
+struct Job<'a> {
+    linear: Linear<'a>,
+    x: Inputs<'a>,
+    y: Target<'a>,
+    tasks: Range<usize>,
+    /// Places of a task.
+    step: usize,
+}
+
+impl<'a> Job<'a> {
+    /// `y` has at least one row, and at least one element in each.
+    fn new(
+        linear: Linear<'a>,
+        x: Inputs<'a>,
+        output: Output,
+        y: &'a mut [f32],
+        first: usize,
+    ) -> Self {
+        let stream = linear.stream();
+        let step = (TASK_BYTES / (STREAMS * linear.panel_bytes()).max(1)).clamp(1, stream);
+        let y = Target { rows: SharedRows::new(y, linear.weight.rows()), output };
+        Self { linear, x, y, tasks: first..first + stream.div_ceil(step), step }
+    }
+
+    fn task(&self, isa: Isa, task: usize) {
+        let Self { linear, x, y, tasks, step } = self;
+        let first = (task - tasks.start) * step;
+        let places = first..(first + step).min(linear.stream());
+        match (linear.weight.storage(), *x) {
+            (Storage::Panels(weight), Inputs::Q8(x)) => SCRATCH.with_borrow_mut(|scratch| {
+                Integers { linear, weight, x, places, y, scratch }.run(isa);
+            }),
+            (_, Inputs::Q8(_)) => unreachable!("checked by `Linear::check`"),
+            (storage, Inputs::F32(x)) => {
+                let tokens = x.len() / linear.weight.cols();
+                let task = Floats { linear, tokens, x, places, y };
+                match storage {
+                    Storage::F32(w) => isa.run(OfWeights(task, w)),
+                    Storage::F16(w) => isa.run(OfWeights(task, w)),
+                    Storage::BF16(w) => isa.run(OfWeights(task, w)),
+                    Storage::Panels(w) => isa.run(OfWeights(task, w)),
+                }
+            }
+        }
+    }
+}
+
+/// Runs the tasks of all jobs, which are numbered in order.
+fn run(isa: Isa, jobs: &[Job<'_>]) {
+    for_each(jobs.last().map_or(0, |last| last.tasks.end), |task| {
+        jobs[jobs.partition_point(|job| job.tasks.end <= task)].task(isa, task);
+    });
 }
 
 /// The outputs `[tokens][rows]`, and what happens to them.
@@ -231,7 +351,7 @@ impl<'a, S: Vectors> Outputs<'a, S> {
     #[inline(always)]
     fn store(&self, token: usize, sums: S::F32) {
         let (first, rows) = self.rows();
-        // SAFETY: `forward_into` gives each place to one task, which writes only the panels at that place of the streams. So each
+        // SAFETY: a job gives each place to one task, which writes only the panels at that place of the streams. So each
         // panel belongs to one task, and panels are disjoint columns of `y`.
         let y = unsafe { self.y.rows.row(token, first..first + rows) };
         let simd = self.simd;
@@ -268,296 +388,4 @@ fn load<S: Vectors>(simd: S, from: &[f32]) -> S::F32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use half::{bf16, f16};
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::format::{Bits, GroupForm, Shape};
-    use crate::testing::{self, close, values};
-    use crate::{BLOCK, Panels, Rotation, reference};
-
-    #[derive(Debug, Clone, Copy)]
-    enum Kind {
-        F32,
-        F16,
-        BF16,
-        Panels(Bits, usize, GroupForm, Rotation),
-    }
-
-    #[derive(Debug, Clone)]
-    struct Case {
-        kind: Kind,
-        tokens: usize,
-        rows: usize,
-        cols: usize,
-        weight: Vec<f32>,
-        bias: Option<Vec<f32>>,
-        x: Vec<f32>,
-    }
-
-    fn kinds() -> impl Strategy<Value = Kind> {
-        let bits = prop_oneof![
-            Just((Bits::Four, GroupForm::Scale, Rotation::None)),
-            Just((Bits::Four, GroupForm::Minimum, Rotation::None)),
-            Just((Bits::Four, GroupForm::ZeroPoint, Rotation::None)),
-            Just((Bits::Eight, GroupForm::Scale, Rotation::None)),
-            Just((Bits::Eight, GroupForm::Scale, Rotation::Blocks)),
-        ];
-        let group = prop_oneof![Just(0), Just(32), Just(64), Just(96), Just(128)];
-        prop_oneof![
-            1 => Just(Kind::F32),
-            1 => Just(Kind::F16),
-            1 => Just(Kind::BF16),
-            4 => (bits, group).prop_map(|((bits, form, rotation), group)| {
-                Kind::Panels(bits, group, form, rotation)
-            }),
-        ]
-    }
-
-    fn cases() -> impl Strategy<Value = Case> {
-        let (tokens, rows, cols) = if cfg!(miri) { (6, 20, 40) } else { (28, 70, 200) };
-        (kinds(), 1usize..tokens, 1usize..rows, 1usize..cols, any::<bool>()).prop_flat_map(
-            |(kind, tokens, rows, cols, biased)| {
-                let cols = match kind {
-                    Kind::Panels(.., Rotation::Blocks) => cols.next_multiple_of(BLOCK),
-                    _ => cols,
-                };
-                (values(rows * cols), values(rows), values(tokens * cols)).prop_map(
-                    move |(weight, bias, x)| {
-                        let bias = biased.then_some(bias);
-                        Case { kind, tokens, rows, cols, weight, bias, x }
-                    },
-                )
-            },
-        )
-    }
-
-    impl Case {
-        /// Runs `test` with the matrix as it is stored.
-        fn with_matrix(&self, test: impl FnOnce(Matrix<'_>)) {
-            let (rows, cols) = (self.rows, self.cols);
-            let matrix = |storage: Storage<'_>| test(Matrix::new(rows, cols, storage));
-            match self.kind {
-                Kind::F32 => matrix(Storage::F32(&self.weight)),
-                Kind::F16 => {
-                    let w: Vec<_> = self.weight.iter().map(|&w| f16::from_f32(w)).collect();
-                    matrix(Storage::F16(&w));
-                }
-                Kind::BF16 => {
-                    let w: Vec<_> = self.weight.iter().map(|&w| bf16::from_f32(w)).collect();
-                    matrix(Storage::BF16(&w));
-                }
-                Kind::Panels(bits, group, form, rotation) => {
-                    let shape = match group {
-                        0 => Shape::per_row(rows, cols, bits),
-                        group => Shape::grouped(rows, cols, bits, group),
-                    }
-                    .with_form(form);
-                    let shape = Shape { rotation, ..shape };
-                    let (bytes, scales) = testing::quantize(&shape, &self.weight);
-                    matrix(Storage::Panels(Panels::new(shape, &bytes, &scales)));
-                }
-            }
-        }
-
-        fn linear<'a>(&'a self, weight: Matrix<'a>, activation: Activation) -> Linear<'a> {
-            Linear { weight, bias: self.bias.as_deref(), activation }
-        }
-    }
-
-    /// Largest `|error| / (1 + Σ|w·x|)` seen in 1500 cases: 6.7e-7. A sum of up to 200 products allows 2e-6.
-    const LINEAR_ERROR: f32 = 1.3e-6;
-
-    proptest! {
-        #[test]
-        fn linear_is_its_definition(case in cases(), gelu in any::<bool>()) {
-            let activation = if gelu { Activation::GeluTanh } else { Activation::None };
-            case.with_matrix(|weight| {
-                let linear = case.linear(weight, activation);
-                let expected = reference::linear(&linear, &case.x);
-                let bound = reference::magnitude(&linear, &case.x);
-                for isa in Isa::available() {
-                    let mut y = vec![f32::NAN; case.tokens * case.rows];
-                    linear.forward(isa, Input::F32(&case.x), &mut y);
-                    testing::close_to(&y, &expected, &bound, LINEAR_ERROR, isa);
-                }
-            });
-        }
-
-        /// The integer path is exact on activations that quantization does not change.
-        #[test]
-        fn quantized_inputs_give_what_their_values_give(case in cases(), gelu in any::<bool>()) {
-            let activation = if gelu { Activation::GeluTanh } else { Activation::None };
-            case.with_matrix(|weight| {
-                let Storage::Panels(_) = weight.storage() else { return };
-                let linear = case.linear(weight, activation);
-                for isa in Isa::available() {
-                    let mut q = Q8Rows::default();
-                    q.quantize(isa, &case.x, case.cols, weight.rotation());
-                    let x = testing::dequantize(&q);
-                    let expected = reference::linear(&linear, &x);
-                    let bound = reference::magnitude(&linear, &x);
-                    let mut y = vec![f32::NAN; case.tokens * case.rows];
-                    linear.forward(isa, Input::Q8(&q), &mut y);
-                    testing::close_to(&y, &expected, &bound, LINEAR_ERROR, isa);
-                }
-            });
-        }
-
-        /// Adding gives the old value plus the stored one, to the bit, and so also the definition.
-        #[test]
-        fn added_outputs_are_the_stored_ones(case in cases(), gelu in any::<bool>()) {
-            let activation = if gelu { Activation::GeluErf } else { Activation::None };
-            let old: Vec<_> = (0..case.tokens * case.rows).map(|i| (i as f32).sin()).collect();
-            case.with_matrix(|weight| {
-                let linear = case.linear(weight, activation);
-                for isa in Isa::available() {
-                    let mut q = Q8Rows::default();
-                    q.quantize(isa, &case.x, case.cols, weight.rotation());
-                    let quantized = testing::dequantize(&q);
-                    let mut inputs = vec![(Input::F32(&case.x), &case.x)];
-                    if let Storage::Panels(_) = weight.storage() {
-                        inputs.push((Input::Q8(&q), &quantized));
-                    }
-                    for (input, x) in inputs {
-                        let (mut stored, mut y) = (vec![f32::NAN; old.len()], old.clone());
-                        linear.forward(isa, input, &mut stored);
-                        linear.forward_into(isa, input, Output::Add, &mut y);
-                        for ((y, old), stored) in y.iter().zip(&old).zip(&stored) {
-                            assert_eq!(y.to_bits(), (old + stored).to_bits(), "{isa}");
-                        }
-                        let mut expected = old.clone();
-                        reference::linear_into(&linear, x, Output::Add, &mut expected);
-                        let mut bound = reference::magnitude(&linear, x);
-                        bound.iter_mut().zip(&old).for_each(|(bound, old)| *bound += old.abs());
-                        testing::close_to(&y, &expected, &bound, LINEAR_ERROR, isa);
-                    }
-                }
-            });
-        }
-
-        /// A token gets the same bits alone, in a batch, and on any number of threads.
-        #[test]
-        fn tokens_and_threads_do_not_change_bits(case in cases(), threads in 2usize..5) {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            case.with_matrix(|weight| {
-                let linear = case.linear(weight, Activation::GeluTanh);
-                for isa in Isa::available() {
-                    let run = |x: &[f32]| {
-                        let mut y = vec![f32::NAN; x.len() / case.cols * case.rows];
-                        if let Storage::Panels(_) = weight.storage() {
-                            let mut q = Q8Rows::default();
-                            q.quantize(isa, x, case.cols, weight.rotation());
-                            linear.forward(isa, Input::Q8(&q), &mut y);
-                            let bits: Vec<_> = y.iter().map(|y| y.to_bits()).collect();
-                            linear.forward(isa, Input::F32(x), &mut y);
-                            return bits.into_iter().zip(y.iter().map(|y| y.to_bits())).collect();
-                        }
-                        linear.forward(isa, Input::F32(x), &mut y);
-                        y.iter().map(|y| (y.to_bits(), 0)).collect::<Vec<_>>()
-                    };
-                    let batched = pool.install(|| run(&case.x));
-                    let alone: Vec<_> = case.x.chunks(case.cols).flat_map(run).collect();
-                    assert_eq!(batched, alone, "{isa}");
-                }
-            });
-        }
-    }
-
-    #[test]
-    fn every_panel_has_one_place() {
-        for rows in 1..=300 {
-            let (weight, mut y) = (vec![0.0; rows], vec![0.0; rows]);
-            let weight = Matrix::new(rows, 1, Storage::F32(&weight));
-            let linear = Linear { weight, bias: None, activation: Activation::None };
-            let y = &Target { rows: SharedRows::new(&mut y, rows), output: Output::Store };
-            let mut times = vec![0; rows.div_ceil(LANES)];
-            for place in 0..linear.stream() {
-                let out = Outputs::new(crate::simd::scalar::Scalar, &linear, y, place);
-                for n in 0..STREAMS {
-                    let Some(there) = out.further(n) else { continue };
-                    times[there.panel] += 1;
-                    let by_steps = (0..n).try_fold(out, |out, _| out.further(1));
-                    assert_eq!(by_steps.map(|out| out.panel), Some(there.panel));
-                }
-                assert!(out.further(STREAMS).is_none());
-            }
-            assert!(times.iter().all(|&n| n == 1), "{rows} rows: {times:?}");
-        }
-    }
-
-    /// The largest products of rotated blocks: where one sign pattern has all of the weights and of the inputs, and where the integers are
-    /// the largest.
-    #[test]
-    fn extremes_of_rotated_blocks_do_not_saturate_on_all_isas() {
-        let shape = Shape::per_row(8, BLOCK, Bits::Eight).rotated();
-        let sign =
-            |i: usize, k: usize| if (i & k).count_ones().is_multiple_of(2) { 1.0 } else { -1.0 };
-        for pattern in 0..BLOCK {
-            // The rotated inputs are all ±127.
-            let spike: [f32; BLOCK] =
-                std::array::from_fn(|k| if k == pattern { 127.0 * 32f32.sqrt() } else { 0.0 });
-            // They are 127 · √32 in one place.
-            let flat: [f32; BLOCK] = std::array::from_fn(|k| 127.0 * sign(pattern, k));
-            for largest in [127i8, -127, -128] {
-                let integers: [i8; 8 * BLOCK] = std::array::from_fn(|at| {
-                    let positive = sign(pattern, at % BLOCK) > 0.0;
-                    if positive { largest } else { largest.saturating_neg() }
-                });
-                let mut bytes = vec![0; shape.bytes()];
-                crate::quantize::pack_panel(&shape, &integers, &mut bytes);
-                let panels = Panels::new(shape, &bytes, &[f16::ONE; 8]);
-                let weight = Matrix::new(8, BLOCK, Storage::Panels(panels));
-                let linear = Linear { weight, bias: None, activation: Activation::None };
-                for x in [spike, flat] {
-                    let expected = reference::linear(&linear, &x);
-                    let bound = reference::magnitude(&linear, &x);
-                    for isa in Isa::available() {
-                        let mut q = Q8Rows::default();
-                        q.quantize(isa, &x, BLOCK, Rotation::Blocks);
-                        for input in [Input::Q8(&q), Input::F32(&x)] {
-                            let mut y = [f32::NAN; 8];
-                            linear.forward(isa, input, &mut y);
-                            testing::close_to(&y, &expected, &bound, LINEAR_ERROR, isa);
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    /// The largest products: their partial sums must not overflow.
-    #[test]
-    fn extreme_integers_do_not_saturate() {
-        for (bits, low, high) in [(Bits::Four, -8, 7), (Bits::Eight, -128, 127)] {
-            let shape = Shape::per_row(8, BLOCK, bits);
-            for (w, x) in [(low, 127.0), (low, -127.0), (high, 127.0), (high, -127.0)] {
-                let mut bytes = vec![0; shape.bytes()];
-                crate::quantize::pack_panel(&shape, &[w; 8 * BLOCK], &mut bytes);
-                let scales = [f16::ONE; 16];
-                // With a second number of 1, the nibble that stands for 0 is −1.
-                for (form, offset) in [
-                    (GroupForm::Scale, 0.0),
-                    (GroupForm::Minimum, 1.0),
-                    (GroupForm::ZeroPoint, 9.0),
-                ] {
-                    if bits == Bits::Eight && form != GroupForm::Scale {
-                        continue;
-                    }
-                    let (shape, scales) = (shape.with_form(form), &scales[..8 * form.numbers()]);
-                    let panels = Panels::new(shape, &bytes, scales);
-                    let weight = Matrix::new(8, BLOCK, Storage::Panels(panels));
-                    let linear = Linear { weight, bias: None, activation: Activation::None };
-                    for isa in Isa::available() {
-                        let mut q = Q8Rows::default();
-                        q.quantize(isa, &[x; BLOCK], BLOCK, Rotation::None);
-                        let mut y = [f32::NAN; 8];
-                        linear.forward(isa, Input::Q8(&q), &mut y);
-                        close(&y, &[(f32::from(w) + offset) * x * 32.0; 8], 1e-6, isa);
-                    }
-                }
-            }
-        }
-    }
-}
+mod tests;

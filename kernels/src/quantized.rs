@@ -17,17 +17,34 @@ const TASK_BLOCKS: usize = if cfg!(test) { 2 } else { 128 };
 /// needs the address of the first row only.
 pub(crate) const BUNDLE: usize = 12;
 
-/// Quantized rows of activations.
+/// Quantized rows of activations, in one section or several.
 #[derive(Default)]
 pub struct Q8Rows {
     cols: usize,
     rotation: Rotation,
-    places: Places,
-    /// `[bundles][blocks][rows of the bundle]`
+    sections: Vec<Section>,
+    /// Of each section `[bundles][blocks][rows of the bundle]`
     blocks: Vec<Block>,
 }
 
-/// The layout of the blocks.
+/// Consecutive rows that belong together, with padding of their own.
+#[derive(Clone, Copy)]
+struct Section {
+    /// Index of the first row.
+    first: usize,
+    /// Index of the first block.
+    start: usize,
+    places: Places,
+}
+
+/// The rows of a section.
+#[derive(Clone, Copy)]
+pub(crate) struct Q8Section<'a> {
+    places: Places,
+    blocks: &'a [Block],
+}
+
+/// The layout of the blocks of a section.
 #[derive(Clone, Copy, Default)]
 struct Places {
     rows: usize,
@@ -95,7 +112,8 @@ impl Q8Rows {
     /// If `cols` is 0, `x` is not a whole number of rows, or a rotated row is not a whole number of blocks.
     #[track_caller]
     pub fn quantize(&mut self, isa: Isa, x: &[f32], cols: usize, rotation: Rotation) {
-        let (rows, writer) = self.fit(x.len(), cols, rotation);
+        let rows = rows_of(x.len(), cols);
+        let writer = self.fit(&[rows], cols, rotation);
         let tasks = cols.div_ceil(BLOCK * TASK_BLOCKS);
         for_each(rows * tasks, |task| {
             let (row, first) = (task / tasks, task % tasks * TASK_BLOCKS);
@@ -119,7 +137,28 @@ impl Q8Rows {
         rotation: Rotation,
         fill: impl Fn(usize, &mut [f32]) + Sync,
     ) {
-        let (_, writer) = self.fit(x.len(), cols, rotation);
+        let rows = rows_of(x.len(), cols);
+        self.fill_sections(isa, x, &[rows], cols, rotation, fill);
+    }
+
+    /// As [`fill`](Self::fill), in sections of as many rows as `sections` says, for
+    /// [`Linear::forward_each`](crate::Linear::forward_each).
+    ///
+    /// # Panics
+    /// As [`fill`](Self::fill), and if the sections have not as many rows as `x`.
+    #[track_caller]
+    pub fn fill_sections(
+        &mut self,
+        isa: Isa,
+        x: &mut [f32],
+        sections: &[usize],
+        cols: usize,
+        rotation: Rotation,
+        fill: impl Fn(usize, &mut [f32]) + Sync,
+    ) {
+        let rows = rows_of(x.len(), cols);
+        assert_eq!(sections.iter().sum::<usize>(), rows, "rows of the sections");
+        let writer = self.fit(sections, cols, rotation);
         for_each_row(x, cols, |row, x| {
             fill(row, x);
             // SAFETY: this row belongs to this task.
@@ -127,17 +166,23 @@ impl Q8Rows {
         });
     }
 
-    /// Resizes to `n` values in rows of `cols`; returns the number of rows and a writer.
+    /// Resizes to sections of rows of `cols` columns; returns a writer.
     #[track_caller]
-    fn fit(&mut self, n: usize, cols: usize, rotation: Rotation) -> (usize, Writer<'_>) {
-        assert!(cols > 0 && n.is_multiple_of(cols), "rows of {cols}");
+    fn fit(&mut self, sections: &[usize], cols: usize, rotation: Rotation) -> Writer<'_> {
         let whole = rotation == Rotation::None || cols.is_multiple_of(BLOCK);
         assert!(whole, "a rotation of part of a block");
-        let places = Places::new(n / cols, cols);
+        self.sections.clear();
+        let (mut first, mut start) = (0, 0);
+        for &rows in sections {
+            let places = Places::new(rows, cols);
+            self.sections.push(Section { first, start, places });
+            (first, start) = (first + rows, start + places.len());
+        }
         // Padding rows keep old contents; their outputs are not used.
-        self.blocks.resize(places.len(), Block::default());
-        (self.cols, self.rotation, self.places) = (cols, rotation, places);
-        (places.rows, Writer { places, rotation, blocks: SharedRows::new(&mut self.blocks, 1) })
+        self.blocks.resize(start, Block::default());
+        (self.cols, self.rotation) = (cols, rotation);
+        let blocks = SharedRows::new(&mut self.blocks, 1);
+        Writer { sections: &self.sections, rotation, blocks }
     }
 
     /// Columns of a row.
@@ -150,34 +195,62 @@ impl Q8Rows {
         self.rotation
     }
 
-    /// Rows.
+    /// Rows of all sections.
     pub fn rows(&self) -> usize {
+        self.sections.last().map_or(0, |last| last.first + last.places.rows)
+    }
+
+    /// The rows of each section.
+    pub(crate) fn sections(&self) -> impl ExactSizeIterator<Item = usize> {
+        self.sections.iter().map(|section| section.places.rows)
+    }
+
+    /// A section.
+    pub(crate) fn section(&self, index: usize) -> Q8Section<'_> {
+        let Section { start, places, .. } = self.sections[index];
+        Q8Section { places, blocks: &self.blocks[start..][..places.len()] }
+    }
+
+    /// A block of a row of the first section.
+    #[cfg(test)]
+    pub(crate) fn block(&self, row: usize, block: usize) -> &Block {
+        let (start, stride) = self.sections[0].places.row(row);
+        &self.blocks[start + block * stride]
+    }
+}
+
+impl<'a> Q8Section<'a> {
+    /// Rows.
+    #[inline(always)]
+    pub(crate) fn rows(self) -> usize {
         self.places.rows
     }
 
     /// Rows in tiles of 6, 4, 2 or 1: [`rows`](Self::rows), or one more whose outputs must not be used.
-    pub(crate) fn padded_rows(&self) -> usize {
+    #[inline(always)]
+    pub(crate) fn padded_rows(self) -> usize {
         self.places.padded_rows()
     }
 
     /// The blocks from row `first` and block `block` on, and the distance to the same row's next block. The rows of a tile of
     /// [`padded_rows`](Self::padded_rows) are adjacent.
     #[inline(always)]
-    pub(crate) fn tile(&self, first: usize, block: usize) -> (&[Block], usize) {
+    pub(crate) fn tile(self, first: usize, block: usize) -> (&'a [Block], usize) {
         let (start, stride) = self.places.row(first);
         (&self.blocks[start + block * stride..], stride)
     }
+}
 
-    /// A block of a row.
-    #[cfg(test)]
-    pub(crate) fn block(&self, row: usize, block: usize) -> &Block {
-        &self.tile(row, block).0[0]
-    }
+/// The rows of `cols` columns that `n` values are.
+#[track_caller]
+fn rows_of(n: usize, cols: usize) -> usize {
+    assert!(cols > 0 && n.is_multiple_of(cols), "rows of {cols}");
+    n / cols
 }
 
 /// The blocks that tasks write, each task its own.
 struct Writer<'a> {
-    places: Places,
+    sections: &'a [Section],
     rotation: Rotation,
     blocks: SharedRows<'a, Block>,
 }
@@ -188,8 +261,10 @@ impl Writer<'_> {
     /// # Safety
     /// Until it has run, nothing else accesses these blocks.
     unsafe fn blocks<'b>(&'b self, x: &'b [f32], row: usize, first: usize) -> QuantizeBlocks<'b> {
-        let (start, stride) = self.places.row(row);
-        let (start, rotation) = (start + first * stride, self.rotation);
+        // Sections may be empty, so it is the last that begins at the row or before it.
+        let section = &self.sections[self.sections.partition_point(|it| it.first <= row) - 1];
+        let (start, stride) = section.places.row(row - section.first);
+        let (start, rotation) = (section.start + start + first * stride, self.rotation);
         QuantizeBlocks { x, rotation, blocks: &self.blocks, start, stride }
     }
 }

@@ -105,7 +105,8 @@ pub fn rotated(head: &[f32]) -> Vec<f32> {
     out
 }
 
-/// [`Attention`](crate::Attention): queries `[n][heads · share][size]`, keys and values `[positions][heads][size]`.
+/// [`Attention`](crate::Attention): queries `[n][heads · share][size]`, keys and values `[positions][heads][size]`;
+/// the outputs have the [size of a value](KvShape::value_size).
 #[allow(clippy::too_many_arguments)] // A definition, spelled out.
 pub fn attention(
     queries: &[f32],
@@ -133,7 +134,7 @@ pub fn attention(
         let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let weights: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
         let total: f64 = weights.iter().sum();
-        out.extend((0..size).map(|i| {
+        out.extend((0..shape.value_size()).map(|i| {
             let sum: f64 = visible.clone().map(|at| weights[at] * kv(values, at, head, i)).sum();
             (sum / total) as f32
         }));

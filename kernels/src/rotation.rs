@@ -37,7 +37,18 @@ impl Rotation {
 /// largest possible. The rotation is its own inverse.
 #[inline(always)]
 pub(crate) fn rotate<S: Vectors>(simd: S, x: &mut [[f32; LANES]]) {
-    let part = 1 << x.len().trailing_zeros();
+    rotate_parts(simd, x, part(x.len()));
+}
+
+/// How many of `vectors` vectors [`rotate`] rotates together.
+#[inline(always)]
+pub(crate) fn part(vectors: usize) -> usize {
+    1 << vectors.trailing_zeros()
+}
+
+/// Rotates each `part` vectors, a power of two.
+#[inline(always)]
+pub(crate) fn rotate_parts<S: Vectors>(simd: S, x: &mut [[f32; LANES]], part: usize) {
     for x in x.chunks_exact_mut(part) {
         let mut step = 1;
         while step < part {

@@ -96,6 +96,11 @@ pub trait Vectors: Copy + Send + Sync + 'static {
     fn load_nibbles(self, from: &[u32; LANES], column: usize) -> Self::F32;
     /// As [`load_nibbles`](Vectors::load_nibbles), with a fifth bit for each: bit `column` of byte `i` behind the eight words.
     fn load_5_bits(self, from: &[u32; 10], column: usize) -> Self::F32;
+    /// Requests the cache lines of `from` for the L2 cache, where the instruction set can: one for every 64 bytes.
+    #[inline(always)]
+    fn prefetch(self, from: &[u8]) {
+        let _ = from;
+    }
     /// Stores eight `f32`.
     fn store(self, v: Self::F32, to: &mut [f32; LANES]);
     /// Stores eight values as `f16`, rounded to the nearest, ties to even.
@@ -131,6 +136,8 @@ pub trait Vectors: Copy + Send + Sync + 'static {
     fn max_lane(self, v: Self::F32) -> f32;
     /// The Walsh–Hadamard transform of the lanes, without its scale: sums and differences of lanes that are 4 apart, then 2, then 1.
     fn hadamard(self, v: Self::F32) -> Self::F32;
+    /// Transposes a matrix of 8 × 8: lane `j` of `[i]` is lane `i` of `v[j]`.
+    fn transpose(self, v: [Self::F32; LANES]) -> [Self::F32; LANES];
 
     /// Widens a run of a Q4 panel: `[i]` is `nibble − 8` of the eight rows at column `k + i`.
     fn widen_q4(self, run: &[u8; 32]) -> [Self::F32; 8];

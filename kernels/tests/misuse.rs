@@ -12,8 +12,8 @@ use glm_kernels::{
     Activation, Attention, Bits, Cached, Element, Gate, GroupForm, HeadRows, Heads, Input, Isa,
     KEYS, Kernel, KvCache, KvPage, KvShape, LANES, LayerNorm, Linear, MAX_HEAD_SIZE, Mask, Matrix,
     OutOfMemory, Output, PairKernel, Panels, Partials, Q8Rows, RmsNorm, Rotation, Shape,
-    SharedRows, Simd, Storage, Vectors, angles, for_each, for_each_row, parallel_region, probe,
-    rotate_halves, rotate_pairs,
+    SharedRows, Simd, Storage, Values, Vectors, angles, for_each, for_each_row, parallel_region,
+    probe, rotate_halves, rotate_pairs,
 };
 use half::f16;
 
@@ -250,7 +250,7 @@ fn vectors_of_other_lengths() {
     rotate_halves(&mut [1.0; 2], &huge);
 }
 
-const KV: KvShape = KvShape { layers: 2, heads: 2, head_size: 16 };
+const KV: KvShape = KvShape { layers: 2, heads: 2, head_size: 16, values: Values::Own };
 
 /// A cache of shape [`KV`].
 fn kv_cache<E: Cached>(pages: usize) -> KvCache<E> {
@@ -262,11 +262,16 @@ fn kv_cache<E: Cached>(pages: usize) -> KvCache<E> {
 #[test]
 fn kv_pages_of_other_sizes() {
     fn new<E: Cached>(layers: usize, heads: usize, head_size: usize) -> Result<(), OutOfMemory> {
-        KvPage::<E>::new(KvShape { layers, heads, head_size }).map(|_| ())
+        KvPage::<E>::new(KvShape { layers, heads, head_size, values: Values::Own }).map(|_| ())
     }
     fn check<E: Cached>() {
         for head_size in [0, 1, 12, MAX_HEAD_SIZE + 8, usize::MAX - 7, usize::MAX] {
             refuses("head of", || new::<E>(1, 1, head_size));
+        }
+        for size in [0, 17, usize::MAX] {
+            let values = Values::Keys(size);
+            let shape = KvShape { layers: 1, heads: 1, head_size: 16, values };
+            refuses("value of", || KvPage::<E>::new(shape));
         }
         for (layers, heads) in [(usize::MAX, 2), (2, usize::MAX), (overflowing(2), 2)] {
             refuses("heads of all layers", || new::<E>(layers, heads, 16));
@@ -277,11 +282,21 @@ fn kv_pages_of_other_sizes() {
         // The number of words fits in `usize`, their bytes do not.
         assert_eq!(new::<E>(overflowing(words) / 2, 1, 16), Err(OutOfMemory));
         assert_eq!(new::<E>(0, usize::MAX, 16), Ok(()));
+        let keys = KvShape {
+            layers: overflowing(words),
+            heads: 1,
+            head_size: 16,
+            values: Values::Keys(16),
+        };
+        // Without values, half of the words: this number fits.
+        assert_eq!(KvPage::<E>::new(keys).map(|_| ()), Err(OutOfMemory));
         let sizes = [usize::MAX, overflowing(8), overflowing(2 * KEYS)];
         for size in sizes {
             for [layers, heads, head_size] in [[size, 2, 16], [2, size, 16], [2, 2, size]] {
-                let shape = KvShape { layers, heads, head_size };
-                refuses("bytes of a page", || shape.page_bytes::<E>());
+                for values in [Values::Own, Values::Keys(8)] {
+                    let shape = KvShape { layers, heads, head_size, values };
+                    refuses("bytes of a page", || shape.page_bytes::<E>());
+                }
             }
         }
     }
@@ -292,12 +307,14 @@ fn kv_pages_of_other_sizes() {
 
 #[test]
 fn kv_pages_of_other_shapes_and_indices() {
-    let other = KvShape { layers: 4, heads: 1, head_size: 16 };
+    let other = KvShape { layers: 4, heads: 1, head_size: 16, values: Values::Own };
     let page = |shape: KvShape| KvPage::<i8>::new(shape).unwrap();
     let mut cache = kv_cache::<i8>(2);
-    refuses("shape of a page", || cache.push(page(other)));
-    refuses("shapes of the pages", || cache.replace(0, page(other)));
-    refuses("shapes of the pages", || page(KV).copy_from(&page(other)));
+    for other in [other, KvShape { values: Values::Keys(8), ..KV }] {
+        refuses("shape of a page", || cache.push(page(other)));
+        refuses("shapes of the pages", || cache.replace(0, page(other)));
+        refuses("shapes of the pages", || page(KV).copy_from(&page(other)));
+    }
     for index in [2, usize::MAX] {
         refuses("page", || cache.replace(index, page(KV)));
         refuses("page", || cache.is_shared(index));
@@ -359,10 +376,22 @@ fn keys_and_values_of_other_lengths() {
             refuses("heads in rows of 64", || rows(&zeros[..width], width, keys, heads));
         }
 
+        // Values that are a part of the keys are not read from the rows.
+        let shape = KvShape { values: Values::Keys(8), ..KV };
+        let mut cache = KvCache::<E>::new(shape);
+        cache.push(KvPage::new(shape).unwrap());
+        let none = Heads { first: usize::MAX, stride: usize::MAX };
+        let mut rows = |keys, values| {
+            cache.store(isa, 0, 0, HeadRows { rows: &zeros[..width], width, keys, values });
+        };
+        rows(keys, none);
+        refuses("heads in rows of 64", || rows(none, values));
+
         // Shapes without heads or with a wrong head size, for which no page exists.
         for (heads, head_size) in [(0, 16), (usize::MAX, 16), (1, usize::MAX), (1, usize::MAX - 7)]
         {
-            let mut cache = KvCache::<E>::new(KvShape { layers: 1, heads, head_size });
+            let mut cache =
+                KvCache::<E>::new(KvShape { layers: 1, heads, head_size, values: Values::Own });
             let rows = HeadRows { rows: &zeros[..width], width, keys, values };
             refuses("heads in rows of 64", || cache.store(isa, 0, 0, rows));
         }
@@ -428,8 +457,9 @@ fn attention_of_other_sizes() {
         forward(Attention { queries: &[], position: usize::MAX, ..valid }, 0);
 
         // Shapes for which no page exists.
-        let empty =
-            |layers, heads, head_size| KvCache::<E>::new(KvShape { layers, heads, head_size });
+        let empty = |layers, heads, head_size| {
+            KvCache::<E>::new(KvShape { layers, heads, head_size, values: Values::Own })
+        };
         refuses("in 0 pages", || forward(Attention { cache: &empty(1, 2, 16), ..valid }, 64));
         refuses("in 0 pages", || forward(Attention { cache: &empty(1, 2, 1), ..valid }, 64));
         refuses("for 0 KV heads", || forward(Attention { cache: &empty(1, 0, 16), ..valid }, 64));

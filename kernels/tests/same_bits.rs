@@ -5,12 +5,15 @@ use glm_kernels::quantize::{pack_panel, pack_scales, quantize_row};
 use glm_kernels::{
     Activation, Attention, Bits, Cached, Gate, GroupForm, HeadRows, Heads, Input, Int4, Isa, KEYS,
     KvCache, KvPage, KvShape, LayerNorm, Linear, Mask, Matrix, Panels, Partials, Q8Rows, RmsNorm,
-    Shape, Storage,
+    Shape, Storage, Values,
 };
 use half::{bf16, f16};
 
 const FUSED: u64 = 0x75ad_f1c8_5645_7286;
 const PLAIN: u64 = 0xcdbf_cd7c_aa4c_b6c7;
+
+const FUSED_OF_KEYS: u64 = 0x7344_d5c0_bb76_ec96;
+const PLAIN_OF_KEYS: u64 = 0x2207_8464_02bd_dae8;
 
 const FUSED_WITH_MINIMUM: u64 = 0xe6f8_f157_ff78_d626;
 const PLAIN_WITH_MINIMUM: u64 = 0x1101_0874_dfc7_b1e4;
@@ -124,8 +127,8 @@ fn cache<E: Cached>(isa: Isa, shape: KvShape, positions: usize) -> KvCache<E> {
     cache
 }
 
-fn attention<E: Cached>(isa: Isa, hash: &mut Hash) {
-    let (heads, shape) = (4, KvShape { layers: 1, heads: 2, head_size: 24 });
+fn attention<E: Cached>(isa: Isa, values: Values, hash: &mut Hash) {
+    let (heads, shape) = (4, KvShape { layers: 1, heads: 2, head_size: 24, values });
     let (cache, size) = (cache::<E>(isa, shape, 300), shape.head_size);
     for (position, queries) in [(299, 1), (290, 10)] {
         let mask = Mask { prefix: 40 };
@@ -144,11 +147,24 @@ fn all_isas_give_the_recorded_bits() {
         let mut hash = Hash(0xcbf2_9ce4_8422_2325);
         linear(isa, &mut hash);
         small(isa, &mut hash);
-        attention::<f32>(isa, &mut hash);
-        attention::<f16>(isa, &mut hash);
-        attention::<i8>(isa, &mut hash);
-        attention::<Int4>(isa, &mut hash);
+        attention::<f32>(isa, Values::Own, &mut hash);
+        attention::<f16>(isa, Values::Own, &mut hash);
+        attention::<i8>(isa, Values::Own, &mut hash);
+        attention::<Int4>(isa, Values::Own, &mut hash);
         let recorded = if isa.name() == "scalar" { PLAIN } else { FUSED };
+        assert_eq!(format!("{:#x}", hash.0), format!("{recorded:#x}"), "{isa}");
+    }
+}
+
+#[test]
+fn all_isas_give_the_recorded_bits_where_values_are_keys() {
+    for isa in Isa::available() {
+        let mut hash = Hash(0xcbf2_9ce4_8422_2325);
+        attention::<f32>(isa, Values::Keys(24), &mut hash);
+        attention::<f16>(isa, Values::Keys(24), &mut hash);
+        attention::<i8>(isa, Values::Keys(24), &mut hash);
+        attention::<Int4>(isa, Values::Keys(24), &mut hash);
+        let recorded = if isa.name() == "scalar" { PLAIN_OF_KEYS } else { FUSED_OF_KEYS };
         assert_eq!(format!("{:#x}", hash.0), format!("{recorded:#x}"), "{isa}");
     }
 }
@@ -210,13 +226,13 @@ fn all_isas_give_the_recorded_bits_of_rotated_weights() {
 
 /// A batch of queries compared with each query computed separately. The tasks have several row blocks, and in some pages only
 /// some rows have visible keys.
-fn many_queries<E: Cached>(isa: Isa, head_size: usize, queries: usize) {
-    let (heads, shape) = (16, KvShape { layers: 1, heads: 2, head_size });
+fn many_queries<E: Cached>(isa: Isa, shape: KvShape, queries: usize) {
+    let (heads, head_size) = (8 * shape.heads, shape.head_size);
     let (cache, width) = (cache::<E>(isa, shape, 204), heads * head_size);
-    let q = numbers(queries * width, 9);
+    let (q, out_width) = (numbers(queries * width, 9), heads * shape.value_size());
     let run = |first: usize, count: usize| {
         let q = &q[first * width..][..count * width];
-        let (mut partials, mut out) = (Partials::default(), vec![f32::NAN; q.len()]);
+        let (mut partials, mut out) = (Partials::default(), vec![f32::NAN; count * out_width]);
         let (position, mask) = (204 - queries + first, Mask { prefix: 0 });
         let queries =
             Attention { queries: q, heads, cache: &cache, layer: 0, position, mask, scale: 0.2 };
@@ -225,17 +241,67 @@ fn many_queries<E: Cached>(isa: Isa, head_size: usize, queries: usize) {
     };
     let batched = run(0, queries);
     for first in (0..queries).step_by(7) {
-        assert_eq!(batched[first * width..][..width], run(first, 1), "{isa}: query {first}");
+        assert_eq!(
+            batched[first * out_width..][..out_width],
+            run(first, 1),
+            "{isa}: query {first}"
+        );
+    }
+}
+
+/// Values that are the first `size` elements of the keys compared with stored values that equal the keys.
+fn keys_as_values<E: Cached>(
+    isa: Isa,
+    [heads, group, head_size, size]: [usize; 4],
+    queries: usize,
+) {
+    let (positions, stride) = (204, head_size);
+    let rows = numbers(positions * heads * head_size, 8);
+    let q = numbers(queries * heads * group * head_size, 9);
+    let [own, keys] = [Values::Own, Values::Keys(size)].map(|values| {
+        let shape = KvShape { layers: 1, heads, head_size, values };
+        let value_size = shape.value_size();
+        let mut cache = KvCache::<E>::new(shape);
+        (0..positions.div_ceil(KEYS)).for_each(|_| cache.push(KvPage::new(shape).unwrap()));
+        let (width, both) = (heads * head_size, Heads { first: 0, stride });
+        cache.store(isa, 0, 0, HeadRows { rows: &rows, width, keys: both, values: both });
+        let mut out = vec![f32::NAN; queries * heads * group * value_size];
+        let (position, mask) = (positions - queries, Mask { prefix: 0 });
+        let (heads, cache) = (heads * group, &cache);
+        let queries = Attention { queries: &q, heads, cache, layer: 0, position, mask, scale: 0.2 };
+        queries.forward(isa, &mut Partials::default(), &mut out);
+        let first = out.chunks(value_size).flat_map(|value| &value[..size]);
+        first.map(|x| x.to_bits()).collect::<Vec<_>>()
+    });
+    assert_eq!(own, keys, "{isa}: {heads} · {group} heads of {head_size}, {queries} queries");
+}
+
+#[test]
+fn keys_as_values_have_the_bits_of_stored_ones() {
+    for isa in Isa::available() {
+        for (shape, queries) in [
+            ([1, 20, 576, 512], 2),
+            ([1, 20, 576, 576], 1),
+            ([2, 3, 24, 17], 5),
+            ([1, 1, 72, 64], 1),
+            ([1, 3, 40, 24], 3),
+            ([1, 20, 64, 3], 40),
+        ] {
+            keys_as_values::<f32>(isa, shape, queries);
+            keys_as_values::<f16>(isa, shape, queries);
+            keys_as_values::<i8>(isa, shape, queries);
+        }
     }
 }
 
 /// One query, whose pages are split among tasks of unequal size.
-fn long_context<E: Cached>(isa: Isa) {
+fn long_context<E: Cached>(isa: Isa, kv_heads: usize, values: Values) {
     let (heads, positions) = (4, 1100);
-    let shape = KvShape { layers: 1, heads: 2, head_size: 24 };
+    let shape = KvShape { layers: 1, heads: kv_heads, head_size: 24, values };
     let (cache, q) = (cache::<E>(isa, shape, positions), numbers(heads * shape.head_size, 9));
     let run = |threads| {
-        let (mut partials, mut out) = (Partials::default(), vec![f32::NAN; q.len()]);
+        let (mut partials, mut out) =
+            (Partials::default(), vec![f32::NAN; heads * shape.value_size()]);
         let (position, mask) = (positions - 1, Mask { prefix: 0 });
         let query =
             Attention { queries: &q, heads, cache: &cache, layer: 0, position, mask, scale: 0.2 };
@@ -252,19 +318,30 @@ fn long_context<E: Cached>(isa: Isa) {
 #[test]
 fn threads_do_not_change_bits_of_a_long_context() {
     for isa in Isa::available() {
-        long_context::<f32>(isa);
-        long_context::<half::f16>(isa);
-        long_context::<i8>(isa);
+        for (heads, values) in [(2, Values::Own), (1, Values::Own), (1, Values::Keys(16))] {
+            long_context::<f32>(isa, heads, values);
+            long_context::<f16>(isa, heads, values);
+            long_context::<i8>(isa, heads, values);
+            long_context::<Int4>(isa, heads, values);
+        }
     }
 }
 
 #[test]
 fn batching_queries_does_not_change_bits() {
     for isa in Isa::available() {
-        for (head_size, queries) in [(8, 200), (24, 100), (256, 50)] {
-            many_queries::<f32>(isa, head_size, queries);
-            many_queries::<f16>(isa, head_size, queries);
-            many_queries::<i8>(isa, head_size, queries);
+        for (heads, head_size, values, queries) in [
+            (2, 8, Values::Own, 200),
+            (2, 24, Values::Own, 100),
+            (2, 256, Values::Own, 50),
+            (2, 24, Values::Keys(9), 100),
+            (1, 576, Values::Keys(512), 40),
+        ] {
+            let shape = KvShape { layers: 1, heads, head_size, values };
+            many_queries::<f32>(isa, shape, queries);
+            many_queries::<f16>(isa, shape, queries);
+            many_queries::<i8>(isa, shape, queries);
+            many_queries::<Int4>(isa, shape, queries);
         }
     }
 }

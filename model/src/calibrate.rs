@@ -3,8 +3,9 @@
 //! The layers are taken one after the other. Each matrix gets the inputs that it has behind the quantized ones before it: their second
 //! [moments](moments) are gathered, and its weights are [rounded](rounding) with them. Without a text, the inputs are those of random
 //! ids, and only the diagonal of the moments counts. What is in memory at a time are the hidden
-//! states of all texts, one layer of quantized weights, the moments of one matrix, and some of its rows for each thread.
+//! states of all texts, also while files are awaited, one layer of quantized weights, the moments of one matrix, and some of its rows for each thread.
 
+mod experts;
 mod formats;
 mod info;
 mod inputs;
@@ -23,7 +24,8 @@ use crate::files::config::Config;
 use crate::files::prefix::StoredPrefix;
 use crate::files::weights::{StoredLinear, StoredMatrix, StoredNetwork, StoredNorm, StoredVector};
 use crate::network::activations::Activations;
-use crate::network::layer::{Layer, LinearRole, Weight};
+use crate::network::layer::{FeedForward, Layer, LinearRole, Weight};
+use experts::Sparse;
 pub(crate) use formats::{FORMATS, Formats};
 pub use info::CalibrationInfo;
 use inputs::Inputs;
@@ -37,6 +39,17 @@ pub(crate) use texts::Method;
 /// The matrices of a layer, in the order in which they are quantized.
 const ROLES: [LinearRole; 4] =
     [LinearRole::Qkv, LinearRole::AttentionOutput, LinearRole::Up, LinearRole::Down];
+
+/// The same with those of latent attention.
+const ALL_ROLES: [LinearRole; 7] = [
+    LinearRole::Qkv,
+    LinearRole::QueryUp,
+    LinearRole::KeyUp,
+    LinearRole::ValueUp,
+    LinearRole::AttentionOutput,
+    LinearRole::Up,
+    LinearRole::Down,
+];
 
 /// The type of the activations behind quantized matrices: that of models by default.
 const ACTIVATIONS: Activations = Activations::Int8;
@@ -64,7 +77,8 @@ pub(crate) trait Store: Tensors {
 }
 
 /// Quantizes all linear layers of a network, on the threads of the current pool, up to the first whose weights are not ready. With a
-/// trained prefix, each text is behind it.
+/// trained prefix, each text is behind it. A call with the same network, texts and file goes on
+/// from what is `paused`; after an error there is nothing, and it begins with the first layer.
 ///
 /// # Errors
 /// If the memory cannot be allocated, a weight is not finite, moments are not, the store fails, or it cancels.
@@ -73,61 +87,128 @@ pub(crate) fn calibrate(
     config: &Config,
     prefix: Option<&StoredPrefix>,
     calibration: &Calibration,
+    paused: &mut Option<Paused>,
     store: &mut dyn Store,
 ) -> Result<()> {
     let isa = Isa::choose().map_err(|error| Error::Isa(error.to_string()))?;
     let first = matrices(network, |matrix| store.shape(matrix).is_some())
         .find(|matrix| !store.is_written(&matrix.name));
+    let Some(first) = first else {
+        *paused = None;
+        return Ok(());
+    };
     let is_ready = |name: &str| store.is_ready(name);
     let tables = network.tables().map(|table| &*table.name);
     let mut needed = tables.chain(prefix.into_iter().flat_map(StoredPrefix::names));
-    if !first.is_some_and(|first| is_ready(&first.name)) || !needed.all(is_ready) {
+    if !is_ready(&first.name) || !needed.all(is_ready) {
         return Ok(());
     }
     let mut layers = Layers::new(network, config, prefix, calibration, isa, ACTIVATIONS, store)?;
-    let mut work = Work::new(network, calibration, store);
-    for (index, layer) in network.layers.iter().enumerate() {
-        let biases = layer.linears().flat_map(|(_, linear)| &linear.bias).map(|it| &*it.name);
-        let mut vectors = layer.norms().flat_map(StoredNorm::vectors).chain(biases);
-        if !vectors.all(|name| work.store.is_ready(name)) {
-            return Ok(());
+    let (mut begun, mut is_attended) = (0, false);
+    match paused.take() {
+        Some(paused) => {
+            (begun, is_attended) = (paused.layer, paused.is_attended);
+            *layers.states_mut() = paused.states;
         }
-        layers.enter(index, layer, work.store)?;
-        for role in ROLES {
-            let Some((_, linear)) = layer.linears().find(|(other, _)| *other == role) else {
-                continue;
-            };
-            let matrix = &linear.weight;
-            let mut inputs = match work.store.is_written(&matrix.name) {
-                true => None,
-                false if !work.store.is_ready(&matrix.name) => return Ok(()),
-                false => Some(Inputs::new(calibration.method(), &matrix.name, matrix.size()[1])?),
-            };
-            // The attention is added to the states before `Up`.
-            if inputs.is_some() || role == LinearRole::Up {
-                layers.inputs(role, inputs.as_mut(), &mut |part| work.gathered(matrix, part))?;
-            }
-            let weight = match inputs {
-                Some(inputs) => quantized(isa, matrix, inputs, &mut work)?,
-                None => work.store.matrix(matrix)?,
-            };
-            work.done(matrix);
-            layers.replace(role, weight);
+        None => layers.embed(network, store)?,
+    }
+    let mut work = Work::new(network, calibration, store);
+    let before = network.layers.iter().take(begun);
+    before.flat_map(matrices_of).for_each(|matrix| work.done(matrix));
+    for (index, layer) in network.layers.iter().enumerate().skip(begun) {
+        let at = (index, layer);
+        if !quantize_layer(at, config, calibration, isa, &mut layers, &mut is_attended, &mut work)?
+        {
+            let states = std::mem::take(layers.states_mut());
+            *paused = Some(Paused { layer: index, is_attended, states });
+            return Ok(());
         }
         let Some((_, last)) = layer.linears().last() else { continue };
         layers.finish(&mut |_| work.gathered(&last.weight, 0.0))?;
+        is_attended = false;
     }
     let head = head(network, |matrix| work.store.shape(matrix).is_some());
     let mut needed = network.final_norm.vectors().chain([&*head.name]);
-    if !work.store.is_written(&head.name) && needed.all(|name| work.store.is_ready(name)) {
-        let mut inputs = Inputs::new(calibration.method(), &head.name, config.hidden)?;
-        layers.enter_head(&network.final_norm, work.store)?;
-        layers.head_inputs(&mut inputs, &mut |part| work.gathered(head, part))?;
-        // Only its own rows are still needed.
-        drop(layers);
-        quantized(isa, head, inputs, &mut work)?;
+    if work.store.is_written(&head.name) {
+        return Ok(());
     }
+    if !needed.all(|name| work.store.is_ready(name)) {
+        let states = std::mem::take(layers.states_mut());
+        *paused = Some(Paused { layer: network.layers.len(), is_attended, states });
+        return Ok(());
+    }
+    let mut inputs = Inputs::new(calibration.method(), &head.name, config.hidden)?;
+    layers.enter_head(&network.final_norm, work.store)?;
+    layers.head_inputs(&mut inputs, &mut |part| work.gathered(head, part))?;
+    // Only its own rows are still needed.
+    drop(layers);
+    quantized(isa, head, inputs, &mut work)?;
     Ok(())
+}
+
+/// Where a calibration stopped, because weights were not ready.
+pub(crate) struct Paused {
+    layer: usize,
+    /// Whether the attention of the layer is in the states.
+    is_attended: bool,
+    /// Those of each text.
+    states: Vec<Vec<f32>>,
+}
+
+/// Quantizes the matrices of a layer, or takes those that are written. `false` if weights are not ready.
+fn quantize_layer(
+    (index, layer): (usize, &Layer<StoredLinear, StoredNorm>),
+    config: &Config,
+    calibration: &Calibration,
+    isa: Isa,
+    layers: &mut Layers<'_>,
+    is_attended: &mut bool,
+    work: &mut Work<'_>,
+) -> Result<bool> {
+    let biases = layer.linears().flat_map(|(_, linear)| &linear.bias).map(|it| &*it.name);
+    let mut vectors = layer.norms().flat_map(StoredNorm::vectors).chain(biases);
+    if !vectors.all(|name| work.store.is_ready(name)) {
+        return Ok(false);
+    }
+    layers.enter(index, layer, work.store)?;
+    for role in ALL_ROLES {
+        let Some((_, linear)) = layer.linears().find(|(other, _)| *other == role) else {
+            continue;
+        };
+        let matrix = &linear.weight;
+        let mut inputs = match work.store.is_written(&matrix.name) {
+            true => None,
+            false if !work.store.is_ready(&matrix.name) => return Ok(false),
+            false if is_per_head(role) => {
+                Some(Inputs::new(Method::Importance, &matrix.name, matrix.size()[1])?)
+            }
+            false => Some(Inputs::new(calibration.method(), &matrix.name, matrix.size()[1])?),
+        };
+        // The attention is added to the states before `Up`, once.
+        let is_gathered = inputs.is_some() && !is_per_head(role);
+        if is_gathered || role == LinearRole::Up && !*is_attended {
+            layers.inputs(role, inputs.as_mut(), &mut |part| work.gathered(matrix, part))?;
+            *is_attended |= role == LinearRole::Up;
+        }
+        let weight = match inputs {
+            Some(inputs) => quantized(isa, matrix, inputs, work)?,
+            None => work.store.matrix(matrix)?,
+        };
+        work.done(matrix);
+        layers.replace(role, weight);
+    }
+    if let (FeedForward::Sparse { router, experts, shared }, Some(sizes)) =
+        (&layer.feed_forward, &config.experts)
+    {
+        let block = Sparse { router, experts, shared: shared.as_ref() };
+        return experts::calibrate(sizes, &block, layers, calibration, isa, work);
+    }
+    Ok(true)
+}
+
+/// Whether each head has rows of the matrix and inputs of its own. There are no sums for these: all their columns count alike.
+fn is_per_head(role: LinearRole) -> bool {
+    matches!(role, LinearRole::KeyUp | LinearRole::ValueUp)
 }
 
 /// The matrix of the head: that of the embedding, if there is no other, or the other is left out because it is the same.
@@ -141,8 +222,14 @@ pub(crate) fn matrices(
     network: &StoredNetwork,
     is_written: impl Fn(&StoredMatrix) -> bool,
 ) -> impl Iterator<Item = &StoredMatrix> {
-    let layers = network.layers.iter().flat_map(Layer::linears);
-    layers.map(|(_, linear)| &linear.weight).chain([head(network, is_written)])
+    network.layers.iter().flat_map(matrices_of).chain([head(network, is_written)])
+}
+
+/// Those of a layer.
+fn matrices_of(layer: &Layer<StoredLinear, StoredNorm>) -> impl Iterator<Item = &StoredMatrix> {
+    // A router is not quantized.
+    let linears = layer.linears().filter(|(role, _)| *role != LinearRole::Router);
+    linears.map(|(_, linear)| &linear.weight)
 }
 
 /// Quantizes a matrix for these inputs.
@@ -247,5 +334,6 @@ pub(crate) fn bytes(
     // Without the states of the texts.
     let head = of_matrix(head(network, |_| true));
     let prefix = prefix.map(|prefix| prefix.bytes(config, &StoredMatrix::loaded_bytes));
-    (Layers::bytes(config, prefix, calibration, ACTIVATIONS) + layers).max(head)
+    let states = Layers::bytes(config, prefix, calibration, ACTIVATIONS);
+    (states + experts::bytes(config, calibration) + layers).max(head)
 }

@@ -1,5 +1,6 @@
 //! Logits → ids → answers.
 
+pub(crate) mod answering;
 pub(crate) mod batch;
 pub(crate) mod bundle;
 pub(crate) mod constraint;

@@ -54,7 +54,8 @@ pub use files::checkpoint::{
     write_skeleton,
 };
 pub use files::config::{
-    BlankChoice, Config, Dialect, MaskKind, Mlp, Norm, QkvOrder, Residual, Rope, SpecialIds,
+    BlankChoice, Config, Dialect, Experts, Latent, MaskKind, Mlp, Norm, QkvOrder, Residual, Rope,
+    SpecialIds,
 };
 pub use files::gguf::BlockType;
 pub use files::inventory::{Inventory, MatrixInfo};
@@ -71,11 +72,12 @@ pub use files::random::RANDOM_SHAPES;
 pub use files::regular::open_regular;
 pub use files::utf8::{NotUtf8, owned_utf8, utf8};
 pub use files::variant::Variant;
+pub use generate::answering::AnswerGeneration;
 pub use generate::batch::{Batch, BatchOptions, BatchStats, Event, Submission, Ticket};
 pub use generate::bundle::Bundle;
 pub use generate::constraint::{Constraint, IdSet};
 pub use generate::conversation::{
-    Answer, Conversation, ConversationOptions, Overflow, Reply, messages_from_json,
+    Answer, Conversation, ConversationOptions, Overflow, Reply, images_refused, messages_from_json,
     messages_to_json,
 };
 pub use generate::draft::{Draft, DraftStats};
@@ -105,7 +107,7 @@ pub use network::sequence::Sequence;
 pub use network::workspace::Workspace;
 pub use text::chat::{
     AnswerEvent, AnswerParser, Blank, Fill, Message, PromptOptions, Role, SpecialNames, Template,
-    ToolCall, answer_ids, blank, fill_prompt, has_blank, offer_tools,
+    Thinking, ToolCall, answer_ids, blank, fill_prompt, has_blank, offer_tools,
 };
 #[cfg(feature = "grammar")]
 pub use text::grammar::{Grammar, GrammarCompiler, GrammarConstraint};

@@ -294,9 +294,17 @@ pub(crate) mod run {
 
 /// Sizes in a configuration. The largest supported model, GLM-130B, has 70 layers of width 12 288 with 96 heads.
 pub(crate) mod config {
+    /// Largest head of keys and values.
+    pub(crate) const MAX_HEAD_SIZE: usize = 256;
     pub(crate) const MAX_VOCAB: usize = 1 << 24;
     pub(crate) const MAX_HIDDEN: usize = 1 << 17;
     pub(crate) const MAX_HEADS: usize = 1 << 10;
     pub(crate) const MAX_LAYERS: usize = 1 << 10;
     pub(crate) const MAX_INTERMEDIATE: usize = 1 << 20;
+    /// Experts of a layer; 160 in GLM-4.5.
+    pub(crate) const MAX_EXPERTS: usize = 1 << 10;
+    /// Experts of all layers, each of which takes about a kilobyte before its file is opened; 14 240 in GLM-4.5.
+    pub(crate) const MAX_ALL_EXPERTS: usize = 1 << 15;
+    /// Heads of all layers with latent attention, each of which takes as much; 940 in GLM-4.7-Flash.
+    pub(crate) const MAX_ALL_HEADS: usize = 1 << 15;
 }

@@ -3,6 +3,7 @@
 pub(crate) mod activations;
 pub(crate) mod adapter;
 pub(crate) mod chunk;
+pub(crate) mod experts;
 pub(crate) mod hook;
 pub(crate) mod kv;
 pub(crate) mod layer;

@@ -3,6 +3,7 @@
 pub(crate) mod chat;
 #[cfg(feature = "grammar")]
 pub(crate) mod grammar;
+pub(crate) mod nesting;
 pub(crate) mod postprocess;
 pub(crate) mod rewrite;
 pub(crate) mod stream;

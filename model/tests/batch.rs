@@ -1,21 +1,33 @@
 //! Passes over chunks of several sequences: bits of the logits, memory, and errors.
 
 mod common;
+#[path = "common/experts.rs"]
+mod experts;
+#[path = "common/forge.rs"]
+#[allow(dead_code, reason = "this file writes valid files only")]
+mod forge;
+#[path = "common/stored.rs"]
+mod stored;
+#[path = "common/tensors.rs"]
+mod tensors;
 
 use std::collections::HashMap;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::sync::{LazyLock, Mutex};
 
 use common::runner::{Runner, bits, with};
 use common::{fixture, with_added_tokens};
 use glm_model::{
     Activations, Chunk, Draft, Error, FinishReason, Generation, HookPoint, HookRows, KvFormat,
-    LinearRole, Model, Options, Request, RunOptions, Sampling, Sequence, for_each,
+    LinearRole, Model, Options, QuantizeOptions, Request, RunOptions, Sampling, Sequence, for_each,
+    quantize,
 };
 use proptest::prelude::*;
 
-/// Bidirectional and causal models, with 2D, NeoX and interleaved RoPE and with learned positions.
-const MODELS: [&str; 6] = [
+/// Bidirectional and causal models, with 2D, NeoX and interleaved RoPE and with learned positions; with latent attention, and with experts.
+const MODELS: [&str; 8] = [
+    LATENT,
+    "experts",
     "chatglm-6b-tiny/int4",
     "chatglm2-6b-tiny/int4",
     "glm-10b-layer",
@@ -23,6 +35,9 @@ const MODELS: [&str; 6] = [
     "glm-4-9b-chat-hf-layer",
     "glm-4-0414-layer",
 ];
+
+/// Latent attention and experts.
+const LATENT: &str = "latent";
 
 /// The tokens of a sequence.
 #[derive(Debug, Clone)]
@@ -114,6 +129,22 @@ fn open(name: &str, threads: usize, int8: bool) -> Model {
         options.activations = Some(if int8 { Activations::Int8 } else { Activations::F32 });
         options.kv = Some(if int8 { KvFormat::Int4 } else { KvFormat::F32 });
     });
+    let kind = match name {
+        LATENT => Some(experts::Kind::Latent),
+        "experts" => Some(experts::Kind::Grouped),
+        _ => None,
+    };
+    if let Some(kind) = kind {
+        let dir = experts::tiny(kind);
+        if !int8 {
+            return Model::open(dir.path(), &options).unwrap();
+        }
+        let target = tempfile::tempdir().unwrap();
+        let format = QuantizeOptions::default();
+        let going = &mut |_: u64, _: u64, _: &str| ControlFlow::Continue(());
+        quantize(dir.path(), target.path(), &format, going).unwrap();
+        return Model::open(target.path(), &options).unwrap();
+    }
     let dir = fixture(name);
     if name.starts_with("glm-10b") {
         // Its special ids come from the tokenizer, which the fixture does not have.
@@ -395,9 +426,11 @@ fn a_hook_sees_the_inputs_of_every_linear_layer() {
         let logits = model.run(&mut workspace, &mut chunks, options).unwrap();
         let observed: Vec<_> = (0..2).map(|i| logits.chunk(i).map(bits).collect()).collect();
         let tokens = prompts[0].len() + prompts[1].len();
-        let roles = LinearRole::ALL.into_iter().filter(|role| *role != LinearRole::Head);
-        for point in
-            roles.flat_map(|role| (0..config.layers).map(move |l| HookPoint::Input(l, role)))
+        let roles =
+            [LinearRole::Qkv, LinearRole::AttentionOutput, LinearRole::Up, LinearRole::Down];
+        for point in roles
+            .into_iter()
+            .flat_map(|role| (0..config.layers).map(move |l| HookPoint::Input(l, role)))
         {
             assert_eq!(seen.get(&point), Some(&tokens), "{name}: {point:?}");
         }

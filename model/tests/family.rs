@@ -23,21 +23,27 @@ const HERE: [&str; 3] =
 const LAYERS: [&str; 3] = ["glm-4-9b-chat-hf-layer", "glm-4-0414-layer", "glm-10b-layer"];
 
 /// Models in the shared directory, with their storage formats.
-const SHARED: [(&str, &[&str]); 9] = [
+const SHARED: [(&str, &[&str]); 12] = [
     ("chatglm2-6b-tiny", &["f16", "bin-f16-sharded", "int4"]),
     ("chatglm3-6b-tiny", &["f16", "f32"]),
     ("glm-4-9b-chat-tiny", &["bf16"]),
     ("glm-4-9b-chat-hf-tiny", &["bf16"]),
     ("glm-4-0414-tiny", &["bf16"]),
+    ("glm4v-text-tiny", &["bf16", "bf16-old"]),
     ("glm-10b-tiny", &["f16", "bin-f16-prefixed"]),
     ("glm-130b-tiny", &["mp1", "mp2", "int4-mp2"]),
     ("glm-130b-narrow", &["mp2", "int4", "int8-mp2"]),
     ("chatglm-6b-tiny", &["f16"]),
+    ("glm4-moe-lite-tiny", &["bf16", "bf16-fused", "fused"]),
+    ("glm4-moe-tiny", &["bf16", "qk-norm"]),
 ];
 
 /// Largest error of 8-bit weights with these random weights, relative RMS of the logits. Trained weights have a far smaller
 /// error. Measured: 0.064.
 const INT8_ERROR: f32 = 0.07;
+
+/// The same of models with experts: where scores are nearly equal, rounding chooses other experts. Measured: 0.20.
+const EXPERTS_ERROR: f32 = 0.25;
 
 /// A check of one model: its name, its folder and its goldens.
 type Check = fn(&str, &Path, &Goldens);
@@ -113,7 +119,8 @@ fn check_quantized(name: &str, dir: &Path, goldens: &Goldens) {
         check_logits(target.path(), goldens);
     }
     let error = int8_error(target.path(), goldens, f32::INFINITY);
-    assert!(error < INT8_ERROR, "{name}: {error}");
+    let largest = if name.contains("-moe-") { EXPERTS_ERROR } else { INT8_ERROR };
+    assert!(error < largest, "{name}: {error}");
     let model = Model::open(target.path(), &Options::default()).unwrap();
     assert_eq!(model.inventory().copied_bytes, 0, "{name}");
 }

@@ -10,53 +10,9 @@ use std::path::Path;
 
 use common::fixture;
 use glm_model::{Checkpoint, Config, QuantizeOptions, Template, Tokenizer, quantize};
-use writer::{Gguf, LAYERS, Value, layer, of_transformers, text, written};
-
-/// The characters that stand for the bytes from 0 to 255 in GPT-2's notation.
-fn byte_tokens() -> Vec<String> {
-    let is_printable = |byte: u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
-    let mut others = (0x100..).filter_map(char::from_u32);
-    (0..=255)
-        .map(|byte| if is_printable(byte) { char::from(byte) } else { others.next().unwrap() })
-        .map(String::from)
-        .collect()
-}
-
-const TEMPLATE: &str =
-    "[gMASK]<sop>{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}{% endfor %}<|assistant|>";
-
-/// A model of which only the tokenizer matters: bytes, `ab`, `abc`, `bc`, a gap, special tokens.
-fn bytes_and_words() -> Gguf {
-    let (normal, control, user, unused) = (1, 3, 4, 5);
-    let mut tokens = byte_tokens();
-    let mut types = vec![normal; 256];
-    for (token, kind) in [
-        ("ab", normal),
-        ("abc", normal),
-        ("bc", normal),
-        ("[PAD259]", unused),
-        ("[gMASK]", control),
-        ("<sop>", control),
-        ("<|user|>", control),
-        ("<|assistant|>", control),
-        ("<think>", user),
-    ] {
-        tokens.push(token.to_owned());
-        types.push(kind);
-    }
-    let merges = ["a b", "ab c"].map(str::to_owned).to_vec();
-    layer("glm4")
-        .with("glm4.vocab_size", Value::U32(270))
-        .with("tokenizer.ggml.model", text("gpt2"))
-        .with("tokenizer.ggml.pre", text("glm4"))
-        .with("tokenizer.ggml.tokens", Value::Texts(tokens))
-        .with("tokenizer.ggml.token_type", Value::Integers(types))
-        .with("tokenizer.ggml.merges", Value::Texts(merges))
-        .with("tokenizer.ggml.eos_token_id", Value::U32(262))
-        .with("tokenizer.ggml.eot_token_id", Value::U32(262))
-        .with("tokenizer.ggml.eom_token_id", Value::U32(260))
-        .with("tokenizer.chat_template", text(TEMPLATE))
-}
+use writer::{
+    Gguf, LAYERS, Value, byte_tokens, bytes_and_words, layer, of_transformers, text, written,
+};
 
 #[test]
 fn tokens_template_and_ends_come_from_the_file() {

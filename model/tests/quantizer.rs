@@ -8,7 +8,7 @@ mod split;
 #[path = "common/stored.rs"]
 mod stored;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
@@ -108,6 +108,44 @@ fn the_result_is_that_of_quantize() {
     let mut calibrated = QuantizeOptions::new(8, 32);
     calibrated.calibration = Some(Calibration::of_ids(vec![(5..25).collect()]).unwrap());
     check(Format::Safetensors, Some(1), &calibrated);
+}
+
+/// A `Quantizer` that gets one file after the other goes on from the layer where it stopped: it does not compute the layers before again.
+#[test]
+fn layers_are_calibrated_once() {
+    let go_on = &mut |_: u64, _: u64, _: &str| ControlFlow::Continue(());
+    let mut calibrated = QuantizeOptions::new(8, 32);
+    calibrated.calibration = Some(Calibration::of_ids(vec![(5..25).collect()]).unwrap());
+    for (parts, options) in [(5, QuantizeOptions::default()), (12, calibrated)] {
+        let dir = tempfile::tempdir().unwrap();
+        let [source, target, expected] =
+            ["source", "target", "expected"].map(|name| dir.path().join(name));
+        split(&demo(), &source, Format::Safetensors, parts, None);
+        quantize(&source, &expected, &options, go_on).unwrap();
+        let mut quantizer = Quantizer::open(&source, &target, &options).unwrap();
+        let mut complete = BTreeSet::new();
+        let mut steps = BTreeMap::<String, BTreeSet<usize>>::new();
+        loop {
+            let missing = quantizer.missing().unwrap();
+            let Some(next) = missing.into_iter().find(|file| !complete.contains(file)) else {
+                break;
+            };
+            complete.insert(next);
+            let mut see = |_: u64, _: u64, name: &str| {
+                steps.entry(name.to_owned()).or_default().insert(complete.len());
+                ControlFlow::Continue(())
+            };
+            quantizer.write(&|file| complete.contains(file), &mut see).unwrap();
+        }
+        quantizer.finish().unwrap();
+        assert!(files(&target) == files(&expected), "{parts} files");
+        assert!(complete.len() >= 4, "{complete:?}");
+        // Only the layer that was begun is computed again: parts of it are in up to three files.
+        for (name, steps) in &steps {
+            let (first, last) = (steps.first().unwrap(), steps.last().unwrap());
+            assert!(last - first <= 2, "{name} in steps {steps:?}");
+        }
+    }
 }
 
 #[test]

@@ -52,8 +52,20 @@ sampled_request! {
 /// What is asked of the chat template.
 #[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
 pub struct TemplateArguments {
-    /// Whether a model that can think does so before it answers.
+    /// Whether the model thinks before it answers. What it cannot do is an error.
     pub enable_thinking: Option<bool>,
+    /// Whether thoughts before the last question are left out. What the template cannot do is an error.
+    pub clear_thinking: Option<bool>,
+}
+
+impl TemplateArguments {
+    /// What a client of another API asks for. Such clients ask every model to think, so what the model cannot do is left out.
+    pub fn hinted(enable_thinking: Option<bool>, model: &ApiModel) -> Option<Self> {
+        let mut options = PromptOptions::default();
+        options.thinking = enable_thinking;
+        let is_possible = model.bundle().template().check_prompt_options(options).is_ok();
+        is_possible.then_some(Self { enable_thinking, clear_thinking: None })
+    }
 }
 
 /// What a stream has beside the answer.
@@ -154,7 +166,11 @@ fn prompt(model: &ApiModel, request: &ChatRequest, tools: Option<&Value>) -> Res
     }
     let mut options = PromptOptions::default();
     options.special_names = model.special_names();
-    options.thinking = request.chat_template_kwargs.unwrap_or_default().enable_thinking;
+    let asked = request.chat_template_kwargs.unwrap_or_default();
+    options.thinking = asked.enable_thinking.or(model.thinking());
+    options.clear_thinking = asked.clear_thinking;
+    let wrong_options = |error| ApiError::from(error).with_param("chat_template_kwargs");
+    model.bundle().template().check_prompt_options(options).map_err(wrong_options)?;
     let template = model.bundle().template();
     template.prompt_ids_with(model.tokenizer(), &messages, options).map_err(wrong)
 }

@@ -7,8 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 #[cfg(feature = "grammar")]
 use glm_model::GrammarCompiler;
 use glm_model::{
-    Adapter, Bundle, Client, Error, Model, Request, SpecialNames, Submission, Template, Tokenizer,
-    check_prompt,
+    Adapter, Bundle, Client, Error, Model, PromptOptions, Request, SpecialNames, Submission,
+    Template, Tokenizer, check_prompt,
 };
 
 use super::answer::Reader;
@@ -33,6 +33,8 @@ pub struct ApiModel {
     created: u64,
     /// What names of special tokens in messages are.
     special_names: SpecialNames,
+    /// Whether the model thinks where a request does not say.
+    thinking: Option<bool>,
     /// Most answers to a request.
     most_answers: usize,
     /// Made when the first request needs it.
@@ -70,6 +72,9 @@ impl ApiModel {
             None => open::kv_budget(&model.source)?,
         };
         let bundle = open::bundle(model, flags.template.as_deref(), &options)?;
+        let mut prompts = PromptOptions::default();
+        prompts.thinking = flags.thinking.think;
+        bundle.template().check_prompt_options(prompts)?;
         // Any request may leave a setting to the model.
         open::note_unusable(&bundle.model().config().unusable_defaults);
         let context = bundle.model().sequence(flags.context)?.capacity();
@@ -96,6 +101,7 @@ impl ApiModel {
                 true => SpecialNames::Ids,
                 false => SpecialNames::Text,
             },
+            thinking: flags.thinking.think,
             most_answers,
             #[cfg(feature = "grammar")]
             grammars: OnceLock::new(),
@@ -146,6 +152,11 @@ impl ApiModel {
     /// What names of special tokens in messages are.
     pub fn special_names(&self) -> SpecialNames {
         self.special_names
+    }
+
+    /// Whether the model thinks where a request does not say; `None` leaves it to the template.
+    pub fn thinking(&self) -> Option<bool> {
+        self.thinking
     }
 
     /// What makes constraints of grammars.

@@ -4,6 +4,7 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use glm_model::Template;
 
+use super::Thinking;
 use super::number::{memory, positive};
 
 /// How requests are answered, and the memory for it.
@@ -15,6 +16,8 @@ pub struct Api {
     /// The chat template to use in place of the model's own.
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Template::NAMES))]
     pub template: Option<String>,
+    #[command(flatten)]
+    pub thinking: Thinking,
     /// Tokens that the context holds, prompt and answer together. [default: the maximum of the model, up to 32768]
     #[arg(long, value_name = "N", value_parser = positive)]
     pub context: Option<usize>,

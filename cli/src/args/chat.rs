@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use glm_model::Template;
 
 use super::path::path;
-use super::{Answering, Model};
+use super::{Answering, Model, Thinking};
 
 /// What happens to a conversation that no longer fits in the context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -63,6 +63,8 @@ pub struct Chat {
     /// The chat template to use in place of the model's own.
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Template::NAMES))]
     pub template: Option<String>,
+    #[command(flatten)]
+    pub thinking: Thinking,
     /// What happens when the conversation no longer fits in the context.
     #[arg(long, value_name = "WHAT", default_value = "error")]
     pub context_overflow: Overflow,

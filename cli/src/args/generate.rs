@@ -6,7 +6,7 @@ use glm_model::Template;
 
 #[cfg(feature = "grammar")]
 use super::Structure;
-use super::{Answering, Model};
+use super::{Answering, Model, Thinking};
 use crate::input::Ids;
 
 const EXAMPLES: &str = "\
@@ -28,11 +28,13 @@ pub struct Generate {
     #[arg(value_name = "TEXT", conflicts_with = "prompt")]
     pub text: Option<String>,
     /// The whole prompt as ids: a JSON list. Nothing is added to it, and no tokenizer is needed.
-    #[arg(long, value_name = "LIST", conflicts_with_all = ["prompt", "text", "template"])]
+    #[arg(long, value_name = "LIST", conflicts_with_all = ["prompt", "text", "template", "think"])]
     pub ids: Option<Ids>,
     /// The chat template to use in place of the model's own.
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Template::NAMES))]
     pub template: Option<String>,
+    #[command(flatten)]
+    pub thinking: Thinking,
     /// Continue after the end of the answer, up to --max-new-tokens.
     #[arg(long)]
     pub ignore_eos: bool,

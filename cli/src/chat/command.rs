@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::settings::THINK;
 use crate::help::wrap;
 use crate::messages;
 
@@ -25,6 +26,8 @@ pub const COMMANDS: &[Listed] = &[
     listed("/save", "FILE", messages::help_save),
     listed("/load", "FILE", messages::help_load),
     listed("/adapter", "NAME", messages::help_adapter),
+    listed("/think", "on|off", messages::help_think),
+    listed("/thoughts", "", messages::help_thoughts),
     listed("/stats", "on|off", messages::help_stats),
     listed("/help", "", messages::help_help),
     listed("/bye", "", messages::help_bye),
@@ -67,6 +70,8 @@ pub enum Command<'a> {
     Adapter(Option<&'a str>),
     /// `None` turns statistics on where they are off, and off where they are on.
     Stats(Option<bool>),
+    /// Shows the thoughts before the last answer.
+    Thoughts,
     Help,
     Leave,
     /// A command with the wrong argument: its name, and what should follow.
@@ -104,6 +109,8 @@ impl<'a> Command<'a> {
             ("/load", path) if !path.is_empty() => Self::Load(expanded(path)),
             ("/adapter", "") => Self::Adapter(None),
             ("/adapter", name) => Self::Adapter(Some(name)),
+            ("/think", value @ ("" | "on" | "off")) => Self::Set(THINK, value),
+            ("/thoughts", "") => Self::Thoughts,
             ("/stats", "") => Self::Stats(None),
             ("/stats", "on") => Self::Stats(Some(true)),
             ("/stats", "off") => Self::Stats(Some(false)),
@@ -177,6 +184,10 @@ mod tests {
             ("/adapter law ", Command::Adapter(Some("law"))),
             ("/stats on", Command::Stats(Some(true))),
             ("/stats maybe", Command::Misused("/stats", "on|off")),
+            ("/think off", Command::Set("think", "off")),
+            ("/think", Command::Set("think", "")),
+            ("/think hard", Command::Misused("/think", "on|off")),
+            ("/thoughts", Command::Thoughts),
             ("/?", Command::Help),
             ("/quit", Command::Leave),
             ("/bye", Command::Leave),

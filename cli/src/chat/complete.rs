@@ -71,8 +71,8 @@ fn candidates(line: &str) -> (usize, Vec<String>) {
         (["/set", name], false) => (start, starting(&settings::names(), name)),
         (["/set", name], true) => (start, starting(settings::values(name), "")),
         (["/set", name, value], false) => (start, starting(settings::values(name), value)),
-        (["/stats"], true) => (start, starting(&["on", "off"], "")),
-        (["/stats", value], false) => (start, starting(&["on", "off"], value)),
+        (["/stats" | "/think"], true) => (start, starting(&["on", "off"], "")),
+        (["/stats" | "/think", value], false) => (start, starting(&["on", "off"], value)),
         (["/load" | "/save", ..], _) => {
             let rest = line.find(char::is_whitespace).map_or(line.len(), |at| at + 1);
             let typed = line[rest..].trim_start();

@@ -1,16 +1,18 @@
 //! A conversation, and what can be done with it from a prompt.
 
-use std::io::{IsTerminal, Write, stdout};
+use std::io::{IsTerminal, Write, stdin, stdout};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use glm_model::{
-    Conversation, ConversationOptions, Error, FinishReason, Message, Reply, Role, messages_to_json,
+    AnswerEvent, Conversation, ConversationOptions, Error, FinishReason, Message, Reply, Role,
+    messages_to_json,
 };
 
 use super::adapters::Adapters;
 use super::settings::{self, SYSTEM};
 use super::style::note;
+use super::thoughts::Thoughts;
 use super::wrap::Wrap;
 use crate::answer::{self, Shown};
 use crate::output::{self, say};
@@ -24,6 +26,8 @@ pub struct Session {
     start: ConversationOptions,
     /// Whether statistics follow each answer.
     pub stats: bool,
+    /// What the model thought last, also before an answer that was stopped.
+    thoughts: String,
     /// Where the conversation was loaded from or saved to.
     file: Option<PathBuf>,
     /// What helps when the context is full.
@@ -39,12 +43,12 @@ impl Session {
         advice: fn() -> String,
     ) -> Self {
         let start = conversation.options().clone();
-        Self { conversation, adapters, start, stats, file: None, advice }
+        Self { conversation, adapters, start, stats, thoughts: String::new(), file: None, advice }
     }
 
     /// Answers a question and prints the answer.
     pub fn ask(&mut self, question: &str) -> Result<()> {
-        print(self.conversation.ask(question)?, self.stats, self.advice)
+        print(self.conversation.ask(question)?, &mut self.thoughts, self.stats, self.advice)
     }
 
     /// What helps after this error, if we know it.
@@ -59,12 +63,14 @@ impl Session {
     pub fn regenerate(&mut self) -> Result<()> {
         let (stats, advice) = (self.stats, self.advice);
         match self.conversation.messages().last().map(|last| last.role) {
-            Some(Role::Assistant) => print(self.conversation.regenerate()?, stats, advice),
+            Some(Role::Assistant) => {
+                print(self.conversation.regenerate()?, &mut self.thoughts, stats, advice)
+            }
             None | Some(Role::System) => {
                 note(&messages::no_question_yet());
                 Ok(())
             }
-            Some(_) => print(self.conversation.answer()?, stats, advice),
+            Some(_) => print(self.conversation.answer()?, &mut self.thoughts, stats, advice),
         }
     }
 
@@ -85,6 +91,7 @@ impl Session {
             note(&messages::nothing_to_undo());
             return;
         }
+        self.thoughts.clear();
         match self.last_question() {
             Some(question) => note(&messages::back_to(excerpt(question))),
             None => note(&messages::back_to_beginning()),
@@ -97,8 +104,20 @@ impl Session {
         question.map(|question| &*question.content)
     }
 
+    /// Shows what the model thought last: before the answer that was shown last, or before the last one that was loaded.
+    pub fn show_thoughts(&self) {
+        let messages = self.conversation.messages().iter();
+        let answer = messages.rev().find(|message| message.role == Role::Assistant);
+        let loaded = answer.and_then(|answer| answer.reasoning_content.as_deref());
+        match Some(&*self.thoughts).filter(|thoughts| !thoughts.is_empty()).or(loaded) {
+            Some(thoughts) => note(thoughts),
+            None => note(&messages::no_thoughts()),
+        }
+    }
+
     pub fn clear(&mut self) {
         self.conversation.clear();
+        self.thoughts.clear();
         self.file = None;
         note(&messages::cleared());
     }
@@ -185,6 +204,7 @@ impl Session {
     pub fn resume(&mut self, loaded: Vec<Message>, path: &Path) -> Result<()> {
         let count = loaded.len();
         self.conversation.set_messages(loaded).with_context(|| path.display().to_string())?;
+        self.thoughts.clear();
         self.file = Some(path.to_owned());
         note(&messages::loaded(count, path.display()));
         Ok(())
@@ -230,19 +250,31 @@ pub fn finish(mut reply: Reply<'_>, show: &mut answer::Show<'_>) -> Result<Shown
     Ok(shown)
 }
 
-/// Prints a reply, ends its line and reports on it. In a terminal, lines are broken between words.
-fn print(reply: Reply<'_>, stats: bool, advice: fn() -> String) -> Result<()> {
+/// Prints a reply, ends its line and reports on it; `thought` becomes what the model thought before it. In a terminal, lines are broken between words.
+fn print(
+    reply: Reply<'_>,
+    thought: &mut String,
+    stats: bool,
+    advice: fn() -> String,
+) -> Result<()> {
     let is_wrapped = stdout().is_terminal();
     let mut wrap = Wrap::new();
+    let mut thoughts = Thoughts::new(stdin().is_terminal());
+    thought.clear();
     let mut has_begun = false;
-    let mut show = |piece: &str| {
-        has_begun |= !piece.is_empty();
-        match is_wrapped {
-            true => say(&wrap.push(piece, tty::columns())),
-            false => say(piece),
+    let mut show = |event: &AnswerEvent| {
+        thoughts.show(event)?;
+        if let AnswerEvent::Reasoning(piece) = event {
+            thought.push_str(piece);
+        }
+        has_begun |= matches!(event, AnswerEvent::Text(_));
+        match event {
+            AnswerEvent::Text(piece) if is_wrapped => say(&wrap.push(piece, tty::columns())),
+            event => answer::say_text(event),
         }
     };
     let shown = finish(reply, &mut show);
+    thoughts.end()?;
     if shown.is_ok() || has_begun {
         output::line(&wrap.end())?;
     }

@@ -22,7 +22,9 @@ struct Setting {
 pub const SYSTEM: &str = "system";
 /// Whether questions are remembered for the next run.
 pub const HISTORY: &str = "history";
-/// The value that a setting had when the chat began.
+/// Whether the model thinks before it answers.
+pub const THINK: &str = "think";
+/// The value that a setting had when the chat began. For [`THINK`] also that of the template.
 const DEFAULT: &str = "default";
 const NONE: &str = "none";
 const RANDOM: &str = "random";
@@ -97,6 +99,24 @@ const SETTINGS: &[Setting] = &[
             Ok(())
         },
         copy: |options, other| options.request.draft = other.request.draft,
+    },
+    Setting {
+        name: THINK,
+        values: &[args::ON, args::OFF, DEFAULT],
+        get: |options| match options.prompt.thinking {
+            None => DEFAULT.to_owned(),
+            Some(true) => args::ON.to_owned(),
+            Some(false) => args::OFF.to_owned(),
+        },
+        set: |options, value| {
+            options.prompt.thinking = match value {
+                args::ON => Some(true),
+                args::OFF => Some(false),
+                _ => return Err(messages::one_of("on, off")),
+            };
+            Ok(())
+        },
+        copy: |options, other| options.prompt.thinking = other.prompt.thinking,
     },
     Setting {
         name: "context-overflow",

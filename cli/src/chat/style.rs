@@ -5,9 +5,9 @@ use std::io::{IsTerminal, stderr};
 use crate::output;
 use crate::tty;
 
-const DIM: &str = "\x1b[2m";
+pub const DIM: &str = "\x1b[2m";
 const PROMPT: &str = "\x1b[1;36m";
-const PLAIN: &str = "\x1b[0m";
+pub const PLAIN: &str = "\x1b[0m";
 
 /// The prompt without and with colours. The editor counts the width of the first.
 pub fn prompt(text: &str) -> (String, String) {

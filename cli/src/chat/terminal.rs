@@ -92,6 +92,7 @@ fn obey(
             session.stats = is_on.unwrap_or(!session.stats);
             note(&format!("stats {}", on_or_off(session.stats)));
         }
+        Command::Thoughts => session.show_thoughts(),
         Command::Help => note(&help(tty::columns().unwrap_or(usize::MAX))),
         Command::Leave => return Ok(ControlFlow::Break(())),
         Command::Misused(name, argument) => {

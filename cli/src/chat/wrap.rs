@@ -3,7 +3,7 @@
 use unicode_width::UnicodeWidthChar;
 
 /// Narrower terminals break lines by themselves.
-const NARROWEST: usize = 20;
+pub const NARROWEST: usize = 20;
 /// A fence of a code block, whose lines are not broken.
 const FENCE: &str = "```";
 /// Punctuation that does not begin a line.
@@ -19,6 +19,8 @@ pub struct Wrap {
     word: String,
     word_width: usize,
     is_code: bool,
+    /// Whether lines of code are broken, too.
+    breaks_code: bool,
     /// Whether the word is the first of its line.
     is_first: bool,
 }
@@ -26,6 +28,11 @@ pub struct Wrap {
 impl Wrap {
     pub fn new() -> Self {
         Self { is_first: true, ..Self::default() }
+    }
+
+    /// The same, where no line may be longer than the terminal is wide.
+    pub fn breaking_code() -> Self {
+        Self { breaks_code: true, ..Self::new() }
     }
 
     /// Takes a piece of the answer and returns what is to be shown now, in lines of at most `columns`.
@@ -81,7 +88,8 @@ impl Wrap {
 
     /// Appends a character to the word, and moves the word to the next line if it is too long for this one.
     fn add(&mut self, c: char, width: usize, columns: usize, shown: &mut String) {
-        let is_full = width > 0 && self.column + width > columns && !self.is_code;
+        let is_full =
+            width > 0 && self.column + width > columns && (!self.is_code || self.breaks_code);
         if is_full && self.column > self.word_width {
             self.gap.clear();
             shown.push('\n');

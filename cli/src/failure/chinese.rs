@@ -66,6 +66,17 @@ fn file(problem: &str) -> String {
         ("is missing", "缺少此文件，或它不是普通文件"),
         ("is neither a folder nor", "既不是文件夹，也不是 GGUF 文件"),
         ("no tokenizer", "此处没有分词器"),
+        (
+            "model_type glm_moe_dsa",
+            "不支持 GLM-5 系列：它使用稀疏注意力（DSA），由索引器为每个查询选择键",
+        ),
+        (
+            "model_type glm5_next",
+            "不支持 GLM-5.3-Flash：它使用 delta 注意力、稀疏注意力（DSA）和超连接",
+        ),
+        ("model_type glm_ocr", "不支持 GLM-OCR：它读取图片中的文字，而本程序不支持图片"),
+        ("model_type glm_image", "不支持 GLM-Image：它生成图片，而本程序只支持文字"),
+        ("model_type glmasr", "不支持 GLM-ASR：它识别语音，而本程序不支持音频"),
         ("model_type", "不支持这种模型架构"),
         (
             "is a git-lfs pointer",
@@ -79,6 +90,14 @@ fn file(problem: &str) -> String {
         (
             "has its columns in an order (desc_act",
             "列的顺序（desc_act 或 actorder）要等所有文件齐全才能知道：请先下载，再运行 `glm quantize`",
+        ),
+        (
+            "general.architecture is \"glm-dsa\"",
+            "不支持 GLM-5 系列的 GGUF 文件：它使用稀疏注意力（DSA），由索引器为每个查询选择键",
+        ),
+        (
+            "general.architecture is \"glm5",
+            "不支持 GLM-5.3-Flash 的 GGUF 文件：它使用 delta 注意力、稀疏注意力（DSA）和超连接",
         ),
         ("general.architecture is", "不支持这种架构的 GGUF 文件"),
         ("is the vision part", "是模型的视觉部分（mmproj），尚不支持：请指定语言模型的 GGUF 文件"),
@@ -110,8 +129,11 @@ fn file(problem: &str) -> String {
 /// What is wrong with a text or a conversation.
 fn prompt(details: &str) -> &'static str {
     match details {
+        _ if details.contains("images are not supported") => "不支持图片，只支持文字",
         _ if details.contains("does not support") => "模型不支持这种角色的消息",
         _ if details.contains("to fill") || details.contains("blank") => "文本中的空白有误",
+        _ if details.contains("cannot think") => "该模型不会思考",
+        _ if details.contains("always thinks") => "该模型总是先思考，无法关闭",
         _ => "无法由输入生成提示",
     }
 }
@@ -144,7 +166,7 @@ fn range_in_chinese(range: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use glm_model::{Config, Sampling, Template, Tokenizer};
+    use glm_model::{Config, Sampling, Template, Tokenizer, messages_from_json};
 
     use super::*;
 
@@ -159,6 +181,26 @@ mod tests {
         std::fs::write(dir.path().join("config.json"), r#"{"model_type": "llama"}"#).unwrap();
         let unsupported = sentence(Config::open(dir.path()).unwrap_err());
         assert!(unsupported.contains("不支持这种模型架构") && unsupported.contains("llama"));
+        for (model_type, expected) in [
+            ("glm_moe_dsa", "不支持 GLM-5 系列"),
+            ("glm5_next", "不支持 GLM-5.3-Flash"),
+            ("glm_ocr", "不支持 GLM-OCR"),
+            ("glm_image", "不支持 GLM-Image"),
+            ("glmasr", "不支持 GLM-ASR"),
+        ] {
+            let config = format!(r#"{{"model_type": "{model_type}"}}"#);
+            let known = Config::from_files(&[("config.json", config.as_bytes())]).unwrap_err();
+            let known = sentence(known);
+            assert!(known.contains(expected) && known.contains("supported: ChatGLM-6B"), "{known}");
+        }
+        let gguf = Config::from_files(&[(
+            "config.json",
+            br#"{"general.architecture": "glm-dsa"}"#.as_slice(),
+        )]);
+        assert!(sentence(gguf.unwrap_err()).contains("不支持 GLM-5 系列的 GGUF 文件"));
+        let image = r#"[{"role": "user", "content": [{"type": "image_url"}]}]"#;
+        let image = sentence(messages_from_json(image).unwrap_err());
+        assert!(image.starts_with("不支持图片，只支持文字"), "{image}");
         let template = sentence(Template::named("none").err().unwrap());
         assert!(template.contains("以下之一"), "{template}");
         let full = sentence(Error::ContextFull { needed: 9, capacity: 8, max: 20 });

@@ -45,6 +45,12 @@ pub fn remarks(source: &Source, inventory: &Inventory) -> Vec<String> {
     let assumed = inventory.config.assumed;
     let mut remarks: Vec<_> =
         assumed.map(|variant| messages::variant_is_assumed(variant.name())).into_iter().collect();
+    if inventory.config.is_text_part() {
+        remarks.push(messages::only_text_is_read());
+    }
+    if inventory.config.has_prediction_layer {
+        remarks.push(messages::prediction_layer_is_left_out());
+    }
     let format = models::format(inventory);
     let copied = bytes(inventory.copied_bytes);
     if !inventory.is_quantized {

@@ -3,6 +3,7 @@
 use anyhow::{Result, bail};
 use glm_model::Inventory;
 
+use super::cgroup;
 use crate::messages;
 use crate::units::bytes;
 
@@ -22,16 +23,21 @@ pub fn check(inventory: &Inventory, no_mmap: bool, available: u64) -> Result<()>
     }
 }
 
+/// Whether the weights that stay mapped do not fit beside the others, so that experts are read from the disk as tokens choose them.
+pub fn is_streamed(inventory: &Inventory, no_mmap: bool, available: u64) -> bool {
+    available > 0 && !no_mmap && inventory.expert_bytes > 0 && inventory.bytes() > available
+}
+
 /// Bytes of memory that are free; 0 if the system does not say.
 pub fn free() -> u64 {
     let mut system = sysinfo::System::new();
     system.refresh_memory();
-    let mut available = system.available_memory() + system.free_swap();
-    // A container may have a smaller limit than the machine.
-    if let Some(limits) = system.cgroup_limits() {
-        available = available.min(limits.free_memory + reclaimable() + limits.free_swap);
+    let swap = system.free_swap();
+    let mut available = system.available_memory() + swap;
+    if let Some(left) = cgroup::free(swap) {
+        // Not 0, which stands for unknown.
+        available = available.min(left.max(1));
     }
-    // Not 0, which stands for unknown.
     match (available, address_space()) {
         (0, u64::MAX) => 0,
         (0, left) => left.max(1),
@@ -84,30 +90,6 @@ pub fn beside(weights: u64, available: u64) -> u64 {
     (available.saturating_sub(weights) / 4 * 3).max(available / 4)
 }
 
-/// Bytes that count towards a container's limit but that the kernel frees when memory is needed: cached files and the kernel's
-/// data about them.
-fn reclaimable() -> u64 {
-    let paths = ["/sys/fs/cgroup/memory.stat", "/sys/fs/cgroup/memory/memory.stat"];
-    let statistics = paths.iter().find_map(|path| std::fs::read_to_string(path).ok());
-    statistics.map_or(0, |statistics| sum_of_reclaimable(&statistics))
-}
-
-/// The reclaimable bytes in `memory.stat` of a control group, version 2 or version 1. In version 1 the names with `total_` include
-/// the groups below.
-fn sum_of_reclaimable(statistics: &str) -> u64 {
-    let value = |name: &str| -> Option<u64> {
-        let of = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok();
-        statistics.lines().find_map(of)
-    };
-    let kinds = [
-        &["total_inactive_file", "inactive_file"][..],
-        &["total_active_file", "active_file"],
-        // In version 2 only.
-        &["slab_reclaimable"],
-    ];
-    kinds.iter().filter_map(|names| names.iter().find_map(|name| value(name))).sum()
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -115,16 +97,6 @@ mod tests {
     use glm_model::ModelFiles;
 
     use super::*;
-
-    #[test]
-    fn files_that_were_read_do_not_fill_a_container() {
-        let second = "anon 9\nfile 700\nshmem 100\ninactive_file 400\nactive_file 200\nslab_reclaimable 5\nslab_unreclaimable 3\n";
-        assert_eq!(sum_of_reclaimable(second), 605);
-        let first =
-            "inactive_file 1\nactive_file 2\ntotal_inactive_file 30\ntotal_active_file 40\n";
-        assert_eq!(sum_of_reclaimable(first), 70);
-        assert_eq!(sum_of_reclaimable(""), 0);
-    }
 
     #[test]
     fn the_status_of_a_process_has_numbers() {
@@ -155,6 +127,20 @@ mod tests {
         let refusal = check(&mapped, true, all - 1).unwrap_err().to_string();
         assert!(refusal.contains("leave out --no-mmap"), "{refusal}");
         assert!(check(&copied, true, copied.bytes() - 1).is_err());
+    }
+
+    #[test]
+    fn only_experts_that_are_larger_than_memory_are_streamed() {
+        let models =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/models/chatglm-6b-tiny");
+        let mut inventory = ModelFiles::open(models.join("bin-f16")).unwrap().inventory().clone();
+        let all = inventory.bytes();
+        assert!(!is_streamed(&inventory, false, all - 1));
+        inventory.expert_bytes = all / 2;
+        assert!(is_streamed(&inventory, false, all - 1));
+        assert!(!is_streamed(&inventory, true, all - 1));
+        // Enough memory, or the system does not say.
+        assert!(!is_streamed(&inventory, false, all) && !is_streamed(&inventory, false, 0));
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub async fn create(caller: Caller, Body(request): Body<MessagesRequest>) -> Res
     request.check()?;
     let (answers, head) = caller
         .ask(request.user(), |served| {
-            let (question, _) = request.chat()?.question(served)?;
+            let question = request.question(served)?;
             Ok((question, Head::new(served.answering_name(request.model.as_deref()))))
         })
         .await?;
@@ -63,6 +63,6 @@ pub async fn count_tokens(
     Body(request): Body<MessagesRequest>,
 ) -> Result<Json<TokenCount>> {
     let user = request.user();
-    let (question, _) = caller.encode(user, |served| request.chat()?.question(served)).await?;
+    let question = caller.encode(user, |served| request.question(served)).await?;
     Ok(Json(TokenCount { input_tokens: question.prompts.iter().map(Vec::len).sum() }))
 }

@@ -142,6 +142,11 @@ pub fn suspend() {
     }
 }
 
+/// How often the program was stopped by Ctrl-Z and went on.
+pub fn stops() -> usize {
+    *lock(&STOPS.0)
+}
+
 fn quieten() {
     wait_for_end();
     if let Some(modes) = &*lock(&ORIGINAL) {

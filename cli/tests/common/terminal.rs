@@ -89,8 +89,10 @@ impl Start {
             .env("LANG", "C.UTF-8")
             .env("TERM", "xterm-256color")
             .current_dir(&home);
-        if let Some(isa) = std::env::var_os("GLM_ISA") {
-            command = command.env("GLM_ISA", isa);
+        for name in ["GLM_ISA", "ASAN_OPTIONS"] {
+            if let Some(value) = std::env::var_os(name) {
+                command = command.env(name, value);
+            }
         }
         let child = command.envs(self.variables).spawn(pts).unwrap();
         let seen = Arc::new(Seen::new(rows, columns));

@@ -48,7 +48,8 @@ def good(rng, is_causal):
         case 9:
             return "/v1/messages/count_tokens", {"model": None, "messages": chat(rng)["messages"]}
         case 10:
-            thinking = {"enable_thinking": rng.random() < 0.3}
+            # The model cannot think: to ask for it is an error, and to do without is not.
+            thinking = rng.choice([{}, {"enable_thinking": False}])
             choice = rng.choice(["auto", "required", {"type": "function", "function": {"name": "get_weather"}}])
             calls = {"tools": [TOOL], "tool_choice": choice, "chat_template_kwargs": thinking}
             return CHAT, {**chat(rng, 120), **calls}

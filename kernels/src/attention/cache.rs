@@ -7,82 +7,13 @@ use bytemuck::Zeroable;
 use bytemuck::allocation::try_zeroed_vec;
 
 use super::element::Number;
-use super::product::{Columns, Strips};
+use super::product::Columns;
+use super::shape::{KvShape, Values};
 use super::store::Store;
 use super::{Cached, KEYS, MAX_HEAD_SIZE};
 use crate::Isa;
 use crate::parallel::{SharedRows, for_each};
-use crate::simd::LANES;
-
-/// Vectors with one lane per position of a page.
-pub(super) const PANELS: usize = KEYS / LANES;
-
-/// Dimensions of the KV cache of a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KvShape {
-    /// Layers.
-    pub layers: usize,
-    /// KV heads of a layer.
-    pub heads: usize,
-    /// Elements of a head, a multiple of 8 up to [`MAX_HEAD_SIZE`].
-    pub head_size: usize,
-}
-
-impl KvShape {
-    /// Words of the keys and of the values of one head in a page.
-    #[inline(always)]
-    fn words<E: Cached>(&self) -> [usize; 2] {
-        [words::<E::Key>(self.keys()), words::<E::Value>(self.values())]
-    }
-
-    /// Vectors of the grids and of the anchor of one head in a page.
-    #[inline(always)]
-    fn grids<E: Cached>(&self) -> usize {
-        let panels = panels::<E::Key>() + panels::<E::Value>();
-        panels + if E::Key::MINIMUM { self.head_size / LANES } else { 0 }
-    }
-
-    /// Layout of the keys of one head: a column is eight positions.
-    #[inline(always)]
-    pub(super) fn keys(&self) -> Strips {
-        Strips { depth: self.head_size, columns: PANELS }
-    }
-
-    /// Layout of the values of one head: a column is eight elements.
-    #[inline(always)]
-    pub(super) fn values(&self) -> Strips {
-        Strips { depth: KEYS, columns: self.head_size / LANES }
-    }
-
-    /// Bytes of a page whose elements have type `E`.
-    ///
-    /// # Panics
-    /// If the size overflows.
-    #[track_caller]
-    pub fn page_bytes<E: Cached>(&self) -> usize {
-        // More than the vectors and grids of any type.
-        self.head_size.checked_mul(16 * KEYS).expect("bytes of a page");
-        let [keys, values] = self.words::<E>();
-        let head = (keys + values).checked_mul(size_of::<u64>());
-        head.and_then(|bytes| bytes.checked_add(self.grids::<E>() * size_of::<[f32; LANES]>()))
-            .and_then(|bytes| bytes.checked_mul(self.layers))
-            .and_then(|bytes| bytes.checked_mul(self.heads))
-            .expect("bytes of a page")
-    }
-}
-
-/// Words of a matrix of the page.
-#[inline(always)]
-fn words<N: Number>(strips: Strips) -> usize {
-    const { assert!(size_of::<N::Vector>().is_multiple_of(size_of::<u64>())) };
-    strips.vectors::<N>() * (size_of::<N::Vector>() / size_of::<u64>())
-}
-
-/// Vectors of the grids of one head's keys or values in a page.
-#[inline(always)]
-fn panels<N: Number>() -> usize {
-    if N::QUANTIZED { PANELS } else { 0 }
-}
+use crate::simd::{LANES, Vectors};
 
 /// The operating system refused an allocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,10 +30,12 @@ pub struct OutOfMemory;
 /// same, and the weighted sum of the values is rotated back. Keys of [`Int4`](super::Int4) are stored as differences from the anchor of the page:
 /// most of a key is the same for all positions. The anchor is the mean of the keys of the page before; in the first page, it is the
 /// first key. So it depends on earlier positions only.
+///
+/// Where the [values are a part of the keys](Values::Keys), a page has no values and no grids of them.
 pub struct KvPage<E: Cached> {
     shape: KvShape,
-    /// `[layers][heads]`; each head is its keys ([`Strips`] of 16 columns of `head size` vectors) followed by its values
-    /// ([`Strips`] of `head size / 8` columns of 128 vectors).
+    /// `[layers][heads]`; each head is its keys ([`Strips`](super::product::Strips) of 16 columns of `head size` vectors) followed by
+    /// its values ([`Strips`](super::product::Strips) of `head size / 8` columns of 128 vectors).
     words: Vec<u64>,
     /// `[layers][heads]`; each head has the grids of its keys and of its values, `[2][16]` times those of eight positions, and its
     /// anchor; empty for floats
@@ -117,16 +50,19 @@ impl<E: Cached> KvPage<E> {
     /// If the memory cannot be allocated.
     ///
     /// # Panics
-    /// If the head size is not a multiple of 8 in 8..=[`MAX_HEAD_SIZE`], or the size overflows.
+    /// If the head size is not a multiple of 8 in 8..=[`MAX_HEAD_SIZE`], values are an empty or too large part of keys, or the size overflows.
     #[track_caller]
     pub fn new(shape: KvShape) -> Result<Self, OutOfMemory> {
-        let KvShape { layers, heads, head_size } = shape;
+        let KvShape { layers, heads, head_size, values } = shape;
         assert!(head_size.is_multiple_of(LANES), "head of {head_size}, no multiple of {LANES}");
         assert!((1..=MAX_HEAD_SIZE).contains(&head_size), "head of {head_size}");
+        if let Values::Keys(size) = values {
+            assert!((1..=head_size).contains(&size), "value of {size} in a key of {head_size}");
+        }
         let heads = layers.checked_mul(heads).expect("heads of all layers");
         let zeroed_of = |each: usize| heads.checked_mul(each).expect("elements of a page");
         let words = zeroed_of(shape.words::<E>().iter().sum());
-        let grids = zeroed_of(shape.grids::<E>());
+        let grids = zeroed_of(shape.grids::<E>().iter().sum());
         Ok(Self { shape, words: zeroed(words)?, grids: zeroed(grids)?, types: PhantomData })
     }
 
@@ -150,9 +86,10 @@ impl<E: Cached> KvPage<E> {
         let words = &self.words[at * (keys + values)..][..keys + values];
         let (keys, values) = words.split_at(keys);
         let (keys, values) = (bytemuck::cast_slice(keys), bytemuck::cast_slice(values));
-        let grids = &self.grids[at * shape.grids::<E>()..][..shape.grids::<E>()];
-        let (key_grids, grids) = grids.split_at(panels::<E::Key>());
-        let (value_grids, anchor) = grids.split_at(panels::<E::Value>());
+        let [of_keys, of_values, of_anchor] = shape.grids::<E>();
+        let len = of_keys + of_values + of_anchor;
+        let (key_grids, grids) = self.grids[at * len..][..len].split_at(of_keys);
+        let (value_grids, anchor) = grids.split_at(of_values);
         CachedHead { shape, keys, values, grids: [key_grids, value_grids], anchor }
     }
 }
@@ -282,7 +219,7 @@ impl<E: Cached> KvCache<E> {
             let before = before.last();
             let [key_words, value_words] = shape.words::<E>();
             let words_len = key_words + value_words;
-            let grids_len = shape.grids::<E>();
+            let grids_len = shape.grids::<E>().iter().sum();
             let words = layer_of(&mut page.words, layer, shape.heads * words_len);
             let grids = layer_of(&mut page.grids, layer, shape.heads * grids_len);
             let words = &SharedRows::new(words, words_len);
@@ -322,6 +259,7 @@ fn layer_of<T>(values: &mut [T], layer: usize, len: usize) -> &mut [T] {
 #[cfg(test)]
 impl<E: Cached> KvCache<E> {
     /// Keys and values of the first positions in a layer, `[positions][heads][head size]`, as `f32`; rotated if they are quantized.
+    /// The values may be a part of the keys: then they are whole keys here.
     pub(super) fn values(&self, layer: usize, positions: usize) -> [Vec<f32>; 2] {
         let (mut keys, mut values) = (Vec::new(), Vec::new());
         for position in 0..positions {
@@ -331,15 +269,21 @@ impl<E: Cached> KvCache<E> {
                 let block = self.head(position / KEYS, layer, head);
                 let [keys_of_page, values_of_page] = block.grids;
                 let [key_scale, key_minimum] = grid::<E::Key>(keys_of_page, panel, lane);
-                let [value_scale, value_minimum] = grid::<E::Value>(values_of_page, panel, lane);
                 for i in 0..self.shape.head_size {
                     let anchor = if E::Key::MINIMUM { block.anchor.as_flattened()[i] } else { 0.0 };
-                    let (first, step) = self.shape.keys().column::<E::Key>(panel);
+                    let (first, step) = self.shape.key_strips().column::<E::Key>(panel);
                     let vector = &block.keys[first + i * step];
                     let key = E::Key::get(vector, panel % E::Key::COLUMNS, lane);
                     keys.push(key.widen() * key_scale + key_minimum + anchor);
+                }
+                if self.shape.shares() {
+                    values.extend_from_slice(&keys[values.len()..]);
+                    continue;
+                }
+                let [value_scale, value_minimum] = grid::<E::Value>(values_of_page, panel, lane);
+                for i in 0..self.shape.head_size {
                     let column = i / LANES;
-                    let (first, step) = self.shape.values().column::<E::Value>(column);
+                    let (first, step) = self.shape.value_strips().column::<E::Value>(column);
                     let vector = &block.values[first + index * step];
                     let value = E::Value::get(vector, column % E::Value::COLUMNS, i % LANES);
                     values.push(value.widen() * value_scale + value_minimum);
@@ -378,15 +322,25 @@ impl<'a, E: Cached> CachedHead<'a, E> {
     /// The first `n` keys, rounded up to a multiple of eight. Eight keys form a column.
     #[inline(always)]
     pub(super) fn keys(&self, n: usize) -> Columns<'a, E::Key> {
-        let strips = self.shape.keys();
+        let strips = self.shape.key_strips();
         Columns::new(self.keys, strips, strips.depth, n.div_ceil(LANES))
     }
 
-    /// The first `n` values. Eight elements of all of them form a column.
+    /// The first `n` values that are no keys. Eight elements of all of them form a column.
     #[inline(always)]
     pub(super) fn values(&self, n: usize) -> Columns<'a, E::Value> {
-        let strips = self.shape.values();
+        let strips = self.shape.value_strips();
         Columns::new(self.values, strips, n, strips.columns)
+    }
+
+    /// The scales and the minima of the values of eight positions.
+    #[inline(always)]
+    pub(super) fn value_grids<S: Vectors>(&self, simd: S, panel: usize) -> [S::F32; 2] {
+        if self.shape.shares() {
+            E::Key::grids(simd, &self.grids[0][panel])
+        } else {
+            E::Value::grids(simd, &self.grids[1][panel])
+        }
     }
 }
 
@@ -399,7 +353,7 @@ pub struct HeadRows<'a> {
     pub width: usize,
     /// Offsets of the keys in a row.
     pub keys: Heads,
-    /// Offsets of the values in a row.
+    /// Offsets of the values in a row; not read if the [values are a part of the keys](Values::Keys).
     pub values: Heads,
 }
 
@@ -418,7 +372,8 @@ impl HeadRows<'_> {
     fn check(&self, shape: KvShape) {
         let HeadRows { rows, width, keys, values } = *self;
         assert!(width > 0 && rows.len().is_multiple_of(width), "rows of {width}");
-        for heads in [keys, values] {
+        let stored = if shape.shares() { &[keys][..] } else { &[keys, values] };
+        for heads in stored {
             let last = shape.heads.checked_sub(1).and_then(|last| last.checked_mul(heads.stride));
             let end =
                 last.and_then(|last| last.checked_add(heads.first)?.checked_add(shape.head_size));

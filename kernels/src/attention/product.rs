@@ -1,5 +1,7 @@
 //! Matrix products of rows with a page of the cache: queries with its keys, softmax weights with its values.
 
+use std::slice::Chunks;
+
 use super::element::Number;
 use crate::parallel::{Tile, tiles};
 use crate::simd::{LANES, Simd, Vectors};
@@ -84,27 +86,91 @@ impl<'a, E: Number> Columns<'a, E> {
         (&self.vectors[start..][..self.depth * step], step)
     }
 
+    /// `depth` vectors from `start` on of each column in the strip that contains the columns of `pair`, and the stride between those of a
+    /// column.
+    #[inline(always)]
+    pub(super) fn block(
+        &self,
+        pair: usize,
+        start: usize,
+        depth: usize,
+    ) -> (&'a [E::Vector], usize) {
+        let (vectors, step) = self.strip(2 * pair);
+        (&vectors[start * step..(start + depth) * step], step)
+    }
+
+    /// Pairs of columns.
+    #[inline(always)]
+    pub(super) fn pairs(&self) -> usize {
+        self.columns.div_ceil(2)
+    }
+
     /// Widens the matrix to `f32`, two columns in a pair: `[columns / 2][depth]`. An odd last column is paired with itself.
     #[inline(always)]
-    pub(super) fn widen<'b, S: Vectors>(
+    pub(super) fn widen<'b, S: Simd>(
         &self,
         simd: S,
         to: &'b mut [AlignedPair],
     ) -> &'b [AlignedPair] {
-        let to = &mut to[..self.columns.div_ceil(2) * self.depth];
+        let to = &mut to[..self.pairs() * self.depth];
         for (pair, to) in to.chunks_exact_mut(self.depth).enumerate() {
-            let columns = [2 * pair, (2 * pair + 1).min(self.columns - 1)];
-            let (vectors, step) = self.strip(columns[0]);
-            let vectors = vectors.chunks_exact(step);
-            for (to, vectors) in to.iter_mut().zip(vectors) {
-                for half in 0..2 {
-                    let column = columns[half] % STRIP;
-                    let vector = &vectors[column / E::COLUMNS];
-                    simd.store(E::load(simd, vector, column % E::COLUMNS), &mut to.0[half]);
+            self.widen_pair(simd, pair, 0, to);
+        }
+        to
+    }
+
+    /// Widens vectors `start..` of columns `2 · pair` and `2 · pair + 1`, as many as `to` has. An odd last column is paired with itself.
+    #[inline(always)]
+    pub(super) fn widen_pair<S: Simd>(
+        &self,
+        simd: S,
+        pair: usize,
+        start: usize,
+        to: &mut [AlignedPair],
+    ) {
+        let (vectors, step) = self.block(pair, start, to.len());
+        let columns = [2 * pair, (2 * pair + 1).min(self.columns - 1)].map(|x| x % STRIP);
+        if step * E::COLUMNS == STRIP && columns[0] < columns[1] {
+            let vectors: &[E::Strip] = bytemuck::cast_slice(vectors);
+            let vectors = &vectors[..to.len()];
+            for i in 0..to.len() {
+                simd.pair_store(E::load_pair(simd, &vectors[i], columns[0] / 2), &mut to[i].0);
+            }
+            return;
+        }
+        for (to, vectors) in to.iter_mut().zip(vectors.chunks_exact(step)) {
+            for half in 0..2 {
+                let (vector, column) = (columns[half] / E::COLUMNS, columns[half] % E::COLUMNS);
+                simd.store(E::load(simd, &vectors[vector], column), &mut to.0[half]);
+            }
+        }
+    }
+
+    /// Widens vectors `16 · pair..` of all columns and transposes them: `to[8 · c + i]` is lane `i` of sixteen vectors of column `c`.
+    /// Behind the last vector, the eight before are repeated.
+    #[inline(always)]
+    pub(super) fn widen_lanes<S: Vectors>(&self, simd: S, pair: usize, to: &mut [AlignedPair]) {
+        for half in 0..2 {
+            let start = (2 * pair + half).min(self.depth / LANES - 1) * LANES;
+            for (column, to) in to.chunks_mut(LANES).enumerate() {
+                let (first, step) = self.strips.column::<E>(column);
+                let vectors = &self.vectors[first + start * step..][..(LANES - 1) * step + 1];
+                let mut lanes = [simd.splat(0.0); LANES];
+                for i in 0..LANES {
+                    lanes[i] = E::load(simd, &vectors[i * step], column % E::COLUMNS);
+                }
+                let lanes = simd.transpose(lanes);
+                if let Some(to) = to.first_chunk_mut::<LANES>() {
+                    for i in 0..LANES {
+                        simd.store(lanes[i], &mut to[i].0[half]);
+                    }
+                } else {
+                    for i in 0..to.len() {
+                        simd.store(lanes[i], &mut to[i].0[half]);
+                    }
                 }
             }
         }
-        to
     }
 }
 
@@ -115,19 +181,6 @@ pub(super) enum Operand<'a, E: Number> {
     Cached(Columns<'a, E>),
     /// The result of [`Columns::widen`], for several rows.
     Widened(&'a [AlignedPair]),
-}
-
-impl<'a, E: Number> Operand<'a, E> {
-    /// The operand for `rows` rows; `scratch` takes the widened columns.
-    #[inline(always)]
-    pub(super) fn new<S: Vectors>(
-        simd: S,
-        rows: usize,
-        columns: Columns<'a, E>,
-        scratch: &'a mut [AlignedPair],
-    ) -> Self {
-        if rows == 1 { Self::Cached(columns) } else { Self::Widened(columns.widen(simd, scratch)) }
-    }
 }
 
 /// The first operand: `count` rows of `depth` elements, `stride` elements apart.
@@ -155,14 +208,28 @@ pub(super) fn product<S: Simd, E: Number>(
         Operand::Widened(columns) => columns,
     };
     // Outer loop over columns: they stay in the L1 cache while all rows are multiplied with them.
-    let mut first = 0;
-    for columns in columns.chunks(rows.depth * S::PAIRS) {
-        if S::PAIRS == 2 && columns.len() > rows.depth {
-            tiles(0..rows.count, &mut Sums::<2, S> { simd, rows, columns, out, stride, first });
-        } else {
-            tiles(0..rows.count, &mut Sums::<1, S> { simd, rows, columns, out, stride, first });
-        }
-        first += S::PAIRS;
+    for (index, columns) in columns.chunks(rows.depth * S::PAIRS).enumerate() {
+        tile_product(simd, rows, columns, false, &[], &mut out[index * S::PAIRS..], stride);
+    }
+}
+
+/// [`product`] with one pair of columns, or with two where `S::PAIRS` is 2; or, if `add`, added to `out`.
+#[inline(always)]
+pub(super) fn tile_product<S: Simd>(
+    simd: S,
+    rows: Rows<'_>,
+    columns: &[AlignedPair],
+    add: bool,
+    next: &[u8],
+    out: &mut [Pair],
+    stride: usize,
+) {
+    let chunk = next.len().div_ceil(rows.count.div_ceil(TILE_ROWS).max(1)).max(1);
+    let next = next.chunks(chunk);
+    if S::PAIRS == 2 && columns.len() > rows.depth {
+        tiles(0..rows.count, &mut Sums::<2, S> { simd, rows, columns, add, next, out, stride });
+    } else {
+        tiles(0..rows.count, &mut Sums::<1, S> { simd, rows, columns, add, next, out, stride });
     }
 }
 
@@ -229,21 +296,28 @@ fn one_column<S: Vectors, E: Number>(
     simd.store(sum, out);
 }
 
+/// The products of rows with `P` pairs of columns.
 struct Sums<'a, const P: usize, S> {
     simd: S,
     rows: Rows<'a>,
     columns: &'a [AlignedPair],
+    /// Whether the sums begin with `out`.
+    add: bool,
+    /// What is requested for the L2 cache during the product: a part before each tile.
+    next: Chunks<'a, u8>,
     out: &'a mut [Pair],
     stride: usize,
-    first: usize,
 }
 
 impl<const P: usize, S: Simd> Tile for Sums<'_, P, S> {
     const TOKENS: usize = if S::TILE == 1 { 1 } else { TILE_ROWS };
+    // The two sums of a tile of one row or two do not hide the latency of the FMA.
+    const FOUR_AND_FOUR: bool = true;
 
     #[inline(always)]
     fn tile<const T: usize>(&mut self, tile_rows: [usize; T]) {
-        let Self { simd, rows, columns, stride, first, .. } = *self;
+        let Self { simd, rows, columns, add, stride, .. } = *self;
+        simd.prefetch(self.next.next().unwrap_or_default());
         let depth = rows.depth;
         let mut row = [&[][..]; T];
         for t in 0..T {
@@ -254,6 +328,13 @@ impl<const P: usize, S: Simd> Tile for Sums<'_, P, S> {
             pairs[p] = &columns[p * depth..][..depth];
         }
         let mut sums = [[simd.pair_splat(0.0); P]; T];
+        if add {
+            for t in 0..T {
+                for p in 0..P {
+                    sums[t][p] = simd.pair_load(&self.out[tile_rows[t] * stride + p]);
+                }
+            }
+        }
         for i in 0..depth {
             let mut values = [simd.pair_splat(0.0); P];
             for p in 0..P {
@@ -268,7 +349,7 @@ impl<const P: usize, S: Simd> Tile for Sums<'_, P, S> {
         }
         for t in 0..T {
             for p in 0..P {
-                simd.pair_store(sums[t][p], &mut self.out[tile_rows[t] * stride + first + p]);
+                simd.pair_store(sums[t][p], &mut self.out[tile_rows[t] * stride + p]);
             }
         }
     }

@@ -1,7 +1,8 @@
 //! Storing keys and values in a page, in the element type of the cache.
 
-use super::cache::{CachedHead, HeadRows, KvShape, PANELS};
+use super::cache::{CachedHead, HeadRows};
 use super::element::{Grid, Number};
+use super::shape::{KvShape, PANELS};
 use super::{Cached, KEYS, MAX_HEAD_SIZE};
 use crate::rotation::rotate;
 use crate::simd::{Kernel, LANES, Vectors};
@@ -30,7 +31,8 @@ impl<E: Cached> Kernel for Store<'_, E> {
     fn run<S: Vectors>(self, simd: S) {
         let Self { shape, head, first, rows, before, keys, values, grids } = self;
         let size = shape.head_size;
-        let (grids, anchor) = grids.split_at_mut(if E::Key::QUANTIZED { 2 * PANELS } else { 0 });
+        let [of_keys, of_values, _] = shape.grids::<E>();
+        let (grids, anchor) = grids.split_at_mut(of_keys + of_values);
         let mut rotated = [[0.0; LANES]; MAX_HEAD_SIZE / LANES];
         let rotated = &mut rotated[..size / LANES];
         for (row, index) in rows.rows.chunks_exact(rows.width).zip(first..) {
@@ -49,7 +51,7 @@ impl<E: Cached> Kernel for Store<'_, E> {
                 }
             }
             let grid = new_grid::<S, E::Key>(simd, key, grids, panel, lane);
-            let (first, step) = shape.keys().column::<E::Key>(panel);
+            let (first, step) = shape.key_strips().column::<E::Key>(panel);
             for (i, key) in key.iter().enumerate() {
                 let narrow = E::Key::narrow(simd, simd.load(key), &grid);
                 for (j, key) in narrow.into_iter().enumerate() {
@@ -58,11 +60,14 @@ impl<E: Cached> Kernel for Store<'_, E> {
                 }
             }
 
+            if shape.shares() {
+                continue;
+            }
             let value =
                 load_head::<S, E::Value>(simd, &row[rows.values.at(head)..][..size], rotated);
             let grid = new_grid::<S, E::Value>(simd, value, grids, PANELS + panel, lane);
             for (column, value) in value.iter().enumerate() {
-                let (first, step) = shape.values().column::<E::Value>(column);
+                let (first, step) = shape.value_strips().column::<E::Value>(column);
                 let vector = &mut values[first + index * step];
                 let narrow = E::Value::narrow(simd, simd.load(value), &grid);
                 for (lane, value) in narrow.into_iter().enumerate() {
@@ -100,7 +105,7 @@ fn mean_key<S: Vectors, E: Cached>(simd: S, page: &CachedHead<'_, E>, mean: &mut
     for i in 0..mean.len() {
         let mut sum = minima;
         for (panel, [scales, _]) in grids.into_iter().enumerate() {
-            let (first, step) = page.shape.keys().column::<E::Key>(panel);
+            let (first, step) = page.shape.key_strips().column::<E::Key>(panel);
             let keys = E::Key::load(simd, &page.keys[first + i * step], panel % E::Key::COLUMNS);
             sum = simd.fma(keys, scales, sum);
         }

@@ -4,12 +4,15 @@ use std::ops::Range;
 
 use super::cache::CachedHead;
 use super::element::Number;
-use super::product::{AlignedPair, Operand, Pair, Rows, ZEROS, product};
+use super::operands::{self, Operands, WEIGHTS};
+use super::partial::{finish, merge, partial_len};
+use super::product::{AlignedPair, Pair, Rows, ZEROS};
+use super::shape::KvShape;
+use super::softmax::softmax;
 use super::{Attention, Cached, KEYS};
-use crate::math::exp;
 use crate::parallel::SharedRows;
 use crate::rotation::rotate;
-use crate::simd::{LANES, PairKernel, Simd, Vectors};
+use crate::simd::{LANES, PairKernel, Simd};
 
 /// Which rows and pages of a KV head a task computes, and where it writes the result.
 pub(super) struct Task<'a> {
@@ -22,43 +25,36 @@ pub(super) struct Task<'a> {
 /// Where a task writes its result.
 #[derive(Clone, Copy)]
 pub(super) enum Destination<'a> {
-    /// The output, for a task over all pages: `[queries · heads][head size / 8]`
+    /// The output, for a task over all pages: `[queries · heads][value size / 8]`
     Out(&'a SharedRows<'a, [f32; LANES]>),
-    /// The partial result of one page, for a single query: `[heads][pages · partial_len]`
+    /// The partial results of each page, for a single query: `[pages][heads · partial_len]`
     Partials(&'a SharedRows<'a, Pair>),
-}
-
-/// Pairs of a partial result: one for `m` and `s`, the others for `o`.
-pub(super) fn partial_len(head_size: usize) -> usize {
-    1 + head_size.div_ceil(2 * LANES)
-}
-
-/// The first pair of a partial result: `m`, `s` and zeros.
-fn partial_head(max: f32, sum: f32) -> Pair {
-    let mut head = ZEROS;
-    (head[0][0], head[0][1]) = (max, sum);
-    head
 }
 
 /// Rows for which a few columns of a page stay in the L1 cache, together with the rows and their weights. A multiple of the tile
 /// height (in tests not, so that tiles of all heights occur).
 const ROW_BLOCK: usize = if cfg!(test) { 5 } else { 24 };
 
-/// Pairs of a row of softmax weights for one page.
-const WEIGHTS: usize = KEYS / (2 * LANES);
+/// Most rows of a task that are multiplied with a page at a time. Values that are a part of keys are widened a few columns at a time, twice: so
+/// once for all rows.
+fn row_block(rows: usize, shape: KvShape) -> usize {
+    if shape.shares() { rows } else { rows.min(ROW_BLOCK) }
+}
 
 /// Buffers of a thread, reused by its next task.
 #[derive(Default)]
 pub(super) struct Scratch {
-    /// The keys of a page, widened to `f32`.
+    /// Keys of a page, widened to `f32`.
     keys: Vec<AlignedPair>,
-    /// The values of a page, widened to `f32`.
+    /// Values of a page, widened to `f32`.
     values: Vec<AlignedPair>,
     /// `[rows][head size]`
     queries: Vec<[f32; LANES]>,
-    /// Scores, then softmax weights, of a row block: `[ROW_BLOCK][WEIGHTS]`
+    /// Scores, then softmax weights: `[row_block][WEIGHTS]`
     weights: Vec<Pair>,
-    /// Partial results of a row block for one page: `[ROW_BLOCK][partial_len]`
+    /// `Σ p · minimum` of the values: `[row_block]`
+    minima: Vec<f32>,
+    /// Partial results for one page: `[row_block][partial_len]`
     partials: Vec<Pair>,
     /// Merged partial results of all pages so far: `[rows][partial_len]`
     merged: Vec<Pair>,
@@ -66,14 +62,16 @@ pub(super) struct Scratch {
 
 impl Scratch {
     /// Resizes the buffers for a task of `rows` rows.
-    pub(super) fn fit(&mut self, rows: usize, head_size: usize) {
-        let (len, row_block) = (partial_len(head_size), rows.min(ROW_BLOCK));
-        if rows > 1 {
-            self.keys.resize(WEIGHTS * head_size, AlignedPair::ZEROS);
-            self.values.resize(KEYS * (len - 1), AlignedPair::ZEROS);
+    pub(super) fn fit(&mut self, rows: usize, shape: KvShape) {
+        let (len, row_block) = (partial_len(shape.value_size()), row_block(rows, shape));
+        for (wide, len) in
+            [&mut self.keys, &mut self.values].into_iter().zip(operands::scratch(rows, shape))
+        {
+            wide.resize(wide.len().max(len), AlignedPair::ZEROS);
         }
-        self.queries.resize(rows * head_size / LANES, [0.0; LANES]);
+        self.queries.resize(rows * shape.head_size / LANES, [0.0; LANES]);
         self.weights.resize(row_block * WEIGHTS, ZEROS);
+        self.minima.resize(row_block, 0.0);
         self.partials.resize(row_block * len, ZEROS);
         self.merged.resize(rows * len, ZEROS);
     }
@@ -92,10 +90,11 @@ impl<E: Cached> PairKernel for AttendTask<'_, E> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Self { attention, task, scratch } = self;
-        let head_size = attention.cache.shape().head_size;
-        let (rows, len) = (task.rows.len(), partial_len(head_size));
-        let Scratch { keys: wide_keys, values: wide_values, queries, weights, partials, merged } =
-            scratch;
+        let shape = attention.cache.shape();
+        let (head_size, value_size) = (shape.head_size, shape.value_size());
+        let (rows, len) = (task.rows.len(), partial_len(value_size));
+        let Scratch { keys: wide_keys, values: wide_values, queries, merged, .. } = scratch;
+        let Scratch { weights, minima, partials, .. } = scratch;
         for row in 0..rows {
             let query = attention.query(task.head, task.rows.start + row);
             let copy = &mut queries[row * head_size / LANES..][..head_size / LANES];
@@ -104,28 +103,35 @@ impl<E: Cached> PairKernel for AttendTask<'_, E> {
                 rotate(simd, copy);
             }
         }
-        // Of the rows of a block: `Σ p · minimum` of the values.
-        let mut minima = [0.0; ROW_BLOCK];
         for page in task.pages.clone() {
             // The number of visible keys grows with the position, so the last row has the most.
             let most = attention.visible(task.rows.end - 1, page);
             if most == 0 {
                 break;
             }
+            // Every row has visible keys in the first page: it is page 0, or the task has the rows of one query only.
+            let first_page =
+                page == task.pages.start || matches!(task.to, Destination::Partials(_));
             let cached = attention.cache.head(page, attention.layer, task.head);
-            let keys = Operand::new(simd, rows, cached.keys(most), wide_keys);
-            let values = Operand::new(simd, rows, cached.values(most), wide_values);
-            for first in (0..rows).step_by(ROW_BLOCK) {
-                let count = ROW_BLOCK.min(rows - first);
-                let values_of_rows = &queries.as_flattened()[first * head_size..];
-                let row_block =
-                    Rows { values: values_of_rows, depth: head_size, stride: head_size, count };
-                product(simd, row_block, keys, weights, WEIGHTS);
+            let next = match shape.shares() && page + 1 < task.pages.end {
+                true => attention.cache.head(page + 1, attention.layer, task.head).keys,
+                false => &[],
+            };
+            let mut operands =
+                Operands::new(simd, &cached, most, rows, next, wide_keys, wide_values);
+            let step = row_block(rows, shape);
+            for first in (0..rows).step_by(step) {
+                let count = step.min(rows - first);
+                let values = &queries.as_flattened()[first * head_size..];
+                let of_queries = Rows { values, depth: head_size, stride: head_size, count };
+                operands.scores(simd, of_queries, weights);
+                let merged = &mut merged[first * len..];
+                let to = if first_page { &mut *merged } else { &mut partials[..] };
                 for row in 0..count {
                     let visible = attention.visible(task.rows.start + first + row, page);
                     let weights = weights[row * WEIGHTS..][..WEIGHTS].as_flattened_mut();
                     let query = &queries[(first + row) * head_size / LANES..];
-                    (partials[row * len], minima[row]) = softmax::<S, E>(
+                    (to[row * len], minima[row]) = softmax::<S, E>(
                         simd,
                         attention.scale,
                         &query[..head_size / LANES],
@@ -135,195 +141,61 @@ impl<E: Cached> PairKernel for AttendTask<'_, E> {
                     );
                 }
                 let weights = weights.as_flattened().as_flattened();
-                let row_block = Rows { values: weights, depth: most, stride: KEYS, count };
-                product(simd, row_block, values, &mut partials[1..], len);
-                for row in 0..count {
-                    let partial = &mut partials[row * len..][..len];
-                    if E::Value::MINIMUM {
-                        let (one, minimum) = (simd.pair_splat(1.0), simd.pair_splat(minima[row]));
-                        for pair in &mut partial[1..] {
-                            simd.pair_store(
-                                simd.pair_fma(simd.pair_load(pair), one, minimum),
-                                pair,
-                            );
-                        }
+                let weights = Rows { values: weights, depth: most, stride: KEYS, count };
+                operands.outputs(simd, weights, &mut to[1..], len);
+                if E::Value::MINIMUM {
+                    for row in 0..count {
+                        add_minimum(simd, &mut to[row * len..][..len], minima[row], &cached);
                     }
-                    let partial = &*partial;
-                    let merged = &mut merged[(first + row) * len..][..len];
-                    if page == task.pages.start {
-                        // Every row has visible keys in it: it is page 0, or the task has the rows of one query only.
-                        merged.copy_from_slice(partial);
-                    } else if attention.visible(task.rows.start + first + row, page) > 0 {
+                }
+                if first_page {
+                    continue;
+                }
+                for row in 0..count {
+                    if attention.visible(task.rows.start + first + row, page) > 0 {
                         // A row without visible keys skips the merge: it could only turn −0 into 0 and propagate NaN and
                         // infinity from masked values.
-                        merge(simd, merged, partial);
+                        let partial = &partials[row * len..][..len];
+                        merge(simd, &mut merged[row * len..][..len], partial);
                     }
                 }
             }
+            if let Destination::Partials(partials) = task.to {
+                let first = task.head * attention.group_size() + task.rows.start;
+                // SAFETY: exactly one task has these rows of this page.
+                let partials = unsafe { partials.row(page, first * len..(first + rows) * len) };
+                // Not computed in place: that memory is not in the cache, and a product would wait for it.
+                partials.copy_from_slice(merged);
+            }
         }
+        let Destination::Out(out) = task.to else { return };
         for (row, merged) in task.rows.clone().zip(merged.chunks_exact(len)) {
             let (query, head) = (row / attention.group_size(), row % attention.group_size());
-            let head = task.head * attention.group_size() + head;
-            // SAFETY: exactly one task has this row and, with `Partials`, this page of it.
-            unsafe {
-                match task.to {
-                    Destination::Out(out) => {
-                        let row = query * attention.heads + head;
-                        finish(
-                            simd,
-                            merged,
-                            E::Value::QUANTIZED,
-                            out.row(row, 0..head_size / LANES),
-                        );
-                    }
-                    Destination::Partials(partials) => {
-                        let at = task.pages.start * len;
-                        partials.row(head, at..at + len).copy_from_slice(merged);
-                    }
-                }
-            }
+            let row = query * attention.heads + task.head * attention.group_size() + head;
+            // SAFETY: exactly one task has this row.
+            let out = unsafe { out.row(row, 0..value_size / LANES) };
+            finish(simd, merged, E::Value::QUANTIZED.then(|| shape.rotated()), out);
         }
     }
 }
 
-/// Turns the scores of a row into softmax weights relative to the largest score; returns that score and the sum of the weights as
-/// the first pair of a partial result, and the weighted sum of the values' minima.
-///
-/// `weights` holds scores of the first `most` keys. The row attends to the first `visible` of them; the others get weight 0.
+/// Adds to `o` what the integers of the values leave out: `minimum`, which is `Σ p · minimum`; where the values are a part of the keys, also
+/// `Σ p` times the anchor.
 #[inline(always)]
-fn softmax<S: Vectors, E: Cached>(
+fn add_minimum<S: Simd, E: Cached>(
     simd: S,
-    scale: f32,
-    query: &[[f32; LANES]],
+    partial: &mut [Pair],
+    minimum: f32,
     cached: &CachedHead<'_, E>,
-    [visible, most]: [usize; 2],
-    weights: &mut [[f32; LANES]],
-) -> (Pair, f32) {
-    let panels = &mut weights[..most.div_ceil(LANES)];
-    if visible == 0 {
-        panels.fill([0.0; LANES]);
-        return (partial_head(f32::NEG_INFINITY, 0.0), 0.0);
+) {
+    let sum = simd.splat(partial[0][0][1]);
+    let (one, minimum) = (simd.pair_splat(1.0), simd.pair_splat(minimum));
+    for pair in &mut partial[1..] {
+        simd.pair_store(simd.pair_fma(simd.pair_load(pair), one, minimum), pair);
     }
-    let scale = simd.splat(scale);
-    let [key_grids, value_grids] = cached.grids;
-    // What the minimum of a key is multiplied with, and what the anchor adds to each score.
-    let (elements, anchor) = match E::Key::MINIMUM {
-        true => (simd.splat(sum(simd, query)), simd.splat(dot(simd, query, cached.anchor))),
-        false => (simd.splat(0.0), simd.splat(0.0)),
-    };
-    for (i, panel) in panels.iter_mut().enumerate() {
-        let mut score = simd.load(panel);
-        if E::Key::QUANTIZED {
-            let [scales, minima] = E::Key::grids(simd, &key_grids[i]);
-            score = match E::Key::MINIMUM {
-                true => simd.fma(score, scales, simd.fma(elements, minima, anchor)),
-                false => simd.mul(score, scales),
-            };
+    if cached.shape.shares() {
+        for (o, anchor) in partial[1..].as_flattened_mut().iter_mut().zip(cached.anchor) {
+            simd.store(simd.fma(simd.load(anchor), sum, simd.load(o)), o);
         }
-        simd.store(simd.mul(score, scale), panel);
-    }
-    panels.as_flattened_mut()[visible..].fill(f32::NEG_INFINITY);
-    let mut max = simd.splat(f32::NEG_INFINITY);
-    for panel in &*panels {
-        max = simd.max(simd.load(panel), max);
-    }
-    let max = simd.max_lane(max);
-    let mut sum = simd.splat(0.0);
-    let mut minimum = simd.splat(0.0);
-    for (i, panel) in panels.iter_mut().enumerate() {
-        let mut weight = exp(simd, simd.sub(simd.load(panel), simd.splat(max)));
-        sum = simd.add(sum, weight);
-        if E::Value::QUANTIZED {
-            let [scales, mut minima] = E::Value::grids(simd, &value_grids[i]);
-            if E::Value::MINIMUM {
-                if (i + 1) * LANES > most {
-                    // Nothing is stored yet behind the last key that a row of the task attends to.
-                    let mut lanes = [0.0; LANES];
-                    simd.store(minima, &mut lanes);
-                    lanes[most % LANES..].fill(0.0);
-                    minima = simd.load(&lanes);
-                }
-                minimum = simd.fma(weight, minima, minimum);
-            }
-            weight = simd.mul(weight, scales);
-        }
-        simd.store(weight, panel);
-    }
-    (partial_head(max, simd.sum(sum)), simd.sum(minimum))
-}
-
-/// Merges `partial` into `merged`.
-#[inline(always)]
-fn merge<S: Simd>(simd: S, merged: &mut [Pair], partial: &[Pair]) {
-    let max = merged[0][0][0].max(partial[0][0][0]);
-    let old = factor(simd, merged[0][0][0] - max);
-    let new = factor(simd, partial[0][0][0] - max);
-    for i in 0..merged.len() {
-        let old = simd.pair_mul(simd.pair_load(&merged[i]), old);
-        let sum = simd.pair_fma(simd.pair_load(&partial[i]), new, old);
-        simd.pair_store(sum, &mut merged[i]);
-    }
-    merged[0][0][0] = max;
-}
-
-/// `e^x` in every lane.
-#[inline(always)]
-fn factor<S: Simd>(simd: S, x: f32) -> S::Pair {
-    let mut lanes = [0.0; LANES];
-    simd.store(exp(simd, simd.splat(x)), &mut lanes);
-    simd.pair_splat(lanes[0])
-}
-
-/// `Σ x[i]`
-#[inline(always)]
-fn sum<S: Vectors>(simd: S, x: &[[f32; LANES]]) -> f32 {
-    let mut sum = simd.splat(0.0);
-    for x in x {
-        sum = simd.add(simd.load(x), sum);
-    }
-    simd.sum(sum)
-}
-
-/// `Σ a[i] · b[i]`, of as many elements as `b` has.
-#[inline(always)]
-fn dot<S: Vectors>(simd: S, a: &[[f32; LANES]], b: &[[f32; LANES]]) -> f32 {
-    let mut sum = simd.splat(0.0);
-    for i in 0..b.len() {
-        sum = simd.fma(simd.load(&a[i]), simd.load(&b[i]), sum);
-    }
-    simd.sum(sum)
-}
-
-/// Writes `o / s`; rotated back, if the values are rotated.
-#[inline(always)]
-fn finish<S: Vectors>(simd: S, merged: &[Pair], rotated: bool, out: &mut [[f32; LANES]]) {
-    let inverse = simd.splat(1.0 / merged[0][0][1]);
-    let merged = merged[1..].as_flattened();
-    for i in 0..out.len() {
-        simd.store(simd.mul(simd.load(&merged[i]), inverse), &mut out[i]);
-    }
-    if rotated {
-        rotate(simd, out);
-    }
-}
-
-/// Merges the partial results of all pages of a head, in page order, and writes its output.
-pub(super) struct MergePartials<'a> {
-    pub(super) partials: &'a mut [Pair],
-    /// Whether the values are rotated.
-    pub(super) rotated: bool,
-    pub(super) out: &'a mut [[f32; LANES]],
-}
-
-impl PairKernel for MergePartials<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let (merged, rest) = self.partials.split_at_mut(partial_len(self.out.len() * LANES));
-        for partial in rest.chunks_exact(merged.len()) {
-            merge(simd, merged, partial);
-        }
-        finish(simd, merged, self.rotated, self.out);
     }
 }

@@ -7,7 +7,7 @@ use super::{Linear, Outputs, STREAMS, Target};
 use crate::Isa;
 use crate::format::{Bits, GroupForm, Panels};
 use crate::parallel::{Tile, tiles, whole_tiles};
-use crate::quantized::{BUNDLE, Q8Rows};
+use crate::quantized::{BUNDLE, Q8Section};
 use crate::simd::{
     Block, LANES, PairKernel, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd, UNPACKED_BLOCK_BYTES,
 };
@@ -16,7 +16,7 @@ use crate::simd::{
 pub(super) struct Integers<'a> {
     pub(super) linear: &'a Linear<'a>,
     pub(super) weight: Panels<'a>,
-    pub(super) x: &'a Q8Rows,
+    pub(super) x: Q8Section<'a>,
     pub(super) places: Range<usize>,
     pub(super) y: &'a Target<'a>,
     pub(super) scratch: &'a mut Scratch,
@@ -90,7 +90,7 @@ pub(super) struct Scratch {
 fn pairs<S: Simd, const P: usize, const B: usize, const MINIMUM: bool>(
     out: Outputs<'_, S>,
     weight: &Panels<'_>,
-    x: &Q8Rows,
+    x: Q8Section<'_>,
     scratch: &mut Scratch,
 ) where
     for<'a> Packed<'a, B>: Pair,
@@ -119,7 +119,7 @@ fn pairs<S: Simd, const P: usize, const B: usize, const MINIMUM: bool>(
 fn one_token<S: Simd, const B: usize, const MINIMUM: bool>(
     out: Outputs<'_, S>,
     weight: &Panels<'_>,
-    x: &Q8Rows,
+    x: Q8Section<'_>,
 ) where
     for<'a> Packed<'a, B>: Pair,
 {
@@ -134,7 +134,7 @@ fn one_token<S: Simd, const B: usize, const MINIMUM: bool>(
 fn packed<'a, S, const B: usize, const P: usize, const MINIMUM: bool>(
     simd: S,
     pairs: Pairs<'a, P>,
-    x: &'a Q8Rows,
+    x: Q8Section<'a>,
     sums: &'a mut [[[f32; LANES]; 2]],
 ) -> Integer<'a, S, Packed<'a, B>, P, MINIMUM> {
     let weights = Packed::all(&pairs);
@@ -163,7 +163,7 @@ struct Integer<'a, S, W, const P: usize, const MINIMUM: bool> {
     /// The blocks of `chunk`.
     weights: [W; P],
     pairs: Pairs<'a, P>,
-    x: &'a Q8Rows,
+    x: Q8Section<'a>,
     chunk: Range<usize>,
     /// The sums of the earlier blocks, to which these are added, `[padded rows][pairs]`.
     sums: &'a mut [[[f32; LANES]; 2]],

@@ -6,6 +6,8 @@ use std::ops::Range;
 pub(crate) trait Tile {
     /// The largest tile: 1, 4 or 6 tokens.
     const TOKENS: usize;
+    /// Whether 7 or 8 tokens, where the largest tile has 6, are two tiles of 4; otherwise a tile of 1 or 2 follows that of 6.
+    const FOUR_AND_FOUR: bool = false;
     /// Computes these tokens. The last one may be repeated, so results are to be stored, or added once.
     fn tile<const T: usize>(&mut self, tokens: [usize; T]);
 }
@@ -22,7 +24,7 @@ pub(crate) fn tiles<W: Tile>(tokens: Range<usize>, work: &mut W) {
             tile::<1, W>(first, tokens, work)
         } else if left == 2 {
             tile::<2, W>(first, tokens, work)
-        } else if W::TOKENS == 4 || left <= 4 {
+        } else if W::TOKENS == 4 || left <= 4 || W::FOUR_AND_FOUR && matches!(left, 7 | 8) {
             tile::<4, W>(first, tokens, work)
         } else {
             tile::<6, W>(first, tokens, work)
@@ -58,18 +60,19 @@ fn tile<const T: usize, W: Tile>(first: usize, tokens: usize, work: &mut W) -> u
 mod tests {
     use super::*;
 
-    struct Seen<const MOST: usize>(Vec<usize>);
+    struct Seen<const MOST: usize, const FOUR_AND_FOUR: bool>(Vec<usize>);
 
-    impl<const MOST: usize> Tile for Seen<MOST> {
+    impl<const MOST: usize, const FOUR_AND_FOUR: bool> Tile for Seen<MOST, FOUR_AND_FOUR> {
         const TOKENS: usize = MOST;
+        const FOUR_AND_FOUR: bool = FOUR_AND_FOUR;
         fn tile<const T: usize>(&mut self, tokens: [usize; T]) {
             assert!(T <= MOST);
             self.0.extend(tokens);
         }
     }
 
-    fn check<const MOST: usize>(tokens: usize) {
-        let mut seen = Seen::<MOST>(Vec::new());
+    fn check<const MOST: usize, const FOUR_AND_FOUR: bool>(tokens: usize) {
+        let mut seen = Seen::<MOST, FOUR_AND_FOUR>(Vec::new());
         let whole = tokens - tokens % MOST;
         whole_tiles(whole, &mut seen);
         assert_eq!(seen.0.len(), whole);
@@ -85,9 +88,20 @@ mod tests {
     #[test]
     fn tiles_cover_all_tokens_in_order() {
         for tokens in 0..40 {
-            check::<1>(tokens);
-            check::<4>(tokens);
-            check::<6>(tokens);
+            check::<1, false>(tokens);
+            check::<4, false>(tokens);
+            check::<6, false>(tokens);
+            check::<6, true>(tokens);
         }
+    }
+
+    #[test]
+    fn seven_or_eight_tokens_are_two_tiles_of_four_where_asked() {
+        let mut seen = Seen::<6, true>(Vec::new());
+        tiles(0..20, &mut seen);
+        assert_eq!(seen.0, (0..20).collect::<Vec<_>>());
+        seen.0.clear();
+        tiles(0..7, &mut seen);
+        assert_eq!(seen.0, [0, 1, 2, 3, 4, 5, 6, 6]);
     }
 }

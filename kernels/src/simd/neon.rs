@@ -380,6 +380,27 @@ impl<S: Neon> Vectors for S {
             })
         })
     }
+    #[inline(always)]
+    fn transpose(self, v: [Self::F32; LANES]) -> [Self::F32; LANES] {
+        let mut rows = [self.splat(0.0); LANES];
+        for to in 0..2 {
+            let [a, b, c, d] = [v[4 * to], v[4 * to + 1], v[4 * to + 2], v[4 * to + 3]];
+            for from in 0..2 {
+                neon!({
+                    // Elements 0 and 2, then 1 and 3, of two columns.
+                    let (ab, ab_odd) = (vtrn1q_f32(a[from], b[from]), vtrn2q_f32(a[from], b[from]));
+                    let (cd, cd_odd) = (vtrn1q_f32(c[from], d[from]), vtrn2q_f32(c[from], d[from]));
+                    let low = |x, y| vcombine_f32(vget_low_f32(x), vget_low_f32(y));
+                    let high = |x, y| vcombine_f32(vget_high_f32(x), vget_high_f32(y));
+                    rows[4 * from][to] = low(ab, cd);
+                    rows[4 * from + 1][to] = low(ab_odd, cd_odd);
+                    rows[4 * from + 2][to] = high(ab, cd);
+                    rows[4 * from + 3][to] = high(ab_odd, cd_odd);
+                })
+            }
+        }
+        rows
+    }
 
     #[inline(always)]
     fn widen_q4(self, run: &[u8; 32]) -> [Self::F32; 8] {

@@ -223,6 +223,10 @@ impl Vectors for Scalar {
         }
         v
     }
+    #[inline(always)]
+    fn transpose(self, v: [F32; LANES]) -> [F32; LANES] {
+        std::array::from_fn(|i| v.map(|v| v[i]))
+    }
 
     #[inline(never)]
     fn widen_q4(self, run: &[u8; 32]) -> [F32; 8] {

@@ -100,6 +100,22 @@ impl PairKernel for Pairs {
     }
 }
 
+struct Transpose([Lanes; LANES]);
+
+impl Kernel for Transpose {
+    type Output = [Lanes; LANES];
+
+    #[inline(always)]
+    fn run<S: Vectors>(self, simd: S) -> [Lanes; LANES] {
+        let mut rows = [[f32::NAN; LANES]; LANES];
+        let columns = self.0.each_ref().map(|column| simd.load(column));
+        for (row, to) in simd.transpose(columns).into_iter().zip(&mut rows) {
+            simd.store(row, to);
+        }
+        rows
+    }
+}
+
 struct Fma(Lanes, Lanes, Lanes);
 
 /// A pair of the same operands, in reverse order in the second vector.
@@ -295,6 +311,17 @@ prop_compose! {
 fn pairs<const B: usize>(bytes: &[u8]) -> [[[u8; B]; 2]; 2] {
     let blocks = bytes.as_chunks().0;
     [[blocks[0], blocks[1]], [blocks[2], blocks[3]]]
+}
+
+#[test]
+fn a_transpose_has_rows_for_columns() {
+    let columns: [Lanes; LANES] =
+        std::array::from_fn(|j| std::array::from_fn(|i| (10 * i + j) as f32));
+    let expected: [Lanes; LANES] =
+        std::array::from_fn(|i| std::array::from_fn(|j| (10 * i + j) as f32));
+    for isa in Isa::available() {
+        assert_eq!(isa.run(Transpose(columns)), expected, "{isa}");
+    }
 }
 
 proptest! {

@@ -227,6 +227,14 @@ impl<S: X86> Vectors for S {
         x86!(_mm256_set1_ps(x))
     }
     #[inline(always)]
+    fn prefetch(self, from: &[u8]) {
+        let start = from.as_ptr().cast::<i8>();
+        for line in (0..from.len()).step_by(64) {
+            // SAFETY: the address is within `from`, and a prefetch does not read it. Every x86-64 CPU has the instruction.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(start.add(line)) };
+        }
+    }
+    #[inline(always)]
     fn load(self, from: &[f32; LANES]) -> __m256 {
         // SAFETY: eight readable f32, any alignment. `self` proves the rest.
         unsafe { _mm256_loadu_ps(from.as_ptr()) }
@@ -379,6 +387,30 @@ impl<S: X86> Vectors for S {
             let minus = _mm256_setr_ps(0.0, -0.0, 0.0, -0.0, 0.0, -0.0, 0.0, -0.0);
             _mm256_add_ps(other, _mm256_xor_ps(v, minus))
         })
+    }
+    #[inline(always)]
+    fn transpose(self, v: [__m256; LANES]) -> [__m256; LANES] {
+        let mut rows = [self.splat(0.0); LANES];
+        // Rows 0..4 of four columns in the lower halves, rows 4..8 in the upper ones.
+        let mut fours = [rows[0]; LANES];
+        for first in [0, 4] {
+            let [a, b, c, d] = [v[first], v[first + 1], v[first + 2], v[first + 3]];
+            x86!({
+                let (ab, cd) = (_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d));
+                let (ab_next, cd_next) = (_mm256_unpackhi_ps(a, b), _mm256_unpackhi_ps(c, d));
+                fours[first] = _mm256_shuffle_ps::<0b01_00_01_00>(ab, cd);
+                fours[first + 1] = _mm256_shuffle_ps::<0b11_10_11_10>(ab, cd);
+                fours[first + 2] = _mm256_shuffle_ps::<0b01_00_01_00>(ab_next, cd_next);
+                fours[first + 3] = _mm256_shuffle_ps::<0b11_10_11_10>(ab_next, cd_next);
+            });
+        }
+        for i in 0..4 {
+            x86!({
+                rows[i] = _mm256_permute2f128_ps::<0x20>(fours[i], fours[i + 4]);
+                rows[i + 4] = _mm256_permute2f128_ps::<0x31>(fours[i], fours[i + 4]);
+            });
+        }
+        rows
     }
 
     #[inline(always)]

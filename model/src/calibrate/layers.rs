@@ -19,12 +19,14 @@ use crate::network::adapter::Adapter;
 use crate::network::chunk::Chunk;
 use crate::network::hook::RunOptions;
 use crate::network::kv::{KvFormat, KvPool};
-use crate::network::layer::{Convert, Layer, LinearRole, Norm, Weight, Weights};
+use crate::network::layer::{
+    Convert, Expert, FeedForward, Layer, Linear, LinearRole, Norm, NormRole, Weight, Weights,
+};
 use crate::network::pass::{Pass, Stage};
 use crate::network::placement::Placement;
 use crate::network::rope::Rotation;
 use crate::network::sequence::Sequence;
-use crate::network::workspace::{TILE, Workspace};
+use crate::network::workspace::{Workspace, tile};
 
 /// Its sequences are those of no model.
 const IDENTITY: u64 = 0;
@@ -60,6 +62,7 @@ pub(super) struct Layers<'a> {
 }
 
 impl<'a> Layers<'a> {
+    /// Without states, which must then be [computed](Self::embed), or [set](Self::states_mut) to those of another.
     pub(super) fn new(
         network: &StoredNetwork,
         config: &Config,
@@ -79,26 +82,18 @@ impl<'a> Layers<'a> {
         let texts = calibration.texts();
         let longest = calibration.longest();
         let config = of_one_layer(config);
-        let mut workspace = Workspace::new(IDENTITY, &config, TILE, network.ordered_inputs())?;
+        let mut workspace =
+            Workspace::new(IDENTITY, &config, tile(&config), network.ordered_inputs())?;
         workspace.fit_rows(&config, longest)?;
-        let states = texts.iter().map(|ids| zeros(ids.len() * config.hidden, STATES));
-        let mut load = Load {
-            config: &config,
-            matrix: &mut |matrix| tensors.matrix(matrix),
-            vector: &mut |vector| tensors.vector(vector),
-        };
         let weights = Weights {
-            embedding: load.table(&network.embedding)?,
-            positions: match &network.positions {
-                Some([first, second]) => Some([load.table(first)?, load.table(second)?]),
-                None => None,
-            },
+            embedding: Weight::empty(),
+            positions: None,
             layers: Vec::new(),
             // Published checkpoints have it in their last file, which may not be there yet.
             final_norm: Norm { weight: Vec::new(), bias: None, eps: 0.0 },
             head: None,
         };
-        let mut layers = Self {
+        Ok(Self {
             weights,
             rotation: Rotation::new(&config),
             isa,
@@ -108,17 +103,36 @@ impl<'a> Layers<'a> {
             prefix_rows,
             prefix: None,
             texts,
-            states: states.collect::<Result<_>>()?,
+            states: Vec::new(),
             inputs: Vec::new(),
             config,
+        })
+    }
+
+    /// Computes the states before the first layer.
+    ///
+    /// # Errors
+    /// If a table cannot be read, or memory cannot be allocated.
+    pub(super) fn embed(&mut self, network: &StoredNetwork, tensors: &dyn Tensors) -> Result<()> {
+        let hidden = self.config.hidden;
+        let states = self.texts.iter().map(|ids| zeros(ids.len() * hidden, STATES));
+        self.states = states.collect::<Result<_>>()?;
+        let mut load = Load {
+            config: &self.config,
+            matrix: &mut |matrix| tensors.matrix(matrix),
+            vector: &mut |vector| tensors.vector(vector),
         };
-        layers.each(&mut |pass, states, _| pass.embeddings(states), &mut |_, _| {
+        self.weights.embedding = load.table(&network.embedding)?;
+        if let Some([first, second]) = &network.positions {
+            self.weights.positions = Some([load.table(first)?, load.table(second)?]);
+        }
+        self.each(&mut |pass, states, _| pass.embeddings(states), &mut |_, _| {
             ControlFlow::Continue(())
         })?;
         // They may be copies.
-        layers.weights.embedding = Weight::empty();
-        layers.weights.positions = None;
-        Ok(layers)
+        self.weights.embedding = Weight::empty();
+        self.weights.positions = None;
+        Ok(())
     }
 
     /// Bytes of the states, of a pass, of inputs, and of a trained prefix.
@@ -131,13 +145,15 @@ impl<'a> Layers<'a> {
         let PrefixBytes { positions, rows: prefix_rows, encoder } = prefix.unwrap_or_default();
         let config = of_one_layer(config);
         let longest = calibration.longest();
+        let query_rank = config.latent.and_then(|latent| latent.query_rank).unwrap_or(0);
         let widest = config.hidden.max(config.intermediate_size).max(config.attention_width());
+        let widest = widest.max(query_rank);
         let rows = (INPUTS + longest).min(calibration.tokens());
         let others = 4 * (calibration.tokens() * config.hidden + rows * widest) as u64
             + Workspace::bytes(&config, longest, 0)
             + KvFormat::of(activations).bytes(&config, positions + longest)
             + KvFormat::of(activations).bytes(&config, positions);
-        // The encoder is dropped before the others are allocated.
+        // The encoder is dropped before the others are allocated, but for states of an earlier call.
         prefix_rows + others.max(encoder)
     }
 
@@ -230,7 +246,8 @@ impl<'a> Layers<'a> {
     pub(super) fn enter_head(&mut self, norm: &StoredNorm, tensors: &dyn Tensors) -> Result<()> {
         let matrix = &mut |_: &StoredMatrix| Ok(Weight::empty());
         let vector = &mut |vector: &StoredVector| tensors.vector(vector);
-        self.weights.final_norm = Load { config: &self.config, matrix, vector }.norm(norm)?;
+        self.weights.final_norm =
+            Load { config: &self.config, matrix, vector }.norm(NormRole::Hidden, norm)?;
         Ok(())
     }
 
@@ -263,6 +280,46 @@ impl<'a> Layers<'a> {
         if let Some(linear) = linear {
             linear.weight = weight;
         }
+    }
+
+    /// Gives the current layer the matrices of an expert, or of that which all tokens have.
+    pub(super) fn replace_expert(&mut self, index: Option<usize>, weights: Expert<Weight>) {
+        let layer = self.weights.layers.first_mut().map(|layer| &mut layer.feed_forward);
+        let Some(FeedForward::Sparse { experts, shared, .. }) = layer else { return };
+        let expert = match index {
+            Some(index) => experts.get_mut(index),
+            None => shared.as_mut(),
+        };
+        if let Some(Expert { gate, up, down }) = expert {
+            (gate.weight, up.weight, down.weight) = (weights.gate, weights.up, weights.down);
+        }
+    }
+
+    /// The router of the current layer, if it has one.
+    pub(super) fn router(&self) -> Option<&Linear> {
+        match &self.weights.layers.first()?.feed_forward {
+            FeedForward::Sparse { router, .. } => Some(router),
+            FeedForward::Dense { .. } => None,
+        }
+    }
+
+    /// Adds the attention to the states; returns the inputs of the feed-forward block of all texts, `[tokens, hidden]`.
+    ///
+    /// # Errors
+    /// As [`Self::inputs`].
+    pub(super) fn feed_forward_inputs(
+        &mut self,
+        progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
+    ) -> Result<Vec<f32>> {
+        let count = self.texts.len();
+        let tokens: usize = self.texts.iter().map(Vec::len).sum();
+        let mut kept = memory::room(tokens * self.config.hidden, INPUT_ROWS)?;
+        let run: &mut Run<'_> = &mut |pass, states, _| {
+            let see = &mut |x: &[f32]| kept.extend_from_slice(x);
+            pass.stage(0, Stage::Input(LinearRole::Up), states, see);
+        };
+        self.each(run, &mut |text, _| progress((text + 1) as f32 / count as f32))?;
+        Ok(kept)
     }
 
     /// The states of the texts.

@@ -209,7 +209,11 @@ impl<'n, 'p> Walk<'n, 'p> {
         isa: Isa,
     ) -> Result<()> {
         let new = |prefix, tensors: &dyn Tensors| {
-            Layers::new(self.network, config, prefix, calibration, isa, ACTIVATIONS, tensors)
+            let network = self.network;
+            let mut layers =
+                Layers::new(network, config, prefix, calibration, isa, ACTIVATIONS, tensors)?;
+            layers.embed(network, tensors)?;
+            Ok::<_, Error>(layers)
         };
         let mut layers = new(prefix, &Original)?;
         let embedding = &self.network.embedding;

@@ -211,6 +211,15 @@ impl Checkpoint {
         Ok(Self { path, tensors, metadata, ranks: Vec::new() })
     }
 
+    /// The same checkpoint with `parts` in place of the tensors whose names are in `wholes`.
+    pub(crate) fn split(&self, wholes: &[String], parts: Vec<Tensor>) -> Self {
+        let mut tensors = self.tensors.clone();
+        wholes.iter().for_each(|name| drop(tensors.remove(&**name)));
+        tensors.extend(parts.into_iter().map(|part| (part.shared_name(), part)));
+        let (metadata, ranks) = (self.metadata.clone(), self.ranks.clone());
+        Self { path: self.path.clone(), tensors, metadata, ranks }
+    }
+
     /// The folder or file that was opened.
     pub fn path(&self) -> &Path {
         &self.path

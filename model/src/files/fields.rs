@@ -21,6 +21,8 @@ pub(crate) fn shown(value: &Value) -> String {
 pub(crate) struct Fields<'f> {
     folder: &'f ModelDir<'f>,
     file: &'static str,
+    /// The nested object that errors name, if it is not the whole file.
+    section: Option<&'static str>,
     json: Map<String, Value>,
 }
 
@@ -30,7 +32,7 @@ impl<'f> Fields<'f> {
     /// # Errors
     /// As [`ModelDir::json`].
     pub(crate) fn open(folder: &'f ModelDir<'f>, file: &'static str) -> Result<Self> {
-        Ok(Self { folder, file, json: folder.json(file)? })
+        Ok(Self { folder, file, section: None, json: folder.json(file)? })
     }
 
     /// The fields of `text`, which replaces a missing file.
@@ -41,13 +43,18 @@ impl<'f> Fields<'f> {
         let json = serde_json::from_str(text);
         let json =
             json.map_err(|error| folder.error(file, format!("is no JSON object: {error}")))?;
-        Ok(Self { folder, file, json })
+        Ok(Self { folder, file, section: None, json })
     }
 
     /// The fields of a nested object; no fields if it is missing.
     pub(crate) fn nested(&self, name: &str) -> Self {
         let json = self.get(name).and_then(Value::as_object).cloned().unwrap_or_default();
         Self { json, ..*self }
+    }
+
+    /// The fields of a nested object, which errors name: it has fields of the same names as others of the file.
+    pub(crate) fn section(&self, name: &'static str) -> Self {
+        Self { section: Some(name), ..self.nested(name) }
     }
 
     /// The names of all fields.
@@ -76,6 +83,11 @@ impl<'f> Fields<'f> {
         }
     }
 
+    /// Whether a field is `null`.
+    pub(crate) fn is_null(&self, name: &str) -> bool {
+        self.json.get(name).is_some_and(Value::is_null)
+    }
+
     /// Whether a field is present.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.get(name).is_some()
@@ -93,7 +105,10 @@ impl<'f> Fields<'f> {
 
     /// An error about the file.
     pub(crate) fn error(&self, problem: impl Into<String>) -> Error {
-        self.folder.error(self.file, problem)
+        match self.section {
+            Some(section) => self.folder.error(self.file, format!("{section}: {}", problem.into())),
+            None => self.folder.error(self.file, problem),
+        }
     }
 
     /// An integer in a range.

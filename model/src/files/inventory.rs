@@ -50,6 +50,8 @@ pub struct Inventory {
     pub copied_bytes: u64,
     /// Bytes of weights that are read for every generated token.
     pub bytes_per_token: u64,
+    /// Bytes of all experts of which some are chosen for each token. All other weights are read for every token, but for tables.
+    pub expert_bytes: u64,
     /// Whether the layers have quantized matrices that the kernels can use.
     pub is_quantized: bool,
     /// Whether the embedding is also the head.
@@ -81,12 +83,20 @@ impl Inventory {
         let is_head_tied = network.is_head_tied();
         network.lookup_tables().for_each(|table| Lookup::add(table, &mut lookups));
         let mut bytes_per_token = if is_head_tied { embedding } else { 0 };
+        let mut expert_bytes = 0;
         for role in LinearRole::ALL {
             if role == LinearRole::Head && is_head_tied {
                 continue;
             }
             let linears = network.linears().filter(|(other, _)| *other == role);
-            bytes_per_token += list.add(role.name(), linears.map(|(_, linear)| &linear.weight));
+            let bytes = list.add(role.name(), linears.map(|(_, linear)| &linear.weight));
+            bytes_per_token += match (role, &config.experts) {
+                (LinearRole::ExpertUp | LinearRole::ExpertDown, Some(experts)) => {
+                    expert_bytes += bytes;
+                    bytes / experts.count as u64 * experts.used as u64
+                }
+                _ => bytes,
+            };
         }
         let is_quantized = network
             .linears()
@@ -96,6 +106,7 @@ impl Inventory {
             matrices: list.matrices,
             copied_bytes: list.copied,
             bytes_per_token,
+            expert_bytes,
             is_quantized,
             is_head_tied,
             calibration: CalibrationInfo::read(metadata),
@@ -113,13 +124,14 @@ impl Inventory {
     /// Multiplications with weights by which a prompt of `tokens`, at least one, is read for the logits of the last:
     /// [`Model::run`](crate::Model::run).
     pub fn prefill_products(&self, tokens: usize) -> u64 {
-        let config = &self.config;
-        let (hidden, width) = (config.hidden, config.attention_width());
-        let (layers, tokens) = (config.layers as u64, tokens as u64);
-        let qkv = (hidden * config.qkv_rows()) as u64;
-        let rest = (hidden * (width + config.up_rows() + config.intermediate_size)) as u64;
-        let head = (hidden * config.vocab) as u64;
-        tokens * layers * qkv + (tokens * (layers - 1) + 1) * rest + head
+        let (config, tokens) = (&self.config, tokens as u64);
+        let layers = (0..config.layers).map(|index| {
+            let [first, rest] = products(config, index);
+            // Of the last layer, all but queries, keys and values is computed for the last token only.
+            let wanted = if index + 1 == config.layers { 1 } else { tokens };
+            tokens * first + wanted * rest
+        });
+        layers.sum::<u64>() + (config.hidden * config.vocab) as u64
     }
 
     /// Bytes of all matrices.
@@ -166,6 +178,26 @@ impl Inventory {
         let cache = kv.bytes(&self.config, capacity.saturating_add(prefix));
         (cache, Workspace::bytes(&self.config, capacity, self.ordered_inputs))
     }
+}
+
+/// Multiplications with the weights of a layer for a token: for its query, key and value, and for all else.
+fn products(config: &Config, index: usize) -> [u64; 2] {
+    let (hidden, heads, width) = (config.hidden, config.heads, config.attention_width());
+    let (mut first, mut rest) = (hidden * config.qkv_rows(), hidden * width);
+    if let Some(latent) = config.latent {
+        let rank = latent.rank;
+        first += latent.query_rank.map_or(0, |rank| heads * latent.query_dim() * rank);
+        first += heads * rank * latent.plain_dim;
+        rest += heads * latent.value_dim * rank;
+    }
+    rest += match config.experts_of(index) {
+        None => hidden * (config.up_rows() + config.intermediate_size),
+        Some(experts) => {
+            let inner = experts.used * experts.intermediate_size + experts.shared_size;
+            hidden * (experts.count + 3 * inner)
+        }
+    };
+    [first as u64, rest as u64]
 }
 
 /// Bytes that a system reads around the ones that are touched: Linux maps as much of a cached file at a time.

@@ -24,6 +24,15 @@ const FILES: [&str; 2] = ["adapter_model.safetensors", "adapter_model.bin"];
 /// Parts that the names of modules may begin with, before those of the published model.
 const WRAPPERS: [&str; 4] = ["base_model", "model", "module", "glm"];
 
+/// The linear layers of a transformer layer that may have updates.
+const UPDATED: [LinearRole; 5] = [
+    LinearRole::Qkv,
+    LinearRole::QueryUp,
+    LinearRole::AttentionOutput,
+    LinearRole::Up,
+    LinearRole::Down,
+];
+
 /// Which linear layer of a network: the number of the layer and its role. The head has number 0.
 pub(crate) type Place = (usize, LinearRole);
 
@@ -102,15 +111,23 @@ pub(crate) fn merge(
 }
 
 fn read(checkpoint: &Checkpoint, lora: &LoraConfig, config: &Config) -> Result<Vec<StoredUpdate>> {
-    let modules = modules(config);
-    let mut updates = BTreeMap::new();
+    let (modules, map) = (modules(config), Map::new(config, &Checkpoint::empty()));
+    let (mut updates, mut left_out) = (BTreeMap::new(), None);
     for name in checkpoint.names() {
         let tensor = checkpoint.tensor(name)?;
         let Some((path, half)) = parse(name) else {
             return Err(tensor.error(format!("is no part of an adapter that can be read: {MERGE}")));
         };
-        let Some(module) = find(&modules, path) else {
+        if of_published(path).any(|path| map.is_left_out(path)) {
+            left_out = Some(tensor);
+            continue;
+        }
+        let Some(module) = of_published(path).find_map(|path| modules.get(path)) else {
             let Config { architecture, layers, .. } = config;
+            if config.experts.is_some() && is_of_experts(path) {
+                let problem = "belongs to the experts, their router or kv_b_proj, of which no updates are supported";
+                return Err(tensor.error(problem));
+            }
             return Err(tensor.error(format!(
                 "belongs to no linear layer of {architecture} with {layers} layers: the adapter was trained for another \
                  model{}",
@@ -121,6 +138,11 @@ fn read(checkpoint: &Checkpoint, lora: &LoraConfig, config: &Config) -> Result<V
         if let Some(other) = pair[half as usize].replace(tensor) {
             return Err(tensor.error(format!("is there twice: also as {}", other.name())));
         }
+    }
+    if let (true, Some(tensor)) = (updates.is_empty(), left_out) {
+        return Err(tensor.error(
+            "belongs to the vision part of the model, as all others of the adapter do, and only the text part is read",
+        ));
     }
     if updates.is_empty() {
         return Err(Error::file(checkpoint.path(), "has no tensors"));
@@ -139,6 +161,12 @@ fn read(checkpoint: &Checkpoint, lora: &LoraConfig, config: &Config) -> Result<V
         return Err(update.b.error(problem));
     }
     Ok(updates)
+}
+
+/// Whether the module at a path is one of those that have no updates in models with experts.
+fn is_of_experts(path: &str) -> bool {
+    let parts = ["experts", "shared_experts", "gate", "kv_b_proj"];
+    path.split('.').any(|part| parts.contains(&part))
 }
 
 /// The two matrices of an update.
@@ -170,9 +198,13 @@ struct Module {
 /// The linear layers of models like `config` by their paths.
 fn modules(config: &Config) -> HashMap<String, Module> {
     let dialects = match config.dialect {
-        // The same matrices, whichever of the two programs the files were made for.
-        Dialect::ChatGlm2 | Dialect::Transformers | Dialect::Gguf => {
-            &[Dialect::ChatGlm2, Dialect::Transformers][..]
+        // Of models with experts, there is no ChatGLM2.
+        Dialect::Transformers | Dialect::Glm4v if config.experts.is_some() => {
+            &[Dialect::Transformers, Dialect::Glm4v][..]
+        }
+        // The same matrices, whichever of the programs the files were made for.
+        Dialect::ChatGlm2 | Dialect::Transformers | Dialect::Glm4v | Dialect::Gguf => {
+            &[Dialect::ChatGlm2, Dialect::Transformers, Dialect::Glm4v][..]
         }
         ref own => std::slice::from_ref(own),
     };
@@ -182,8 +214,10 @@ fn modules(config: &Config) -> HashMap<String, Module> {
         let config = Config { dialect, tied_head: false, ..config.clone() };
         let network = Map::new(&config, &Checkpoint::empty()).network;
         let layers = network.layers.iter().enumerate();
+        // Experts and routers have no updates, nor what latent attention applies to queries and outputs in place of keys and values.
         let layers = layers.flat_map(|(layer, of)| {
-            of.linears().map(move |(role, linear)| ((layer, role), &linear.weight))
+            let linears = of.linears().filter(|(role, _)| UPDATED.contains(role));
+            linears.map(move |(role, linear)| ((layer, role), &linear.weight))
         });
         let head = network.head.iter().map(|head| ((0, LinearRole::Head), &head.weight));
         for (place, Source { name, rows: whole, cols, pieces, .. }) in layers.chain(head) {
@@ -198,19 +232,14 @@ fn modules(config: &Config) -> HashMap<String, Module> {
     modules
 }
 
-/// The module at a path, which may begin with what the program put there that trained the model.
-fn find<'m>(modules: &'m HashMap<String, Module>, path: &str) -> Option<&'m Module> {
-    if path.len() > MAX_PATH {
-        return None;
-    }
-    let mut path = path;
-    loop {
-        if let Some(module) = modules.get(path) {
-            return Some(module);
-        }
+/// The path that a module may have in the published model: the path without what the program put before it that trained the model, of
+/// which every part may also be one of the model. None if it is too long.
+fn of_published(path: &str) -> impl Iterator<Item = &str> {
+    let path = Some(path).filter(|path| path.len() <= MAX_PATH);
+    std::iter::successors(path, |path| {
         let (first, rest) = path.split_once('.')?;
-        path = WRAPPERS.contains(&first).then_some(rest)?;
-    }
+        WRAPPERS.contains(&first).then_some(rest)
+    })
 }
 
 impl Module {

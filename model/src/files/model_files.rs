@@ -47,7 +47,7 @@ impl ModelFiles {
     /// # Errors
     /// If the tensors are not those of `config`.
     pub fn new(config: Config, checkpoint: &Checkpoint) -> Result<Self> {
-        let Resolved { network, prefix } = resolve(&config, checkpoint)?;
+        let Resolved { network, prefix, .. } = resolve(&config, checkpoint)?;
         let inventory = Inventory::new(config, &network, checkpoint.metadata());
         Ok(Self { inventory, network, prefix, adapter: None })
     }

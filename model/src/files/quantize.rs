@@ -1,7 +1,7 @@
 //! Any supported checkpoint → a folder in the kernels' layout, ready to be mapped. Split tensors are joined.
 //!
 //! The output is one safetensors file and copies of the configuration and the tokenizer. Matrices become panels of integers (see
-//! `weights/stored.rs`). The official INT4 and INT8 keep their integers and scales, and packed weights (see `packed.rs`) their zero points,
+//! `weights/stored/layout.rs`). The official INT4 and INT8 keep their integers and scales, and packed weights (see `packed.rs`) their zero points,
 //! too; only their order changes. Everything else is copied. Most tensors are written one after another in pieces. The linear layers of four bits are rounded for their inputs (see
 //! `calibrate.rs`), layer by layer: what is in memory is one quantized layer. The file has a temporary name until it is complete and
 //! on the disk, so an unfinished folder never loads.
@@ -150,6 +150,7 @@ pub fn quantize(
         file: output.file(),
         path: output.path(),
         journal: &mut Journal::default(),
+        paused: &mut None,
         folder: None,
     };
     unfinished.fill(&pool, &|_| true, progress)?;
@@ -212,7 +213,7 @@ struct Source {
     prefix: Option<StoredPrefix>,
     /// The hash of the adapter that is merged.
     adapter: Option<[u8; 32]>,
-    /// Bytes of all tensors.
+    /// Bytes of all tensors that are read.
     bytes: u64,
     files: MappedFiles,
 }
@@ -231,12 +232,13 @@ impl Source {
         if checkpoint.metadata().contains_key(LAYOUT_KEY) {
             return Err(Error::file(path, "is quantized and in the kernels' layout already"));
         }
-        let Resolved { mut network, prefix } = resolve(&config, &checkpoint)?;
+        let Resolved { mut network, prefix, left_out_bytes } = resolve(&config, &checkpoint)?;
         let merge = |folder: &PathBuf| lora::merge(folder, &config, &mut network);
         let adapter = options.adapter.as_ref().map(merge).transpose()?;
         let of_prefix = prefix.iter().flat_map(StoredPrefix::parts);
         let files = network.parts().chain(of_prefix).collect();
-        Ok(Self { config, network, prefix, adapter, bytes: checkpoint.total_bytes(), files })
+        let bytes = checkpoint.total_bytes().saturating_sub(left_out_bytes);
+        Ok(Self { config, network, prefix, adapter, bytes, files })
     }
 
     /// What was computed, or why it could not be, if no file was changed meanwhile.

@@ -13,11 +13,12 @@ use crate::files::weights::{
     Groups, Map, Source, layout_metadata, panel_shape, scale_name, scale_shape,
 };
 use crate::network::activations::Activations;
+use crate::network::layer::LinearRole;
 use crate::network::model::Options;
 use crate::network::workspace::Workspace;
 
 /// Published models: name, and the relevant part of `config.json`.
-const SHAPES: [(&str, &str); 4] = [
+const SHAPES: [(&str, &str); 6] = [
     (
         "chatglm-6b",
         r#"{"model_type": "chatglm", "num_layers": 28, "hidden_size": 4096, "num_attention_heads": 32,
@@ -45,10 +46,27 @@ const SHAPES: [(&str, &str); 4] = [
             "ffn_hidden_size": 13696, "padded_vocab_size": 151552, "seq_length": 131072, "layernorm_epsilon": 1.5625e-7,
             "add_qkv_bias": true, "rope_ratio": 500, "eos_token_id": 151329}"#,
     ),
+    (
+        "glm-4.7-flash",
+        r#"{"model_type": "glm4_moe_lite", "num_hidden_layers": 47, "hidden_size": 2048, "num_attention_heads": 20,
+            "q_lora_rank": 768, "kv_lora_rank": 512, "qk_nope_head_dim": 192, "qk_rope_head_dim": 64, "v_head_dim": 256,
+            "intermediate_size": 10240, "moe_intermediate_size": 1536, "n_routed_experts": 64, "num_experts_per_tok": 4,
+            "n_shared_experts": 1, "routed_scaling_factor": 1.8, "first_k_dense_replace": 1, "vocab_size": 154880,
+            "max_position_embeddings": 202752, "rms_norm_eps": 1e-5, "rope_theta": 1000000, "eos_token_id": 154820}"#,
+    ),
+    (
+        "glm-4.5-air",
+        r#"{"model_type": "glm4_moe", "num_hidden_layers": 46, "hidden_size": 4096, "num_attention_heads": 96,
+            "num_key_value_heads": 8, "head_dim": 128, "attention_bias": true, "partial_rotary_factor": 0.5,
+            "intermediate_size": 10944, "moe_intermediate_size": 1408, "n_routed_experts": 128, "num_experts_per_tok": 8,
+            "n_shared_experts": 1, "routed_scaling_factor": 1.0, "first_k_dense_replace": 1, "vocab_size": 151552,
+            "max_position_embeddings": 131072, "rms_norm_eps": 1e-5, "rope_theta": 1000000, "eos_token_id": 151329}"#,
+    ),
 ];
 
 /// The names that [`Model::random`](crate::Model::random) accepts.
-pub const RANDOM_SHAPES: [&str; 4] = [SHAPES[0].0, SHAPES[1].0, SHAPES[2].0, SHAPES[3].0];
+pub const RANDOM_SHAPES: [&str; 6] =
+    [SHAPES[0].0, SHAPES[1].0, SHAPES[2].0, SHAPES[3].0, SHAPES[4].0, SHAPES[5].0];
 
 /// Configuration and random weights of a published shape, see [`Model::random`](crate::Model::random).
 pub(crate) fn checkpoint(
@@ -101,8 +119,12 @@ fn tensors(config: &Config, format: &QuantizeOptions) -> Result<Vec<(TensorSpec,
     };
     let nothing = SafetensorsLayout::new(&[], &[]).header().to_vec();
     let map = Map::new(config, &Checkpoint::from_bytes(Format::Safetensors, nothing)?);
-    let matrices = map.matrices().flat_map(|source| matrix(source, shape(source)));
-    Ok(matrices.chain(map.vectors().map(vector)).collect())
+    let tables = map.network.tables().flat_map(|source| matrix(source, shape(source)));
+    let linears = map.network.linears().flat_map(|(role, linear)| match role {
+        LinearRole::Router => vec![router(&linear.weight)],
+        _ => matrix(&linear.weight, shape(&linear.weight)).to_vec(),
+    });
+    Ok(tables.chain(linears).chain(map.vectors().map(vector)).collect())
 }
 
 #[derive(Clone, Copy)]
@@ -113,11 +135,19 @@ enum Fill {
     Scales(f32, Shape),
     /// `f32`
     Numbers(f32),
+    /// `f32`, random, up to this magnitude
+    Random(f32),
 }
 
 fn vector(source: &Source) -> (TensorSpec, Fill) {
-    let value = if source.name.ends_with(".bias") { 0.0 } else { 1.0 };
+    let value = if source.name.ends_with("bias") { 0.0 } else { 1.0 };
     (TensorSpec::new(&source.name, Dtype::F32, [source.rows]), Fill::Numbers(value))
+}
+
+/// Not quantized, as `glm quantize` leaves it.
+fn router(source: &Source) -> (TensorSpec, Fill) {
+    let tensor = TensorSpec::new(&source.name, Dtype::F32, [source.rows, source.cols]);
+    (tensor, Fill::Random(3.0 / (source.cols as f32).sqrt()))
 }
 
 fn matrix(source: &Source, shape: Shape) -> [(TensorSpec, Fill); 2] {
@@ -166,6 +196,13 @@ fn random(
                 scales.chunks_exact_mut(group.len()).for_each(|to| to.copy_from_slice(group));
                 done += bytes.len() as u64;
             }
+            Fill::Random(most) => {
+                let numbers: &mut [f32] = cast_slice_mut(bytes);
+                for (number, &random) in numbers.iter_mut().zip(noise[index..].iter().cycle()) {
+                    *number = most * (f32::from(random) / 127.5 - 1.0);
+                }
+                done += bytes.len() as u64;
+            }
             Fill::Numbers(value) => {
                 cast_slice_mut(bytes).fill(value);
                 done += bytes.len() as u64;
@@ -204,6 +241,15 @@ mod tests {
             let small = |config: &str, (from, to): (&str, &str)| config.replace(from, to);
             let small = [
                 ("4096", "64"),
+                ("\"hidden_size\": 2048", "\"hidden_size\": 64"),
+                ("\"num_hidden_layers\": 47", "\"num_hidden_layers\": 2"),
+                ("\"num_hidden_layers\": 46", "\"num_hidden_layers\": 2"),
+                ("\"num_attention_heads\": 20", "\"num_attention_heads\": 4"),
+                ("\"num_attention_heads\": 96", "\"num_attention_heads\": 16"),
+                ("\"moe_intermediate_size\": 1536", "\"moe_intermediate_size\": 32"),
+                ("\"moe_intermediate_size\": 1408", "\"moe_intermediate_size\": 32"),
+                ("10240", "96"),
+                ("10944", "96"),
                 ("\"num_layers\": 28", "\"num_layers\": 2"),
                 ("\"num_layers\": 40", "\"num_layers\": 2"),
                 ("\"kv_channels\": 128", "\"kv_channels\": 16"),
@@ -214,6 +260,7 @@ mod tests {
             .into_iter()
             .fold(config.to_owned(), |config, change| small(&config, change));
             let config = Config::from_files(&[("config.json", small.as_bytes())]).unwrap();
+            assert_eq!((config.layers, config.hidden), (2, 64), "{name}");
             for (bits, group, minimum) in [(4, 32, false), (4, 64, true), (8, 64, false)] {
                 let format = QuantizeOptions { minimum, ..QuantizeOptions::new(bits, group) };
                 let tensors = tensors(&config, &format).unwrap();

@@ -63,7 +63,7 @@ pub(crate) struct Known {
     variant: Option<Variant>,
 }
 
-const KNOWN: [Known; 9] = {
+const KNOWN: [Known; 17] = {
     const fn known(part: &'static str, name: &'static str, variant: Option<Variant>) -> Known {
         Known { part, name, variant }
     }
@@ -77,6 +77,14 @@ const KNOWN: [Known; 9] = {
         known("codegeex4", "CodeGeeX4-9B", None),
         known("glm-edge", "GLM-Edge", None),
         known("glm-z1", "GLM-Z1", None),
+        known("glm-4.1v", "GLM-4.1V", None),
+        known("glm-4.6v", "GLM-4.6V", None),
+        known("glm-4.5v", "GLM-4.5V", None),
+        known("glm-4.7-flash", "GLM-4.7-Flash", None),
+        known("glm-4.7", "GLM-4.7", None),
+        known("glm-4.6", "GLM-4.6", None),
+        known("glm-4.5-air", "GLM-4.5-Air", None),
+        known("glm-4.5", "GLM-4.5", None),
         known("glm4", "GLM-4", None),
         known("glm-4", "GLM-4", None),
     ]

@@ -15,8 +15,11 @@ use crate::files::checkpoint::{Bytes, Checkpoint, Dtype, Tensor, is_buffer};
 use crate::files::config::{self, Config, Mlp};
 use crate::files::packed::{Packing, integers_of};
 use crate::files::prefix::{self, StoredPrefix};
-use crate::network::layer::{Convert, Linear, LinearRole, Network, Norm, Weight, Weights};
+use crate::network::layer::{
+    Convert, Linear, LinearRole, Network, Norm, NormRole, Weight, Weights,
+};
 
+mod experts;
 mod low_rank;
 mod map;
 mod names;
@@ -147,7 +150,9 @@ pub(crate) fn check_apart<'a>(
     ranges.sort_by_key(|(range, _)| range.start);
     for pair in ranges.windows(2) {
         let [(first, a), (second, b)] = pair else { continue };
-        let may_share = first == second && may_be_shared(a) && may_be_shared(b);
+        // A matrix may be rows of a tensor of which another matrix is other rows.
+        let is_same = a.name() == b.name();
+        let may_share = first == second && (is_same || may_be_shared(a) && may_be_shared(b));
         if second.start < first.end && !may_share {
             return Err(b.error(format!("shares its bytes with {}", a.name())));
         }
@@ -175,6 +180,8 @@ pub(crate) struct Resolved {
     pub(crate) network: StoredNetwork,
     /// The trained prefix, if `config.json` says that there is one.
     pub(crate) prefix: Option<StoredPrefix>,
+    /// Bytes of the tensors that belong to a part of the model that this program does not read.
+    pub(crate) left_out_bytes: u64,
 }
 
 /// Finds the tensors of a model in `checkpoint`.
@@ -185,6 +192,8 @@ pub(crate) fn resolve(config: &Config, checkpoint: &Checkpoint) -> Result<Resolv
     if let Some(error) = prefix::adapter_error(checkpoint) {
         return Err(error);
     }
+    let split = experts::split_joined(config, checkpoint)?;
+    let checkpoint = split.as_ref().unwrap_or(checkpoint);
     let map = Map::new(config, checkpoint);
     let network =
         map.network.try_map(&mut Resolve { checkpoint, packing: config.packing.as_ref() })?;
@@ -202,8 +211,12 @@ pub(crate) fn resolve(config: &Config, checkpoint: &Checkpoint) -> Result<Resolv
     for vector in network.vectors().chain(of_prefix) {
         known.extend(vector.tensors().iter().map(|tensor| tensor.name()));
     }
-    let is_known =
-        |name: &str| known.contains(name) || is_buffer(name) || is_empty_bias(checkpoint, name);
+    let is_known = |name: &str| {
+        known.contains(name)
+            || is_buffer(name)
+            || map.is_left_out(name)
+            || is_empty_bias(checkpoint, name)
+    };
     if let Some(name) = checkpoint.names().find(|name| !is_known(name)) {
         let Config { architecture, layers, .. } = config;
         if prefix::is_part(name) {
@@ -215,7 +228,11 @@ pub(crate) fn resolve(config: &Config, checkpoint: &Checkpoint) -> Result<Resolv
             "is no part of {architecture} with the {layers} layers that config.json says"
         )));
     }
-    Ok(Resolved { network, prefix: trained })
+    let left_out = checkpoint.names().filter(|name| map.is_left_out(name));
+    let left_out = left_out.filter_map(|name| checkpoint.get(name));
+    let left_out_bytes =
+        left_out.fold(0, |sum: u64, tensor| sum.saturating_add(tensor.bytes().len() as u64));
+    Ok(Resolved { network, prefix: trained, left_out_bytes })
 }
 
 /// Whether a tensor is a bias of zeros of a packed layer. Some programs give one to every layer.
@@ -254,14 +271,19 @@ impl<'a> Convert<'a, Source, Affine<Source, Source>, Affine<Source, Source>> for
 
     fn linear(
         &mut self,
-        _: LinearRole,
+        role: LinearRole,
         linear: &'a Affine<Source, Source>,
     ) -> Result<StoredLinear> {
         let weight = StoredMatrix::find(self.checkpoint, &linear.weight, self.packing)?;
+        if weight.order().is_some() && role.is_computed_with_others() {
+            let problem = "has its columns in an order (desc_act or actorder), which is not supported for experts and for \
+                           parts of latent attention: take a model without it";
+            return Err(weight.tensors()[0].error(problem));
+        }
         Ok(Affine { weight, bias: self.vector(linear.bias.as_ref())? })
     }
 
-    fn norm(&mut self, norm: &'a Affine<Source, Source>) -> Result<StoredNorm> {
+    fn norm(&mut self, _: NormRole, norm: &'a Affine<Source, Source>) -> Result<StoredNorm> {
         let weight = StoredVector::find(self.checkpoint, &norm.weight)?;
         Ok(Affine { weight, bias: self.vector(norm.bias.as_ref())? })
     }
@@ -334,8 +356,9 @@ impl<'a> Convert<'a, StoredMatrix, StoredLinear, StoredNorm> for Load<'_> {
         Ok(Linear { weight: self.table(&linear.weight)?, bias, activation })
     }
 
-    fn norm(&mut self, norm: &'a StoredNorm) -> Result<Norm> {
+    fn norm(&mut self, role: NormRole, norm: &'a StoredNorm) -> Result<Norm> {
         let (config::Norm::Layer { eps } | config::Norm::Rms { eps }) = self.config.norm;
+        let eps = if role == NormRole::Latent { config::Latent::EPS } else { eps };
         let bias = norm.bias.as_ref().map(&mut *self.vector).transpose()?;
         Ok(Norm { weight: (self.vector)(&norm.weight)?, bias, eps })
     }

@@ -2,20 +2,18 @@
 
 mod messages;
 mod overflow;
+mod reply;
 
 use crate::error::{Error, Result};
 use crate::generate::bundle::Bundle;
-use crate::generate::draft::DraftStats;
-use crate::generate::generation::{
-    FinishReason, Generation, Request, TextGeneration, check_prompt,
-};
+use crate::generate::generation::{Generation, Request, check_prompt};
 use crate::network::adapter::Adapter;
-use crate::network::hook::Progress;
 use crate::network::sequence::Sequence;
-use crate::text::chat::{Message, Role};
-pub use messages::{messages_from_json, messages_to_json};
+use crate::text::chat::{Message, PromptOptions, Role};
+pub use messages::{images_refused, messages_from_json, messages_to_json};
 pub use overflow::Overflow;
 use overflow::{Fitted, fit, instructions, longest_prompt};
+pub use reply::{Answer, Reply};
 
 /// How a [`Conversation`] answers.
 #[derive(Debug, Clone)]
@@ -23,6 +21,8 @@ use overflow::{Fitted, fit, instructions, longest_prompt};
 pub struct ConversationOptions {
     /// How each answer is generated. The seed is that of the first answer; each further answer uses the next seed.
     pub request: Request,
+    /// How the messages become a prompt: whether the model is to think, for example.
+    pub prompt: PromptOptions,
     /// Texts that end an answer. They are not part of it.
     pub stop_strings: Vec<String>,
     /// What happens when the conversation does not fit in the context.
@@ -34,8 +34,8 @@ pub struct ConversationOptions {
 impl ConversationOptions {
     /// Answers to `request`, without stop strings, in the default context. See [`Bundle::request`].
     pub fn new(request: Request) -> Self {
-        let (stop_strings, overflow) = (Vec::new(), Overflow::default());
-        Self { request, stop_strings, overflow, context: None }
+        let (prompt, stop_strings) = (PromptOptions::default(), Vec::new());
+        Self { request, prompt, stop_strings, overflow: Overflow::default(), context: None }
     }
 }
 
@@ -62,7 +62,7 @@ impl Conversation {
     /// A conversation without messages.
     ///
     /// # Errors
-    /// If an option is outside its range.
+    /// If an option is outside its range, or asks for what the model cannot do.
     pub fn new(bundle: &Bundle, options: ConversationOptions) -> Result<Self> {
         validate(bundle, &options)?;
         let sequence = bundle.model().sequence(options.context)?;
@@ -219,7 +219,8 @@ impl Conversation {
     }
 
     fn encode(&self, messages: &[Message]) -> Result<Vec<u32>> {
-        self.bundle.template().prompt_ids(self.bundle.tokenizer(), messages)
+        let (template, tokenizer) = (self.bundle.template(), self.bundle.tokenizer());
+        template.prompt_ids_with(tokenizer, messages, self.state.options.prompt)
     }
 
     fn longest_prompt(&self) -> usize {
@@ -244,15 +245,16 @@ impl Conversation {
         let sequence = sequence.map_or_else(|| model.sequence(Some(state.capacity)), Ok)?;
         let request = state.options.request.clone();
         let generation = Generation::new(model, sequence, &prompt, request)?.text(stream);
-        let text = String::new();
-        let generation = Some(generation);
-        Ok(Reply { state, messages, prompt, dropped, generation, text, has_failed: false })
+        // Calls of tools stay in the text: the template writes them again as they are.
+        let parser = bundle.template().answer_parser(bundle.tokenizer(), &prompt, None, "");
+        Ok(Reply::new(state, messages, prompt, dropped, generation.answer(parser)))
     }
 }
 
-/// Checks the options that have a range.
+/// Checks the options that have a range, and that the model can do what they ask for.
 fn validate(bundle: &Bundle, options: &ConversationOptions) -> Result<()> {
     options.request.sampling.validate()?;
+    bundle.template().check_prompt_options(options.prompt)?;
     bundle.template().stream(bundle.tokenizer()).stopping_at(&options.stop_strings)?;
     Ok(())
 }
@@ -265,152 +267,6 @@ fn with_question(messages: &[Message]) -> Vec<Message> {
         messages.push(Message::new(Role::User, ""));
     }
     messages
-}
-
-/// An answer in a [`Conversation`], given out in pieces of text as it is generated.
-///
-/// [`Reply::finish`] appends it to the conversation. Dropping it without that leaves the conversation as it was.
-///
-/// ```
-/// # #[cfg(feature = "demo")] {
-/// use glm_model::{Conversation, ConversationOptions, Options, demo};
-///
-/// let bundle = demo::bundle(&Options::default())?;
-/// let options = ConversationOptions::new(bundle.request(7));
-/// let mut conversation = Conversation::new(&bundle, options)?;
-/// let mut reply = conversation.ask("你好")?;
-/// for piece in &mut reply {
-///     print!("{}", piece?);
-/// }
-/// let answer = reply.finish()?;
-/// assert_eq!(conversation.messages()[1].content, answer.text);
-/// # }
-/// # Ok::<(), glm_model::Error>(())
-/// ```
-pub struct Reply<'c> {
-    state: &'c mut State,
-    /// The messages that are answered.
-    messages: Vec<Message>,
-    prompt: Vec<u32>,
-    dropped: usize,
-    /// `None` once it has given its sequence back.
-    generation: Option<TextGeneration<'c>>,
-    /// What was given out.
-    text: String,
-    has_failed: bool,
-}
-
-/// A finished answer.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct Answer {
-    /// Its text.
-    pub text: String,
-    /// Its ids, with the stop id if it ended with one.
-    pub ids: Vec<u32>,
-    /// Why it ended.
-    pub finish: FinishReason,
-    /// Whether it became a message of the conversation: not if it was cancelled before its first word.
-    pub is_appended: bool,
-    /// Ids of the prompt.
-    pub prompt_ids: Vec<u32>,
-    /// Tokens of the prompt that were not read again, because they were those of the prompt before.
-    pub kept_tokens: usize,
-    /// Rounds that were dropped because the conversation did not fit in the context.
-    pub dropped_rounds: usize,
-    /// The seed that it was generated with.
-    pub seed: u64,
-    /// How many drafted ids were verified and accepted.
-    pub draft: DraftStats,
-}
-
-impl Reply<'_> {
-    /// Ids of the prompt.
-    pub fn prompt_ids(&self) -> &[u32] {
-        &self.prompt
-    }
-
-    /// Rounds that are dropped because the conversation does not fit in the context.
-    pub fn dropped_rounds(&self) -> usize {
-        self.dropped
-    }
-
-    /// What was given out so far.
-    pub fn text(&self) -> &str {
-        &self.text
-    }
-
-    /// The generation whose text this is.
-    ///
-    /// # Panics
-    /// Never: only finishing and dropping a reply take it.
-    pub fn generation(&self) -> &TextGeneration<'_> {
-        self.generation.as_ref().expect("a reply has a generation until it is dropped")
-    }
-
-    /// See [`Generation::read_prompt`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn read_prompt(&mut self, progress: &mut Progress<'_>) -> Result<()> {
-        let Some(generation) = &mut self.generation else { return Ok(()) };
-        let read = generation.read_prompt(progress);
-        self.has_failed |= read.is_err();
-        read
-    }
-
-    /// Generates what is left of the answer and appends it to the conversation, unless it was cancelled before its first word.
-    /// To end an answer early and append what it has, cancel the request first.
-    ///
-    /// # Errors
-    /// If generating failed, now or before ([`Error::Failed`]). The conversation is then as it was.
-    pub fn finish(mut self) -> Result<Answer> {
-        for piece in &mut self {
-            piece?;
-        }
-        if self.has_failed {
-            return Err(Error::Failed);
-        }
-        let generation = self.generation();
-        let finish = generation.finish_reason().unwrap_or(FinishReason::Stop);
-        let answer = Answer {
-            is_appended: finish != FinishReason::Cancelled || !self.text.is_empty(),
-            ids: generation.ids().to_vec(),
-            finish,
-            kept_tokens: generation.generation().kept(),
-            draft: generation.generation().draft_stats(),
-            dropped_rounds: self.dropped,
-            seed: self.state.options.request.sampling.seed,
-            text: std::mem::take(&mut self.text),
-            prompt_ids: std::mem::take(&mut self.prompt),
-        };
-        if answer.is_appended {
-            self.messages.push(Message::new(Role::Assistant, answer.text.clone()));
-            self.state.messages = std::mem::take(&mut self.messages);
-            let seed = &mut self.state.options.request.sampling.seed;
-            *seed = seed.wrapping_add(1);
-        }
-        Ok(answer)
-    }
-}
-
-impl Iterator for Reply<'_> {
-    type Item = Result<String>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let piece = self.generation.as_mut()?.next()?;
-        match &piece {
-            Ok(piece) => self.text.push_str(piece),
-            Err(_) => self.has_failed = true,
-        }
-        Some(piece)
-    }
-}
-
-impl Drop for Reply<'_> {
-    fn drop(&mut self) {
-        self.state.sequence = self.generation.take().map(TextGeneration::into_sequence);
-    }
 }
 
 #[cfg(all(test, feature = "demo"))]

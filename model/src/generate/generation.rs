@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::files::config::MaskKind;
+use crate::generate::answering::AnswerGeneration;
 use crate::generate::constraint::Constraint;
 use crate::generate::decoding::{self, Decoding};
 use crate::generate::draft::{Draft, DraftStats};
@@ -12,7 +13,7 @@ use crate::network::hook::{CancelToken, Progress, RunOptions};
 use crate::network::model::Model;
 use crate::network::placement::Placement;
 use crate::network::sequence::Sequence;
-use crate::text::chat::Template;
+use crate::text::chat::{AnswerParser, Template};
 use crate::text::stream::TextStream;
 use crate::text::tokenizer::Tokenizer;
 
@@ -256,6 +257,13 @@ pub struct TextGeneration<'t> {
     stream: TextStream<'t>,
     ids: Vec<u32>,
     over: bool,
+}
+
+impl<'t> TextGeneration<'t> {
+    /// The same in parts, as `parser` finds them.
+    pub fn answer(self, parser: AnswerParser) -> AnswerGeneration<'t> {
+        AnswerGeneration::new(self, parser)
+    }
 }
 
 impl TextGeneration<'_> {

@@ -246,10 +246,8 @@ impl Sampler {
                 if counts_ids && let Some(&count) = self.counts.get(&id) {
                     weight -= presence_penalty + frequency_penalty * count as f32;
                 }
-                if !weight.is_finite() {
-                    return Err(Error::NotFinite);
-                }
-                candidates.push(Candidate { id, weight });
+                // Penalties may take it out of the range of floats.
+                candidates.push(Candidate { id, weight: weight.clamp(f32::MIN, f32::MAX) });
             }
             if candidates.is_empty() {
                 return Err(Error::Ids("the constraint allows no id".to_owned()));
@@ -468,9 +466,17 @@ mod tests {
         }
         let mut greedy = Sampler::new(&Sampling::greedy(), 2, &[]).unwrap();
         assert!(matches!(greedy.choose(&[1.0, f32::NAN]), Err(Error::NotFinite)));
-        let base = Sampling { repetition_penalty: 0.01, temperature: 1.0, ..Sampling::greedy() };
-        let mut sampler = Sampler::new(&base, 2, &[0]).unwrap();
-        assert!(matches!(sampler.choose(&[1e37, 0.0]), Err(Error::NotFinite)));
+    }
+
+    #[test]
+    fn a_penalty_may_leave_the_range_of_floats() {
+        for (repetition_penalty, logit, expected) in [(0.01, 1e37, 0), (100.0, -1e37, 1)] {
+            for temperature in [0.0, 1.0] {
+                let sampling = Sampling { repetition_penalty, temperature, ..Sampling::greedy() };
+                let mut sampler = Sampler::new(&sampling, 2, &[0]).unwrap();
+                assert_eq!(sampler.choose(&[logit, 0.0]).unwrap(), expected);
+            }
+        }
     }
 
     #[test]

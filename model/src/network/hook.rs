@@ -94,8 +94,11 @@ pub enum HookPoint {
     Positions,
     /// The input of a linear layer, `[rows, inputs]`, before it is quantized. The input of the head is [`HookPoint::FinalNorm`].
     /// It is shown once the linear layer is computed: that of [`LinearRole::Down`] after [`HookPoint::FeedForward`]. In the last
-    /// layer, only [`LinearRole::Qkv`] sees rows whose logits are not wanted.
+    /// layer, only [`LinearRole::Qkv`] and [`LinearRole::QueryUp`] see rows whose logits are not wanted. Those of experts, and of the
+    /// matrices that are applied head by head, are not shown.
     Input(usize, LinearRole),
+    /// The experts of each token in ascending order, then their weights, `[rows, 2 · experts of a token]`; in layers with experts.
+    Experts(usize),
     /// Output of the attention, before its norm and the residual, `[rows, hidden]`.
     Attention(usize),
     /// Output of the feed-forward block, before its norm and the residual, `[rows, hidden]`.

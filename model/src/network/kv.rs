@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use glm_kernels::{
     Attention, Cached, HeadRows, Int4, Isa, KEYS, KvCache, KvPage, KvShape, Mask, OutOfMemory,
-    Partials,
+    Partials, Values,
 };
 use half::f16;
 
@@ -59,7 +59,17 @@ impl KvFormat {
 
 /// Dimensions of the KV cache of a model.
 pub(crate) fn shape(config: &Config) -> KvShape {
-    KvShape { layers: config.layers, heads: config.kv_heads, head_size: config.head_size }
+    KvShape {
+        layers: config.layers,
+        heads: config.kv_heads,
+        head_size: config.head_size,
+        values: config.latent.map_or(Values::Own, |latent| Values::Keys(latent.rank)),
+    }
+}
+
+/// Elements of an output of attention of one head, before the last matrix of latent attention.
+pub(crate) fn value_size(config: &Config) -> usize {
+    shape(config).value_size()
 }
 
 /// The memory for the KV caches of all sequences of a model. Clones share the pool.
@@ -302,7 +312,7 @@ impl SequenceCache {
         with_cache!(self, cache => cache.store(isa, layer, position, rows));
     }
 
-    /// Writes the attention of the queries to `out`, `[queries, heads, head size]`.
+    /// Writes the attention of the queries to `out`, `[queries, heads, value size]`.
     pub(crate) fn attend(
         &self,
         isa: Isa,
@@ -311,9 +321,8 @@ impl SequenceCache {
         partials: &mut Partials,
         out: &mut [f32],
     ) {
-        let Queries { queries, heads, position, mask } = of;
+        let Queries { queries, heads, position, mask, scale } = of;
         with_cache!(self, cache => {
-            let scale = 1.0 / (cache.shape().head_size as f32).sqrt();
             let attention = Attention { queries, heads, cache, layer, position, mask, scale };
             attention.forward(isa, partials, out);
         });
@@ -327,4 +336,6 @@ pub(crate) struct Queries<'a> {
     pub(crate) heads: usize,
     pub(crate) position: usize,
     pub(crate) mask: Mask,
+    /// Multiplies the scores.
+    pub(crate) scale: f32,
 }

@@ -83,14 +83,17 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    /// Largest rank of an update: no rank exceeds the smaller side of its matrix, and one side of each matrix is `hidden`.
+    /// Largest rank of an update: no rank exceeds the smaller side of its matrix, and one side of each matrix is `hidden`, or the query
+    /// rank of latent attention.
     pub(crate) fn most_rank(config: &Config) -> usize {
-        config.hidden
+        config.hidden.max(config.latent.and_then(|latent| latent.query_rank).unwrap_or(0))
     }
 
-    /// Most outputs of an update of a part. Only query, key and value are parts of a matrix, and the query is the largest of them.
+    /// Most outputs of an update of a part: of the query, which is the largest of those of the first projection, or of gate and up
+    /// projection apart.
     pub(crate) fn most_outputs(config: &Config) -> usize {
-        config.attention_width()
+        let gate = if config.experts.is_some() { config.intermediate_size } else { 0 };
+        config.query_rows().max(gate).max(config.head_size)
     }
 }
 

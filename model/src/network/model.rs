@@ -31,7 +31,7 @@ use crate::network::pass::{Pass, SINK_ROWS};
 use crate::network::placement::Placement;
 use crate::network::rope::Rotation;
 use crate::network::sequence::Sequence;
-use crate::network::workspace::{TILE, Workspace};
+use crate::network::workspace::{Workspace, tile};
 use crate::text::tokenizer::Tokenizer;
 
 /// The default context size in tokens. Some models support a million tokens, whose KV cache exceeds the memory of most machines.
@@ -55,6 +55,9 @@ pub struct Options {
     /// then be changed once the model is open, and the results are the same. It takes as much more memory as [`Inventory::mapped_bytes`]
     /// says, and opening takes longer. While the model is opened, its files are mapped in any case.
     pub no_mmap: bool,
+    /// Whether the experts that tokens have are requested from the disk as soon as they are chosen, all at once: for models larger than
+    /// memory. Where they are in memory, it only takes time. The results are the same.
+    pub reads_ahead: bool,
 }
 
 impl Options {
@@ -79,6 +82,7 @@ struct Inner {
     /// The files that weights are read from in every pass.
     mapped: MappedFiles,
     no_mmap: bool,
+    reads_ahead: bool,
     rotation: Rotation,
     activations: Activations,
     isa: Isa,
@@ -150,6 +154,7 @@ impl Model {
             weights,
             mapped,
             no_mmap,
+            reads_ahead: options.reads_ahead,
             activations,
             isa,
             pool,
@@ -362,7 +367,7 @@ impl Model {
     /// # Errors
     /// If the memory cannot be allocated.
     pub fn workspace(&self) -> Result<Workspace> {
-        self.workspace_with_tile(TILE)
+        self.workspace_with_tile(tile(&self.0.config))
     }
 
     /// As [`Model::workspace`], with at most `tile` rows of a linear layer at a time. The bits of the logits do not depend on it.
@@ -370,8 +375,10 @@ impl Model {
     /// # Errors
     /// As [`Model::workspace`].
     pub fn workspace_with_tile(&self, tile: usize) -> Result<Workspace> {
-        let Inner { identity, config, inventory, .. } = &*self.0;
-        Workspace::new(*identity, config, tile, inventory.ordered_inputs)
+        let Inner { identity, config, inventory, reads_ahead, .. } = &*self.0;
+        let mut workspace = Workspace::new(*identity, config, tile, inventory.ordered_inputs)?;
+        workspace.reads_ahead = *reads_ahead;
+        Ok(workspace)
     }
 
     /// Calls `work` with an idle workspace, or a new one if all are in use.
@@ -393,7 +400,7 @@ impl Model {
 
     /// Appends the ids of every chunk to its sequence and returns the logits of the wanted tokens.
     ///
-    /// A pass reads the weights once for up to 256 tokens of any sequences. The bits of the logits of a token do not depend on the
+    /// A pass reads the weights once for up to 256 tokens of any sequences, with experts 512. The bits of the logits of a token do not depend on the
     /// other chunks, on how a prompt is split into chunks, or on the number of threads.
     ///
     /// A sequence begins with a prompt. For a causal model it may be split into chunks. A bidirectional context, which ends before

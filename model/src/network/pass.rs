@@ -11,7 +11,8 @@
 //! ```
 //!
 //! A batch of a causal model is the case with one tile. In the last layer the second loop computes only the rows whose logits
-//! are wanted. `r(x, a)` is the residual: `x`, or `α·a`. Some models also normalize the outputs of `output` and `down`.
+//! are wanted. Where experts are chosen for each token, `down(act(up(m)))` is that of the experts, see `experts`; latent attention is in
+//! `latent`. `r(x, a)` is the residual: `x`, or `α·a`. Some models also normalize the outputs of `output` and `down`.
 //!
 //! A row is computed only from itself and the cache of its sequence, and the order of the operations does not depend on the tile
 //! size or on other rows. So the bits of its results do not depend on them either.
@@ -31,7 +32,9 @@ use crate::network::rope::Rotation;
 use crate::network::workspace::Workspace;
 
 mod attention;
+mod experts;
 mod feed_forward;
+mod latent;
 mod stages;
 
 pub(crate) use stages::Stage;
@@ -173,8 +176,7 @@ impl Pass<'_, '_, '_> {
                 return false;
             };
             let from = segment.row + token - segment.token;
-            for (values, width) in
-                [(&mut *x, config.hidden), (&mut *queries, config.attention_width())]
+            for (values, width) in [(&mut *x, config.hidden), (&mut *queries, config.query_width())]
             {
                 values.copy_within(from * width..(from + count) * width, rows * width);
             }

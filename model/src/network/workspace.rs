@@ -4,15 +4,20 @@
 use glm_kernels::{Angle, OutOfMemory, Partials, Q8Rows};
 
 use crate::error::{Error, Result};
-use crate::files::config::{Config, MaskKind};
+use crate::files::config::{Config, Experts, Latent, MaskKind};
 use crate::network::chunk::{Segment, WantedRows};
+use crate::network::experts::Routing;
+use crate::network::kv;
 use crate::network::lora::Scratch;
 use crate::network::pass::SINK_ROWS;
 use crate::network::placement::Placement;
 use crate::network::rope;
 
-/// Most rows of a linear layer at a time. With 256 rows a matrix product is compute-bound; more would only cost memory.
-pub(crate) const TILE: usize = 256;
+/// Most rows of a linear layer at a time. With 256 rows a matrix product is compute-bound; more would only cost memory. An expert has only
+/// some of them.
+pub(crate) fn tile(config: &Config) -> usize {
+    if config.experts.is_some() { 512 } else { 256 }
+}
 
 /// The buffers of a forward pass: activations, and the logits of the last pass. Created by
 /// [`Model::workspace`](crate::Model::workspace).
@@ -21,10 +26,16 @@ pub struct Workspace {
     pub(crate) model: u64,
     /// Most rows of a linear layer at a time.
     pub(crate) tile: usize,
+    /// Whether chosen experts are requested from the disk before they are read.
+    pub(crate) reads_ahead: bool,
     /// The residual stream, `[rows, hidden]`
     pub(crate) x: Vec<f32>,
     /// `[rows, heads, head size]`
     pub(crate) queries: Vec<f32>,
+    /// Buffers of latent attention; empty for others.
+    pub(crate) latent: LatentScratch,
+    /// Buffers of experts; empty without some.
+    pub(crate) experts: ExpertScratch,
     /// Angles of the rotary embedding, `[rows, angles]`
     pub(crate) angles: Vec<Angle>,
     /// `[tile, hidden]`
@@ -53,6 +64,93 @@ pub struct Workspace {
     pub(crate) segments: Vec<Segment>,
 }
 
+/// The buffers of latent attention.
+#[derive(Default)]
+pub(crate) struct LatentScratch {
+    /// `[tile, query rank]`
+    pub(crate) normed: Vec<f32>,
+    /// `[tile, heads, query size]`
+    pub(crate) queries: Vec<f32>,
+    /// Inputs of the matrices of each head, `[heads, tile, inputs]`
+    pub(crate) inputs: Vec<f32>,
+    /// Their outputs, `[heads, tile, outputs]`
+    pub(crate) outputs: Vec<f32>,
+}
+
+impl LatentScratch {
+    /// The sizes of the buffers.
+    fn sizes(config: &Config, tile: usize) -> [usize; 4] {
+        let Some(latent) = config.latent else { return [0; 4] };
+        let Latent { query_rank, rank, plain_dim, value_dim, .. } = latent;
+        let of_heads = |size: usize| tile * config.heads * size;
+        [
+            tile * query_rank.unwrap_or(0),
+            of_heads(latent.query_dim()),
+            of_heads(rank.max(plain_dim)),
+            of_heads(rank.max(value_dim)),
+        ]
+    }
+
+    fn new(config: &Config, tile: usize) -> std::result::Result<Self, OutOfMemory> {
+        let [normed, queries, inputs, outputs] = Self::sizes(config, tile).map(zeroed);
+        Ok(Self { normed: normed?, queries: queries?, inputs: inputs?, outputs: outputs? })
+    }
+}
+
+/// The buffers of a feed-forward block with experts. Gathered are the rows of each expert, then all rows for the expert that all tokens
+/// have.
+#[derive(Default)]
+pub(crate) struct ExpertScratch {
+    /// `[tile, experts]`
+    pub(crate) logits: Vec<f32>,
+    /// The experts of each row in ascending order, `[tile, used]`
+    pub(crate) chosen: Vec<u32>,
+    /// Their weights, `[tile, used]`
+    pub(crate) weights: Vec<f32>,
+    pub(crate) routing: Routing,
+    /// `[gathered, hidden]`
+    pub(crate) inputs: Vec<f32>,
+    /// The outputs of all gates, then those of the other first matrices: twice `[gathered, intermediate size]`
+    pub(crate) up: Vec<f32>,
+    /// `[gathered, intermediate size]`
+    pub(crate) gated: Vec<f32>,
+    /// `[gathered, hidden]`
+    pub(crate) outputs: Vec<f32>,
+}
+
+impl ExpertScratch {
+    /// The sizes of the buffers, and bytes of the routing.
+    fn sizes(config: &Config, tile: usize) -> [usize; 7] {
+        let Some(experts) = &config.experts else { return [0; 7] };
+        let Experts { count, used, intermediate_size, shared_size, .. } = *experts;
+        let (chosen, gathered) = (tile * used, tile * (used + 1));
+        let inner = chosen * intermediate_size + tile * shared_size;
+        let rows = gathered * config.hidden;
+        [tile * count, chosen, chosen, rows, 2 * inner, inner, rows]
+    }
+
+    fn new(config: &Config, tile: usize) -> std::result::Result<Self, OutOfMemory> {
+        let [logits, chosen, weights, inputs, up, gated, outputs] = Self::sizes(config, tile);
+        Ok(Self {
+            logits: zeroed(logits)?,
+            chosen: zeroed(chosen)?,
+            weights: zeroed(weights)?,
+            routing: Routing::default(),
+            inputs: zeroed(inputs)?,
+            up: zeroed(up)?,
+            gated: zeroed(gated)?,
+            outputs: zeroed(outputs)?,
+        })
+    }
+
+    /// Bytes of the buffers and of the routing, which has two numbers for each chosen expert, and some for each expert.
+    fn bytes(config: &Config, tile: usize) -> usize {
+        let sizes = Self::sizes(config, tile);
+        let experts = config.experts.map_or(0, |experts| 5 * experts.count);
+        4 * (sizes.iter().sum::<usize>() + 2 * sizes[1] + experts)
+    }
+}
+
 impl Workspace {
     /// Buffers for `tile` rows at a time. `ordered_inputs` as in [`Workspace::bytes`].
     ///
@@ -70,14 +168,17 @@ impl Workspace {
             Ok(Self {
                 model,
                 tile,
+                reads_ahead: false,
                 x: zeroed(tile * config.hidden)?,
-                queries: zeroed(tile * config.attention_width())?,
+                queries: zeroed(tile * config.query_width())?,
+                latent: LatentScratch::new(config, tile)?,
+                experts: ExpertScratch::new(config, tile)?,
                 angles: zeroed(tile * rope::angles_per_token(config))?,
                 normed: zeroed(tile * config.hidden)?,
                 branch: zeroed(tile * config.hidden)?,
                 wide: zeroed(tile * widest(config))?,
                 gated: zeroed(tile * gated(config))?,
-                quantized: Q8Rows::with_capacity(tile, widest_input(config))?,
+                quantized: quantized(config, tile)?,
                 ordered: zeroed(tile * ordered_inputs)?,
                 lora: Scratch {
                     hidden: zeroed(tile * Scratch::most_rank(config))?,
@@ -103,7 +204,7 @@ impl Workspace {
             }
         };
         shrink(&mut self.x, tile * config.hidden);
-        shrink(&mut self.queries, tile * config.attention_width());
+        shrink(&mut self.queries, tile * config.query_width());
         shrink(&mut self.logits, SINK_ROWS * config.vocab);
         let angles = tile * rope::angles_per_token(config);
         if self.angles.len() > angles {
@@ -119,7 +220,7 @@ impl Workspace {
     pub(crate) fn fit_rows(&mut self, config: &Config, rows: usize) -> Result<()> {
         let fit = |x: &mut Vec<f32>, width: usize| fit(x, rows * width);
         let fitted = fit(&mut self.x, config.hidden)
-            .and_then(|()| fit(&mut self.queries, config.attention_width()))
+            .and_then(|()| fit(&mut self.queries, config.query_width()))
             .and_then(|()| self::fit(&mut self.angles, rows * rope::angles_per_token(config)));
         let ordered_inputs = self.ordered.len() / self.tile;
         fitted.map_err(|OutOfMemory| memory_error(config, rows, ordered_inputs))
@@ -143,7 +244,7 @@ impl Workspace {
     /// # Errors
     /// As [`Workspace::fit_rows`].
     pub(crate) fn fit_partials(&mut self, config: &Config, positions: usize) -> Result<()> {
-        let (heads, size) = (config.heads, config.head_size);
+        let (heads, size) = (config.heads, kv::value_size(config));
         self.partials.reserve(heads, size, positions).map_err(|OutOfMemory| Error::Memory {
             capacity: positions,
             bytes: Partials::bytes(heads, size, positions) as u64,
@@ -153,21 +254,23 @@ impl Workspace {
     /// Bytes of a workspace for a sequence of `capacity` tokens, with the logits of one token. `ordered_inputs` is the largest input
     /// width of a layer with columns in an order of their own; 0 if there is none.
     pub(crate) fn bytes(config: &Config, capacity: usize, ordered_inputs: usize) -> u64 {
-        let tile = TILE.min(capacity).max(1);
+        let tile = tile(config).min(capacity).max(1);
         let floats = batch_rows(config, capacity)
-            * (config.hidden + config.attention_width() + 2 * rope::angles_per_token(config))
+            * (config.hidden + config.query_width() + 2 * rope::angles_per_token(config))
             + tile * (2 * config.hidden + widest(config) + gated(config) + ordered_inputs)
             + tile * (Scratch::most_rank(config) + Scratch::most_outputs(config))
             + config.vocab;
-        let partials = Partials::bytes(config.heads, config.head_size, capacity);
-        (floats * 4 + Q8Rows::bytes(tile, widest_input(config)) + partials) as u64
+        let partials = Partials::bytes(config.heads, kv::value_size(config), capacity);
+        let latent = 4 * LatentScratch::sizes(config, tile).iter().sum::<usize>();
+        let quantized = quantized_bytes(config, tile);
+        (floats * 4 + latent + ExpertScratch::bytes(config, tile) + quantized + partials) as u64
     }
 }
 
 /// Largest batch of rows for a prompt of `capacity` tokens. A bidirectional context is not split.
 fn batch_rows(config: &Config, capacity: usize) -> usize {
     match config.mask {
-        MaskKind::Causal => TILE.min(capacity),
+        MaskKind::Causal => tile(config).min(capacity),
         MaskKind::Prefix(_) => capacity,
     }
 }
@@ -191,7 +294,9 @@ fn fit<T: bytemuck::Zeroable>(x: &mut Vec<T>, n: usize) -> std::result::Result<(
 
 /// The largest output width of a linear layer or of attention, without the head.
 fn widest(config: &Config) -> usize {
-    config.qkv_rows().max(config.up_rows()).max(config.attention_width())
+    let attended = config.heads * kv::value_size(config);
+    let widest = config.qkv_rows().max(config.up_rows()).max(attended);
+    widest.max(config.attention_width())
 }
 
 /// Width of the output of the gated activation; 0 without a gate.
@@ -199,7 +304,33 @@ fn gated(config: &Config) -> usize {
     if config.mlp.is_gated() { config.intermediate_size } else { 0 }
 }
 
-/// The largest input width of a linear layer.
-fn widest_input(config: &Config) -> usize {
-    config.hidden.max(config.intermediate_size).max(config.attention_width())
+/// Rows and columns for which the inputs of all linear layers have room once they are quantized: those with the most blocks.
+fn quantized_size(config: &Config, tile: usize) -> (usize, usize) {
+    let widest = config.hidden.max(config.intermediate_size).max(config.attention_width());
+    let mut sizes = vec![(tile, widest)];
+    // Sections have padding of their own, of at most one row.
+    const PADDING: usize = 1;
+    if let Some(latent) = config.latent {
+        let rows = (tile + PADDING) * config.heads;
+        sizes.push((rows, latent.rank.max(latent.plain_dim)));
+        sizes.push((tile, latent.query_rank.unwrap_or(0)));
+    }
+    if let Some(experts) = &config.experts {
+        let sections = experts.count.min(tile * experts.used) + 1;
+        let rows = tile * (experts.used + 1) + PADDING * sections;
+        sizes.push((rows, config.hidden.max(experts.intermediate_size)));
+        sizes.push((tile, experts.shared_size));
+    }
+    let most = |&(rows, cols): &(usize, usize)| Q8Rows::bytes(rows, cols);
+    sizes.into_iter().max_by_key(most).unwrap_or_default()
+}
+
+fn quantized(config: &Config, tile: usize) -> std::result::Result<Q8Rows, OutOfMemory> {
+    let (rows, cols) = quantized_size(config, tile);
+    Q8Rows::with_capacity(rows, cols)
+}
+
+fn quantized_bytes(config: &Config, tile: usize) -> usize {
+    let (rows, cols) = quantized_size(config, tile);
+    Q8Rows::bytes(rows, cols)
 }

@@ -20,19 +20,23 @@ mod prompt;
 pub(crate) mod python;
 mod roles;
 mod rounds;
+mod stored;
+mod thinking;
 pub(crate) mod tools;
 mod transformers;
 
 use crate::error::{Error, Result};
-use crate::files::model_dir::{ModelDir, TEMPLATE as JINJA_FILE};
+use crate::files::model_dir::ModelDir;
 use crate::files::model_path::ModelPath;
 use crate::files::variant::is_base;
 use crate::text::postprocess::Postprocess;
 use crate::text::stream::TextStream;
-use crate::text::tokenizer::{Family, SETTINGS_FILE, Tokenizer};
+use crate::text::tokenizer::{Family, Tokenizer};
+pub(crate) use answer::CallForm;
 use answer::Expects;
+#[cfg(feature = "grammar")]
+pub(crate) use answer::Thoughts;
 pub use answer::{AnswerEvent, AnswerParser};
-pub(crate) use answer::{CallForm, Thoughts};
 pub use fill::{Blank, Fill, answer_ids, blank, fill_prompt, has_blank};
 pub(crate) use fill::{kinds as blank_kinds, prompt_between};
 use jinja::Jinja;
@@ -41,6 +45,8 @@ pub use prompt::{PromptOptions, SpecialNames};
 use rounds::Rounds;
 use serde_json::{Map, Value};
 use std::path::Path;
+use stored::own;
+pub use thinking::Thinking;
 use tools::Offered;
 pub use tools::offer_tools;
 use transformers::{conversation, marks};
@@ -148,7 +154,8 @@ impl Template {
         Ok(match &self.0 {
             Kind::Rounds(rounds) => Some(rounds.text(messages, SpecialNames::Ids)?),
             Kind::Jinja(_, jinja) => {
-                Some(jinja.render(conversation(messages, jinja.wants(), None), None)?)
+                let variables = PromptOptions::default().variables();
+                Some(jinja.render(conversation(messages, jinja.wants(), None), &variables)?)
             }
             Kind::Plain => Some(plain(messages)?.to_owned()),
             Kind::Roles => None,
@@ -167,25 +174,27 @@ impl Template {
     /// The same with options. A message without names of special ids gives the same ids with every [`SpecialNames`].
     ///
     /// # Errors
-    /// As [`Template::prompt_ids`].
+    /// As [`Template::prompt_ids`] and [`Template::check_prompt_options`].
     pub fn prompt_ids_with(
         &self,
         tokenizer: &Tokenizer,
         messages: &[Message],
-        PromptOptions { special_names: names, thinking }: PromptOptions,
+        options: PromptOptions,
     ) -> Result<Vec<u32>> {
+        self.check_prompt_options(options)?;
+        let (names, variables) = (options.special_names, options.variables());
         match &self.0 {
             // They are found in no message.
             Kind::Roles => roles::ids(tokenizer, messages),
             // The template writes the ids around the text itself.
             Kind::Jinja(_, jinja) if names == SpecialNames::Ids => {
                 let conversation = conversation(messages, jinja.wants(), None);
-                tokenizer.encode_with_roles(&jinja.render(conversation, thinking)?)
+                tokenizer.encode_with_roles(&jinja.render(conversation, &variables)?)
             }
             Kind::Jinja(_, jinja) => {
                 let marks = marks(tokenizer, messages, jinja.source())?;
                 let conversation = conversation(messages, jinja.wants(), Some(&marks));
-                tokenizer.encode_marked(&jinja.render(conversation, thinking)?, marks.mark())
+                tokenizer.encode_marked(&jinja.render(conversation, &variables)?, marks.mark())
             }
             Kind::Rounds(rounds) => around(tokenizer, &rounds.text(messages, names)?, names),
             Kind::Plain => text_ids(tokenizer, plain(messages)?, names),
@@ -280,20 +289,6 @@ impl Template {
         AnswerParser::new(Expects { calls, thoughts: self.thoughts(tokenizer, prompt) }, id.into())
     }
 
-    /// Whether the answer to a prompt may begin with thoughts.
-    pub(crate) fn thoughts(&self, tokenizer: &Tokenizer, prompt: &[u32]) -> Thoughts {
-        let Kind::Jinja(_, jinja) = &self.0 else { return Thoughts::None };
-        // Where a tag is no token, it is a few.
-        let tail = &prompt[prompt.len().saturating_sub(16)..];
-        let tail = tokenizer.decode(tail).unwrap_or_default();
-        match tail.trim_end() {
-            _ if !jinja.thinks() => Thoughts::None,
-            tail if tail.ends_with(answer::END) => Thoughts::None,
-            tail if tail.ends_with(answer::THINK) => Thoughts::Begun,
-            _ => Thoughts::Possible,
-        }
-    }
-
     /// How the model writes calls of tools. `None` if it cannot.
     pub(crate) fn call_form(&self) -> Option<CallForm> {
         match &self.0 {
@@ -343,42 +338,6 @@ fn text_ids(tokenizer: &Tokenizer, text: &str, names: SpecialNames) -> Result<Ve
 fn around(tokenizer: &Tokenizer, text: &str, names: SpecialNames) -> Result<Vec<u32>> {
     let special = tokenizer.special();
     Ok([&special.before[..], &names.encode(tokenizer, text)?, &special.after].concat())
-}
-
-/// The template in the files of the folder.
-fn own(folder: &ModelDir) -> Result<Option<Jinja>> {
-    let mut settings = folder.json(SETTINGS_FILE)?;
-    let template = settings.remove("chat_template");
-    let tokens = special_names(settings);
-    if folder.has(JINJA_FILE) {
-        let source = folder.text(JINJA_FILE)?.into_owned();
-        return Jinja::new(source, tokens, &folder.path_of(JINJA_FILE)).map(Some);
-    }
-    let source = match template {
-        None | Some(Value::Null) => return Ok(None),
-        Some(Value::String(source)) => Some(source),
-        // A list of named templates.
-        Some(other) => {
-            let named = other.as_array().into_iter().flatten();
-            let default = named.filter(|template| template["name"] == "default");
-            default.filter_map(|template| template["template"].as_str()).next().map(str::to_owned)
-        }
-    };
-    let problem = "chat_template is neither a text nor a list with one named \"default\"";
-    let source = source.ok_or_else(|| folder.error(SETTINGS_FILE, problem))?;
-    Jinja::new(source, tokens, &folder.path_of(SETTINGS_FILE)).map(Some)
-}
-
-/// The names of special tokens, such as `eos_token`.
-fn special_names(settings: Map<String, Value>) -> Map<String, Value> {
-    let is_name = |key: &str| key.ends_with("_token");
-    let name = |value: Value| match value {
-        Value::String(_) => Some(value),
-        Value::Object(mut object) => object.remove("content").filter(Value::is_string),
-        _ => None,
-    };
-    let named = settings.into_iter().filter(|(key, _)| is_name(key));
-    named.filter_map(|(key, value)| Some((key, name(value)?))).collect()
 }
 
 #[cfg(test)]

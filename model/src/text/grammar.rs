@@ -27,6 +27,7 @@ use crate::limits::grammar::{
     MAX_ANSWERS_TIME, MAX_DEPTH, MAX_LEXER_STATES, MAX_SOURCE, MAX_TOKEN_TIME, MORE_TIME, STACK,
 };
 use crate::text::chat::{CallForm, Template, Thoughts};
+use crate::text::nesting::is_deeper;
 use crate::text::tokenizer::Tokenizer;
 use budget::{Budget, TimeLimits};
 use llguidance::api::{GrammarWithLexer, ParserLimits, TopLevelGrammar};
@@ -154,14 +155,7 @@ impl Calls {
 /// # Errors
 /// If the JSON is too deep.
 fn check_depth(what: &str, value: &Value) -> Result<()> {
-    fn is_deep(value: &Value, depth: usize) -> bool {
-        match value {
-            Value::Array(values) => depth == 0 || values.iter().any(|v| is_deep(v, depth - 1)),
-            Value::Object(fields) => depth == 0 || fields.values().any(|v| is_deep(v, depth - 1)),
-            _ => false,
-        }
-    }
-    if is_deep(value, MAX_DEPTH) {
+    if is_deeper(value, MAX_DEPTH) {
         return Err(Error::Grammar(format!("{what} is nested deeper than {MAX_DEPTH} levels")));
     }
     Ok(())

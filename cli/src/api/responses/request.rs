@@ -1,5 +1,6 @@
 //! A request becomes that of a chat.
 
+use glm_model::images_refused;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -121,7 +122,11 @@ impl ResponsesRequest {
     /// # Errors
     /// If a field is wrong, not supported, or needs what the server does not keep.
     pub fn question(self, model: &ApiModel) -> Result<(Question, Head)> {
-        let (question, _) = self.chat()?.question(model).map_err(renamed)?;
+        let mut chat = self.chat()?;
+        let effort = self.reasoning.as_ref().and_then(|reasoning| reasoning.effort.as_deref());
+        chat.chat_template_kwargs =
+            TemplateArguments::hinted(effort.map(|effort| effort != "none"), model);
+        let (question, _) = chat.question(model).map_err(renamed)?;
         let name = model.answering_name(self.model.as_deref());
         Ok((question, Head::new(name, self)))
     }
@@ -142,7 +147,6 @@ impl ResponsesRequest {
         }
         let tools = self.tools.iter().flatten().enumerate().map(tool).collect::<Result<_>>()?;
         let format = self.text.as_ref().and_then(|text| text.format.as_ref());
-        let effort = self.reasoning.as_ref().and_then(|reasoning| reasoning.effort.as_deref());
         Ok(ChatRequest {
             messages: self.messages()?,
             model: self.model.clone(),
@@ -150,8 +154,6 @@ impl ResponsesRequest {
             tool_choice: self.tool_choice.as_ref().map(tool_choice),
             parallel_tool_calls: self.parallel_tool_calls,
             response_format: format.map(response_format),
-            chat_template_kwargs: effort
-                .map(|effort| TemplateArguments { enable_thinking: Some(effort != "none") }),
             max_tokens: self.max_output_tokens,
             temperature: self.temperature,
             top_p: self.top_p,
@@ -250,7 +252,8 @@ fn content(content: &Value) -> Result<String, String> {
             part["text"].as_str().map(str::to_owned).ok_or_else(|| "a part has no text".to_owned())
         }
         Some("refusal") => Ok(part["refusal"].as_str().unwrap_or_default().to_owned()),
-        Some(kind) => Err(format!("content of type {kind:?} is not supported, only text")),
+        Some(kind) => Err(images_refused(kind)
+            .unwrap_or_else(|| format!("content of type {kind:?} is not supported, only text"))),
         None => Err("a part of the content has no type".to_owned()),
     };
     match content {

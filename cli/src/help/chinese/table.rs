@@ -467,6 +467,11 @@ pub const TABLE: &[(&str, &str)] = &[
         "从哪个站点下载。ModelScope 上的所有者名称不同：THUDM 和 zai-org 在那里是 ZhipuAI",
     ),
     (
+        "Whether a model that can think does so before it answers; requests may say otherwise. Thoughts are no part of the answer: a \
+         terminal shows them, and programs get them as `reasoning_content`. [default: as the template of the model says]",
+        "会思考的模型在回答之前是否思考；请求中可以另行指定。思考内容不属于回答：终端会显示它，程序以 `reasoning_content` 得到它。[默认：由模型的模板决定]",
+    ),
+    (
         "Which of two models with the same files it is, if they do not say: chatglm2 for ChatGLM2 and CodeGeeX2, or chatglm3",
         "两种模型的文件相同而又无法区分时，指明是哪一种：chatglm2（ChatGLM2 和 CodeGeeX2）或 chatglm3",
     ),

@@ -1,11 +1,13 @@
 //! A request becomes that of a chat.
 
+use glm_model::images_refused;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use crate::api::chat::{ChatRequest, TemplateArguments};
 use crate::api::fields::{Fields, Read};
+use crate::api::model::{ApiModel, Question};
 use crate::api::sampling::Strings;
 use crate::serve::error::{ApiError, Result};
 
@@ -108,11 +110,21 @@ impl MessagesRequest {
         }
     }
 
-    /// The chat that is asked for.
+    /// What is asked of the model.
     ///
     /// # Errors
-    /// If a field is wrong.
-    pub fn chat(&self) -> Result<ChatRequest> {
+    /// If a field is wrong or not supported.
+    pub fn question(&self, model: &ApiModel) -> Result<Question> {
+        let mut chat = self.chat()?;
+        let thinking = self.thinking.as_ref().and_then(|thinking| thinking["type"].as_str());
+        chat.chat_template_kwargs =
+            TemplateArguments::hinted(thinking.map(|kind| kind != "disabled"), model);
+        let (question, _) = chat.question(model)?;
+        Ok(question)
+    }
+
+    /// The chat that is asked for.
+    fn chat(&self) -> Result<ChatRequest> {
         let mut messages = Vec::new();
         if let Some(system) = self.system.as_ref().filter(|system| !system.is_null()) {
             let text = text(system).map_err(|problem| wrong("system", &problem))?;
@@ -129,7 +141,6 @@ impl MessagesRequest {
             added.map_err(|problem| wrong(&format!("messages.{index}"), &problem))?;
         }
         let tools = self.tools.iter().flatten().enumerate().map(tool).collect::<Result<_>>()?;
-        let thinking = self.thinking.as_ref().and_then(|thinking| thinking["type"].as_str());
         Ok(ChatRequest {
             messages,
             model: self.model.clone(),
@@ -138,8 +149,6 @@ impl MessagesRequest {
             parallel_tool_calls: self.tool_choice.as_ref().and_then(|choice| {
                 choice["disable_parallel_tool_use"].as_bool().map(|is_disabled| !is_disabled)
             }),
-            chat_template_kwargs: thinking
-                .map(|kind| TemplateArguments { enable_thinking: Some(kind != "disabled") }),
             stop: self.stop_sequences.clone().map(Strings::Many),
             max_tokens: self.max_tokens,
             temperature: self.temperature,
@@ -170,7 +179,8 @@ fn field<'b>(block: &'b Value, name: &str) -> Result<&'b str, String> {
 
 fn unsupported(block: &Value) -> String {
     match block["type"].as_str() {
-        Some(kind) => format!("blocks of type {kind:?} are not supported here"),
+        Some(kind) => images_refused(kind)
+            .unwrap_or_else(|| format!("blocks of type {kind:?} are not supported here")),
         None => "a block has no type".to_owned(),
     }
 }

@@ -89,6 +89,7 @@ fn states_are_those_of_the_model() {
         let layers =
             Layers::new(&network, &config, prefix, &calibration, isa, activations, &Original);
         let mut layers = layers.unwrap();
+        layers.embed(&network, &Original).unwrap();
         let going = &mut |_: f32| ControlFlow::Continue(());
         for (index, (layer, expected)) in network.layers.iter().zip(&expected).enumerate() {
             layers.enter(index, layer, &Original).unwrap();

@@ -130,6 +130,21 @@ impl Bytes {
         }
     }
 
+    /// Asks the system to read these bytes of a mapped file from the disk, all at once and without waiting for them. Nothing happens to
+    /// other bytes, and where they are in memory already.
+    pub(crate) fn read_ahead(&self) {
+        #[cfg(unix)]
+        if self.file().is_some() && !self.is_empty() {
+            let start = self.as_ptr().addr() % page_size();
+            // SAFETY: the range, from the beginning of its first page on, lies in a mapping that `owner` keeps alive. The advice changes
+            // no contents.
+            unsafe {
+                let at = self.as_ptr().cast_mut().sub(start);
+                libc::madvise(at.cast(), start + self.len(), libc::MADV_WILLNEED);
+            }
+        }
+    }
+
     /// Tells the system that these bytes of a mapped file will not be read soon, so that their pages no longer count as memory of this
     /// process. They are read again when they are next touched. Nothing happens to other bytes.
     pub(crate) fn release(&self) {
@@ -149,7 +164,7 @@ impl Bytes {
 }
 
 /// Bytes of a page of memory, a power of two.
-#[cfg(target_os = "linux")]
+#[cfg(unix)]
 fn page_size() -> usize {
     // SAFETY: the call only returns a number.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };

@@ -141,6 +141,24 @@ impl Tensor {
         &self.data
     }
 
+    /// Part `index` of `count` equal parts along the first axes, as a tensor of its own with shape `shape`, which has as many elements.
+    /// `None` if the parts are not of this size.
+    pub(crate) fn part(
+        &self,
+        name: &str,
+        index: usize,
+        count: usize,
+        shape: [usize; 2],
+    ) -> Option<Self> {
+        let bytes = self.dtype.byte_len(&shape)?;
+        if bytes.checked_mul(count)? != self.data.len() || index >= count {
+            return None;
+        }
+        let data = self.data.slice(index * bytes..(index + 1) * bytes)?;
+        let (path, dtype) = (Arc::clone(&self.path), self.dtype);
+        Some(Self { path, name: name.into(), dtype, shape: shape.to_vec(), data })
+    }
+
     /// Checks that the tensor has one of these types and exactly this shape.
     ///
     /// # Errors

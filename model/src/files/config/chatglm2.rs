@@ -10,6 +10,7 @@ use super::{
 use crate::error::Result;
 use crate::files::variant::{Identity, Variant};
 use crate::generate::sampling::Sampling;
+use crate::limits::config::MAX_HEAD_SIZE;
 
 pub(super) const READER: Reader = Reader {
     models: "ChatGLM2-6B, ChatGLM3-6B, CodeGeeX2-6B, GLM-4-9B (model_type \"chatglm\" with ffn_hidden_size)",
@@ -32,7 +33,7 @@ fn read(fields: &Fields) -> Result<Config> {
     let identity = Identity::of(fields.folder())?;
     let heads = fields.heads()?;
     let vocab = fields.vocab("padded_vocab_size")?;
-    let head_size = fields.size("kv_channels", 1..=glm_kernels::MAX_HEAD_SIZE)?;
+    let head_size = fields.size("kv_channels", 1..=MAX_HEAD_SIZE)?;
     let linear_bias = fields.flag("add_bias_linear", false)?;
     Ok(Config {
         assumed: identity.variant.filter(|_| identity.is_assumed),
@@ -59,6 +60,10 @@ fn read(fields: &Fields) -> Result<Config> {
         output_norms: false,
         dialect: Dialect::ChatGlm2,
         prefix: None,
+        latent: None,
+        experts: None,
+        has_prediction_layer: false,
+        head_norms: false,
         unusable_defaults: Vec::new(),
         packing: None,
         tied_head: fields.flag("tie_word_embeddings", false)?,

@@ -11,11 +11,12 @@ use serde_json::Value;
 
 use super::{
     Config, Dialect, Fields, MaskKind, Mlp, Norm, QkvOrder, Reader, Residual, Rope, SpecialIds,
+    refused,
 };
 use crate::error::Result;
 use crate::files::variant::Known;
 use crate::generate::sampling::Sampling;
-use crate::limits::config::{MAX_HEADS, MAX_HIDDEN};
+use crate::limits::config::{MAX_HEAD_SIZE, MAX_HEADS, MAX_HIDDEN};
 use crate::limits::gguf::MAX_SECTIONS;
 
 const ARCHITECTURE: &str = "general.architecture";
@@ -42,8 +43,10 @@ fn read(fields: &Fields) -> Result<Config> {
         }
         _ => {
             let found = fields.shown(ARCHITECTURE);
+            let known = refused::of_architecture(architecture);
+            let known = known.map_or_else(String::new, |known| format!(" {}", known.of_gguf()));
             return Err(fields.error(format!(
-                "{ARCHITECTURE} is {found}, and only chatglm (ChatGLM3-6B, GLM-4-9B, GLM-Edge) and glm4 (GLM-4-0414, GLM-Z1) are supported"
+                "{ARCHITECTURE} is {found}{known}, and only chatglm (ChatGLM3-6B, GLM-4-9B, GLM-Edge) and glm4 (GLM-4-0414, GLM-Z1) are supported"
             )));
         }
     };
@@ -66,6 +69,10 @@ fn read(fields: &Fields) -> Result<Config> {
     Ok(Config {
         assumed: None,
         prefix: None,
+        latent: None,
+        experts: None,
+        has_prediction_layer: false,
+        head_norms: false,
         unusable_defaults: Vec::new(),
         architecture: name(fields, default)?,
         packing: None,
@@ -124,8 +131,8 @@ fn head_size(
         }
         return fields.check_head_size("embedding_length / attention.head_count", hidden / heads);
     }
-    let size = fields.size(&keys, 1..=glm_kernels::MAX_HEAD_SIZE)?;
-    if fields.has(&values) && fields.size(&values, 1..=glm_kernels::MAX_HEAD_SIZE)? != size {
+    let size = fields.size(&keys, 1..=MAX_HEAD_SIZE)?;
+    if fields.has(&values) && fields.size(&values, 1..=MAX_HEAD_SIZE)? != size {
         return Err(fields.error(format!("{keys} and {values} must be the same")));
     }
     fields.check_head_size(&keys, size)

@@ -1,4 +1,4 @@
-//! `glm` and `glm4` of the transformers library: GLM-4-9B, GLM-Edge; GLM-4-0414, GLM-Z1.
+//! `glm` and `glm4` of the transformers library: GLM-4-9B, GLM-Edge; GLM-4-0414, GLM-Z1. The text part of `glm4v` is like `glm4`.
 //!
 //! Source: `models/glm` and `models/glm4` of huggingface/transformers.
 
@@ -8,6 +8,7 @@ use super::{
 use crate::error::Result;
 use crate::files::variant::Known;
 use crate::generate::sampling::Sampling;
+use crate::limits::config::MAX_HEAD_SIZE;
 
 pub(super) const READER: Reader = Reader {
     models: "GLM-4-9B, GLM-Edge (architecture GlmForCausalLM), GLM-4-0414, GLM-Z1 (Glm4ForCausalLM)",
@@ -25,29 +26,61 @@ pub(super) const READER: Reader = Reader {
     read,
 };
 
-/// The defaults of the library for both, for fields that a file may leave out: heads of keys and values, the size of a head, the context
-/// and the number in the norm. The default of `attention_bias` is true.
+/// What differs between the classes of the library with these layers.
+pub(super) struct Class {
+    /// The name for people of a model that has no other.
+    pub(super) name: &'static str,
+    /// Whether the outputs of attention and MLP are normalized, too.
+    pub(super) output_norms: bool,
+    pub(super) dialect: Dialect,
+    /// The default of `head_dim`; without one, all heads together have the hidden size.
+    pub(super) head_dim: Option<usize>,
+    /// The default of `max_position_embeddings`.
+    pub(super) context: usize,
+    /// The default of `rms_norm_eps`.
+    pub(super) eps: f32,
+}
+
+const GLM: Class = Class {
+    name: "GLM-4",
+    output_norms: false,
+    dialect: Dialect::Transformers,
+    head_dim: Some(128),
+    context: 131_072,
+    eps: 1.5625e-7,
+};
+
+const GLM4: Class = Class { name: "GLM-4-0414", output_norms: true, ..GLM };
+
+/// The defaults of all classes: heads of keys and values, and the ids that end an answer. The default of `attention_bias` is true.
 const KV_HEADS: usize = 2;
-const HEAD_DIM: usize = 128;
-const CONTEXT: usize = 131_072;
-const EPS: f32 = 1.5625e-7;
 const ENDS: [u32; 3] = [151_329, 151_336, 151_338];
 
 fn read(fields: &Fields) -> Result<Config> {
     let is_glm4 = fields.text("model_type") == Some("glm4");
+    of_class(fields, if is_glm4 { &GLM4 } else { &GLM })
+}
+
+/// The configuration of a model of a class, from the fields of its text part.
+pub(super) fn of_class(fields: &Fields, class: &Class) -> Result<Config> {
     if let Some(act) = fields.get("hidden_act").filter(|act| *act != "silu") {
         return Err(fields.error(format!("hidden_act must be \"silu\", found {act}")));
     }
     let (hidden, heads, vocab) = (fields.hidden()?, fields.heads()?, fields.vocab("vocab_size")?);
-    let head_size = fields.size_or("head_dim", 1..=glm_kernels::MAX_HEAD_SIZE, HEAD_DIM)?;
-    let head_size = fields.check_head_size("head_dim", head_size)?;
+    let head_size = match class.head_dim {
+        None if !fields.has("head_dim") => fields.head_size(hidden, heads)?,
+        default => {
+            let default = default.unwrap_or_default();
+            let size = fields.size_or("head_dim", 1..=MAX_HEAD_SIZE, default)?;
+            fields.check_head_size("head_dim", size)?
+        }
+    };
     Ok(Config {
         assumed: None,
         architecture: match Known::of(fields.folder())? {
             // GLM-4-0414 has its own name, which folders often shorten.
             Some(known) if known.name != "GLM-4" => known.name,
-            _ if is_glm4 => "GLM-4-0414",
-            _ => "GLM-4",
+            _ => class.name,
         },
         layers: fields.layers("num_hidden_layers")?,
         hidden,
@@ -61,19 +94,23 @@ fn read(fields: &Fields) -> Result<Config> {
         vocab,
         max_context: match fields.has("max_position_embeddings") {
             true => fields.context("max_position_embeddings")?,
-            false => CONTEXT,
+            false => class.context,
         },
-        norm: Norm::Rms { eps: fields.positive_or("rms_norm_eps", EPS)? },
+        norm: Norm::Rms { eps: fields.positive_or("rms_norm_eps", class.eps)? },
         mlp: Mlp::SwiGlu,
-        rope: rope(fields, head_size)?,
+        rope: rope(fields, head_size, 0.5)?,
         mask: MaskKind::Causal,
         residual: Residual::Plain,
         qkv: QkvOrder::Concatenated,
         qkv_bias: fields.flag("attention_bias", true)?,
         linear_bias: false,
-        output_norms: is_glm4,
-        dialect: Dialect::Transformers,
+        output_norms: class.output_norms,
+        dialect: class.dialect,
         prefix: None,
+        latent: None,
+        experts: None,
+        has_prediction_layer: false,
+        head_norms: false,
         unusable_defaults: Vec::new(),
         packing: None,
         tied_head: fields.flag("tie_word_embeddings", false)?,
@@ -83,15 +120,16 @@ fn read(fields: &Fields) -> Result<Config> {
 }
 
 /// The ids that end an answer; those of the class where the file says nothing.
-fn ends(fields: &Fields, vocab: usize) -> Result<Vec<u32>> {
+pub(super) fn ends(fields: &Fields, vocab: usize) -> Result<Vec<u32>> {
     match fields.has("eos_token_id") {
         true => fields.ids("eos_token_id", vocab),
         false => Ok(ENDS.into_iter().filter(|&id| (id as usize) < vocab).collect()),
     }
 }
 
-/// Version 5 of the library has the fields in `rope_parameters`, earlier versions at the top level.
-fn rope(fields: &Fields, head_size: usize) -> Result<Rope> {
+/// Version 5 of the library has the fields in `rope_parameters`, earlier versions at the top level. `rotated` is the part of a head that is
+/// rotated where the file does not say it.
+pub(super) fn rope(fields: &Fields, head_size: usize, rotated: f32) -> Result<Rope> {
     for scaled in ["rope_scaling", "rope_parameters"] {
         let object = fields.nested(scaled);
         let kind = object.get("rope_type").or_else(|| object.get("type"));
@@ -101,13 +139,33 @@ fn rope(fields: &Fields, head_size: usize) -> Result<Rope> {
     }
     let nested = fields.nested("rope_parameters");
     let number = |name, default| nested.positive_or(name, fields.positive_or(name, default)?);
-    let factor = number("partial_rotary_factor", 0.5)?;
+    let factor = number("partial_rotary_factor", rotated)?;
     let rotary_dim = (head_size as f32 * factor) as usize;
     if !(2..=head_size).contains(&rotary_dim) || !rotary_dim.is_multiple_of(2) {
         return Err(fields.error(format!(
             "partial_rotary_factor {factor} rotates {rotary_dim} of {head_size} elements of a head: no even number up to all"
         )));
     }
+    check_sections(fields, rotary_dim)?;
     let base = number("rope_theta", 10_000.0)?;
     Ok(Rope::Interleaved { base, rotary_dim, scaling_factor: 1.0 })
+}
+
+/// Checks the parts of a head that a model which reads images rotates by the positions in time, height and width. In a text, all three
+/// are the same, so the parts mean nothing else.
+fn check_sections(fields: &Fields, rotary_dim: usize) -> Result<()> {
+    const NAME: &str = "mrope_section";
+    for object in ["rope_scaling", "rope_parameters"].map(|name| fields.nested(name)) {
+        let Some(sections) = object.get(NAME) else { continue };
+        let sizes = sections.as_array().into_iter().flatten().map(|size| size.as_u64());
+        let sum = sizes.reduce(|sum, size| sum?.checked_add(size?)).flatten();
+        if sum != Some(rotary_dim as u64 / 2) {
+            let found = object.shown(NAME);
+            return Err(fields.error(format!(
+                "{NAME} must be sizes with the sum {}, half of the {rotary_dim} elements of a head that are rotated, found {found}",
+                rotary_dim / 2
+            )));
+        }
+    }
+    Ok(())
 }

@@ -145,6 +145,10 @@ pub(super) fn budget(
     shared: Option<&str>,
 ) -> Result<u64> {
     let network = &source.network;
+    if source.config.experts.is_some() || source.config.latent.is_some() {
+        let range = "absent: the formats of models with experts are not chosen".to_owned();
+        return Err(Error::Setting { setting: SETTING, range, found: target.to_string() });
+    }
     if let Some(matrix) = network.matrices().find(|matrix| matrix.is_quantized()) {
         let problem = format!(
             "{} is quantized already: formats can only be chosen for the original weights",

@@ -1,5 +1,6 @@
 //! The tensors of the new file, and writing them.
 
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::ops::{ControlFlow, Range};
@@ -20,6 +21,7 @@ use crate::files::weights::{
     scale_name, scale_shape, widen_into,
 };
 use crate::memory::{room, zeros};
+use crate::network::layer::LinearRole;
 
 /// Bytes of a matrix that are in memory at a time.
 const PIECE: usize = 8 << 20;
@@ -33,11 +35,23 @@ enum Data<'a> {
     Vector(&'a StoredVector),
 }
 
+impl<'a> Data<'a> {
+    /// The name of the (first) tensor.
+    fn name(&self) -> &'a str {
+        match self {
+            Data::Panels(matrix, _) | Data::Copy(matrix) => &matrix.name,
+            Data::Vector(vector) => &vector.name,
+        }
+    }
+}
+
 /// The tensors of the new file and their data.
 pub(super) struct Plan<'a> {
     tensors: Vec<TensorSpec>,
     /// Each with the index of its (first) tensor.
     data: Vec<(usize, Data<'a>)>,
+    /// Where each is in `data`, by name.
+    places: HashMap<&'a str, usize>,
     layout: SafetensorsLayout,
     /// Matrices that are quantized.
     quantized: usize,
@@ -68,12 +82,15 @@ impl<'a> Plan<'a> {
         vectors.sort_by_key(|vector| &vector.name);
         // What the authors of a quantized checkpoint left unquantized stays so.
         let official = matrices.iter().any(|matrix| matrix.is_quantized());
-        // Only single rows of these are ever looked up.
-        let is_table =
-            |name: &str| network.positions.iter().flatten().any(|table| table.name == name);
+        // Only single rows of positions are ever looked up. A router is small, and its rounding would choose other experts.
+        let positions = network.positions.iter().flatten().map(|table| &*table.name);
+        let routers = network.linears().filter(|(role, _)| *role == LinearRole::Router);
+        let plain: HashSet<_> =
+            positions.chain(routers.map(|(_, router)| &*router.weight.name)).collect();
         let mut plan = Plan {
             tensors: Vec::new(),
             data: Vec::new(),
+            places: HashMap::new(),
             layout: SafetensorsLayout::new(&[], &[]),
             quantized: 0,
             kept: 0,
@@ -86,7 +103,7 @@ impl<'a> Plan<'a> {
                     plan.kept += 1;
                     plan.add_panels(matrix, shape);
                 }
-                None if !official && !is_table(&matrix.name) => {
+                None if !official && !plain.contains(&*matrix.name) => {
                     plan.quantized += 1;
                     let own = formats.and_then(|formats| formats.get(&matrix.name));
                     let uniform =
@@ -121,6 +138,8 @@ impl<'a> Plan<'a> {
         let layout = layout_metadata(groups, shapes().collect::<Vec<_>>(), has_order);
         let metadata: Vec<_> = layout.into_iter().chain(target).chain(calibration).collect();
         plan.layout = SafetensorsLayout::new(&plan.tensors, &metadata);
+        let names = plan.data.iter().map(|(_, data)| data.name()).enumerate();
+        plan.places = names.map(|(place, name)| (name, place)).collect();
         Ok(plan)
     }
 
@@ -167,7 +186,8 @@ impl<'a> Plan<'a> {
 
     /// The matrix or vector with this name.
     pub(super) fn item(&self, name: &str) -> Option<Item<'_>> {
-        self.items().find(|item| item.name() == name)
+        let index = *self.places.get(name)?;
+        Some(Item { plan: self, index })
     }
 
     /// What was planned, as a report.
@@ -226,10 +246,7 @@ pub(super) struct Item<'p> {
 
 impl<'p> Item<'p> {
     pub(super) fn name(self) -> &'p str {
-        match &self.plan.data[self.index].1 {
-            Data::Panels(matrix, _) | Data::Copy(matrix) => &matrix.name,
-            Data::Vector(vector) => &vector.name,
-        }
+        self.plan.data[self.index].1.name()
     }
 
     /// The shape of a matrix that is written in panels.
@@ -253,14 +270,8 @@ impl<'p> Item<'p> {
         (self.plan.tensors[index].dtype, self.plan.layout.range(index))
     }
 
-    /// Writes a matrix that is quantized already, and, if `durable`, waits until it is on the disk.
-    pub(super) fn write_packed(
-        self,
-        packed: &Packed,
-        file: &File,
-        path: &Path,
-        durable: bool,
-    ) -> Result<()> {
+    /// Writes a matrix that is quantized already.
+    pub(super) fn write_packed(self, packed: &Packed, file: &File, path: &Path) -> Result<()> {
         let Some((_, [bytes_at, scales_at])) = self.panels() else { return Ok(()) };
         let mut file = file;
         let mut write = |at: usize, bytes: &[u8]| {
@@ -269,8 +280,7 @@ impl<'p> Item<'p> {
         };
         let done = write(bytes_at, &packed.bytes)
             .and_then(|()| write(scales_at, bytemuck::cast_slice(&packed.scales)));
-        let sync = |()| if durable { file.sync_data() } else { Ok(()) };
-        done.and_then(sync).map_err(Error::io(path))
+        done.map_err(Error::io(path))
     }
 
     /// Bytes that it takes in the file.

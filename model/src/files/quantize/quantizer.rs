@@ -13,7 +13,7 @@ use super::output::{self, JOURNAL, NEW_JOURNAL, Output};
 use super::plan::{Item, Plan};
 use super::unfinished::Unfinished;
 use super::{Progress, QuantizeOptions, Quantized, Source, bits};
-use crate::calibrate::Formats;
+use crate::calibrate::{Formats, Paused};
 use crate::error::{Error, Result};
 use crate::files::config::Config;
 use crate::network::model::pool;
@@ -33,6 +33,8 @@ pub struct Quantizer {
     pub(super) pool: ThreadPool,
     pub(super) output: Output,
     pub(super) journal: Journal,
+    /// Where the calibration stopped: a number for each hidden element of all tokens of its texts.
+    paused: Option<Paused>,
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -96,7 +98,7 @@ impl Quantizer {
         let pool = pool(options.threads)?;
         let output = Output::open(&folder.into(), true)?;
         let journal = Journal::open(output.folder())?;
-        Ok(Self { source, options, pool, output, journal })
+        Ok(Self { source, options, pool, output, journal, paused: None })
     }
 
     /// What is added to the name of a folder for the one beside it that has the progress.
@@ -159,6 +161,10 @@ impl Quantizer {
         }
         let plan = self.plan(&source)?;
         self.begin(&plan)?;
+        if self.journal.written.is_empty() {
+            // Another source may still take the place of this one.
+            self.paused = None;
+        }
         let unfinished = Unfinished {
             source: &source,
             options: &self.options,
@@ -166,6 +172,7 @@ impl Quantizer {
             file: self.output.file(),
             path: self.output.path(),
             journal: &mut self.journal,
+            paused: &mut self.paused,
             folder: Some(self.output.folder()),
         };
         unfinished.fill(&self.pool, is_complete, progress)

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use glm_kernels::{Bits, Shape};
 use rayon::ThreadPool;
@@ -13,7 +14,7 @@ use rayon::ThreadPool;
 use super::plan::{Item, Plan};
 use super::quantizer::Journal;
 use super::{Progress, QuantizeOptions, Source};
-use crate::calibrate::{self, Calibration, Method, Packed, Store, Tensors};
+use crate::calibrate::{self, Calibration, Method, Packed, Paused, Store, Tensors};
 use crate::error::{Error, Result};
 use crate::files::weights::{StoredMatrix, StoredVector, widen_into};
 use crate::memory::zeros;
@@ -27,6 +28,8 @@ pub(super) struct Unfinished<'a> {
     pub(super) file: &'a File,
     pub(super) path: &'a Path,
     pub(super) journal: &'a mut Journal,
+    /// Where the calibration stopped in an earlier call.
+    pub(super) paused: &'a mut Option<Paused>,
     /// The folder of the journal, if it is kept on the disk.
     pub(super) folder: Option<&'a Path>,
 }
@@ -40,7 +43,7 @@ impl Unfinished<'_> {
         is_complete: &dyn Fn(&Path) -> bool,
         progress: Progress<'_>,
     ) -> Result<()> {
-        let Self { source, options, plan, file, path, journal, folder } = self;
+        let Self { source, options, plan, file, path, journal, paused, folder } = self;
         let calibration = calibration(source, options)?;
         let rounded: BTreeSet<_> = match calibration {
             Some(ref calibration) => {
@@ -74,13 +77,35 @@ impl Unfinished<'_> {
         let ready = ready(journal).iter().map(|item| item.name()).collect();
         let matrices = plan.items().filter(|item| rounded.contains(item.name()));
         let others = plan.file_len() - matrices.map(Item::bytes).sum::<u64>();
-        let mut target =
-            Target { source, plan, file, path, journal, folder, ready, others, progress };
+        let (is_saved, saved) = (true, None);
+        let mut target = Target {
+            source,
+            plan,
+            file,
+            path,
+            journal,
+            folder,
+            ready,
+            is_saved,
+            saved,
+            others,
+            progress,
+        };
         let Source { network, config, prefix, .. } = source;
         // Random ids say little of the inputs, with a prefix or without.
         let prefix = prefix.as_ref().filter(|_| options.calibration.is_some());
-        let calibrate = || calibrate::calibrate(network, config, prefix, &calibration, &mut target);
-        source.checked(pool.install(calibrate))
+        let calibrate = || {
+            let done =
+                calibrate::calibrate(network, config, prefix, &calibration, paused, &mut target);
+            // Also what was done before an error.
+            done.and(target.save())
+        };
+        let done = source.checked(pool.install(calibrate));
+        if done.is_err() {
+            // It may be of a file that has changed.
+            *paused = None;
+        }
+        done
     }
 }
 
@@ -112,12 +137,30 @@ struct Target<'a, 'p> {
     folder: Option<&'a Path>,
     /// Names of what is not yet written, but complete in the source.
     ready: BTreeSet<&'a str>,
+    /// Whether the journal on the disk has all that is written.
+    is_saved: bool,
+    /// When it was written.
+    saved: Option<Instant>,
     /// Bytes of the file that are not of calibrated matrices.
     others: u64,
     progress: Progress<'p>,
 }
 
+/// What a process that goes on after another was killed may have to quantize again. Experts are many and small: to wait for the disk after
+/// each, and to write the names of all, would take longer than to quantize them.
+const SAVE_EVERY: Duration = Duration::from_secs(1);
+
 impl Target<'_, '_> {
+    /// Writes the journal, once what it lists is on the disk.
+    fn save(&mut self) -> Result<()> {
+        if let Some(folder) = self.folder.filter(|_| !self.is_saved) {
+            self.file.sync_data().map_err(Error::io(self.path))?;
+            self.journal.write(folder)?;
+        }
+        (self.is_saved, self.saved) = (true, Some(Instant::now()));
+        Ok(())
+    }
+
     /// The bytes of a tensor that is written.
     fn read(&self, name: &str, at: usize, len: usize) -> Result<Vec<u8>> {
         let mut bytes = zeros(len, name)?;
@@ -169,11 +212,12 @@ impl Store for Target<'_, '_> {
         let Some(item) = self.plan.item(&matrix.name) else { return Ok(()) };
         // The journal has only what is right.
         self.source.files.check()?;
-        item.write_packed(packed, self.file, self.path, self.folder.is_some())?;
+        item.write_packed(packed, self.file, self.path)?;
         self.journal.written.insert(matrix.name.clone());
-        match self.folder {
-            Some(folder) => self.journal.write(folder),
-            None => Ok(()),
+        self.is_saved = false;
+        match self.saved {
+            Some(saved) if saved.elapsed() < SAVE_EVERY => Ok(()),
+            _ => self.save(),
         }
     }
 

@@ -5,9 +5,11 @@ use std::ops::Range;
 use super::Affine;
 use super::names::{Names, names};
 use crate::files::checkpoint::Checkpoint;
-use crate::files::config::{Config, Norm, Rope};
+use crate::files::config::{Config, Latent, Norm, Rope};
 use crate::files::packed::integers_of;
-use crate::network::layer::{Attention, FeedForward, Layer, Network};
+use crate::network::layer::{
+    Attention, Expert, FeedForward, LatentAttention, Layer, Network, QueryUp,
+};
 
 /// A matrix of `rows` × `cols`, or a vector of `rows` with one column.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +49,16 @@ pub(crate) struct Piece {
     pub(crate) rows: Range<usize>,
     /// The columns of the whole that the piece fills, as many as the tensor has.
     pub(crate) cols: Range<usize>,
+    /// Whether the piece is the transpose of rows of the tensor: as many as it has columns, and of as many columns as it has rows.
+    pub(crate) is_transposed: bool,
+}
+
+impl Piece {
+    /// Shape of the tensor.
+    pub(crate) fn shape(&self) -> [usize; 2] {
+        let width = if self.is_transposed { self.rows.len() } else { self.cols.len() };
+        [self.height, width]
+    }
 }
 
 /// How the ranks of tensor parallelism form the whole.
@@ -68,6 +80,8 @@ type Part = Affine<Source, Source>;
 /// The sources of a whole model.
 pub(crate) struct Map {
     pub(crate) network: Network<Source, Part, Part>,
+    /// What the names of tensors begin with that are not read.
+    left_out: Vec<String>,
 }
 
 impl Map {
@@ -76,9 +90,9 @@ impl Map {
         Builder { config, checkpoint, names: names(config.dialect) }.map()
     }
 
-    /// All matrices.
-    pub(crate) fn matrices(&self) -> impl Iterator<Item = &Source> {
-        self.network.tables().chain(self.network.linears().map(|(_, linear)| &linear.weight))
+    /// Whether a tensor belongs to a part of the model that this program does not read.
+    pub(crate) fn is_left_out(&self, name: &str) -> bool {
+        self.left_out.iter().any(|start| name.starts_with(start.as_str()))
     }
 
     /// All vectors.
@@ -87,6 +101,19 @@ impl Map {
         let norms = self.network.norms().flat_map(|norm| [Some(&norm.weight), norm.bias.as_ref()]);
         biases.chain(norms.flatten())
     }
+}
+
+/// What all names of the checkpoint begin with: nothing, or what the program put there that trained or wrapped the model.
+pub(super) fn prefix(names: &Names, checkpoint: &Checkpoint) -> String {
+    const PARTS: [&str; 4] = ["module", "base_model", "model", "glm"];
+    let embedding = format!("{}.weight", names.embedding);
+    let prefixes = checkpoint.names().filter_map(|name| name.strip_suffix(&*embedding));
+    let known = prefixes.filter(|prefix| {
+        let parts = prefix.strip_suffix('.').unwrap_or(prefix);
+        prefix.is_empty()
+            || prefix.ends_with('.') && parts.split('.').all(|part| PARTS.contains(&part))
+    });
+    known.min_by_key(|prefix| prefix.len()).unwrap_or_default().to_owned()
 }
 
 struct Builder<'a> {
@@ -98,7 +125,7 @@ struct Builder<'a> {
 impl Builder<'_> {
     fn map(&self) -> Map {
         let (config, names) = (self.config, self.names);
-        let prefix = &*self.prefix();
+        let prefix = &*prefix(names, self.checkpoint);
         let table = |name: &str, rows| {
             let name = format!("{prefix}{name}.weight");
             self.source(name, (rows, config.hidden), Join::Rows)
@@ -117,65 +144,147 @@ impl Builder<'_> {
             embedding: table(names.embedding, config.vocab),
             positions: positions.map(|both| both.map(|name| table(name, config.max_context + 1))),
             layers: (0..config.layers)
-                .map(|index| self.layer(&format!("{prefix}{}.{index}.", names.layers)))
+                .map(|index| self.layer(&format!("{prefix}{}.{index}.", names.layers), index))
                 .collect(),
             final_norm: self.norm(format!("{prefix}{}", names.final_norm)),
             head: head.filter(|head| !config.tied_head || is_head_there(head)),
         };
-        Map { network }
+        // Models with experts have a further layer, which predicts one token more (multi-token prediction).
+        let next = format!("{}.{}.", names.layers, config.layers);
+        let is_there =
+            |part: &&str| self.checkpoint.get(&format!("{prefix}{next}{part}.weight")).is_some();
+        let next = names.prediction.iter().any(is_there).then_some(next);
+        let left_out = names.left_out.map(str::to_owned).into_iter().chain(next);
+        Map { network, left_out: left_out.map(|start| format!("{prefix}{start}")).collect() }
     }
 
-    /// What all names of the checkpoint begin with: nothing, or what the program put there that trained or wrapped the model.
-    fn prefix(&self) -> String {
-        const PARTS: [&str; 4] = ["module", "base_model", "model", "glm"];
-        let embedding = format!("{}.weight", self.names.embedding);
-        let prefixes = self.checkpoint.names().filter_map(|name| name.strip_suffix(&*embedding));
-        let known = prefixes.filter(|prefix| {
-            let parts = prefix.strip_suffix('.').unwrap_or(prefix);
-            prefix.is_empty()
-                || prefix.ends_with('.') && parts.split('.').all(|part| PARTS.contains(&part))
-        });
-        known.min_by_key(|prefix| prefix.len()).unwrap_or_default().to_owned()
-    }
-
-    fn layer(&self, layer: &str) -> Layer<Part, Part> {
+    fn layer(&self, layer: &str, index: usize) -> Layer<Part, Part> {
         let (config, names) = (self.config, self.names);
-        let (hidden, width) = (config.hidden, config.attention_width());
-        let up = if config.mlp.is_gated() { Join::Halves } else { Join::Rows };
-        let linear =
-            |name, shape, bias, join| self.linear(format!("{layer}{name}"), shape, bias, join);
         let norm = |name| self.norm(format!("{layer}{name}"));
         let output_norm = |name| config.output_norms.then(|| norm(name));
+        Layer {
+            attention_norm: norm(names.attention_norm),
+            attention: match &config.latent {
+                None => self.grouped(layer),
+                Some(latent) => self.latent(layer, latent),
+            },
+            attention_output_norm: output_norm(names.attention_output_norm),
+            feed_forward_norm: norm(names.feed_forward_norm),
+            feed_forward: match config.experts_of(index) {
+                None => self.dense(layer),
+                Some(_) => self.sparse(layer),
+            },
+            feed_forward_output_norm: output_norm(names.feed_forward_output_norm),
+        }
+    }
+
+    fn grouped(&self, layer: &str) -> Attention<Part, Part> {
+        let (config, names) = (self.config, self.names);
+        let (hidden, width) = (config.hidden, config.attention_width());
+        let linear =
+            |name, shape, bias, join| self.linear(format!("{layer}{name}"), shape, bias, join);
         let mut qkv = linear(names.qkv, (config.qkv_rows(), hidden), config.qkv_bias, Join::Rows);
         if let Some(apart) = names.apart {
             let kv = config.kv_heads * config.head_size;
-            let [q, k, v] = apart.map(|name| format!("{layer}{name}"));
-            let apart = [(q, 0..width), (k, width..width + kv), (v, width + kv..width + 2 * kv)];
-            qkv.weight.pieces =
-                apart.iter().map(|(name, rows)| below(name, ".weight", rows, hidden)).collect();
-            if let Some(bias) = &mut qkv.bias {
-                bias.pieces =
-                    apart.iter().map(|(name, rows)| below(name, ".bias", rows, 1)).collect();
-            }
+            let rows = [0..width, width..width + kv, width + kv..width + 2 * kv];
+            join_parts(&mut qkv, layer, apart, rows);
         }
-        let output =
-            linear(names.attention_output, (hidden, width), config.linear_bias, Join::Columns);
-        let down = linear(
-            names.down,
-            (hidden, config.intermediate_size),
-            config.linear_bias,
-            Join::Columns,
-        );
-        Layer {
-            attention_norm: norm(names.attention_norm),
-            attention: Attention::Grouped { qkv, output },
-            attention_output_norm: output_norm(names.attention_output_norm),
-            feed_forward_norm: norm(names.feed_forward_norm),
-            feed_forward: FeedForward::Dense {
-                up: linear(names.up, (config.up_rows(), hidden), config.linear_bias, up),
-                down,
-            },
-            feed_forward_output_norm: output_norm(names.feed_forward_output_norm),
+        let norm = |name| self.vector_norm(format!("{layer}{name}"), config.head_size);
+        Attention::Grouped {
+            qkv,
+            head_norms: config.head_norms.then(|| names.head_norms.map(norm)),
+            output: linear(
+                names.attention_output,
+                (hidden, width),
+                config.linear_bias,
+                Join::Columns,
+            ),
+        }
+    }
+
+    fn latent(&self, layer: &str, latent: &Latent) -> Attention<Part, Part> {
+        let (config, names) = (self.config, &self.names.latent);
+        let (hidden, heads, rank) = (config.hidden, config.heads, latent.rank);
+        let linear = |name, rows, cols| {
+            self.linear(format!("{layer}{name}"), (rows, cols), false, Join::Rows)
+        };
+        let norm = |name, size| self.vector_norm(format!("{layer}{name}"), size);
+        let mut down = linear(names.down, config.qkv_rows(), hidden);
+        let queries = config.query_rows();
+        let query_down = if latent.query_rank.is_some() { names.query_down } else { names.query };
+        let rows = [0..queries, queries..config.qkv_rows()];
+        join_parts(&mut down, layer, [query_down, names.key_value_down], rows);
+        // The rows of a head are those of the key, then those of the value.
+        let both = latent.plain_dim + latent.value_dim;
+        let piece = |first: usize, rows: Range<usize>, cols: usize, is_transposed: bool| Piece {
+            name: format!("{layer}{}.weight", names.key_value_up),
+            height: heads * both,
+            first,
+            rows,
+            cols: 0..cols,
+            is_transposed,
+        };
+        let mut key_up = linear(names.key_up, heads * rank, latent.plain_dim);
+        let keys = (0..heads)
+            .map(|head| piece(head * both, head * rank..(head + 1) * rank, latent.plain_dim, true));
+        key_up.weight.pieces = keys.collect();
+        let mut value_up = linear(names.value_up, heads * latent.value_dim, rank);
+        let values = (0..heads).map(|head| {
+            let rows = head * latent.value_dim..(head + 1) * latent.value_dim;
+            piece(head * both + latent.plain_dim, rows, rank, false)
+        });
+        value_up.weight.pieces = values.collect();
+        Attention::Latent(Box::new(LatentAttention {
+            down,
+            query: latent.query_rank.map(|query_rank| QueryUp {
+                norm: norm(names.query_norm, query_rank),
+                up: linear(names.query_up, heads * latent.query_dim(), query_rank),
+            }),
+            norm: norm(names.norm, rank),
+            key_up,
+            value_up,
+            output: linear(self.names.attention_output, hidden, config.attention_width()),
+        }))
+    }
+
+    fn dense(&self, layer: &str) -> FeedForward<Part> {
+        let (config, names) = (self.config, self.names);
+        let (hidden, inner) = (config.hidden, config.intermediate_size);
+        let is_gated = config.mlp.is_gated();
+        let join = if is_gated { Join::Halves } else { Join::Rows };
+        let linear = |name, rows, cols, join| {
+            self.linear(format!("{layer}{name}"), (rows, cols), config.linear_bias, join)
+        };
+        let mut up = linear(names.up, config.up_rows(), hidden, join);
+        // Models without experts have one matrix.
+        if let Some(apart) = names.gate_apart.filter(|_| config.experts.is_some()) {
+            join_parts(&mut up, layer, apart, [0..inner, inner..2 * inner]);
+        }
+        FeedForward::Dense { up, down: linear(names.down, hidden, inner, Join::Columns) }
+    }
+
+    fn sparse(&self, layer: &str) -> FeedForward<Part> {
+        let Some(experts) = &self.config.experts else { return self.dense(layer) };
+        let (hidden, names) = (self.config.hidden, &self.names.experts);
+        let linear = |name: String, rows, cols| self.linear(name, (rows, cols), false, Join::Rows);
+        let expert = |path: String, inner| {
+            let path = format!("{layer}{path}");
+            Expert {
+                gate: linear(format!("{path}.{}", names.gate), inner, hidden),
+                up: linear(format!("{path}.{}", names.up), inner, hidden),
+                down: linear(format!("{path}.{}", names.down), hidden, inner),
+            }
+        };
+        let mut router = linear(format!("{layer}{}", names.router), experts.count, hidden);
+        let bias = format!("{layer}{}", names.router_bias);
+        router.bias = Some(self.vector(bias, experts.count, Join::Copies));
+        let shared = || expert(names.shared.to_owned(), experts.shared_size);
+        FeedForward::Sparse {
+            router,
+            experts: (0..experts.count)
+                .map(|index| expert(format!("{}.{index}", names.list), experts.intermediate_size))
+                .collect(),
+            shared: (experts.shared_size > 0).then(shared),
         }
     }
 
@@ -191,6 +300,11 @@ impl Builder<'_> {
             |part: &str| self.vector(format!("{name}.{part}"), self.config.hidden, Join::Copies);
         let bias = matches!(self.config.norm, Norm::Layer { .. }).then(|| vector("bias"));
         Affine { weight: vector("weight"), bias }
+    }
+
+    /// An RMSNorm of `n` elements.
+    fn vector_norm(&self, name: String, n: usize) -> Part {
+        Affine { weight: self.vector(format!("{name}.weight"), n, Join::Copies), bias: None }
     }
 
     fn vector(&self, name: String, n: usize, join: Join) -> Source {
@@ -233,6 +347,23 @@ impl Builder<'_> {
     }
 }
 
+/// Makes a matrix and its bias of parts one below the other, which published files have instead.
+fn join_parts<const N: usize>(
+    whole: &mut Part,
+    layer: &str,
+    names: [&str; N],
+    rows: [Range<usize>; N],
+) {
+    let parts = |end, cols| {
+        let parts = names.iter().zip(&rows);
+        parts.map(move |(name, rows)| below(&format!("{layer}{name}"), end, rows, cols)).collect()
+    };
+    whole.weight.pieces = parts(".weight", whole.weight.cols);
+    if let Some(bias) = &mut whole.bias {
+        bias.pieces = parts(".bias", 1);
+    }
+}
+
 /// All rows of a tensor, at `rows` of the whole.
 fn below(name: &str, end: &str, rows: &Range<usize>, cols: usize) -> Piece {
     Piece {
@@ -241,6 +372,7 @@ fn below(name: &str, end: &str, rows: &Range<usize>, cols: usize) -> Piece {
         first: 0,
         rows: rows.clone(),
         cols: 0..cols,
+        is_transposed: false,
     }
 }
 

@@ -43,7 +43,11 @@ impl PieceRows {
             return Ok(Self { tensor, piece, kind: Kind::Packed(packed.into()) });
         }
         let tensor = checkpoint.tensor(&piece.name)?;
-        let (rows, cols) = (piece.height, piece.cols.len());
+        let [rows, cols] = piece.shape();
+        if piece.is_transposed && !PLAIN.contains(&tensor.dtype()) {
+            let problem = "is quantized, and it must be transposed for latent attention: take a model in which it is not";
+            return Err(tensor.error(problem));
+        }
         let kind = match tensor.dtype() {
             Dtype::I8 => {
                 let bits = if tensor.shape() == [rows, cols / 2] && cols.is_multiple_of(2) {
@@ -111,8 +115,20 @@ impl PieceRows {
         row - self.piece.rows.start + self.piece.first
     }
 
-    /// The bytes of row `row` of the matrix.
-    pub(super) fn row(&self, row: usize) -> &[u8] {
+    /// Copies the bytes of row `row` of the matrix, which is plain.
+    pub(super) fn copy_row(&self, row: usize, to: &mut [u8]) {
+        if !self.piece.is_transposed {
+            return to.copy_from_slice(self.row(row));
+        }
+        let (Piece { first, rows, .. }, size) = (&self.piece, self.tensor.dtype().size());
+        let (width, column) = (rows.len() * size, (row - rows.start) * size);
+        let stored = self.tensor.bytes()[first * width..].chunks_exact(width);
+        let elements = to.chunks_exact_mut(size).zip(stored);
+        elements.for_each(|(to, stored)| to.copy_from_slice(&stored[column..][..size]));
+    }
+
+    /// The bytes of row `row` of the matrix, which is not transposed.
+    fn row(&self, row: usize) -> &[u8] {
         let bytes = self.tensor.bytes();
         let n = bytes.len() / self.piece.height;
         &bytes[self.own_row(row) * n..][..n]
@@ -186,6 +202,12 @@ impl PieceRows {
     /// If the memory cannot be allocated.
     pub(super) fn values(&self, row: usize, out: &mut [f32]) -> Result<()> {
         match &self.kind {
+            Kind::Plain if self.piece.is_transposed => {
+                let dtype = self.tensor.dtype();
+                let mut bytes = zeros(out.len() * dtype.size(), self.tensor.name())?;
+                self.copy_row(row, &mut bytes);
+                widen_into(dtype, &bytes, out);
+            }
             Kind::Plain => widen_into(self.tensor.dtype(), self.row(row), out),
             Kind::Blocks(block) => block.widen(self.row(row), out),
             Kind::Packed(packed) => packed.widen(self.own_row(row), out)?,
@@ -210,7 +232,11 @@ fn find_packed(
     match (packing, integers_of(checkpoint, layer)) {
         (_, None) => Ok(None),
         (Some(packing), Some(integers)) => {
-            let size = [piece.height, piece.cols.len()];
+            let size = piece.shape();
+            if piece.is_transposed {
+                let problem = "is packed, and it must be transposed for latent attention: take a model in which it is not";
+                return Err(integers.error(problem));
+            }
             let found = PackedMatrix::find(checkpoint, layer, size, packing)?;
             let name = packing.name;
             let other = || integers.error(format!("is not what quantization_config says: {name}"));

@@ -12,7 +12,7 @@ use crate::generate::decoding::{self, guarded};
 use crate::network::chunk::Logits;
 use crate::network::hook::RunOptions;
 use crate::network::model::Model;
-use crate::network::workspace::TILE;
+use crate::network::workspace::tile;
 
 /// Most sequences that still use drafts. A draft takes rows of a pass from the other sequences.
 const DRAFTING: usize = 2;
@@ -67,7 +67,7 @@ impl Batch {
         let may_draft = self.running.len() <= DRAFTING;
         let is_causal = self.model.is_causal();
         let mut left = match are_answers {
-            false => TILE,
+            false => tile(self.model.config()),
             true if is_causal || self.reserved.is_zero() => self.options.prompt_tokens,
             true => 0,
         };

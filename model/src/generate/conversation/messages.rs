@@ -99,9 +99,21 @@ fn content(value: Option<Value>, role: Role) -> Result<String, String> {
 fn part(part: &Value) -> Result<&str, String> {
     match part["type"].as_str() {
         Some("text") => part["text"].as_str().ok_or_else(|| "a text part has no text".to_owned()),
-        Some(other) => Err(format!("content of type {other:?} is not supported, only \"text\"")),
+        Some(other) => Err(images_refused(other).unwrap_or_else(|| {
+            format!("content of type {other:?} is not supported, only \"text\"")
+        })),
         None => Err("a part of the content has no type".to_owned()),
     }
+}
+
+/// The types of a part of a content that is an image, in the APIs that there are.
+const IMAGES: [&str; 3] = ["image_url", "input_image", "image"];
+
+/// Why a part of a content with this type is refused, if it is an image.
+pub fn images_refused(kind: &str) -> Option<String> {
+    IMAGES.contains(&kind).then(|| {
+        format!("images are not supported, text is: of models that read both, this program has the text part only, so leave out the part of type {kind:?}")
+    })
 }
 
 #[cfg(test)]
@@ -191,7 +203,12 @@ mod tests {
             (json!([{ "role": "poet", "content": "" }]), "\"poet\""),
             (json!([{ "role": "user" }]), "no content"),
             (user(json!(5)), "neither"),
-            (user(json!([{ "type": "image_url", "image_url": {} }])), "\"image_url\""),
+            (
+                user(json!([{ "type": "image_url", "image_url": {} }])),
+                "images are not supported, text is",
+            ),
+            (user(json!([{ "type": "image" }])), "the part of type \"image\""),
+            (user(json!([{ "type": "input_audio" }])), "\"input_audio\" is not supported"),
             (user(json!([{ "text": "" }])), "no type"),
             (user(json!([{ "type": "text" }])), "no text"),
             (json!([{ "role": "user", "content": "", "metadata": 1 }]), "metadata"),

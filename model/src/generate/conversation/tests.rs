@@ -1,7 +1,10 @@
+mod thinking;
+
 use std::path::Path;
 
 use super::*;
 use crate::demo;
+use crate::generate::generation::FinishReason;
 use crate::generate::sampling::Sampling;
 use crate::network::model::{Model, Options};
 use crate::text::chat::Template;

@@ -1,6 +1,6 @@
 //! A linear layer, and the choice of its input type.
 
-use glm_kernels::{Activation, Input, Isa, Output, Q8Rows, for_each_row};
+use glm_kernels::{Activation, Input, Isa, Matrix, Output, Q8Rows, Storage, for_each_row};
 
 use super::Weight;
 use crate::network::activations::Activations;
@@ -121,6 +121,43 @@ impl Linear {
         debug_assert_eq!(output, Output::Store, "a sum of three terms would depend on its order");
         self.kernel(Activation::None).forward_into(isa, input, output, y);
         updates.add(isa, x, self.activation, y);
+    }
+
+    /// Whether all matrices take integers that are rotated in the same way.
+    pub(crate) fn are_alike<'m>(mut matrices: impl Iterator<Item = Matrix<'m>>) -> bool {
+        let Some(first) = matrices.next() else { return false };
+        let is_quantized = |it: &Matrix<'_>| matches!(it.storage(), Storage::Panels(_));
+        let is_like = |it: Matrix<'_>| is_quantized(&it) && it.rotation() == first.rotation();
+        is_quantized(&first) && matrices.all(is_like)
+    }
+
+    /// Computes several layers at once, without bias, each for its section of the rows of `x`, which `fill` writes: see
+    /// [`forward_each`](glm_kernels::Linear::forward_each). Inputs may only be quantized if the layers [are alike](Self::are_alike). That
+    /// must not depend on which of them are computed for a token, or its bits would depend on other tokens.
+    pub(crate) fn forward_each(
+        context: &mut Context<'_>,
+        are_alike: bool,
+        layers: &[(Matrix<'_>, usize)],
+        sections: &[usize],
+        x: &mut [f32],
+        fill: impl Fn(usize, &mut [f32]) + Sync,
+        y: &mut [f32],
+    ) {
+        let Some((first, _)) = layers.first() else { return };
+        let (cols, rotation, isa) = (first.cols(), first.rotation(), context.isa);
+        let input = if are_alike && context.activations == Activations::Int8 {
+            context.quantized.fill_sections(isa, x, sections, cols, rotation, fill);
+            Input::Q8(context.quantized)
+        } else {
+            for_each_row(x, cols, fill);
+            Input::F32(x)
+        };
+        let layer = |&(weight, section)| {
+            let activation = Activation::None;
+            (glm_kernels::Linear { weight, bias: None, activation }, section)
+        };
+        let layers: Vec<_> = layers.iter().map(layer).collect();
+        glm_kernels::Linear::forward_each(isa, &layers, sections, input, y);
     }
 
     fn takes_integers(&self, context: &Context<'_>) -> bool {

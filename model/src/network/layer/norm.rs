@@ -1,6 +1,6 @@
 //! A norm over the channels of each token.
 
-use glm_kernels::{Isa, LayerNorm, RmsNorm, for_each_row};
+use glm_kernels::{Isa, LayerNorm, MAX_HEAD_SIZE, RmsNorm, for_each_row};
 
 /// LayerNorm with a bias, RMSNorm without.
 pub(crate) struct Norm {
@@ -16,6 +16,14 @@ impl Norm {
     pub(crate) fn forward(&self, isa: Isa, x: &[f32], y: &mut [f32]) {
         let n = self.weight.len();
         for_each_row(y, n, |token, y| self.token(isa, x, token, y));
+    }
+
+    /// Normalizes a head, or another part of a row.
+    pub(crate) fn in_place(&self, isa: Isa, part: &mut [f32]) {
+        let mut copy = [0.0; MAX_HEAD_SIZE];
+        let copy = &mut copy[..part.len()];
+        copy.copy_from_slice(part);
+        self.token(isa, copy, 0, part);
     }
 
     /// Normalizes one token; `y`: `[hidden]`.

@@ -98,6 +98,11 @@ impl Weight {
         Matrix::new(self.rows, self.cols, storage)
     }
 
+    /// Number of rows.
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
     /// Number of columns.
     pub(crate) fn cols(&self) -> usize {
         self.cols

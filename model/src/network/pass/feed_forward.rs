@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use glm_kernels::{Activation, Gate, Isa, Output, for_each_row};
 
+use super::experts::Sparse;
 use super::{Branch, Pass, rows_mut, scale_residual, show};
 use crate::files::config::Mlp;
 use crate::network::hook::HookPoint;
@@ -19,12 +20,18 @@ impl Pass<'_, '_, '_> {
         layer: &Layer<Linear, Norm>,
         rows: Range<usize>,
     ) {
-        self.up(index, layer, &rows);
+        let (up, down) = match &layer.feed_forward {
+            FeedForward::Dense { up, down } => (up, down),
+            FeedForward::Sparse { router, experts, shared } => {
+                let block = Sparse { router, experts, shared: shared.as_ref() };
+                return self.sparse(index, layer, &block, rows);
+            }
+        };
+        self.up(index, layer, up, &rows);
         let Self { config, chunks, workspace, options, isa, activations, .. } = self;
         let Workspace {
             x, normed, branch, wide, gated, quantized, ordered, lora, segments, ..
         } = &mut **workspace;
-        let FeedForward::Dense { down, .. } = &layer.feed_forward;
         let (n, isa, hidden) = (rows.len(), *isa, config.hidden);
         let x = rows_mut(x, &rows, hidden);
         let normed = &mut normed[..n * hidden];
@@ -50,11 +57,10 @@ impl Pass<'_, '_, '_> {
     }
 
     /// Writes `m` to [`Workspace::normed`] and `act(up(m))`, not yet gated, to [`Workspace::wide`].
-    fn up(&mut self, index: usize, layer: &Layer<Linear, Norm>, rows: &Range<usize>) {
+    fn up(&mut self, index: usize, layer: &Layer<Linear, Norm>, up: &Linear, rows: &Range<usize>) {
         let Self { config, chunks, workspace, options, isa, activations, .. } = self;
         let Workspace { x, normed, wide, quantized, ordered, lora, segments, .. } =
             &mut **workspace;
-        let FeedForward::Dense { up, .. } = &layer.feed_forward;
         let n = rows.len();
         let x = rows_mut(x, rows, config.hidden);
         let normed = &mut normed[..n * config.hidden];
@@ -74,7 +80,9 @@ impl Pass<'_, '_, '_> {
         layer: &Layer<Linear, Norm>,
         rows: &Range<usize>,
     ) -> &[f32] {
-        self.up(index, layer, rows);
+        // Experts have inputs of their own.
+        let FeedForward::Dense { up, .. } = &layer.feed_forward else { return &[] };
+        self.up(index, layer, up, rows);
         let Self { config, workspace, isa, .. } = self;
         let Workspace { wide, gated, .. } = &mut **workspace;
         let n = rows.len();

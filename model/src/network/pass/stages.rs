@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{Pass, tiles};
 use crate::network::chunk::Cursor;
-use crate::network::layer::LinearRole;
+use crate::network::layer::{Attention, LinearRole};
 
 /// A part of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,8 +71,14 @@ impl Pass<'_, '_, '_> {
         for rows in tiles(rows, tile) {
             match stage {
                 Stage::Input(LinearRole::Qkv) => normed(self, rows, see),
+                Stage::Input(LinearRole::QueryUp) => {
+                    if let Attention::Latent(latent) = &layer.attention {
+                        self.first_projection(index, layer, &rows);
+                        see(self.query_inputs(latent, rows.len()));
+                    }
+                }
                 Stage::Input(LinearRole::AttentionOutput) => {
-                    self.attention(index, rows.clone());
+                    self.attention(index, layer, rows.clone());
                     see(&self.workspace.wide[..rows.len() * width]);
                 }
                 Stage::Input(LinearRole::Up) => {
@@ -81,7 +87,8 @@ impl Pass<'_, '_, '_> {
                 }
                 Stage::Input(LinearRole::Down) => see(self.activated(index, layer, &rows)),
                 Stage::FeedForward => self.feed_forward(index, layer, rows),
-                Stage::Input(LinearRole::Head) => {}
+                // They have no input of all tokens, or one of each head.
+                Stage::Input(_) => {}
             }
         }
     }

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A text of which the parser cannot yet say what it is is held back. That is at most a name, a run of white space or, of an
-//! argument that is not a text, the value.
+//! argument that is not a text, the value; between tags also a text value from what may be its end on.
 
 mod call;
 mod literal;
@@ -293,6 +293,10 @@ impl AnswerParser {
         let index = self.count - 1;
         self.emit(AnswerEvent::CallArguments { index, piece });
         match step {
+            call::Step::More if at_end && !self.held.trim().is_empty() => {
+                // The answer breaks off between arguments.
+                self.state = State::Text { line: false, fresh: true };
+            }
             call::Step::More => return false,
             call::Step::End => {
                 self.complete += 1;

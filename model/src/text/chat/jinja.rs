@@ -22,6 +22,7 @@ mod text;
 mod weight;
 
 use super::answer::CallForm;
+use super::thinking::{ENABLE_THINKING, Thinking};
 use super::transformers::{Conversation, Wants};
 use crate::error::{Error, Result};
 use crate::limits::template::{FUEL, MAX_TEMPLATE, MAX_TEXT, STACK, STACK_PER_BYTE};
@@ -138,9 +139,18 @@ impl Jinja {
         }
     }
 
-    /// Whether the model may think before it answers.
-    pub(super) fn thinks(&self) -> bool {
-        self.source.contains("</think>")
+    /// When the model thinks before it answers.
+    pub(super) fn thinking(&self) -> Thinking {
+        match () {
+            () if self.knows(ENABLE_THINKING) => Thinking::Switchable,
+            () if self.knows("</think>") => Thinking::Always,
+            () => Thinking::Never,
+        }
+    }
+
+    /// Whether it mentions a variable, or writes a tag.
+    pub(super) fn knows(&self, name: &str) -> bool {
+        self.source.contains(name)
     }
 
     /// The template itself.
@@ -148,23 +158,27 @@ impl Jinja {
         &self.source
     }
 
-    /// Renders a conversation. `thinking` is the variable `enable_thinking`.
+    /// Renders a conversation. `variables` are beside the messages and the tools.
     ///
     /// # Errors
     /// If there is no message, or the template rejects the conversation, fails, or exceeds a limit.
     pub(super) fn render(
         &self,
         conversation: Conversation,
-        thinking: Option<bool>,
+        variables: &Map<String, Json>,
     ) -> Result<String> {
         if conversation.messages.is_empty() && conversation.tools.is_none() {
             return Err(Error::Prompt("the conversation is empty".into()));
         }
-        let render = || self.render_here(&conversation, thinking);
+        let render = || self.render_here(&conversation, variables);
         aside(&self.path, STACK, render)?
     }
 
-    fn render_here(&self, conversation: &Conversation, thinking: Option<bool>) -> Result<String> {
+    fn render_here(
+        &self,
+        conversation: &Conversation,
+        variables: &Map<String, Json>,
+    ) -> Result<String> {
         let mut environment = self.environment.clone();
         environment.set_fuel(Some(fuel(conversation)));
         let left = AtomicUsize::new(MAX_TEXT);
@@ -173,13 +187,10 @@ impl Jinja {
         let now = self.now;
         let strftime = move |format: &str| functions::strftime(format, now);
         environment.add_function("strftime_now", strftime);
-        let switch: Map<_, _> =
-            thinking.map(|on| ("enable_thinking".to_owned(), on.into())).into_iter().collect();
         let context = context! {
             messages => Value::from(Serde(&conversation.messages)),
             tools => Value::from(Serde(&conversation.tools)),
-            add_generation_prompt => true,
-            ..context! { ..Value::from(Serde(&switch)), ..Value::from(Serde(&self.tokens)) }
+            ..context! { ..Value::from(Serde(variables)), ..Value::from(Serde(&self.tokens)) }
         };
         let template = environment.get_template(NAME);
         let template = template.map_err(|error| failed(&self.path, &error.to_string()))?;

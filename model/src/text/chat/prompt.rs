@@ -1,7 +1,9 @@
 //! What the caller of a template chooses.
 
+use super::thinking::{CLEAR_THINKING, ENABLE_THINKING};
 use crate::error::Result;
 use crate::text::tokenizer::Tokenizer;
+use serde_json::{Map, Value};
 
 /// What names of special ids are inside of messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -36,6 +38,19 @@ pub struct PromptOptions {
     /// What names of special ids are inside of messages.
     pub special_names: SpecialNames,
     /// Whether the model is to think before it answers: the variable `enable_thinking` of a `chat_template`. `None` leaves it to
-    /// the template. Models that cannot think ignore it.
+    /// the template. What the model cannot do is an error; see [`Template::check_prompt_options`](super::Template::check_prompt_options).
     pub thinking: Option<bool>,
+    /// Whether thoughts before the last question are left out: the variable `clear_thinking` of a `chat_template`. `None` leaves
+    /// it to the template.
+    pub clear_thinking: Option<bool>,
+}
+
+impl PromptOptions {
+    /// The variables of a `chat_template`, beside the conversation.
+    pub(super) fn variables(&self) -> Map<String, Value> {
+        let given =
+            [(ENABLE_THINKING, self.thinking), (CLEAR_THINKING, self.clear_thinking)].into_iter();
+        let given = given.filter_map(|(name, value)| Some((name.to_owned(), value?.into())));
+        given.chain([("add_generation_prompt".to_owned(), true.into())]).collect()
+    }
 }

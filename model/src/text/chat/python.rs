@@ -251,4 +251,12 @@ mod tests {
             assert_eq!(float(value), expected);
         }
     }
+
+    #[test]
+    fn numbers_of_json_are_written_with_their_digits() {
+        for digits in ["0.1", "3.943558861510043e+180", "-1.1125369292536007e-308"] {
+            let value: Value = serde_json::from_str(digits).unwrap();
+            assert_eq!(json(&value, None), digits);
+        }
+    }
 }

@@ -1,7 +1,8 @@
 //! Tools: the forms in which requests give them and models expect them.
 
 use super::message::{Message, Role};
-use crate::limits::answer::MAX_CHOICES;
+use crate::limits::answer::{MAX_CHOICES, MAX_DEPTH};
+use crate::text::nesting::is_deeper;
 use serde_json::{Value, json};
 
 /// The function in a tool: itself, or what is in `{"type": "function", "function": …}`.
@@ -112,12 +113,19 @@ impl Kinds {
         })
     }
 
-    /// A value that is written as JSON, or as a bare text. It is JSON if it can be, and if the schema allows this kind.
-    pub(super) fn read(self, text: &str) -> Value {
+    /// A value that is written as JSON, or as a bare text, as JSON. It is JSON if it can be, if the schema allows this kind, and if it is
+    /// not nested deeper than [`MAX_DEPTH`].
+    pub(super) fn read(self, text: &str) -> String {
         let json = serde_json::from_str::<Value>(text).ok();
-        let fits = |value: &Value| self.0 & Kinds::of_value(value).0 != 0;
-        // A text in a place where none is allowed is better than nothing.
-        json.filter(fits).unwrap_or_else(|| text.into())
+        let fits =
+            |value: &Value| self.0 & Kinds::of_value(value).0 != 0 && !is_deeper(value, MAX_DEPTH);
+        match json.filter(fits) {
+            // Its digits stay: a large one would lose some.
+            Some(Value::Number(_)) => text.trim().to_owned(),
+            Some(value) => value.to_string(),
+            // A text in a place where none is allowed is better than nothing.
+            None => Value::from(text).to_string(),
+        }
     }
 }
 

@@ -87,9 +87,10 @@ impl Literal {
     pub(super) fn push(&mut self, c: char, out: &mut String) -> Step {
         match std::mem::replace(&mut self.token, Token::None) {
             Token::None => self.between(c, out),
+            Token::Word(word) if word.len() > MAX_WORD => self.wrong(word),
             Token::Word(word) if c.is_ascii_alphanumeric() || "+-._".contains(c) => {
                 self.token = Token::Word(word + c.encode_utf8(&mut [0; 4]));
-                if self.word_is_short() { Step::Taken } else { Step::Wrong }
+                Step::Taken
             }
             Token::Word(word) => match json_word(&word) {
                 Some(word) => {
@@ -97,7 +98,7 @@ impl Literal {
                     self.complete();
                     self.again(c, out)
                 }
-                None => Step::Wrong,
+                None => self.wrong(word),
             },
             Token::Opening(quote, 1) if c == quote => {
                 self.token = Token::Opening(quote, 2);
@@ -119,8 +120,32 @@ impl Literal {
         }
     }
 
-    fn word_is_short(&self) -> bool {
-        !matches!(&self.token, Token::Word(word) if word.len() > MAX_WORD)
+    /// Ends a value that was broken off: appends the word or number that was held back, if it is one.
+    pub(super) fn finish(&mut self, out: &mut String) {
+        match std::mem::replace(&mut self.token, Token::None) {
+            Token::Word(word) => match json_word(&word) {
+                Some(word) => {
+                    out.push_str(&word);
+                    self.complete();
+                }
+                None => self.token = Token::Word(word),
+            },
+            other => self.token = other,
+        }
+    }
+
+    /// What it has taken that is no value: a word, once the value is wrong or has been [finished](Self::finish).
+    pub(super) fn untaken(&mut self) -> Option<String> {
+        match std::mem::replace(&mut self.token, Token::None) {
+            Token::Word(word) => Some(word),
+            _ => None,
+        }
+    }
+
+    /// A word that is no value.
+    fn wrong(&mut self, word: String) -> Step {
+        self.token = Token::Word(word);
+        Step::Wrong
     }
 
     /// A character that is not part of a token.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::limits::answer::MAX_DEPTH;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -133,6 +134,105 @@ fn values_between_tags_are_texts_or_json_as_the_schema_says() {
 }
 
 #[test]
+fn a_value_between_tags_that_is_too_deep_is_a_text() {
+    for (depth, is_list) in [(MAX_DEPTH, true), (MAX_DEPTH + 1, false), (127, false)] {
+        let text = "[".repeat(depth) + &"]".repeat(depth);
+        let call = format!(
+            "<tool_call>now<arg_key>any</arg_key><arg_value>{text}</arg_value></tool_call>"
+        );
+        let found = read(parser(TAGS, Thoughts::None), [&call[..]]);
+        let arguments: Value = serde_json::from_str(&found.calls[0].1).unwrap();
+        assert_eq!(
+            (arguments["any"].is_array(), arguments["any"] == json!(text)),
+            (is_list, !is_list)
+        );
+    }
+}
+
+#[test]
+fn numbers_keep_their_digits() {
+    let call = "<tool_call>get_weather<arg_key>days</arg_key><arg_value> 123456789012345678901234567890\n</arg_value></tool_call>";
+    let found = read(parser(TAGS, Thoughts::None), [call]);
+    assert_eq!(found.calls[0].1, "{\"days\":123456789012345678901234567890}");
+}
+
+#[test]
+fn a_tag_that_is_forgotten_is_found_again() {
+    const CITY: &str = "<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>";
+    let weather = |arguments: Value| ("get_weather", arguments);
+    for (rest, text, calls) in [
+        ("北京\n</tool_call>", "", vec![weather(json!({ "city": "北京" }))]),
+        ("北京</tool_call>\nDone", "Done", vec![weather(json!({ "city": "北京" }))]),
+        (
+            "北京\n<arg_key>days</arg_key>\n<arg_value>3</arg_value>\n</tool_call>",
+            "",
+            vec![weather(json!({ "city": "北京", "days": 3 }))],
+        ),
+        (
+            "北京</arg_value><arg_key>days</arg_key><arg_value>3</tool_call>",
+            "",
+            vec![weather(json!({ "city": "北京", "days": 3 }))],
+        ),
+        (
+            "a</arg_value>\n<tool_call>now</tool_call>",
+            "",
+            vec![weather(json!({ "city": "a" })), ("now", json!({}))],
+        ),
+        (
+            "a</tool_call><tool_call>get_weather<arg_key>days</arg_key><arg_value>1</arg_value></tool_call>",
+            "",
+            vec![weather(json!({ "city": "a" })), weather(json!({ "days": 1 }))],
+        ),
+        (
+            "use <arg_key> here\n</tool_call>",
+            "",
+            vec![weather(json!({ "city": "use <arg_key> here" }))],
+        ),
+        (
+            "use <arg_key>\n<arg_key>days</arg_key>\n<arg_value>3</arg_value>\n</tool_call>",
+            "",
+            vec![weather(json!({ "city": "use <arg_key>", "days": 3 }))],
+        ),
+        // These are no tags, but the value.
+        (
+            "use <arg_key> and <arg_value>.</arg_value></tool_call>",
+            "",
+            vec![weather(json!({ "city": "use <arg_key> and <arg_value>." }))],
+        ),
+        (
+            "a \n</tool_call> <b> </arg_value></tool_call>",
+            "",
+            vec![weather(json!({ "city": "a \n</tool_call> <b> " }))],
+        ),
+        (
+            "<arg_key>k</arg_key></arg_value></tool_call>",
+            "",
+            vec![weather(json!({ "city": "<arg_key>k</arg_key>" }))],
+        ),
+    ] {
+        let answer = format!("{CITY}{rest}");
+        assert_eq!(
+            read(parser(TAGS, Thoughts::None), [&answer[..]]),
+            called(text, &calls),
+            "{answer}"
+        );
+    }
+    // More is not held back.
+    let long = format!("a</tool_call>{}", "x".repeat(70 << 10));
+    let answer = format!("{CITY}{long}</arg_value></tool_call>");
+    let expected = called("", &[weather(json!({ "city": long }))]);
+    assert_eq!(read(parser(TAGS, Thoughts::None), [&answer[..]]), expected);
+}
+
+#[test]
+fn calls_in_thoughts_are_thoughts() {
+    let call = "<tool_call>now</tool_call>";
+    let found = read(parser(TAGS, Thoughts::Begun), [&format!("I could {call}</think>{call}")[..]]);
+    let expected = called("", &[("now", json!({}))]);
+    assert_eq!(found, Answer { reasoning: format!("I could {call}"), ..expected });
+}
+
+#[test]
 fn what_only_looks_like_a_call_is_text() {
     for (form, texts) in [
         (
@@ -194,11 +294,13 @@ fn a_damaged_call_is_never_complete() {
             CallForm::Python,
             "now\n```python\ntool_call(a='x', b=f(1))",
             "{\"a\":\"x\",\"b\":",
-            "(1))",
+            "f(1))",
         ),
         (CallForm::Python, "now\n```python\ntool_call(a='x", "{\"a\":\"x", ""),
         (CallForm::Json, "now\n{\"a\": 1 2}", "{\"a\":1", "2}"),
         (CallForm::Json, "now\n{\"a\": \"b", "{\"a\":\"b", ""),
+        (CallForm::Json, "now\n{\"a\": Beijing}", "{\"a\":", "Beijing}"),
+        (CallForm::Json, "now\n{\"a\": tru", "{\"a\":", "tru"),
         (
             TAGS,
             "<tool_call>now<arg_key>a</arg_key><arg_value>1</arg_value>oops</tool_call>",
@@ -208,9 +310,19 @@ fn a_damaged_call_is_never_complete() {
         (
             TAGS,
             "<tool_call>get_weather<arg_key>city</arg_key><arg_value>Bei</arg",
-            "{\"city\":\"Bei",
+            "{\"city\":\"Bei</arg",
             "",
         ),
+        (TAGS, "<tool_call>get_weather<arg_key>days</arg_key><arg_value>12", "{\"days\":12", ""),
+        (
+            TAGS,
+            "<tool_call>now<arg_key>a</arg_key>\n<arg_val",
+            "",
+            "<arg_key>a</arg_key>\n<arg_val",
+        ),
+        (CallForm::Json, "now\n{\"a\": [1, 23", "{\"a\":[1,23", ""),
+        (CallForm::Python, "now\n```python\ntool_call(a=12", "{\"a\":12", ""),
+        (CallForm::Python, "now\n```python\ntool_call(a=12, days", "{\"a\":12", ", days"),
     ] {
         let found = read(parser(form, Thoughts::None), [text]);
         let calls = vec![(found.calls[0].0.clone(), arguments.to_owned(), false)];
@@ -334,6 +446,16 @@ proptest! {
             let read: Result<serde_json::Map<String, Value>, _> = serde_json::from_str(arguments);
             prop_assert_eq!(read.is_ok(), *is_complete, "{}", arguments);
         }
+    }
+
+    /// Some letters stand for all: they are neither in tags nor in names.
+    #[test]
+    fn nothing_that_is_said_is_lost(text in answers()) {
+        let count = |text: &str| text.chars().filter(|c| "x1北".contains(*c)).count();
+        let found = read(parser(TAGS, Thoughts::Possible), [&text[..]]);
+        let calls = found.calls.iter().map(|(name, arguments, _)| count(name) + count(arguments));
+        let all = count(&found.text) + count(&found.reasoning) + calls.sum::<usize>();
+        prop_assert_eq!(all, count(&text), "{:?}", found);
     }
 
     #[test]

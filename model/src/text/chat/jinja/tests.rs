@@ -1,16 +1,18 @@
 mod limits;
+mod official;
 mod percent;
 
 use super::super::transformers::conversation;
 use super::*;
 use crate::generate::conversation::messages_from_json;
-use crate::text::chat::{Message, Role};
+use crate::text::chat::{Message, PromptOptions, Role};
 use chrono::NaiveDate;
 use serde::Deserialize;
 use serde_json::json;
 
 fn rendered(jinja: &Jinja, messages: &[Message]) -> Result<String> {
-    jinja.render(conversation(messages, jinja.wants(), None), None)
+    let variables = PromptOptions::default().variables();
+    jinja.render(conversation(messages, jinja.wants(), None), &variables)
 }
 
 fn render(source: &str, messages: &[Message]) -> Result<String> {

@@ -6,7 +6,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::sync::LazyLock;
 
-const TEXT: PromptOptions = PromptOptions { special_names: SpecialNames::Text, thinking: None };
+const TEXT: PromptOptions =
+    PromptOptions { special_names: SpecialNames::Text, thinking: None, clear_thinking: None };
 
 /// Names as GLM-4.5 has them. Those with a bar are special.
 const NAMES: [&str; 16] = [
