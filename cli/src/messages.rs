@@ -132,8 +132,8 @@ messages! {
         "the layer of this model that predicts a further token (multi-token prediction) is left out",
         "此模型中预测后续 token 的层（多 token 预测）未被加载";
     experts_are_streamed(size, free):
-        "the weights take {size}, and {free} of memory are free: experts are read from the disk as tokens choose them, at its speed",
-        "权重共 {size}，可用内存为 {free}：token 选中的专家将从磁盘读取，速度取决于磁盘";
+        "the model takes {size}, and {free} of memory are free: experts are read from the disk as tokens choose them, at its speed",
+        "模型需要 {size}，可用内存为 {free}：token 选中的专家将从磁盘读取，速度取决于磁盘";
     variant_is_assumed(name):
         "nothing says whether this model is ChatGLM2 or ChatGLM3, whose files are alike: it is taken for {name}; --variant decides",
         "ChatGLM2 与 ChatGLM3 的文件相同，这里没有信息能区分：按 {name} 处理；可用 --variant 指定";

@@ -60,9 +60,9 @@ fn model_with(
         let (inventory, free) = (files.inventory(), memory::free());
         remarks(&args.source, inventory).iter().for_each(|remark| note(remark));
         memory::check(inventory, options.no_mmap, free)?;
-        options.reads_ahead = memory::is_streamed(inventory, options.no_mmap, free);
-        if options.reads_ahead {
-            note(&messages::experts_are_streamed(bytes(inventory.bytes()), bytes(free)));
+        if let Some(needed) = memory::streamed(inventory, options.no_mmap, free) {
+            options.reads_ahead = true;
+            note(&messages::experts_are_streamed(bytes(needed), bytes(free)));
         }
     }
     let options = &options;

@@ -91,7 +91,6 @@ const FIELDS: [&str; 37] = [
     "norm_topk_prob",
     "routed_scaling_factor",
     "use_qk_norm",
-    "num_nextn_predict_layers",
 ];
 
 const FILES: [&str; 4] = ["a.safetensors", "b.safetensors", "c.safetensors", "../d.safetensors"];

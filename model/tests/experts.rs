@@ -19,7 +19,8 @@ use std::path::Path;
 use common::runner::{Runner, bits, with};
 use experts::{EXPERTS, HIDDEN, Kind, LAYERS, config, folder, joined, tensors as published, tiny};
 use glm_model::{
-    Activations, Adapter, Checkpoint, Config, Dtype, Model, Options, QuantizeOptions, quantize,
+    Activations, Adapter, Calibration, Checkpoint, Config, Dtype, Error, Model, Options,
+    QuantizeOptions, quantize,
 };
 use serde_json::json;
 use tempfile::TempDir;
@@ -66,12 +67,18 @@ fn experts_in_one_tensor_give_the_same_bits_and_are_not_copied() {
         for model in [&apart, &one] {
             // What is joined or transposed is copied, and no expert.
             let inventory = model.inventory();
+            assert!(inventory.has_prediction_layer);
             let own = (LAYERS - 1) * EXPERTS * 3 * 32 * HIDDEN * 4;
             assert_eq!(inventory.expert_bytes, own as u64, "{kind:?}");
             assert!(inventory.mapped_bytes() > own as u64, "{kind:?}: {inventory:?}");
             let read = inventory.bytes() - inventory.table_bytes();
             let chosen = inventory.expert_bytes / EXPERTS as u64 * 2;
             assert_eq!(inventory.bytes_per_token, read - inventory.expert_bytes + chosen);
+            // Two tokens have 2 of 6 experts each: an expert is left out by both with a probability of 4/9.
+            let two = (inventory.expert_bytes as f64 * 5.0 / 9.0) as u64;
+            assert_eq!(inventory.bytes_of_pass(1), inventory.bytes_per_token);
+            assert_eq!(inventory.bytes_of_pass(2), read - inventory.expert_bytes + two);
+            assert_eq!(inventory.bytes_of_pass(1000), read);
         }
     }
 }
@@ -106,6 +113,7 @@ fn quantized_models_are_near_the_original() {
             assert_eq!(router.dtype(), Dtype::F32);
             let next = format!("model.layers.{LAYERS}.");
             assert!(checkpoint.names().all(|name| !name.starts_with(&next)));
+            assert!(!model.inventory().has_prediction_layer);
             // Of the kind that models have by default.
             let error = self::error(&logits(&open(target.path(), |_| {})), &expected);
             println!("{kind:?}, {bits} bits and 8-bit activations: {error}");
@@ -126,7 +134,6 @@ fn groups_of_experts_and_layers_without_some_are_read() {
     let dense =
         with(Kind::Grouped, "mlp_layer_types", json!(["dense", "dense", "sparse"])).unwrap();
     assert_eq!(dense.experts.unwrap().first_layer, 2);
-    assert!(dense.has_prediction_layer);
     for (kind, name, value, problem) in [
         (Kind::Latent, "n_group", json!(4), "6 experts cannot be chosen from 1 of 4 groups"),
         (Kind::Latent, "n_group", json!(6), "cannot be chosen from 1 of 6 groups"),
@@ -223,7 +230,7 @@ fn attention_may_have_a_low_rank_update_and_experts_not() {
         ("self_attn.kv_a_proj_with_mqa", [40, HIDDEN]),
         ("self_attn.o_proj", [HIDDEN, 64]),
     ];
-    // The sum of what each changes is about what all change: none is left out, and none twice. Here: each changes something.
+    // Each changes something. That all have their right size is seen when they are merged.
     let base = logits(&model);
     for update in &updates {
         let folder = adapter(std::slice::from_ref(update));
@@ -246,5 +253,73 @@ fn attention_may_have_a_low_rank_update_and_experts_not() {
         let folder = adapter(&[(module, [32, HIDDEN])]);
         let error = Adapter::open(folder.path(), &model).err().unwrap().to_string();
         assert!(error.contains("no updates are supported"), "{error}");
+    }
+}
+
+/// Texts of random ids.
+fn texts(count: usize, seed: u32) -> Calibration {
+    let mut random = Lcg(seed);
+    let mut text = || (0..64).map(|_| random.next() % 96).collect();
+    Calibration::of_ids((0..count).map(|_| text()).collect()).unwrap()
+}
+
+fn calibrated(source: &Path, texts: Calibration, threads: usize) -> TempDir {
+    let mut options = QuantizeOptions::new(4, 32);
+    (options.calibration, options.threads) = (Some(texts), Some(threads));
+    quantized(source, &options)
+}
+
+fn weights(folder: &Path) -> Vec<u8> {
+    fs::read(folder.join("model.safetensors")).unwrap()
+}
+
+#[test]
+fn experts_are_calibrated() {
+    for kind in KINDS {
+        let dir = tiny(kind);
+        let expected = logits(&open(dir.path(), |_| {}));
+        let plain = quantized(dir.path(), &QuantizeOptions::new(4, 32));
+        let calibrated = calibrated(dir.path(), texts(64, 1), 2);
+        let [plain, calibrated] = [&plain, &calibrated].map(|target| {
+            let model = open(target.path(), |options| options.activations = Some(Activations::F32));
+            error(&logits(&model), &expected)
+        });
+        println!("{kind:?}: {plain} {calibrated}");
+        assert!(calibrated < 0.8 * plain, "{kind:?}: {calibrated} {plain}");
+    }
+}
+
+#[test]
+fn calibrated_experts_are_the_same_however_they_are_stored_and_computed() {
+    for kind in KINDS {
+        let [apart, one] = [published(kind), joined(published(kind))]
+            .map(|tensors| folder(&config(kind), &tensors));
+        let expected = weights(calibrated(apart.path(), texts(8, 2), 1).path());
+        assert!(expected == weights(calibrated(one.path(), texts(8, 2), 3).path()), "{kind:?}");
+        // Stopped again and again, among the experts, too.
+        let target = tempfile::tempdir().unwrap();
+        let mut options = QuantizeOptions::new(4, 32);
+        options.calibration = Some(texts(8, 2));
+        let (mut stops, mut among_experts) = (0, 0);
+        loop {
+            let mut calls = 0;
+            let mut stop = |_: u64, _: u64, name: &str| {
+                calls += 1;
+                // Each run gets a little further, also in the part that is not kept.
+                if calls <= 20 + 30 * stops {
+                    return ControlFlow::Continue(());
+                }
+                among_experts += usize::from(name.contains(".experts."));
+                ControlFlow::Break(())
+            };
+            match quantize(apart.path(), target.path(), &options, &mut stop) {
+                Err(Error::Cancelled) => stops += 1,
+                done => break drop(done.unwrap()),
+            }
+            assert!(stops < 200);
+        }
+        println!("{kind:?}: {stops} stops, {among_experts} among experts");
+        assert!(among_experts > 1, "{kind:?}: {stops} {among_experts}");
+        assert!(expected == weights(target.path()), "{kind:?}: after {stops} stops");
     }
 }

@@ -10,8 +10,8 @@ use std::path::Path;
 use common::runner::Runner;
 use common::{fixture, shared_model, with_added_tokens};
 use glm_model::{
-    Activations, CancelToken, Checkpoint, Generation, Model, Options, QuantizeOptions, Request,
-    Sampling, quantize, score,
+    Activations, CancelToken, Checkpoint, Chunk, Generation, Model, Options, QuantizeOptions,
+    Request, RunOptions, Sampling, quantize, score,
 };
 use golden::{Goldens, check_activations, check_logits, int8_error};
 
@@ -44,6 +44,9 @@ const INT8_ERROR: f32 = 0.07;
 
 /// The same of models with experts: where scores are nearly equal, rounding chooses other experts. Measured: 0.20.
 const EXPERTS_ERROR: f32 = 0.25;
+
+/// The same in INT4.
+const EXPERTS_INT4_ERROR: f32 = 0.9;
 
 /// A check of one model: its name, its folder and its goldens.
 type Check = fn(&str, &Path, &Goldens);
@@ -106,6 +109,37 @@ fn shared_models_can_be_quantized() {
     for_each_shared(check_quantized);
 }
 
+/// Several sequences in a pass, over more than a page of keys and values, have the bits that each has alone.
+#[test]
+#[ignore = "needs the shared fixtures; .ci/run runs it"]
+fn shared_models_with_experts_give_the_same_bits_in_company() {
+    let models = SHARED.iter().filter(|(model, _)| model.contains("-moe-"));
+    for (model, forms) in models {
+        let dir = shared_model(&format!("{model}/{}", forms[0]));
+        let model = Model::open(dir, &Options::default()).unwrap();
+        let vocab = model.config().vocab as u32;
+        let text = |length: u32, step: u32| (0..length).map(move |at| (at * step + 3) % vocab);
+        let texts =
+            [(150, 7), (9, 5), (131, 11)].map(|(n, step)| text(n, step).collect::<Vec<_>>());
+        let alone = texts.each_ref().map(|text| {
+            let mut runner = Runner::new(&model, 160);
+            let steps = [&text[..], &[6], &[1]];
+            steps.map(|ids| common::runner::bits(&runner.last(ids)))
+        });
+        let mut sequences = texts.each_ref().map(|_| model.sequence(Some(160)).unwrap());
+        let mut workspace = model.workspace().unwrap();
+        for step in 0..3 {
+            let ids = texts.each_ref().map(|text| [&text[..], &[6], &[1]][step]);
+            let chunks = sequences.iter_mut().zip(ids).map(|(it, ids)| Chunk::last(it, ids));
+            let mut chunks: Vec<_> = chunks.collect();
+            let logits = model.run(&mut workspace, &mut chunks, RunOptions::default()).unwrap();
+            for (at, alone) in alone.iter().enumerate() {
+                assert!(common::runner::bits(logits.last(at)) == alone[step], "{step} {at}");
+            }
+        }
+    }
+}
+
 /// Quantized weights keep their integers and scales. The others are quantized to 8 bits, which has a large error with random
 /// weights.
 fn check_quantized(name: &str, dir: &Path, goldens: &Goldens) {
@@ -119,8 +153,16 @@ fn check_quantized(name: &str, dir: &Path, goldens: &Goldens) {
         check_logits(target.path(), goldens);
     }
     let error = int8_error(target.path(), goldens, f32::INFINITY);
-    let largest = if name.contains("-moe-") { EXPERTS_ERROR } else { INT8_ERROR };
+    let has_experts = name.contains("-moe-");
+    let largest = if has_experts { EXPERTS_ERROR } else { INT8_ERROR };
     assert!(error < largest, "{name}: {error}");
+    if has_experts {
+        let int4 = tempfile::tempdir().unwrap();
+        let options = QuantizeOptions::default();
+        quantize(dir, int4.path(), &options, &mut |_, _, _| ControlFlow::Continue(())).unwrap();
+        let error = int8_error(int4.path(), goldens, f32::INFINITY);
+        assert!(error < EXPERTS_INT4_ERROR, "{name} in INT4: {error}");
+    }
     let model = Model::open(target.path(), &Options::default()).unwrap();
     assert_eq!(model.inventory().copied_bytes, 0, "{name}");
 }

@@ -52,7 +52,7 @@ impl Limits<'_> {
         };
         Work {
             tokens: tokens as f64,
-            bytes: (inventory.bytes_per_token + read) as f64,
+            bytes: (inventory.bytes_of_pass(tokens) + read) as f64,
             products: products as f64,
         }
     }

@@ -17,7 +17,7 @@ use crate::messages;
 /// Passes that verify a draft, in a round.
 const DRAFT_PASSES: usize = 4;
 
-/// An ordinary id; which one it is makes no difference.
+/// The first of the ordinary ids. Which ones are used makes no difference, but for experts: equal tokens choose the same ones.
 const ID: u32 = 5;
 
 pub struct Runner<'a> {
@@ -84,7 +84,7 @@ impl Runner<'_> {
         let mut sequence = self.limits.model.sequence(Some(DEPTH + 1 + most))?;
         let start = self.begin(DEPTH, &mut sequence)?;
         let mut verify = |runner: &mut Self, count: usize| {
-            let ids = vec![ID; count];
+            let ids: Vec<_> = (0..count).map(|index| runner.plain(index)).collect();
             runner.measure(Test::Verify(count), |runner| {
                 let mut seconds = 0.0;
                 for _ in 0..DRAFT_PASSES {
@@ -168,8 +168,11 @@ impl Runner<'_> {
     fn generate(&mut self, start: usize, sequences: &mut [Sequence]) -> Result<f64> {
         sequences.iter_mut().for_each(|sequence| sequence.truncate(start));
         let mut seconds = 0.0;
-        for _ in 0..self.limits.tokens {
-            let chunks = sequences.iter_mut().map(|sequence| Chunk::last(sequence, &[ID]));
+        for step in 0..self.limits.tokens {
+            // Each sequence has its own text.
+            let index = |sequence| step + sequence * self.limits.tokens;
+            let ids: Vec<_> = (0..sequences.len()).map(|at| [self.plain(index(at))]).collect();
+            let chunks = sequences.iter_mut().zip(&ids).map(|(it, id)| Chunk::last(it, id));
             seconds += self.pass(&mut chunks.collect::<Vec<_>>())?;
         }
         Ok((sequences.len() * self.limits.tokens) as f64 / seconds)
@@ -188,13 +191,17 @@ impl Runner<'_> {
 
     /// Ids of a prompt. The last is a blank if the model needs one to answer.
     fn ids(&self, n: usize) -> Vec<u32> {
-        let config = self.limits.model.config();
-        let plain =
-            (0..n).map(|i| (5 + i * 7 % (config.vocab / 2).max(1)).min(config.vocab - 1) as u32);
-        let mut ids: Vec<_> = plain.collect();
+        let special = &self.limits.model.config().special;
+        let mut ids: Vec<_> = (0..n).map(|index| self.plain(index)).collect();
         if let Some(last) = ids.last_mut() {
-            *last = config.special.gmask.or(config.special.mask).unwrap_or(*last);
+            *last = special.gmask.or(special.mask).unwrap_or(*last);
         }
         ids
+    }
+
+    /// The id at this index of a text of ordinary ids.
+    fn plain(&self, index: usize) -> u32 {
+        let vocab = self.limits.model.config().vocab;
+        (ID as usize + index * 7 % (vocab / 2).max(1)).min(vocab - 1) as u32
     }
 }

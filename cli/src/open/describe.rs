@@ -48,7 +48,7 @@ pub fn remarks(source: &Source, inventory: &Inventory) -> Vec<String> {
     if inventory.config.is_text_part() {
         remarks.push(messages::only_text_is_read());
     }
-    if inventory.config.has_prediction_layer {
+    if inventory.has_prediction_layer {
         remarks.push(messages::prediction_layer_is_left_out());
     }
     let format = models::format(inventory);

@@ -23,9 +23,18 @@ pub fn check(inventory: &Inventory, no_mmap: bool, available: u64) -> Result<()>
     }
 }
 
-/// Whether the weights that stay mapped do not fit beside the others, so that experts are read from the disk as tokens choose them.
-pub fn is_streamed(inventory: &Inventory, no_mmap: bool, available: u64) -> bool {
-    available > 0 && !no_mmap && inventory.expert_bytes > 0 && inventory.bytes() > available
+/// Tokens of a context for which there should be memory beside mapped experts.
+const CONTEXT: usize = 2048;
+
+/// Bytes of a model whose experts do not fit in memory beside all else and a context of some length, so that they are read from the disk
+/// as tokens choose them; `None` if they fit, or are copied.
+pub fn streamed(inventory: &Inventory, no_mmap: bool, available: u64) -> Option<u64> {
+    let context = CONTEXT.min(inventory.config.max_context);
+    let (cache, workspace) = inventory.context_bytes(context);
+    let needed = inventory.resident_bytes(context) + cache + workspace;
+    let is_mapped = !no_mmap && inventory.expert_bytes > 0;
+    // 0: the system does not say.
+    (is_mapped && available > 0 && needed > available).then_some(needed)
 }
 
 /// Bytes of memory that are free; 0 if the system does not say.
@@ -134,13 +143,15 @@ mod tests {
         let models =
             Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/models/chatglm-6b-tiny");
         let mut inventory = ModelFiles::open(models.join("bin-f16")).unwrap().inventory().clone();
-        let all = inventory.bytes();
-        assert!(!is_streamed(&inventory, false, all - 1));
-        inventory.expert_bytes = all / 2;
-        assert!(is_streamed(&inventory, false, all - 1));
-        assert!(!is_streamed(&inventory, true, all - 1));
+        assert_eq!(streamed(&inventory, false, 1), None);
+        inventory.expert_bytes = inventory.bytes() / 2;
+        let all = streamed(&inventory, false, 1).unwrap();
+        // Keys and values count, too.
+        assert!(all > inventory.bytes());
+        assert_eq!(streamed(&inventory, false, all - 1), Some(all));
+        assert_eq!(streamed(&inventory, true, all - 1), None);
         // Enough memory, or the system does not say.
-        assert!(!is_streamed(&inventory, false, all) && !is_streamed(&inventory, false, 0));
+        assert_eq!([all, 0].map(|free| streamed(&inventory, false, free)), [None, None]);
     }
 
     #[test]

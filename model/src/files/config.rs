@@ -85,8 +85,6 @@ pub struct Config {
     pub intermediate_size: usize,
     /// The experts of the layers that have some.
     pub experts: Option<Experts>,
-    /// Whether the published model has a layer behind the last one that predicts a further token (multi-token prediction). It is left out.
-    pub has_prediction_layer: bool,
     /// Rows of the embedding.
     pub vocab: usize,
     /// Largest context the model supports, in tokens.

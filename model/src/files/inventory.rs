@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use glm_kernels::LANES;
 
 use crate::calibrate::CalibrationInfo;
-use crate::files::config::Config;
-use crate::files::weights::{StoredMatrix, StoredNetwork, TARGET_BITS_KEY};
+use crate::files::config::{Config, Experts};
+use crate::files::weights::{Resolved, StoredMatrix, TARGET_BITS_KEY};
 use crate::network::activations::Activations;
 use crate::network::kv::KvFormat;
 use crate::network::layer::LinearRole;
@@ -56,6 +56,8 @@ pub struct Inventory {
     pub is_quantized: bool,
     /// Whether the embedding is also the head.
     pub is_head_tied: bool,
+    /// Whether the files have a layer behind the last one that predicts a further token (multi-token prediction). It is left out.
+    pub has_prediction_layer: bool,
     /// The texts that the matrices were quantized for, if there were any.
     pub calibration: Option<CalibrationInfo>,
     /// The bits of a weight that were asked for, if the formats of the matrices were chosen for them.
@@ -70,9 +72,10 @@ impl Inventory {
     /// The inventory of the tensors that were found for `config`.
     pub(crate) fn new(
         config: Config,
-        network: &StoredNetwork,
+        resolved: &Resolved,
         metadata: &BTreeMap<String, String>,
     ) -> Self {
+        let Resolved { network, has_prediction_layer, .. } = resolved;
         let mut list = List { matrices: Vec::new(), copied: 0 };
         let mut lookups = Vec::new();
         let embedding = list.add("word embeddings", [&network.embedding]);
@@ -109,11 +112,24 @@ impl Inventory {
             expert_bytes,
             is_quantized,
             is_head_tied,
+            has_prediction_layer: *has_prediction_layer,
             calibration: CalibrationInfo::read(metadata),
             target_bits: metadata.get(TARGET_BITS_KEY).and_then(|bits| bits.parse().ok()),
             lookups,
             ordered_inputs: network.ordered_inputs(),
         }
+    }
+
+    /// Bytes of weights that a pass over `tokens` tokens reads on average, if they are unrelated and every expert is chosen equally often.
+    /// An expert that several tokens have is read once.
+    pub fn bytes_of_pass(&self, tokens: usize) -> u64 {
+        let Some(Experts { count, used, .. }) = self.config.experts else {
+            return self.bytes_per_token;
+        };
+        let share = used as f64 / count as f64;
+        let read =
+            |tokens: f64| (self.expert_bytes as f64 * (1.0 - (1.0 - share).powf(tokens))) as u64;
+        self.bytes_per_token.saturating_sub(read(1.0)) + read(tokens as f64)
     }
 
     /// Bytes of matrices that are read in mapped files.

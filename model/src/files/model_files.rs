@@ -47,8 +47,9 @@ impl ModelFiles {
     /// # Errors
     /// If the tensors are not those of `config`.
     pub fn new(config: Config, checkpoint: &Checkpoint) -> Result<Self> {
-        let Resolved { network, prefix, .. } = resolve(&config, checkpoint)?;
-        let inventory = Inventory::new(config, &network, checkpoint.metadata());
+        let resolved = resolve(&config, checkpoint)?;
+        let inventory = Inventory::new(config, &resolved, checkpoint.metadata());
+        let Resolved { network, prefix, .. } = resolved;
         Ok(Self { inventory, network, prefix, adapter: None })
     }
 

@@ -232,7 +232,7 @@ impl Source {
         if checkpoint.metadata().contains_key(LAYOUT_KEY) {
             return Err(Error::file(path, "is quantized and in the kernels' layout already"));
         }
-        let Resolved { mut network, prefix, left_out_bytes } = resolve(&config, &checkpoint)?;
+        let Resolved { mut network, prefix, left_out_bytes, .. } = resolve(&config, &checkpoint)?;
         let merge = |folder: &PathBuf| lora::merge(folder, &config, &mut network);
         let adapter = options.adapter.as_ref().map(merge).transpose()?;
         let of_prefix = prefix.iter().flat_map(StoredPrefix::parts);

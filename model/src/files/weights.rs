@@ -182,6 +182,8 @@ pub(crate) struct Resolved {
     pub(crate) prefix: Option<StoredPrefix>,
     /// Bytes of the tensors that belong to a part of the model that this program does not read.
     pub(crate) left_out_bytes: u64,
+    /// Whether a layer is left out that predicts a further token.
+    pub(crate) has_prediction_layer: bool,
 }
 
 /// Finds the tensors of a model in `checkpoint`.
@@ -232,7 +234,8 @@ pub(crate) fn resolve(config: &Config, checkpoint: &Checkpoint) -> Result<Resolv
     let left_out = left_out.filter_map(|name| checkpoint.get(name));
     let left_out_bytes =
         left_out.fold(0, |sum: u64, tensor| sum.saturating_add(tensor.bytes().len() as u64));
-    Ok(Resolved { network, prefix: trained, left_out_bytes })
+    let has_prediction_layer = map.has_prediction_layer;
+    Ok(Resolved { network, prefix: trained, left_out_bytes, has_prediction_layer })
 }
 
 /// Whether a tensor is a bias of zeros of a packed layer. Some programs give one to every layer.

@@ -71,7 +71,6 @@ fn read(fields: &Fields) -> Result<Config> {
         prefix: None,
         latent: None,
         experts: None,
-        has_prediction_layer: false,
         head_norms: false,
         unusable_defaults: Vec::new(),
         architecture: name(fields, default)?,

@@ -104,7 +104,6 @@ fn of_text(fields: &Fields, has_biases: bool) -> Result<Config> {
         head_norms: !is_lite && fields.flag("use_qk_norm", false)?,
         intermediate_size: fields.intermediate_size("intermediate_size")?,
         experts: Some(experts(fields, layers, is_lite)?),
-        has_prediction_layer: fields.size_or("num_nextn_predict_layers", 0..=1, 0)? == 1,
         vocab,
         max_context: fields.context("max_position_embeddings")?,
         norm: Norm::Rms { eps: fields.positive("rms_norm_eps")? },

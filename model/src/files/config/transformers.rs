@@ -109,7 +109,6 @@ pub(super) fn of_class(fields: &Fields, class: &Class) -> Result<Config> {
         prefix: None,
         latent: None,
         experts: None,
-        has_prediction_layer: false,
         head_norms: false,
         unusable_defaults: Vec::new(),
         packing: None,

@@ -82,6 +82,8 @@ pub(crate) struct Map {
     pub(crate) network: Network<Source, Part, Part>,
     /// What the names of tensors begin with that are not read.
     left_out: Vec<String>,
+    /// Whether one of these is a layer that predicts a further token.
+    pub(crate) has_prediction_layer: bool,
 }
 
 impl Map {
@@ -154,8 +156,10 @@ impl Builder<'_> {
         let is_there =
             |part: &&str| self.checkpoint.get(&format!("{prefix}{next}{part}.weight")).is_some();
         let next = names.prediction.iter().any(is_there).then_some(next);
+        let has_prediction_layer = next.is_some();
         let left_out = names.left_out.map(str::to_owned).into_iter().chain(next);
-        Map { network, left_out: left_out.map(|start| format!("{prefix}{start}")).collect() }
+        let left_out = left_out.map(|start| format!("{prefix}{start}")).collect();
+        Map { network, left_out, has_prediction_layer }
     }
 
     fn layer(&self, layer: &str, index: usize) -> Layer<Part, Part> {

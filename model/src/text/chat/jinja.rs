@@ -21,7 +21,7 @@ mod source;
 mod text;
 mod weight;
 
-use super::answer::CallForm;
+use super::answer::{self, CallForm};
 use super::thinking::{ENABLE_THINKING, Thinking};
 use super::transformers::{Conversation, Wants};
 use crate::error::{Error, Result};
@@ -143,7 +143,7 @@ impl Jinja {
     pub(super) fn thinking(&self) -> Thinking {
         match () {
             () if self.knows(ENABLE_THINKING) => Thinking::Switchable,
-            () if self.knows("</think>") => Thinking::Always,
+            () if self.knows(answer::THINK) || self.knows(answer::END) => Thinking::Always,
             () => Thinking::Never,
         }
     }
