@@ -17,7 +17,7 @@ pub use causal::Family;
 pub use experts::TinyExperts;
 pub use json::{Json, Word};
 pub use tiny::{Number, Stored, Tiny, safetensors};
-pub use valid::{changed, gguf, pieces, torch_archive};
+pub use valid::{Files, byte_level, changed, gguf, pieces, torch_archive};
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;

@@ -4,9 +4,10 @@ use std::borrow::Cow;
 use std::fs;
 
 use glm_model::Checkpoint;
+use serde_json::{Map, Value, json};
 
 use crate::forge::{Tensor, dict, pickle, torch};
-use crate::writer::{Value, bytes_and_words, of_transformers};
+use crate::writer::{self, byte_tokens, bytes_and_words, of_transformers};
 use crate::{Family, Number, Tiny};
 
 /// The first byte of an input that changes a valid file.
@@ -50,6 +51,42 @@ pub fn pieces() -> Vec<u8> {
     fs::read(folder.path().join("tokenizer.model")).expect("the tokenizer of a model")
 }
 
+/// Files by their names.
+pub type Files = Vec<(&'static str, Vec<u8>)>;
+
+/// Small tokenizers of bytes and merges: of tiktoken, of GPT-2, and of transformers.
+pub fn byte_level() -> [Files; 3] {
+    let folder = Family::Glm4.folder();
+    let file = |name: &'static str| {
+        (name, fs::read(folder.path().join(name)).expect("the tokenizer of a model"))
+    };
+    let tokens = byte_tokens().into_iter().chain(["ab", "abc", "\u{120}a"].map(str::to_owned));
+    let vocab: Map<_, _> = tokens.zip(0..).map(|(token, id)| (token, json!(id))).collect();
+    let added = json!({ "[CLS]": 300, "[MASK]": 301, "<|endoftext|>": 302, "<|startofpiece|>": 303, "<|endofpiece|>": 304 });
+    let special = json!({ "id": 259, "content": "[MASK]", "single_word": false, "lstrip": true, "rstrip": false,
+        "normalized": false, "special": true });
+    let split = r"(?i:'s|'t)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+    // What says most comes first, where most changes are.
+    let transformers = format!(
+        r#"{{"added_tokens": [{special}], "pre_tokenizer": {{"type": "Sequence", "pretokenizers": [
+        {{"type": "Split", "pattern": {{"Regex": {}}}, "behavior": "Isolated", "invert": false}},
+        {{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false}}]}},
+        "decoder": {{"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true}},
+        "model": {{"type": "BPE", "merges": ["a b", "ab c", "\u0120 a"], "vocab": {}}}}}"#,
+        json!(split),
+        Value::Object(vocab.clone()),
+    );
+    [
+        vec![file("tokenizer.model"), file("tokenizer_config.json")],
+        vec![
+            ("added_tokens.json", added.to_string().into()),
+            ("merges.txt", "a b\nab c\n\u{120} a\n".into()),
+            ("vocab.json", Value::Object(vocab).to_string().into()),
+        ],
+        vec![("tokenizer.json", transformers.into())],
+    ]
+}
+
 /// A GGUF file with a small model of GLM-4-0414 and a tokenizer.
 pub fn gguf() -> Vec<u8> {
     let model = Tiny { output_norms: true, tied_head: false, number: Number::F32 };
@@ -65,10 +102,10 @@ pub fn gguf() -> Vec<u8> {
         ("rope.dimension_count", Tiny::HEAD / 2),
         ("vocab_size", Tiny::VOCAB),
     ] {
-        file = file.with(&format!("glm4.{key}"), Value::U32(value as u32));
+        file = file.with(&format!("glm4.{key}"), writer::Value::U32(value as u32));
     }
     for key in ["eos", "eot", "eom"] {
-        file = file.with(&format!("tokenizer.ggml.{key}_token_id"), Value::U32(8));
+        file = file.with(&format!("tokenizer.ggml.{key}_token_id"), writer::Value::U32(8));
     }
     of_transformers(file, &checkpoint, &|_, _, _| None).bytes()
 }
