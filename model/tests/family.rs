@@ -45,8 +45,8 @@ const INT8_ERROR: f32 = 0.07;
 /// The same of models with experts: where scores are nearly equal, rounding chooses other experts. Measured: 0.20.
 const EXPERTS_ERROR: f32 = 0.25;
 
-/// The same in INT4.
-const EXPERTS_INT4_ERROR: f32 = 0.9;
+/// The same in INT4. Measured: 0.69.
+const EXPERTS_INT4_ERROR: f32 = 0.75;
 
 /// A check of one model: its name, its folder and its goldens.
 type Check = fn(&str, &Path, &Goldens);

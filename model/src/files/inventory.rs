@@ -127,8 +127,10 @@ impl Inventory {
             return self.bytes_per_token;
         };
         let share = used as f64 / count as f64;
-        let read =
-            |tokens: f64| (self.expert_bytes as f64 * (1.0 - (1.0 - share).powf(tokens))) as u64;
+        let read = |tokens: f64| {
+            let chosen = 1.0 - (1.0 - share).powf(tokens);
+            (self.expert_bytes as f64 * chosen).round() as u64
+        };
         self.bytes_per_token.saturating_sub(read(1.0)) + read(tokens as f64)
     }
 
