@@ -16,12 +16,11 @@ mod select;
 mod stop;
 mod store;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
-use glm_model::{Config, Error, QuantizeOptions, Tokenizer};
+use glm_model::{Config, Error, QuantizeOptions, Tokenizer, read_regular};
 
 use self::download::Downloader;
 use self::http::Http;
@@ -102,7 +101,7 @@ fn check_config(config: &[u8], repository: &Repository) -> Result<()> {
 
 /// The contents of a small file that was downloaded.
 fn read_small(file: &RemoteFile, path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).with_context(|| format!("{}: {}", file.path, path.display()))
+    read_regular(path, MAX_SMALL).with_context(|| format!("{}: {}", file.path, path.display()))
 }
 
 /// # Errors

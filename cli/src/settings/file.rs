@@ -1,10 +1,11 @@
 //! The file `config.toml`.
 
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail};
+use glm_model::read_regular;
 use toml_edit::{Array, Document, DocumentMut, Item, Table};
 
 use super::{NAMES, Origin, Value, flag};
@@ -85,17 +86,13 @@ fn edit(path: &Path, change: impl FnOnce(&mut Table) -> bool) -> Result<bool> {
 }
 
 fn text(path: &Path) -> Result<String> {
-    let mut bytes = Vec::new();
-    let file = match fs::File::open(path) {
+    let bytes = match read_regular(path, MAX_SETTINGS) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
-        file => file,
+        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+            bail!(messages::file_is_too_large(path.display(), MAX_SETTINGS))
+        }
+        read => read.with_context(|| path.display().to_string())?,
     };
-    let read = file.and_then(|file| file.take(MAX_SETTINGS + 1).read_to_end(&mut bytes));
-    let length = read.with_context(|| path.display().to_string())?;
-    ensure!(
-        length as u64 <= MAX_SETTINGS,
-        messages::file_is_too_large(path.display(), MAX_SETTINGS)
-    );
     input::text_of(bytes).with_context(|| path.display().to_string())
 }
 
