@@ -99,6 +99,13 @@ fn folder(path: &Path) -> &Path {
     }
 }
 
+/// Makes a pipe, of which nobody knows whether it will be read or written.
+#[cfg(all(test, unix))]
+pub fn make_pipe(path: &Path) {
+    let made = std::process::Command::new("mkfifo").arg(path).status().unwrap();
+    assert!(made.success());
+}
+
 #[cfg(test)]
 mod tests {
     use anyhow::bail;
@@ -117,6 +124,14 @@ mod tests {
         assert!(failed.is_err());
         assert_eq!(fs::read(&path).unwrap(), b"first");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_lock_is_no_pipe() {
+        let dir = tempfile::tempdir().unwrap();
+        make_pipe(&dir.path().join("lock"));
+        assert!(open_lock(&dir.path().join("lock")).is_err());
     }
 
     #[test]

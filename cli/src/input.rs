@@ -180,6 +180,13 @@ mod tests {
     }
 
     #[test]
+    #[cfg(unix)]
+    fn a_secret_has_an_end() {
+        let said = secret(Path::new("/dev/zero"), 100).unwrap_err().to_string();
+        assert!(said.contains("100"), "{said}");
+    }
+
+    #[test]
     fn only_the_last_line_break_is_dropped() {
         for (text, expected) in [("a\n\n", "a\n"), ("a\r\n", "a"), ("a\r", "a\r"), ("", "")] {
             assert_eq!(without_line_break(text.to_owned()), expected);

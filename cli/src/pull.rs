@@ -110,3 +110,21 @@ fn check_small(file: &RemoteFile) -> Result<()> {
     ensure!(file.size <= MAX_SMALL, messages::file_is_too_large(&file.path, MAX_SMALL));
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::hub::Hash;
+    use super::*;
+
+    #[test]
+    fn what_is_on_the_disk_has_a_bound_whatever_was_listed() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let hash = Hash::Sha256("0".repeat(64));
+        let remote = RemoteFile { path: "config.json".into(), size: 2, hash, url: String::new() };
+        std::fs::write(file.path(), "{}").unwrap();
+        assert_eq!(read_small(&remote, file.path()).unwrap(), b"{}");
+        file.as_file().set_len(1 << 40).unwrap();
+        let said = failure::message(&read_small(&remote, file.path()).unwrap_err());
+        assert!(said.contains("config.json") && said.contains("larger than"), "{said}");
+    }
+}

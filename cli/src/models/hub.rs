@@ -100,3 +100,21 @@ pub fn ref_files(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     files.sort();
     Ok(files)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_revision_is_a_commit_in_a_small_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("main");
+        fs::write(&path, "0a1b\n").unwrap();
+        assert_eq!(commit(&path).unwrap(), "0a1b");
+        fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        assert_eq!(commit(&path), None);
+        assert_eq!(commit(dir.path()), None);
+    }
+}

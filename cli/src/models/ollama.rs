@@ -149,5 +149,11 @@ mod tests {
         assert!(error.contains("GGUF"), "{error}");
         fs::write(&path, "{").unwrap();
         assert!(find_in(store.path(), &below).is_err());
+        #[cfg(unix)]
+        {
+            fs::remove_file(&path).unwrap();
+            crate::file::make_pipe(&path);
+            assert!(find_in(store.path(), &below).is_err());
+        }
     }
 }

@@ -85,7 +85,7 @@ mod tests {
     fn a_key_comes_through_a_pipe_but_not_without_end() {
         let dir = tempfile::tempdir().unwrap();
         let pipe = dir.path().join("pipe");
-        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        crate::file::make_pipe(&pipe);
         let writer = std::thread::spawn({
             let pipe = pipe.clone();
             move || fs::write(pipe, "sixteen-letters.\n")

@@ -214,6 +214,18 @@ mod tests {
 
     #[test]
     #[cfg(unix)]
+    fn a_pipe_is_not_waited_for_and_a_huge_file_is_not_read() {
+        let (dir, path) = written("");
+        let pipe = dir.path().join("pipe");
+        file::make_pipe(&pipe);
+        let said = |path: &Path| crate::failure::message(&read(path).unwrap_err());
+        assert!(said(&pipe).contains("no regular file"), "{}", said(&pipe));
+        fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        assert!(said(&path).contains("larger than"), "{}", said(&path));
+    }
+
+    #[test]
+    #[cfg(unix)]
     fn a_link_stays_a_link() {
         let (dir, path) = written("threads = 3\n");
         let link = dir.path().join("link.toml");

@@ -158,6 +158,15 @@ mod tests {
         assert!(part.is_right());
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_is_no_part() {
+        let (dir, remote) = (tempfile::tempdir().unwrap(), remote());
+        let target = dir.path().join("a");
+        crate::file::make_pipe(&incomplete(&target));
+        assert!(Part::open(&remote, &target).is_err());
+    }
+
     /// `/dev/full` refuses every byte as a full disk does.
     #[cfg(target_os = "linux")]
     #[test]

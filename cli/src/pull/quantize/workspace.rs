@@ -210,6 +210,7 @@ pub fn remains(target: &Path) -> Result<Vec<PathBuf>> {
 /// If one holds what others have made, or a folder cannot be removed.
 pub fn remove_remains(target: &Path) -> Result<()> {
     check_workspace(&with_end(target, UNFINISHED))?;
+    check_model(&replaced(target), true)?;
     remains(target)?.iter().try_for_each(|folder| remove(folder))
 }
 
@@ -397,6 +398,10 @@ mod tests {
         fs::remove_file(root.join(ORIGIN)).unwrap();
         refused(Workspace::open(&target, &origin("a"), "m").map(drop));
         refused(remove_remains(&target));
+        let old = replaced(&target);
+        fs::rename(&root, &old).unwrap();
+        let said = remove_remains(&target).unwrap_err().to_string();
+        assert!(old.exists() && said.contains("int4.old.part"), "{said}");
     }
 
     /// A workspace with a finished model.

@@ -291,3 +291,17 @@ impl Journal {
         fs::rename(&new, &path).map_err(Error::io(&path))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_has_a_bound() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(Journal::open(dir.path()).unwrap().written.is_empty());
+        File::create(dir.path().join(JOURNAL)).unwrap().set_len(1 << 40).unwrap();
+        let said = Journal::open(dir.path()).map(drop).unwrap_err().to_string();
+        assert!(said.contains(JOURNAL) && said.contains("larger than"), "{said}");
+    }
+}
