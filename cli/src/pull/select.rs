@@ -162,8 +162,8 @@ mod tests {
         let started = Instant::now();
         let (_, weights) = selected(&paths, &index).unwrap();
         assert_eq!(weights.len(), names.len());
-        // A search through the list for each name took minutes.
-        assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+        // A search through the list for each name compares five thousand million times.
+        assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     }
 
     #[test]
