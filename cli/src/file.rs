@@ -1,12 +1,23 @@
 //! Files that are written completely or not at all, and locks between processes.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use glm_model::open_regular_as;
 
 use crate::messages;
+
+/// What the names of unfinished files begin and end with. Random letters are between them.
+const PART: [&str; 2] = [".glm-", ".part"];
+
+/// Whether [`replace`] gives an unfinished file such a name. A process that is killed leaves it.
+pub fn is_part(name: &OsStr) -> bool {
+    let [start, end] = PART;
+    name.to_str().is_some_and(|name| name.starts_with(start) && name.ends_with(end))
+}
 
 /// Checks that `path` can be written, before the work whose result it will hold.
 pub fn check(path: &Path) -> Result<()> {
@@ -29,8 +40,9 @@ pub fn replace(
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let name = || path.display().to_string();
+    let [start, end] = PART;
     let mut file =
-        builder.prefix(".glm-").suffix(".part").tempfile_in(folder(path)).with_context(name)?;
+        builder.prefix(start).suffix(end).tempfile_in(folder(path)).with_context(name)?;
     let mut buffer = BufWriter::new(file.as_file_mut());
     write(&mut buffer).map_err(|error| match error.is::<io::Error>() {
         true => error.context(name()),
@@ -50,7 +62,7 @@ pub fn replace(
 /// If the file or its folder cannot be created or opened.
 pub fn open_lock(path: &Path) -> io::Result<File> {
     fs::create_dir_all(folder(path))?;
-    File::options().write(true).create(true).truncate(false).open(path)
+    open_regular_as(File::options().write(true).create(true).truncate(false), path)
 }
 
 /// Who else may lock a file.
@@ -87,6 +99,13 @@ fn folder(path: &Path) -> &Path {
     }
 }
 
+/// Makes a pipe, of which nobody knows whether it will be read or written.
+#[cfg(all(test, unix))]
+pub fn make_pipe(path: &Path) {
+    let made = std::process::Command::new("mkfifo").arg(path).status().unwrap();
+    assert!(made.success());
+}
+
 #[cfg(test)]
 mod tests {
     use anyhow::bail;
@@ -105,6 +124,14 @@ mod tests {
         assert!(failed.is_err());
         assert_eq!(fs::read(&path).unwrap(), b"first");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_lock_is_no_pipe() {
+        let dir = tempfile::tempdir().unwrap();
+        make_pipe(&dir.path().join("lock"));
+        assert!(open_lock(&dir.path().join("lock")).is_err());
     }
 
     #[test]

@@ -58,6 +58,14 @@ pub fn file(path: &Path) -> Result<String> {
     }
 }
 
+/// The text of a file that holds a secret, which has at most `most` bytes. It may be a pipe from a program that knows the secret.
+///
+/// # Errors
+/// If it cannot be read, has more bytes, or is no text. Nothing of it is part of the error.
+pub fn secret(path: &Path, most: usize) -> Result<String> {
+    read_most(&mut File::open(path)?, most)
+}
+
 /// The conversation in a file, or on stdin for `-`.
 pub fn messages(path: &Path) -> Result<Vec<Message>> {
     messages_from_json(&file(path)?).with_context(|| path.display().to_string())
@@ -96,9 +104,13 @@ fn bytes_of_line(reader: &mut impl BufRead) -> Result<Option<Vec<u8>>> {
 }
 
 pub fn read(reader: &mut impl Read) -> Result<String> {
+    read_most(reader, MAX_INPUT)
+}
+
+fn read_most(reader: &mut impl Read, most: usize) -> Result<String> {
     let mut bytes = Vec::new();
-    reader.take(MAX_INPUT as u64 + 1).read_to_end(&mut bytes)?;
-    ensure!(bytes.len() <= MAX_INPUT, messages::too_long(MAX_INPUT));
+    reader.take(most as u64 + 1).read_to_end(&mut bytes)?;
+    ensure!(bytes.len() <= most, messages::too_long(most));
     text_of(bytes)
 }
 
@@ -165,6 +177,13 @@ mod tests {
         let endless = || io::BufReader::new(io::repeat(b'a'));
         assert!(read(&mut endless()).is_err());
         assert!(line(&mut endless()).is_err());
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_secret_has_an_end() {
+        let said = secret(Path::new("/dev/zero"), 100).unwrap_err().to_string();
+        assert!(said.contains("100"), "{said}");
     }
 
     #[test]

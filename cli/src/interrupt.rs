@@ -21,6 +21,18 @@ pub enum Again {
 /// A token that Ctrl-C cancels. Can be called once.
 pub fn token(again: Again) -> Result<CancelToken> {
     let token = CancelToken::default();
+    cancel_by_ctrl_c(&token, again)?;
+    Ok(token)
+}
+
+/// A token that Ctrl-C cancels, and the signals of [`Termination`] as well: of a command whose passes are long. Can be called once.
+pub fn token_of_all(again: Again) -> Result<CancelToken> {
+    let token = CancelToken::from(Termination::catch()?.0);
+    cancel_by_ctrl_c(&token, again)?;
+    Ok(token)
+}
+
+fn cancel_by_ctrl_c(token: &CancelToken, again: Again) -> Result<()> {
     let cancelled = token.clone();
     ctrlc::set_handler(move || {
         if tty::is_lent() {
@@ -32,8 +44,7 @@ pub fn token(again: Again) -> Result<CancelToken> {
         }
         cancelled.cancel();
     })
-    .context("Ctrl-C cannot be caught")?;
-    Ok(token)
+    .context("Ctrl-C cannot be caught")
 }
 
 /// Whether the system has asked the program to end: SIGTERM, or SIGHUP when its terminal was closed. SIGINT is Ctrl-C.

@@ -39,6 +39,12 @@ pub mod model {
     /// Most bytes of a manifest. Those of the library have about one thousand.
     pub const MAX_MANIFEST: u64 = 1 << 20;
 
+    /// Most bytes of the file that says what a model was made from: a commit, which has 40 characters.
+    pub const MAX_ORIGIN: u64 = 4 << 10;
+
+    /// Most bytes of the file of a revision, which holds a commit.
+    pub const MAX_REF: u64 = 1 << 10;
+
     /// Most bytes of an owner's or a repository's name, as on the Hugging Face hub.
     pub const MAX_NAME: usize = 96;
 }
@@ -63,7 +69,7 @@ pub mod hub {
     pub const MAX_REVISION: usize = 255;
 
     /// Most bytes of a token.
-    pub const MAX_TOKEN: u64 = 4 << 10;
+    pub const MAX_TOKEN: usize = 4 << 10;
 
     /// A connection on which nothing arrives for so long is given up.
     pub const STALLED: Duration = Duration::from_secs(30);
@@ -130,6 +136,9 @@ pub mod server {
 
     /// Fewest characters of a key. A shorter one could be guessed.
     pub const MIN_KEY: usize = 16;
+
+    /// Most bytes of the file of a key. A longer one would fit in no request.
+    pub const MAX_KEY: usize = HEADER_BYTES;
 
     /// Events that a client may be behind. More than that is a client that does not read.
     pub const BEHIND: usize = 8192;

@@ -24,12 +24,14 @@ pub fn run(args: &Logits) -> Result<()> {
     let model = open::model(&args.model, None)?;
     let most = model.config().max_context;
     ensure!(ids.len() <= most, messages::too_many_ids(ids.len(), most));
-    let cancel = interrupt::token(Again::Exits)?;
     if to_stdout {
+        let cancel = interrupt::token(Again::Exits)?;
         let mut out = BufWriter::new(io::stdout());
         write(&model, ids, &cancel, &mut out)?;
         return Ok(out.flush()?);
     }
+    // Whatever ends the program, the unfinished file must not stay.
+    let cancel = interrupt::token_of_all(Again::Waits)?;
     file::replace(&args.out, |out| write(&model, ids, &cancel, out))
 }
 

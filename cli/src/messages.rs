@@ -462,6 +462,10 @@ messages! {
     calibration_is_there(folder): "{folder} holds a calibration that is not finished: go on with it with the same `glm quantize`, or remove the \
         folder",
         "{folder} 中有尚未完成的校准：请用同样的 `glm quantize` 命令继续，或删除该文件夹";
+    origin_is_unclear(file, folder): "{file} does not say what {folder} was made from: remove that folder to make it anew",
+        "{file} 没有说明 {folder} 是由什么生成的：请删除该文件夹，以便重新生成";
+    not_of_pull(folder, name): "{folder} holds {name}, which `glm pull` has not made: move it elsewhere, or remove it",
+        "{folder} 中的 {name} 不是由 `glm pull` 生成的：请将其移走或删除";
     nothing_to_pull(name): "{name}: all files are here already", "{name}：所有文件都已在本机";
     pulled(name, size, time): "{name}: {size} in {time}", "{name}：{size}，用时 {time}";
     same_command_goes_on(): "the same command goes on with the download", "再次运行同一命令可继续下载";

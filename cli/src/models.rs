@@ -27,7 +27,7 @@ use crate::repository::Repository;
 pub use choose::{Choice, choose, newest};
 pub use find::{Found, find, named};
 pub use quantized::{REPLACED, UNFINISHED, folder as quantized_folder, lock_file};
-pub use remove::remove;
+pub use remove::{is_linked, remove};
 pub use state::{State, format, weights};
 
 /// A model in a cache.

@@ -47,11 +47,12 @@ pub fn run(args: &args::Perplexity) -> Result<()> {
         (Some((other, _)), _) => Some(Reference::Model(other)),
         (None, saved) => saved.as_mut().map(Reference::Saved),
     };
+    // Whatever ends the program from here on, the unfinished file must not stay.
+    let cancel = interrupt::token_of_all(Again::Waits)?;
     let mut save = match &args.save_logits {
         Some(path) => Some(LogitsWriter::create(path, &model, &windows)?),
         None => None,
     };
-    let cancel = interrupt::token(Again::Exits)?;
     let bar = progress::requests(windows.len() as u64);
     bar.set_message(messages::windows());
     let mut show = |done| bar.set_position(done as u64);

@@ -16,12 +16,11 @@ mod select;
 mod stop;
 mod store;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
-use glm_model::{Config, Error, QuantizeOptions, Tokenizer};
+use glm_model::{Config, Error, QuantizeOptions, Tokenizer, read_regular};
 
 use self::download::Downloader;
 use self::http::Http;
@@ -102,7 +101,7 @@ fn check_config(config: &[u8], repository: &Repository) -> Result<()> {
 
 /// The contents of a small file that was downloaded.
 fn read_small(file: &RemoteFile, path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).with_context(|| format!("{}: {}", file.path, path.display()))
+    read_regular(path, MAX_SMALL).with_context(|| format!("{}: {}", file.path, path.display()))
 }
 
 /// # Errors
@@ -110,4 +109,22 @@ fn read_small(file: &RemoteFile, path: &Path) -> Result<Vec<u8>> {
 fn check_small(file: &RemoteFile) -> Result<()> {
     ensure!(file.size <= MAX_SMALL, messages::file_is_too_large(&file.path, MAX_SMALL));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::hub::Hash;
+    use super::*;
+
+    #[test]
+    fn what_is_on_the_disk_has_a_bound_whatever_was_listed() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let hash = Hash::Sha256("0".repeat(64));
+        let remote = RemoteFile { path: "config.json".into(), size: 2, hash, url: String::new() };
+        std::fs::write(file.path(), "{}").unwrap();
+        assert_eq!(read_small(&remote, file.path()).unwrap(), b"{}");
+        file.as_file().set_len(1 << 40).unwrap();
+        let said = failure::message(&read_small(&remote, file.path()).unwrap_err());
+        assert!(said.contains("config.json") && said.contains("larger than"), "{said}");
+    }
 }

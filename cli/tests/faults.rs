@@ -246,6 +246,28 @@ fn batch() {
 }
 
 #[test]
+fn saved_logits() {
+    let model = Family::ChatGlm3.folder();
+    let prepare = |folder: &Path| {
+        add_notes(folder);
+        fs::write(folder.join("text.txt"), "hello, hello and once more hello").unwrap();
+    };
+    let run = |folder: &Path, variables: &Variables| {
+        let [input, saved] = ["text.txt", "saved"].map(|name| text(&folder.join(name)));
+        let model = text(model.path());
+        let words = ["perplexity", "-m", &model, "--threads", "1", "--window", "6"];
+        let words = [&words[..], &["--save-logits", &saved, &input]].concat();
+        ended(&mut glm(folder, &words, variables))
+    };
+    let injection = Injection::new();
+    let case = case(&prepare, &run, &[]);
+    injection.check(&Case { may_stay: &is_temporary, ..case });
+    // There is one that fails: the file has its name only when it is on the disk.
+    let is_sync = |call: &str| call.starts_with("sync");
+    injection.check(&Case { may_stay: &is_temporary, only: &is_sync, ..case });
+}
+
+#[test]
 #[cfg(feature = "serve")]
 fn kept_prompts() {
     use common::server::Server;

@@ -4,11 +4,15 @@
 
 mod common;
 
+use std::fs;
 use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use common::{isolated, talker, tiny};
+use common::causal::Family;
+use common::{isolated, talker, text, tiny};
 
 fn start(words: &[&str]) -> Child {
     let mut command = isolated(Path::new(env!("CARGO_TARGET_TMPDIR")));
@@ -17,7 +21,11 @@ fn start(words: &[&str]) -> Child {
 }
 
 fn interrupt(child: &Child) {
-    let done = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    send(child, "-INT");
+}
+
+fn send(child: &Child, signal: &str) {
+    let done = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
     assert!(done.success());
 }
 
@@ -51,4 +59,35 @@ fn help_and_version_succeed_and_wrong_usage_has_a_code_of_its_own() {
     }
     assert_eq!(start(&["quantize"]).wait().unwrap().code(), Some(2));
     assert!(start(&["info", "-m", &tiny("int4")]).wait().unwrap().success());
+}
+
+#[test]
+fn no_signal_leaves_an_unfinished_file() {
+    let (model, folder) = (Family::ChatGlm3.folder(), tempfile::tempdir().unwrap());
+    let model = text(model.path());
+    let [input, out] = ["text.txt", "out"].map(|name| text(&folder.path().join(name)));
+    // Long enough to be signalled.
+    fs::write(&input, "hello ".repeat(20_000)).unwrap();
+    let ids = format!("{:?}", vec![5; 8000]);
+    let files = || fs::read_dir(folder.path()).unwrap().count();
+    let common = ["-m", &model, "--threads", "1"];
+    let perplexity = ["--window", "2000", "--save-logits", &out, &input];
+    for words in [
+        [&["perplexity"], &common[..], &perplexity].concat(),
+        [&["logits"], &common[..], &["--ids", &ids, "--out", &out]].concat(),
+    ] {
+        for signal in ["-INT", "-TERM"] {
+            let mut child = start(&words);
+            let end = Instant::now() + Duration::from_secs(60);
+            while files() == 1 {
+                assert!(Instant::now() < end && child.try_wait().unwrap().is_none(), "{words:?}");
+                thread::sleep(Duration::from_millis(1));
+            }
+            send(&child, signal);
+            let output = child.wait_with_output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(130), "{} {signal}: {said}", words[0]);
+            assert_eq!(files(), 1, "{} {signal}", words[0]);
+        }
+    }
 }

@@ -69,7 +69,7 @@ pub use files::quantize::{
     GROUPS, QuantizeOptions, Quantized, Quantizer, calibration_bytes, companion_files, quantize,
 };
 pub use files::random::RANDOM_SHAPES;
-pub use files::regular::open_regular;
+pub use files::regular::{open_regular, open_regular_as, read_regular};
 pub use files::utf8::{NotUtf8, owned_utf8, utf8};
 pub use files::variant::Variant;
 pub use generate::answering::AnswerGeneration;

@@ -167,6 +167,9 @@ pub(crate) mod file {
     /// Largest file that is read; bounds memory. `tokenizer.json` of GLM-4 has 20 MB.
     pub(crate) const MAX_FILE: u64 = 64 << 20;
 
+    /// Most bytes of the journal of a model that is quantized: the names of its tensors, some megabytes for GLM-4.5.
+    pub(crate) const MAX_JOURNAL: u64 = 64 << 20;
+
     /// Most values of a small file of a model, such as `config.json`. Published ones have some hundreds.
     pub const MOST_IN_CONFIG: usize = 1 << 17;
 

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use glm_model::open_regular;
 
 use crate::limits::input::MAX_EDITED;
 use crate::{messages, tty};
@@ -28,7 +29,7 @@ pub fn edited(text: &str) -> Result<Option<String>> {
     ensure!(status.success(), messages::editor_failed(editor, status));
     // An editor may have put another file in its place.
     let mut bytes = Vec::new();
-    std::fs::File::open(file.path())?.take(MAX_EDITED).read_to_end(&mut bytes)?;
+    open_regular(file.path())?.take(MAX_EDITED).read_to_end(&mut bytes)?;
     let written = String::from_utf8_lossy(&bytes);
     let written = written.trim_end_matches(['\n', '\r']);
     let is_new = !written.trim().is_empty() && written != text;

@@ -6,12 +6,13 @@
 //! models--THUDM--chatglm-6b/blobs/HASH
 //! ```
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use glm_model::read_regular;
 
 use super::{Stored, changed, entries, repositories};
+use crate::limits::model::MAX_REF;
 use crate::repository::Repository;
 
 /// The revision that is meant if none is named.
@@ -68,11 +69,15 @@ fn snapshots(repository: &Repository, folder: &Path) -> Result<Vec<Stored>> {
 
 /// The revisions of a repository's folder and their commits, sorted. Their names may contain slashes, as `refs/pr/1`.
 fn refs(folder: &Path) -> Result<Vec<(String, String)>> {
-    let files = ref_files(folder)?.into_iter().filter_map(|(name, path)| {
-        let commit = fs::read_to_string(path).ok()?;
-        Some((name, commit.trim().to_owned()))
-    });
+    let files =
+        ref_files(folder)?.into_iter().filter_map(|(name, path)| Some((name, commit(&path)?)));
     Ok(files.collect())
+}
+
+/// The commit in the file of a revision, if it can be read.
+pub fn commit(file: &Path) -> Option<String> {
+    let commit = String::from_utf8(read_regular(file, MAX_REF).ok()?).ok()?;
+    Some(commit.trim().to_owned())
 }
 
 /// The files of the revisions, by the names of the revisions.
@@ -94,4 +99,22 @@ pub fn ref_files(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     }
     files.sort();
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_revision_is_a_commit_in_a_small_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("main");
+        fs::write(&path, "0a1b\n").unwrap();
+        assert_eq!(commit(&path).unwrap(), "0a1b");
+        fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        assert_eq!(commit(&path), None);
+        assert_eq!(commit(dir.path()), None);
+    }
 }

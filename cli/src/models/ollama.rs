@@ -7,11 +7,11 @@
 //!
 //! The host is `registry.ollama.ai`, the owner `library` and the tag `latest` if the name has none.
 
-use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use glm_model::read_regular;
 use serde::Deserialize;
 
 use crate::folders;
@@ -61,8 +61,7 @@ pub fn find(name: &str) -> Result<PathBuf> {
 /// The model in one store; `None` if it is not there.
 fn find_in(store: &Path, below: &Path) -> Result<Option<PathBuf>> {
     let path = store.join("manifests").join(below);
-    let mut json = Vec::new();
-    match File::open(&path).and_then(|file| file.take(MAX_MANIFEST).read_to_end(&mut json)) {
+    let json = match read_regular(&path, MAX_MANIFEST) {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             return Ok(None);
         }
@@ -150,5 +149,11 @@ mod tests {
         assert!(error.contains("GGUF"), "{error}");
         fs::write(&path, "{").unwrap();
         assert!(find_in(store.path(), &below).is_err());
+        #[cfg(unix)]
+        {
+            fs::remove_file(&path).unwrap();
+            crate::file::make_pipe(&path);
+            assert!(find_in(store.path(), &below).is_err());
+        }
     }
 }

@@ -71,7 +71,7 @@ fn remove_snapshot(model: &Stored) -> Result<u64> {
     blobs_of(snapshot, repository, &mut own)?;
     // The revisions first: what they point to is then never missing.
     for (_, file) in hub::ref_files(repository)? {
-        if fs::read_to_string(&file).is_ok_and(|target| target.trim() == commit) {
+        if hub::commit(&file).is_some_and(|target| target == commit) {
             remove_file(&file)?;
         }
     }
@@ -94,6 +94,16 @@ fn lock(path: &Path, model: &Stored) -> Result<File> {
     let (is_free, file) = lock().with_context(|| path.display().to_string())?;
     ensure!(is_free, messages::model_is_pulled(model.name()));
     Ok(file)
+}
+
+/// Whether a snapshot of the repository in a folder has a link to one of its blobs.
+///
+/// # Errors
+/// If a folder or a link cannot be read.
+pub fn is_linked(repository: &Path, blob: &Path) -> Result<bool> {
+    let mut found = BTreeSet::new();
+    blobs_of(&repository.join("snapshots"), repository, &mut found)?;
+    Ok(found.contains(blob))
 }
 
 /// Adds the blobs of the repository that the links in a folder of a snapshot point to.

@@ -5,14 +5,15 @@ use std::path::Path;
 
 /// Files of a group.
 struct Names {
-    limit: &'static str,
+    /// The least of them counts.
+    limits: &'static [&'static str],
     usage: &'static str,
     swap_limit: Option<&'static str>,
     swap_usage: Option<&'static str>,
 }
 
 const VERSION_1: Names = Names {
-    limit: "memory.limit_in_bytes",
+    limits: &["memory.limit_in_bytes"],
     usage: "memory.usage_in_bytes",
     // Counted together with the memory, if at all: none is promised.
     swap_limit: None,
@@ -20,7 +21,8 @@ const VERSION_1: Names = Names {
 };
 
 const VERSION_2: Names = Names {
-    limit: "memory.max",
+    // Beyond the first the group is ended, beyond the second it hardly runs.
+    limits: &["memory.max", "memory.high"],
     usage: "memory.current",
     swap_limit: Some("memory.swap.max"),
     swap_usage: Some("memory.swap.current"),
@@ -58,7 +60,8 @@ fn left(group: &Path, names: &Names, swap: u64) -> Option<u64> {
     let text = |name: &str| fs::read_to_string(group.join(name)).ok();
     // "max" is none.
     let number = |name: &str| text(name)?.trim().parse::<u64>().ok();
-    let memory = number(names.limit)?.saturating_sub(number(names.usage)?);
+    let limit = names.limits.iter().filter_map(|name| number(name)).min()?;
+    let memory = limit.saturating_sub(number(names.usage)?);
     let swap = match (names.swap_limit, names.swap_usage) {
         (Some(limit), Some(usage)) => {
             let limit = number(limit).unwrap_or(u64::MAX);
@@ -127,6 +130,15 @@ mod tests {
         // Used up.
         write("system.slice/glm.service/memory.max", "500\n");
         assert_eq!(free(groups, 9), Some(0));
+
+        // The lower of two limits, and the only one.
+        write("system.slice/glm.service/memory.max", "900\n");
+        write("system.slice/glm.service/memory.high", "650\n");
+        assert_eq!(free(groups, 0), Some(50));
+        write("system.slice/glm.service/memory.max", "max\n");
+        assert_eq!(free(groups, 0), Some(50));
+        write("system.slice/glm.service/memory.high", "max\n");
+        assert_eq!(free(groups, 0), Some(350));
 
         // Version 1, in a container that sees the path of its host.
         write("memory/memory.limit_in_bytes", "800\n");

@@ -44,8 +44,26 @@ impl Cache {
         lock::lock(&path, Lock::Shared, &name, stop, &Progress::hidden())
     }
 
-    /// Removes the folders that are empty: of a repository of which nothing was downloaded. Errors are ignored.
-    pub fn close(&self) {
+    /// Removes what was made for a model that is not wanted: perhaps a file, and folders that are empty. `lock` is that of the repository. All
+    /// stays if another process uses the repository, and the file if another has linked it meanwhile. Errors are ignored.
+    pub fn discard(&self, made: Option<&RemoteFile>, lock: File) {
+        drop(lock);
+        let path = self.locks.join(models::REPOSITORY_LOCK);
+        let Ok(lock) = file::open_lock(&path) else { return };
+        // Whoever links a file has this locked as shared, from before it looks for the file.
+        if !file::try_lock(&lock, Lock::Exclusive).is_ok_and(|is_free| is_free) {
+            return;
+        }
+        let is_linked = |blob: &Path| models::is_linked(&self.folder, blob);
+        let blob = made.map(|file| self.blob(file));
+        if let Some(blob) = blob.filter(|blob| is_linked(blob).is_ok_and(|is_linked| !is_linked)) {
+            let _ = fs::remove_file(blob);
+        }
+        self.close();
+    }
+
+    /// Removes the folders that are empty: of a repository of which nothing was downloaded.
+    fn close(&self) {
         for folder in [&self.folder.join("blobs"), &self.folder] {
             let _ = fs::remove_dir(folder);
         }
@@ -70,7 +88,7 @@ impl Cache {
         fs::metadata(incomplete(&self.blob(file))).map_or(0, |part| part.len().min(file.size))
     }
 
-    /// Downloads a file if it is not there. Waits while another process downloads it.
+    /// Downloads a file if it is not there, and returns whether it was not. Waits while another process downloads it.
     ///
     /// # Errors
     /// As [`Downloader::fetch`], and if the lock cannot be had.
@@ -79,17 +97,18 @@ impl Cache {
         downloader: &Downloader,
         file: &RemoteFile,
         progress: &Progress,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         // As Python's tools do.
         let lock = self.locks.join(format!("{}.lock", file.hash.name()));
         let _lock =
             lock::lock(&lock, Lock::Exclusive, &file.path, &downloader.http().stop, progress)?;
         if self.has(file) {
             progress.found(file.size);
-            return Ok(());
+            return Ok(false);
         }
         create(&self.folder.join("blobs"))?;
-        downloader.fetch(file, &self.blob(file), progress)
+        downloader.fetch(file, &self.blob(file), progress)?;
+        Ok(true)
     }
 
     /// The folder of the files of a listing.
@@ -184,5 +203,35 @@ mod tests {
         let reference = dir.path().join("models--a--b/refs/refs/pr/1");
         assert_eq!(fs::read_to_string(reference).unwrap(), "2".repeat(40));
         assert_eq!(fs::read_dir(link.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_another_process_uses_is_not_discarded() {
+        let dir = tempfile::tempdir().unwrap();
+        let repository: Repository = "a/b".parse().unwrap();
+        let hash = Hash::Sha256("1".repeat(64));
+        let file = RemoteFile { path: "x".into(), size: 2, hash, url: String::new() };
+        let (commit, revision) = ("2".repeat(40), "main".to_owned());
+        let listing = Listing { repository, commit, revision, files: vec![file] };
+        let (cache, file) = (Cache::new(dir.path(), &listing.repository), &listing.files[0]);
+        create(&dir.path().join("models--a--b/blobs")).unwrap();
+        let path = cache.locks.join(models::REPOSITORY_LOCK);
+        let lock = || {
+            let lock = file::open_lock(&path).unwrap();
+            assert!(file::try_lock(&lock, Lock::Shared).unwrap());
+            lock
+        };
+        fs::write(cache.blob(file), "hi").unwrap();
+        let other = lock();
+        cache.discard(Some(file), lock());
+        assert!(cache.has(file), "another process may have found it");
+        cache.link(&listing, file).unwrap();
+        drop(other);
+        cache.discard(Some(file), lock());
+        assert!(cache.has(file), "it is linked");
+        fs::remove_dir_all(dir.path().join("models--a--b/snapshots")).unwrap();
+        cache.discard(Some(file), lock());
+        assert!(!cache.has(file) && !dir.path().join("models--a--b").exists());
     }
 }

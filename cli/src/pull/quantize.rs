@@ -7,11 +7,12 @@
 mod supply;
 mod workspace;
 
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Error, Result, bail};
 use glm_model::{QuantizeOptions, Quantized, Quantizer, write_skeleton};
 
 use super::download::Downloader;
@@ -32,8 +33,8 @@ use workspace::{Origin, Workspace};
 /// from the same commit, or by `glm quantize`.
 ///
 /// # Errors
-/// If a download fails, the source is no supported model or is damaged, the disk has too little space, or the program shall stop. What
-/// was done stays for the next run.
+/// If a download fails, the source is no supported model or is damaged, `target` holds what others have made, the disk has too little
+/// space, or the program shall stop. What was done stays for the next run.
 pub fn run(
     downloader: &Downloader,
     listing: &Listing,
@@ -41,9 +42,9 @@ pub fn run(
     target: &Path,
 ) -> Result<Option<Quantized>> {
     let origin = Origin { commit: listing.commit.clone() };
-    let is_current = || Origin::of(target).is_none_or(|found| found == origin);
-    let is_there = || State::of(target).is_ready() && is_current();
-    if is_there() && workspace::remains(target).is_empty() {
+    let is_current = || Origin::of(target).map(|found| found.is_none_or(|found| found == origin));
+    let is_there = || Ok::<_, Error>(State::of(target).is_ready() && is_current()?);
+    if is_there()? && workspace::remains(target)?.is_empty() {
         return Ok(None);
     }
     // Here `glm quantize` writes, for hours, and not `glm pull`.
@@ -52,10 +53,12 @@ pub fn run(
     }
     let _lock = lock(downloader, listing, target)?;
     // Another process may have made it meanwhile.
-    if is_there() {
+    if is_there()? {
         workspace::remove_remains(target)?;
         return Ok(None);
     }
+    // Before hours of work, and again after them.
+    workspace::check_target(target)?;
     let workspace = Workspace::open(target, &origin, listing.repository.name())?;
     if workspace.is_finished() {
         workspace.publish(target)?;
@@ -115,14 +118,17 @@ impl Job<'_> {
         let Self { downloader, workspace, ref progress, .. } = *self;
         self.describe()?;
         let missing = quantizer.missing()?;
+        // All lists may have a hundred thousand names.
+        let of_path: HashMap<_, _> =
+            self.selected.weights.iter().map(|file| (&*file.path, *file)).collect();
         let needed: Vec<_> = missing
             .iter()
-            .filter_map(|path| self.file(path))
+            .filter_map(|path| of_path.get(file_name(path)?).copied())
             .filter(|file| !workspace.is_complete(&file.path))
             .collect();
         self.check_space(quantizer, &needed)?;
-        let is_needed = |file: &RemoteFile| needed.iter().any(|other| other.path == file.path);
-        let rest = self.selected.weights.iter().filter(|file| !is_needed(file));
+        let are_needed: HashSet<_> = needed.iter().map(|file| &file.path).collect();
+        let rest = self.selected.weights.iter().filter(|file| !are_needed.contains(&file.path));
         progress.found(size(rest.copied()));
         let repository = &self.listing.repository;
         let (missing, total) = (size(needed.iter().copied()), size(self.selected.all()));
@@ -171,7 +177,7 @@ impl Job<'_> {
         };
         loop {
             quantizer.write(&is_complete, &mut show)?;
-            let missing = quantizer.missing()?;
+            let missing: HashSet<_> = quantizer.missing()?.into_iter().collect();
             for name in workspace.complete()? {
                 if !missing.contains(&workspace.source().join(&name)) {
                     workspace.drop_shard(&name)?;
@@ -194,12 +200,6 @@ impl Job<'_> {
         let there = on_disk(quantizer.unfinished()) + on_disk(&workspace.shard(""));
         let needed = quantizer.bytes()?.saturating_add(shards).saturating_sub(there);
         check_space(quantizer.unfinished(), needed)
-    }
-
-    /// The file of weights at a path of the source.
-    fn file(&self, path: &Path) -> Option<&RemoteFile> {
-        let name = file_name(path)?;
-        self.selected.weights.iter().find(|file| file.path == name).copied()
     }
 }
 

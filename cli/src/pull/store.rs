@@ -1,6 +1,5 @@
 //! Downloads a model to the hub's cache.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::thread;
@@ -29,14 +28,16 @@ pub fn store(downloader: &Downloader, listing: &Listing) -> Result<PathBuf> {
     check_small(config)?;
     let hub = folders::hub()?;
     let cache = Cache::new(&hub, &listing.repository);
-    let _lock = cache.lock(&listing.repository, &downloader.http().stop)?;
-    let is_new = !cache.has(config);
-    let selected = supported(&cache, downloader, listing, config).inspect_err(|_| {
-        if is_new {
-            let _ = fs::remove_file(cache.blob(config));
-            cache.close();
+    let lock = cache.lock(&listing.repository, &downloader.http().stop)?;
+    let mut is_new = false;
+    let selected = supported(&cache, downloader, listing, config, &mut is_new);
+    let (selected, _lock) = match selected {
+        Ok(selected) => (selected, lock),
+        Err(error) => {
+            cache.discard(is_new.then_some(config), lock);
+            return Err(error);
         }
-    })?;
+    };
     let total = sum(selected.all().map(|file| file.size));
     let missing = sum(selected.all().map(|file| file.size - cache.present(file)));
     check_space(&hub, missing)?;
@@ -56,20 +57,24 @@ pub fn store(downloader: &Downloader, listing: &Listing) -> Result<PathBuf> {
     Ok(cache.snapshot(listing))
 }
 
-/// The files of a model that this program can run.
+/// The files of a model that this program can run. `is_new` becomes whether its configuration was downloaded for this.
 fn supported<'a>(
     cache: &Cache,
     downloader: &Downloader,
     listing: &'a Listing,
     config: &RemoteFile,
+    is_new: &mut bool,
 ) -> Result<Selected<'a>> {
-    let fetch = |file: &RemoteFile| -> Result<PathBuf> {
+    let fetch = |file: &RemoteFile| {
         check_small(file)?;
-        cache.fetch(downloader, file, &Progress::hidden())?;
-        Ok(cache.blob(file))
+        cache.fetch(downloader, file, &Progress::hidden())
     };
-    check_config(&read_small(config, &fetch(config)?)?, &listing.repository)?;
-    select::select(listing, |file| read_small(file, &fetch(file)?))
+    *is_new = fetch(config)?;
+    check_config(&read_small(config, &cache.blob(config))?, &listing.repository)?;
+    select::select(listing, |file| {
+        fetch(file)?;
+        read_small(file, &cache.blob(file))
+    })
 }
 
 /// The sum of sizes that a server names.
@@ -101,7 +106,7 @@ fn all(
     let work = || {
         while let Some(file) = next() {
             let done = cache.fetch(downloader, file, progress);
-            if let Err(error) = done.and_then(|()| cache.link(listing, file)) {
+            if let Err(error) = done.and_then(|_| cache.link(listing, file)) {
                 if let Ok(mut failed) = failed.lock() {
                     failed.get_or_insert(error);
                 }

@@ -1,15 +1,14 @@
 //! The key that requests must have.
 
 use std::env;
-use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::limits::server::MIN_KEY;
-use crate::messages;
+use crate::limits::server::{MAX_KEY, MIN_KEY};
+use crate::{input, messages};
 
 /// The variable that holds the key if no file does.
 const VARIABLE: &str = "GLM_API_KEY";
@@ -27,7 +26,7 @@ impl Key {
         match file {
             Some(path) => {
                 let name = path.display();
-                let text = fs::read_to_string(path).with_context(|| name.to_string())?;
+                let text = input::secret(path, MAX_KEY).with_context(|| name.to_string())?;
                 Self::new(text.trim(), &name.to_string()).map(Some)
             }
             None => match env::var_os(VARIABLE) {
@@ -60,6 +59,8 @@ impl Key {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -77,5 +78,21 @@ mod tests {
             assert!(error.contains("16") && !error.contains("fifteen"), "{error}");
         }
         assert!(Key::read(Some(Path::new("/nowhere"))).is_err());
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_key_comes_through_a_pipe_but_not_without_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        crate::file::make_pipe(&pipe);
+        let writer = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || fs::write(pipe, "sixteen-letters.\n")
+        });
+        assert!(Key::read(Some(&pipe)).unwrap().unwrap().is(b"sixteen-letters."));
+        writer.join().unwrap().unwrap();
+        let said = crate::failure::message(&Key::read(Some(Path::new("/dev/zero"))).err().unwrap());
+        assert!(said.contains("/dev/zero") && said.contains(&MAX_KEY.to_string()), "{said}");
     }
 }

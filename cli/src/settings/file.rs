@@ -1,10 +1,11 @@
 //! The file `config.toml`.
 
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail};
+use glm_model::read_regular;
 use toml_edit::{Array, Document, DocumentMut, Item, Table};
 
 use super::{NAMES, Origin, Value, flag};
@@ -85,17 +86,13 @@ fn edit(path: &Path, change: impl FnOnce(&mut Table) -> bool) -> Result<bool> {
 }
 
 fn text(path: &Path) -> Result<String> {
-    let mut bytes = Vec::new();
-    let file = match fs::File::open(path) {
+    let bytes = match read_regular(path, MAX_SETTINGS) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
-        file => file,
+        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+            bail!(messages::file_is_too_large(path.display(), MAX_SETTINGS))
+        }
+        read => read.with_context(|| path.display().to_string())?,
     };
-    let read = file.and_then(|file| file.take(MAX_SETTINGS + 1).read_to_end(&mut bytes));
-    let length = read.with_context(|| path.display().to_string())?;
-    ensure!(
-        length as u64 <= MAX_SETTINGS,
-        messages::file_is_too_large(path.display(), MAX_SETTINGS)
-    );
     input::text_of(bytes).with_context(|| path.display().to_string())
 }
 
@@ -213,6 +210,18 @@ mod tests {
         assert_eq!(read(&path).unwrap().len(), 4);
         assert!(unset(&path, "threads").unwrap() && !unset(&path, "threads").unwrap());
         assert!(!fs::read_to_string(&path).unwrap().contains("threads"));
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_pipe_is_not_waited_for_and_a_huge_file_is_not_read() {
+        let (dir, path) = written("");
+        let pipe = dir.path().join("pipe");
+        file::make_pipe(&pipe);
+        let said = |path: &Path| crate::failure::message(&read(path).unwrap_err());
+        assert!(said(&pipe).contains("no regular file"), "{}", said(&pipe));
+        fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        assert!(said(&path).contains("larger than"), "{}", said(&path));
     }
 
     #[test]

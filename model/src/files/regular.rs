@@ -1,7 +1,7 @@
 //! Opening files of a model, which are regular files.
 
-use std::fs::File;
-use std::io;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
 use std::path::Path;
 
 /// Opens a regular file for reading, without waiting: opening a pipe would wait for a writer, and reading some files of the system
@@ -10,14 +10,18 @@ use std::path::Path;
 /// # Errors
 /// If it cannot be opened, or is no regular file.
 pub fn open_regular(path: &Path) -> io::Result<File> {
-    let mut options = File::options();
-    options.read(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NONBLOCK);
-    let file = match options.open(path) {
+    open_regular_as(File::options().read(true), path)
+}
+
+/// Opens a regular file with these options, or creates it, without waiting.
+///
+/// # Errors
+/// If it cannot be opened, or is no regular file.
+pub fn open_regular_as(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let file = match flags(options, NO_WAITING).open(path) {
         // A server of files gives it back soon.
         Err(error) if error.kind() == io::ErrorKind::WouldBlock && path.is_file() => {
-            File::open(path)?
+            flags(options, 0).open(path)?
         }
         opened => opened?,
     };
@@ -25,6 +29,39 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
         true => Ok(file),
         false => Err(io::Error::new(io::ErrorKind::InvalidInput, "is no regular file")),
     }
+}
+
+/// The bytes of a regular file, of which there may be `most`.
+///
+/// # Errors
+/// If it cannot be read, is no regular file, or has more bytes.
+pub fn read_regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_regular(path)?.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 <= most {
+        true => Ok(bytes),
+        false => {
+            let problem = format!("is larger than {most} bytes");
+            Err(io::Error::new(io::ErrorKind::FileTooLarge, problem))
+        }
+    }
+}
+
+#[cfg(unix)]
+const NO_WAITING: i32 = libc::O_NONBLOCK;
+
+/// Other systems have no such files.
+#[cfg(not(unix))]
+const NO_WAITING: i32 = 0;
+
+#[cfg(unix)]
+fn flags(options: &mut OpenOptions, flags: i32) -> &mut OpenOptions {
+    std::os::unix::fs::OpenOptionsExt::custom_flags(options, flags)
+}
+
+#[cfg(not(unix))]
+fn flags(options: &mut OpenOptions, _: i32) -> &mut OpenOptions {
+    options
 }
 
 #[cfg(all(test, unix))]
@@ -41,5 +78,26 @@ mod tests {
             let error = open_regular(path).unwrap_err().to_string();
             assert!(error.contains("no regular file"), "{error}");
         }
+    }
+
+    #[test]
+    fn no_more_is_read_than_may_be_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        std::fs::write(&path, "abc").unwrap();
+        assert_eq!(read_regular(&path, 3).unwrap(), b"abc");
+        assert_eq!(read_regular(&path, u64::MAX).unwrap(), b"abc");
+        let error = read_regular(&path, 2).unwrap_err().to_string();
+        assert!(error.contains("larger than 2 bytes"), "{error}");
+    }
+
+    #[test]
+    fn what_is_written_is_regular_as_well() {
+        let dir = tempfile::tempdir().unwrap();
+        let [new, pipe] = ["new", "pipe"].map(|name| dir.path().join(name));
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+        assert!(made.success());
+        let open = |path: &Path| open_regular_as(File::options().write(true).create(true), path);
+        assert!(open(&new).is_ok() && open(&pipe).is_err());
     }
 }

@@ -1,6 +1,7 @@
 //! A cache of sequences whose beginnings later prompts may share.
 
 mod file;
+mod part;
 
 use std::collections::HashMap;
 

@@ -27,6 +27,13 @@ impl CancelToken {
     }
 }
 
+/// Whoever sets the flag requests cancellation: what catches signals knows flags.
+impl From<Arc<AtomicBool>> for CancelToken {
+    fn from(flag: Arc<AtomicBool>) -> Self {
+        Self(flag)
+    }
+}
+
 /// How a pass runs.
 #[derive(Default)]
 #[non_exhaustive]

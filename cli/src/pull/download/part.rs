@@ -1,10 +1,11 @@
 //! A file that is not downloaded completely.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result, ensure};
+use glm_model::open_regular_as;
 
 use super::super::hash::Hasher;
 use super::super::hub::RemoteFile;
@@ -37,8 +38,9 @@ impl<'a> Part<'a> {
     /// Opens what is there of a file, or creates it.
     pub fn open(remote: &'a RemoteFile, target: &Path) -> Result<Self> {
         let path = incomplete(target);
-        let file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let mut options = File::options();
+        options.read(true).write(true).create(true).truncate(false);
+        let file = open_regular_as(&mut options, &path);
         let file = file.with_context(|| path.display().to_string())?;
         let hasher = Hasher::new(remote);
         let mut part = Self { remote, target: target.to_owned(), path, file, hasher, len: 0 };
@@ -156,6 +158,15 @@ mod tests {
         assert!(part.is_right());
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_is_no_part() {
+        let (dir, remote) = (tempfile::tempdir().unwrap(), remote());
+        let target = dir.path().join("a");
+        crate::file::make_pipe(&incomplete(&target));
+        assert!(Part::open(&remote, &target).is_err());
+    }
+
     /// `/dev/full` refuses every byte as a full disk does.
     #[cfg(target_os = "linux")]
     #[test]
@@ -163,7 +174,7 @@ mod tests {
         let (dir, remote) = (tempfile::tempdir().unwrap(), remote());
         let target = dir.path().join("a");
         let mut part = Part::open(&remote, &target).unwrap();
-        part.file = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        part.file = File::options().write(true).open("/dev/full").unwrap();
         let error = part.append(b"hello\n").unwrap_err();
         assert!(crate::failure::message(&error).starts_with("the disk is full"), "{error:?}");
         assert!(!target.exists() && part.len() == 0);

@@ -6,16 +6,15 @@
 //! GET /REPOSITORY/resolve/COMMIT/PATH                          the file; large ones are redirected to other hosts
 //! ```
 
-use std::fs;
-use std::io::{ErrorKind, Read};
+use std::io;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 use serde::Deserialize;
 
 use super::{Client, Hash, Listing, MAX_FILES, RemoteFile, escaped, hex, text};
 use crate::limits::hub::MAX_TOKEN;
 use crate::repository::Repository;
-use crate::{folders, messages};
+use crate::{folders, input, messages};
 
 pub const ENDPOINT: &str = "https://huggingface.co";
 
@@ -60,16 +59,15 @@ pub fn token() -> Result<Option<String>> {
         Some(path) => path.into(),
         None => folders::hugging_face()?.join("token"),
     };
-    let mut token = String::new();
-    let read =
-        fs::File::open(&path).and_then(|file| file.take(MAX_TOKEN).read_to_string(&mut token));
-    match read {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        read => {
-            read.with_context(|| path.display().to_string())?;
-            Ok(Some(token.trim().to_owned()).filter(|token| !token.is_empty()))
-        }
-    }
+    let token = match input::secret(&path, MAX_TOKEN) {
+        Err(error) if is_missing(&error) => return Ok(None),
+        read => read.with_context(|| path.display().to_string())?,
+    };
+    Ok(Some(token.trim().to_owned()).filter(|token| !token.is_empty()))
+}
+
+fn is_missing(error: &Error) -> bool {
+    error.downcast_ref().is_some_and(|error: &io::Error| error.kind() == io::ErrorKind::NotFound)
 }
 
 pub fn list(hub: &Client<'_>, repository: &Repository, revision: &str) -> Result<Listing> {

@@ -12,10 +12,13 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use glm_model::{Quantizer, read_regular};
 use serde::{Deserialize, Serialize};
 
 use crate::file;
+use crate::limits::model::MAX_ORIGIN;
+use crate::messages;
 use crate::models::{REPLACED, State, UNFINISHED};
 
 /// The file that says what a model was made from.
@@ -28,9 +31,20 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// The origin of the model in a folder, if it is known.
-    pub fn of(folder: &Path) -> Option<Self> {
-        serde_json::from_slice(&fs::read(folder.join(ORIGIN)).ok()?).ok()
+    /// The origin of the model in a folder; `None` if nothing there tells it, or there is no folder.
+    ///
+    /// # Errors
+    /// If what tells it cannot be read or is damaged. Hours of work must not be taken for those of another.
+    pub fn of(folder: &Path) -> Result<Option<Self>> {
+        let path = folder.join(ORIGIN);
+        let json = match read_regular(&path, MAX_ORIGIN) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => read.with_context(|| path.display().to_string())?,
+        };
+        let origin = serde_json::from_slice(&json);
+        origin
+            .map(Some)
+            .with_context(|| messages::origin_is_unclear(path.display(), folder.display()))
     }
 
     fn write(&self, folder: &Path) -> Result<()> {
@@ -51,10 +65,12 @@ impl Workspace {
     /// variant of the model.
     ///
     /// # Errors
-    /// If a file cannot be written or removed.
+    /// If its origin cannot be read, it holds what others have made, or a file cannot be written or removed.
     pub fn open(target: &Path, origin: &Origin, name: &str) -> Result<Self> {
         let root = with_end(target, UNFINISHED);
-        let is_new = Origin::of(&root).as_ref() != Some(origin);
+        // Without an origin nothing was begun yet, or it is being removed.
+        let is_new = Origin::of(&root)?.as_ref() != Some(origin);
+        check_workspace(&root)?;
         let source = root.join("source").join(name);
         let workspace = Self { source, root, origin: origin.clone(), is_new };
         if is_new {
@@ -153,10 +169,11 @@ impl Workspace {
     /// Makes the finished model the folder `target`, in place of another that may be there, and removes everything else.
     ///
     /// # Errors
-    /// If a folder cannot be renamed or removed.
+    /// If the other holds what `glm pull` has not made, or a folder cannot be renamed or removed.
     pub fn publish(self, target: &Path) -> Result<()> {
         self.origin.write(&self.model())?;
         let old = replaced(target);
+        check_target(target)?;
         if target.exists() {
             remove(&old)?;
             rename(target, &old)?;
@@ -171,22 +188,70 @@ impl Workspace {
 }
 
 /// The folders that a process has left that was killed while it published. The workspace of a model from another commit is none of them.
-pub fn remains(target: &Path) -> Vec<PathBuf> {
+///
+/// # Errors
+/// If the origin of one cannot be read.
+pub fn remains(target: &Path) -> Result<Vec<PathBuf>> {
     let root = with_end(target, UNFINISHED);
-    // Its origin may be removed already.
-    let is_published =
-        root.exists() && Origin::of(&root).is_none_or(|origin| Origin::of(target) == Some(origin));
+    let is_published = root.exists()
+        && match Origin::of(&root)? {
+            Some(origin) => Origin::of(target)? == Some(origin),
+            // It is removed already.
+            None => true,
+        };
     let old = replaced(target);
     let old = old.exists().then_some(old);
-    is_published.then_some(root).into_iter().chain(old).collect()
+    Ok(is_published.then_some(root).into_iter().chain(old).collect())
 }
 
 /// Removes the [`remains`]. Nothing else may write the model.
 ///
 /// # Errors
-/// If a folder cannot be removed.
+/// If one holds what others have made, or a folder cannot be removed.
 pub fn remove_remains(target: &Path) -> Result<()> {
-    remains(target).iter().try_for_each(|folder| remove(folder))
+    check_workspace(&with_end(target, UNFINISHED))?;
+    check_model(&replaced(target), true)?;
+    remains(target)?.iter().try_for_each(|folder| remove(folder))
+}
+
+/// Checks that a model that is to be replaced is one that `glm pull` has made, without files of others.
+///
+/// # Errors
+/// If it is not, or the folder cannot be read.
+pub fn check_target(target: &Path) -> Result<()> {
+    check_model(&replaced(target), true)?;
+    check_model(target, Origin::of(target)?.is_some())
+}
+
+/// Checks that a folder holds nothing but files of a model.
+fn check_model(folder: &Path, is_ours: bool) -> Result<()> {
+    only(folder, &|entry| {
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        is_ours && !is_folder && Quantizer::files().any(|name| entry.file_name() == name)
+    })
+}
+
+/// Checks that a workspace holds nothing but what its head says.
+fn check_workspace(root: &Path) -> Result<()> {
+    let quantizing = format!("model{}", Quantizer::UNFINISHED);
+    let ours = ["source", "skeletons", "shards", "model", &quantizing];
+    only(root, &|entry| ours.iter().any(|name| entry.file_name() == *name))
+}
+
+/// Checks that a folder that is removed holds nothing else than its origin and what is ours. There may be no such folder.
+fn only(folder: &Path, is_ours: &dyn Fn(&fs::DirEntry) -> bool) -> Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        read => read.with_context(|| folder.display().to_string())?,
+    };
+    for entry in entries {
+        let entry = entry.with_context(|| folder.display().to_string())?;
+        let name = entry.file_name();
+        if name != ORIGIN && !file::is_part(&name) && !is_ours(&entry) {
+            bail!(messages::not_of_pull(folder.display(), name.display()));
+        }
+    }
+    Ok(())
 }
 
 /// Where the model is that is replaced by another.
@@ -281,15 +346,70 @@ mod tests {
         let target = dir.path().join("int4");
         begun(&target);
         fs::create_dir(replaced(&target)).unwrap();
-        assert_eq!(remains(&target), [replaced(&target)], "the workspace is of use");
+        let remains = || remains(&target).unwrap();
+        assert_eq!(remains(), [replaced(&target)], "the workspace is of use");
         fs::create_dir(&target).unwrap();
         origin("b").write(&target).unwrap();
-        assert_eq!(remains(&target), [replaced(&target)], "the workspace is of another commit");
+        assert_eq!(remains(), [replaced(&target)], "the workspace is of another commit");
         origin("a").write(&target).unwrap();
-        assert_eq!(remains(&target).len(), 2);
+        assert_eq!(remains().len(), 2);
         remove_remains(&target).unwrap();
-        assert!(remains(&target).is_empty());
+        assert!(remains().is_empty());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn an_origin_that_cannot_be_read_is_none_of_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("int4");
+        let workspace = begun(&target);
+        let (shard, path) = (workspace.shard(FILE), workspace.root.join(ORIGIN));
+        let check = || {
+            let opened = Workspace::open(&target, &origin("b"), "m").map(drop);
+            for failed in [opened, remains(&target).map(drop), remove_remains(&target)] {
+                let said = crate::failure::message(&failed.unwrap_err());
+                assert!(said.contains(ORIGIN), "{said}");
+            }
+            assert!(shard.exists());
+        };
+        for damaged in ["", "{", &" ".repeat(MAX_ORIGIN as usize + 1)] {
+            fs::write(&path, damaged).unwrap();
+            check();
+        }
+        // What cannot be read for another reason.
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        check();
+    }
+
+    #[test]
+    fn what_others_have_made_is_not_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("int4");
+        let root = begun(&target).root;
+        let mine = root.join("notes.txt");
+        fs::write(&mine, "mine").unwrap();
+        let refused = |done: Result<()>| {
+            let said = done.unwrap_err().to_string();
+            assert!(said.contains("notes.txt"), "{said}");
+            assert!(mine.exists(), "{said}");
+        };
+        refused(Workspace::open(&target, &origin("b"), "m").map(drop));
+        fs::remove_file(root.join(ORIGIN)).unwrap();
+        refused(Workspace::open(&target, &origin("a"), "m").map(drop));
+        refused(remove_remains(&target));
+        let old = replaced(&target);
+        fs::rename(&root, &old).unwrap();
+        let said = remove_remains(&target).unwrap_err().to_string();
+        assert!(old.exists() && said.contains("int4.old.part"), "{said}");
+    }
+
+    /// A workspace with a finished model.
+    fn finished(target: &Path) -> Workspace {
+        let workspace = begun(target);
+        fs::create_dir(workspace.model()).unwrap();
+        fs::write(workspace.model().join("LICENSE"), "new").unwrap();
+        workspace
     }
 
     #[test]
@@ -297,13 +417,33 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("int4");
         fs::create_dir(&target).unwrap();
-        fs::write(target.join("old"), "").unwrap();
-        let workspace = begun(&target);
-        fs::create_dir(workspace.model()).unwrap();
-        fs::write(workspace.model().join("new"), "").unwrap();
-        workspace.publish(&target).unwrap();
-        assert!(target.join("new").exists() && !target.join("old").exists());
-        assert_eq!(Origin::of(&target), Some(origin("a")));
+        fs::write(target.join("config.json"), "").unwrap();
+        origin("b").write(&target).unwrap();
+        check_target(&target).unwrap();
+        finished(&target).publish(&target).unwrap();
+        assert!(target.join("LICENSE").exists() && !target.join("config.json").exists());
+        assert_eq!(Origin::of(&target).unwrap(), Some(origin("a")));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_model_of_others_is_not_replaced() {
+        // A file beside those of a model of `glm pull`, and a model that has no origin.
+        for (name, is_of_pull) in [("notes.txt", true), ("model.safetensors", false)] {
+            let dir = tempfile::tempdir().unwrap();
+            let target = dir.path().join("int4");
+            fs::create_dir(&target).unwrap();
+            fs::write(target.join(name), "mine").unwrap();
+            if is_of_pull {
+                origin("b").write(&target).unwrap();
+            }
+            let workspace = finished(&target);
+            let model = workspace.model();
+            for refused in [check_target(&target), workspace.publish(&target)] {
+                let said = refused.unwrap_err().to_string();
+                assert!(said.contains(name), "{said}");
+            }
+            assert!(target.join(name).exists() && model.exists());
+        }
     }
 }

@@ -204,7 +204,7 @@ impl Drop for Place {
 }
 
 /// The names of the files that an output writes. The lock is the last.
-fn ours() -> impl Iterator<Item = &'static str> {
+pub(super) fn ours() -> impl Iterator<Item = &'static str> {
     companion_files().chain([PART, WEIGHTS, CONFIG, JOURNAL, NEW_JOURNAL, LOCK])
 }
 

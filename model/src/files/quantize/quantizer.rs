@@ -16,6 +16,8 @@ use super::{Progress, QuantizeOptions, Quantized, Source, bits};
 use crate::calibrate::{Formats, Paused};
 use crate::error::{Error, Result};
 use crate::files::config::Config;
+use crate::files::regular::read_regular;
+use crate::limits::file::MAX_JOURNAL;
 use crate::network::model::pool;
 
 /// Quantizes a model whose files of weights arrive one after another, and writes the same folder as [`quantize`](super::quantize).
@@ -103,6 +105,11 @@ impl Quantizer {
 
     /// What is added to the name of a folder for the one beside it that has the progress.
     pub const UNFINISHED: &str = output::UNFINISHED;
+
+    /// The names of the files that a finished folder may have, and one that is not finished.
+    pub fn files() -> impl Iterator<Item = &'static str> {
+        output::ours()
+    }
 
     /// The folder with the progress.
     pub fn unfinished(&self) -> &Path {
@@ -265,7 +272,7 @@ impl Journal {
     fn open(folder: &Path) -> Result<Self> {
         let (path, new) = (folder.join(JOURNAL), folder.join(NEW_JOURNAL));
         output::remove(&new)?;
-        match fs::read(&path) {
+        match read_regular(&path, MAX_JOURNAL) {
             Ok(json) => {
                 serde_json::from_slice(&json).map_err(|error| Error::file(&path, error.to_string()))
             }
@@ -282,5 +289,19 @@ impl Journal {
         file.sync_all().map_err(Error::io(&new))?;
         drop(file);
         fs::rename(&new, &path).map_err(Error::io(&path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_has_a_bound() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(Journal::open(dir.path()).unwrap().written.is_empty());
+        File::create(dir.path().join(JOURNAL)).unwrap().set_len(1 << 40).unwrap();
+        let said = Journal::open(dir.path()).map(drop).unwrap_err().to_string();
+        assert!(said.contains(JOURNAL) && said.contains("larger than"), "{said}");
     }
 }

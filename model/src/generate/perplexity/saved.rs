@@ -96,7 +96,7 @@ impl LogitsWriter {
         Ok(())
     }
 
-    /// Gives the file its name. An existing file is replaced.
+    /// Gives the file its name, once it is on the disk. An existing file is replaced.
     ///
     /// # Errors
     /// If predictions are missing, or the file cannot be written.
@@ -105,6 +105,8 @@ impl LogitsWriter {
             return Err(Error::file(&self.path, format!("{} predictions are missing", self.left)));
         }
         let file = self.encoder.finish().map_err(Error::io(&self.path))?;
+        // Otherwise a loss of power may leave the new name and an empty file.
+        file.as_file().sync_all().map_err(Error::io(&self.path))?;
         file.persist(&self.path).map(|_| ()).map_err(|error| Error::io(&self.path)(error.error))
     }
 }

@@ -10,31 +10,22 @@
 //!
 //! The fingerprint includes the adapter of the model; only sequences that begin with it are written. Numbers and ids have 32 bits, and all bytes are in little-endian order.
 
-use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::Path;
-use std::time::Duration;
 
 use glm_kernels::KEYS;
 use sha2::{Digest, Sha256};
 
-use super::{MAX_SEQUENCES, PrefixCache};
+use super::{MAX_SEQUENCES, PrefixCache, part};
 use crate::error::{Error, Result};
 use crate::files::regular::open_regular;
-use crate::files::temporary::folder_of;
 use crate::network::hook::CancelToken;
 use crate::network::model::Model;
 use crate::network::sequence::Sequence;
 
 const MAGIC: &[u8; 16] = b"glm-prefix-cache";
 const VERSION: u32 = 4;
-
-/// End of the name of an unfinished file. Before it are the name of the finished one, a dot, and random letters and digits.
-const PART_END: &str = ".part";
-const PART_LETTERS: usize = 6;
-/// Time without a write after which its process was killed.
-const ABANDONED: Duration = Duration::from_secs(600);
 
 /// Most bytes that are written before they must be on the disk. A thread that waits for the disk cannot be cancelled.
 const SYNC_BYTES: usize = 64 << 20;
@@ -44,14 +35,8 @@ impl PrefixCache {
     /// As [`Batch::save_cache`](crate::Batch::save_cache).
     pub(crate) fn save(&self, model: &Model, path: &Path, cancel: &CancelToken) -> Result<()> {
         check(model, path)?;
-        let folder = folder_of(path);
-        let mut start = path.file_name().unwrap_or_default().to_owned();
-        start.push(".");
-        remove_abandoned(folder, &start);
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(&start).suffix(PART_END).rand_bytes(PART_LETTERS);
-        // Only the user may read it. It is removed unless it becomes the finished file.
-        let part = builder.tempfile_in(folder).map_err(Error::io(path))?;
+        part::remove_abandoned(path);
+        let part = part::create(path).map_err(Error::io(path))?;
         let written = self.write(model, part.as_file(), cancel);
         if cancel.is_cancelled() {
             return Err(Error::Cancelled);
@@ -121,24 +106,6 @@ impl PrefixCache {
         let tokens = sequences.iter().map(Sequence::len).sum();
         sequences.into_iter().for_each(|sequence| self.insert(sequence));
         Ok(tokens)
-    }
-}
-
-/// Removes the unfinished files of processes that were killed.
-fn remove_abandoned(folder: &Path, start: &OsStr) {
-    let is_part = |name: &OsStr| {
-        let name = name.as_encoded_bytes().strip_prefix(start.as_encoded_bytes());
-        let letters = name.and_then(|name| name.strip_suffix(PART_END.as_bytes()));
-        letters.is_some_and(|letters| {
-            letters.len() == PART_LETTERS && letters.iter().all(u8::is_ascii_alphanumeric)
-        })
-    };
-    // What cannot be removed does no harm but to take up space.
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let age = || entry.metadata()?.modified()?.elapsed().map_err(io::Error::other);
-        if is_part(&entry.file_name()) && age().is_ok_and(|age| age > ABANDONED) {
-            let _ = fs::remove_file(entry.path());
-        }
     }
 }
 

@@ -47,10 +47,10 @@ pub(super) fn lock(folder: &Path, is_kept: bool) -> Result<File> {
     }
 }
 
-/// Options that do not open what a link leads to, where the system has such.
+/// Options that do not open what a link leads to, and do not wait for the reader of a pipe, where the system has such.
 pub(super) fn not_through_links(options: &mut fs::OpenOptions) -> &mut fs::OpenOptions {
     #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::custom_flags(options, libc::O_NOFOLLOW);
+    std::os::unix::fs::OpenOptionsExt::custom_flags(options, libc::O_NOFOLLOW | libc::O_NONBLOCK);
     options
 }
 

@@ -174,3 +174,16 @@ fn what_killed_processes_of_older_versions_left_is_named_and_stays() {
     Output::open(&target, false).unwrap().publish(&source).unwrap();
     assert_eq!(names(dir.path()), ["source", "target"]);
 }
+
+#[test]
+#[cfg(unix)]
+fn a_pipe_is_no_lock() {
+    let dir = tempfile::tempdir().unwrap();
+    let [_, target] = folders(dir.path());
+    let folder = with_end(&target);
+    fs::create_dir(&folder).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(folder.join(LOCK)).status().unwrap();
+    assert!(made.success());
+    let error = Output::open(&target, false).map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains(LOCK), "{error}");
+}

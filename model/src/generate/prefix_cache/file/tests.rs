@@ -1,5 +1,6 @@
 //! How the file is written.
 
+use std::fs;
 use std::path::PathBuf;
 use std::thread;
 use std::time::SystemTime;
@@ -86,19 +87,24 @@ fn several_may_save_to_one_file() {
 fn what_a_killed_process_left_is_removed() {
     let (folder, model) = (tempfile::tempdir().unwrap(), model());
     let in_folder = |name: &str| folder.path().join(name);
-    let old = SystemTime::now() - 2 * ABANDONED;
-    // The first alone was left. Another is being written, and the rest are files of the user.
+    let old = SystemTime::now() - 2 * part::NEW;
+    // The first alone was left. The second has just been created, the third belongs to a process that was stopped, and the rest are files of the
+    // user or of another cache.
     let names = [
-        "cache.Ab3xYz.part",
-        "cache.Cd4xYz.part",
-        "cache.letter.parts",
+        "cache.glm-Ab3xYzAb3xYzAb3x.part",
+        "cache.glm-Cd4xYzAb3xYzAb3x.part",
+        "cache.glm-Ef5xYzAb3xYzAb3x.part",
+        "cache.glm-letter.part",
+        "cache.glm-Ab3xYzAb3xYzAb3x.parts",
+        "cache.backup.part",
         "cache.b.part",
-        "a.Ab3xYz.part",
+        "a.glm-Ab3xYzAb3xYzAb3x.part",
     ];
-    for name in names {
-        let file = File::create(in_folder(name)).unwrap();
-        if name != names[1] {
-            file.set_modified(old).unwrap();
+    let files_of = names.map(|name| File::create(in_folder(name)).unwrap());
+    for (index, file) in files_of.iter().enumerate().filter(|(index, _)| *index != 1) {
+        file.set_modified(old).unwrap();
+        if index == 2 {
+            file.lock().unwrap();
         }
     }
     batch(&model, 100).save_cache(in_folder("cache"), &CancelToken::default()).unwrap();
@@ -106,4 +112,17 @@ fn what_a_killed_process_left_is_removed() {
         names[1..].iter().chain(&["cache"]).map(|name| in_folder(name)).collect();
     left.sort();
     assert_eq!(files(folder.path()), left);
+}
+
+#[test]
+fn a_part_is_locked_until_it_is_dropped() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cache");
+    let part = part::create(&path).unwrap();
+    part.as_file().set_modified(SystemTime::now() - 2 * part::NEW).unwrap();
+    part::remove_abandoned(&path);
+    assert!(part.path().exists(), "its process was stopped");
+    let left = part.into_temp_path();
+    part::remove_abandoned(&path);
+    assert!(!left.exists(), "its process was killed");
 }
