@@ -220,7 +220,16 @@ pub(crate) mod checkpoint {
 /// GGUF files.
 pub(crate) mod gguf {
     /// Largest header. That of GLM-4-9B, whose vocabulary it holds, has 8 MB.
-    pub(crate) const MAX_HEADER: usize = 128 << 20;
+    pub(crate) const MAX_HEADER: usize = 32 << 20;
+
+    /// Most keys of a file. Published ones have less than a hundred, and each takes several times its bytes when it becomes JSON.
+    pub(crate) const MAX_KEYS: usize = 1 << 10;
+
+    /// Most tensors of a model in all its parts. GLM-4.5 has less than 2000, and would have 43 000 if each expert were a tensor of its own.
+    pub(crate) const MAX_TENSORS: usize = 1 << 16;
+
+    /// Most strings or numbers in a list of the vocabulary that is read: tokens, scores, merges. Models have about 151 000.
+    pub(crate) const MAX_VOCABULARY: usize = 1 << 20;
 
     /// Most bytes of a key, and of the name of a tensor. The specification allows 64 for names.
     pub(crate) const MAX_NAME: usize = 256;
