@@ -195,6 +195,16 @@ pub(crate) mod checkpoint {
     /// Enough for a hundred thousand tensors in one file.
     pub(crate) const MAX_HEADER: u64 = 16 << 20;
 
+    /// Most tensors of a file. GLM-4.5 quantized with GPTQ has 171 000, and a header of 16 MB has room for many more without data, each of
+    /// which takes some hundred bytes of memory.
+    pub(crate) const MAX_TENSORS: usize = 1 << 18;
+
+    /// Most entries of `__metadata__`. Files have one or two, ours a dozen.
+    pub(crate) const MAX_METADATA: usize = 1 << 10;
+
+    /// Most values of an index, one for each tensor. An entry takes ten bytes there, and ten times that in memory.
+    pub const MOST_IN_INDEX: usize = MAX_TENSORS;
+
     /// Largest index. Published ones have tens of kilobytes.
     pub(crate) const MAX_INDEX: usize = 16 << 20;
 
