@@ -63,6 +63,9 @@ pub(crate) mod tokenizer {
     /// Most tokens. Models have about 151 000, and each takes much more memory here than in the file.
     pub(crate) const MAX_TOKENS: usize = 1 << 20;
 
+    /// Most lines of `merges.txt`. GPT-2 has 50 000, and a line of four bytes takes a hundred in memory.
+    pub(crate) const MAX_MERGES: usize = 1 << 20;
+
     /// Upper bound of `num_image_tokens`. Ids below that number are images, which text models do not use.
     pub(crate) const MAX_IMAGE_TOKENS: usize = 1 << 20;
 }

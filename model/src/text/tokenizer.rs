@@ -128,10 +128,7 @@ impl Encoder {
     /// If the normalized text is too long, or the byte-level model fails.
     fn encode(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
         match self {
-            Encoder::Pieces(model) => {
-                let encoded = model.encode(text, ids);
-                encoded.ok_or_else(|| Error::Prompt("the normalized text is too long".into()))
-            }
+            Encoder::Pieces(model) => model.encode(text, ids),
             Encoder::Bytes(model) => model.encode(text, ids).map_err(Error::Prompt),
         }
     }

@@ -128,7 +128,7 @@ impl Ranks {
             let text = String::from_utf8_lossy(twice[0].0);
             return Err(format!("the tokens {} and {} are both {text:?}", twice[0].1, twice[1].1));
         }
-        let trie = Trie::new(&sorted);
+        let trie = Trie::new(&sorted)?;
         let mut bytes = Box::new([0; 256]);
         for (byte, id) in (0..=255).zip(bytes.iter_mut()) {
             let found = trie.get(&[byte]);
