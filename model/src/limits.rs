@@ -92,7 +92,7 @@ pub(crate) mod template {
     /// Most levels of lists and objects inside each other. JSON has at most 128.
     pub(crate) const MAX_DEPTH: usize = 200;
 
-    /// Most values inside of one that is looked at.
+    /// Most values inside of one that is looked at, and most pieces of a text. A piece of one byte takes 24 in a list.
     pub(crate) const MAX_VALUES: usize = 1 << 18;
 
     /// Longest text that is made of a value, in bytes.
