@@ -17,8 +17,6 @@ pub(crate) mod text {
 
 /// Files of tokenizers.
 pub(crate) mod tokenizer {
-    use std::time::Duration;
-
     use super::text::MAX_TEXT;
 
     /// Largest file that is read, which bounds the memory for a damaged file. That of ChatGLM-6B has 2.7 MB.
@@ -43,10 +41,13 @@ pub(crate) mod tokenizer {
     /// Longest token in bytes; 128 in GLM-4.
     pub(crate) const MAX_TOKEN: usize = 1024;
 
-    /// Longest time that a split pattern from a file may take for a text: the base, and the addition for each byte. A pattern takes some
-    /// hundred nanoseconds for a byte, unless it looks to the end of the text for every word, which is quadratic.
-    pub(crate) const MAX_SPLIT_TIME: [Duration; 2] =
-        [Duration::from_secs(1), Duration::from_micros(2)];
+    /// Most work of split patterns from a file for a text, some nanoseconds each: the base, for the states that are made, and the addition
+    /// for each byte. A text of all characters takes 180 million for GLM-4's pattern. A pattern looks once or twice at a byte, unless it
+    /// looks to the end of the text for every word, which is quadratic.
+    pub(crate) const MAX_SPLIT_WORK: [u64; 2] = [1 << 29, 1 << 8];
+
+    /// Most states of a split pattern from a file. That of GLM-4 has some thousand, and each may be looked at for each byte.
+    pub(crate) const MAX_PATTERN_STATES: u64 = 1 << 15;
 
     /// Longest pattern in bytes. That of GLM-4 has 115.
     pub(crate) const MAX_PATTERN: usize = 4096;

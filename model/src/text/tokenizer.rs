@@ -26,6 +26,7 @@ mod bpe;
 mod byte_level;
 mod chatglm;
 mod chatglm2;
+mod counted;
 mod decoder;
 pub(crate) mod gguf;
 mod glm10b;
