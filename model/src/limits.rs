@@ -22,6 +22,9 @@ pub(crate) mod tokenizer {
     /// Largest file that is read, which bounds the memory for a damaged file. That of ChatGLM-6B has 2.7 MB.
     pub(crate) const MAX_SENTENCEPIECE: usize = 16 << 20;
 
+    /// Longest run of blanks that has a piece of its own. The published vocabularies have pieces for 2 to 80 blanks.
+    pub(crate) const LONGEST_RUN: usize = 80;
+
     /// Longest piece in bytes; 48 in ChatGLM-6B. The cost of a text grows with it.
     pub(crate) const MAX_PIECE: usize = 512;
 
@@ -105,6 +108,7 @@ pub(crate) mod template {
     /// Longest text of `format`. Each of its brackets is compared with all that is behind it.
     pub(crate) const MAX_FORMAT: usize = 4096;
 
+    /// Longest format of a time in bytes. Templates write a date in some twenty, and a letter of the format may become ten of the text.
     pub(crate) const MAX_TIME_FORMAT: usize = 256;
 }
 
@@ -119,7 +123,7 @@ pub(crate) mod answer {
     /// Longest argument in bytes that is not a text. A longer one is given as a text.
     pub(crate) const MAX_VALUE: usize = 64 << 10;
 
-    /// Deepest nesting.
+    /// Deepest nesting of lists and objects in an argument: what reads the value afterwards is recursive, and JSON has at most 128.
     pub(crate) const MAX_DEPTH: usize = 64;
 
     /// Longest number or word in bytes.
@@ -227,7 +231,7 @@ pub(crate) mod checkpoint {
     /// Longest name, prefixes included.
     pub(crate) const MAX_TENSOR_NAME: usize = 512;
 
-    /// Largest nesting depth of dictionaries.
+    /// Largest nesting depth of dictionaries. Published files have one or two, and the name of a tensor has a part for each.
     pub(crate) const MAX_DEPTH: usize = 8;
 }
 
@@ -266,7 +270,7 @@ pub(crate) mod gguf {
 
 /// Adapters: low-rank updates and trained prefixes.
 pub(crate) mod adapter {
-    /// Largest rank of an update.
+    /// Largest rank of an update. An update of a rank above the width of its matrix is larger than the matrix; that of GLM-130B is 12 288.
     pub(crate) const MAX_RANK: usize = 1 << 16;
 
     /// Most bytes of a path. Each is matched with each pattern.
@@ -287,12 +291,15 @@ pub(crate) mod adapter {
     /// Most bytes of all patterns that are compiled. A match takes time and memory in proportion to them.
     pub(crate) const MAX_REGEXES: usize = 1 << 23;
 
-    /// Most positions of a prefix.
+    /// Most positions of a prefix, each of which takes keys and values in every layer. P-Tuning v2 uses 128, and contexts it is made for
+    /// have 2048.
     pub(crate) const MAX_TOKENS: usize = 1 << 16;
 }
 
 /// Running a model.
 pub(crate) mod run {
+    use std::time::Duration;
+
     /// Largest number of threads of a model.
     pub const MAX_THREADS: usize = 1024;
 
@@ -313,16 +320,32 @@ pub(crate) mod run {
 
     /// Longest first line of a file after the magic.
     pub(crate) const MAX_SAVED_HEADER: u64 = 1 << 10;
+
+    /// Time without a write after which the process that saved prompts was killed, and its unfinished file is removed. It writes
+    /// [`SYNC_BYTES`] at a time, which take some seconds on a slow disk.
+    pub(crate) const ABANDONED: Duration = Duration::from_secs(600);
+
+    /// Most bytes of kept prompts that are written before they must be on the disk. A thread that waits for the disk cannot be cancelled.
+    pub(crate) const SYNC_BYTES: usize = 64 << 20;
+
+    /// Rows of logits of the measurement of sensitivity that are in memory, at most; each has a number for each entry of the vocabulary,
+    /// twice.
+    pub(crate) const LOGIT_ROWS: usize = 32;
 }
 
 /// Sizes in a configuration. The largest supported model, GLM-130B, has 70 layers of width 12 288 with 96 heads.
 pub(crate) mod config {
-    /// Largest head of keys and values.
+    /// Largest head of keys and values; 128 in most models, which is half of it.
     pub(crate) const MAX_HEAD_SIZE: usize = 256;
+    /// Entries of the vocabulary; some 151 000. It is the bound of ids, and a row of logits takes four bytes for each.
     pub(crate) const MAX_VOCAB: usize = 1 << 24;
+    /// Width of the network, ten times that of GLM-130B. Widths are multiplied with each other and with 4, which fits into 64 bits.
     pub(crate) const MAX_HIDDEN: usize = 1 << 17;
+    /// Heads of a layer, ten times those of GLM-130B. With the largest head they are the width above, twice.
     pub(crate) const MAX_HEADS: usize = 1 << 10;
+    /// Layers; 92 in GLM-4.5. A small file that claims many would make as many lists of names.
     pub(crate) const MAX_LAYERS: usize = 1 << 10;
+    /// Width inside of a layer; four times the other width at most in published models, and eight times here.
     pub(crate) const MAX_INTERMEDIATE: usize = 1 << 20;
     /// Experts of a layer; 160 in GLM-4.5.
     pub(crate) const MAX_EXPERTS: usize = 1 << 10;

@@ -60,8 +60,6 @@ use std::path::Path;
 
 const NEWLINE: &str = "<n>";
 const TAB: &str = "<|tab|>";
-/// The longest run of blanks that has a piece of its own.
-const LONGEST_RUN: usize = 80;
 
 /// A folder with one of these has a tokenizer.
 const MAIN_FILES: [&str; 5] =

@@ -14,7 +14,6 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::Path;
-use std::time::Duration;
 
 use glm_kernels::KEYS;
 use sha2::{Digest, Sha256};
@@ -23,6 +22,7 @@ use super::{MAX_SEQUENCES, PrefixCache};
 use crate::error::{Error, Result};
 use crate::files::regular::open_regular;
 use crate::files::temporary::folder_of;
+use crate::limits::run::{ABANDONED, SYNC_BYTES};
 use crate::network::hook::CancelToken;
 use crate::network::model::Model;
 use crate::network::sequence::Sequence;
@@ -33,11 +33,6 @@ const VERSION: u32 = 4;
 /// End of the name of an unfinished file. Before it are the name of the finished one, a dot, and random letters and digits.
 const PART_END: &str = ".part";
 const PART_LETTERS: usize = 6;
-/// Time without a write after which its process was killed.
-const ABANDONED: Duration = Duration::from_secs(600);
-
-/// Most bytes that are written before they must be on the disk. A thread that waits for the disk cannot be cancelled.
-const SYNC_BYTES: usize = 64 << 20;
 
 impl PrefixCache {
     /// # Errors
