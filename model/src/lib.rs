@@ -91,6 +91,7 @@ pub use generate::perplexity::{
 pub use generate::sampling::{SampledToken, Sampler, Sampling, UnusableDefault};
 pub use generate::score::{Score, score};
 pub use glm_kernels::{ISA_VARIABLE, Isa, for_each, for_each_row};
+pub use limits::checkpoint::MOST_IN_INDEX;
 pub use limits::file::{MOST_IN_CONFIG, MOST_JSON_VALUES};
 pub use limits::run::MAX_DRAFT;
 pub use limits::run::MAX_THREADS;

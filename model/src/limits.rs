@@ -17,12 +17,13 @@ pub(crate) mod text {
 
 /// Files of tokenizers.
 pub(crate) mod tokenizer {
-    use std::time::Duration;
-
     use super::text::MAX_TEXT;
 
     /// Largest file that is read, which bounds the memory for a damaged file. That of ChatGLM-6B has 2.7 MB.
     pub(crate) const MAX_SENTENCEPIECE: usize = 16 << 20;
+
+    /// Longest run of blanks that has a piece of its own. The published vocabularies have pieces for 2 to 80 blanks.
+    pub(crate) const LONGEST_RUN: usize = 80;
 
     /// Longest piece in bytes; 48 in ChatGLM-6B. The cost of a text grows with it.
     pub(crate) const MAX_PIECE: usize = 512;
@@ -43,10 +44,13 @@ pub(crate) mod tokenizer {
     /// Longest token in bytes; 128 in GLM-4.
     pub(crate) const MAX_TOKEN: usize = 1024;
 
-    /// Longest time that a split pattern from a file may take for a text: the base, and the addition for each byte. A pattern takes some
-    /// hundred nanoseconds for a byte, unless it looks to the end of the text for every word, which is quadratic.
-    pub(crate) const MAX_SPLIT_TIME: [Duration; 2] =
-        [Duration::from_secs(1), Duration::from_micros(2)];
+    /// Most work of split patterns from a file for a text, some nanoseconds each: the base, for the states that are made, and the addition
+    /// for each byte. A text of all characters takes 180 million for GLM-4's pattern. A pattern looks once or twice at a byte, unless it
+    /// looks to the end of the text for every word, which is quadratic.
+    pub(crate) const MAX_SPLIT_WORK: [u64; 2] = [1 << 29, 1 << 8];
+
+    /// Most states of a split pattern from a file. That of GLM-4 has some thousand, and each may be looked at for each byte.
+    pub(crate) const MAX_PATTERN_STATES: u64 = 1 << 15;
 
     /// Longest pattern in bytes. That of GLM-4 has 115.
     pub(crate) const MAX_PATTERN: usize = 4096;
@@ -62,6 +66,9 @@ pub(crate) mod tokenizer {
 
     /// Most tokens. Models have about 151 000, and each takes much more memory here than in the file.
     pub(crate) const MAX_TOKENS: usize = 1 << 20;
+
+    /// Most lines of `merges.txt`. GPT-2 has 50 000, and a line of four bytes takes a hundred in memory.
+    pub(crate) const MAX_MERGES: usize = 1 << 20;
 
     /// Upper bound of `num_image_tokens`. Ids below that number are images, which text models do not use.
     pub(crate) const MAX_IMAGE_TOKENS: usize = 1 << 20;
@@ -89,7 +96,7 @@ pub(crate) mod template {
     /// Most levels of lists and objects inside each other. JSON has at most 128.
     pub(crate) const MAX_DEPTH: usize = 200;
 
-    /// Most values inside of one that is looked at.
+    /// Most values inside of one that is looked at, and most pieces of a text. A piece of one byte takes 24 in a list.
     pub(crate) const MAX_VALUES: usize = 1 << 18;
 
     /// Longest text that is made of a value, in bytes.
@@ -101,6 +108,7 @@ pub(crate) mod template {
     /// Longest text of `format`. Each of its brackets is compared with all that is behind it.
     pub(crate) const MAX_FORMAT: usize = 4096;
 
+    /// Longest format of a time in bytes. Templates write a date in some twenty, and a letter of the format may become ten of the text.
     pub(crate) const MAX_TIME_FORMAT: usize = 256;
 }
 
@@ -115,7 +123,7 @@ pub(crate) mod answer {
     /// Longest argument in bytes that is not a text. A longer one is given as a text.
     pub(crate) const MAX_VALUE: usize = 64 << 10;
 
-    /// Deepest nesting.
+    /// Deepest nesting of lists and objects in an argument: what reads the value afterwards is recursive, and JSON has at most 128.
     pub(crate) const MAX_DEPTH: usize = 64;
 
     /// Longest number or word in bytes.
@@ -198,6 +206,16 @@ pub(crate) mod checkpoint {
     /// Enough for a hundred thousand tensors in one file.
     pub(crate) const MAX_HEADER: u64 = 16 << 20;
 
+    /// Most tensors of a file. GLM-4.5 quantized with GPTQ has 171 000, and a header of 16 MB has room for many more without data, each of
+    /// which takes some hundred bytes of memory.
+    pub(crate) const MAX_TENSORS: usize = 1 << 18;
+
+    /// Most entries of `__metadata__`. Files have one or two, ours a dozen.
+    pub(crate) const MAX_METADATA: usize = 1 << 10;
+
+    /// Most values of an index, one for each tensor. An entry takes ten bytes there, and ten times that in memory.
+    pub const MOST_IN_INDEX: usize = MAX_TENSORS;
+
     /// Largest index. Published ones have tens of kilobytes.
     pub(crate) const MAX_INDEX: usize = 16 << 20;
 
@@ -216,14 +234,23 @@ pub(crate) mod checkpoint {
     /// Longest name, prefixes included.
     pub(crate) const MAX_TENSOR_NAME: usize = 512;
 
-    /// Largest nesting depth of dictionaries.
+    /// Largest nesting depth of dictionaries. Published files have one or two, and the name of a tensor has a part for each.
     pub(crate) const MAX_DEPTH: usize = 8;
 }
 
 /// GGUF files.
 pub(crate) mod gguf {
     /// Largest header. That of GLM-4-9B, whose vocabulary it holds, has 8 MB.
-    pub(crate) const MAX_HEADER: usize = 128 << 20;
+    pub(crate) const MAX_HEADER: usize = 32 << 20;
+
+    /// Most keys of a file. Published ones have less than a hundred, and each takes several times its bytes when it becomes JSON.
+    pub(crate) const MAX_KEYS: usize = 1 << 10;
+
+    /// Most tensors of a model in all its parts. GLM-4.5 has less than 2000, and would have 43 000 if each expert were a tensor of its own.
+    pub(crate) const MAX_TENSORS: usize = 1 << 16;
+
+    /// Most strings or numbers in a list of the vocabulary that is read: tokens, scores, merges. Models have about 151 000.
+    pub(crate) const MAX_VOCABULARY: usize = 1 << 20;
 
     /// Most bytes of a key, and of the name of a tensor. The specification allows 64 for names.
     pub(crate) const MAX_NAME: usize = 256;
@@ -246,7 +273,7 @@ pub(crate) mod gguf {
 
 /// Adapters: low-rank updates and trained prefixes.
 pub(crate) mod adapter {
-    /// Largest rank of an update.
+    /// Largest rank of an update. An update of a rank above the width of its matrix is larger than the matrix; that of GLM-130B is 12 288.
     pub(crate) const MAX_RANK: usize = 1 << 16;
 
     /// Most bytes of a path. Each is matched with each pattern.
@@ -267,7 +294,8 @@ pub(crate) mod adapter {
     /// Most bytes of all patterns that are compiled. A match takes time and memory in proportion to them.
     pub(crate) const MAX_REGEXES: usize = 1 << 23;
 
-    /// Most positions of a prefix.
+    /// Most positions of a prefix, each of which takes keys and values in every layer. P-Tuning v2 uses 128, and contexts it is made for
+    /// have 2048.
     pub(crate) const MAX_TOKENS: usize = 1 << 16;
 }
 
@@ -293,16 +321,28 @@ pub(crate) mod run {
 
     /// Longest first line of a file after the magic.
     pub(crate) const MAX_SAVED_HEADER: u64 = 1 << 10;
+
+    /// Most bytes of kept prompts that are written before they must be on the disk. A thread that waits for the disk cannot be cancelled.
+    pub(crate) const SYNC_BYTES: usize = 64 << 20;
+
+    /// Rows of logits of the measurement of sensitivity that are in memory, at most; each has a number for each entry of the vocabulary,
+    /// twice.
+    pub(crate) const LOGIT_ROWS: usize = 32;
 }
 
 /// Sizes in a configuration. The largest supported model, GLM-130B, has 70 layers of width 12 288 with 96 heads.
 pub(crate) mod config {
-    /// Largest head of keys and values.
+    /// Largest head of keys and values; 128 in most models, which is half of it.
     pub(crate) const MAX_HEAD_SIZE: usize = 256;
+    /// Entries of the vocabulary; some 151 000. It is the bound of ids, and a row of logits takes four bytes for each.
     pub(crate) const MAX_VOCAB: usize = 1 << 24;
+    /// Width of the network, ten times that of GLM-130B. Widths are multiplied with each other and with 4, which fits into 64 bits.
     pub(crate) const MAX_HIDDEN: usize = 1 << 17;
+    /// Heads of a layer, ten times those of GLM-130B. With the largest head they are the width above, twice.
     pub(crate) const MAX_HEADS: usize = 1 << 10;
+    /// Layers; 92 in GLM-4.5. A small file that claims many would make as many lists of names.
     pub(crate) const MAX_LAYERS: usize = 1 << 10;
+    /// Width inside of a layer; four times the other width at most in published models, and eight times here.
     pub(crate) const MAX_INTERMEDIATE: usize = 1 << 20;
     /// Experts of a layer; 160 in GLM-4.5.
     pub(crate) const MAX_EXPERTS: usize = 1 << 10;

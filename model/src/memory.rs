@@ -28,6 +28,14 @@ pub(crate) fn copy<T: Copy>(values: &[T], what: impl Display) -> Result<Vec<T>> 
     Ok(copy)
 }
 
+/// A copy of a text.
+pub(crate) fn copy_text(text: &str, what: impl Display) -> Result<String> {
+    let mut copy = String::new();
+    copy.try_reserve_exact(text.len()).map_err(|_| no_room::<u8>(text.len(), what))?;
+    copy.push_str(text);
+    Ok(copy)
+}
+
 /// Gives `values` room for `more` elements behind its own.
 pub(crate) fn reserve<T>(values: &mut Vec<T>, more: usize, what: impl Display) -> Result<()> {
     values
@@ -62,5 +70,6 @@ mod tests {
             assert!(error.ends_with(" TB of memory cannot be allocated"), "{error}");
         }
         assert_eq!(copy(&[1, 2], "x").unwrap(), [1, 2]);
+        assert_eq!(copy_text("ab", "x").unwrap(), "ab");
     }
 }

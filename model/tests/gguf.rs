@@ -101,6 +101,40 @@ fn what_is_wrong_with_a_header_is_said() {
     refused(&deep(100_000), "x: has arrays in arrays of more than 4 levels");
 }
 
+/// A few bytes of a file are many in memory.
+#[test]
+fn keys_and_tensors_are_bounded() {
+    let with_keys = |keys: usize| {
+        let metadata = (0..keys).map(|key| (format!("k{key}"), Value::Bool(true))).collect();
+        Gguf { metadata, ..Gguf::new() }
+    };
+    read(&with_keys(1024)).unwrap();
+    refused(&with_keys(1025), "has more than 1024 keys");
+    let with_tensors = |from: usize, tensors: usize| {
+        let tensor = |n: usize| Tensor::new(&format!("t{}", from + n), 24, &[1], &[0]);
+        let file = Gguf { alignment: 8, ..Gguf::new() };
+        let file = file.with("general.alignment", Value::U32(8));
+        Gguf { tensors: (0..tensors).map(tensor).collect(), ..file }
+    };
+    read(&with_tensors(0, 65536)).unwrap();
+    refused(&with_tensors(0, 65537), "has more than 65536 tensors");
+    // The parts of a model have them together.
+    let dir = tempfile::tempdir().unwrap();
+    let open = |tensors: usize| {
+        for part in 0..2 {
+            let file = with_tensors(part * 65536, if part == 0 { 65536 - 7 } else { tensors })
+                .with("split.no", Value::U16(part as u16))
+                .with("split.count", Value::U16(2));
+            let name = format!("m-0000{}-of-00002.gguf", part + 1);
+            fs::write(dir.path().join(name), file.bytes()).unwrap();
+        }
+        Checkpoint::open(&dir.path().join("m-00001-of-00002.gguf"))
+    };
+    open(7).unwrap();
+    let error = open(8).unwrap_err().to_string();
+    assert!(error.contains("has more than 65536 tensors in its parts so far"), "{error}");
+}
+
 #[test]
 fn what_is_wrong_with_a_tensor_is_said() {
     let with = |change: &dyn Fn(&mut Tensor)| {

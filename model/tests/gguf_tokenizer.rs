@@ -120,6 +120,14 @@ fn what_is_wrong_with_a_vocabulary_is_said() {
             good().with("tokenizer.ggml.merges", Value::Texts(vec!["a xy".into()])),
             "a merge is not valid",
         ),
+        (
+            good().with("tokenizer.ggml.tokens", Value::Texts(vec![String::new(); (1 << 20) + 1])),
+            "tokenizer.ggml.tokens has more than 1048576 elements",
+        ),
+        (
+            good().with("tokenizer.ggml.merges", Value::Texts(vec![String::new(); (1 << 20) + 1])),
+            "tokenizer.ggml.merges has more than 1048576 elements",
+        ),
         (tokens(&|tokens| tokens[256] = "a".into()), "the token \"a\" has two ids"),
         (tokens(&|tokens| tokens[256] = "a b".into()), "GPT-2's notation"),
         (

@@ -206,6 +206,24 @@ fn safetensors_headers() {
     header_refused(&format!(r#"{{"a":{}"#, "[".repeat(1 << 20)), "header: ");
 }
 
+/// A few bytes of a header are many in memory.
+#[test]
+fn entries_of_headers_are_bounded() {
+    let all = r#""a":{"dtype":"U8","shape":[24],"data_offsets":[0,24]}"#;
+    let metadata = |n: usize| (0..n).map(|i| format!("\"{i}\":\"\"")).collect::<Vec<_>>().join(",");
+    let header = |n| format!(r#"{{"__metadata__":{{{}}},{all}}}"#, metadata(n));
+    good(Format::Safetensors, &forge::safetensors(&header(1024), &[0; 24]));
+    header_refused(&header(1025), "__metadata__ has more than 1024 entries");
+    let empty = |n: usize| format!(r#""{n:x}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}"#);
+    let header = |n| format!("{{{}}}", (0..n).map(empty).collect::<Vec<_>>().join(","));
+    refused(
+        Format::Safetensors,
+        &forge::safetensors(&header((1 << 18) + 1), &[]),
+        "has more than 262144 tensors",
+    );
+    index_refused(&format!("{{{}}}", metadata(1 << 18)), "has more than 262144 values");
+}
+
 /// Tensors of 2⁶¹ − 1 bytes each, until the sum passes 2⁶⁴.
 #[test]
 fn safetensors_sums_do_not_overflow() {

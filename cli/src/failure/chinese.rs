@@ -83,6 +83,7 @@ fn file(problem: &str) -> String {
             "是 git-lfs 指针，不是文件本身：请在其仓库中运行 `git lfs pull`，或用 `glm pull` 下载模型",
         ),
         ("is cut off", "文件不完整"),
+        ("has more than", "其中的条目超过上限"),
         (
             "quantization_config: ",
             "不支持这种量化方式：请使用原始模型、其 GGUF 文件，或 GPTQ、AWQ、AutoRound、compressed-tensors 的 INT4",
@@ -198,6 +199,9 @@ mod tests {
             br#"{"general.architecture": "glm-dsa"}"#.as_slice(),
         )]);
         assert!(sentence(gguf.unwrap_err()).contains("不支持 GLM-5 系列的 GGUF 文件"));
+        let many = format!("[{}0]", "0,".repeat(glm_model::MOST_IN_CONFIG));
+        let many = Config::from_files(&[("config.json", many.as_bytes())]).unwrap_err();
+        assert!(sentence(many).contains("条目超过上限"));
         let image = r#"[{"role": "user", "content": [{"type": "image_url"}]}]"#;
         let image = sentence(messages_from_json(image).unwrap_err());
         assert!(image.starts_with("不支持图片，只支持文字"), "{image}");

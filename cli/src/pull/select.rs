@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use anyhow::{Context, Result, bail, ensure};
-use glm_model::{checkpoint_files, companion_files, utf8};
+use anyhow::{Context, Error, Result, bail, ensure};
+use glm_model::{MOST_IN_INDEX, check_json_values, checkpoint_files, companion_files, utf8};
 use serde::Deserialize;
 
 use super::hub::{Listing, RemoteFile};
@@ -72,6 +72,7 @@ pub fn select(
 
 /// The files that an index names.
 fn shards<'a>(listing: &'a Listing, index: &[u8]) -> Result<Vec<&'a RemoteFile>> {
+    check_json_values(index, MOST_IN_INDEX).map_err(Error::msg)?;
     let index: Index = serde_json::from_str(utf8(index)?)?;
     let names: BTreeSet<_> = index.weight_map.values().collect();
     ensure!(!names.is_empty(), no_weights(listing));
@@ -176,5 +177,9 @@ mod tests {
         for index in ["", "{}", r#"{"weight_map": {}}"#, r#"{"weight_map": {"a": "../x"}}"#] {
             selected(&paths, index).unwrap_err();
         }
+        let many =
+            format!(r#"{{"weight_map": {{{}"b": ""}}}}"#, r#""a":"","#.repeat(MOST_IN_INDEX));
+        let error = format!("{:#}", selected(&paths, &many).unwrap_err());
+        assert!(error.ends_with("has more than 262144 values"), "{error}");
     }
 }

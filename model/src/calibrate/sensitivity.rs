@@ -30,6 +30,7 @@ use crate::files::config::Config;
 use crate::files::prefix::StoredPrefix;
 use crate::files::weights::{StoredLinear, StoredMatrix, StoredNetwork, StoredNorm, StoredVector};
 use crate::generate::perplexity::kl_divergence;
+use crate::limits::run::LOGIT_ROWS;
 use crate::memory::{self, zeros};
 use crate::network::activations::Activations;
 use crate::network::layer::{Context, Layer, Linear, LinearRole, Weight};
@@ -42,9 +43,6 @@ const REFERENCE: MatrixFormat = FORMATS[1];
 
 /// Panels of eight rows of each matrix whose errors are measured.
 const SAMPLED_PANELS: usize = 16;
-
-/// Rows whose logits are in memory.
-const LOGIT_ROWS: usize = 32;
 
 /// Bands of layers, if there are more layers.
 const BANDS: usize = 5;

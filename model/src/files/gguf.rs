@@ -27,10 +27,10 @@ use crate::error::{Error, Result};
 use crate::files::checkpoint::{self, Bytes, Contents, Tensor};
 use crate::files::model_dir::{IS_LFS_POINTER, is_lfs_pointer, is_there};
 use crate::files::regular::open_regular;
-use crate::limits::gguf::MAX_PARTS;
+use crate::limits::gguf::{MAX_PARTS, MAX_TENSORS};
 pub use block::BlockType;
 pub(crate) use block::GROUP;
-use header::{Header, MAGIC, Problem};
+use header::{Header, MAGIC};
 pub(crate) use value::{Array, Value};
 
 /// The end of the name of a file.
@@ -63,10 +63,7 @@ impl Gguf {
         if is_lfs_pointer(bytes) {
             return Err(Error::file(path, IS_LFS_POINTER));
         }
-        let header = Header::read(bytes).map_err(|Problem { tensor, text }| match tensor {
-            Some(tensor) => Error::tensor(path, &tensor, text),
-            None => Error::file(path, text),
-        })?;
+        let header = Header::read(path, bytes)?;
         let part = Part { path: Arc::clone(path), bytes: bytes.clone(), header };
         Ok(Self { parts: vec![part] })
     }
@@ -94,7 +91,7 @@ impl Gguf {
             );
             return Err(Error::file(path, problem));
         };
-        let mut parts = Vec::new();
+        let (mut parts, mut tensors) = (Vec::<Part>::new(), 0);
         for number in 1..=count {
             let path = path.with_file_name(format!("{start}-{number:05}-of-{count:05}.gguf"));
             if !is_there(&path) {
@@ -102,12 +99,22 @@ impl Gguf {
                 return Err(Error::file(&path, problem));
             }
             parts.append(&mut read(&path)?.parts);
-            let header = &parts[parts.len() - 1].header;
+            let last = parts.len() - 1;
+            let header = &mut parts[last].header;
             let own = [header.unsigned("split.no"), header.unsigned("split.count")];
             if own != [Some(number - 1), Some(count)] {
                 let problem =
                     format!("is called part {number} of {count}, and its header says otherwise");
                 return Err(Error::file(&path, problem));
+            }
+            tensors += header.tensors.len();
+            if tensors > MAX_TENSORS {
+                let problem = format!("has more than {MAX_TENSORS} tensors in its parts so far");
+                return Err(Error::file(&path, problem));
+            }
+            // Only those of the first are used, and a thousand parts could each hold as much as a header may.
+            if number > 1 {
+                header.metadata.clear();
             }
         }
         Ok(Self { parts })

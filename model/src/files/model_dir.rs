@@ -193,10 +193,8 @@ impl<'a> ModelDir<'a> {
             return Ok(Map::new());
         }
         let text = self.text(name)?;
-        if matches!(self.source, Source::Disk) {
-            check_json_values(text.as_bytes(), MOST_IN_CONFIG)
-                .map_err(|problem| self.error(name, problem))?;
-        }
+        check_json_values(text.as_bytes(), MOST_IN_CONFIG)
+            .map_err(|problem| self.error(name, problem))?;
         serde_json::from_str(&text).map_err(|e| self.error(name, format!("is no JSON object: {e}")))
     }
 }
@@ -204,6 +202,18 @@ impl<'a> ModelDir<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_are_counted_wherever_the_file_is() {
+        let many = format!("{{\"a\":[{}0]}}", "0,".repeat(MOST_IN_CONFIG));
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(CONFIG), &many).unwrap();
+        let files = [(CONFIG, many.as_bytes())];
+        for folder in [ModelDir::on_disk(dir.path()).unwrap(), ModelDir::of(&files)] {
+            let error = folder.json(CONFIG).unwrap_err().to_string();
+            assert!(error.ends_with("config.json: has more than 131072 values"), "{error}");
+        }
+    }
 
     #[test]
     fn a_pointer_of_git_lfs_is_not_taken_for_the_file() {

@@ -26,6 +26,7 @@ mod bpe;
 mod byte_level;
 mod chatglm;
 mod chatglm2;
+mod counted;
 mod decoder;
 pub(crate) mod gguf;
 mod glm10b;
@@ -59,8 +60,6 @@ use std::path::Path;
 
 const NEWLINE: &str = "<n>";
 const TAB: &str = "<|tab|>";
-/// The longest run of blanks that has a piece of its own.
-const LONGEST_RUN: usize = 80;
 
 /// A folder with one of these has a tokenizer.
 const MAIN_FILES: [&str; 5] =
@@ -128,10 +127,7 @@ impl Encoder {
     /// If the normalized text is too long, or the byte-level model fails.
     fn encode(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
         match self {
-            Encoder::Pieces(model) => {
-                let encoded = model.encode(text, ids);
-                encoded.ok_or_else(|| Error::Prompt("the normalized text is too long".into()))
-            }
+            Encoder::Pieces(model) => model.encode(text, ids),
             Encoder::Bytes(model) => model.encode(text, ids).map_err(Error::Prompt),
         }
     }

@@ -9,15 +9,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ::safetensors::tensor::{Dtype as Stored, Metadata};
+use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
 use super::{Bytes, Contents, Dtype, Tensor};
 use crate::error::{self, Error};
-use crate::limits::checkpoint::MAX_HEADER;
+use crate::limits::checkpoint::{MAX_HEADER, MAX_METADATA, MAX_TENSORS};
+use crate::memory::copy;
 
 /// Reads the header and returns the tensors.
 pub(super) fn read(path: &Arc<Path>, file: &Bytes) -> error::Result<Contents> {
     let (header, data) = split(file).map_err(|problem| Error::file(path, problem))?;
+    // Copied, so that no other process can change it between check and use.
+    let header = copy(header, path.display())?;
     let metadata = parse(&header, data.len()).map_err(|problem| Error::file(path, problem))?;
     let mut tensors = Vec::new();
     for (name, info) in metadata.tensors() {
@@ -44,20 +48,20 @@ pub(super) fn header_len(file: &[u8]) -> Result<u64, String> {
     Ok(length)
 }
 
-/// The header and the data after it. The header is copied, so that no other process can change it between check and use.
-fn split(file: &Bytes) -> Result<(Vec<u8>, Bytes), String> {
+/// The header and the data after it.
+fn split(file: &Bytes) -> Result<(&[u8], Bytes), String> {
     let length = header_len(file)?;
     let rest = file.get(8..).unwrap_or_default();
     let cut_off = || format!("is cut off: a header of {length} bytes in {} bytes", rest.len());
     let length = usize::try_from(length).map_err(|_| cut_off())?;
     let header = rest.get(..length).ok_or_else(cut_off)?;
     let data = file.slice(8 + length..file.len()).ok_or_else(cut_off)?;
-    Ok((header.to_vec(), data))
+    Ok((header, data))
 }
 
 fn parse(header: &[u8], data_len: usize) -> Result<Metadata, String> {
     let fail = |error: serde_json::Error| format!("header: {error}");
-    unique_names(header).map_err(fail)?;
+    check_names(header).map_err(fail)?;
     let metadata: Metadata = serde_json::from_slice(header).map_err(fail)?;
     let promised = metadata.data_len();
     if promised != data_len {
@@ -66,8 +70,9 @@ fn parse(header: &[u8], data_len: usize) -> Result<Metadata, String> {
     Ok(metadata)
 }
 
-/// Rejects repeated names. JSON does not define which of two equal names counts, so two readers could see different models.
-fn unique_names(header: &[u8]) -> serde_json::Result<()> {
+/// Rejects repeated names, and too many. JSON does not define which of two equal names counts, so two readers could see different
+/// models.
+fn check_names(header: &[u8]) -> serde_json::Result<()> {
     struct Names;
 
     impl<'de> Visitor<'de> for Names {
@@ -78,12 +83,21 @@ fn unique_names(header: &[u8]) -> serde_json::Result<()> {
         }
 
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-            let mut names = HashSet::new();
-            while let Some((name, IgnoredAny)) = map.next_entry::<String, _>()? {
+            let (mut names, mut tensors) = (HashSet::new(), 0);
+            while let Some(name) = map.next_key::<String>()? {
                 if names.contains(&name) {
                     return Err(A::Error::custom(format!("tensor {name} appears twice")));
                 }
+                if name == "__metadata__" {
+                    map.next_value::<FewEntries>()?;
+                } else {
+                    map.next_value::<IgnoredAny>()?;
+                    tensors += 1;
+                }
                 names.insert(name);
+                if tensors > MAX_TENSORS {
+                    return Err(A::Error::custom(format!("has more than {MAX_TENSORS} tensors")));
+                }
             }
             Ok(())
         }
@@ -92,6 +106,42 @@ fn unique_names(header: &[u8]) -> serde_json::Result<()> {
     let mut json = serde_json::Deserializer::from_slice(header);
     json.deserialize_map(Names)?;
     json.end()
+}
+
+/// Metadata that are few enough, of which nothing is kept.
+struct FewEntries;
+
+impl<'de> Deserialize<'de> for FewEntries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+
+        impl<'de> Visitor<'de> for Entries {
+            type Value = FewEntries;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object of texts")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<FewEntries, A::Error> {
+                let mut count = 0;
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
+                    count += 1;
+                    if count > MAX_METADATA {
+                        let problem = format!("__metadata__ has more than {MAX_METADATA} entries");
+                        return Err(A::Error::custom(problem));
+                    }
+                }
+                Ok(FewEntries)
+            }
+
+            // Some writers put nothing there.
+            fn visit_unit<E>(self) -> Result<FewEntries, E> {
+                Ok(FewEntries)
+            }
+        }
+
+        deserializer.deserialize_any(Entries)
+    }
 }
 
 fn dtype(stored: Stored) -> Option<Dtype> {

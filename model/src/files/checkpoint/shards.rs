@@ -7,9 +7,11 @@ use serde::Deserialize;
 
 use super::{Bytes, Format, Tensor, is_buffer};
 use crate::error::{Error, Result};
+use crate::files::json::check_json_values;
 use crate::files::model_dir::{IS_LFS_POINTER, is_lfs_pointer};
 use crate::files::utf8::utf8;
-use crate::limits::checkpoint::MAX_INDEX;
+use crate::limits::checkpoint::{MAX_INDEX, MOST_IN_INDEX};
+use crate::memory::{copy, reserve};
 
 /// `*.index.json` as transformers writes it.
 #[derive(Deserialize)]
@@ -25,17 +27,18 @@ pub(super) fn read(index_path: &Path, format: Format) -> Result<Vec<Tensor>> {
         return Err(Error::file(index_path, format!("is larger than {MAX_INDEX} bytes")));
     }
     // Copied, so that no other process can change it between check and use.
-    let json = file.to_vec();
+    let json = copy(&file, index_path.display())?;
     file.check()?;
     if is_lfs_pointer(&json) {
         return Err(Error::file(index_path, IS_LFS_POINTER));
     }
     let text = utf8(&json).map_err(|problem| Error::file(index_path, problem.to_string()))?;
+    check_json_values(&json, MOST_IN_INDEX).map_err(|problem| Error::file(index_path, problem))?;
     let index: Index =
         serde_json::from_str(text).map_err(|error| Error::file(index_path, error.to_string()))?;
     let folder = index_path.parent().unwrap_or(Path::new(""));
     let shards: BTreeSet<_> = index.weight_map.values().collect();
-    let mut tensors = Vec::with_capacity(index.weight_map.len());
+    let mut tensors = Vec::new();
     for shard in shards {
         check_name(index_path, shard)?;
         let mut contents = format.read(&folder.join(shard))?;
@@ -44,6 +47,7 @@ pub(super) fn read(index_path: &Path, format: Format) -> Result<Vec<Tensor>> {
         for tensor in &contents.tensors {
             check_home(index_path, shard, index.weight_map.get(tensor.name()), tensor)?;
         }
+        reserve(&mut tensors, contents.tensors.len(), index_path.display())?;
         tensors.extend(contents.tensors);
     }
     check_complete(folder, &index, &tensors)?;

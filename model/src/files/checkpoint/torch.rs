@@ -23,12 +23,14 @@ use super::{Bytes, Contents, Dtype, Tensor};
 use crate::error::{self, Error};
 use crate::limits::checkpoint::MAX_RANK;
 use crate::limits::checkpoint::{MAX_DEPTH, MAX_PICKLE, MAX_TENSOR_NAME};
+use crate::memory::copy;
 
 /// Reads the archive and its pickle, and returns the tensors.
 pub(super) fn read(path: &Arc<Path>, file: &Bytes) -> error::Result<Contents> {
     let fail = |problem| Error::file(path, problem);
     let archive = open(file).map_err(fail)?;
-    let pickle = copy_pickle(&archive, file).map_err(fail)?;
+    // Copied, so that no other process can change it between check and use.
+    let pickle = copy(pickle_of(&archive, file).map_err(fail)?, path.display())?;
     let pickle = pickle::read(&pickle).map_err(|problem| fail(format!("data.pkl, {problem}")))?;
     let mut tensors = Vec::new();
     for (name, arguments) in named_tensors(&pickle).map_err(fail)? {
@@ -81,14 +83,13 @@ fn open(file: &[u8]) -> Result<Archive, String> {
     }
 }
 
-/// The pickle, copied so that no other process can change it between check and use.
-fn copy_pickle(archive: &Archive, file: &[u8]) -> Result<Vec<u8>, String> {
+fn pickle_of<'f>(archive: &Archive, file: &'f [u8]) -> Result<&'f [u8], String> {
     let range = archive.find("data.pkl");
     let pickle = range.and_then(|range| file.get(range)).ok_or("is a zip file without data.pkl")?;
     if pickle.len() > MAX_PICKLE {
         return Err(format!("data.pkl has {} bytes, more than {MAX_PICKLE}", pickle.len()));
     }
-    Ok(pickle.to_vec())
+    Ok(pickle)
 }
 
 /// Finds the tensors in nested dictionaries. Each dictionary is visited at most once. Otherwise a cycle, or dictionaries that each

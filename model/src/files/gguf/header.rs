@@ -12,13 +12,16 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
+use std::path::Path;
 
 use super::block::BlockType;
 use super::value::Value;
+use crate::error::{self, Error};
 use crate::files::checkpoint::Dtype;
 use crate::files::cursor::Cursor;
 use crate::limits::checkpoint::MAX_RANK;
-use crate::limits::gguf::{MAX_HEADER, MAX_NAME};
+use crate::limits::gguf::{MAX_HEADER, MAX_KEYS, MAX_NAME, MAX_TENSORS};
+use crate::memory::copy;
 
 /// The first bytes of a file.
 pub(crate) const MAGIC: &[u8; 4] = b"GGUF";
@@ -52,9 +55,18 @@ pub(crate) struct Info {
 
 /// What is wrong with a file, and the tensor if it is about one.
 #[derive(Debug)]
-pub(crate) struct Problem {
-    pub(crate) tensor: Option<String>,
-    pub(crate) text: String,
+struct Problem {
+    tensor: Option<String>,
+    text: String,
+}
+
+impl Problem {
+    fn error(self, path: &Path) -> Error {
+        match self.tensor {
+            Some(tensor) => Error::tensor(path, &tensor, self.text),
+            None => Error::file(path, self.text),
+        }
+    }
 }
 
 impl From<String> for Problem {
@@ -64,16 +76,19 @@ impl From<String> for Problem {
 }
 
 impl Header {
-    /// Reads the header of a file. It is copied before it is read, so that no other process can change it between check and use. How
+    /// Reads the header of the file at `path`. It is copied before it is read, so that no other process can change it between check and use. How
     /// long it is, is known at its end: more is copied until it is all there.
-    pub(crate) fn read(file: &[u8]) -> Result<Self, Problem> {
+    ///
+    /// # Errors
+    /// If the header is not valid or exceeds a limit, or there is no memory for its copy.
+    pub(crate) fn read(path: &Path, file: &[u8]) -> error::Result<Self> {
         let most = file.len().min(MAX_HEADER);
         let mut size = FIRST_COPY.min(most);
         loop {
-            let copy = file[..size].to_vec();
+            let copy = copy(&file[..size], path.display())?;
             match Self::parse(&copy, file.len()) {
                 Err(_) if size < most => size = size.saturating_mul(4).min(most),
-                parsed => return parsed,
+                parsed => return parsed.map_err(|problem| problem.error(path)),
             }
         }
     }
@@ -84,6 +99,11 @@ impl Header {
         check_version(&mut cursor)?;
         let tensors = cursor.count(LEAST[1], "tensors")?;
         let keys = cursor.count(LEAST[0], "keys")?;
+        for (count, most, what) in [(tensors, MAX_TENSORS, "tensors"), (keys, MAX_KEYS, "keys")] {
+            if count > most {
+                return Err(format!("has more than {most} {what}").into());
+            }
+        }
         let mut metadata = BTreeMap::new();
         for _ in 0..keys {
             let key = name(&mut cursor, "a key")?;

@@ -2,6 +2,7 @@
 
 use crate::files::cursor::Cursor;
 use crate::limits::gguf::MAX_DEPTH;
+use crate::memory::{copy, copy_text};
 
 /// The type of a value, and of the elements of an array.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,11 +81,15 @@ impl Value {
             Kind::F32 => Value::Float(f32::from_le_bytes(cursor.array()?).into()),
             Kind::F64 => Value::Float(f64::from_le_bytes(cursor.array()?)),
             Kind::Bool => Value::Bool(boolean(cursor)?),
-            Kind::Text => Value::Text(cursor.text()?.to_owned()),
+            Kind::Text => {
+                let text = copy_text(cursor.text()?, "its text");
+                Value::Text(text.map_err(|error| error.to_string())?)
+            }
             Kind::Array => {
                 let (kind, len) = array_start(cursor)?;
                 let bytes = cursor.consumed(|cursor| skip(kind, len, cursor, 1))?;
-                Value::Array(Array { kind, len, bytes: bytes.to_vec() })
+                let bytes = copy(bytes, "its array").map_err(|error| error.to_string())?;
+                Value::Array(Array { kind, len, bytes })
             }
         })
     }

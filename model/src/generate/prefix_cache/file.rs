@@ -20,15 +20,13 @@ use sha2::{Digest, Sha256};
 use super::{MAX_SEQUENCES, PrefixCache, part};
 use crate::error::{Error, Result};
 use crate::files::regular::open_regular;
+use crate::limits::run::SYNC_BYTES;
 use crate::network::hook::CancelToken;
 use crate::network::model::Model;
 use crate::network::sequence::Sequence;
 
 const MAGIC: &[u8; 16] = b"glm-prefix-cache";
 const VERSION: u32 = 4;
-
-/// Most bytes that are written before they must be on the disk. A thread that waits for the disk cannot be cancelled.
-const SYNC_BYTES: usize = 64 << 20;
 
 impl PrefixCache {
     /// # Errors

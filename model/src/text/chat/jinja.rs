@@ -17,6 +17,7 @@ mod guard;
 mod held;
 mod operators;
 mod percent;
+mod pieces;
 mod source;
 mod text;
 mod weight;

@@ -177,5 +177,5 @@ fn trie(tokens: &[Token], wanted: impl Fn(&Token) -> bool) -> Result<Trie, Strin
         }
     }
     names.dedup_by_key(|(name, _)| *name);
-    Ok(Trie::new(&names))
+    Trie::new(&names)
 }

@@ -8,11 +8,11 @@ use super::added::{Found, Shown, Token};
 use super::decoder::{Decoding, Invalid, Marked};
 use super::sentencepiece::SentencePiece;
 use super::settings;
-use super::{Build, Encoder, Family, LONGEST_RUN, NEWLINE, Special, SpecialIds, TAB, Tokenizer};
+use super::{Build, Encoder, Family, NEWLINE, Special, SpecialIds, TAB, Tokenizer};
 use crate::error::Result;
 use crate::files::fields::Fields;
 use crate::files::model_dir::ModelDir;
-use crate::limits::tokenizer::MAX_IMAGE_TOKENS;
+use crate::limits::tokenizer::{LONGEST_RUN, MAX_IMAGE_TOKENS};
 use std::fmt::Write;
 
 pub(super) const FILE: &str = "ice_text.model";

@@ -11,7 +11,8 @@
 //! Decoding a whole answer uses the same stages, so streamed and whole text are equal.
 
 use super::sentencepiece::surface;
-use super::{LONGEST_RUN, NEWLINE, TAB};
+use super::{NEWLINE, TAB};
+use crate::limits::tokenizer::LONGEST_RUN;
 use crate::text::rewrite::Replace;
 
 /// The clean-up of transformers in its order. Each entry is one pass over the result of the one before it.

@@ -23,6 +23,7 @@ use super::split::GLM4;
 use super::transformers;
 use super::{chatglm2, gpt2};
 use crate::files::gguf::{Array, Value};
+use crate::limits::gguf::MAX_VOCABULARY;
 use crate::limits::tokenizer::MAX_TOKENS;
 
 type Metadata = BTreeMap<String, Value>;
@@ -256,7 +257,11 @@ impl<'m> Vocabulary<'m> {
 
 fn array<'m>(metadata: &'m Metadata, key: &str) -> Result<&'m Array, String> {
     let array = metadata.get(key).and_then(Value::array);
-    array.ok_or_else(|| format!("{key} is missing, or no list"))
+    let array = array.ok_or_else(|| format!("{key} is missing, or no list"))?;
+    match array.len() {
+        0..=MAX_VOCABULARY => Ok(array),
+        _ => Err(format!("{key} has more than {MAX_VOCABULARY} elements")),
+    }
 }
 
 fn texts<'m>(metadata: &'m Metadata, key: &str) -> Result<Vec<&'m str>, String> {

@@ -13,7 +13,9 @@ use super::split::{GPT2, Splitter};
 use super::{Build, Encoder, Family, Special, SpecialIds, Tokenizer, shortened};
 use crate::error::Result;
 use crate::files::fields::Fields;
+use crate::files::json::check_json_values;
 use crate::files::model_dir::{ADDED_TOKENS as ADDED, ModelDir};
+use crate::limits::file::MOST_IN_TOKENIZER;
 
 pub(super) const VOCAB: &str = "vocab.json";
 pub(super) const MERGES: &str = "merges.txt";
@@ -21,8 +23,10 @@ pub(super) const CHINESE: &str = "cog-pretrain.model";
 const SOP: &str = "<|startofpiece|>";
 
 pub(super) fn open_english(folder: &ModelDir) -> Result<Tokenizer> {
-    let vocab: Vocab = serde_json::from_str(&folder.text(VOCAB)?)
-        .map_err(|e| folder.error(VOCAB, shortened(&e.to_string())))?;
+    let text = folder.text(VOCAB)?;
+    check_json_values(text.as_bytes(), MOST_IN_TOKENIZER).map_err(|e| folder.error(VOCAB, e))?;
+    let vocab: Vocab =
+        serde_json::from_str(&text).map_err(|e| folder.error(VOCAB, shortened(&e.to_string())))?;
     let tokens = gpt2::tokens(&vocab).map_err(|problem| folder.error(VOCAB, problem))?;
     let model = gpt2::merges_of_lines(folder.text(MERGES)?.as_bytes())
         .and_then(|merges| Merges::new(vocab, merges, false))

@@ -12,6 +12,7 @@ use super::{Build, Encoder, Family, Special, SpecialIds, Tokenizer};
 use crate::error::Result;
 use crate::files::model_dir::ModelDir;
 use crate::files::utf8::utf8;
+use crate::limits::tokenizer::MAX_TOKENS;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::collections::HashMap;
@@ -70,6 +71,9 @@ fn parse(file: &[u8]) -> Result<ByteLevel, String> {
             .ok_or_else(|| format!("line {number} is not a token in base64 and its id"))?;
         if tokens.insert(id, token).is_some() {
             return Err(format!("line {number}: there is already a token with the id {id}"));
+        }
+        if tokens.len() > MAX_TOKENS {
+            return Err(format!("has more than {MAX_TOKENS} tokens"));
         }
     }
     ByteLevel::of_ranks(tokens, Splitter::new(GLM4)?)

@@ -6,7 +6,7 @@
 //! and words that were split by [`super::split`].
 
 use super::{MAX_ID, shortened};
-use crate::limits::tokenizer::MAX_TOKEN;
+use crate::limits::tokenizer::{MAX_MERGES, MAX_TOKEN, MAX_TOKENS};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use std::collections::HashMap;
@@ -95,11 +95,15 @@ impl<'de> Deserialize<'de> for Merge {
 /// The merges of `merges.txt`: two tokens a line, the first line first.
 ///
 /// # Errors
-/// If the file is not UTF-8.
+/// If the file is not UTF-8, or has too many merges.
 pub(super) fn merges_of_lines(file: &[u8]) -> Result<Vec<Merge>, String> {
     let text = std::str::from_utf8(file).map_err(|_| "is not UTF-8")?;
     let is_merge = |line: &&str| !line.starts_with("#version") && !line.trim().is_empty();
-    Ok(text.lines().filter(is_merge).map(Merge::of_line).collect())
+    let lines = || text.lines().filter(is_merge);
+    if lines().nth(MAX_MERGES).is_some() {
+        return Err(format!("has more than {MAX_MERGES} merges"));
+    }
+    Ok(lines().map(Merge::of_line).collect())
 }
 
 /// A list of merges, which the crate `tokenizers` applies to a word.
@@ -156,11 +160,17 @@ impl Merges {
 /// The bytes of all tokens by their ids.
 ///
 /// # Errors
-/// If a token contains a character that stands for no byte, is empty or too long, or has the id of another or one that is
+/// If there are too many, a token contains a character that stands for no byte, is empty or too long, or has the id of another or one that is
 /// too high.
 pub(super) fn tokens(vocab: &Vocab) -> Result<HashMap<u32, Vec<u8>>, String> {
     let alphabet = Alphabet::new();
-    let mut tokens = HashMap::with_capacity(vocab.len());
+    if vocab.len() > MAX_TOKENS {
+        return Err(format!("has more than {MAX_TOKENS} tokens"));
+    }
+    let mut tokens = HashMap::new();
+    tokens
+        .try_reserve(vocab.len())
+        .map_err(|_| format!("the memory for {} tokens cannot be allocated", vocab.len()))?;
     for (token, &id) in vocab {
         if id >= MAX_ID {
             return Err(format!("the id {id} is not below {MAX_ID}"));
@@ -225,6 +235,14 @@ mod tests {
             let merged = Merges::new(vocab(&["a", "b", "ab"]), merges(lines), false);
             assert!(merged.err().expect(lines).contains("merge"), "{lines}");
         }
+    }
+
+    #[test]
+    fn so_many_merges_are_read_and_no_more() {
+        let lines = "a b\n".repeat(MAX_MERGES + 1);
+        assert_eq!(merges_of_lines(&lines.as_bytes()[4..]).expect("merges").len(), MAX_MERGES);
+        let error = merges_of_lines(lines.as_bytes()).expect_err("a merge too many");
+        assert_eq!(error, "has more than 1048576 merges");
     }
 
     #[test]

@@ -21,13 +21,13 @@ impl Normalizer {
     /// whether superfluous blanks are removed.
     ///
     /// # Errors
-    /// If the map is not valid.
+    /// If the map is not valid, or the memory cannot be allocated.
     pub(super) fn new(
         map: &[u8],
         verbatim: &[(&str, u32)],
         collapse: bool,
     ) -> Result<Self, String> {
-        Ok(Normalizer { map: CharsMap::parse(map)?, collapse, verbatim: Trie::new(verbatim) })
+        Ok(Normalizer { map: CharsMap::parse(map)?, collapse, verbatim: Trie::new(verbatim)? })
     }
 
     /// The length of the longest user-defined piece that is a prefix of `text`.

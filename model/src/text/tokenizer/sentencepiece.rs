@@ -18,14 +18,21 @@
 use super::bpe::{self, Joined, Symbol};
 use super::normalizer::{BLANK, Normalizer};
 use super::trie::Trie;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::files::model_dir::ModelDir;
-use crate::limits::tokenizer::{MAX_GROWTH, MAX_NORMALIZED, MAX_PIECE, MAX_SENTENCEPIECE};
+use crate::limits::tokenizer::{
+    MAX_GROWTH, MAX_NORMALIZED, MAX_PIECE, MAX_SENTENCEPIECE, MAX_TOKENS,
+};
+use crate::memory::{room, zeros};
 use prost::Message;
+use prost::encoding::{DecodeContext, decode_key, skip_field};
 use std::cmp::Ordering;
 
 /// The score of an unknown character is the lowest score of a piece minus this.
 const UNKNOWN_PENALTY: f32 = 10.0;
+
+/// What needs memory for a text.
+const PARTS: &str = "the parts of the text";
 
 /// The file: the fields of SentencePiece's `sentencepiece_model.proto` that are used here.
 #[derive(Clone, PartialEq, Message)]
@@ -121,7 +128,7 @@ impl SentencePiece {
     ///
     /// # Errors
     /// If the file is not valid, or has settings that are not supported.
-    pub(super) fn open(folder: &ModelDir, name: &str) -> Result<Self, Error> {
+    pub(super) fn open(folder: &ModelDir, name: &str) -> Result<Self> {
         let file = folder.read(name)?;
         Self::parse(&file).map_err(|problem| folder.error(name, problem))
     }
@@ -134,8 +141,8 @@ impl SentencePiece {
         if file.len() > MAX_SENTENCEPIECE {
             return Err(format!("{} bytes are too many for a SentencePiece model", file.len()));
         }
-        let proto =
-            ModelProto::decode(file).map_err(|e| format!("not a SentencePiece model: {e}"))?;
+        check_count(file)?;
+        let proto = ModelProto::decode(file).map_err(not_a_model)?;
         // The settings are at the end, and a file that is cut between two pieces is still valid protobuf.
         let (Some(trainer), Some(spec)) = (proto.trainer, proto.normalizer) else {
             return Err(
@@ -159,7 +166,7 @@ impl SentencePiece {
         };
         let map = spec.precompiled_charsmap.unwrap_or_default();
         let normalizer = Normalizer::new(&map, &of_kind(&[Kind::UserDefined]), collapse)?;
-        let trie = Trie::new(&of_kind(&[Kind::Normal, Kind::UserDefined]));
+        let trie = Trie::new(&of_kind(&[Kind::Normal, Kind::UserDefined]))?;
         let algorithm =
             if trainer.model_type == Some(BPE) { bpe(&pieces)? } else { unigram(&pieces) };
         Ok(SentencePiece {
@@ -197,15 +204,19 @@ impl SentencePiece {
         &self.unknown_surface
     }
 
-    /// Appends the ids of `text`. `None` if the normalized text is too long.
-    pub(super) fn encode(&self, text: &str, ids: &mut Vec<u32>) -> Option<()> {
+    /// Appends the ids of `text`.
+    ///
+    /// # Errors
+    /// If the normalized text is too long, or there is no memory for its parts.
+    pub(super) fn encode(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
         let most = MAX_NORMALIZED.min(text.len().saturating_mul(MAX_GROWTH) + 64);
-        let text = self.normalizer.normalize(text, most)?;
+        let text = self.normalizer.normalize(text, most);
+        let text = text.ok_or_else(|| Error::Prompt("the normalized text is too long".into()))?;
         let parts = match &self.algorithm {
             Algorithm::Unigram { unknown_score, best_score } => {
-                self.best_segmentation(&text, *unknown_score, *best_score)
+                self.best_segmentation(&text, *unknown_score, *best_score)?
             }
-            Algorithm::Bpe { ranks } => self.merged(&text, ranks),
+            Algorithm::Bpe { ranks } => self.merged(&text, ranks)?,
         };
         let mut after_unknown = false;
         for Symbol { start, end, id } in parts {
@@ -220,13 +231,14 @@ impl SentencePiece {
             }
             after_unknown = is_unknown;
         }
-        Some(())
+        Ok(())
     }
 
     /// Joins characters to pieces. User-defined pieces are found first and are not joined.
-    fn merged(&self, text: &str, ranks: &[u32]) -> Vec<Symbol> {
+    fn merged(&self, text: &str, ranks: &[u32]) -> Result<Vec<Symbol>> {
         let id = |start, end| self.trie.get(&text.as_bytes()[start..end]);
-        let mut parts = Vec::with_capacity(text.len() / 2);
+        // Most characters take several bytes, or are joined.
+        let mut parts = room(text.len() / 2, PARTS)?;
         let mut start = 0;
         while let Some(first) = text[start..].chars().next() {
             let length = self.normalizer.verbatim(&text[start..]).unwrap_or(first.len_utf8());
@@ -235,17 +247,23 @@ impl SentencePiece {
             start = end;
         }
         let stays = |part: Symbol| self.pieces[part.id as usize].kind == Kind::UserDefined;
-        bpe::merge(parts, |left, right| {
+        Ok(bpe::merge(parts, |left, right| {
             if stays(left) || stays(right) {
                 return None;
             }
             let id = id(left.start, right.end)?;
             Some(Joined { rank: ranks[id as usize], id })
-        })
+        }))
     }
 
-    fn best_segmentation(&self, text: &str, unknown_score: f32, best_score: f32) -> Vec<Symbol> {
-        let mut best = vec![Best::default(); text.len() + 1];
+    fn best_segmentation(
+        &self,
+        text: &str,
+        unknown_score: f32,
+        best_score: f32,
+    ) -> Result<Vec<Symbol>> {
+        let mut best = room(text.len() + 1, PARTS)?;
+        best.resize(text.len() + 1, Best::default());
         for (place, c) in text.char_indices() {
             let here = best[place].score;
             let mut has_single = false;
@@ -265,7 +283,7 @@ impl SentencePiece {
             end = start;
         }
         parts.reverse();
-        parts
+        Ok(parts)
     }
 
     /// The score of a piece. That of a user-defined piece is so high that it is always chosen.
@@ -307,6 +325,24 @@ fn unigram(pieces: &[Piece]) -> Algorithm {
     }
 }
 
+/// Checks how many pieces a file has before they are read: one without a text takes two bytes there, and forty in memory.
+fn check_count(mut file: &[u8]) -> Result<(), String> {
+    let mut count = 0;
+    while !file.is_empty() {
+        let (tag, kind) = decode_key(&mut file).map_err(not_a_model)?;
+        skip_field(kind, tag, &mut file, DecodeContext::default()).map_err(not_a_model)?;
+        count += usize::from(tag == 1);
+    }
+    match count {
+        0..=MAX_TOKENS => Ok(()),
+        _ => Err(format!("has more than {MAX_TOKENS} pieces")),
+    }
+}
+
+fn not_a_model(error: prost::DecodeError) -> String {
+    format!("not a SentencePiece model: {error}")
+}
+
 fn bpe(pieces: &[Piece]) -> Result<Algorithm, String> {
     if let Some(id) = pieces.iter().position(|piece| piece.kind == Kind::Unused) {
         return Err(format!("piece {id} is unused, which is not supported in a BPE model"));
@@ -315,7 +351,7 @@ fn bpe(pieces: &[Piece]) -> Result<Algorithm, String> {
     // Scores are finite, so they are ordered.
     order
         .sort_by(|&a, &b| pieces[b].score.partial_cmp(&pieces[a].score).unwrap_or(Ordering::Equal));
-    let mut ranks = vec![0; pieces.len()];
+    let mut ranks = zeros(pieces.len(), "the ranks of pieces").map_err(|e| e.to_string())?;
     let mut rank = 0;
     for pair in order.windows(2) {
         rank += u32::from(pieces[pair[0]].score != pieces[pair[1]].score);
@@ -416,4 +452,19 @@ fn sort(pieces: &[Piece]) -> Result<Vec<(&str, u32)>, String> {
 pub(super) fn surface(piece: &str, at_start: bool) -> String {
     let piece = if at_start { piece.strip_prefix(BLANK).unwrap_or(piece) } else { piece };
     piece.replace(BLANK, " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_counted_before_they_are_read() {
+        // A piece without a text.
+        let file = b"\x0a\0".repeat(MAX_TOKENS + 1);
+        let problem = |file| SentencePiece::parse(file).err().expect("no model");
+        assert_eq!(problem(&file), "has more than 1048576 pieces");
+        assert!(problem(&file[2..]).contains("settings"), "as many as there may be");
+        assert!(problem(&file[..3]).starts_with("not a SentencePiece model"));
+    }
 }

@@ -6,10 +6,15 @@
 //! look-around take linear time for one match of any pattern. So the ending is a second pattern here, `\s+`. A match of it
 //! that has several characters and is not at the end of the text loses its last character. Other look-around is an error.
 //!
-//! A pattern that searches to the end of the text for every word still takes quadratic time for a text. The published
-//! patterns do not; for others [`super::byte_level`] limits the time, in proportion to the length of the text.
+//! A pattern that searches to the end of the text for every word still takes quadratic time for a text, and one of many states takes
+//! long for a single word. The published patterns do neither; for others the work is [counted], and limited in proportion to the length
+//! of the text.
+//!
+//! [counted]: super::counted
 
-use crate::limits::tokenizer::{MAX_PATTERN, MAX_PATTERN_SIZE};
+use super::counted::{Counted, Found};
+use crate::limits::tokenizer::{MAX_PATTERN, MAX_PATTERN_SIZE, MAX_SPLIT_WORK};
+use regex_automata::hybrid::dfa::Cache;
 use regex_automata::meta::{Config, Regex};
 use regex_automata::{Input, PatternID};
 
@@ -32,9 +37,13 @@ const BLANKS: &str = r"|\s+(?!\S)|\s+";
 const KNOWN: [&str; 4] = [GPT2, GLM4, DIGIT, DIGITS];
 
 /// A compiled pattern.
-pub(super) struct Splitter {
-    regex: Regex,
-    known: bool,
+pub(super) struct Splitter(Engine);
+
+enum Engine {
+    /// Of a pattern that is known.
+    Known(Regex),
+    /// Of any other.
+    Counted(Box<Counted>),
 }
 
 impl Splitter {
@@ -44,54 +53,111 @@ impl Splitter {
         if pattern.len() > MAX_PATTERN {
             return Err(format!("a split pattern of {} bytes is not supported", pattern.len()));
         }
-        let patterns = match pattern.strip_suffix(BLANKS) {
-            Some(words) => vec![words, r"\s+"],
-            None => vec![pattern],
-        };
+        let patterns = parts(pattern);
+        let unsupported =
+            |cause| format!("the split pattern {pattern:?} is not supported: {cause}");
         let config = Config::new().nfa_size_limit(Some(MAX_PATTERN_SIZE));
-        let regex = Regex::builder().configure(config).build_many(&patterns);
-        let known = KNOWN.contains(&pattern);
-        regex.map(|regex| Splitter { regex, known }).map_err(|error| {
-            let cause = error.syntax_error().map_or_else(|| error.to_string(), |e| e.to_string());
-            format!("the split pattern {pattern:?} is not supported: {cause}")
-        })
-    }
-
-    /// Whether the pattern is known to take linear time for a whole text.
-    pub(super) fn is_known(&self) -> bool {
-        self.known
+        let regex = Regex::builder().configure(config).build_many(&patterns).map_err(|error| {
+            unsupported(error.syntax_error().map_or_else(|| error.to_string(), |e| e.to_string()))
+        })?;
+        Ok(Self(match KNOWN.contains(&pattern) {
+            true => Engine::Known(regex),
+            false => Engine::Counted(Box::new(Counted::new(&patterns).map_err(unsupported)?)),
+        }))
     }
 
     /// The words of `text`. Joined they are the text.
-    pub(super) fn split<'t>(&self, text: &'t str) -> impl Iterator<Item = &'t str> {
-        let mut at = 0;
-        std::iter::from_fn(move || {
-            let end = self.word_end(text, at)?;
-            Some(&text[std::mem::replace(&mut at, end)..end])
-        })
+    pub(super) fn split<'s, 't>(&'s self, text: &'t str) -> Words<'s, 't> {
+        let cache = match &self.0 {
+            Engine::Known(_) => None,
+            Engine::Counted(counted) => Some(counted.cache()),
+        };
+        Words { engine: &self.0, cache, text, at: 0 }
+    }
+}
+
+/// The pattern without its ending, and the pattern of blanks that stands for the ending.
+fn parts(pattern: &str) -> Vec<&str> {
+    match pattern.strip_suffix(BLANKS) {
+        Some(words) => vec![words, r"\s+"],
+        None => vec![pattern],
+    }
+}
+
+/// The work that split patterns from a file may do for a text of a length.
+pub(super) fn work(length: usize) -> u64 {
+    let [base, byte] = MAX_SPLIT_WORK;
+    base.saturating_add(byte.saturating_mul(length as u64))
+}
+
+/// The words of a text, one after the other.
+pub(super) struct Words<'s, 't> {
+    engine: &'s Engine,
+    cache: Option<Cache>,
+    text: &'t str,
+    at: usize,
+}
+
+impl<'t> Words<'_, 't> {
+    /// The next word; `left` is the work that is left.
+    ///
+    /// # Errors
+    /// If a pattern from a file needs more.
+    pub(super) fn next(&mut self, left: &mut u64) -> Result<Option<&'t str>, String> {
+        if self.at == self.text.len() {
+            return Ok(None);
+        }
+        let end = self.word_end(left)?;
+        let start = std::mem::replace(&mut self.at, end);
+        Ok(Some(&self.text[start..end]))
     }
 
-    /// The end of the word that begins at `at`.
-    fn word_end(&self, text: &str, at: usize) -> Option<usize> {
-        if at == text.len() {
-            return None;
+    /// The first match at or after the place where the next word begins.
+    fn find(&mut self, left: &mut u64) -> Result<Option<Found>, String> {
+        let (text, at) = (self.text, self.at);
+        match (self.engine, &mut self.cache) {
+            (Engine::Known(regex), _) => {
+                let found = regex.search(&Input::new(text).span(at..text.len()));
+                Ok(found.map(|found| Found {
+                    start: found.start(),
+                    end: found.end(),
+                    pattern: found.pattern(),
+                }))
+            }
+            (Engine::Counted(counted), cache) => {
+                let cache = cache.get_or_insert_with(|| counted.cache());
+                counted.find(cache, text, at, left).map_err(|_| {
+                    "the split pattern of tokenizer.json takes too long for this text: it is very large, or it looks at the rest of \
+                     the text for each word; use a tokenizer.json with a published pattern"
+                        .into()
+                })
+            }
         }
-        let Some(found) = self.regex.search(&Input::new(text).span(at..text.len())) else {
-            return Some(text.len());
-        };
-        if found.start() > at {
-            return Some(found.start());
+    }
+
+    /// The end of the next word.
+    fn word_end(&mut self, left: &mut u64) -> Result<usize, String> {
+        let Some(found) = self.find(left)? else { return Ok(self.text.len()) };
+        let (text, at) = (self.text, self.at);
+        if found.start > at {
+            return Ok(found.start);
         }
-        let word = &text[at..found.end()];
+        let word = &text[at..found.end];
         let last = word.chars().next_back().map_or(0, char::len_utf8);
-        Some(match word.len() - last {
+        Ok(match word.len() - last {
             // A pattern may match the empty string.
             0 if last == 0 => at + text[at..].chars().next().map_or(1, char::len_utf8),
-            rest if rest > 0 && found.pattern() == BLANKS_ID && found.end() < text.len() => {
-                at + rest
-            }
-            _ => found.end(),
+            rest if rest > 0 && found.pattern == BLANKS_ID && found.end < text.len() => at + rest,
+            _ => found.end,
         })
+    }
+}
+
+impl Drop for Words<'_, '_> {
+    fn drop(&mut self) {
+        if let (Engine::Counted(counted), Some(cache)) = (self.engine, self.cache.take()) {
+            counted.give_back(cache);
+        }
     }
 }
 
@@ -99,11 +165,63 @@ const BLANKS_ID: PatternID = PatternID::new_unchecked(1);
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
     use proptest::prelude::*;
 
     fn split<'t>(pattern: &str, text: &'t str) -> Vec<&'t str> {
-        Splitter::new(pattern).expect("a sound pattern").split(text).collect()
+        words(&Splitter::new(pattern).expect("a sound pattern"), text)
+    }
+
+    fn words<'t>(splitter: &Splitter, text: &'t str) -> Vec<&'t str> {
+        let (mut words, mut left) = (splitter.split(text), work(text.len()));
+        std::iter::from_fn(|| words.next(&mut left).expect("enough work")).collect()
+    }
+
+    /// The pattern, searched as one that is not known.
+    fn counted(pattern: &str) -> Splitter {
+        let counted = Counted::new(&parts(pattern)).expect("a sound pattern");
+        Splitter(Engine::Counted(Box::new(counted)))
+    }
+
+    /// The pattern, searched as one that is known.
+    fn known(pattern: &str) -> Splitter {
+        let regex = Regex::builder().build_many(&parts(pattern));
+        Splitter(Engine::Known(regex.expect("a sound pattern")))
+    }
+
+    #[test]
+    fn work_is_bounded_in_the_search_for_one_word() {
+        let taken = |pattern: &str, text: &str| {
+            let splitter = counted(pattern);
+            let (mut words, mut left) = (splitter.split(text), 1 << 22);
+            loop {
+                match words.next(&mut left) {
+                    Ok(None) => return Some((1 << 22) - left),
+                    Ok(Some(_)) => {}
+                    Err(problem) => {
+                        assert!(problem.contains("takes too long"), "{problem}");
+                        return None;
+                    }
+                }
+            }
+        };
+        let long = "a".repeat(20_000);
+        assert_eq!(taken("(?:a?){5000}", &long), None);
+        assert_eq!(taken("(?s:.*Q|.)", &long), None);
+        assert!(taken("a{1,3}", &long).is_some_and(|work| work < 60_000));
+        // States that are there cost nothing more.
+        let splitter = counted("[ab]{20}|.");
+        let mut work = [0, 1].map(|_| {
+            let (mut words, mut left) = (splitter.split(&long), 1 << 22);
+            while words.next(&mut left).expect("enough work").is_some() {}
+            (1 << 22) - left
+        });
+        work.reverse();
+        assert!(work.is_sorted(), "{work:?}");
+        let error = Splitter::new("(?:a?){50000}").err().expect("a large pattern");
+        assert!(error.contains("is not supported"), "{error}");
     }
 
     #[test]
@@ -148,6 +266,13 @@ mod tests {
         }
     }
 
+    /// Patterns for both engines: the published ones, and some with empty matches, and with places where nothing matches.
+    static BOTH: LazyLock<Vec<(&str, Splitter, Splitter)>> = LazyLock::new(|| {
+        let others = ["a*", "", "[^a]", "s|(?m:^)a", "你+|[0-9]+"];
+        let all = KNOWN.into_iter().chain(others);
+        all.map(|pattern| (pattern, counted(pattern), known(pattern))).collect()
+    });
+
     proptest! {
         #[test]
         fn words_join_to_the_text(text in "([a\u{e9}1 \n!]|\\PC){0,40}") {
@@ -155,6 +280,13 @@ mod tests {
                 let words = split(pattern, &text);
                 prop_assert!(words.iter().all(|word| !word.is_empty()));
                 prop_assert_eq!(words.concat(), text.as_str());
+            }
+        }
+
+        #[test]
+        fn counted_work_makes_the_same_words(text in "([a\u{e9}1 \n!'s你２]|\\PC){0,40}") {
+            for (pattern, counted, known) in &*BOTH {
+                prop_assert_eq!(words(counted, &text), words(known, &text), "{}", pattern);
             }
         }
 

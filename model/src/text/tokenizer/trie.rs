@@ -17,15 +17,27 @@ struct Node {
 
 impl Trie {
     /// Takes pieces with their ids. They must be sorted by their bytes, not empty, and distinct.
-    pub(super) fn new(sorted: &[(impl AsRef<[u8]>, u32)]) -> Self {
+    ///
+    /// # Errors
+    /// If the memory cannot be allocated.
+    pub(super) fn new(sorted: &[(impl AsRef<[u8]>, u32)]) -> Result<Self, String> {
+        let no_memory = |_| "the memory for its tokens cannot be allocated".to_owned();
+        let mut levels = Vec::new();
+        for (depth, nodes) in nodes_of_levels(sorted).into_iter().enumerate() {
+            let mut level = Vec::new();
+            level.try_reserve_exact(nodes).map_err(no_memory)?;
+            level.extend((depth == 0).then_some(Node { first: 0, id: None, byte: 0 }));
+            levels.push(level);
+        }
+        let mut nodes = Vec::new();
+        let all = levels.iter().map(Vec::capacity).sum::<usize>() + 1;
+        nodes.try_reserve_exact(all).map_err(no_memory)?;
         // Sorted pieces reach the nodes of each level in order, so each level is filled from front to back. The children of a
         // node begin at the current end of the next level.
-        let mut levels = vec![vec![Node { first: 0, id: None, byte: 0 }]];
         let mut before: &[u8] = &[];
         for (piece, id) in sorted {
             let piece = piece.as_ref();
-            levels.resize_with(levels.len().max(piece.len() + 2), Vec::new);
-            let shared = piece.iter().zip(before).take_while(|(a, b)| a == b).count();
+            let shared = shared(piece, before);
             for (depth, &byte) in (1..).zip(piece).skip(shared) {
                 let first = levels[depth + 1].len() as u32;
                 levels[depth].push(Node { first, id: None, byte });
@@ -35,7 +47,8 @@ impl Trie {
             }
             before = piece;
         }
-        Trie { nodes: join(levels) }
+        join(levels, &mut nodes);
+        Ok(Trie { nodes })
     }
 
     /// Length and id of every piece that is a prefix of `text`, the shortest first.
@@ -61,16 +74,32 @@ impl Trie {
     }
 }
 
+/// The nodes of each level, of which the last has none.
+fn nodes_of_levels(sorted: &[(impl AsRef<[u8]>, u32)]) -> Vec<usize> {
+    let mut counts = vec![1];
+    let mut before: &[u8] = &[];
+    for (piece, _) in sorted {
+        let piece = piece.as_ref();
+        counts.resize(counts.len().max(piece.len() + 2), 0);
+        counts[1 + shared(piece, before)..=piece.len()].iter_mut().for_each(|count| *count += 1);
+        before = piece;
+    }
+    counts
+}
+
+/// How many bytes two pieces begin with together.
+fn shared(piece: &[u8], before: &[u8]) -> usize {
+    piece.iter().zip(before).take_while(|(a, b)| a == b).count()
+}
+
 /// Concatenates the levels, and appends a node that ends the children of the last one.
-fn join(levels: Vec<Vec<Node>>) -> Vec<Node> {
-    let mut nodes = Vec::with_capacity(levels.iter().map(Vec::len).sum::<usize>() + 1);
+fn join(levels: Vec<Vec<Node>>, nodes: &mut Vec<Node>) {
     let mut below = 0;
     for level in levels {
         below += level.len() as u32;
         nodes.extend(level.into_iter().map(|node| Node { first: node.first + below, ..node }));
     }
     nodes.push(Node { first: below, id: None, byte: 0 });
-    nodes
 }
 
 #[cfg(test)]
@@ -80,7 +109,7 @@ mod tests {
     fn prefixes(pieces: &[&str], text: &str) -> Vec<(usize, u32)> {
         let mut sorted: Vec<_> = pieces.iter().zip(0..).map(|(&p, id)| (p, id)).collect();
         sorted.sort();
-        Trie::new(&sorted).prefixes(text.as_bytes()).collect()
+        Trie::new(&sorted).unwrap().prefixes(text.as_bytes()).collect()
     }
 
     #[test]
@@ -96,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_whole_piece_has_its_id() {
-        let trie = Trie::new(&[("ab", 3), ("abcd", 5)]);
+        let trie = Trie::new(&[("ab", 3), ("abcd", 5)]).unwrap();
         let found = ["", "a", "ab", "abc", "abcd", "abcde"].map(|text| trie.get(text.as_bytes()));
         assert_eq!(found, [None, None, Some(3), None, Some(5), None]);
     }
@@ -104,7 +133,7 @@ mod tests {
     #[test]
     fn an_empty_trie_finds_nothing() {
         assert_eq!(prefixes(&[], "abc"), []);
-        assert_eq!(Trie::new(&[("", 0); 0]).get(b"a"), None);
+        assert_eq!(Trie::new(&[("", 0); 0]).unwrap().get(b"a"), None);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use minijinja_contrib::pycompat::unknown_method_callback;
 use serde_json::{Map, Value as Json};
 
 use super::percent::percent;
+use super::pieces::{pay_for_pieces, split};
 use super::text::text;
 use super::weight::{pay, refused, spend};
 use crate::limits::template::MAX_TEXT;
@@ -35,6 +36,8 @@ pub(super) fn method(
             let stripped = args.first().and_then(Value::as_str).map_or(0, str::len);
             spend(state, text.len().saturating_mul(stripped) / 64)?;
         }
+        ("split", Some(text)) => pay_for_pieces(state, split(text, args))?,
+        ("splitlines", Some(text)) => pay_for_pieces(state, text.lines())?,
         _ => {}
     }
     unknown_method_callback(state, value, method, args)
@@ -113,7 +116,7 @@ pub(super) fn to_json(
     }
     let mut dumps = Dumps::new(indent);
     if let Some(separators) = separators {
-        let texts: Vec<Value> = separators.try_iter()?.collect();
+        let texts: Vec<Value> = separators.try_iter()?.take(3).collect();
         let [Some(item), Some(key)] = [0, 1].map(|at| texts.get(at).and_then(Value::as_str)) else {
             return Err(refused("separators must be two texts"));
         };

@@ -39,13 +39,15 @@ pub(super) mod names {
     pub(in super::super) const ITERATED: &str = "#iterated";
     /// A value that is added to another, which copies it.
     pub(in super::super) const ADDED: &str = "#added";
+    /// A value that is copied to a list.
+    pub(in super::super) const LISTED: &str = "#listed";
     /// A value that is assigned to several variables.
     pub(in super::super) const UNPACKED: &str = "#unpacked";
 }
 
 /// Filters that look at no value inside of their first argument, or pay for each.
-const FREE_FILTERS: [&str; 9] =
-    ["length", "count", "first", "last", "default", "d", "items", "list", "reverse"];
+const FREE_FILTERS: [&str; 8] =
+    ["length", "count", "first", "last", "default", "d", "items", "reverse"];
 
 /// Tests that look at the kind of a value only.
 const FREE_TESTS: [&str; 17] = [
@@ -153,6 +155,9 @@ fn guards<'s>(instruction: &Instruction<'s>) -> Result<Vec<Instruction<'s>>, Str
         // All output goes through the formatter, which limits its length.
         I::EmitRaw(text) => {
             vec![I::LoadConst(Value::from_safe_string((*text).to_owned())), I::Emit]
+        }
+        I::ApplyFilter("list", Some(1), _) => {
+            vec![apply(names::LISTED, 1), instruction.clone()]
         }
         I::ApplyFilter(name, ..) if FREE_FILTERS.contains(name) => vec![instruction.clone()],
         I::ApplyFilter(name, args, _) => named(name, *args, names::FILTER)?,

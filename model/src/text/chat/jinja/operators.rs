@@ -8,6 +8,7 @@ use minijinja::{Environment, Error, ErrorKind, State, Value};
 use super::guard::names;
 use super::held::{held, namespace, stored};
 use super::percent::percent;
+use super::pieces::pay_for_filter;
 use super::text::text;
 use super::weight::{pay, pay_for_pair, refused, spend};
 
@@ -48,6 +49,7 @@ pub(super) fn add(environment: &mut Environment<'_>) {
     // The engine pays for a text that is the first argument of a filter.
     environment.add_filter(names::ITERATED, |value: ValueOrKwargs| Value::from(value));
     environment.add_filter(names::ADDED, added);
+    environment.add_filter(names::LISTED, listed);
     environment.add_filter(names::UNPACKED, unpacked);
 }
 
@@ -134,6 +136,7 @@ fn filter(state: &mut State, args: Rest<ValueOrKwargs>) -> Result<Value, Error> 
         let length = |value: &Value| value.as_str().map_or(0, str::len);
         spend(state, length(text).saturating_mul(length(characters)) / 64)?;
     }
+    pay_for_filter(state, name, args)?;
     state.apply_filter(name, args).map_err(|error| match error.kind() {
         ErrorKind::UnknownFilter if error.detail().is_none() => {
             Error::new(ErrorKind::UnknownFilter, format!("filter {name} is unknown"))
@@ -231,6 +234,13 @@ fn added(state: &State, value: Value) -> Result<Value, Error> {
         }
     }
     Ok(value)
+}
+
+/// A value that is copied to a list. The engine pays for each, and what it has paid for would fill the memory.
+fn listed(state: &State, value: ValueOrKwargs) -> Result<Value, Error> {
+    let value = Value::from(value);
+    pay_for_filter(state, "list", std::slice::from_ref(&value))?;
+    added(state, value)
 }
 
 /// The engine puts all values on its stack before it counts them.

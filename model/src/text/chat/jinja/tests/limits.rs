@@ -178,6 +178,44 @@ fn every_step_is_limited() {
     }
 }
 
+/// A list takes many times the memory of the text that it is made of.
+#[test]
+fn a_text_is_split_into_so_many_pieces_and_no_more() {
+    let text = |pieces: usize| [Message::new(Role::User, "a\n".repeat(pieces - 1) + "a")];
+    let split = [
+        "c.split('\n')",
+        "c.split()",
+        "c.splitlines()",
+        "c.splitlines(true)",
+        "c|split('\n')",
+        "c|split",
+        "c|lines",
+    ];
+    let characters = [
+        "(c|replace('\n', ''))|list",
+        "(c|replace('\n', ''))|batch(1)",
+        "c[::2]|map('upper')|list",
+    ];
+    for making in split.into_iter().chain(characters) {
+        let source = format!("{{% set c = messages[0].content %}}{{{{ ({making})|length }}}}");
+        assert_eq!(render(&source, &text(1 << 18)).unwrap(), "262144", "{making}");
+        let error = render(&source, &text((1 << 18) + 1)).expect_err(making).to_string();
+        assert!(error.contains("more than 262144 pieces"), "{making}: {error}");
+    }
+    for making in ["[c]|map('split')", "[c]|map('list')", "[c]|map('lines')"] {
+        let source = format!("{{% set c = messages[0].content %}}{{{{ ({making})|length }}}}");
+        let error = render(&source, &text((1 << 18) + 1)).expect_err(making).to_string();
+        assert!(error.contains("more than 262144 pieces"), "{making}: {error}");
+    }
+    for few in ["c.split('\n', 3)", "c|split('\n', 3)", "c.split(none, 3)"] {
+        let source = format!("{{% set c = messages[0].content %}}{{{{ ({few})|length }}}}");
+        assert_eq!(render(&source, &text(1 << 19)).unwrap(), "4", "{few}");
+    }
+    let lists = "{{ (range(99999)|chain(range(99999), range(99999)))|list|length }}";
+    let error = render(lists, &text(1 << 19)).unwrap_err().to_string();
+    assert!(error.contains("more than 262144 values"), "{error}");
+}
+
 /// Once a template is compiled, the engine takes quadratic time for a chain of operators.
 #[test]
 fn long_tags_are_refused() {
