@@ -30,7 +30,7 @@ pub fn run(args: &Logits) -> Result<()> {
         write(&model, ids, &cancel, &mut out)?;
         return Ok(out.flush()?);
     }
-    // Whatever ends the program, the unfinished file must not stay.
+    // An unfinished file must not stay.
     let cancel = interrupt::token_of_all(Again::Waits)?;
     file::replace(&args.out, |out| write(&model, ids, &cancel, out))
 }

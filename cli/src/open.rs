@@ -60,9 +60,10 @@ fn model_with(
         let (inventory, free) = (files.inventory(), memory::free());
         remarks(&args.source, inventory).iter().for_each(|remark| note(remark));
         memory::check(inventory, options.no_mmap, free)?;
-        if let Some(needed) = memory::streamed(inventory, options.no_mmap, free) {
+        let for_files = memory::free_for_files();
+        if let Some(needed) = memory::streamed(inventory, options.no_mmap, for_files) {
             options.reads_ahead = true;
-            note(&messages::experts_are_streamed(bytes(needed), bytes(free)));
+            note(&messages::experts_are_streamed(bytes(needed), bytes(for_files)));
         }
     }
     let options = &options;

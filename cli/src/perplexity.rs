@@ -47,8 +47,11 @@ pub fn run(args: &args::Perplexity) -> Result<()> {
         (Some((other, _)), _) => Some(Reference::Model(other)),
         (None, saved) => saved.as_mut().map(Reference::Saved),
     };
-    // Whatever ends the program from here on, the unfinished file must not stay.
-    let cancel = interrupt::token_of_all(Again::Waits)?;
+    // An unfinished file must not stay.
+    let cancel = match args.save_logits {
+        Some(_) => interrupt::token_of_all(Again::Waits)?,
+        None => interrupt::token(Again::Exits)?,
+    };
     let mut save = match &args.save_logits {
         Some(path) => Some(LogitsWriter::create(path, &model, &windows)?),
         None => None,

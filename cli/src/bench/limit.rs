@@ -18,7 +18,7 @@ pub struct Limits<'a> {
 pub struct Work {
     /// Tokens of the pass.
     pub tokens: f64,
-    /// Bytes of weights, keys and values that are read.
+    /// Bytes of weights, keys and values that are read; of experts, those that unrelated tokens choose on average.
     pub bytes: f64,
     /// Multiplications with weights.
     pub products: f64,

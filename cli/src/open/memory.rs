@@ -27,14 +27,24 @@ pub fn check(inventory: &Inventory, no_mmap: bool, available: u64) -> Result<()>
 const CONTEXT: usize = 2048;
 
 /// Bytes of a model whose experts do not fit in memory beside all else and a context of some length, so that they are read from the disk
-/// as tokens choose them; `None` if they fit, or are copied.
+/// as tokens choose them; `None` if they fit, or are copied. `available`: memory that can hold files.
 pub fn streamed(inventory: &Inventory, no_mmap: bool, available: u64) -> Option<u64> {
     let context = CONTEXT.min(inventory.config.max_context);
     let (cache, workspace) = inventory.context_bytes(context);
     let needed = inventory.resident_bytes(context) + cache + workspace;
-    let is_mapped = !no_mmap && inventory.expert_bytes > 0;
+    let experts = inventory.expert_bytes;
+    let are_mapped = !no_mmap && experts > 0 && inventory.mapped_bytes() >= experts;
     // 0: the system does not say.
-    (is_mapped && available > 0 && needed > available).then_some(needed)
+    (are_mapped && available > 0 && needed > available).then_some(needed)
+}
+
+/// Bytes of memory that can hold files: files do not go to the swap, and limits of a process do not count them. 0 if the system does not
+/// say.
+pub fn free_for_files() -> u64 {
+    let mut system = sysinfo::System::new();
+    system.refresh_memory();
+    let available = system.available_memory();
+    cgroup::free(0).map_or(available, |left| available.min(left.max(1)))
 }
 
 /// Bytes of memory that are free; 0 if the system does not say.
@@ -150,6 +160,9 @@ mod tests {
         assert!(all > inventory.bytes());
         assert_eq!(streamed(&inventory, false, all - 1), Some(all));
         assert_eq!(streamed(&inventory, true, all - 1), None);
+        let mut copied = inventory.clone();
+        copied.copied_bytes = copied.bytes();
+        assert_eq!(streamed(&copied, false, all - 1), None);
         // Enough memory, or the system does not say.
         assert_eq!([all, 0].map(|free| streamed(&inventory, false, free)), [None, None]);
     }

@@ -54,12 +54,25 @@ impl Cache {
         if !file::try_lock(&lock, Lock::Exclusive).is_ok_and(|is_free| is_free) {
             return;
         }
-        let is_linked = |blob: &Path| models::is_linked(&self.folder, blob);
-        let blob = made.map(|file| self.blob(file));
-        if let Some(blob) = blob.filter(|blob| is_linked(blob).is_ok_and(|is_linked| !is_linked)) {
-            let _ = fs::remove_file(blob);
+        if let Some(file) = made {
+            self.remove_unlinked(file);
         }
         self.close();
+    }
+
+    /// Removes a file that no snapshot has, unless another program, as Python's tools, is at work on it.
+    fn remove_unlinked(&self, file: &RemoteFile) {
+        let Ok(lock) = file::open_lock(&self.lock_of(file)) else { return };
+        let is_free = file::try_lock(&lock, Lock::Exclusive).is_ok_and(|is_free| is_free);
+        let blob = self.blob(file);
+        if is_free && models::is_linked(&self.folder, &blob).is_ok_and(|is_linked| !is_linked) {
+            let _ = fs::remove_file(blob);
+        }
+    }
+
+    /// The lock of a file, which is that of Python's tools.
+    fn lock_of(&self, file: &RemoteFile) -> PathBuf {
+        self.locks.join(format!("{}.lock", file.hash.name()))
     }
 
     /// Removes the folders that are empty: of a repository of which nothing was downloaded.
@@ -98,8 +111,7 @@ impl Cache {
         file: &RemoteFile,
         progress: &Progress,
     ) -> Result<bool> {
-        // As Python's tools do.
-        let lock = self.locks.join(format!("{}.lock", file.hash.name()));
+        let lock = self.lock_of(file);
         let _lock =
             lock::lock(&lock, Lock::Exclusive, &file.path, &downloader.http().stop, progress)?;
         if self.has(file) {

@@ -88,6 +88,10 @@ fn edit(path: &Path, change: impl FnOnce(&mut Table) -> bool) -> Result<bool> {
 fn text(path: &Path) -> Result<String> {
     let bytes = match read_regular(path, MAX_SETTINGS) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
+        // A usual way to have none.
+        Err(_) if fs::canonicalize(path).is_ok_and(|path| path == Path::new("/dev/null")) => {
+            return Ok(String::new());
+        }
         Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
             bail!(messages::file_is_too_large(path.display(), MAX_SETTINGS))
         }
@@ -220,6 +224,9 @@ mod tests {
         file::make_pipe(&pipe);
         let said = |path: &Path| crate::failure::message(&read(path).unwrap_err());
         assert!(said(&pipe).contains("no regular file"), "{}", said(&pipe));
+        let none = dir.path().join("none");
+        std::os::unix::fs::symlink("/dev/null", &none).unwrap();
+        assert!(read(&none).is_ok());
         fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
         assert!(said(&path).contains("larger than"), "{}", said(&path));
     }

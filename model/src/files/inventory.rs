@@ -121,7 +121,7 @@ impl Inventory {
     }
 
     /// Bytes of weights that a pass over `tokens` tokens reads on average, if they are unrelated and every expert is chosen equally often.
-    /// An expert that several tokens have is read once.
+    /// An expert that several tokens have is read once. Tokens that are alike have more in common, and read less.
     pub fn bytes_of_pass(&self, tokens: usize) -> u64 {
         let Some(Experts { count, used, .. }) = self.config.experts else {
             return self.bytes_per_token;

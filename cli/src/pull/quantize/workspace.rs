@@ -209,9 +209,13 @@ pub fn remains(target: &Path) -> Result<Vec<PathBuf>> {
 /// # Errors
 /// If one holds what others have made, or a folder cannot be removed.
 pub fn remove_remains(target: &Path) -> Result<()> {
-    check_workspace(&with_end(target, UNFINISHED))?;
+    let remains = remains(target)?;
+    let root = with_end(target, UNFINISHED);
+    if remains.contains(&root) {
+        check_workspace(&root)?;
+    }
     check_model(&replaced(target), true)?;
-    remains(target)?.iter().try_for_each(|folder| remove(folder))
+    remains.iter().try_for_each(|folder| remove(folder))
 }
 
 /// Checks that a model that is to be replaced is one that `glm pull` has made, without files of others.
@@ -238,6 +242,9 @@ fn check_workspace(root: &Path) -> Result<()> {
     only(root, &|entry| ours.iter().any(|name| entry.file_name() == *name))
 }
 
+/// What the windows of systems leave in folders that they have shown.
+const OF_WINDOWS: [&str; 3] = [".DS_Store", "desktop.ini", "Thumbs.db"];
+
 /// Checks that a folder that is removed holds nothing else than its origin and what is ours. There may be no such folder.
 fn only(folder: &Path, is_ours: &dyn Fn(&fs::DirEntry) -> bool) -> Result<()> {
     let entries = match fs::read_dir(folder) {
@@ -247,7 +254,8 @@ fn only(folder: &Path, is_ours: &dyn Fn(&fs::DirEntry) -> bool) -> Result<()> {
     for entry in entries {
         let entry = entry.with_context(|| folder.display().to_string())?;
         let name = entry.file_name();
-        if name != ORIGIN && !file::is_part(&name) && !is_ours(&entry) {
+        let is_known = name == ORIGIN || OF_WINDOWS.iter().any(|other| name == *other);
+        if !is_known && !file::is_part(&name) && !is_ours(&entry) {
             bail!(messages::not_of_pull(folder.display(), name.display()));
         }
     }
@@ -419,6 +427,7 @@ mod tests {
         fs::create_dir(&target).unwrap();
         fs::write(target.join("config.json"), "").unwrap();
         origin("b").write(&target).unwrap();
+        fs::write(target.join(".DS_Store"), "").unwrap();
         check_target(&target).unwrap();
         finished(&target).publish(&target).unwrap();
         assert!(target.join("LICENSE").exists() && !target.join("config.json").exists());
