@@ -128,7 +128,7 @@ fn keys_and_tensors_are_bounded() {
             let name = format!("m-0000{}-of-00002.gguf", part + 1);
             fs::write(dir.path().join(name), file.bytes()).unwrap();
         }
-        Checkpoint::open(&dir.path().join("m-00001-of-00002.gguf"))
+        Checkpoint::open(dir.path().join("m-00001-of-00002.gguf"))
     };
     open(7).unwrap();
     let error = open(8).unwrap_err().to_string();
