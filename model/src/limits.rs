@@ -216,8 +216,8 @@ pub(crate) mod checkpoint {
     /// Most values of an index, one for each tensor. An entry takes ten bytes there, and ten times that in memory.
     pub const MOST_IN_INDEX: usize = MAX_TENSORS;
 
-    /// Largest index. Published ones have tens of kilobytes.
-    pub(crate) const MAX_INDEX: usize = 16 << 20;
+    /// Largest index. Most have tens of kilobytes; that of GLM-4.5 quantized with GPTQ has 16 MB, and longer names of files make 19.
+    pub(crate) const MAX_INDEX: usize = 32 << 20;
 
     /// Largest number of ranks. GLM-130B has 8; one for each of its heads would be 96.
     pub(crate) const MAX_RANKS: usize = 256;

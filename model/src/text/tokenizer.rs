@@ -123,12 +123,14 @@ enum Encoder {
 }
 
 impl Encoder {
+    /// Appends the ids of `text`. `left` is the work that is left for split patterns.
+    ///
     /// # Errors
     /// If the normalized text is too long, or the byte-level model fails.
-    fn encode(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
+    fn encode(&self, text: &str, left: &mut u64, ids: &mut Vec<u32>) -> Result<()> {
         match self {
             Encoder::Pieces(model) => model.encode(text, ids),
-            Encoder::Bytes(model) => model.encode(text, ids).map_err(Error::Prompt),
+            Encoder::Bytes(model) => model.encode(text, left, ids).map_err(Error::Prompt),
         }
     }
 
@@ -295,7 +297,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// If the text is longer than 16 MiB or the normalized text than 32 MiB, or if a split pattern of a `tokenizer.json` takes
-    /// longer than 20 seconds.
+    /// too long: its work is counted.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         self.encode_segments(text, Names::Always, |text| text.into())
     }
@@ -345,9 +347,10 @@ impl Tokenizer {
             )));
         }
         let (mut ids, mut encoded) = (Vec::new(), Ok(()));
+        let mut left = split::work(text.len());
         self.added.split(text, names, |segment| match segment {
             Segment::Text(text) if encoded.is_ok() => {
-                encoded = self.encode_plain(&clean(text), &mut ids);
+                encoded = self.encode_plain(&clean(text), &mut left, &mut ids);
             }
             Segment::Text(_) => {}
             Segment::Id(id) => ids.push(id),
@@ -355,11 +358,11 @@ impl Tokenizer {
         encoded.map(|()| ids)
     }
 
-    fn encode_plain(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
+    fn encode_plain(&self, text: &str, left: &mut u64, ids: &mut Vec<u32>) -> Result<()> {
         let first = ids.len();
         match self.family {
-            Family::ChatGlm => self.model.encode(&chatglm::replace_blanks(text), ids)?,
-            _ => self.model.encode(text, ids)?,
+            Family::ChatGlm => self.model.encode(&chatglm::replace_blanks(text), left, ids)?,
+            _ => self.model.encode(text, left, ids)?,
         }
         ids[first..].iter_mut().for_each(|id| *id += self.offset);
         Ok(())

@@ -9,7 +9,7 @@
 use super::MAX_ID;
 use super::bpe::{self, Joined, Symbol};
 use super::gpt2::Merges;
-use super::split::{Splitter, work};
+use super::split::Splitter;
 use super::trie::Trie;
 use crate::limits::tokenizer::MAX_TOKEN;
 use std::collections::HashMap;
@@ -68,12 +68,17 @@ impl ByteLevel {
         }
     }
 
-    /// Appends the ids of `text`.
+    /// Appends the ids of `text`. `left` is the work that is left for split patterns.
     ///
     /// # Errors
     /// If a split pattern takes too long, or the crate `tokenizers` fails.
-    pub(super) fn encode(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), String> {
-        self.encode_words(&self.splitters, text, &mut work(text.len()), ids)
+    pub(super) fn encode(
+        &self,
+        text: &str,
+        left: &mut u64,
+        ids: &mut Vec<u32>,
+    ) -> Result<(), String> {
+        self.encode_words(&self.splitters, text, left, ids)
     }
 
     fn encode_words(
@@ -149,7 +154,7 @@ impl Ranks {
 #[cfg(test)]
 mod tests {
     use super::super::gpt2::{Merge, Vocab};
-    use super::super::split::GPT2;
+    use super::super::split::{GPT2, work};
     use super::*;
 
     #[test]
@@ -161,13 +166,28 @@ mod tests {
             let merges = Merges::new(vocab.clone(), Vec::<Merge>::new(), false).expect("no merges");
             let model = ByteLevel::of_merges([(0, vec![b'a'])].into(), merges, splitters);
             let mut ids = Vec::new();
-            assert_eq!(model.encode("aaaa", &mut ids), Ok(()));
+            assert_eq!(model.encode("aaaa", &mut work(4), &mut ids), Ok(()));
             assert_eq!(ids, [0; 4]);
-            let tired = model.encode_words(&model.splitters, "aaaa", &mut 3, &mut ids);
+            let tired = model.encode("aaaa", &mut 3, &mut ids);
             assert_eq!(tired.is_ok(), is_known, "{pattern}");
-            let long = "a".repeat(20_000);
-            let tired = model.encode_words(&model.splitters, &long, &mut (1 << 22), &mut ids);
+            let long = "a".repeat(60_000);
+            let tired = model.encode(&long, &mut work(long.len()), &mut ids);
             assert_eq!(tired.is_ok(), is_known, "{pattern}");
         }
+    }
+
+    #[test]
+    fn a_pattern_for_words_of_another_is_cheap() {
+        let vocab: Vocab = [("1".to_owned(), 0)].into_iter().collect();
+        // Not a known one, but as large.
+        let large = format!("Q|{GPT2}");
+        let splitters = [r"\d", &large].map(|pattern| Splitter::new(pattern).expect("valid"));
+        let merges = Merges::new(vocab, Vec::<Merge>::new(), false).expect("no merges");
+        let model = ByteLevel::of_merges([(0, vec![b'1'])].into(), merges, splitters.into());
+        let (long, mut ids) = ("1".repeat(300_000), Vec::new());
+        let mut left = work(long.len());
+        model.encode(&long, &mut left, &mut ids).expect("enough work");
+        assert_eq!(ids.len(), long.len());
+        assert!(left > work(long.len()) / 2, "{left}");
     }
 }

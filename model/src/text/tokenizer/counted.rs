@@ -3,15 +3,16 @@
 //! The engine that is used for known patterns has several ways to search. The last one, for patterns that defeat the others, takes time
 //! in proportion to the size of the pattern for each byte, and nothing can stop it: `(?:a?b?){1000}Q|.` takes a tenth of a second for each
 //! word. So other patterns are searched with one engine only, a DFA whose states are made when a text first needs them. A byte costs one
-//! unit of work, and a transition that has to be made four for each state of the pattern, which is what they take. The same text costs
-//! the same on a slow machine; it costs less if an earlier text has made the states.
+//! unit of work, and a transition that has to be made four for each state of the pattern and one for each of its alternatives, which is
+//! what they take. The same text costs the same on a slow machine; it costs less if an earlier text has made the states.
 
 use std::error::Error;
-use std::sync::{Mutex, PoisonError};
+use std::panic::{RefUnwindSafe, UnwindSafe};
 
 use regex_automata::hybrid::LazyStateID;
 use regex_automata::hybrid::dfa::{Cache, Config, DFA};
-use regex_automata::nfa::thompson::{self, WhichCaptures};
+use regex_automata::nfa::thompson::{self, State, WhichCaptures};
+use regex_automata::util::pool::{Pool, PoolGuard};
 use regex_automata::{Anchored, Input, PatternID};
 
 use crate::limits::tokenizer::{MAX_PATTERN_SIZE, MAX_PATTERN_STATES};
@@ -20,12 +21,17 @@ use crate::limits::tokenizer::{MAX_PATTERN_SIZE, MAX_PATTERN_STATES};
 pub(super) struct Counted {
     dfa: DFA,
     /// States that earlier texts have made: as many caches as texts were split at the same time.
-    caches: Mutex<Vec<Cache>>,
+    made: Pool<Cache, NewCache>,
     /// What a transition costs that is not there yet.
     new_transition: u64,
     /// What a state costs from which a match ends. The engine does not tell which of its transitions it has to make.
     new_match: u64,
 }
+
+type NewCache = Box<dyn Fn() -> Cache + Send + Sync + UnwindSafe + RefUnwindSafe>;
+
+/// The states that were made, for one search.
+pub(super) type Made<'s> = PoolGuard<'s, Cache, NewCache>;
 
 /// A match.
 pub(super) struct Found {
@@ -45,31 +51,32 @@ impl Counted {
         let nfa = thompson::Compiler::new().configure(config).build_many(patterns);
         let nfa = nfa.map_err(|error| cause(&error))?;
         let states = nfa.states().len() as u64;
+        if states > MAX_PATTERN_STATES {
+            return Err(format!("it has {states} states, and {MAX_PATTERN_STATES} are the most"));
+        }
+        let alternatives = |state: &State| match state {
+            State::Union { alternates } => alternates.len() as u64,
+            _ => 0,
+        };
+        let new_transition = 4 * states + nfa.states().iter().map(alternatives).sum::<u64>();
         // A cache that is full is emptied. The count stops what would never come to an end.
         let config = Config::new().minimum_cache_clear_count(None);
         let dfa = DFA::builder().configure(config).build_from_nfa(nfa);
         let dfa = dfa.map_err(|error| cause(&error))?;
-        if states > MAX_PATTERN_STATES {
-            return Err(format!("it has {states} states, and {MAX_PATTERN_STATES} are the most"));
-        }
-        let new_transition = 4 * states;
         let classes = dfa.byte_classes().alphabet_len() as u64;
+        let for_caches = dfa.clone();
+        let new_cache: NewCache = Box::new(move || for_caches.create_cache());
         Ok(Self {
             dfa,
-            caches: Mutex::default(),
+            made: Pool::new(new_cache),
             new_transition,
             new_match: new_transition.saturating_mul(classes),
         })
     }
 
-    /// What a search needs. Give it [back](Self::give_back).
-    pub(super) fn cache(&self) -> Cache {
-        let kept = self.caches.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        kept.unwrap_or_else(|| self.dfa.create_cache())
-    }
-
-    pub(super) fn give_back(&self, cache: Cache) {
-        self.caches.lock().unwrap_or_else(PoisonError::into_inner).push(cache);
+    /// The states for a search.
+    pub(super) fn made(&self) -> Made<'_> {
+        self.made.get()
     }
 
     /// The first match at or after a place in a text; `left` is the work that is left.
@@ -101,9 +108,9 @@ impl Counted {
         left: &mut u64,
     ) -> Result<Option<(usize, PatternID)>, TooMuch> {
         let input = Input::new(text).span(start..text.len()).anchored(Anchored::Yes);
-        let before = made(cache);
+        let before = size(cache);
         let state = self.dfa.start_state_forward(cache, &input).map_err(|_| TooMuch)?;
-        spend(left, if made(cache) == before { 1 } else { self.new_transition })?;
+        spend(left, if size(cache) == before { 1 } else { self.new_transition })?;
         let mut state = state;
         let mut found = None;
         for (at, &byte) in text.as_bytes().iter().enumerate().skip(start) {
@@ -119,8 +126,9 @@ impl Counted {
                 }
             }
         }
-        spend(left, self.new_transition)?;
+        let before = size(cache);
         let last = self.dfa.next_eoi_state(cache, state).map_err(|_| TooMuch)?;
+        spend(left, if size(cache) == before { 1 } else { self.new_transition })?;
         if last.is_match() {
             found = Some((text.len(), self.dfa.match_pattern(cache, last, 0)));
         }
@@ -143,11 +151,11 @@ impl Counted {
             }
             spend(left, self.new_transition)?;
         }
-        let before = made(cache);
+        let before = size(cache);
         let next = self.dfa.next_state(cache, state, byte).map_err(|_| TooMuch)?;
-        if next.is_match() && made(cache) != before {
+        if next.is_match() && size(cache) != before {
             spend(left, self.new_match)?;
-        } else if state.is_tagged() && made(cache) != before {
+        } else if state.is_tagged() && size(cache) != before {
             spend(left, self.new_transition)?;
         }
         Ok(next)
@@ -164,6 +172,6 @@ fn spend(left: &mut u64, work: u64) -> Result<(), TooMuch> {
 }
 
 /// Changes when a state is made.
-fn made(cache: &Cache) -> (usize, usize) {
+fn size(cache: &Cache) -> (usize, usize) {
     (cache.clear_count(), cache.memory_usage())
 }

@@ -41,7 +41,7 @@ pub(super) fn pay_for_filter(state: &State, name: &str, args: &[Value]) -> Resul
             && let Some(inner) = inner.as_str()
             && value.as_object().is_some()
         {
-            for item in value.try_iter()?.filter(|item| item.as_str().is_some()) {
+            for item in value.try_iter()? {
                 pay_for_filter(state, inner, &[&[item], args].concat())?;
             }
         }

@@ -202,7 +202,9 @@ fn a_text_is_split_into_so_many_pieces_and_no_more() {
         let error = render(&source, &text((1 << 18) + 1)).expect_err(making).to_string();
         assert!(error.contains("more than 262144 pieces"), "{making}: {error}");
     }
-    for making in ["[c]|map('split')", "[c]|map('list')", "[c]|map('lines')"] {
+    for making in
+        ["[c]|map('split')", "[c]|map('list')", "[c]|map('lines')", "[[c]]|map('map', 'split')"]
+    {
         let source = format!("{{% set c = messages[0].content %}}{{{{ ({making})|length }}}}");
         let error = render(&source, &text((1 << 18) + 1)).expect_err(making).to_string();
         assert!(error.contains("more than 262144 pieces"), "{making}: {error}");
