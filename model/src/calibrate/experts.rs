@@ -123,45 +123,6 @@ impl Tokens<'_> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_expert_has_the_inputs_of_its_tokens_and_one_with_few_those_of_all() {
-        const HIDDEN: usize = 2;
-        // Of three tokens, the first has the experts 0 and 1, the others 0 and 2; the last token alone has 3.
-        let tokens = 3 * STEP;
-        let chosen: Vec<_> = (0..tokens as u32)
-            .flat_map(|token| match token {
-                _ if token as usize == tokens - 1 => [0, 3],
-                _ if token % 3 == 0 => [0, 1],
-                _ => [0, 2],
-            })
-            .collect();
-        let x: Vec<_> = (0..HIDDEN * tokens).map(|place| place as f32).collect();
-        let inputs = |index| {
-            let (mut rows, mut sizes) = (Vec::new(), Vec::new());
-            let add = |x: &[f32]| {
-                rows.extend(x.chunks_exact(HIDDEN).map(|row| row[1] as usize / HIDDEN));
-                sizes.push(x.len() / HIDDEN);
-                Ok(())
-            };
-            Tokens { index, x: &x, chosen: &chosen }.each(2, HIDDEN, add).unwrap();
-            assert!(sizes.iter().all(|&rows| rows <= STEP), "{sizes:?}");
-            rows
-        };
-        let all: Vec<_> = (0..tokens).collect();
-        let (first, others): (Vec<_>, _) = (0..tokens - 1).partition(|token| token % 3 == 0);
-        // The shared expert, one that all tokens have, and those that few or none have.
-        for index in [None, Some(0), Some(3), Some(4)] {
-            assert_eq!(inputs(index), all, "{index:?}");
-        }
-        assert_eq!(inputs(Some(1)), first);
-        assert_eq!(inputs(Some(2)), others);
-    }
-}
-
 /// Quantizes the matrices of an expert.
 fn one(
     config: &Experts,
@@ -240,4 +201,43 @@ fn activated(isa: Isa, gate: &Weight, up: &Weight, x: &[f32]) -> Result<Vec<f32>
         });
     });
     Ok(y)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_expert_has_the_inputs_of_its_tokens_and_one_with_few_those_of_all() {
+        const HIDDEN: usize = 2;
+        // Of three tokens, the first has the experts 0 and 1, the others 0 and 2; the last token alone has 3.
+        let tokens = 3 * STEP;
+        let chosen: Vec<_> = (0..tokens as u32)
+            .flat_map(|token| match token {
+                _ if token as usize == tokens - 1 => [0, 3],
+                _ if token % 3 == 0 => [0, 1],
+                _ => [0, 2],
+            })
+            .collect();
+        let x: Vec<_> = (0..HIDDEN * tokens).map(|place| place as f32).collect();
+        let inputs = |index| {
+            let (mut rows, mut sizes) = (Vec::new(), Vec::new());
+            let add = |x: &[f32]| {
+                rows.extend(x.chunks_exact(HIDDEN).map(|row| row[1] as usize / HIDDEN));
+                sizes.push(x.len() / HIDDEN);
+                Ok(())
+            };
+            Tokens { index, x: &x, chosen: &chosen }.each(2, HIDDEN, add).unwrap();
+            assert!(sizes.iter().all(|&rows| rows <= STEP), "{sizes:?}");
+            rows
+        };
+        let all: Vec<_> = (0..tokens).collect();
+        let (first, others): (Vec<_>, _) = (0..tokens - 1).partition(|token| token % 3 == 0);
+        // The shared expert, one that all tokens have, and those that few or none have.
+        for index in [None, Some(0), Some(3), Some(4)] {
+            assert_eq!(inputs(index), all, "{index:?}");
+        }
+        assert_eq!(inputs(Some(1)), first);
+        assert_eq!(inputs(Some(2)), others);
+    }
 }
