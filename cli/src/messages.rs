@@ -114,6 +114,9 @@ messages! {
         "适配器 {name}；下一次回答会从头读取对话";
     adapter_name_is_taken(name): "--adapter {name}=FOLDER: this name is taken already, or has a meaning of its own; choose another",
         "--adapter {name}=FOLDER：这个名称已被使用，或另有含义；请换一个";
+    preload_is_in_vain(free):
+        "--preload has no effect: the mapped weights do not fit in {free} of free memory",
+        "--preload 不起作用：可用内存为 {free}，放不下映射的权重";
     int8_has_no_effect(): "--activations int8 has no effect: only quantized weights are multiplied with int8 activations",
         "--activations int8 不起作用：只有量化的权重才与 int8 激活值相乘";
     weights_are_16_bits(format, read, command):

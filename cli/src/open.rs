@@ -55,12 +55,12 @@ fn model_with(
     let adapter = args.adapter()?;
     // From the headers alone, so that this is said before the work begins.
     let files = files(&args.source)?;
+    let for_files = memory::free_for_files();
     let mut options = options.clone();
     if let Some(files) = &files {
         let (inventory, free) = (files.inventory(), memory::free());
         remarks(&args.source, inventory).iter().for_each(|remark| note(remark));
         memory::check(inventory, options.no_mmap, free)?;
-        let for_files = memory::free_for_files();
         if let Some(needed) = memory::streamed(inventory, options.no_mmap, for_files) {
             options.reads_ahead = true;
             note(&messages::experts_are_streamed(bytes(needed), bytes(for_files)));
@@ -90,7 +90,10 @@ fn model_with(
     }
     tokenizer.map_or(Ok(()), |tokenizer| model.check_tokenizer(tokenizer))?;
     if args.preload {
-        model.preload();
+        match memory::can_preload(model.inventory(), for_files) {
+            true => model.preload(),
+            false => note(&messages::preload_is_in_vain(bytes(for_files))),
+        }
     }
     if args.activations == Some(ActivationType::Int8) && !model.inventory().is_quantized {
         note(&messages::int8_has_no_effect());

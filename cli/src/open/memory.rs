@@ -38,6 +38,11 @@ pub fn streamed(inventory: &Inventory, no_mmap: bool, available: u64) -> Option<
     (are_mapped && available > 0 && needed > available).then_some(needed)
 }
 
+/// Whether all that is mapped can be in memory at the same time: else the last of it would take the place of the first.
+pub fn can_preload(inventory: &Inventory, available: u64) -> bool {
+    available == 0 || inventory.mapped_bytes() <= available
+}
+
 /// Bytes of memory that can hold files: files do not go to the swap, and limits of a process do not count them. 0 if the system does not
 /// say.
 pub fn free_for_files() -> u64 {
@@ -163,6 +168,9 @@ mod tests {
         let mut copied = inventory.clone();
         copied.copied_bytes = copied.bytes();
         assert_eq!(streamed(&copied, false, all - 1), None);
+        let mapped = inventory.mapped_bytes();
+        assert!(mapped > 0 && can_preload(&inventory, mapped) && can_preload(&inventory, 0));
+        assert!(!can_preload(&inventory, mapped - 1));
         // Enough memory, or the system does not say.
         assert_eq!([all, 0].map(|free| streamed(&inventory, false, free)), [None, None]);
     }
