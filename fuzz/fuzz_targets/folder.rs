@@ -54,7 +54,7 @@ enum Change {
     Rename(u8),
 }
 
-const FIELDS: [&str; 37] = [
+const FIELDS: [&str; 36] = [
     "model_type",
     "architectures",
     "attention_bias",
