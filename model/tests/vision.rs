@@ -174,15 +174,7 @@ fn the_vision_part_is_not_loaded_and_not_counted() {
     }
     // Only what has its name.
     for name in ["model.vision.a", "model.visual", "model.language_model.visual.a"] {
-        let checkpoint = Checkpoint::open(dir.path()).unwrap();
-        let mut all: Vec<Stored> = checkpoint
-            .names()
-            .map(|name| {
-                let tensor = checkpoint.tensor(name).unwrap();
-                let spec = TensorSpec::new(name, tensor.dtype(), tensor.shape());
-                (spec, tensor.bytes().to_vec())
-            })
-            .collect();
+        let mut all = stored::stored(&Checkpoint::open(dir.path()).unwrap());
         all.push((TensorSpec::new(name, Dtype::F32, [1]), vec![0; 4]));
         let other = tempfile::tempdir().unwrap();
         fs::copy(dir.path().join("config.json"), other.path().join("config.json")).unwrap();

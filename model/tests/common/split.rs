@@ -7,7 +7,7 @@ use glm_model::{Checkpoint, Dtype, Format, TensorSpec};
 use serde_json::{Map, json};
 
 use super::forge;
-use super::stored::{Stored, safetensors};
+use super::stored::{Stored, safetensors, stored};
 
 /// Copies the model in folder `source` to `target`, its weights in `count` files with an index. The embedding is first, the final norm
 /// and the head are last, as in published checkpoints. If `head` is given, the model gets a head: the embedding, each byte changed by `head`.
@@ -21,14 +21,7 @@ pub fn split(source: &Path, target: &Path, format: Format, count: usize, head: O
         }
     }
     let checkpoint = Checkpoint::open(source).unwrap();
-    let mut tensors: Vec<_> = checkpoint
-        .names()
-        .map(|name| {
-            let tensor = checkpoint.tensor(name).unwrap();
-            let spec = TensorSpec::new(name, tensor.dtype(), tensor.shape());
-            (spec, tensor.bytes().to_vec())
-        })
-        .collect();
+    let mut tensors = stored(&checkpoint);
     tensors.sort_by_key(|(spec, _)| {
         let is = |part| spec.name.contains(part);
         (!is("word_embeddings"), is("final_layernorm"))

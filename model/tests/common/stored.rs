@@ -1,9 +1,20 @@
 //! Tensors with their bytes, and a file of them.
 
-use glm_model::{SafetensorsLayout, TensorSpec};
+use glm_model::{Checkpoint, SafetensorsLayout, TensorSpec};
 
 /// A tensor and its bytes.
 pub type Stored = (TensorSpec, Vec<u8>);
+
+/// The tensors of a checkpoint, by their names.
+#[allow(dead_code, reason = "each test file uses its part")]
+pub fn stored(checkpoint: &Checkpoint) -> Vec<Stored> {
+    let tensors = checkpoint.names().map(|name| {
+        let tensor = checkpoint.tensor(name).unwrap();
+        let spec = TensorSpec::new(name, tensor.dtype(), tensor.shape());
+        (spec, tensor.bytes().to_vec())
+    });
+    tensors.collect()
+}
 
 /// A file with these tensors.
 pub fn safetensors(tensors: &[Stored]) -> Vec<u8> {
