@@ -70,6 +70,7 @@ fn all_formats(
     keys: usize,
 ) {
     run::<f16>(group, "f16", shape, queries, keys);
+    run::<i16>(group, "int16", shape, queries, keys);
     run::<i8>(group, "int8", shape, queries, keys);
     run::<Int4>(group, "int4", shape, queries, keys);
 }

@@ -64,6 +64,7 @@ static MODELS: LazyLock<Vec<Model>> = LazyLock::new(|| {
     vec![
         open(causal.path(), KvFormat::F32, 2),
         open(causal.path(), KvFormat::F16, 1),
+        open(causal.path(), KvFormat::Int16, 1),
         open(causal.path(), KvFormat::Int8, 1),
         open(causal.path(), KvFormat::Int4, 2),
         open(&fixture("chatglm-6b-tiny/int4"), KvFormat::F16, 2),

@@ -13,7 +13,8 @@
 //!
 //! The query heads of a GQA group read the same KV head. Their queries, for all tokens, are the rows of one matrix product, so
 //! each page is widened to `f32` once for all of them. Where the values are a part of the keys, they are widened for each of
-//! the two products, a few at a time.
+//! the two products, a few at a time: to `f32`, or to 16-bit integers if they are quantized. Then queries and weights are rounded to 16-bit
+//! integers, too, because twice as many of those are multiplied at a time.
 
 use std::cell::RefCell;
 
@@ -28,10 +29,12 @@ use crate::simd::LANES;
 
 mod cache;
 mod element;
+mod integers;
 mod operands;
 mod partial;
 mod product;
 mod shape;
+mod shared;
 mod softmax;
 mod store;
 mod task;
@@ -198,7 +201,10 @@ impl<E: Cached> Attention<'_, E> {
         let items = pages * shape.heads;
         let step = rows.div_ceil(row_parts(items, rows, threads)).next_multiple_of(2);
         let parts = rows.div_ceil(step);
-        let tasks = (TASKS * threads).min(items);
+        // Each task rotates its queries, if the keys are quantized.
+        let rotates = E::Key::QUANTIZED && shape.heads == 1;
+        let each = if rotates { TASKS.div_ceil(2) } else { TASKS };
+        let tasks = (each * threads).min(items);
         for_each(tasks * parts, |task| {
             let (task, first) = (task / parts, task % parts * step);
             let rows = first..(first + step).min(rows);
@@ -230,7 +236,7 @@ impl<E: Cached> Attention<'_, E> {
 
     fn run(&self, isa: Isa, task: Task<'_>) {
         SCRATCH.with_borrow_mut(|scratch| {
-            scratch.fit(task.rows.len(), self.cache.shape());
+            scratch.fit::<E>(task.rows.len(), self.cache.shape());
             E::attend(isa, AttendTask { attention: self, task, scratch });
         });
     }

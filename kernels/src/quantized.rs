@@ -308,7 +308,7 @@ impl Kernel for QuantizeBlocks<'_> {
 fn quantize_block<S: Vectors>(simd: S, x: &[f32; BLOCK], to: &mut Block) {
     let (xs, _) = x.as_chunks::<LANES>();
     let (values, _) = to.values.as_chunks_mut::<LANES>();
-    let step = step(simd, xs);
+    let step = step(simd, xs, 127.0);
     let mut sum = simd.splat(0.0);
     for (x, values) in xs.iter().zip(values) {
         let integers = simd.round(simd.mul(simd.load(x), simd.splat(step.inverse)));
@@ -339,10 +339,10 @@ impl Step {
     }
 }
 
-/// The step that maps `x` to −127..=127: `max|x| / 127`. A value that is not finite makes it NaN, so that damaged weights show
+/// The step that maps `x` to −`most`..=`most`: `max|x| / most`. A value that is not finite makes it NaN, so that damaged weights show
 /// in the logits.
 #[inline(always)]
-pub(crate) fn step<S: Vectors>(simd: S, x: &[[f32; LANES]]) -> Step {
+pub(crate) fn step<S: Vectors>(simd: S, x: &[[f32; LANES]], most: f32) -> Step {
     let mut largest = simd.splat(0.0);
     let mut nothing = simd.splat(0.0);
     for x in x {
@@ -350,7 +350,7 @@ pub(crate) fn step<S: Vectors>(simd: S, x: &[[f32; LANES]]) -> Step {
         largest = simd.max(simd.abs(x), largest);
         nothing = simd.fma(x, simd.splat(0.0), nothing);
     }
-    Step::of(simd.max_lane(largest) / 127.0 + simd.sum(nothing))
+    Step::of(simd.max_lane(largest) / most + simd.sum(nothing))
 }
 
 #[cfg(test)]

@@ -33,6 +33,9 @@ pub const Q8_BLOCK_BYTES: usize = LANES * BLOCK;
 /// Bytes of one block of a pair of Q4 panels with one byte per nibble.
 pub const UNPACKED_BLOCK_BYTES: usize = 2 * Q8_BLOCK_BYTES;
 
+/// Two 16-bit integers in each of eight lanes.
+pub type Interleaved = [i16; 2 * LANES];
+
 /// Thirty-two activations: `x = scale · integer`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Block {
@@ -92,6 +95,8 @@ pub trait Vectors: Copy + Send + Sync + 'static {
     fn load_bf16(self, from: &[bf16; LANES]) -> Self::F32;
     /// Loads eight bytes, widened.
     fn load_i8(self, from: &[i8; LANES]) -> Self::F32;
+    /// Loads eight 16-bit integers, widened.
+    fn load_i16(self, from: &[i16; LANES]) -> Self::F32;
     /// Column `column` of eight columns of unsigned nibbles, widened: lane `i` is nibble `column` of `from[i]`, the lowest first.
     fn load_nibbles(self, from: &[u32; LANES], column: usize) -> Self::F32;
     /// As [`load_nibbles`](Vectors::load_nibbles), with a fifth bit for each: bit `column` of byte `i` behind the eight words.
@@ -107,6 +112,8 @@ pub trait Vectors: Copy + Send + Sync + 'static {
     fn store_f16(self, v: Self::F32, to: &mut [f16; LANES]);
     /// Stores eight integral values of −128..=127 as bytes.
     fn store_i8(self, v: Self::F32, to: &mut [i8; LANES]);
+    /// Stores eight integral values of −32768..=32767 as 16-bit integers.
+    fn store_i16(self, v: Self::F32, to: &mut [i16; LANES]);
 
     /// `a + b`
     fn add(self, a: Self::F32, b: Self::F32) -> Self::F32;
@@ -138,6 +145,9 @@ pub trait Vectors: Copy + Send + Sync + 'static {
     fn hadamard(self, v: Self::F32) -> Self::F32;
     /// Transposes a matrix of 8 × 8: lane `j` of `[i]` is lane `i` of `v[j]`.
     fn transpose(self, v: [Self::F32; LANES]) -> [Self::F32; LANES];
+    /// Interleaves the columns of a matrix of 8 × 8, for [`pair_load_interleaved`](Simd::pair_load_interleaved): lane `i` of `to[j]` is lanes
+    /// `2 · j` and `2 · j + 1` of `v[i]`. An ISA may choose another order.
+    fn interleave_lanes(self, v: [[i16; LANES]; LANES], to: [&mut Interleaved; LANES / 2]);
 
     /// Widens a run of a Q4 panel: `[i]` is `nibble − 8` of the eight rows at column `k + i`.
     fn widen_q4(self, run: &[u8; 32]) -> [Self::F32; 8];
@@ -154,6 +164,8 @@ pub trait Simd: Vectors {
     type Pair: Copy;
     /// Eight `i32` for each of two panels.
     type PairI32: Copy;
+    /// Two 16-bit integers in each lane of two vectors.
+    type PairI16: Copy;
 
     /// Height of the GEMM register tile, in panel pairs: 1 or 2.
     const PAIRS: usize;
@@ -168,6 +180,20 @@ pub trait Simd: Vectors {
     fn pair_splat(self, x: f32) -> Self::Pair;
     /// Loads the scales of two panels, widened.
     fn pair_scales(self, from: [&[f16; LANES]; 2]) -> Self::Pair;
+    /// Sixteen zeros.
+    fn pair_zeros(self) -> Self::PairI32;
+    /// Interleaves two times eight integers, as [`interleave_lanes`](Vectors::interleave_lanes): lane `i` of `to[h]` is `a[h][i]` and
+    /// `b[h][i]`.
+    fn pair_interleave(self, a: [[i16; LANES]; 2], b: [[i16; LANES]; 2], to: &mut [Interleaved; 2]);
+    /// Loads what [`pair_interleave`](Self::pair_interleave) or [`interleave_lanes`](Vectors::interleave_lanes) has stored.
+    fn pair_load_interleaved(self, from: &[Interleaved; 2]) -> Self::PairI16;
+    /// Adds `a · row[0] + b · row[1]` to each lane of `sums`, which has `a` and `b`; modulo 2³².
+    fn pair_dot_i16(
+        self,
+        columns: Self::PairI16,
+        row: [i16; 2],
+        sums: Self::PairI32,
+    ) -> Self::PairI32;
     /// Converts each integer to the nearest `f32`.
     fn pair_to_f32(self, v: Self::PairI32) -> Self::Pair;
     /// `a · b`
@@ -186,6 +212,8 @@ pub trait Simd: Vectors {
     fn pair_load_f16(self, from: &[[f16; LANES]; 2]) -> Self::Pair;
     /// Loads two times eight bytes, widened.
     fn pair_load_i8(self, from: &[[i8; LANES]; 2]) -> Self::Pair;
+    /// Loads two times eight 16-bit integers, widened.
+    fn pair_load_i16(self, from: &[[i16; LANES]; 2]) -> Self::Pair;
     /// Columns `2 · pair` and `2 · pair + 1` of eight columns of nibbles, as [`load_nibbles`](Vectors::load_nibbles).
     fn pair_load_nibbles(self, from: &[u32; LANES], pair: usize) -> Self::Pair;
     /// Columns `2 · pair` and `2 · pair + 1`, as [`load_5_bits`](Vectors::load_5_bits).

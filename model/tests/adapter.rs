@@ -161,7 +161,7 @@ fn logits_are_those_of_the_published_arithmetic() {
 #[test]
 fn sequences_with_adapters_have_the_same_bits_in_any_batch() {
     for (name, kv) in
-        [(ONE, KvFormat::F32), (TWO, KvFormat::F16), (TWO, KvFormat::Int8), (TWO, KvFormat::Int4)]
+        [(ONE, KvFormat::F32), (TWO, KvFormat::F16), (TWO, KvFormat::Int16), (TWO, KvFormat::Int4)]
     {
         let [short, long] = [trained(name, 5, false, 7), trained(name, 130, false, 8)];
         let ids = prompt(name);

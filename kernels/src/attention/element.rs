@@ -2,6 +2,7 @@
 
 use half::f16;
 
+use super::integers::MOST;
 use super::product::STRIP;
 use super::store::Store;
 use super::task::AttendTask;
@@ -27,7 +28,7 @@ impl Grid {
     }
 }
 
-/// What a KV cache stores: `f32`, `f16`, `i8` or [`Int4`].
+/// What a KV cache stores: `f32`, `f16`, `i16`, `i8` or [`Int4`].
 pub trait Cached: Copy + Send + Sync + 'static {
     /// An element of a key.
     type Key: Number;
@@ -62,6 +63,7 @@ macro_rules! cached {
 cached! {
     f32: f32, f32;
     f16: f16, f16;
+    i16: i16, i16;
     i8: i8, i8;
     Int4: Unsigned5, Unsigned4;
 }
@@ -101,6 +103,24 @@ pub trait Number: Copy + Send + Sync + 'static {
     fn load<S: Vectors>(simd: S, from: &Self::Vector, column: usize) -> S::F32;
     /// Loads columns `2 · pair` and `2 · pair + 1` of a strip, widened to `f32`.
     fn load_pair<S: Simd>(simd: S, from: &Self::Strip, pair: usize) -> S::Pair;
+    /// Loads column `column` of a vector as 16-bit integers; of a type that is quantized.
+    #[inline(always)]
+    fn integers<S: Vectors>(simd: S, from: &Self::Vector, column: usize) -> [i16; LANES] {
+        let mut integers = [0; LANES];
+        simd.store_i16(Self::load(simd, from, column), &mut integers);
+        integers
+    }
+    /// Loads columns `2 · pair` and `2 · pair + 1` of a strip, as [`integers`](Self::integers).
+    #[inline(always)]
+    fn integer_pair<S: Simd>(simd: S, from: &Self::Strip, pair: usize) -> [[i16; LANES]; 2] {
+        let mut lanes = [[0.0; LANES]; 2];
+        simd.pair_store(Self::load_pair(simd, from, pair), &mut lanes);
+        lanes.map(|lanes| {
+            let mut integers = [0; LANES];
+            simd.store_i16(simd.load(&lanes), &mut integers);
+            integers
+        })
+    }
 }
 
 /// What types with one column in a vector have in common.
@@ -173,11 +193,46 @@ impl Number for f16 {
     one_column!(load_f16, pair_load_f16);
 }
 
-impl Number for i8 {
+impl Number for i16 {
     const QUANTIZED: bool = true;
     #[inline(always)]
     fn grid<S: Vectors>(simd: S, head: &[[f32; LANES]]) -> Grid {
-        Grid::new(step(simd, head), 0.0)
+        Grid::new(step(simd, head, f32::from(MOST)), 0.0)
+    }
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        f32::from(self)
+    }
+    #[inline(always)]
+    fn narrow<S: Vectors>(simd: S, v: S::F32, grid: &Grid) -> [Self; LANES] {
+        let mut narrow = [0; LANES];
+        simd.store_i16(simd.round(simd.mul(v, simd.splat(grid.inverse))), &mut narrow);
+        narrow
+    }
+    #[inline(always)]
+    fn integers<S: Vectors>(_: S, from: &[i16; LANES], _: usize) -> [i16; LANES] {
+        *from
+    }
+    #[inline(always)]
+    fn integer_pair<S: Simd>(_: S, from: &Self::Strip, pair: usize) -> [[i16; LANES]; 2] {
+        from.as_chunks().0[pair]
+    }
+    one_column!(load_i16, pair_load_i16);
+}
+
+impl Number for i8 {
+    const QUANTIZED: bool = true;
+    #[inline(always)]
+    fn integers<S: Vectors>(_: S, from: &[i8; LANES], _: usize) -> [i16; LANES] {
+        from.map(i16::from)
+    }
+    #[inline(always)]
+    fn integer_pair<S: Simd>(_: S, from: &Self::Strip, pair: usize) -> [[i16; LANES]; 2] {
+        from.as_chunks().0[pair].map(|lanes| lanes.map(i16::from))
+    }
+    #[inline(always)]
+    fn grid<S: Vectors>(simd: S, head: &[[f32; LANES]]) -> Grid {
+        Grid::new(step(simd, head, 127.0), 0.0)
     }
     #[inline(always)]
     fn widen(self) -> f32 {
@@ -222,7 +277,7 @@ impl<const BITS: u32> Unsigned<BITS> {
     /// The grid with the least squared error of a few ranges, moved to the least squares fit of its integers a few times.
     #[inline(always)]
     fn grid<S: Vectors>(simd: S, head: &[[f32; LANES]]) -> Grid {
-        let largest = step(simd, head).scale;
+        let largest = step(simd, head, 1.0).scale;
         if largest.is_nan() {
             return Grid::new(Step::of(largest), largest);
         }

@@ -4,7 +4,7 @@ use std::slice::Chunks;
 
 use super::element::Number;
 use crate::parallel::{Tile, tiles};
-use crate::simd::{LANES, Simd, Vectors};
+use crate::simd::{Interleaved, LANES, Simd, Vectors};
 
 /// Two vectors: one register on an ISA with registers of 512 bits, otherwise two.
 pub(super) type Pair = [[f32; LANES]; 2];
@@ -12,7 +12,7 @@ pub(super) type Pair = [[f32; LANES]; 2];
 /// A pair, aligned to a cache line.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
-pub(super) struct AlignedPair(Pair);
+pub(super) struct AlignedPair(pub(super) Pair);
 
 impl AlignedPair {
     pub(super) const ZEROS: Self = Self(ZEROS);
@@ -146,6 +146,69 @@ impl<'a, E: Number> Columns<'a, E> {
         }
     }
 
+    /// As [`widen_pair`](Self::widen_pair), to integers: two vectors of both columns, [interleaved](Simd::pair_interleave), for each pair of `to`.
+    #[inline(always)]
+    pub(super) fn interleave_pair<S: Simd>(
+        &self,
+        simd: S,
+        pair: usize,
+        start: usize,
+        to: &mut [AlignedPair],
+    ) {
+        let (vectors, step) = self.block(pair, start, 2 * to.len());
+        let columns = [2 * pair, (2 * pair + 1).min(self.columns - 1)].map(|x| x % STRIP);
+        let to = to.iter_mut().map(|to| bytemuck::cast_mut(&mut to.0));
+        if step * E::COLUMNS == STRIP && columns[0] < columns[1] {
+            let vectors: &[E::Strip] = bytemuck::cast_slice(vectors);
+            for (to, both) in to.zip(vectors.as_chunks::<2>().0) {
+                let [a, b] = both.each_ref().map(|x| E::integer_pair(simd, x, columns[0] / 2));
+                simd.pair_interleave(a, b, to);
+            }
+            return;
+        }
+        for (to, vectors) in to.zip(vectors.chunks_exact(2 * step)) {
+            let [a, b] = [0, step].map(|first| {
+                columns.map(|x| E::integers(simd, &vectors[first + x / E::COLUMNS], x % E::COLUMNS))
+            });
+            simd.pair_interleave(a, b, to);
+        }
+    }
+
+    /// As [`widen_lanes`](Self::widen_lanes), to integers: `to[4 · c + j]` is lanes `2 · j` and `2 · j + 1` of sixteen vectors of column `c`,
+    /// [interleaved](Vectors::interleave_lanes).
+    #[inline(always)]
+    pub(super) fn interleave_lanes<S: Vectors>(
+        &self,
+        simd: S,
+        pair: usize,
+        to: &mut [AlignedPair],
+    ) {
+        let (cells, _) = to.as_chunks_mut::<{ LANES / 2 }>();
+        for half in 0..2 {
+            let start = (2 * pair + half).min(self.depth / LANES - 1) * LANES;
+            for (column, to) in cells.iter_mut().enumerate() {
+                let to = to
+                    .each_mut()
+                    .map(|to| &mut bytemuck::cast_mut::<_, [Interleaved; 2]>(&mut to.0)[half]);
+                let (first, step) = self.strips.column::<E>(column);
+                let mut lanes = [[0; LANES]; LANES];
+                let column = column % E::COLUMNS;
+                if step == STRIP {
+                    let vectors = &self.vectors[first + start * STRIP..][..(LANES - 1) * STRIP + 1];
+                    for i in 0..LANES {
+                        lanes[i] = E::integers(simd, &vectors[i * STRIP], column);
+                    }
+                } else {
+                    let vectors = &self.vectors[first + start * step..][..(LANES - 1) * step + 1];
+                    for i in 0..LANES {
+                        lanes[i] = E::integers(simd, &vectors[i * step], column);
+                    }
+                }
+                simd.interleave_lanes(lanes, to);
+            }
+        }
+    }
+
     /// Widens vectors `16 · pair..` of all columns and transposes them: `to[8 · c + i]` is lane `i` of sixteen vectors of column `c`.
     /// Behind the last vector, the eight before are repeated.
     #[inline(always)]
@@ -213,6 +276,12 @@ pub(super) fn product<S: Simd, E: Number>(
     }
 }
 
+/// Parts of `next` for the tiles of `rows` rows, each of which requests one.
+#[inline(always)]
+pub(super) fn requests(next: &[u8], rows: usize) -> Chunks<'_, u8> {
+    next.chunks(next.len().div_ceil(rows.div_ceil(TILE_ROWS).max(1)).max(1))
+}
+
 /// [`product`] with one pair of columns, or with two where `S::PAIRS` is 2; or, if `add`, added to `out`.
 #[inline(always)]
 pub(super) fn tile_product<S: Simd>(
@@ -224,8 +293,7 @@ pub(super) fn tile_product<S: Simd>(
     out: &mut [Pair],
     stride: usize,
 ) {
-    let chunk = next.len().div_ceil(rows.count.div_ceil(TILE_ROWS).max(1)).max(1);
-    let next = next.chunks(chunk);
+    let next = requests(next, rows.count);
     if S::PAIRS == 2 && columns.len() > rows.depth {
         tiles(0..rows.count, &mut Sums::<2, S> { simd, rows, columns, add, next, out, stride });
     } else {

@@ -129,6 +129,7 @@ mod tests {
         assert_eq!(keys.page_bytes::<f32>(), heads * KEYS * 576 * 4);
         assert_eq!(keys.page_bytes::<f16>(), heads * KEYS * 576 * 2);
         // A scale.
+        assert_eq!(keys.page_bytes::<i16>(), heads * KEYS * (576 * 2 + 4));
         assert_eq!(keys.page_bytes::<i8>(), heads * KEYS * (576 + 4));
         // Five bits, a scale and a minimum of 16 bits, and the anchor.
         assert_eq!(keys.page_bytes::<Int4>(), heads * (KEYS * (360 + 4) + 576 * 4));

@@ -4,12 +4,13 @@ use std::ops::Range;
 
 use super::cache::CachedHead;
 use super::element::Number;
+use super::integers::IntegerRows;
 use super::operands::{self, Operands, WEIGHTS};
 use super::partial::{finish, merge, partial_len};
 use super::product::{AlignedPair, Pair, Rows, ZEROS};
 use super::shape::KvShape;
 use super::softmax::softmax;
-use super::{Attention, Cached, KEYS};
+use super::{Attention, Cached, KEYS, shared};
 use crate::parallel::SharedRows;
 use crate::rotation::rotate;
 use crate::simd::{LANES, PairKernel, Simd};
@@ -41,17 +42,27 @@ fn row_block(rows: usize, shape: KvShape) -> usize {
     if shape.shares() { rows } else { rows.min(ROW_BLOCK) }
 }
 
+/// Whether integers are multiplied.
+#[inline(always)]
+fn integers<E: Cached>(shape: KvShape) -> bool {
+    E::Key::QUANTIZED && shape.shares()
+}
+
 /// Buffers of a thread, reused by its next task.
 #[derive(Default)]
 pub(super) struct Scratch {
-    /// Keys of a page, widened to `f32`.
+    /// Keys of a page, widened to `f32`; or a few columns of what is both keys and values, also as integers.
     keys: Vec<AlignedPair>,
     /// Values of a page, widened to `f32`.
     values: Vec<AlignedPair>,
     /// `[rows][head size]`
     queries: Vec<[f32; LANES]>,
+    /// The same as integers, for quantized keys that values are a part of.
+    query_integers: IntegerRows,
     /// Scores, then softmax weights: `[row_block][WEIGHTS]`
     weights: Vec<Pair>,
+    /// The weights as integers, for values that are a part of quantized keys.
+    weight_integers: IntegerRows,
     /// `Σ p · minimum` of the values: `[row_block]`
     minima: Vec<f32>,
     /// Partial results for one page: `[row_block][partial_len]`
@@ -62,7 +73,7 @@ pub(super) struct Scratch {
 
 impl Scratch {
     /// Resizes the buffers for a task of `rows` rows.
-    pub(super) fn fit(&mut self, rows: usize, shape: KvShape) {
+    pub(super) fn fit<E: Cached>(&mut self, rows: usize, shape: KvShape) {
         let (len, row_block) = (partial_len(shape.value_size()), row_block(rows, shape));
         for (wide, len) in
             [&mut self.keys, &mut self.values].into_iter().zip(operands::scratch(rows, shape))
@@ -72,6 +83,10 @@ impl Scratch {
         self.queries.resize(rows * shape.head_size / LANES, [0.0; LANES]);
         self.weights.resize(row_block * WEIGHTS, ZEROS);
         self.minima.resize(row_block, 0.0);
+        if integers::<E>(shape) {
+            self.query_integers.fit(rows, shape.head_size, shared::part(shape.head_size));
+            self.weight_integers.fit(row_block, KEYS, KEYS);
+        }
         self.partials.resize(row_block * len, ZEROS);
         self.merged.resize(rows * len, ZEROS);
     }
@@ -94,13 +109,16 @@ impl<E: Cached> PairKernel for AttendTask<'_, E> {
         let (head_size, value_size) = (shape.head_size, shape.value_size());
         let (rows, len) = (task.rows.len(), partial_len(value_size));
         let Scratch { keys: wide_keys, values: wide_values, queries, merged, .. } = scratch;
-        let Scratch { weights, minima, partials, .. } = scratch;
+        let Scratch { weights, minima, partials, query_integers, weight_integers, .. } = scratch;
         for row in 0..rows {
             let query = attention.query(task.head, task.rows.start + row);
             let copy = &mut queries[row * head_size / LANES..][..head_size / LANES];
             copy.as_flattened_mut().copy_from_slice(query);
             if E::Key::QUANTIZED {
                 rotate(simd, copy);
+            }
+            if integers::<E>(shape) {
+                query_integers.set(simd, row, copy);
             }
         }
         for page in task.pages.clone() {
@@ -121,10 +139,11 @@ impl<E: Cached> PairKernel for AttendTask<'_, E> {
                 Operands::new(simd, &cached, most, rows, next, wide_keys, wide_values);
             let step = row_block(rows, shape);
             for first in (0..rows).step_by(step) {
+                debug_assert!(first == 0 || !integers::<E>(shape), "rows of integers");
                 let count = step.min(rows - first);
                 let values = &queries.as_flattened()[first * head_size..];
                 let of_queries = Rows { values, depth: head_size, stride: head_size, count };
-                operands.scores(simd, of_queries, weights);
+                operands.scores(simd, of_queries, query_integers, weights);
                 let merged = &mut merged[first * len..];
                 let to = if first_page { &mut *merged } else { &mut partials[..] };
                 for row in 0..count {
@@ -139,10 +158,15 @@ impl<E: Cached> PairKernel for AttendTask<'_, E> {
                         [visible, most],
                         weights,
                     );
+                    if integers::<E>(shape) {
+                        // Whole vectors, without what is behind the last key.
+                        weights.as_flattened_mut()[most..].fill(0.0);
+                        weight_integers.set(simd, row, &weights[..most.div_ceil(LANES)]);
+                    }
                 }
                 let weights = weights.as_flattened().as_flattened();
                 let weights = Rows { values: weights, depth: most, stride: KEYS, count };
-                operands.outputs(simd, weights, &mut to[1..], len);
+                operands.outputs(simd, weights, weight_integers, &mut to[1..], len);
                 if E::Value::MINIMUM {
                     for row in 0..count {
                         add_minimum(simd, &mut to[row * len..][..len], minima[row], &cached);

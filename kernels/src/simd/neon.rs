@@ -8,7 +8,9 @@ use core::arch::aarch64::*;
 
 use half::{bf16, f16};
 
-use super::{BLOCK, LANES, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, UNPACKED_BLOCK_BYTES, Vectors};
+use super::{
+    BLOCK, Interleaved, LANES, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, UNPACKED_BLOCK_BYTES, Vectors,
+};
 
 /// Calls intrinsics that are safe if the CPU has the instructions.
 macro_rules! neon {
@@ -24,6 +26,7 @@ macro_rules! pair_words {
     () => {
         type Pair = [[float32x4_t; 2]; 2];
         type PairI32 = [int32x4_t; 4];
+        type PairI16 = [int16x8_t; 4];
 
         // 16 of the 32 registers are sums.
         const PAIRS: usize = 1;
@@ -36,6 +39,42 @@ macro_rules! pair_words {
         #[inline(always)]
         fn pair_scales(self, [a, b]: [&[f16; LANES]; 2]) -> Self::Pair {
             [self.load_f16(a), self.load_f16(b)]
+        }
+        #[inline(always)]
+        fn pair_zeros(self) -> Self::PairI32 {
+            neon!([vdupq_n_s32(0); 4])
+        }
+        #[inline(always)]
+        fn pair_interleave(
+            self,
+            a: [[i16; LANES]; 2],
+            b: [[i16; LANES]; 2],
+            to: &mut [Interleaved; 2],
+        ) {
+            for h in 0..2 {
+                to[h][..LANES].copy_from_slice(&a[h]);
+                to[h][LANES..].copy_from_slice(&b[h]);
+            }
+        }
+        #[inline(always)]
+        fn pair_load_interleaved(self, [a, b]: &[Interleaved; 2]) -> Self::PairI16 {
+            let ([a, b], [c, d]) = (load_both(self, a), load_both(self, b));
+            [a, b, c, d]
+        }
+        #[inline(always)]
+        fn pair_dot_i16(
+            self,
+            columns: Self::PairI16,
+            [first, second]: [i16; 2],
+            sums: Self::PairI32,
+        ) -> Self::PairI32 {
+            let [a, b, c, d] = columns;
+            neon!([
+                vmlal_n_s16(vmlal_n_s16(sums[0], vget_low_s16(a), first), vget_low_s16(b), second),
+                vmlal_high_n_s16(vmlal_high_n_s16(sums[1], a, first), b, second),
+                vmlal_n_s16(vmlal_n_s16(sums[2], vget_low_s16(c), first), vget_low_s16(d), second),
+                vmlal_high_n_s16(vmlal_high_n_s16(sums[3], c, first), d, second),
+            ])
         }
         #[inline(always)]
         fn pair_to_f32(self, [a, b, c, d]: Self::PairI32) -> Self::Pair {
@@ -60,6 +99,10 @@ macro_rules! pair_words {
         #[inline(always)]
         fn pair_load_i8(self, [a, b]: &[[i8; LANES]; 2]) -> Self::Pair {
             [self.load_i8(a), self.load_i8(b)]
+        }
+        #[inline(always)]
+        fn pair_load_i16(self, [a, b]: &[[i16; LANES]; 2]) -> Self::Pair {
+            [self.load_i16(a), self.load_i16(b)]
         }
         #[inline(always)]
         fn pair_load_5_bits(self, from: &[u32; 10], pair: usize) -> Self::Pair {
@@ -152,6 +195,27 @@ fn load_half(_: impl Neon, values: &[i8; BLOCK], half: usize) -> int8x16_t {
     unsafe { vld1q_s8(values.as_ptr()) }
 }
 
+/// Loads eight 16-bit integers.
+#[inline(always)]
+fn load_words(_: impl Neon, from: &[i16; LANES]) -> int16x8_t {
+    // SAFETY: eight readable integers, any alignment; the proof is the first argument.
+    unsafe { vld1q_s16(from.as_ptr()) }
+}
+
+/// Stores eight 16-bit integers.
+#[inline(always)]
+fn store_words(_: impl Neon, v: int16x8_t, to: &mut [i16; LANES]) {
+    // SAFETY: eight writable integers, any alignment; the proof is the first argument.
+    unsafe { vst1q_s16(to.as_mut_ptr(), v) }
+}
+
+/// Loads interleaved integers: here one vector after the other, because a product has a scalar operand.
+#[inline(always)]
+fn load_both(simd: impl Neon, from: &Interleaved) -> [int16x8_t; 2] {
+    let (words, _) = from.as_chunks();
+    [load_words(simd, &words[0]), load_words(simd, &words[1])]
+}
+
 /// The low and the high nibbles of a run, one byte each.
 #[inline(always)]
 fn nibbles(simd: impl Neon, run: &[u8; 32]) -> [[int8x16_t; 2]; 2] {
@@ -237,6 +301,14 @@ impl<S: Neon> Vectors for S {
         }
     }
     #[inline(always)]
+    fn load_i16(self, from: &[i16; LANES]) -> Self::F32 {
+        let words = load_words(self, from);
+        neon!({
+            let (low, high) = (vmovl_s16(vget_low_s16(words)), vmovl_high_s16(words));
+            [vcvtq_f32_s32(low), vcvtq_f32_s32(high)]
+        })
+    }
+    #[inline(always)]
     fn load_nibbles(self, from: &[u32; LANES], column: usize) -> Self::F32 {
         let from = from.as_ptr().cast();
         // SAFETY: eight readable words, any alignment. `self` proves the rest.
@@ -289,6 +361,14 @@ impl<S: Neon> Vectors for S {
             let words = vcombine_s16(vqmovn_s32(low), vqmovn_s32(high));
             vst1_s8(to.as_mut_ptr(), vqmovn_s16(words));
         }
+    }
+    #[inline(always)]
+    fn store_i16(self, v: Self::F32, to: &mut [i16; LANES]) {
+        let words = neon!({
+            let (low, high) = (vcvtnq_s32_f32(v[0]), vcvtnq_s32_f32(v[1]));
+            vcombine_s16(vqmovn_s32(low), vqmovn_s32(high))
+        });
+        store_words(self, words, to);
     }
     #[inline(always)]
     fn add(self, a: Self::F32, b: Self::F32) -> Self::F32 {
@@ -400,6 +480,36 @@ impl<S: Neon> Vectors for S {
             }
         }
         rows
+    }
+
+    #[inline(always)]
+    fn interleave_lanes(self, v: [[i16; LANES]; LANES], to: [&mut Interleaved; LANES / 2]) {
+        let v = v.each_ref().map(|v| load_words(self, v));
+        // Lanes 0, 2, 4 and 6, or 1, 3, 5 and 7, of two vectors; then 0 and 4, 2 and 6, ..., of four; then one lane of eight.
+        neon!({
+            let wide = |i: usize| {
+                let (even, odd) = (vtrn1q_s16(v[i], v[i + 1]), vtrn2q_s16(v[i], v[i + 1]));
+                [vreinterpretq_s32_s16(even), vreinterpretq_s32_s16(odd)]
+            };
+            let [ab, cd, ef, gh] = [wide(0), wide(2), wide(4), wide(6)];
+            let four = |a: [int32x4_t; 2], b: [int32x4_t; 2]| {
+                let wide = |v| vreinterpretq_s64_s32(v);
+                [
+                    wide(vtrn1q_s32(a[0], b[0])),
+                    wide(vtrn1q_s32(a[1], b[1])),
+                    wide(vtrn2q_s32(a[0], b[0])),
+                    wide(vtrn2q_s32(a[1], b[1])),
+                ]
+            };
+            let (low, high) = (four(ab, cd), four(ef, gh));
+            for (j, to) in to.into_iter().enumerate() {
+                for k in 0..2 {
+                    let (low, high) = (low[2 * (j % 2) + k], high[2 * (j % 2) + k]);
+                    let lane = if j < 2 { vtrn1q_s64(low, high) } else { vtrn2q_s64(low, high) };
+                    store_words(self, vreinterpretq_s16_s64(lane), &mut to.as_chunks_mut().0[k]);
+                }
+            }
+        })
     }
 
     #[inline(always)]

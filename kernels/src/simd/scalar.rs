@@ -5,7 +5,8 @@ use std::hint::black_box;
 use half::{bf16, f16};
 
 use super::{
-    BLOCK, Block, LANES, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd, UNPACKED_BLOCK_BYTES, Vectors,
+    BLOCK, Block, Interleaved, LANES, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd, UNPACKED_BLOCK_BYTES,
+    Vectors,
 };
 
 /// Plain Rust, which every CPU runs.
@@ -55,6 +56,11 @@ fn add_rows(sums: &mut [i32; LANES], products: Products) {
     for (sum, products) in sums.iter_mut().zip(products.as_chunks::<4>().0) {
         *sum += products.iter().map(|&x| i32::from(x)).sum::<i32>();
     }
+}
+
+#[inline(always)]
+fn interleave(a: [i16; LANES], b: [i16; LANES]) -> Interleaved {
+    std::array::from_fn(|i| if i % 2 == 0 { a[i / 2] } else { b[i / 2] })
 }
 
 /// What a dot product with nibbles starts with.
@@ -139,6 +145,10 @@ impl Vectors for Scalar {
         from.map(f32::from)
     }
     #[inline(always)]
+    fn load_i16(self, from: &[i16; LANES]) -> F32 {
+        from.map(f32::from)
+    }
+    #[inline(always)]
     fn load_nibbles(self, from: &[u32; LANES], column: usize) -> F32 {
         from.map(|word| (word >> (4 * column) & 15) as f32)
     }
@@ -160,6 +170,10 @@ impl Vectors for Scalar {
     #[inline(never)]
     fn store_i8(self, v: F32, to: &mut [i8; LANES]) {
         *to = v.map(|x| x as i8);
+    }
+    #[inline(always)]
+    fn store_i16(self, v: F32, to: &mut [i16; LANES]) {
+        *to = v.map(|x| x as i16);
     }
     #[inline(always)]
     fn add(self, a: F32, b: F32) -> F32 {
@@ -227,6 +241,12 @@ impl Vectors for Scalar {
     fn transpose(self, v: [F32; LANES]) -> [F32; LANES] {
         std::array::from_fn(|i| v.map(|v| v[i]))
     }
+    #[inline(always)]
+    fn interleave_lanes(self, v: [[i16; LANES]; LANES], to: [&mut Interleaved; LANES / 2]) {
+        for (j, to) in to.into_iter().enumerate() {
+            *to = interleave(v.map(|v| v[2 * j]), v.map(|v| v[2 * j + 1]));
+        }
+    }
 
     #[inline(never)]
     fn widen_q4(self, run: &[u8; 32]) -> [F32; 8] {
@@ -245,6 +265,7 @@ impl Vectors for Scalar {
 impl Simd for Scalar {
     type Pair = [F32; 2];
     type PairI32 = I32;
+    type PairI16 = [Interleaved; 2];
 
     const PAIRS: usize = 1;
     const TOKENS: usize = 1;
@@ -266,6 +287,35 @@ impl Simd for Scalar {
     #[inline(always)]
     fn pair_scales(self, from: [&[f16; LANES]; 2]) -> [F32; 2] {
         [self.load_f16(from[0]), self.load_f16(from[1])]
+    }
+    #[inline(always)]
+    fn pair_zeros(self) -> I32 {
+        [[0; LANES]; 2]
+    }
+    #[inline(always)]
+    fn pair_interleave(
+        self,
+        a: [[i16; LANES]; 2],
+        b: [[i16; LANES]; 2],
+        to: &mut [Interleaved; 2],
+    ) {
+        *to = std::array::from_fn(|h| interleave(a[h], b[h]));
+    }
+    #[inline(always)]
+    fn pair_load_interleaved(self, from: &[Interleaved; 2]) -> [Interleaved; 2] {
+        *from
+    }
+    #[inline(always)]
+    fn pair_dot_i16(self, columns: [Interleaved; 2], row: [i16; 2], mut sums: I32) -> I32 {
+        let [first, second] = row.map(i32::from);
+        for (columns, sums) in columns.iter().zip(&mut sums) {
+            for (sum, &[a, b]) in sums.iter_mut().zip(columns.as_chunks().0) {
+                // The sum of two products wraps too, at −32768 four times.
+                let dot = (i32::from(a) * first).wrapping_add(i32::from(b) * second);
+                *sum = sum.wrapping_add(dot);
+            }
+        }
+        sums
     }
     #[inline(always)]
     fn pair_to_f32(self, v: I32) -> [F32; 2] {
@@ -290,6 +340,10 @@ impl Simd for Scalar {
     #[inline(always)]
     fn pair_load_i8(self, [a, b]: &[[i8; LANES]; 2]) -> [F32; 2] {
         [self.load_i8(a), self.load_i8(b)]
+    }
+    #[inline(always)]
+    fn pair_load_i16(self, [a, b]: &[[i16; LANES]; 2]) -> [F32; 2] {
+        [self.load_i16(a), self.load_i16(b)]
     }
     #[inline(always)]
     fn pair_load_5_bits(self, from: &[u32; 10], pair: usize) -> [F32; 2] {

@@ -15,6 +15,7 @@ struct Floats {
     a: Lanes,
     b: Lanes,
     small: Lanes,
+    integers: [i16; LANES],
     halves: [u16; LANES],
     run: [u8; 32],
     words: [u32; LANES],
@@ -31,10 +32,14 @@ impl Kernel for Floats {
         let (mut halves, mut bytes) = ([f16::ZERO; LANES], [0; LANES]);
         simd.store_f16(a, &mut halves);
         simd.store_i8(small, &mut bytes);
+        let mut integers = [0; LANES];
+        simd.store_i16(simd.load(&self.integers.map(f32::from)), &mut integers);
         let vectors = [
             ("load_f16", simd.load_f16(&self.halves.map(f16::from_bits))),
             ("load_bf16", simd.load_bf16(&self.halves.map(bf16::from_bits))),
             ("load_i8", simd.load_i8(&bytes)),
+            ("load_i16", simd.load_i16(&self.integers)),
+            ("store_i16", simd.load(&integers.map(f32::from))),
             ("load_nibbles", simd.load_nibbles(&self.words, self.column)),
             ("load_5_bits", simd.load_5_bits(&self.fives, self.column)),
             ("add", simd.add(a, b)),
@@ -68,6 +73,7 @@ struct Pairs {
     b: [Lanes; 2],
     scales: [[u16; LANES]; 2],
     bytes: [[i8; LANES]; 2],
+    integers: [[i16; LANES]; 2],
     words: [u32; LANES],
     fives: [u32; 10],
     pair: usize,
@@ -87,6 +93,7 @@ impl PairKernel for Pairs {
             ("pair_splat", simd.pair_splat(self.b[1][7])),
             ("pair_load_f16", simd.pair_load_f16(&scales)),
             ("pair_load_i8", simd.pair_load_i8(&self.bytes)),
+            ("pair_load_i16", simd.pair_load_i16(&self.integers)),
             ("pair_load_nibbles", simd.pair_load_nibbles(&self.words, self.pair)),
             ("pair_load_5_bits", simd.pair_load_5_bits(&self.fives, self.pair)),
             ("pair_scales", simd.pair_scales([&scales[0], &scales[1]])),
@@ -113,6 +120,42 @@ impl Kernel for Transpose {
             simd.store(row, to);
         }
         rows
+    }
+}
+
+/// Products of 16-bit integers of a matrix of 8 × 16 with `row`.
+#[derive(Clone, Copy, Debug)]
+struct Integers {
+    /// `[8]`, pairs of vectors
+    matrix: [[[i16; LANES]; 2]; LANES],
+    row: [i16; LANES],
+}
+
+impl PairKernel for Integers {
+    /// Sums over the vectors, and sums over the lanes of each vector.
+    type Output = [[Lanes; 2]; 2];
+    const BYTES: bool = true;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> Self::Output {
+        let Self { matrix, row } = self;
+        let mut interleaved = [[[[0; 2 * LANES]; 2]; LANES / 2]; 2];
+        for (i, to) in interleaved[0].iter_mut().enumerate() {
+            simd.pair_interleave(matrix[2 * i], matrix[2 * i + 1], to);
+        }
+        for half in 0..2 {
+            let to = interleaved[1].each_mut().map(|to| &mut to[half]);
+            simd.interleave_lanes(matrix.map(|vectors| vectors[half]), to);
+        }
+        interleaved.map(|vectors| {
+            let mut sums = simd.pair_zeros();
+            for (vector, &row) in vectors.iter().zip(row.as_chunks().0) {
+                sums = simd.pair_dot_i16(simd.pair_load_interleaved(vector), row, sums);
+            }
+            let mut lanes = [[f32::NAN; LANES]; 2];
+            simd.pair_store(simd.pair_to_f32(sums), &mut lanes);
+            lanes
+        })
     }
 }
 
@@ -262,13 +305,15 @@ prop_compose! {
         a in lanes(),
         b in lanes(),
         small in any::<[i8; LANES]>(),
+        integers in any::<[i16; LANES]>(),
         halves in any::<[u16; LANES]>(),
         run in any::<[u8; 32]>(),
         words in any::<[u32; LANES]>(),
         fives in any::<[u32; 10]>(),
         column in 0..LANES,
     ) -> Floats {
-        Floats { a, b, small: small.map(|x| f32::from(x.max(-127))), halves, run, words, fives, column }
+        let small = small.map(|x| f32::from(x.max(-127)));
+        Floats { a, b, small, integers, halves, run, words, fives, column }
     }
 }
 
@@ -278,11 +323,12 @@ prop_compose! {
         b in [lanes(), lanes()],
         scales in any::<[[u16; LANES]; 2]>(),
         bytes in any::<[[i8; LANES]; 2]>(),
+        integers in any::<[[i16; LANES]; 2]>(),
         words in any::<[u32; LANES]>(),
         fives in any::<[u32; 10]>(),
         pair in 0..LANES / 2,
     ) -> Pairs {
-        Pairs { a, b, scales, bytes, words, fives, pair }
+        Pairs { a, b, scales, bytes, integers, words, fives, pair }
     }
 }
 
@@ -311,6 +357,12 @@ prop_compose! {
 fn pairs<const B: usize>(bytes: &[u8]) -> [[[u8; B]; 2]; 2] {
     let blocks = bytes.as_chunks().0;
     [[blocks[0], blocks[1]], [blocks[2], blocks[3]]]
+}
+
+/// Any integers, or all of them the same extreme one.
+fn integers(n: usize) -> impl Strategy<Value = Vec<i16>> {
+    let extreme = prop::sample::select(vec![0, i16::MAX, i16::MIN]);
+    prop_oneof![prop::collection::vec(any::<i16>(), n), extreme.prop_map(move |x| vec![x; n])]
 }
 
 #[test]
@@ -357,6 +409,28 @@ proptest! {
                 let [found, expected] = [found, expected].map(|x| x.map(|x| x.map(bits)));
                 prop_assert_eq!(found, expected, "{}: {} {:?}", isa, word, case);
             }
+        }
+    }
+
+    #[test]
+    fn products_of_16_bit_integers_are_exact(matrix in integers(128), row in integers(LANES)) {
+        let (vectors, _) = matrix.as_chunks();
+        let case = Integers {
+            matrix: std::array::from_fn(|i| [vectors[2 * i], vectors[2 * i + 1]]),
+            row: std::array::from_fn(|i| row[i]),
+        };
+        let product = |x: i16, y: i16| i32::from(x) * i32::from(y);
+        let sum = |products: [i32; LANES]| products.into_iter().fold(0i32, i32::wrapping_add) as f32;
+        let over_vectors = [0, 1].map(|half| {
+            std::array::from_fn(|lane| {
+                sum(std::array::from_fn(|i| product(case.matrix[i][half][lane], case.row[i])))
+            })
+        });
+        let over_lanes = [0, 1].map(|half| {
+            case.matrix.map(|vectors| sum(std::array::from_fn(|i| product(vectors[half][i], case.row[i]))))
+        });
+        for isa in Isa::available() {
+            prop_assert_eq!(isa.run_pairs(case), [over_vectors, over_lanes], "{}", isa);
         }
     }
 

@@ -6,7 +6,7 @@ use core::arch::x86_64::*;
 
 use half::{bf16, f16};
 
-use super::{BLOCK, LANES, Q4_BLOCK_BYTES, UNPACKED_BLOCK_BYTES, Vectors};
+use super::{BLOCK, Interleaved, LANES, Q4_BLOCK_BYTES, UNPACKED_BLOCK_BYTES, Vectors};
 
 /// The dot products of a block for `$tokens` tokens and `$pairs` pairs of `HALVES` vectors. `$weights` is an expression for the
 /// unsigned bytes of half `$h` of pair `$p` at activations `8·$i..8·$i + 4`, and those at the next four.
@@ -80,6 +80,7 @@ macro_rules! pair_words {
     () => {
         type Pair = [__m256; 2];
         type PairI32 = [__m256i; 2];
+        type PairI16 = [__m256i; 2];
 
         const PAIRS: usize = 1;
         const TOKENS: usize = 4;
@@ -91,6 +92,44 @@ macro_rules! pair_words {
         #[inline(always)]
         fn pair_scales(self, [a, b]: [&[f16; LANES]; 2]) -> [__m256; 2] {
             [self.load_f16(a), self.load_f16(b)]
+        }
+        #[inline(always)]
+        fn pair_zeros(self) -> [__m256i; 2] {
+            x86!([_mm256_setzero_si256(); 2])
+        }
+        #[inline(always)]
+        fn pair_interleave(
+            self,
+            a: [[i16; LANES]; 2],
+            b: [[i16; LANES]; 2],
+            to: &mut [Interleaved; 2],
+        ) {
+            let a = load_bytes(self, bytemuck::cast_ref(&a));
+            let b = load_bytes(self, bytemuck::cast_ref(&b));
+            let halves = x86!({
+                let (low, high) = (_mm256_unpacklo_epi16(a, b), _mm256_unpackhi_epi16(a, b));
+                [
+                    _mm256_permute2x128_si256::<0x20>(low, high),
+                    _mm256_permute2x128_si256::<0x31>(low, high),
+                ]
+            });
+            for (half, to) in halves.into_iter().zip(to) {
+                store_bytes(self, half, bytemuck::cast_mut(to));
+            }
+        }
+        #[inline(always)]
+        fn pair_load_interleaved(self, [a, b]: &[Interleaved; 2]) -> [__m256i; 2] {
+            [load_bytes(self, bytemuck::cast_ref(a)), load_bytes(self, bytemuck::cast_ref(b))]
+        }
+        #[inline(always)]
+        fn pair_dot_i16(
+            self,
+            columns: [__m256i; 2],
+            row: [i16; 2],
+            sums: [__m256i; 2],
+        ) -> [__m256i; 2] {
+            let row = x86!(_mm256_set1_epi32(bytemuck::cast(row)));
+            x86!([super::dot(columns[0], row, sums[0]), super::dot(columns[1], row, sums[1])])
         }
         #[inline(always)]
         fn pair_to_f32(self, [a, b]: [__m256i; 2]) -> [__m256; 2] {
@@ -119,6 +158,10 @@ macro_rules! pair_words {
         #[inline(always)]
         fn pair_load_i8(self, [a, b]: &[[i8; LANES]; 2]) -> [__m256; 2] {
             [self.load_i8(a), self.load_i8(b)]
+        }
+        #[inline(always)]
+        fn pair_load_i16(self, [a, b]: &[[i16; LANES]; 2]) -> [__m256; 2] {
+            [self.load_i16(a), self.load_i16(b)]
         }
         #[inline(always)]
         fn pair_load_5_bits(self, from: &[u32; 10], pair: usize) -> [__m256; 2] {
@@ -169,6 +212,13 @@ pub(crate) mod avx_vnni;
 /// A value exists only where the CPU has the three.
 pub(crate) unsafe trait X86: Copy + Send + Sync + 'static {}
 
+/// Loads eight 16-bit integers.
+#[inline(always)]
+fn load_words(_: impl X86, from: &[i16; LANES]) -> __m128i {
+    // SAFETY: `from` is sixteen readable bytes, any alignment; the proof is the first argument.
+    unsafe { _mm_loadu_si128(from.as_ptr().cast()) }
+}
+
 /// Loads 32 bytes.
 #[inline(always)]
 fn load_bytes(_: impl X86, from: &[u8; 32]) -> __m256i {
@@ -195,6 +245,25 @@ fn accumulate(a: __m256, b: __m256, mut sum: __m256) -> __m256 {
             a = in(ymm_reg) a,
             b = in(ymm_reg) b,
             options(nostack),
+        );
+    }
+    sum
+}
+
+/// `sum` plus the two products in each 32-bit lane. As asm for the same reason as [`accumulate`].
+#[inline]
+#[target_feature(enable = "avx2")]
+fn dot(a: __m256i, b: __m256i, mut sum: __m256i) -> __m256i {
+    // SAFETY: it accesses no memory. Without `nomem`, LLVM keeps its order with loads.
+    unsafe {
+        asm!(
+            "vpmaddwd {products}, {a}, {b}",
+            "vpaddd {sum}, {sum}, {products}",
+            products = out(ymm_reg) _,
+            sum = inout(ymm_reg) sum,
+            a = in(ymm_reg) a,
+            b = in(ymm_reg) b,
+            options(nostack, preserves_flags),
         );
     }
     sum
@@ -261,6 +330,10 @@ impl<S: X86> Vectors for S {
         }
     }
     #[inline(always)]
+    fn load_i16(self, from: &[i16; LANES]) -> __m256 {
+        x86!(_mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(load_words(self, from))))
+    }
+    #[inline(always)]
     fn load_nibbles(self, from: &[u32; LANES], column: usize) -> __m256 {
         // SAFETY: 32 readable bytes, any alignment. `self` proves the rest.
         unsafe {
@@ -308,6 +381,16 @@ impl<S: X86> Vectors for S {
             let words =
                 _mm_packs_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256::<1>(wide));
             _mm_storel_epi64(to.as_mut_ptr().cast(), _mm_packs_epi16(words, words));
+        }
+    }
+    #[inline(always)]
+    fn store_i16(self, v: __m256, to: &mut [i16; LANES]) {
+        // SAFETY: sixteen writable bytes, any alignment. `self` proves the rest.
+        unsafe {
+            let wide = _mm256_cvtps_epi32(v);
+            let words =
+                _mm_packs_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256::<1>(wide));
+            _mm_storeu_si128(to.as_mut_ptr().cast(), words);
         }
     }
     #[inline(always)]
@@ -411,6 +494,29 @@ impl<S: X86> Vectors for S {
             });
         }
         rows
+    }
+
+    #[inline(always)]
+    fn interleave_lanes(self, v: [[i16; LANES]; LANES], to: [&mut Interleaved; LANES / 2]) {
+        // Four couples of lanes each, of a vector in the lower half and of the fourth after it in the upper one.
+        let both = |i: usize| {
+            let (low, high) = (load_words(self, &v[i]), load_words(self, &v[i + 4]));
+            x86!(_mm256_set_m128i(high, low))
+        };
+        let [a, b, c, d] = [both(0), both(1), both(2), both(3)];
+        let rows = x86!({
+            let (ab, cd) = (_mm256_unpacklo_epi32(a, b), _mm256_unpacklo_epi32(c, d));
+            let (ab_next, cd_next) = (_mm256_unpackhi_epi32(a, b), _mm256_unpackhi_epi32(c, d));
+            [
+                _mm256_unpacklo_epi64(ab, cd),
+                _mm256_unpackhi_epi64(ab, cd),
+                _mm256_unpacklo_epi64(ab_next, cd_next),
+                _mm256_unpackhi_epi64(ab_next, cd_next),
+            ]
+        });
+        for (row, to) in rows.into_iter().zip(to) {
+            store_bytes(self, row, bytemuck::cast_mut(to));
+        }
     }
 
     #[inline(always)]

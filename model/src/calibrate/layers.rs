@@ -99,7 +99,7 @@ impl<'a> Layers<'a> {
             isa,
             activations,
             workspace,
-            pool: KvPool::new(&config, KvFormat::of(activations), None)?,
+            pool: KvPool::new(&config, KvFormat::of(activations, &config), None)?,
             prefix_rows,
             prefix: None,
             texts,
@@ -151,8 +151,8 @@ impl<'a> Layers<'a> {
         let rows = (INPUTS + longest).min(calibration.tokens());
         let others = 4 * (calibration.tokens() * config.hidden + rows * widest) as u64
             + Workspace::bytes(&config, longest, 0)
-            + KvFormat::of(activations).bytes(&config, positions + longest)
-            + KvFormat::of(activations).bytes(&config, positions);
+            + KvFormat::of(activations, &config).bytes(&config, positions + longest)
+            + KvFormat::of(activations, &config).bytes(&config, positions);
         // The encoder is dropped before the others are allocated, but for states of an earlier call.
         prefix_rows + others.max(encoder)
     }

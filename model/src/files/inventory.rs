@@ -191,7 +191,7 @@ impl Inventory {
     /// Bytes that a context of `capacity` tokens takes when it is full: keys and values of the default type, also of a trained prefix of
     /// the model, and the workspace.
     pub fn context_bytes(&self, capacity: usize) -> (u64, u64) {
-        let kv = KvFormat::of(self.activations());
+        let kv = KvFormat::of(self.activations(), &self.config);
         let prefix = self.config.prefix.map_or(0, |prefix| prefix.tokens);
         let cache = kv.bytes(&self.config, capacity.saturating_add(prefix));
         (cache, Workspace::bytes(&self.config, capacity, self.ordered_inputs))

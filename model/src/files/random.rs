@@ -89,7 +89,7 @@ pub(crate) fn bytes(
     let config = published(name)?;
     config.check_capacity(capacity)?;
     // Random weights are quantized.
-    let kv = options.kv(options.activations.unwrap_or(Activations::Int8));
+    let kv = options.kv(options.activations.unwrap_or(Activations::Int8), &config);
     let tensors = tensors(&config, format)?;
     let weights = tensors.iter().map(|(tensor, _)| tensor.bytes() as u64).sum::<u64>();
     let cache = kv.bytes(&config, capacity);

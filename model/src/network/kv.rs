@@ -20,6 +20,9 @@ pub enum KvFormat {
     F32,
     /// Half precision; half of the memory.
     F16,
+    /// 16-bit integers of the rotated heads, with one scale per head and token; as large as [`KvFormat::F16`], and more exact. Latent attention
+    /// is up to half as fast again.
+    Int16,
     /// 8-bit integers of the rotated heads, with one scale per head and token; about a quarter of the memory.
     Int8,
     /// As [`KvFormat::Int8`], with integers of 5 bits for keys and 4 bits for values, and a minimum; keys are differences from a mean.
@@ -28,10 +31,11 @@ pub enum KvFormat {
 }
 
 impl KvFormat {
-    /// The default for `activations`.
-    pub(crate) fn of(activations: Activations) -> Self {
+    /// The default of a model with these activations.
+    pub(crate) fn of(activations: Activations, config: &Config) -> Self {
         match activations {
             Activations::F32 => Self::F32,
+            Activations::Int8 if config.latent.is_some() => Self::Int16,
             Activations::Int8 => Self::F16,
         }
     }
@@ -51,6 +55,7 @@ impl KvFormat {
         match self {
             Self::F32 => shape.page_bytes::<f32>(),
             Self::F16 => shape.page_bytes::<f16>(),
+            Self::Int16 => shape.page_bytes::<i16>(),
             Self::Int8 => shape.page_bytes::<i8>(),
             Self::Int4 => shape.page_bytes::<Int4>(),
         }
@@ -100,6 +105,7 @@ struct Pages {
 struct Free {
     f32: Vec<KvPage<f32>>,
     f16: Vec<KvPage<f16>>,
+    int16: Vec<KvPage<i16>>,
     int8: Vec<KvPage<i8>>,
     int4: Vec<KvPage<Int4>>,
 }
@@ -108,6 +114,7 @@ struct Free {
 pub(crate) enum SequenceCache {
     F32(KvCache<f32>),
     F16(KvCache<f16>),
+    Int16(KvCache<i16>),
     Int8(KvCache<i8>),
     Int4(KvCache<Int4>),
 }
@@ -118,6 +125,7 @@ macro_rules! with_cache {
         match $cache {
             SequenceCache::F32($c) => $do,
             SequenceCache::F16($c) => $do,
+            SequenceCache::Int16($c) => $do,
             SequenceCache::Int8($c) => $do,
             SequenceCache::Int4($c) => $do,
         }
@@ -130,6 +138,10 @@ macro_rules! with_cache {
             }
             SequenceCache::F16($c) => {
                 let $f = &mut $free.f16;
+                $do
+            }
+            SequenceCache::Int16($c) => {
+                let $f = &mut $free.int16;
                 $do
             }
             SequenceCache::Int8($c) => {
@@ -186,6 +198,7 @@ impl KvPool {
         match self.0.format {
             KvFormat::F32 => SequenceCache::F32(KvCache::new(shape)),
             KvFormat::F16 => SequenceCache::F16(KvCache::new(shape)),
+            KvFormat::Int16 => SequenceCache::Int16(KvCache::new(shape)),
             KvFormat::Int8 => SequenceCache::Int8(KvCache::new(shape)),
             KvFormat::Int4 => SequenceCache::Int4(KvCache::new(shape)),
         }
@@ -282,6 +295,7 @@ impl SequenceCache {
         match self {
             Self::F32(cache) => Self::F32(cache.fork(pages)),
             Self::F16(cache) => Self::F16(cache.fork(pages)),
+            Self::Int16(cache) => Self::Int16(cache.fork(pages)),
             Self::Int8(cache) => Self::Int8(cache.fork(pages)),
             Self::Int4(cache) => Self::Int4(cache.fork(pages)),
         }

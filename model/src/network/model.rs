@@ -45,7 +45,8 @@ pub struct Options {
     pub threads: Option<usize>,
     /// Type of the activations; by default 8-bit for quantized weights. Unquantized weights always use `f32`.
     pub activations: Option<Activations>,
-    /// Type of cached keys and values; by default `f32` for `f32` activations, otherwise `f16`.
+    /// Type of cached keys and values; by default `f32` for `f32` activations, otherwise [`KvFormat::Int16`] with latent attention, and
+    /// [`KvFormat::F16`] without.
     pub kv: Option<KvFormat>,
     /// Most bytes of the KV caches of all sequences; by default only the memory of the machine limits them.
     pub kv_budget: Option<u64>,
@@ -62,8 +63,8 @@ pub struct Options {
 
 impl Options {
     /// The element type of the KV cache: the requested one, or the default for the activations.
-    pub(crate) fn kv(&self, activations: Activations) -> KvFormat {
-        self.kv.unwrap_or(KvFormat::of(activations))
+    pub(crate) fn kv(&self, activations: Activations, config: &Config) -> KvFormat {
+        self.kv.unwrap_or(KvFormat::of(activations, config))
     }
 }
 
@@ -144,7 +145,7 @@ impl Model {
             Some(Activations::F32) => Activations::F32,
             _ => inventory.activations(),
         };
-        let kv = options.kv(activations);
+        let kv = options.kv(activations, &config);
         let kv_pool = KvPool::new(&config, kv, options.kv_budget)?;
         let inner = Arc::new(Inner {
             identity: IDENTITIES.fetch_add(1, Ordering::Relaxed),

@@ -449,8 +449,9 @@ pub const TABLE: &[(&str, &str)] = &[
     ),
     (
         "Type of cached keys and values: int8 takes half the memory of f16 and is slightly less exact; int4 takes a little more \
-         than a quarter and is less exact. By default f16 if the activations are int8, otherwise f32",
-        "键和值缓存的类型：int8 占用的内存是 f16 的一半，精度略低；int4 占用四分之一稍多，精度更低。激活值为 int8 时默认 f16，否则默认 f32",
+         than a quarter and is less exact. int16 is as large as f16, more exact, and faster with latent attention. By default f32 if \
+         the activations are f32, otherwise int16 with latent attention and f16 without",
+        "键和值缓存的类型：int8 占用的内存是 f16 的一半，精度略低；int4 占用四分之一稍多，精度更低。int16 与 f16 一样大，更精确，使用潜在注意力（latent attention）时更快。激活值为 f32 时默认 f32，否则使用潜在注意力时默认 int16，其余默认 f16",
     ),
     (
         "Type of the activations: int8 is several times faster with quantized weights, f32 is for comparisons. By default int8 \

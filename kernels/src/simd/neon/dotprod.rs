@@ -9,10 +9,10 @@ use std::arch::is_aarch64_feature_detected;
 use half::f16;
 
 use super::plain::Plain;
-use super::{Integers, Neon, load_half};
+use super::{Integers, Neon, load_both, load_half};
 use crate::simd::{
-    BLOCK, Block, LANES, PairKernel, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd, UNPACKED_BLOCK_BYTES,
-    Vectors,
+    BLOCK, Block, Interleaved, LANES, PairKernel, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd,
+    UNPACKED_BLOCK_BYTES, Vectors,
 };
 
 /// Proof that the CPU has DotProd, and what [`Plain`] proves.

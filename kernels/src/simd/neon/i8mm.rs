@@ -11,10 +11,10 @@ use half::f16;
 
 use super::dotprod::Dotprod;
 use super::plain::Plain;
-use super::{Integers, Neon, eight_columns, load_half};
+use super::{Integers, Neon, eight_columns, load_both, load_half};
 use crate::simd::{
-    BLOCK, Block, LANES, PairKernel, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd, UNPACKED_BLOCK_BYTES,
-    Vectors,
+    BLOCK, Block, Interleaved, LANES, PairKernel, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd,
+    UNPACKED_BLOCK_BYTES, Vectors,
 };
 
 /// Proof that the CPU has I8MM, and what [`Dotprod`] proves.

@@ -11,9 +11,9 @@ use std::arch::is_aarch64_feature_detected;
 
 use half::f16;
 
-use super::{Integers, Neon};
+use super::{Integers, Neon, load_both};
 use crate::simd::{
-    BLOCK, Block, Kernel, LANES, PairKernel, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd,
+    BLOCK, Block, Interleaved, Kernel, LANES, PairKernel, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd,
     UNPACKED_BLOCK_BYTES, Vectors,
 };
 

@@ -9,9 +9,9 @@ use core::arch::x86_64::*;
 
 use half::f16;
 
-use super::{X86, load_bytes, nibbles};
+use super::{X86, load_bytes, nibbles, store_bytes};
 use crate::simd::{
-    BLOCK, Block, Kernel, LANES, PairKernel, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd,
+    BLOCK, Block, Interleaved, Kernel, LANES, PairKernel, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd,
     UNPACKED_BLOCK_BYTES, Vectors,
 };
 

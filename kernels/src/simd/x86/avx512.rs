@@ -1,5 +1,6 @@
 //! Pairs with AVX-512 and VNNI (Ice Lake, Zen 4 and later): one register each.
 
+use core::arch::asm;
 use core::arch::x86_64::*;
 
 use half::f16;
@@ -7,7 +8,8 @@ use half::f16;
 use super::avx2::Avx2;
 use super::{X86, load_bytes};
 use crate::simd::{
-    BLOCK, Block, LANES, PairKernel, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd, UNPACKED_BLOCK_BYTES,
+    BLOCK, Block, Interleaved, LANES, PairKernel, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd,
+    UNPACKED_BLOCK_BYTES,
 };
 
 /// Vectors of a pair of panels.
@@ -54,6 +56,23 @@ fn multiply_add(_: Avx512, unsigned: __m512i, signed: __m512i, sums: __m512i) ->
     x86!(_mm512_dpbusd_epi32(sums, unsigned, signed))
 }
 
+/// `sum` plus the two products in each 32-bit lane. As asm, because LLVM makes two instructions of it, to shorten a chain of sums.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn dot(a: __m512i, b: __m512i, mut sum: __m512i) -> __m512i {
+    // SAFETY: it accesses registers only.
+    unsafe {
+        asm!(
+            "vpdpwssd {sum}, {a}, {b}",
+            sum = inout(zmm_reg) sum,
+            a = in(zmm_reg) a,
+            b = in(zmm_reg) b,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    sum
+}
+
 #[inline(always)]
 fn start(_: Avx512, offset: i32) -> __m512i {
     x86!(_mm512_set1_epi32(offset))
@@ -81,6 +100,7 @@ fn load_runs(simd: Avx512, [a, b]: [&[u8; 32]; 2]) -> __m512i {
 impl Simd for Avx512 {
     type Pair = __m512;
     type PairI32 = [__m512i; 1];
+    type PairI16 = __m512i;
 
     const PAIRS: usize = 2;
     const TOKENS: usize = 6;
@@ -114,6 +134,34 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
+    fn pair_zeros(self) -> [__m512i; 1] {
+        [start(self, 0)]
+    }
+    #[inline(always)]
+    fn pair_interleave(
+        self,
+        a: [[i16; LANES]; 2],
+        b: [[i16; LANES]; 2],
+        to: &mut [Interleaved; 2],
+    ) {
+        let a = load_bytes(self, bytemuck::cast_ref(&a));
+        let b = load_bytes(self, bytemuck::cast_ref(&b));
+        // SAFETY: 64 writable bytes, any alignment; `self` proves the rest.
+        unsafe {
+            let high = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(b));
+            let both = _mm512_or_si512(_mm512_cvtepu16_epi32(a), high);
+            _mm512_storeu_si512(to.as_mut_ptr().cast(), both);
+        }
+    }
+    #[inline(always)]
+    fn pair_load_interleaved(self, from: &[Interleaved; 2]) -> __m512i {
+        load_vector(self, bytemuck::cast_ref(from))
+    }
+    #[inline(always)]
+    fn pair_dot_i16(self, columns: __m512i, row: [i16; 2], [sums]: [__m512i; 1]) -> [__m512i; 1] {
+        x86!([dot(columns, _mm512_set1_epi32(bytemuck::cast(row)), sums)])
+    }
+    #[inline(always)]
     fn pair_to_f32(self, [v]: [__m512i; 1]) -> __m512 {
         x86!(_mm512_cvtepi32_ps(v))
     }
@@ -139,6 +187,11 @@ impl Simd for Avx512 {
     fn pair_load_i8(self, from: &[[i8; LANES]; 2]) -> __m512 {
         // SAFETY: sixteen readable bytes, any alignment. `self` proves the rest.
         unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.as_ptr().cast()))) }
+    }
+    #[inline(always)]
+    fn pair_load_i16(self, from: &[[i16; LANES]; 2]) -> __m512 {
+        let words = load_bytes(self, bytemuck::cast_ref(from));
+        x86!(_mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(words)))
     }
     #[inline(always)]
     fn pair_load_nibbles(self, from: &[u32; LANES], pair: usize) -> __m512 {

@@ -6,10 +6,10 @@ use core::arch::x86_64::*;
 use half::f16;
 
 use super::avx2::Avx2;
-use super::{X86, load_bytes, nibbles};
+use super::{X86, load_bytes, nibbles, store_bytes};
 use crate::simd::{
-    BLOCK, Block, LANES, PairKernel, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd, UNPACKED_BLOCK_BYTES,
-    Vectors,
+    BLOCK, Block, Interleaved, LANES, PairKernel, Q4_BLOCK_BYTES, Q8_BLOCK_BYTES, Simd,
+    UNPACKED_BLOCK_BYTES, Vectors,
 };
 
 /// Vectors of a pair of panels.

@@ -26,7 +26,7 @@ use crate::network::model::Model;
 use crate::network::sequence::Sequence;
 
 const MAGIC: &[u8; 16] = b"glm-prefix-cache";
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 
 impl PrefixCache {
     /// # Errors
