@@ -14,7 +14,7 @@
 //! The query heads of a GQA group read the same KV head. Their queries, for all tokens, are the rows of one matrix product, so
 //! each page is widened to `f32` once for all of them. Where the values are a part of the keys, they are widened for each of
 //! the two products, a few at a time: to `f32`, or to 16-bit integers if they are quantized. Then queries and weights are rounded to 16-bit
-//! integers, too, because twice as many of those are multiplied at a time.
+//! integers, too: an instruction of x86-64 multiplies twice as many of those as of floats.
 
 use std::cell::RefCell;
 

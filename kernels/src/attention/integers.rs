@@ -16,7 +16,7 @@ pub(super) const MOST: i16 = 8191;
 /// Most elements of a part.
 const PART: usize = 128;
 
-/// Cells of a column that are multiplied in a step.
+/// Cells of a column, of two elements each, that are multiplied in a step.
 const CELLS: usize = LANES / 2;
 
 /// The largest sum of the magnitudes of a part, before each is rounded by up to a half. The other half is for the rounding of the sum itself.
@@ -68,7 +68,7 @@ impl IntegerRows {
     }
 }
 
-/// Rounds a part to integers; returns their scale. What is not finite makes it so.
+/// Rounds a part to integers; returns their scale, which is not finite if an element is not.
 #[inline(always)]
 fn integers<S: Vectors>(simd: S, x: &[[f32; LANES]], to: &mut [[i16; LANES]]) -> f32 {
     let (mut sum, mut largest) = (simd.splat(0.0), simd.splat(0.0));
@@ -90,7 +90,7 @@ fn integers<S: Vectors>(simd: S, x: &[[f32; LANES]], to: &mut [[i16; LANES]]) ->
 pub(super) struct IntegerPart<'a> {
     pub(super) rows: &'a IntegerRows,
     pub(super) part: usize,
-    /// Integers of it that are multiplied, in twos: the cells of a column.
+    /// Pairs of its integers that are multiplied: as many as a column has cells.
     pub(super) depth: usize,
     pub(super) count: usize,
 }

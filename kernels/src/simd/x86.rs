@@ -498,7 +498,7 @@ impl<S: X86> Vectors for S {
 
     #[inline(always)]
     fn interleave_lanes(self, v: [[i16; LANES]; LANES], to: [&mut Interleaved; LANES / 2]) {
-        // Four couples of lanes each, of a vector in the lower half and of the fourth after it in the upper one.
+        // The lower half is a vector, the upper half the fourth vector after it. Two adjacent lanes are one of 32 bits.
         let both = |i: usize| {
             let (low, high) = (load_words(self, &v[i]), load_words(self, &v[i + 4]));
             x86!(_mm256_set_m128i(high, low))

@@ -21,7 +21,7 @@ pub enum KvFormat {
     /// Half precision; half of the memory.
     F16,
     /// 16-bit integers of the rotated heads, with one scale per head and token; as large as [`KvFormat::F16`], and more exact. Latent attention
-    /// is up to half as fast again.
+    /// is faster with it on x86-64.
     Int16,
     /// 8-bit integers of the rotated heads, with one scale per head and token; about a quarter of the memory.
     Int8,

@@ -56,7 +56,8 @@ fn multiply_add(_: Avx512, unsigned: __m512i, signed: __m512i, sums: __m512i) ->
     x86!(_mm512_dpbusd_epi32(sums, unsigned, signed))
 }
 
-/// `sum` plus the two products in each 32-bit lane. As asm, because LLVM makes two instructions of it, to shorten a chain of sums.
+/// `sum` plus the two products in each 32-bit lane. As asm, because LLVM splits the intrinsic into two instructions to shorten the chain of
+/// sums.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vnni")]
 fn dot(a: __m512i, b: __m512i, mut sum: __m512i) -> __m512i {
