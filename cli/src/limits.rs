@@ -27,6 +27,12 @@ pub mod input {
     /// Most bytes of a line that are kept: more than a context holds, as in `glm serve`.
     pub const MAX_LINE: usize = 20 << 20;
 
+    /// Most bytes of a batch that does not come from a regular file: it is copied to a temporary one.
+    pub const MAX_COPIED: u64 = 4 << 30;
+
+    /// Most requests of a batch. Each takes some 60 bytes of memory, and OpenAI's API allows 50 000.
+    pub const MAX_REQUESTS: usize = 10_000_000;
+
     /// Most bytes of an answer in a file that is read: the longest answer with the alternatives of each of its tokens.
     pub const MAX_OUTPUT_LINE: u64 = 1 << 30;
 }

@@ -564,6 +564,8 @@ messages! {
     not_a_shard(): "must be I/N with I from 1 to N, such as 2/4", "必须是 I/N，其中 I 从 1 到 N，例如 2/4";
     same_id_twice(name, first, second, id): "{name}: the lines {first} and {second} have the same custom_id {id}",
         "{name}：第 {first} 行和第 {second} 行的 custom_id 相同：{id}";
+    batch_is_too_long(name, most): "{name}: more than {most} requests: divide the file", "{name}：请求超过 {most} 个：请拆分文件";
+    batch_is_too_large(bytes): "more than {bytes} bytes: put the requests in a file", "超过 {bytes} 字节：请把请求存为文件";
     input_has_changed(name, line): "{name}: line {line} has changed since the command began", "{name}：命令开始后第 {line} 行被改动了";
     input_is_utf16(name): "{name}: the file is UTF-16: convert it to UTF-8", "{name}：文件是 UTF-16 编码，请转换为 UTF-8";
     output_is_input(name): "{name} is both input and output: name another file for the answers", "{name} 既是输入又是输出：请另选一个文件保存回答";

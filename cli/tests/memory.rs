@@ -21,100 +21,149 @@ enum Form {
     Official,
     /// F16 with query, key and value apart, which are joined.
     Apart,
+    /// F16 with latent attention and four experts, all of which every token needs.
+    Experts,
 }
+
+const LAYERS: usize = 16;
+const HIDDEN: usize = 1024;
+const INNER: usize = 4096;
+const VOCAB: usize = 20_000;
 
 /// A model of some 140 MB, or 500 MB as F16. Its weights are zeros, for which a file needs no room on the disk; in memory they are as any others.
 fn generated(form: Form) -> TempDir {
-    const LAYERS: usize = 16;
-    const HIDDEN: usize = 1024;
-    const INNER: usize = 4096;
-    const VOCAB: usize = 20_000;
     let mut tensors = Tensors::default();
-    let mut linear = |name: String, rows: usize, cols: usize, is_table: bool| match form {
-        Form::Panels => {
-            tensors.add(&name, "U8", &[rows / 8, cols / 32, 128]);
-            tensors.add(&format!("{name}_scale"), "F16", &[rows / 8, cols / 32, 8]);
-        }
-        Form::Official if !is_table => {
-            tensors.add(&name, "I8", &[rows, cols / 2]);
-            tensors.add(&format!("{name}_scale"), "F16", &[rows]);
-        }
-        _ => tensors.add(&name, "F16", &[rows, cols]),
-    };
     let config = match form {
-        Form::Apart => {
-            for layer in 0..LAYERS {
-                let mut add = |name: &str, rows, cols| {
-                    linear(format!("model.layers.{layer}.{name}.weight"), rows, cols, false);
-                };
-                for name in ["q_proj", "k_proj", "v_proj", "o_proj"] {
-                    add(&format!("self_attn.{name}"), HIDDEN, HIDDEN);
-                }
-                add("mlp.gate_up_proj", 2 * INNER, HIDDEN);
-                add("mlp.down_proj", HIDDEN, INNER);
-            }
-            linear("model.embed_tokens.weight".into(), VOCAB, HIDDEN, true);
-            for layer in 0..LAYERS {
-                for name in ["input_layernorm", "post_attention_layernorm"] {
-                    tensors.add(&format!("model.layers.{layer}.{name}.weight"), "F16", &[HIDDEN]);
-                }
-            }
-            tensors.add("model.norm.weight", "F16", &[HIDDEN]);
-            json!({
-                "architectures": ["GlmForCausalLM"], "model_type": "glm", "hidden_size": HIDDEN,
-                "num_hidden_layers": LAYERS, "intermediate_size": INNER, "num_attention_heads": 8,
-                "num_key_value_heads": 8, "head_dim": HIDDEN / 8, "partial_rotary_factor": 0.5,
-                "rms_norm_eps": 1e-5, "attention_bias": false, "hidden_act": "silu",
-                "max_position_embeddings": 512, "vocab_size": VOCAB, "tie_word_embeddings": true,
-                "eos_token_id": [2], "pad_token_id": 2,
-            })
-        }
-        Form::Panels | Form::Official => {
-            let matrices = [
-                ("attention.query_key_value", 3 * HIDDEN, HIDDEN),
-                ("attention.dense", HIDDEN, HIDDEN),
-                ("mlp.dense_h_to_4h", INNER, HIDDEN),
-                ("mlp.dense_4h_to_h", HIDDEN, INNER),
-            ];
-            for layer in 0..LAYERS {
-                for (name, rows, cols) in matrices {
-                    let name = format!("transformer.layers.{layer}.{name}.weight");
-                    linear(name, rows, cols, false);
-                }
-            }
-            linear("transformer.word_embeddings.weight".into(), VOCAB, HIDDEN, true);
-            linear("lm_head.weight".into(), VOCAB, HIDDEN, true);
-            for layer in 0..LAYERS {
-                let vectors = matrices.map(|(name, rows, _)| (format!("{name}.bias"), rows));
-                let norms = ["input_layernorm", "post_attention_layernorm"];
-                let norms = norms.iter().flat_map(|norm| {
-                    ["weight", "bias"].map(|end| (format!("{norm}.{end}"), HIDDEN))
-                });
-                for (name, len) in vectors.into_iter().chain(norms) {
-                    tensors.add(&format!("transformer.layers.{layer}.{name}"), "F16", &[len]);
-                }
-            }
-            for end in ["weight", "bias"] {
-                tensors.add(&format!("transformer.final_layernorm.{end}"), "F16", &[HIDDEN]);
-            }
-            let mut config = json!({
-                "architectures": ["ChatGLMModel"], "model_type": "chatglm", "hidden_size": HIDDEN,
-                "inner_hidden_size": INNER, "layernorm_epsilon": 1e-5, "max_sequence_length": 512,
-                "num_attention_heads": 8, "num_layers": LAYERS, "position_encoding_2d": true,
-                "vocab_size": VOCAB, "bos_token_id": 304, "eos_token_id": 305, "mask_token_id": 300,
-                "gmask_token_id": 301, "pad_token_id": 3,
-            });
-            if form == Form::Official {
-                config["quantization_bit"] = 4.into();
-                config["quantization_embeddings"] = false.into();
-            }
-            config
-        }
+        Form::Panels | Form::Official => chatglm(form, &mut tensors),
+        Form::Apart => glm(&mut tensors),
+        Form::Experts => glm4_moe_lite(&mut tensors),
     };
     let folder = TempDir::new().unwrap();
     fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
     tensors.write(&folder.path().join("model.safetensors"), form == Form::Panels);
     folder
+}
+
+fn chatglm(form: Form, tensors: &mut Tensors) -> Value {
+    let matrices = [
+        ("attention.query_key_value", 3 * HIDDEN, HIDDEN),
+        ("attention.dense", HIDDEN, HIDDEN),
+        ("mlp.dense_h_to_4h", INNER, HIDDEN),
+        ("mlp.dense_4h_to_h", HIDDEN, INNER),
+    ];
+    let tables = ["transformer.word_embeddings.weight", "lm_head.weight"];
+    match form {
+        Form::Panels => tables.iter().for_each(|name| tensors.add_panels(name, VOCAB, HIDDEN)),
+        _ => tables.iter().for_each(|name| tensors.add(name, "F16", &[VOCAB, HIDDEN])),
+    }
+    for layer in 0..LAYERS {
+        let name = |name: &str| format!("transformer.layers.{layer}.{name}");
+        for (matrix, rows, cols) in matrices {
+            let weight = name(&format!("{matrix}.weight"));
+            if form == Form::Panels {
+                tensors.add_panels(&weight, rows, cols);
+            } else {
+                tensors.add(&weight, "I8", &[rows, cols / 2]);
+                tensors.add(&format!("{weight}_scale"), "F16", &[rows]);
+            }
+            tensors.add(&name(&format!("{matrix}.bias")), "F16", &[rows]);
+        }
+        for norm in ["input_layernorm", "post_attention_layernorm"] {
+            for end in ["weight", "bias"] {
+                tensors.add(&name(&format!("{norm}.{end}")), "F16", &[HIDDEN]);
+            }
+        }
+    }
+    for end in ["weight", "bias"] {
+        tensors.add(&format!("transformer.final_layernorm.{end}"), "F16", &[HIDDEN]);
+    }
+    let mut config = json!({
+        "architectures": ["ChatGLMModel"], "model_type": "chatglm", "hidden_size": HIDDEN,
+        "inner_hidden_size": INNER, "layernorm_epsilon": 1e-5, "max_sequence_length": 512,
+        "num_attention_heads": 8, "num_layers": LAYERS, "position_encoding_2d": true,
+        "vocab_size": VOCAB, "bos_token_id": 304, "eos_token_id": 305, "mask_token_id": 300,
+        "gmask_token_id": 301, "pad_token_id": 3,
+    });
+    if form == Form::Official {
+        config["quantization_bit"] = 4.into();
+        config["quantization_embeddings"] = false.into();
+    }
+    config
+}
+
+fn glm(tensors: &mut Tensors) -> Value {
+    tensors.add("model.embed_tokens.weight", "F16", &[VOCAB, HIDDEN]);
+    tensors.add("model.norm.weight", "F16", &[HIDDEN]);
+    for layer in 0..LAYERS {
+        let mut add = |name: &str, shape: &[usize]| {
+            tensors.add(&format!("model.layers.{layer}.{name}.weight"), "F16", shape);
+        };
+        for name in ["q_proj", "k_proj", "v_proj", "o_proj"] {
+            add(&format!("self_attn.{name}"), &[HIDDEN, HIDDEN]);
+        }
+        add("mlp.gate_up_proj", &[2 * INNER, HIDDEN]);
+        add("mlp.down_proj", &[HIDDEN, INNER]);
+        add("input_layernorm", &[HIDDEN]);
+        add("post_attention_layernorm", &[HIDDEN]);
+    }
+    json!({
+        "architectures": ["GlmForCausalLM"], "model_type": "glm", "hidden_size": HIDDEN,
+        "num_hidden_layers": LAYERS, "intermediate_size": INNER, "num_attention_heads": 8,
+        "num_key_value_heads": 8, "head_dim": HIDDEN / 8, "partial_rotary_factor": 0.5,
+        "rms_norm_eps": 1e-5, "attention_bias": false, "hidden_act": "silu",
+        "max_position_embeddings": 512, "vocab_size": VOCAB, "tie_word_embeddings": true,
+        "eos_token_id": [2], "pad_token_id": 2,
+    })
+}
+
+fn glm4_moe_lite(tensors: &mut Tensors) -> Value {
+    const RANK: usize = 256;
+    const HEADS: usize = 8;
+    const EXPERT: usize = 768;
+    const EXPERTS: usize = 4;
+    for name in ["model.embed_tokens", "lm_head"] {
+        tensors.add(&format!("{name}.weight"), "F16", &[VOCAB, HIDDEN]);
+    }
+    tensors.add("model.norm.weight", "F16", &[HIDDEN]);
+    for layer in 0..LAYERS {
+        let mut add = |name: &str, shape: &[usize]| {
+            tensors.add(&format!("model.layers.{layer}.{name}"), "F16", shape);
+        };
+        add("input_layernorm.weight", &[HIDDEN]);
+        add("post_attention_layernorm.weight", &[HIDDEN]);
+        add("self_attn.q_a_proj.weight", &[RANK, HIDDEN]);
+        add("self_attn.q_a_layernorm.weight", &[RANK]);
+        add("self_attn.q_b_proj.weight", &[HEADS * 128, RANK]);
+        add("self_attn.kv_a_proj_with_mqa.weight", &[RANK + 32, HIDDEN]);
+        add("self_attn.kv_a_layernorm.weight", &[RANK]);
+        add("self_attn.kv_b_proj.weight", &[HEADS * (96 + 128), RANK]);
+        add("self_attn.o_proj.weight", &[HIDDEN, HEADS * 128]);
+        let mut gated = |of: &str, inner: usize| {
+            add(&format!("mlp.{of}gate_proj.weight"), &[inner, HIDDEN]);
+            add(&format!("mlp.{of}up_proj.weight"), &[inner, HIDDEN]);
+            add(&format!("mlp.{of}down_proj.weight"), &[HIDDEN, inner]);
+        };
+        if layer == 0 {
+            gated("", INNER);
+            continue;
+        }
+        (0..EXPERTS).for_each(|expert| gated(&format!("experts.{expert}."), EXPERT));
+        gated("shared_experts.", EXPERT);
+        add("mlp.gate.weight", &[EXPERTS, HIDDEN]);
+        add("mlp.gate.e_score_correction_bias", &[EXPERTS]);
+    }
+    json!({
+        "architectures": ["Glm4MoeLiteForCausalLM"], "model_type": "glm4_moe_lite",
+        "hidden_size": HIDDEN, "num_hidden_layers": LAYERS, "intermediate_size": INNER,
+        "moe_intermediate_size": EXPERT, "n_routed_experts": EXPERTS,
+        "num_experts_per_tok": EXPERTS, "n_shared_experts": 1, "first_k_dense_replace": 1,
+        "n_group": 1, "topk_group": 1, "norm_topk_prob": true, "routed_scaling_factor": 1.8,
+        "q_lora_rank": RANK, "kv_lora_rank": RANK, "qk_nope_head_dim": 96, "qk_rope_head_dim": 32,
+        "v_head_dim": 128, "num_attention_heads": HEADS, "num_key_value_heads": HEADS,
+        "rms_norm_eps": 1e-5, "rope_theta": 1e6, "attention_bias": false, "hidden_act": "silu",
+        "max_position_embeddings": 512, "vocab_size": VOCAB, "tie_word_embeddings": false,
+        "eos_token_id": [2], "pad_token_id": 2,
+    })
 }
 
 /// The tensors of a file.
@@ -131,6 +180,12 @@ impl Tensors {
         let tensor = json!({ "dtype": dtype, "shape": shape, "data_offsets": [self.len, end] });
         self.header.insert(name.to_owned(), tensor);
         self.len = end;
+    }
+
+    /// A matrix in the kernels' layout.
+    fn add_panels(&mut self, name: &str, rows: usize, cols: usize) {
+        self.add(name, "U8", &[rows / 8, cols / 32, 128]);
+        self.add(&format!("{name}_scale"), "F16", &[rows / 8, cols / 32, 8]);
     }
 
     /// Writes a file of zeros.
@@ -177,18 +232,27 @@ fn peak(words: &[String]) -> u64 {
 
 #[test]
 fn a_model_takes_what_info_says() {
-    for form in [Form::Panels, Form::Official, Form::Apart] {
+    for form in [Form::Panels, Form::Official, Form::Apart, Form::Experts] {
         let folder = generated(form);
         let model = text(folder.path());
-        let info = json(&["info", "-m", &model, "--json"]);
-        let memory = info["memory"].as_array().unwrap().last().unwrap();
-        assert_eq!(memory["context"], 512);
-        let promised = memory["total"].as_u64().unwrap();
-        let taken = peak(&generate(&model, (0..508).map(|token| 400 + token * 37)));
-        let error = promised as f64 / taken as f64 - 1.0;
-        println!("{form:?}: {promised} promised, {taken} taken: {:.1} %", 100.0 * error);
-        assert!(error.abs() < 0.05, "{form:?}: {promised} promised, {taken} taken: {info}");
+        takes_what_info_says(&model, &format!("{form:?}"));
+        if form == Form::Experts {
+            let quantized = text(&folder.path().join("int4"));
+            peak(&["quantize", &model, &quantized].map(str::to_owned));
+            takes_what_info_says(&quantized, "Experts in INT4");
+        }
     }
+}
+
+fn takes_what_info_says(model: &str, what: &str) {
+    let info = json(&["info", "-m", model, "--json"]);
+    let memory = info["memory"].as_array().unwrap().last().unwrap();
+    assert_eq!(memory["context"], 512);
+    let promised = memory["total"].as_u64().unwrap();
+    let taken = peak(&generate(model, (0..508).map(|token| 400 + token * 37)));
+    let error = promised as f64 / taken as f64 - 1.0;
+    println!("{what}: {promised} promised, {taken} taken: {:.1} %", 100.0 * error);
+    assert!(error.abs() < 0.05, "{what}: {promised} promised, {taken} taken: {info}");
 }
 
 /// A run with at most this much address space.

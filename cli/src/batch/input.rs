@@ -10,7 +10,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::args::Shard;
-use crate::limits::input::MAX_LINE;
+use crate::limits::input::{MAX_COPIED, MAX_LINE, MAX_REQUESTS};
 use crate::messages;
 
 /// The byte order mark, with which some programs begin files in UTF-8.
@@ -43,15 +43,17 @@ impl Input {
     /// Reads the lines for the first time. What is no regular file is copied to a temporary one.
     ///
     /// # Errors
-    /// If the file cannot be read or is UTF-16, or two lines have the same `custom_id`.
+    /// If the file cannot be read, is too long or is UTF-16, or two lines have the same `custom_id`.
     pub fn open(path: &Path, shard: Shard) -> Result<Self> {
         let (name, file) = match path.to_str() {
-            Some("-") => ("stdin".to_owned(), spooled(&mut io::stdin().lock()).context("stdin")?),
+            Some("-") => {
+                ("stdin".to_owned(), copied(&mut io::stdin().lock(), MAX_COPIED).context("stdin")?)
+            }
             _ => {
                 let name = path.display().to_string();
                 let mut file = File::open(path).with_context(|| name.clone())?;
                 if !file.metadata()?.is_file() {
-                    file = spooled(&mut file).with_context(|| name.clone())?;
+                    file = copied(&mut file, MAX_COPIED).with_context(|| name.clone())?;
                 }
                 (name, file)
             }
@@ -61,6 +63,8 @@ impl Input {
         let mut lines = Vec::new();
         for line in input.all()? {
             let line = line.with_context(|| input.name.clone())?;
+            let is_counted = line.number < MAX_REQUESTS as u64;
+            ensure!(is_counted, messages::batch_is_too_long(&input.name, MAX_REQUESTS));
             if let Some(id) = line.custom_id()
                 && let Some(before) = first.insert(hash(&[id.as_bytes()]), line.at)
             {
@@ -185,9 +189,11 @@ fn line(reader: &mut impl BufRead) -> io::Result<Option<(Option<Vec<u8>>, Hash)>
     Ok(is_line.then(|| ((!is_long).then_some(bytes), first_half(&hasher.finalize()))))
 }
 
-fn spooled(from: &mut impl Read) -> io::Result<File> {
+/// A temporary file with all of `from`, which has at most `most` bytes.
+fn copied(from: &mut impl Read, most: u64) -> Result<File> {
     let mut file = tempfile::tempfile()?;
-    io::copy(from, &mut file)?;
+    let bytes = io::copy(&mut from.take(most + 1), &mut file)?;
+    ensure!(bytes <= most, messages::batch_is_too_large(most));
     Ok(file)
 }
 
@@ -214,6 +220,15 @@ mod tests {
         assert_eq!(line(&mut reader).unwrap().unwrap().0, None);
         assert_eq!(line(&mut reader).unwrap().unwrap().0.as_deref(), Some(&b"short"[..]));
         assert!(line(&mut reader).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_pipe_has_a_bound() {
+        let mut file = copied(&mut &b"one\ntwo"[..], 7).unwrap();
+        file.rewind().unwrap();
+        assert_eq!(io::read_to_string(file).unwrap(), "one\ntwo");
+        let error = copied(&mut io::repeat(b'a'), 7).unwrap_err();
+        assert!(error.to_string().contains('7'), "{error}");
     }
 
     fn written(text: &[u8]) -> tempfile::NamedTempFile {

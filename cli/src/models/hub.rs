@@ -6,6 +6,7 @@
 //! models--THUDM--chatglm-6b/blobs/HASH
 //! ```
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -55,11 +56,12 @@ fn snapshots(repository: &Repository, folder: &Path) -> Result<Vec<Stored>> {
     let refs = refs(folder)?;
     let main = refs.iter().find(|(name, _)| name == MAIN).map(|(_, commit)| commit);
     let main = snapshots.iter().position(|(_, commit, _)| Some(commit) == main).unwrap_or(0);
+    // The first name of each commit.
+    let names: HashMap<_, _> = refs.iter().rev().map(|(name, commit)| (commit, name)).collect();
     let name = |(index, (changed, commit, folder)): (usize, (_, String, _))| {
-        let revision = refs.iter().find(|(_, target)| *target == commit);
-        let suffix = match revision {
+        let suffix = match names.get(&commit) {
             _ if index == main => String::new(),
-            Some((name, _)) => format!("@{name}"),
+            Some(name) => format!("@{name}"),
             None => format!("@{}", commit.chars().take(COMMIT).collect::<String>()),
         };
         Stored { repository: repository.clone(), suffix, folder, changed }
