@@ -173,7 +173,7 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(simd) => simd.run_pairs(kernel),
             #[cfg(target_arch = "x86_64")]
-            Isa::AvxVnni(simd) if K::BYTES => simd.run_pairs(kernel),
+            Isa::AvxVnni(simd) if K::INTEGERS => simd.run_pairs(kernel),
             #[cfg(target_arch = "x86_64")]
             Isa::AvxVnni(simd) => simd.avx2().run_pairs(kernel),
             #[cfg(target_arch = "x86_64")]
@@ -181,11 +181,11 @@ impl Isa {
             #[cfg(target_arch = "aarch64")]
             Isa::Neon(simd) => simd.run_pairs(kernel),
             #[cfg(target_arch = "aarch64")]
-            Isa::NeonDotprod(simd) if K::BYTES => simd.run_pairs(kernel),
+            Isa::NeonDotprod(simd) if K::INTEGERS => simd.run_pairs(kernel),
             #[cfg(target_arch = "aarch64")]
             Isa::NeonDotprod(simd) => simd.plain().run_pairs(kernel),
             #[cfg(target_arch = "aarch64")]
-            Isa::NeonI8mm(simd) if K::BYTES => simd.run_pairs(kernel),
+            Isa::NeonI8mm(simd) if K::INTEGERS => simd.run_pairs(kernel),
             #[cfg(target_arch = "aarch64")]
             Isa::NeonI8mm(simd) => simd.plain().run_pairs(kernel),
         }

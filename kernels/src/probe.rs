@@ -49,7 +49,7 @@ struct Multiply(usize);
 impl PairKernel for Multiply {
     /// Multiply-adds of a round.
     type Output = u64;
-    const BYTES: bool = true;
+    const INTEGERS: bool = true;
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> u64 {

@@ -58,13 +58,13 @@ pub trait Kernel {
     fn run<S: Vectors>(self, simd: S) -> Self::Output;
 }
 
-/// A computation on pairs of vectors: with the widest registers, and with products of bytes. Separate from [`Kernel`], whose code
+/// A computation on pairs of vectors: with the widest registers, and with products of integers. Separate from [`Kernel`], whose code
 /// is shared by instruction sets that differ only in pairs.
 pub trait PairKernel {
     /// The result, if it is not written to an argument.
     type Output;
-    /// Whether it multiplies bytes. The code of others is shared by instruction sets that differ only in these products.
-    const BYTES: bool = false;
+    /// Whether it multiplies integers. The code of others is shared by instruction sets that differ only in these products.
+    const INTEGERS: bool = false;
     /// Runs the computation, as [`Kernel::run`].
     fn run<S: Simd>(self, simd: S) -> Self::Output;
 }

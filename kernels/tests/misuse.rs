@@ -573,7 +573,7 @@ impl Kernel for Extremes {
 
 impl PairKernel for Extremes {
     type Output = ();
-    const BYTES: bool = true;
+    const INTEGERS: bool = true;
     fn run<S: Simd>(self, simd: S) {
         let mut pair = [[0.0; LANES]; 2];
         let v = simd.pair_load(&[self.0; 2]);

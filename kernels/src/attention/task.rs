@@ -101,6 +101,8 @@ pub struct AttendTask<'a, E: Cached> {
 
 impl<E: Cached> PairKernel for AttendTask<'_, E> {
     type Output = ();
+    // Those of 16 bits, which only x86-64's instruction sets differ in.
+    const INTEGERS: bool = E::Key::QUANTIZED && cfg!(target_arch = "x86_64");
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {

@@ -48,7 +48,7 @@ where
     for<'a> Packed<'a, B>: Pair,
 {
     type Output = ();
-    const BYTES: bool = true;
+    const INTEGERS: bool = true;
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {

@@ -81,7 +81,7 @@ struct Pairs {
 
 impl PairKernel for Pairs {
     type Output = Vec<(&'static str, [Lanes; 2])>;
-    const BYTES: bool = true;
+    const INTEGERS: bool = true;
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> Self::Output {
@@ -134,7 +134,7 @@ struct Integers {
 impl PairKernel for Integers {
     /// Sums over the vectors, and sums over the lanes of each vector.
     type Output = [[Lanes; 2]; 2];
-    const BYTES: bool = true;
+    const INTEGERS: bool = true;
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> Self::Output {
@@ -167,7 +167,7 @@ struct PairFma(Lanes, Lanes, Lanes);
 impl PairKernel for PairFma {
     /// By `pair_fma` and by `pair_accumulate`.
     type Output = [[Lanes; 2]; 2];
-    const BYTES: bool = true;
+    const INTEGERS: bool = true;
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> Self::Output {
@@ -236,7 +236,7 @@ impl Dots {
 impl PairKernel for &Dots {
     /// For each operation, pair and token: the rows.
     type Output = Vec<(Word, usize, usize, [Lanes; 2])>;
-    const BYTES: bool = true;
+    const INTEGERS: bool = true;
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> Self::Output {

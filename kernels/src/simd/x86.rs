@@ -75,7 +75,8 @@ macro_rules! x86 {
     };
 }
 
-/// The methods of [`Simd`](super::Simd) for pairs of two registers, except products with signed weights.
+/// The methods of [`Simd`](super::Simd) for pairs of two registers, except products with signed weights. Products of 16-bit integers are those of
+/// a function `dot`.
 macro_rules! pair_words {
     () => {
         type Pair = [__m256; 2];
@@ -129,7 +130,7 @@ macro_rules! pair_words {
             sums: [__m256i; 2],
         ) -> [__m256i; 2] {
             let row = x86!(_mm256_set1_epi32(bytemuck::cast(row)));
-            x86!([super::dot(columns[0], row, sums[0]), super::dot(columns[1], row, sums[1])])
+            x86!([dot(columns[0], row, sums[0]), dot(columns[1], row, sums[1])])
         }
         #[inline(always)]
         fn pair_to_f32(self, [a, b]: [__m256i; 2]) -> [__m256; 2] {
@@ -245,25 +246,6 @@ fn accumulate(a: __m256, b: __m256, mut sum: __m256) -> __m256 {
             a = in(ymm_reg) a,
             b = in(ymm_reg) b,
             options(nostack),
-        );
-    }
-    sum
-}
-
-/// `sum` plus the two products in each 32-bit lane. As asm for the same reason as [`accumulate`].
-#[inline]
-#[target_feature(enable = "avx2")]
-fn dot(a: __m256i, b: __m256i, mut sum: __m256i) -> __m256i {
-    // SAFETY: it accesses no memory. Without `nomem`, LLVM keeps its order with loads.
-    unsafe {
-        asm!(
-            "vpmaddwd {products}, {a}, {b}",
-            "vpaddd {sum}, {sum}, {products}",
-            products = out(ymm_reg) _,
-            sum = inout(ymm_reg) sum,
-            a = in(ymm_reg) a,
-            b = in(ymm_reg) b,
-            options(nostack, preserves_flags),
         );
     }
     sum

@@ -83,6 +83,25 @@ fn multiply_add(_: Avx2, unsigned: __m256i, signed: __m256i, sums: __m256i) -> _
     x86!(maddubs_add(unsigned, signed, sums))
 }
 
+/// `sum` plus the two products in each 32-bit lane. As asm for the same reason as [`accumulate`](super::accumulate).
+#[inline]
+#[target_feature(enable = "avx2")]
+fn dot(a: __m256i, b: __m256i, mut sum: __m256i) -> __m256i {
+    // SAFETY: it accesses no memory. Without `nomem`, LLVM keeps its order with loads.
+    unsafe {
+        asm!(
+            "vpmaddwd {products}, {a}, {b}",
+            "vpaddd {sum}, {sum}, {products}",
+            products = out(ymm_reg) _,
+            sum = inout(ymm_reg) sum,
+            a = in(ymm_reg) a,
+            b = in(ymm_reg) b,
+            options(nostack, preserves_flags),
+        );
+    }
+    sum
+}
+
 /// Sums of 16 bits start at 0: an offset may not fit.
 #[inline(always)]
 fn start(_: Avx2, _offset: i32) -> __m256i {

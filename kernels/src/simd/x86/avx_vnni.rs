@@ -1,6 +1,7 @@
-//! Products of bytes with AVX-VNNI (Alder Lake, Zen 5 and later): `vpdpbusd` multiplies four unsigned by four signed bytes and adds
+//! Products of integers with AVX-VNNI (Alder Lake, Zen 5 and later): `vpdpbusd` multiplies four unsigned by four signed bytes and adds
 //! the products to an i32, so there is no intermediate overflow. Adding 128 makes Q8 weights unsigned.
 
+use core::arch::asm;
 use core::arch::x86_64::*;
 
 use half::f16;
@@ -49,6 +50,23 @@ impl AvxVnni {
 #[inline(always)]
 fn multiply_add(_: AvxVnni, unsigned: __m256i, signed: __m256i, sums: __m256i) -> __m256i {
     x86!(_mm256_dpbusd_avx_epi32(sums, unsigned, signed))
+}
+
+/// `sum` plus the two products in each 32-bit lane. As asm for the same reason as [`accumulate`](super::accumulate).
+#[inline]
+#[target_feature(enable = "avx2,avxvnni")]
+fn dot(a: __m256i, b: __m256i, mut sum: __m256i) -> __m256i {
+    // SAFETY: it accesses no memory. Without `nomem`, LLVM keeps its order with loads.
+    unsafe {
+        asm!(
+            "{{vex}} vpdpwssd {sum}, {a}, {b}",
+            sum = inout(ymm_reg) sum,
+            a = in(ymm_reg) a,
+            b = in(ymm_reg) b,
+            options(nostack, preserves_flags),
+        );
+    }
+    sum
 }
 
 #[inline(always)]
